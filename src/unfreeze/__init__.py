@@ -1,0 +1,1 @@
+"""A study of fine-tuning strategies, data regimes and seeds in one command."""

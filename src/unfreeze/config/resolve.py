@@ -1,0 +1,172 @@
+"""From what was asked for to what is run: every default filled in, every cell and candidate spelled out."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unfreeze.config.study import (
+    BackboneConfig,
+    EarlyStopping,
+    Head,
+    OptimizerConfig,
+    PhaseConfig,
+    Resize,
+    ScheduleConfig,
+    StrategyConfig,
+    StudyConfig,
+    Train,
+)
+
+# Where nothing is said. Measured: docs/defaults.md.
+HEAD_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
+STAGES_LR = {"adamw": 1e-4, "adam": 1e-4, "sgd": 1e-3}
+WEIGHT_DECAY = {"adamw": 0.05, "adam": 0.0, "sgd": 0.0}
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimiser with its peak learning rate and weight decay; momentum is SGD's."""
+
+    name: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    layer_decay: float
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training, all values known."""
+
+    train: Train
+    epochs: int
+    optimizer: Optimizer
+    schedule: ScheduleConfig
+    batch_norm: str
+    reinit: bool
+    label_smoothing: float
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way of training, all values known; ``early_stopping`` None means off."""
+
+    backbone: BackboneConfig
+    image_size: int
+    resize: Resize
+    batch_size: int
+    head: Head
+    phases: tuple[Phase, ...]
+    early_stopping: EarlyStopping | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One strategy x one regime x one seed (x one fold)."""
+
+    strategy: str
+    regime: str
+    seed: int
+    fold: int | None = None
+
+    @property
+    def id(self) -> str:
+        """Readable and a directory's name: ``head.small.s0``, with folds ``head.small.s0.f1``."""
+        return f"{self.strategy}.{self.regime}.s{self.seed}" + ("" if self.fold is None else f".f{self.fold}")
+
+
+def cells(study: StudyConfig) -> list[Cell]:
+    """Return every cell; seeds outermost, so that an interrupted study holds whole grids."""
+    folds: Sequence[int | None] = range(study.split.folds) if study.split.folds else [None]
+    return [
+        Cell(strategy, regime, seed, fold)
+        for seed, fold, strategy, regime in itertools.product(study.seeds, folds, study.strategies, study.regimes)
+    ]
+
+
+def resolve(study: StudyConfig, asked: StrategyConfig) -> Strategy:
+    """Fill in the study's values and the defaults of one strategy.
+
+    Raises:
+        ValueError: random weights would stay frozen.
+    """
+    backbone = asked.backbone or study.backbone
+    weights = asked.weights or (asked.backbone and asked.backbone.weights) or study.weights or backbone.weights
+    epochs = asked.epochs or study.epochs
+    stopping = study.early_stopping if asked.early_stopping is None else asked.early_stopping
+    phases = tuple(_phase(phase, epochs, scratch=weights == "none") for phase in asked.phases or (asked,))
+    if weights == "none" and any(phase.train != "all" for phase in phases):
+        raise ValueError("weights: none with frozen stages would keep random weights; use train: all, or pretrained weights")
+    return Strategy(
+        backbone=BackboneConfig(name=backbone.name, weights=weights),
+        image_size=asked.image_size or study.image_size,
+        resize=asked.resize or study.resize,
+        batch_size=asked.batch_size or study.batch_size,
+        head=asked.head,
+        phases=phases,
+        early_stopping=stopping or None,
+    )
+
+
+def _phase(asked: PhaseConfig, epochs: int, scratch: bool) -> Phase:
+    if asked.train is None:
+        raise ValueError("train is missing; say all, head or {last: k}")
+    fresh = scratch or asked.reinit or asked.train == "head"
+    return Phase(
+        train=asked.train,
+        epochs=asked.epochs or epochs,
+        optimizer=_optimizer(asked.optimizer, HEAD_LR if fresh else STAGES_LR),
+        schedule=asked.schedule,
+        batch_norm=asked.batch_norm,
+        reinit=asked.reinit,
+        label_smoothing=asked.label_smoothing,
+    )
+
+
+def _optimizer(asked: OptimizerConfig, lr: dict[str, float]) -> Optimizer:
+    return Optimizer(
+        name=asked.name,
+        lr=lr[asked.name] if asked.lr is None else asked.lr,
+        momentum=asked.momentum,
+        weight_decay=WEIGHT_DECAY[asked.name] if asked.weight_decay is None else asked.weight_decay,
+        layer_decay=asked.layer_decay,
+    )
+
+
+def candidates(study: StudyConfig, name: str) -> dict[str, Strategy]:
+    """Return a strategy's settings by candidate: every combination of the tuned values, or one named "" without them.
+
+    Raises:
+        ValueError: a tuned path does not exist (pydantic's ValidationError is one), or the strategy cannot be.
+    """
+    asked = study.strategies[name]
+    plain = asked.model_dump(exclude_unset=True, exclude={"tune"})
+    found: dict[str, Strategy] = {}
+    for values in itertools.product(*asked.tune.values()):
+        chosen: Any = plain
+        for path, value in zip(asked.tune, values, strict=True):
+            chosen = put(chosen, path.split("."), value)
+        label = ",".join(f"{path}={value}" for path, value in zip(asked.tune, values, strict=True))
+        found[label] = resolve(study, StrategyConfig.model_validate(chosen))
+    return found
+
+
+def put(data: Any, path: Sequence[str], value: Any) -> Any:
+    """Return a copy of plain data with one value deep inside set; numbers in the path index lists.
+
+    Raises:
+        ValueError: the path leads through something that has no such key.
+    """
+    if not path:
+        return value
+    key, *rest = path
+    if isinstance(data, list | tuple):
+        if not key.isdigit() or int(key) >= len(data):
+            raise ValueError(f"there is no entry {key} among {len(data)}")
+        return [put(entry, rest, value) if index == int(key) else entry for index, entry in enumerate(data)]
+    if isinstance(data, str):  # a name stands for a mapping with that name: optimizer: sgd
+        data = {"name": data}
+    if not isinstance(data, dict | None):
+        raise ValueError(f"{data!r} has no key {key!r}")
+    return {**(data or {}), key: put((data or {}).get(key), rest, value)}

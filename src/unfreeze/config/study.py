@@ -1,0 +1,250 @@
+"""What can be asked for: the study file as typed, immutable data.
+
+Every model refuses unknown keys. Optional fields that are None take the study's value, or the default for what
+trains; ``resolve`` fills them in.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss"]
+Resize = Literal["crop", "squash", "pad"]
+Augmentation = Literal["none", "flip_crop", "article", "trivial", "rand"]
+Monitor = Literal["val_loss", "val_accuracy", "val_metric", "train_loss"]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Settings(BaseModel):
+    """Base of every part of the study file: unknown keys refused, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# A value is a word, a number or a mapping; what it is decides which messages it gets. The tags never reach the user.
+WORD, NUMBER, MAPPING = "<word>", "<number>", "<mapping>"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict | BaseModel):
+        return MAPPING
+    return NUMBER if isinstance(value, int | float) and not isinstance(value, bool) else WORD
+
+
+def _word_or_mapping(value: Any) -> str:
+    return MAPPING if _kind(value) == MAPPING else WORD
+
+
+def _count_or_share(value: int | float) -> int | float:
+    if (isinstance(value, int) and value >= 1) or (isinstance(value, float) and 0 < value < 1):
+        return value
+    raise ValueError(f"{value} is neither a number of stages (1, 2, ...) nor a share of them (between 0 and 1)")
+
+
+class LastStages(Settings):
+    """Train the last stages and the head: a number of stages (int) or a share of them (float between 0 and 1)."""
+
+    last: Annotated[int | float, AfterValidator(_count_or_share)]
+
+
+Train = Annotated[
+    Annotated[Literal["all", "head"], Tag(WORD)] | Annotated[LastStages, Tag(MAPPING)], Discriminator(_word_or_mapping)
+]
+
+
+class OptimizerConfig(Settings):
+    """An optimiser; lr and weight_decay default by what trains and by the optimiser's name."""
+
+    name: Literal["sgd", "adam", "adamw"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] | None = None
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class ScheduleConfig(Settings):
+    """The learning rate over a phase: constant or cosine to zero, after a linear warm-up over a share of the steps."""
+
+    name: Literal["constant", "cosine"] = "cosine"
+    warmup: Share = 0.05
+
+
+class HeadConfig(Settings):
+    """A head of hidden layers with ReLU, a dropout after each; ``pool: own`` is the backbone's own pooling."""
+
+    pool: Literal["own", "avg", "max", "flatten"] = "own"
+    hidden: tuple[Positive, ...] = ()
+    dropout: tuple[Share, ...] = ()
+
+    @model_validator(mode="after")
+    def _a_dropout_for_each_layer(self) -> "HeadConfig":
+        if self.dropout and len(self.dropout) != len(self.hidden):
+            raise ValueError(f"{len(self.hidden)} hidden layers but {len(self.dropout)} dropouts; give one for each")
+        return self
+
+
+Head = Annotated[
+    Annotated[Literal["linear", "native"], Tag(WORD)] | Annotated[HeadConfig, Tag(MAPPING)],
+    Discriminator(_word_or_mapping),
+]
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class PhaseConfig(Settings):
+    """A stretch of training with one set of trained stages and one optimiser."""
+
+    train: Train | None = None
+    epochs: Positive | None = None
+    optimizer: Annotated[OptimizerConfig, BeforeValidator(_named)] = OptimizerConfig()
+    schedule: Annotated[ScheduleConfig, BeforeValidator(_named)] = ScheduleConfig()
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    reinit: bool = False
+    label_smoothing: Share = 0.0
+
+
+class EarlyStopping(Settings):
+    """Stop after ``patience`` epochs in a row without an improvement over ``min_delta`` of the monitored value."""
+
+    monitor: Monitor = "val_loss"
+    patience: Positive = 5
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    restore_best: bool = True
+
+
+class BackboneConfig(Settings):
+    """A timm model and where its initial weights come from: pretrained, none, or a safetensors file."""
+
+    name: str
+    weights: str = "pretrained"
+
+
+Backbone = Annotated[BackboneConfig, BeforeValidator(_named)]
+Stopping = (
+    Annotated[
+        Annotated[Literal[False], Tag(WORD)] | Annotated[EarlyStopping, Tag(MAPPING)], Discriminator(_word_or_mapping)
+    ]
+    | None
+)
+
+
+class StrategyConfig(PhaseConfig):
+    """How: what trains, with which head and optimiser. Values that are None are the study's."""
+
+    backbone: Backbone | None = None
+    weights: str | None = None
+    image_size: Annotated[int, Field(ge=8)] | None = None
+    resize: Resize | None = None
+    batch_size: Positive | None = None
+    early_stopping: Stopping = None
+    head: Head = "linear"
+    phases: tuple[PhaseConfig, ...] = ()
+    tune: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
+
+    @model_validator(mode="after")
+    def _one_way_to_say_what_trains(self) -> "StrategyConfig":
+        alone = sorted(self.model_fields_set & (PhaseConfig.model_fields.keys() - {"epochs"}))
+        if self.phases and alone:
+            raise ValueError(f"{', '.join(alone)} beside phases; move into each phase")
+        if not self.phases and self.train is None:
+            raise ValueError("train is missing; say all, head, {last: k} or phases")
+        missing = [str(number) for number, phase in enumerate(self.phases) if phase.train is None]
+        if missing:
+            raise ValueError(f"phases {', '.join(missing)} lack train")
+        return self
+
+
+class ValidationConfig(Settings):
+    """How validation images are seen in each epoch, where not plainly: augmented, and how many draws."""
+
+    augment: Augmentation = "none"
+    examples: Positive | None = None
+
+
+class RegimeConfig(Settings):
+    """With what data: images a class, augmentation, examples an epoch."""
+
+    train_per_class: Positive | None = None
+    val_per_class: Positive | None = None
+    train_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    augment: Augmentation = "none"
+    examples_per_epoch: Positive | None = None
+    strict: bool = False
+    validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _one_way_to_say_how_many(self) -> "RegimeConfig":
+        if self.train_per_class is not None and self.train_fraction is not None:
+            raise ValueError("train_per_class and train_fraction both say how many training images; give one")
+        return self
+
+
+class SplitConfig(Settings):
+    """Shares of all images for test and validation, or folds; ``val: test`` validates on the test images."""
+
+    test: Share = 0.2
+    val: Annotated[Annotated[Share, Tag(NUMBER)] | Annotated[Literal["test"], Tag(WORD)], Discriminator(_kind)] = 0.15
+    group: str | None = None
+    folds: Annotated[int, Field(ge=2)] | None = None
+
+    @model_validator(mode="after")
+    def _something_left_to_train_on(self) -> "SplitConfig":
+        if self.val != "test" and self.test + self.val >= 1:
+            raise ValueError(f"test {self.test} and val {self.val} leave nothing to train on")
+        return self
+
+
+class Budget(Settings):
+    """What the study may use: disk for caches (for example 20GB) and time (for example 30m)."""
+
+    disk: str = "20GB"
+    time: str | None = None
+
+
+def _seeds(value: Any) -> Any:
+    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class StudyConfig(Settings):
+    """One study file: data, strategies, regimes, seeds and the values they share."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
+    data: str
+    split: SplitConfig = SplitConfig()
+    tests: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")], str] = {}
+    metric: Metric = "accuracy"
+    backbone: Backbone
+    weights: str | None = None
+    image_size: Annotated[int, Field(ge=8)] = 224
+    resize: Resize = "crop"
+    strategies: Annotated[dict[str, StrategyConfig], Field(min_length=1)]
+    regimes: Annotated[dict[str, RegimeConfig], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seeds), Field(min_length=1)] = (0,)
+    batch_size: Positive = 32
+    epochs: Positive = 10
+    early_stopping: Stopping = None
+    budget: Budget = Budget()
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _names_make_directories(self) -> "StudyConfig":
+        for kind, names in (("strategies", self.strategies), ("regimes", self.regimes)):
+            for name in names:
+                if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
+                    raise ValueError(f"{kind}: {name!r} is no name; use letters, digits, _ and -")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} names a seed twice")
+        return self

@@ -1,0 +1,17 @@
+"""The one exception for mistakes a user can make and mend."""
+
+
+class UserError(Exception):
+    """The user's input is wrong: says what was given, what was expected and how to mend it.
+
+    The command line prints it without a traceback and exits with 2.
+
+    Args:
+        given: what was received, naming the file, key or value.
+        expected: what would have been right.
+        mend: what to do about it.
+    """
+
+    def __init__(self, given: str, expected: str, mend: str) -> None:
+        self.given, self.expected, self.mend = given, expected, mend
+        super().__init__(f"{given}\n  expected: {expected}\n  to mend:  {mend}")

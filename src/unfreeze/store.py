@@ -1,0 +1,154 @@
+"""The study directory: durable writes, records, and what is finished.
+
+A file appears whole or not at all: unique temporary file in the same directory, fsync, rename, fsync of the directory.
+A cell is finished when, and only when, its ``result.json`` exists; it is written last.
+"""
+
+import contextlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unfreeze.errors import UserError
+
+FORMAT = 1
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on a clean exit its bytes become ``path``, durably and at once.
+
+    Raises:
+        UserError: the directory cannot be written to, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _open_to_umask(temporary)
+        _sync(temporary)
+        temporary.replace(path)
+        if os.name == "posix":  # Windows has no handle on a directory to sync
+            _sync(path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open_to_umask(path: Path) -> None:
+    """Give a temporary file (made for its owner only) the permissions of any new file, so that a team can read it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write {path}: {error.strerror or error}",
+        "a directory that can be written to, with room on its disk",
+        "give another directory with --out DIR, or free space and run the same command again",
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, durably."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record as JSON with the format's version in front."""
+    write_text(path, json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a record that ``write_json`` wrote.
+
+    Raises:
+        UserError: the file is not JSON, or was written by a newer version.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}",
+            "a JSON file written by unfreeze",
+            "delete it and run the study again; only what is missing is computed",
+        ) from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has format {record.get('format') if isinstance(record, dict) else 'unknown'}",
+            f"format {FORMAT}",
+            "use the version of unfreeze that wrote it, or a new directory",
+        )
+    return record
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV; floats keep all their digits, so that reading gives the same numbers."""
+    buffer = io.StringIO()
+    table.to_csv(buffer, index=False, lineterminator="\n")
+    write_text(path, buffer.getvalue())
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table that ``write_table`` wrote; empty fields of text columns stay empty text."""
+    table = pd.read_csv(path, keep_default_na=False, na_values={}, float_precision="round_trip")
+    for column in table.columns:
+        if table[column].dtype == object or pd.api.types.is_string_dtype(table[column]):
+            numbers = pd.to_numeric(table[column].replace("", None), errors="coerce")
+            written = table[column] != ""
+            if written.any() and numbers[written].notna().all():
+                table[column] = numbers
+    return table
+
+
+@dataclass(frozen=True)
+class StudyDir:
+    """Paths and records of one study directory."""
+
+    path: Path
+
+    def cell(self, cell_id: str) -> Path:
+        """Return the directory of one cell."""
+        return self.path / "cells" / cell_id
+
+    def is_finished(self, cell_id: str) -> bool:
+        """Tell whether the cell's last file, result.json, exists."""
+        return (self.cell(cell_id) / "result.json").is_file()
+
+    def planned_cells(self) -> list[dict[str, Any]]:
+        """Return the cells of plan.json, in plan order.
+
+        Raises:
+            UserError: the directory holds no study.
+        """
+        plan = self.path / "plan.json"
+        if not plan.is_file():
+            raise UserError(
+                f"{self.path} holds no study: plan.json is missing",
+                "a directory that 'unfreeze run' wrote",
+                "give the directory that --out named, by default runs/NAME",
+            )
+        return list(read_json(plan)["cells"])
