@@ -51,7 +51,9 @@ def load_yaml(text: str, origin: str) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         where = f"{origin}, line {mark.line + 1}, column {mark.column + 1}" if mark else origin
         problem = (error.problem or "broken YAML").splitlines()[0]
-        raise UserError(f"{where}: {problem}", "YAML, as in studies/", "mend that line; spaces indent, never tabs") from error
+        raise UserError(
+            f"{where}: {problem}", "YAML, as in studies/", "mend that line; spaces indent, never tabs"
+        ) from error
     except YAMLError as error:
         raise UserError(f"{origin}: {error}", "YAML, as in studies/", "write the file as UTF-8 YAML") from error
     if not isinstance(data, dict):
@@ -172,7 +174,9 @@ def _override(data: dict[str, Any], override: str) -> None:
     try:
         data |= put(data, key.split("."), value)
     except ValueError as error:
-        raise UserError(f"--set {override!r}: {error}", "a path of keys in the study", "see docs/study-file.md") from error
+        raise UserError(
+            f"--set {override!r}: {error}", "a path of keys in the study", "see docs/study-file.md"
+        ) from error
     data |= _with_paths(data, Path.cwd())  # paths from the file are absolute already, and stay
 
 

@@ -97,7 +97,9 @@ def resolve(study: StudyConfig, asked: StrategyConfig) -> Strategy:
     stopping = study.early_stopping if asked.early_stopping is None else asked.early_stopping
     phases = tuple(_phase(phase, epochs, scratch=weights == "none") for phase in asked.phases or (asked,))
     if weights == "none" and any(phase.train != "all" for phase in phases):
-        raise ValueError("weights: none with frozen stages would keep random weights; use train: all, or pretrained weights")
+        raise ValueError(
+            "weights: none with frozen stages would keep random weights; use train: all, or pretrained weights"
+        )
     return Strategy(
         backbone=BackboneConfig(name=backbone.name, weights=weights),
         image_size=asked.image_size or study.image_size,

@@ -1,0 +1,50 @@
+"""Where the numbers are computed: device, precision, memory format."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from unfreeze.errors import UserError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of its forward passes."""
+
+    device: torch.device
+    precision: str
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Return the context of a forward pass: bfloat16 where it was asked for, else plain float32."""
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def move(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Bring inputs to the device; images (n, c, h, w) in channels-last order, in which convolutions are fastest."""
+        layout = torch.channels_last if inputs.ndim == 4 else torch.preserve_format
+        return inputs.to(self.device, non_blocking=True, memory_format=layout)
+
+
+def pick(device: str, precision: str) -> Compute:
+    """Choose the device: CUDA, then MPS, then CPU for ``auto``.
+
+    Raises:
+        UserError: the device asked for is not there, or cannot compute in that precision.
+    """
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there.insert(0, "cuda")
+    chosen = there[0] if device == "auto" else device
+    if chosen not in there:
+        raise UserError(
+            f"device: {device} is not available here",
+            "one of auto, " + ", ".join(there),
+            "set device: auto, or install the build of torch for that device",
+        )
+    if precision == "bfloat16" and chosen == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError("precision: bfloat16 is not supported by this GPU", "float32", "set precision: float32")
+    return Compute(torch.device(chosen), precision)

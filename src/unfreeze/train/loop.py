@@ -1,0 +1,125 @@
+"""The training loop: the same for every strategy, device and kind of input."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from unfreeze.config.resolve import Phase
+from unfreeze.config.study import EarlyStopping
+from unfreeze.streams import stream_seed
+from unfreeze.train.batches import Batch
+from unfreeze.train.device import Compute
+from unfreeze.train.optimizer import build_optimizer, learning_rate, set_learning_rate
+from unfreeze.train.stopping import StoppingState, after_epoch, should_stop
+
+
+class Diverged(Exception):
+    """The training loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """What is trained in one phase: the whole network, and its trained layers in order (stages, then the head)."""
+
+    network: nn.Module
+    layers: Sequence[nn.Module]
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where a phase lies: its number, its epochs' last steps, and what came before it."""
+
+    phase: int
+    first_epoch: int
+    first_step: int
+    epoch_ends: Sequence[int]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the loop calls: scores on validation, the rows of history, progress, and when weights are the best so far."""
+
+    validate: Callable[[], dict[str, float]]
+    on_step: Callable[[int, int, int], None]
+    on_epoch: Callable[[dict[str, float]], None]
+    on_best: Callable[[], None]
+
+
+def train_phase(
+    trainee: Trainee,
+    phase: Phase,
+    course: Course,
+    batches: Iterable[Batch],
+    compute: Compute,
+    stopping: EarlyStopping | None,
+    metric: str,
+    state: StoppingState,
+    watch: Watch,
+) -> tuple[StoppingState, bool]:
+    """Train one phase; return the state of early stopping, and whether it ended the phase.
+
+    Raises:
+        Diverged: the loss became infinite or NaN.
+    """
+    optimizer = build_optimizer(trainee.layers, phase.optimizer)
+    steps = course.epoch_ends[-1] - course.first_step
+    stream = iter(batches)
+    step = course.first_step
+    for epoch, end in enumerate(course.epoch_ends, start=course.first_epoch):
+        started = time.perf_counter()
+        trainee.network.train()
+        seen, loss_sum, hits = 0, 0.0, 0
+        while step < end:
+            rate = learning_rate(phase.schedule, phase.optimizer.lr, step - course.first_step, steps)
+            set_learning_rate(optimizer, rate)
+            inputs, labels = _next(stream, compute)
+            with _dropout_stream(course.seed, step):
+                loss, logits = _forward(trainee.network, inputs, labels, phase.label_smoothing, compute)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            step += 1
+            seen += len(labels)
+            loss_sum += float(loss) * len(labels)
+            hits += int((logits.detach().argmax(dim=1) == labels).sum())
+            if not loss_sum < float("inf"):  # NaN compares false
+                raise Diverged(f"the training loss is {float(loss)} at step {step}")
+            watch.on_step(epoch, step, end)
+        row = {"phase": course.phase, "epoch": epoch, "step": step, "lr": rate}
+        row |= {"train_loss": loss_sum / seen, "train_accuracy": hits / seen}
+        row |= watch.validate()
+        row["seconds"] = time.perf_counter() - started
+        state = after_epoch(state, stopping, metric, row, epoch)
+        if state.best_epoch == epoch:
+            watch.on_best()
+        watch.on_epoch(row)
+        if should_stop(state, stopping):
+            return state, True
+    return state, False
+
+
+def _next(stream: Iterator[Batch], compute: Compute) -> tuple[Tensor, Tensor]:
+    inputs, labels, _ = next(stream)
+    return compute.move(inputs), labels.to(compute.device, non_blocking=True)
+
+
+def _forward(
+    network: nn.Module, inputs: Tensor, labels: Tensor, smoothing: float, compute: Compute
+) -> tuple[Tensor, Tensor]:
+    with compute.autocast():
+        logits = network(inputs)
+        return cross_entropy(logits.float(), labels, label_smoothing=smoothing), logits
+
+
+@contextlib.contextmanager
+def _dropout_stream(seed: int, step: int) -> Iterator[None]:
+    """Fix torch's generators for one step, so that dropout depends on (seed, step) alone; leave the CPU's as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "dropout", step))
+        yield
