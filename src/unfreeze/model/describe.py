@@ -1,0 +1,88 @@
+"""What a backbone and a head are made of: shapes, parameters, FLOPs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from unfreeze.model.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """A stage of a backbone.
+
+    Attributes:
+        name: of the stage.
+        output_shape: of one image's output, without the batch axis.
+        params: number of parameters.
+        flops: for one image, a multiply-add counted as two, as torch.utils.flop_counter counts (convolutions, matrix
+            products, attention).
+    """
+
+    name: str
+    output_shape: tuple[int, ...]
+    params: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """A head: its layers in words, its number of parameters and its FLOPs for one image."""
+
+    layers: list[str]
+    params: int
+    flops: int
+
+
+def describe(backbone: Backbone) -> list[StageInfo]:
+    """Describe each stage of a backbone at its input size."""
+    device = next(backbone.model.parameters()).device
+    x = torch.zeros(1, 3, backbone.image_size, backbone.image_size, device=device)
+    infos = []
+    for stage in backbone.stages:
+        x, flops = _run(stage.module, x)
+        infos.append(StageInfo(stage.name, stage.output_shape, count_parameters(stage.module), flops))
+    return infos
+
+
+def describe_head(head: nn.Sequential, backbone: Backbone) -> HeadInfo:
+    """Describe a head on a backbone's last stage."""
+    parameter = next(head.parameters())
+    _, flops = _run(head, torch.zeros(1, *backbone.stages[-1].output_shape, device=parameter.device))
+    layers = [text for layer in head if (text := _words(layer))]
+    return HeadInfo(layers, count_parameters(head), flops)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return how many numbers a module's parameters hold."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _run(module: nn.Module, x: Tensor) -> tuple[Tensor, int]:
+    """Return a module's output in inference mode and its FLOPs; the module's own modes stay as they are."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    # Detached: the counter's module hooks fail on parameters passed to a submodule while no graph is kept.
+    tensors = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
+    # The counter knows no formula for the CPU's fused attention; the plain one has the same matrix products.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        x = functional_call(module, tensors, (x,))
+    for part, mode in modes.items():
+        part.training = mode
+    return x, counter.get_total_flops()
+
+
+def _words(layer: nn.Module) -> str:
+    if isinstance(layer, nn.Linear):
+        return f"Linear {layer.in_features} to {layer.out_features}"
+    if isinstance(layer, nn.Dropout):
+        return f"Dropout {layer.p:g}"
+    if isinstance(layer, nn.Identity):
+        return ""  # the last stage has pooled
+    if isinstance(layer, nn.Flatten | nn.ReLU):
+        return type(layer).__name__
+    return f"Pool ({getattr(layer, 'pool_type', getattr(layer, 'kind', 'own'))})"
