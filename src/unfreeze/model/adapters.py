@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from timm.layers import ClassifierHead, NormMlpClassifierHead, global_pool_nlc
+from timm.layers.classifier import ClassifierHead, NormMlpClassifierHead
+from timm.layers.pool1d import global_pool_nlc
 from timm.models import byobnet, convnext, regnet, swin_transformer, vgg, vision_transformer
 from timm.models.byobnet import ByobNet
 from timm.models.convnext import ConvNeXt
@@ -109,7 +110,7 @@ def _vgg(model: VGG) -> Anatomy:
         if isinstance(layer, nn.MaxPool2d):  # pooling closes a block: four times less to keep at the cut
             blocks.append([])
     # The 4096-wide layers are a classifier (the head "native" builds them anew), not part of the backbone.
-    model.pre_logits = nn.Identity()
+    model.add_module("pre_logits", nn.Identity())
     return Anatomy(
         tuple((f"block{number}", nn.Sequential(*block)) for number, block in enumerate(blocks[:-1], start=1)),
         model.head.global_pool,
@@ -119,7 +120,7 @@ def _vgg(model: VGG) -> Anatomy:
 
 def _resnet(model: ResNet) -> Anatomy:
     stem = nn.Sequential(model.conv1, model.bn1, model.act1, model.maxpool)
-    layers = [("layer1", model.layer1), ("layer2", model.layer2), ("layer3", model.layer3), ("layer4", model.layer4)]
+    layers = [(layer, model.get_submodule(layer)) for layer in ("layer1", "layer2", "layer3", "layer4")]
     return Anatomy((("stem", stem), *layers), model.global_pool, "NCHW")
 
 

