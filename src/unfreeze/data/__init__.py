@@ -1,0 +1,1 @@
+"""From files to views: sources, catalog, splits, regimes, order, and (the only part with torch) views."""

@@ -1,0 +1,183 @@
+"""Decode an image file whole, into upright 8-bit RGB, or say why that cannot be done.
+
+The rules: the format is recognised by content, never by name; the first frame of an animation counts; the EXIF
+orientation is applied; alpha and transparent palette entries are composited on white; 16-bit values are scaled
+(v >> 8), not clipped; grey, palette, 1-bit and CMYK become RGB; colour profiles are not applied.
+"""
+
+import stat
+import struct
+import zlib
+from io import BufferedReader
+from pathlib import Path
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+# Imported above, the plugins are registered before the first thread needs them.
+_PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+"""Pillow's own bound, 89.5 million pixels: above it Pillow warns of a decompression bomb; here it is refused."""
+
+# What Pillow's decoders are known to raise on damaged files.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+)
+
+# ImageOps.exif_transpose would also rewrite the EXIF block, which fails on blocks that are damaged elsewhere.
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_OTHER_FORMATS = {
+    "heic": ((4, b"ftyphei"), (4, b"ftyphev"), (4, b"ftypmif1"), (4, b"ftypmsf1")),
+    "avif": ((4, b"ftypavi"),),
+    "jpeg 2000": ((0, b"\x00\x00\x00\x0cjP  "), (0, b"\xff\x4f\xff\x51")),
+    "jpeg xl": ((0, b"\xff\x0a"), (0, b"\x00\x00\x00\x0cJXL ")),
+}
+
+
+class Undecodable(Exception):
+    """The file is no image that can be decoded whole; `reason` is short and in lower case."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+def decode(path: Path) -> Image.Image:
+    """Return the upright 8-bit RGB picture in the file at `path`.
+
+    Raises:
+        Undecodable: the file cannot be read, is no image of the formats in `FORMATS`, or cannot be decoded whole.
+    """
+    with open_regular(path) as file:
+        return to_rgb(load(file))
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading; pipes, sockets and devices, which could block for ever, are never opened."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Undecodable("not a regular file")
+        return path.open("rb")
+    except OSError as error:
+        raise Undecodable(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def load(file: BufferedReader) -> Image.Image:
+    """Return the first frame with all its pixels loaded, in the mode and orientation it was stored in."""
+    try:
+        image = Image.open(file, formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise Undecodable(_too_large(image.width * image.height))
+        image.load()
+    except UnidentifiedImageError as error:
+        raise Undecodable(_unidentified(file)) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Undecodable(_too_large(None)) from error
+    except MemoryError as error:
+        raise Undecodable("does not fit into memory") from error
+    except _DECODER_ERRORS as error:
+        raise Undecodable("truncated" if "truncated" in str(error).lower() else "damaged") from error
+    return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a loaded image upright, as 8-bit RGB; see the module for the rules."""
+    try:
+        return _upright(_flatten(_eight_bits(image)), _orientation(image))
+    except _DECODER_ERRORS as error:
+        raise Undecodable(f"mode {image.mode} cannot be converted") from error
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return (width, height) in pixels as they are after the EXIF orientation has been applied."""
+    return (image.height, image.width) if _orientation(image) >= 5 else (image.width, image.height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; a block that cannot be parsed says nothing, as in browsers."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _DECODER_ERRORS:
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits; Pillow has taken the high byte of 16-bit colour already."""
+    if image.mode in ("I", "F"):  # 32-bit values: nothing says which is white
+        raise Undecodable(f"mode {image.mode} has no known range of values")
+    if not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    key = image.info.get("transparency")
+    if key is not None:
+        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Composite on white where there is transparency; convert to RGB."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(rgba, mask=rgba.getchannel("A"))
+    return canvas
+
+
+def _too_large(pixels: int | None) -> str:
+    size = "" if pixels is None else f"{pixels / 1e6:.1f} million pixels, "
+    return f"too large: {size}more than {MAX_PIXELS / 1e6:.1f} million"
+
+
+def _unidentified(file: BufferedReader) -> str:
+    """Say what a file is that Pillow does not open."""
+    file.seek(0)
+    start = file.read(16)
+    if not start:
+        return "empty file"
+    for name, signatures in _OTHER_FORMATS.items():
+        if any(start[offset:].startswith(signature) for offset, signature in signatures):
+            return f"{name} is not supported: convert it to jpeg or png"
+    for name in FORMATS:
+        accepts = Image.OPEN[name][1]
+        if accepts is not None and accepts(start) is True:
+            return "damaged"
+    return "not an image"

@@ -1,0 +1,47 @@
+"""The order of examples: an endless stream of shuffled passes, and the one place that converts steps and examples."""
+
+from collections.abc import Iterator
+
+from unfreeze.streams import stream_generator
+
+
+def passes(n: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[list[tuple[int, int]]]:
+    """Yield batches of (index, view) for ever, from step `start_step` (counted from 0) on.
+
+    Pass p is a permutation of range(n) from the stream (seed, "order", p); its last batch may be short; each of its
+    images is seen in view p. Starting at a step equals starting at 0 and skipping the steps before it.
+
+    Raises:
+        ValueError: n or batch_size is below 1, or start_step below 0.
+    """
+    steps = steps_per_pass(n, batch_size)
+    if start_step < 0:
+        raise ValueError(f"start_step must be 0 or more, not {start_step}")
+    return _batches(n, batch_size, seed, *divmod(start_step, steps))
+
+
+def steps_per_pass(n: int, batch_size: int) -> int:
+    """Return the number of batches in one pass over n images, the short last one included."""
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"n and batch_size must be 1 or more, not {n} and {batch_size}")
+    return -(-n // batch_size)
+
+
+def steps_for_examples(n: int, batch_size: int, examples: int) -> int:
+    """Return the smallest number of steps after which at least `examples` images have been drawn."""
+    whole, rest = divmod(examples, n)
+    return whole * steps_per_pass(n, batch_size) + -(-rest // batch_size)
+
+
+def examples_after(n: int, batch_size: int, steps: int) -> int:
+    """Return the number of images drawn in the first `steps` steps."""
+    whole, rest = divmod(steps, steps_per_pass(n, batch_size))
+    return whole * n + min(rest * batch_size, n)
+
+
+def _batches(n: int, batch_size: int, seed: int, number: int, skip: int) -> Iterator[list[tuple[int, int]]]:
+    while True:
+        order = stream_generator(seed, "order", number).permutation(n).tolist()
+        for start in range(skip * batch_size, n, batch_size):
+            yield [(index, number) for index in order[start : start + batch_size]]
+        number, skip = number + 1, 0

@@ -1,0 +1,222 @@
+"""Draw train, validation and test from the images' content, without a seed.
+
+A cluster (identical files, and the images of one group) has one key, and two independent hashes of it decide: below
+the test share it is test, else below the validation share it is validation, else train. So adding an image moves no
+other, except in a class so small that the hashes alone left it without an image in one of the three.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from unfreeze.config.study import SplitConfig
+from unfreeze.data.catalog import Catalog
+from unfreeze.errors import UserError
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """Images that stay together; the key does not depend on how many there are of each."""
+
+    key: str
+    labels: frozenset[str]
+
+
+def draw_split(catalog: Catalog, split: SplitConfig, fold: int | None = None) -> pd.Series:
+    """Return the split of each used image: train, validation, test, or test_NAME for further test sets.
+
+    Splits that the data's folders give are kept; where they give train and test, validation is drawn from train.
+    `split.val` is a share of all images, so it is drawn with val / (1 - test) from those that are not test.
+
+    Args:
+        catalog: the images.
+        split: shares, or the number of folds.
+        fold: the fold that is test, 0 to split.folds - 1; None without folds.
+
+    Returns:
+        Text by image id, in the catalog's order.
+
+    Raises:
+        UserError: a class has too few distinct images (clusters) for one in each split, or folds are asked of data
+            that brings its own splits.
+        ValueError: fold and split.folds do not go together.
+    """
+    if (fold is None) != (split.folds is None) or (fold is not None and not 0 <= fold < (split.folds or 0)):
+        raise ValueError(f"fold {fold} does not go with folds: {split.folds}")
+    images = catalog.images[catalog.images["status"] == "used"]
+    further = (images["source"] != "").to_numpy()
+    given = images["given_split"].where(~further, "test_" + images["source"]).to_numpy(dtype=object)
+    main = given[~further]
+
+    present = set(main) - {""}
+    if split.folds is not None and present:
+        raise UserError(
+            f"split.folds: {split.folds}: the data's folders already say {', '.join(sorted(present))}",
+            "folds of data without train, validation and test folders",
+            "take folds out of the study, or give a folder of class folders",
+        )
+    to_draw = ~further & (given == "")
+    if not present:
+        wanted = {TRAIN: True, VALIDATION: split.val not in (TEST, 0), TEST: split.folds is not None or split.test > 0}
+        pools = [pool for pool, want in wanted.items() if want]
+    elif VALIDATION in present or TEST not in present or split.val in (TEST, 0):
+        return _by_id(images, given)
+    else:
+        to_draw, pools = given == TRAIN, [TRAIN, VALIDATION]
+    clusters, members = _clusters(images[to_draw])
+    pool_of = _draw(clusters, catalog.classes, split, pools, fold)
+    given[to_draw] = [pool_of[number] for number in members]
+    return _by_id(images, given)
+
+
+def _by_id(images: pd.DataFrame, splits: np.ndarray) -> pd.Series:
+    return pd.Series(splits, index=pd.Index(images["id"]), name="split")
+
+
+def _clusters(images: pd.DataFrame) -> tuple[list[_Cluster], np.ndarray]:
+    """Return the clusters and, for each image, the number of its own: images joined by equal content or group."""
+    n = len(images)
+    content, _ = pd.factorize(images["sha256"])
+    group, _ = pd.factorize(images["group"].where(images["group"] != "", None))
+    grouped = np.flatnonzero(group >= 0)
+    # A bipartite graph: images, then contents, then groups.
+    ends = np.concatenate([n + content, 2 * n + group[grouped]])
+    starts = np.concatenate([np.arange(n), grouped])
+    graph = coo_array((np.ones(len(starts), dtype=np.int8), (starts, ends)), shape=(3 * n, 3 * n))
+    _, found = connected_components(graph, directed=False)
+    members, _ = pd.factorize(found[:n])
+    keys: dict[int, str] = {}
+    labels: dict[int, set[str]] = {}
+    columns = zip(members, images["sha256"], images["group"], images["label"], strict=True)
+    for number, sha256, name, label in columns:
+        key = f"group\x1f{name}" if name else f"image\x1f{sha256}"
+        keys[number] = min(key, keys.get(number, key))
+        labels.setdefault(number, set()).add(label)
+    return [_Cluster(keys[number], frozenset(labels[number])) for number in range(len(keys))], members
+
+
+def _uniform(name: str, key: str) -> float:
+    """Return a number in [0, 1), a pure function of its arguments."""
+    digest = hashlib.blake2b(f"{name}\x1f{key}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+def _draw(
+    clusters: Sequence[_Cluster], classes: Sequence[str], split: SplitConfig, pools: Sequence[str], fold: int | None
+) -> list[str]:
+    """Return the pool of each cluster, each class in each pool."""
+    _check_counts(clusters, classes, pools, split.folds)
+    by_test = [_uniform("test", cluster.key) for cluster in clusters]
+    by_val = [_uniform("val", cluster.key) for cluster in clusters]
+    if split.folds is None:
+        is_test = [u < split.test for u in by_test]
+    else:
+        is_test = [number == fold for number in _folds(clusters, classes, pools, by_test, split.folds)]
+    share = _validation_share(split)
+    drawn = [TEST if test else VALIDATION if u < share else TRAIN for test, u in zip(is_test, by_val, strict=True)]
+    drawn = [pool if pool in pools else TRAIN for pool in drawn]
+    ranks = {TEST: by_test, VALIDATION: by_val, TRAIN: [-u for u in by_test]}
+    keep = TEST if split.folds is not None else None  # a fold's test set is settled
+    for pool in (TEST, VALIDATION, TRAIN):
+        if pool in pools and pool != keep:
+            _fill(drawn, pool, 1, clusters, classes, ranks[pool], keep)
+    _check_pools(drawn, clusters, classes, pools)
+    return drawn
+
+
+def _folds(
+    clusters: Sequence[_Cluster], classes: Sequence[str], pools: Sequence[str], by_test: list[float], folds: int
+) -> list[str]:
+    """Return the number of each cluster's fold, as text; each class in each fold."""
+    numbers = [str(int(u * folds)) for u in by_test]
+    for number in range(folds):
+        _fill(numbers, str(number), _least_in_fold(pools, folds), clusters, classes, by_test, None)
+    return numbers
+
+
+def _least_in_fold(pools: Sequence[str], folds: int) -> int:
+    """Return how many clusters of a class a fold needs: of two, each must supply the other's remaining pools."""
+    return len(pools) - 1 if folds == 2 else 1
+
+
+def _validation_share(split: SplitConfig) -> float:
+    """Return the share of the images that are not test which are validation."""
+    if isinstance(split.val, str):
+        return 0.0
+    test = split.test if split.folds is None else 1 / split.folds
+    if test + split.val >= 1:
+        raise UserError(
+            f"split.val: {split.val} with folds: {split.folds} leaves nothing to train on",
+            f"a share of all images below {1 - test:g}",
+            "lower val or raise folds",
+        )
+    return split.val / (1 - test)
+
+
+def _fill(
+    drawn: list[str],
+    pool: str,
+    least: int,
+    clusters: Sequence[_Cluster],
+    classes: Sequence[str],
+    rank: Sequence[float],
+    keep: str | None,
+) -> None:
+    """Move clusters into a pool until it has `least` of each class, the lowest rank first.
+
+    None is taken from the pool `keep`, nor from one that would then have fewer than `least` of a class.
+    """
+    counts = Counter((where, label) for where, cluster in zip(drawn, clusters, strict=True) for label in cluster.labels)
+    for label in classes:
+        while counts[pool, label] < least:
+            able = [
+                i
+                for i, cluster in enumerate(clusters)
+                if label in cluster.labels
+                and drawn[i] not in (pool, keep)
+                and all(counts[drawn[i], other] > least for other in cluster.labels)
+            ]
+            if not able:
+                break  # reported by the caller, for all classes at once
+            chosen = min(able, key=lambda i: (rank[i], clusters[i].key))
+            counts.subtract((drawn[chosen], other) for other in clusters[chosen].labels)
+            counts.update((pool, other) for other in clusters[chosen].labels)
+            drawn[chosen] = pool
+
+
+def _check_counts(
+    clusters: Sequence[_Cluster], classes: Sequence[str], pools: Sequence[str], folds: int | None
+) -> None:
+    counts = Counter(label for cluster in clusters for label in cluster.labels)
+    needed = len(pools) if folds is None else folds * _least_in_fold(pools, folds)
+    few = [f"{label} has {counts[label]}" for label in classes if counts[label] < needed]
+    if few:
+        each = f"one each for {' and '.join(pools)}" if folds is None else f"enough for {folds} folds"
+        raise UserError(
+            f"too few images in {len(few)} of {len(classes)} classes: {', '.join(few)} "
+            "(identical files, and the images of one group, count once)",
+            f"at least {needed} in each class: {each}",
+            "add images to these classes, or take their folders away",
+        )
+
+
+def _check_pools(
+    drawn: Sequence[str], clusters: Sequence[_Cluster], classes: Sequence[str], pools: Sequence[str]
+) -> None:
+    """Refuse what only clusters with several classes in them can bring about."""
+    found = {(pool, label) for pool, cluster in zip(drawn, clusters, strict=True) for label in cluster.labels}
+    missing = [f"no {pool} image of {label}" for label in classes for pool in pools if (pool, label) not in found]
+    if missing:
+        raise UserError(
+            f"groups and identical files cannot be kept together: {', '.join(missing)}",
+            "an image of each class in each of " + ", ".join(pools),
+            "make the groups smaller, or take these classes away",
+        )
