@@ -1,0 +1,1 @@
+"""Results: tables, findings in words, pictures and the report. Reads a study directory; imports no torch."""

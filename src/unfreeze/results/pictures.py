@@ -1,0 +1,233 @@
+"""Plotly figures of a study.
+
+Colours are CSS variables (``var(--train)``); the page's script puts in the values of the light or dark theme. Names
+are escaped, because plotly reads its texts as a subset of HTML.
+"""
+
+import html
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from unfreeze.results.tables import chosen_history
+from unfreeze.results.words import seconds_text
+
+PALETTE_SIZE = 7
+_POINTS_UP_TO = 12  # epochs: few enough that each gets a point, and one epoch alone is still seen
+
+
+def grid_figures(results: pd.DataFrame, history: pd.DataFrame) -> dict[tuple[str, str], go.Figure]:
+    """Return accuracy above loss by epoch for each strategy and regime that has a history; one thin line a seed.
+
+    All figures share their axes' ranges, so that they can be compared by eye. A ring marks each seed's best epoch on
+    its validation line; dotted lines separate phases. Loss is drawn on a logarithmic axis where one cell would flatten
+    the others.
+    """
+    shown = chosen_history(results, history)
+    if shown.empty:
+        return {}
+    last = int(shown["epoch"].max())
+    epochs_axis = {"range": [0.5, last + 0.5] if last <= _POINTS_UP_TO else [0, last * 1.02], "nticks": 7}
+    axes = {
+        "xaxis": epochs_axis,
+        "xaxis2": epochs_axis,
+        "yaxis": {"range": _accuracy_range(shown), "tickformat": ".0%", "nticks": 5},
+        "yaxis2": _loss_axis(shown),
+    }
+    best = results.set_index("cell")["best_epoch"]
+    figures = {}
+    for (strategy, regime), field in shown.groupby(["strategy", "regime"], sort=False):
+        figure = make_subplots(
+            rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.13, subplot_titles=["accuracy", "loss"]
+        )
+        figure.update_annotations(x=0, xanchor="left", font={"size": 12})
+        for cell, epochs in field.groupby("cell", sort=False):
+            _add_cell(figure, epochs, None if pd.isna(best[cell]) else int(best[cell]), last <= _POINTS_UP_TO)
+        for boundary in sorted(_phase_boundaries(field)):
+            figure.add_vline(x=boundary, line={"color": "var(--muted)", "width": 1, "dash": "dot"})
+        figure.update_layout(**_layout(height=320, margin={"l": 40, "r": 8, "t": 22, "b": 36}), showlegend=False)
+        figure.update_layout(axes)
+        figure.update_xaxes(title={"text": "epoch", "standoff": 4}, row=2, col=1)
+        _style_axes(figure)
+        figures[str(strategy), str(regime)] = figure
+    return figures
+
+
+def seconds_figure(results: pd.DataFrame) -> go.Figure | None:
+    """Return mean seconds per epoch as bars, a panel a regime and a bar a strategy; None without any number.
+
+    Whiskers reach from the fastest to the slowest seed. A strategy without a finished cell keeps its place, empty.
+    """
+    done = results[(results["status"] == "finished") & results["seconds_per_epoch"].notna()]
+    if done.empty:
+        return None
+    regimes, strategies = list(dict.fromkeys(done["regime"])), list(dict.fromkeys(results["strategy"]))
+    plot = len(regimes) * (26 * len(strategies) + 46)
+    figure = make_subplots(
+        rows=len(regimes),
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=40 / plot if len(regimes) > 1 else 0,
+        subplot_titles=[_plain(regime) for regime in regimes],
+    )
+    figure.update_annotations(x=0, xanchor="left", font={"size": 13, "color": "var(--ink)"})
+    for row, regime in enumerate(regimes, start=1):
+        own = done[done["regime"] == regime].groupby("strategy")["seconds_per_epoch"]
+        times = own.agg(["mean", "min", "max", "count"]).reindex([name for name in strategies if name in own.groups])
+        figure.add_bar(
+            row=row,
+            col=1,
+            name=_plain(regime),
+            orientation="h",
+            y=[_plain(name) for name in times.index],
+            x=_numbers(times["mean"]),
+            error_x={
+                "type": "data",
+                "array": _numbers(times["max"] - times["mean"]),
+                "arrayminus": _numbers(times["mean"] - times["min"]),
+                "color": "var(--ink)",
+                "thickness": 1,
+                "width": 3,
+                "visible": bool((times["count"] > 1).any()),
+            },
+            marker={"color": [f"var(--series-{strategies.index(name) % PALETTE_SIZE})" for name in times.index]},
+            customdata=[
+                [*map(seconds_text, (mean, low, high)), int(count)]
+                for mean, low, high, count in times.itertuples(index=False)
+            ],
+            hovertemplate="%{y}: mean %{customdata[0]} per epoch<br>%{customdata[1]} to %{customdata[2]}, "
+            "n = %{customdata[3]}<extra></extra>",
+        )
+        figure.add_scatter(  # the bars' own texts would lie on the whiskers
+            row=row,
+            col=1,
+            mode="text",
+            y=[_plain(name) for name in times.index],
+            x=_numbers(times["max"]),
+            text=[f"  {seconds_text(value)}" for value in times["mean"]],
+            textposition="middle right",
+            textfont={"size": 12, "color": "var(--ink)"},
+            cliponaxis=False,
+            hoverinfo="skip",
+        )
+    figure.update_layout(
+        **_layout(height=plot + 50, margin={"l": 10, "r": 60, "t": 26, "b": 44}), showlegend=False, bargap=0.2
+    )
+    figure.update_yaxes(
+        type="category",
+        categoryorder="array",
+        categoryarray=[_plain(name) for name in strategies],
+        range=[len(strategies) - 0.5, -0.5],
+        automargin=True,
+        ticks="",
+    )
+    figure.update_xaxes(range=[0, 1.02 * float(done["seconds_per_epoch"].max())])
+    figure.update_xaxes(title={"text": "seconds per epoch", "standoff": 6}, row=len(regimes), col=1)
+    _style_axes(figure)
+    figure.update_yaxes(showgrid=False)
+    return figure
+
+
+def _add_cell(figure: go.Figure, epochs: pd.DataFrame, best: int | None, points: bool) -> None:
+    seed, fold = epochs["seed"].iloc[0], epochs["fold"].iloc[0]
+    run = f"seed {seed}" if pd.isna(fold) else f"seed {seed}, fold {fold}"
+    for row, quantity, value in ((1, "accuracy", "%{y:.1%}"), (2, "loss", "%{y:.3f}")):
+        for role, column, dash in (("train", f"train_{quantity}", "dash"), ("validation", f"val_{quantity}", "solid")):
+            figure.add_scatter(
+                row=row,
+                col=1,
+                name=f"{role} {quantity}, {run}",
+                x=[int(epoch) for epoch in epochs["epoch"]],
+                y=_numbers(epochs[column]),
+                mode="lines+markers" if points else "lines",
+                line={"color": f"var(--{role})", "width": 1.5, "dash": dash},
+                marker={"size": 4, "color": f"var(--{role})"},
+                opacity=0.85,
+                hovertemplate=f"{role} {quantity} {value}<br>epoch %{{x}}, {run}<extra></extra>",
+            )
+        at_best = epochs[epochs["epoch"] == best] if best is not None else epochs.iloc[:0]
+        figure.add_scatter(
+            row=row,
+            col=1,
+            name=f"best epoch, {run}",
+            x=[int(epoch) for epoch in at_best["epoch"]],
+            y=_numbers(at_best[f"val_{quantity}"]),
+            mode="markers",
+            marker={
+                "symbol": "circle",
+                "size": 9,
+                "color": "var(--surface)",
+                "line": {"color": "var(--validation)", "width": 2},
+            },
+            hovertemplate=f"best epoch %{{x}}, {run}<br>validation {quantity} {value}<extra></extra>",
+        )
+
+
+def _phase_boundaries(field: pd.DataFrame) -> set[float]:
+    boundaries = set()
+    for _, epochs in field.groupby("cell", sort=False):
+        ends = epochs.groupby("phase", sort=False)["epoch"].max()
+        boundaries |= {float(end) + 0.5 for end in ends.iloc[:-1]}
+    return boundaries
+
+
+def _accuracy_range(shown: pd.DataFrame) -> list[float]:
+    numbers = _finite(shown, ("train_accuracy", "val_accuracy"))
+    if not numbers:
+        return [0.0, 1.03]
+    low, high = min(numbers), max(numbers)
+    margin = max(0.03, 0.06 * (high - low))
+    return [max(-0.03, low - margin), min(1.03, high + margin)]
+
+
+def _loss_axis(shown: pd.DataFrame) -> dict[str, object]:
+    numbers = sorted(_finite(shown, ("train_loss", "val_loss")))
+    if not numbers:
+        return {}
+    low, high, middle = numbers[0], numbers[-1], numbers[len(numbers) // 2]
+    if low > 0 and high > 8 * middle:
+        bottom, top = math.log10(low), math.log10(high)
+        return {"type": "log", "range": [bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom)], "nticks": 5}
+    margin = 0.06 * (high - min(low, 0.0)) or 1.0
+    return {"range": [min(low, 0.0) - margin, high + margin], "nticks": 5}
+
+
+def _finite(table: pd.DataFrame, columns: Iterable[str]) -> list[float]:
+    return [float(value) for column in columns for value in table[column] if math.isfinite(value)]
+
+
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    """Return five significant digits, and None where there is no finite number: JSON knows no NaN."""
+    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
+
+
+def _layout(height: int, margin: dict[str, int]) -> dict[str, object]:
+    return {
+        "template": None,
+        "height": height,
+        "margin": margin,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 12, "color": "var(--muted)"},
+        "hoverlabel": {
+            "bgcolor": "var(--surface)",
+            "bordercolor": "var(--line)",
+            "font": {"size": 12, "color": "var(--ink)"},
+            "align": "left",
+        },
+        "hovermode": "closest",
+    }
+
+
+def _style_axes(figure: go.Figure) -> None:
+    style = {"gridcolor": "var(--line)", "linecolor": "var(--line)", "zeroline": False, "title_font_size": 12}
+    figure.update_xaxes(**style)
+    figure.update_yaxes(**style)
+
+
+def _plain(text: str) -> str:
+    """Escape a name so that plotly shows it as written: neither markup nor a %{placeholder}."""
+    return html.escape(text).replace("%", "&#37;").replace("$", "&#36;")

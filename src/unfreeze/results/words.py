@@ -1,0 +1,70 @@
+"""Numbers as people read them; shared by the findings and the report so that both round alike."""
+
+import math
+from collections.abc import Sequence
+
+MISSING = "–"
+
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "log_loss": "log loss",
+}
+_PERCENT = frozenset({"accuracy", "balanced_accuracy"})
+
+
+def lower_is_better(metric: str) -> bool:
+    """Tell whether small values of a study's metric are the good ones."""
+    return metric == "log_loss"
+
+
+def metric_text(metric: str, value: float) -> str:
+    """Write a metric: a share of images in percent with one decimal, anything else with three decimals."""
+    if not math.isfinite(value):
+        return MISSING
+    return f"{100 * value:.1f} %" if metric in _PERCENT else f"{value:.3f}"
+
+
+def change_text(metric: str, value: float) -> str:
+    """Write a difference of two metrics with its sign: points (of percent) or three decimals."""
+    if not math.isfinite(value):
+        return MISSING
+    return f"{100 * value:+.1f} points" if metric in _PERCENT else f"{value:+.3f}"
+
+
+def spread_text(metric: str, value: float) -> str:
+    """Write a standard deviation of a metric, in points (of percent) or with three decimals."""
+    return change_text(metric, value).lstrip("+")
+
+
+def seconds_text(seconds: float) -> str:
+    """Write a duration given in seconds with a unit that suits its size."""
+    if not math.isfinite(seconds):
+        return MISSING
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def count_text(count: float) -> str:
+    """Write a count of parameters or operations in three to four digits with k, M or G."""
+    if not math.isfinite(count):
+        return MISSING
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return f"{count:.0f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun, e.g. ``1 seed``, ``3 seeds``, ``1,600 images``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Join words as a list in a sentence: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
