@@ -1,5 +1,6 @@
 """From YAML to a typed study: presets, overrides, and every problem of the file in one message."""
 
+import datetime
 import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -16,6 +18,21 @@ from unfreeze.config.study import StudyConfig
 from unfreeze.errors import UserError
 
 _TAGS = {shapes.WORD, shapes.NUMBER, shapes.MAPPING}
+_EXPECTED = {  # what pydantic calls by Python's names, or by several
+    "dict_type": "should be a mapping of keys to values",
+    "model_type": "should be a mapping of keys to values",
+    "tuple_type": "should be a list",
+    "string_type": "should be text",
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_parsing_size": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+    "too_short": "should have at least one entry",
+}
 
 
 def presets() -> list[str]:
@@ -45,8 +62,20 @@ def load_yaml(text: str, origin: str) -> dict[str, Any]:
     Raises:
         UserError: broken YAML, with its line; or something other than a mapping.
     """
+    data = _load(text, origin)
+    if not isinstance(data, dict):
+        kinds = {type(None): "nothing", list: "a list"}
+        raise UserError(
+            f"{origin} holds {kinds.get(type(data), 'a single value')}, not keys with values",
+            "a study: data, strategies, regimes, ...",
+            "start from 'unfreeze init DATA'",
+        )
+    return data
+
+
+def _load(text: str, origin: str) -> Any:
     try:
-        data = YAML(typ="safe", pure=True).load(text)
+        return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{origin}, line {mark.line + 1}, column {mark.column + 1}" if mark else origin
@@ -55,14 +84,14 @@ def load_yaml(text: str, origin: str) -> dict[str, Any]:
             f"{where}: {problem}", "YAML, as in studies/", "mend that line; spaces indent, never tabs"
         ) from error
     except YAMLError as error:
-        raise UserError(f"{origin}: {error}", "YAML, as in studies/", "write the file as UTF-8 YAML") from error
-    if not isinstance(data, dict):
+        problem = str(error).splitlines()[0]
+        raise UserError(f"{origin}: {problem}", "YAML, as in studies/", "write the file as UTF-8 YAML") from error
+    except (ValueError, KeyError) as error:  # ruamel lets Python's own errors out: 2020-13-45 is no date
+        raise UserError(f"{origin}: {error}", "YAML, as in studies/", "put quotes around text") from error
+    except RecursionError as error:
         raise UserError(
-            f"{origin} holds {'nothing' if data is None else type(data).__name__}, not keys with values",
-            "a study: data, strategies, regimes, ...",
-            "start from 'unfreeze init DATA'",
-        )
-    return data
+            f"{origin} is nested too deeply", "YAML, as in studies/", "close the brackets that are open"
+        ) from error
 
 
 def read_study(
@@ -132,24 +161,34 @@ def _problems(origin: str, lines: list[str]) -> UserError:
 
 
 def _name_of(path: Path) -> str:
-    return "".join(letter if letter.isascii() and letter.isalnum() or letter in "._-" else "-" for letter in path.stem)
+    letters = (letter if letter.isascii() and letter.isalnum() or letter in "._-" else "-" for letter in path.stem)
+    return "".join(letters).lstrip("._-") or "study"
 
 
 def _with_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths of a study absolute, since relative ones refer to where they were written."""
 
     def absolute(value: Any) -> Any:
-        is_path = isinstance(value, str) and value != "food101" and not value.startswith("hf:")
-        return str(folder / Path(value).expanduser()) if is_path else value
+        if not isinstance(value, str | Path) or value == "food101" or str(value).startswith("hf:"):
+            return value
+        try:
+            return str(folder / Path(value).expanduser())
+        except RuntimeError as error:
+            raise UserError(f"{value} begins with a user that is not known", "a path", "write it in full") from error
 
     def weights(settings: Any) -> Any:
+        if isinstance(settings, str | Path) and str(settings).endswith(".safetensors"):
+            return absolute(settings)
         if not isinstance(settings, dict):
             return settings
-        settings = dict(settings)
-        if isinstance(settings.get("weights"), str) and settings["weights"].endswith(".safetensors"):
-            settings["weights"] = absolute(settings["weights"])
-        if isinstance(settings.get("backbone"), dict):
-            settings["backbone"] = weights(settings["backbone"])
+        settings = {**settings}
+        for key in settings.keys() & {"weights", "backbone"}:
+            settings[key] = weights(settings[key])
+        if isinstance(settings.get("tune"), dict):
+            settings["tune"] = {
+                path: [weights(value) for value in values] if isinstance(values, list) else values
+                for path, values in settings["tune"].items()
+            }
         return settings
 
     data = weights(data)
@@ -164,13 +203,13 @@ def _with_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise UserError(
-            f"--set {override!r} has no '='" if not equals else f"--set {override!r} names no key",
+            f"--set {override!r} has no '='" if not equals else f"--set {override!r} lacks a key before '='",
             "--set key.path=value",
             "for example --set epochs=5 or --set strategies.head.optimizer.lr=1e-3",
         )
-    value = load_yaml(f"value: {text}", f"--set {key}")["value"]
+    value = _load(text, f"--set {key}")
     try:
         data |= put(data, key.split("."), value)
     except ValueError as error:
@@ -190,24 +229,39 @@ def _explain(error: ValidationError, model: type[BaseModel] = StudyConfig) -> li
     lines = []
     for problem in error.errors(include_url=False):
         place = [part for part in problem["loc"] if part not in _TAGS]
-        path = ".".join(map(str, place)) or "the study"
         given, kind, context = problem["input"], problem["type"], problem.get("ctx", {})
+        is_name = kind.startswith("string_") and place[-1:] == ["[key]"]
+        path = ".".join(map(str, place[:-1] if is_name else place))
         if kind == "extra_forbidden":
             lines.append(f"{path}: unknown key{_did_you_mean(str(place[-1]), _keys_beside(model, place))}")
         elif kind == "missing":
             lines.append(f"{path}: missing")
         elif kind == "value_error":
-            lines.append(f"{path}: {context['error']}")
+            lines.append(f"{path}: {context['error']}" if path else str(context["error"]))
         elif kind == "union_tag_invalid":
-            lines.append(f"{path}: {given!r} is not understood here")
+            lines.append(f"{path}: {_shown(given)} is not understood here")
         else:
-            message = problem["msg"].replace("Input should be", "should be").replace("valid tuple", "list")
-            lines.append(f"{path}: {message[0].lower() + message[1:]}, but is {_shown(given)}")
+            lines.append(f"{path}: {'the name ' if is_name else ''}{_expected(problem)}, but is {_shown(given)}")
     return lines
 
 
+def _expected(problem: ErrorDetails) -> str:
+    kind, given, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind == "literal_error" and context["expected"] == "False":
+        return "should be false or a mapping of keys to values"
+    if kind == "string_type" and isinstance(given, bool | int | float | datetime.date):
+        return "should be text (put quotes around it)"
+    message = _EXPECTED.get(kind) or problem["msg"].replace("Input should be", "should be")
+    return message[0].lower() + message[1:]
+
+
 def _shown(value: Any) -> str:
-    text = repr(value)
+    if isinstance(value, datetime.date):
+        return str(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out numbers of thousands of digits
+        return "a number too long to show"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from unfreeze.config.study import (
     BackboneConfig,
@@ -17,6 +17,9 @@ from unfreeze.config.study import (
     StudyConfig,
     Train,
 )
+
+NAMED = {"backbone", "optimizer", "schedule"}
+"""Keys whose value may be a word: optimizer: sgd is optimizer: {name: sgd}."""
 
 # Where nothing is said. Measured: docs/defaults.md.
 HEAD_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
@@ -43,7 +46,7 @@ class Phase:
     epochs: int
     optimizer: Optimizer
     schedule: ScheduleConfig
-    batch_norm: str
+    batch_norm: Literal["frozen", "train"]
     reinit: bool
     label_smoothing: float
 
@@ -92,7 +95,8 @@ def resolve(study: StudyConfig, asked: StrategyConfig) -> Strategy:
         ValueError: random weights would stay frozen.
     """
     backbone = asked.backbone or study.backbone
-    weights = asked.weights or (asked.backbone and asked.backbone.weights) or study.weights or backbone.weights
+    said = backbone.weights if "weights" in backbone.model_fields_set else None
+    weights = asked.weights or said or study.weights or backbone.weights
     epochs = asked.epochs or study.epochs
     stopping = study.early_stopping if asked.early_stopping is None else asked.early_stopping
     phases = tuple(_phase(phase, epochs, scratch=weights == "none") for phase in asked.phases or (asked,))
@@ -136,6 +140,11 @@ def _optimizer(asked: OptimizerConfig, lr: dict[str, float]) -> Optimizer:
     )
 
 
+def expected_epochs(strategy: Strategy) -> int:
+    """Return the epochs of all phases together, if nothing stops them early."""
+    return sum(phase.epochs for phase in strategy.phases)
+
+
 def candidates(study: StudyConfig, name: str) -> dict[str, Strategy]:
     """Return a strategy's settings by candidate: every combination of the tuned values, or one named "" without them.
 
@@ -148,7 +157,10 @@ def candidates(study: StudyConfig, name: str) -> dict[str, Strategy]:
     for values in itertools.product(*asked.tune.values()):
         chosen: Any = plain
         for path, value in zip(asked.tune, values, strict=True):
-            chosen = put(chosen, path.split("."), value)
+            try:
+                chosen = put(chosen, path.split("."), value)
+            except ValueError as error:
+                raise ValueError(f"tune: {path}: {error}") from error
         label = ",".join(f"{path}={value}" for path, value in zip(asked.tune, values, strict=True))
         found[label] = resolve(study, StrategyConfig.model_validate(chosen))
     return found
@@ -164,11 +176,12 @@ def put(data: Any, path: Sequence[str], value: Any) -> Any:
         return value
     key, *rest = path
     if isinstance(data, list | tuple):
-        if not key.isdigit() or int(key) >= len(data):
-            raise ValueError(f"there is no entry {key} among {len(data)}")
+        if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < len(data)):
+            raise ValueError(f"there is no entry {key} in a list of {len(data)}; entries count from 0")
         return [put(entry, rest, value) if index == int(key) else entry for index, entry in enumerate(data)]
-    if isinstance(data, str):  # a name stands for a mapping with that name: optimizer: sgd
-        data = {"name": data}
     if not isinstance(data, dict | None):
         raise ValueError(f"{data!r} has no key {key!r}")
-    return {**(data or {}), key: put((data or {}).get(key), rest, value)}
+    inner = (data or {}).get(key)
+    if rest and key in NAMED and isinstance(inner, str):  # a word stands for the mapping with that name
+        inner = {"name": inner}
+    return {**(data or {}), key: put(inner, rest, value)}

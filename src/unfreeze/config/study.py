@@ -7,7 +7,6 @@ trains; ``resolve`` fills them in.
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,18 +20,29 @@ Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss
 Resize = Literal["crop", "squash", "pad"]
 Augmentation = Literal["none", "flip_crop", "article", "trivial", "rand"]
 Monitor = Literal["val_loss", "val_accuracy", "val_metric", "train_loss"]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):  # true would count as 1
+        raise ValueError(f"should be a number, but is {value}")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+Real = Annotated[float, BeforeValidator(_no_truth_value)]
+Positive = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
+Pixels = Annotated[Whole, Field(ge=8, le=10_000)]
+Share = Annotated[Real, Field(ge=0, lt=1)]
 
 
 class Settings(BaseModel):
-    """Base of every part of the study file: unknown keys refused, immutable."""
+    """Base of every part of the study file: unknown keys and infinite numbers refused, immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # A value is a word, a number or a mapping; what it is decides which messages it gets. The tags never reach the user.
-WORD, NUMBER, MAPPING = "<word>", "<number>", "<mapping>"
+WORD, NUMBER, MAPPING = "\0word", "\0number", "\0mapping"
 
 
 def _kind(value: Any) -> str:
@@ -45,16 +55,17 @@ def _word_or_mapping(value: Any) -> str:
     return MAPPING if _kind(value) == MAPPING else WORD
 
 
-def _count_or_share(value: int | float) -> int | float:
-    if (isinstance(value, int) and value >= 1) or (isinstance(value, float) and 0 < value < 1):
+def _count_or_share(value: Any) -> Any:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000_000
+    if is_count or (isinstance(value, float) and 0 < value < 1):
         return value
-    raise ValueError(f"{value} is neither a number of stages (1, 2, ...) nor a share of them (between 0 and 1)")
+    raise ValueError(f"{value!r} is neither a number of stages (1, 2, ...) nor a share of them (between 0 and 1)")
 
 
 class LastStages(Settings):
     """Train the last stages and the head: a number of stages (int) or a share of them (float between 0 and 1)."""
 
-    last: Annotated[int | float, AfterValidator(_count_or_share)]
+    last: Annotated[int | float, BeforeValidator(_count_or_share)]
 
 
 Train = Annotated[
@@ -66,10 +77,10 @@ class OptimizerConfig(Settings):
     """An optimiser; lr and weight_decay default by what trains and by the optimiser's name."""
 
     name: Literal["sgd", "adam", "adamw"] = "adamw"
-    lr: Annotated[float, Field(gt=0)] | None = None
+    lr: Annotated[Real, Field(gt=0)] | None = None
     momentum: Share = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    weight_decay: Annotated[Real, Field(ge=0)] | None = None
+    layer_decay: Annotated[Real, Field(gt=0, le=1)] = 1.0
 
 
 class ScheduleConfig(Settings):
@@ -120,7 +131,7 @@ class EarlyStopping(Settings):
 
     monitor: Monitor = "val_loss"
     patience: Positive = 5
-    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    min_delta: Annotated[Real, Field(ge=0)] = 0.0
     restore_best: bool = True
 
 
@@ -140,12 +151,18 @@ Stopping = (
 )
 
 
+def _one_way_to_say_the_weights(settings: "StrategyConfig | StudyConfig") -> None:
+    backbone = settings.backbone
+    if settings.weights is not None and backbone is not None and "weights" in backbone.model_fields_set:
+        raise ValueError("weights and backbone.weights both say where weights come from; give one")
+
+
 class StrategyConfig(PhaseConfig):
     """How: what trains, with which head and optimiser. Values that are None are the study's."""
 
     backbone: Backbone | None = None
     weights: str | None = None
-    image_size: Annotated[int, Field(ge=8)] | None = None
+    image_size: Pixels | None = None
     resize: Resize | None = None
     batch_size: Positive | None = None
     early_stopping: Stopping = None
@@ -156,6 +173,9 @@ class StrategyConfig(PhaseConfig):
     @model_validator(mode="after")
     def _one_way_to_say_what_trains(self) -> "StrategyConfig":
         alone = sorted(self.model_fields_set & (PhaseConfig.model_fields.keys() - {"epochs"}))
+        _one_way_to_say_the_weights(self)
+        if any(path.split(".")[0] == "tune" for path in self.tune):
+            raise ValueError("tune cannot tune itself; list every path beside the others")
         if self.phases and alone:
             raise ValueError(f"{', '.join(alone)} beside phases; move into each phase")
         if not self.phases and self.train is None:
@@ -178,7 +198,7 @@ class RegimeConfig(Settings):
 
     train_per_class: Positive | None = None
     val_per_class: Positive | None = None
-    train_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    train_fraction: Annotated[Real, Field(gt=0, le=1)] | None = None
     augment: Augmentation = "none"
     examples_per_epoch: Positive | None = None
     strict: bool = False
@@ -197,7 +217,7 @@ class SplitConfig(Settings):
     test: Share = 0.2
     val: Annotated[Annotated[Share, Tag(NUMBER)] | Annotated[Literal["test"], Tag(WORD)], Discriminator(_kind)] = 0.15
     group: str | None = None
-    folds: Annotated[int, Field(ge=2)] | None = None
+    folds: Annotated[Whole, Field(ge=2, le=1000)] | None = None
 
     @model_validator(mode="after")
     def _something_left_to_train_on(self) -> "SplitConfig":
@@ -214,7 +234,16 @@ class Budget(Settings):
 
 
 def _seeds(value: Any) -> Any:
-    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if not 1 <= value <= 1000:
+        raise ValueError(f"{value} is no number of seeds between 1 and 1000; list them to name others")
+    return tuple(range(value))
+
+
+Seeds = Annotated[
+    tuple[Annotated[Whole, Field(ge=0, le=1_000_000_000)], ...], BeforeValidator(_seeds), Field(min_length=1)
+]
 
 
 class StudyConfig(Settings):
@@ -227,11 +256,11 @@ class StudyConfig(Settings):
     metric: Metric = "accuracy"
     backbone: Backbone
     weights: str | None = None
-    image_size: Annotated[int, Field(ge=8)] = 224
+    image_size: Pixels = 224
     resize: Resize = "crop"
     strategies: Annotated[dict[str, StrategyConfig], Field(min_length=1)]
     regimes: Annotated[dict[str, RegimeConfig], Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seeds), Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
     batch_size: Positive = 32
     epochs: Positive = 10
     early_stopping: Stopping = None
@@ -241,10 +270,13 @@ class StudyConfig(Settings):
 
     @model_validator(mode="after")
     def _names_make_directories(self) -> "StudyConfig":
+        _one_way_to_say_the_weights(self)
         for kind, names in (("strategies", self.strategies), ("regimes", self.regimes)):
             for name in names:
                 if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
                     raise ValueError(f"{kind}: {name!r} is no name; use letters, digits, _ and -")
+            if len({name.lower() for name in names}) != len(names):  # one directory where a file system ignores case
+                raise ValueError(f"{kind}: two of {', '.join(names)} differ only in capitals; name them apart")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice")
         return self

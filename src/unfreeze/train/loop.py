@@ -43,10 +43,10 @@ class Course:
 
 @dataclass(frozen=True)
 class Watch:
-    """What the loop calls: scores on validation, the rows of history, progress, and when weights are the best so far."""
+    """What the loop calls: for validation scores, after each step and epoch, and when the weights are the best so far."""
 
     validate: Callable[[], dict[str, float]]
-    on_step: Callable[[int, int, int], None]
+    on_step: Callable[[int, int], None]
     on_epoch: Callable[[dict[str, float]], None]
     on_best: Callable[[], None]
 
@@ -86,11 +86,11 @@ def train_phase(
             optimizer.step()
             step += 1
             seen += len(labels)
-            loss_sum += float(loss) * len(labels)
+            loss_sum += loss.item() * len(labels)
             hits += int((logits.detach().argmax(dim=1) == labels).sum())
             if not loss_sum < float("inf"):  # NaN compares false
-                raise Diverged(f"the training loss is {float(loss)} at step {step}")
-            watch.on_step(epoch, step, end)
+                raise Diverged(f"the training loss is {loss.item()} at step {step}")
+            watch.on_step(epoch, step)
         row = {"phase": course.phase, "epoch": epoch, "step": step, "lr": rate}
         row |= {"train_loss": loss_sum / seen, "train_accuracy": hits / seen}
         row |= watch.validate()

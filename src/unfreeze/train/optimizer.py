@@ -11,7 +11,7 @@ from unfreeze.config.study import ScheduleConfig
 
 
 def learning_rate(schedule: ScheduleConfig, peak: float, step: int, steps: int) -> float:
-    """Return the learning rate of one step (from 0) of a phase of ``steps``: linear warm-up, then constant or cosine to zero."""
+    """Return the rate of one step (from 0) of a phase of ``steps``: linear warm-up, then constant or cosine to zero."""
     warmup = round(schedule.warmup * steps)
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -51,7 +51,6 @@ def build_optimizer(layers: Iterable[nn.Module], settings: Optimizer) -> torch.o
         case "sgd":
             return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
         case "adam":
-            # eps as in Keras, whose 1e-7 the article trained with, differs from torch's by a factor of ten: too little to see
             return torch.optim.Adam(groups, lr=settings.lr, fused=True)
         case "adamw":
             return torch.optim.AdamW(groups, lr=settings.lr, fused=True)

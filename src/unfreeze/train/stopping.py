@@ -1,4 +1,4 @@
-"""Early stopping as state: pure functions from one epoch to the next, so that it can be saved with the training state."""
+"""Early stopping as state: pure functions from one epoch to the next, so that it can be saved and resumed."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from unfreeze.metrics import HIGHER_IS_BETTER
 
 @dataclass(frozen=True)
 class StoppingState:
-    """The best monitored value so far, the epoch it came in (from 1; 0: none yet), and the epochs since in this phase."""
+    """The best monitored value so far, its epoch (from 1; 0: none yet), and how many epochs it has not been beaten."""
 
     best: float = math.nan
     best_epoch: int = 0
@@ -19,7 +19,10 @@ class StoppingState:
 def after_epoch(
     state: StoppingState, settings: EarlyStopping | None, metric: str, row: dict[str, float], epoch: int
 ) -> StoppingState:
-    """Return the state after one epoch's history row. Without early stopping every epoch is the best so far: the last one counts."""
+    """Return the state after one epoch's history row.
+
+    Without early stopping every epoch counts as the best so far, so that the last one is reported.
+    """
     if settings is None:
         return StoppingState(math.nan, epoch, 0)
     value = row[settings.monitor]

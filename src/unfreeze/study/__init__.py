@@ -1,0 +1,1 @@
+"""A study: its plan, its cells, and running what is missing."""

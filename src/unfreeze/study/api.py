@@ -1,0 +1,128 @@
+"""The Python interface: ``Study`` and ``Results``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from unfreeze.config.parse import read_study
+from unfreeze.config.study import StudyConfig
+from unfreeze.data.sources import open_source
+from unfreeze.errors import UserError
+from unfreeze.results.report import write_report
+from unfreeze.results.tables import history_table, results_table
+from unfreeze.store import StudyDir
+from unfreeze.study.events import Emit, Event
+from unfreeze.study.plan import Plan, make_plan
+from unfreeze.study.run import run_study
+
+FOOD101_CLASSES = 101
+
+
+def _silent(event: Event) -> None:
+    """Show nothing."""
+
+
+class Study:
+    """A study: strategies x regimes x seeds on one data set.
+
+    Keyword arguments have the names and values of the study file, for example
+    ``Study(data="photos", backbone="resnet18", strategies={"head": {"train": "head"}}, regimes={"full": {}})``.
+
+    Raises:
+        UserError: names everything that is wrong.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        self.config: StudyConfig = read_study(values=values)
+        self.source_text = ""
+
+    @classmethod
+    def from_yaml(
+        cls,
+        path: str | Path | None = None,
+        *,
+        preset: str | None = None,
+        values: Mapping[str, Any] | None = None,
+        overrides: Sequence[str] = (),
+    ) -> Self:
+        """Read a study file; ``overrides`` (``key.path=value``) over ``values`` over the file over the preset."""
+        study = cls.__new__(cls)
+        study.config = read_study(Path(path) if path else None, preset=preset, values=values, overrides=overrides)
+        study.source_text = Path(path).read_text(encoding="utf-8") if path else ""
+        return study
+
+    def plan(self) -> Plan:
+        """Return the cells and networks; nothing runs, and only the names of the data's classes are needed."""
+        if self.config.data == "food101":  # planned on machines that do not have its images
+            return make_plan(self.config, FOOD101_CLASSES)
+        return make_plan(self.config, len(open_source(self.config.data, self.config.tests, Path.cwd()).classes))
+
+    def run(
+        self,
+        out: str | Path | None = None,
+        *,
+        emit: Emit = _silent,
+        workers: int | None = None,
+        seconds: float | None = None,
+    ) -> "Results":
+        """Run what is missing in the directory ``out`` (by default ``runs/NAME``), and return what is there."""
+        directory = Path(out) if out else Path("runs") / self.config.name
+        outcome = run_study(self.config, directory, emit, self.source_text, workers, seconds)
+        results = Results(directory, outcome.failed, outcome.left)
+        results.report()
+        return results
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a study directory holds.
+
+    Attributes:
+        path: the study directory.
+        failed: cells that failed in this run.
+        left: cells that the time limit left out.
+    """
+
+    path: Path
+    failed: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a cell, with the columns of results.csv."""
+        return results_table(StudyDir(self.path))
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row an epoch of each cell and candidate."""
+        return history_table(StudyDir(self.path))
+
+    def compare(self, a: str, b: str) -> pd.DataFrame:
+        """Return the differences of two strategies in the test metric, paired by regime, seed and fold: a minus b.
+
+        Columns: regime, seed, fold, a, b, difference.
+
+        Raises:
+            UserError: a strategy has no finished cell.
+        """
+        table = self.table
+        finished = table[table["status"] == "finished"]
+        for name in (a, b):
+            if name not in set(finished["strategy"]):
+                raise UserError(
+                    f"compare: {name!r} has no finished cell",
+                    "one of " + ", ".join(sorted(set(finished["strategy"]))),
+                    "name two of them",
+                )
+        keys = ["regime", "seed", "fold"]
+        sides = [finished[finished["strategy"] == name].set_index(keys)["test_metric"] for name in (a, b)]
+        pairs = pd.concat(sides, axis=1, keys=[a, b], join="inner")
+        pairs["difference"] = pairs[a] - pairs[b]
+        return pairs.reset_index()
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report, by default report.html in the study directory, and return its path."""
+        return write_report(StudyDir(self.path), Path(path) if path else self.path / "report.html")

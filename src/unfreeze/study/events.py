@@ -1,0 +1,81 @@
+"""What happens while a study runs, for whoever shows it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Scanning:
+    """Images are read: ``done`` of ``total`` files."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The cells of the study in the order they run, and those of them that are finished already."""
+
+    cells: tuple[str, ...]
+    finished: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something the report will repeat."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CellStarted:
+    """A cell begins; ``examples`` is what all its candidates will draw if nothing stops them early."""
+
+    cell: str
+    examples: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step is done: examples drawn by this cell so far, over all its candidates."""
+
+    cell: str
+    candidate: str
+    epoch: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """An epoch is done: its row of history."""
+
+    cell: str
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CellFinished:
+    """A cell is written: its row of results."""
+
+    cell: str
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CellFailed:
+    """A cell failed; the others go on."""
+
+    cell: str
+    error: str
+
+
+@dataclass(frozen=True)
+class CellsLeft:
+    """Cells that the time limit left out; the same command without it runs them."""
+
+    cells: tuple[str, ...]
+
+
+Event = Scanning | Planned | Warned | CellStarted | Progress | EpochEnded | CellFinished | CellFailed | CellsLeft
+Emit = Callable[[Event], None]
