@@ -111,6 +111,8 @@ def _look_at_all(source: Source, progress: Callable[[int, int], None] | None, wo
     looks = []
     # Set once, around all threads: filters belong to the process.
     with warnings.catch_warnings():
+        # Pillow warns of odd metadata; whether the file is fit for use, the whole decode says.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         pool = ThreadPoolExecutor(workers or os.cpu_count())
         try:

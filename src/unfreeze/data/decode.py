@@ -44,6 +44,9 @@ _DECODER_ERRORS = (
     zlib.error,
 )
 
+_PHOTOMETRIC = 262  # TIFF tag; 0: white is zero
+_KEY_SCALES = {"L;2": 85, "L;4": 17}  # from 2 and 4 bits to 8
+
 # ImageOps.exif_transpose would also rewrite the EXIF block, which fails on blocks that are damaged elsewhere.
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -98,6 +101,7 @@ def load(file: BufferedReader) -> Image.Image:
         image = Image.open(file, formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise Undecodable(_too_large(image.width * image.height))
+        _mind_depth(image)
         image.load()
     except UnidentifiedImageError as error:
         raise Undecodable(_unidentified(file)) from error
@@ -108,6 +112,29 @@ def load(file: BufferedReader) -> Image.Image:
     except _DECODER_ERRORS as error:
         raise Undecodable("truncated" if "truncated" in str(error).lower() else "damaged") from error
     return image
+
+
+def _mind_depth(image: Image.Image) -> None:
+    """Refuse or mend, before loading, what Pillow does not scale along with the pixels.
+
+    A PNG's transparent colour is in the file's own depth; a TIFF's 12-bit values stay 12-bit in mode I;16, and its
+    16-bit values stay inverted where 0 is white.
+    """
+    if not isinstance(image, PngImagePlugin.PngImageFile | TiffImagePlugin.TiffImageFile) or not image.tile:
+        return
+    args = image.tile[0].args
+    raw = args[0] if isinstance(args, tuple) else args
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        if raw == "I;12" or (image.mode.startswith("I;16") and image.tag_v2.get(_PHOTOMETRIC) == 0):
+            raise Undecodable(
+                "12-bit values are not supported" if raw == "I;12" else "inverted 16-bit is not supported"
+            )
+        return
+    key = image.info.get("transparency")
+    if raw in _KEY_SCALES and isinstance(key, int):
+        image.info["transparency"] = key * _KEY_SCALES[raw]
+    elif raw == "RGB;16B" and isinstance(key, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
