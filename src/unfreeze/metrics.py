@@ -1,7 +1,6 @@
 """Scores of predictions, by the names that a study may lead with. No torch here."""
 
 import math
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,29 +14,31 @@ HIGHER_IS_BETTER = {"accuracy": True, "balanced_accuracy": True, "macro_f1": Tru
 
 
 def loss(logits: Logits, labels: Labels) -> float:
-    """Return the mean cross-entropy in nats of logits (n, classes) under integer labels (n,)."""
+    """Return the mean cross-entropy in nats of logits (n, classes), all finite or else NaN, under labels (n,)."""
+    if not np.isfinite(logits).all():
+        return math.nan
     return float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean())
 
 
 def score(metric: str, logits: Logits, labels: Labels) -> float:
     """Return one metric of logits (n, classes) under integer labels (n,); NaN where it is not defined.
 
-    ``auroc`` is the mean over classes of one against the rest (macro), and not defined when a class has no image.
+    None is defined when a logit is not finite. ``balanced_accuracy`` and ``macro_f1`` are means over the classes that
+    have images. ``auroc`` is the mean over classes of one against the rest, and not defined when a class has no image.
     """
+    if not np.isfinite(logits).all():
+        return math.nan
     predicted = logits.argmax(axis=1)
-    classes = np.arange(logits.shape[1])
+    classes, present = np.arange(logits.shape[1]), np.unique(labels)
     match metric:
         case "accuracy":
             return float(scores.accuracy_score(labels, predicted))
         case "balanced_accuracy":
-            with warnings.catch_warnings():  # a further test set may lack a class that is predicted
-                warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
-                return float(scores.balanced_accuracy_score(labels, predicted))
+            return float(scores.recall_score(labels, predicted, labels=present, average="macro", zero_division=0.0))
         case "macro_f1":
-            present = np.unique(labels)
             return float(scores.f1_score(labels, predicted, labels=present, average="macro", zero_division=0.0))
         case "auroc":
-            if len(np.unique(labels)) < len(classes):
+            if len(present) < len(classes):
                 return math.nan
             shares = softmax(logits.astype(np.float64), axis=1)
             if len(classes) == 2:

@@ -5,6 +5,7 @@ A cell is finished when, and only when, its ``result.json`` exists; it is writte
 """
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -12,13 +13,18 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from unfreeze.errors import UserError
 
 FORMAT = 1
+TEXT_COLUMNS = frozenset(
+    {"id", "path", "label", "sha256", "mode", "status", "reason", "group", "given_split", "source", "split"}
+    | {"cell", "strategy", "regime", "candidate", "chosen", "backbone", "stopped_by"}
+)
+"""Columns that hold text in every table: a class or a regime named 007 stays that name."""
 
 
 @contextlib.contextmanager
@@ -72,9 +78,9 @@ def _unwritable(path: Path, error: OSError) -> UserError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, durably."""
+    """Write text as UTF-8, durably; the bytes of file names that are not UTF-8 stay as they are."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
@@ -89,8 +95,8 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is not JSON, or was written by a newer version.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        record = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except json.JSONDecodeError as error:
         raise UserError(
             f"{path} cannot be read: {error}",
             "a JSON file written by unfreeze",
@@ -107,20 +113,30 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV; floats keep all their digits, so that reading gives the same numbers."""
-    buffer = io.StringIO()
-    table.to_csv(buffer, index=False, lineterminator="\n")
-    write_text(path, buffer.getvalue())
+
+    def text(quoting: Literal[0, 2]) -> str:
+        buffer = io.StringIO()
+        table.to_csv(buffer, index=False, lineterminator="\n", quoting=quoting)
+        return buffer.getvalue()
+
+    plain = text(csv.QUOTE_MINIMAL)  # which leaves a lone carriage return unquoted (Python before 3.13)
+    write_text(path, text(csv.QUOTE_NONNUMERIC) if "\r" in plain else plain)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table that ``write_table`` wrote; empty fields of text columns stay empty text."""
-    table = pd.read_csv(path, keep_default_na=False, na_values={}, float_precision="round_trip")
+    """Read a table that ``write_table`` wrote: empty numbers are NaN, empty text is empty text."""
+    table = pd.read_csv(
+        path,
+        dtype=dict.fromkeys(TEXT_COLUMNS, str),
+        keep_default_na=False,
+        na_values=[""],
+        float_precision="round_trip",
+        encoding_errors="surrogateescape",
+        skip_blank_lines=False,  # a lone column's empty field is a blank line
+    )
     for column in table.columns:
-        if table[column].dtype == object or pd.api.types.is_string_dtype(table[column]):
-            numbers = pd.to_numeric(table[column].replace("", None), errors="coerce")
-            written = table[column] != ""
-            if written.any() and numbers[written].notna().all():
-                table[column] = numbers
+        if pd.api.types.is_string_dtype(table[column]) or column in TEXT_COLUMNS:
+            table[column] = table[column].fillna("")
     return table
 
 
