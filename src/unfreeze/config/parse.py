@@ -251,7 +251,7 @@ def _expected(problem: ErrorDetails) -> str:
         return "should be false or a mapping of keys to values"
     if kind == "string_type" and isinstance(given, bool | int | float | datetime.date):
         return "should be text (put quotes around it)"
-    message = _EXPECTED.get(kind) or problem["msg"].replace("Input should be", "should be")
+    message = _EXPECTED.get(kind) or problem["msg"].removeprefix("Input ").removeprefix("String ")
     return message[0].lower() + message[1:]
 
 

@@ -1,0 +1,174 @@
+"""Whatever stands in a study file, it parses or raises UserError; nothing else ever escapes."""
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from unfreeze.config.fingerprint import fingerprint
+from unfreeze.config.parse import load_yaml, parse_study, read_study
+from unfreeze.config.resolve import candidates, cells
+from unfreeze.config.study import (
+    BackboneConfig,
+    Budget,
+    EarlyStopping,
+    HeadConfig,
+    LastStages,
+    OptimizerConfig,
+    PhaseConfig,
+    RegimeConfig,
+    ScheduleConfig,
+    SplitConfig,
+    StrategyConfig,
+    StudyConfig,
+    ValidationConfig,
+)
+from unfreeze.errors import UserError
+
+MODELS = (
+    BackboneConfig, Budget, EarlyStopping, HeadConfig, LastStages, OptimizerConfig, PhaseConfig, RegimeConfig,
+    ScheduleConfig, SplitConfig, StrategyConfig, StudyConfig, ValidationConfig,
+)  # fmt: skip
+WORDS = sorted({field for model in MODELS for field in model.model_fields}) + [
+    "all", "head", "linear", "native", "none", "pretrained", "test", "adam", "vgg16", "food101", "a.safetensors", "~",
+    "hf:a/b",     "optimizer.lr", "phases.0.train", "train.last", "tune.x", "", ".", "x", "X",
+]  # fmt: skip
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 50)
+    | st.sampled_from([10**20, 10**400, math.nan, math.inf, -math.inf])
+    | st.floats()
+    | st.sampled_from(WORDS)
+    | st.text(max_size=5)
+    | st.dates()
+    | st.builds(lambda: 16**5000)  # as 0xfff... gives; Python does not write it out in digits
+)
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=3) | st.integers() | st.none(), inner, max_size=4)
+    ),
+    max_leaves=15,
+)
+
+
+def _of(model: type) -> st.SearchStrategy[dict[str, Any]]:
+    """Draw mappings with the model's keys and any values."""
+    return st.dictionaries(st.sampled_from(sorted(model.model_fields)), TREES, max_size=5)  # type: ignore[attr-defined]
+
+
+LEAST = {"data": "x", "backbone": "vgg16", "strategies": {"s": {"train": "head"}}, "regimes": {"r": {}}}
+PHASES = st.lists(_of(PhaseConfig) | st.just({"train": "all"}), max_size=3)
+TUNES = st.dictionaries(st.sampled_from(WORDS), st.lists(TREES, max_size=2), max_size=2)
+STRATEGIES = st.builds(
+    lambda base, settings, more: {**base, **settings, **more},
+    st.sampled_from([{}, {"train": "head"}, {"train": "all"}, {"train": {"last": 1}}]),
+    _of(StrategyConfig),
+    st.fixed_dictionaries({}, optional={"phases": PHASES, "tune": TUNES, "optimizer": _of(OptimizerConfig)}),
+)
+STUDIES = st.builds(
+    lambda settings, strategies, regimes: {**LEAST, **settings, "strategies": strategies, "regimes": regimes},
+    _of(StudyConfig),
+    st.dictionaries(st.sampled_from(["s", "S", "", "a.b", "é"]), STRATEGIES, max_size=2),
+    st.dictionaries(st.sampled_from(["r", "R"]), _of(RegimeConfig), max_size=2),
+)
+
+
+def _parse(data: dict[Any, Any]) -> None:
+    """Read it; where that succeeds, all that follows from the study alone must too."""
+    try:
+        study = read_study(values=data)
+    except UserError as error:
+        assert str(error)
+        return
+    assert len({cell.id.lower() for cell in cells(study)}) == len(cells(study))
+    for name in study.strategies:
+        for candidate in candidates(study, name).values():
+            fingerprint(candidate)
+    fingerprint(study)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.sampled_from(WORDS) | st.text() | st.integers() | st.none(), TREES, max_size=6))
+@example({"\ud800": 1})
+@example({**LEAST, "seeds": 10**12})
+def test_any_mapping_parses_or_is_refused(data: dict[Any, Any]) -> None:
+    _parse({**LEAST, **data})
+    with contextlib.suppress(UserError):
+        parse_study(data, "study.yaml")
+
+
+@settings(deadline=None, max_examples=300)
+@given(STUDIES)
+def test_anything_near_a_study_parses_or_is_refused(data: dict[str, Any]) -> None:
+    _parse(data)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(alphabet=st.sampled_from("ab01-+.:e_xo, \n\t[]{}'\"&*!|>%@#?~\ufeff\x00\U0001f600")) | st.text())
+def test_any_text_is_yaml_or_refused(text: str) -> None:
+    with contextlib.suppress(UserError):
+        assert isinstance(load_yaml(text, "study.yaml"), dict)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([*WORDS, "="]) | st.text(max_size=4), max_size=6).map(".".join))
+def test_any_set_is_applied_or_refused(override: str) -> None:
+    with contextlib.suppress(UserError):
+        read_study(values=LEAST, overrides=[override])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.binary(max_size=30))
+def test_any_bytes_are_a_study_or_refused(tmp_path_factory: Any, content: bytes) -> None:
+    path: Path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(content)
+    with contextlib.suppress(UserError):
+        read_study(path, preset="quick")
+
+
+def test_data_that_holds_itself_is_refused() -> None:
+    data = dict(LEAST)
+    data["strategies"] = data
+    with contextlib.suppress(UserError):
+        parse_study(data, "study.yaml")
+        raise RuntimeError("accepted")
+
+
+def _shuffled(data: Any, draw: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _shuffled(data[key], draw) for key in draw(st.permutations(list(data)))}
+    return [_shuffled(entry, draw) for entry in data] if isinstance(data, list) else data
+
+
+FINITE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@settings(deadline=None)
+@given(FINITE, st.data())
+def test_the_order_of_keys_does_not_change_a_fingerprint(tree: Any, data: st.DataObject) -> None:
+    assert fingerprint(_shuffled(tree, data.draw)) == fingerprint(tree)
+
+
+def test_a_fingerprint_is_16_hex_digits_and_tells_settings_apart() -> None:
+    study = parse_study(LEAST, "study.yaml")
+    other = parse_study({**LEAST, "epochs": 11}, "study.yaml")
+    assert len(fingerprint(study)) == 16 and set(fingerprint(study)) <= set("0123456789abcdef")
+    assert fingerprint(study) == fingerprint(parse_study(dict(reversed(LEAST.items())), "elsewhere.yaml"))
+    assert len({fingerprint(study), fingerprint(other), fingerprint(study, 1), fingerprint([study, 1])}) == 4
+    assert fingerprint({"a": 1}) == "2696610e78752a9e"  # as it stands in study directories: never changes
+
+
+def test_a_number_and_a_truth_value_that_mean_the_same_have_the_same_fingerprint() -> None:
+    one = parse_study({**LEAST, "strategies": {"s": {"train": "head", "optimizer": {"name": "adamw", "lr": 1}}}}, "a")
+    two = parse_study({**LEAST, "strategies": {"s": {"train": "head", "optimizer": {"lr": 1.0}}}}, "a")
+    assert fingerprint(candidates(one, "s")) == fingerprint(candidates(two, "s"))

@@ -1,0 +1,164 @@
+"""What wins: --set over values over the file over the preset over the defaults; and where relative paths lie."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unfreeze.config.parse import read_study
+from unfreeze.errors import UserError
+
+FILE = """\
+data: photos
+tests: {site_b: other/photos}
+epochs: 7
+strategies:
+  probe: {train: head, optimizer: sgd}
+  mine: {train: all, backbone: {name: vgg16, weights: nets/a.safetensors}, tune: {backbone.weights: [b.safetensors]}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    path = tmp_path / "studies" / "birds.yaml"
+    path.write_text(FILE)
+    return path
+
+
+def test_each_source_wins_over_the_one_beneath(file: Path) -> None:
+    assert read_study(file, preset="quick").model_dump(include={"name", "epochs", "image_size", "batch_size"}) == {
+        "name": "birds",  # the file's name
+        "epochs": 7,  # the file's, not the preset's 10
+        "image_size": 128,  # the preset's, not the default 224
+        "batch_size": 32,  # the default
+    }
+    assert read_study(file, preset="quick", values={"epochs": 8}).epochs == 8
+    assert read_study(file, preset="quick", values={"epochs": 8}, overrides=["epochs=9"]).epochs == 9
+    assert read_study(file, preset="quick", overrides=["epochs=9", "epochs=11"]).epochs == 11
+
+
+def test_a_file_replaces_a_preset_key_by_key_from_the_top(file: Path) -> None:
+    study = read_study(file, preset="quick")
+    assert list(study.strategies) == ["probe", "mine"]
+    assert list(study.regimes) == ["small", "full"]
+
+
+def test_a_set_value_reaches_deep_and_keeps_what_is_beside_it(file: Path) -> None:
+    sets = ["strategies.probe.optimizer.lr=1e-3", "split.folds=5", "regimes.small.augment=trivial", "name=x"]
+    study = read_study(file, preset="quick", overrides=sets)
+    assert study.strategies["probe"].optimizer.model_dump(include={"name", "lr"}) == {"name": "sgd", "lr": 0.001}
+    assert (study.split.folds, study.split.test) == (5, 0.2)
+    assert (study.regimes["small"].augment, study.regimes["small"].train_per_class) == ("trivial", 25)
+    assert study.name == "x"
+
+
+def test_a_set_value_reaches_into_lists(file: Path) -> None:
+    study = read_study(values={"data": "x"}, preset="quick", overrides=["strategies.fine_tune.phases.1.epochs=3"])
+    assert [phase.epochs for phase in study.strategies["fine_tune"].phases] == [2, 3]
+
+
+def test_a_set_value_is_yaml() -> None:
+    study = read_study(values={"data": "x"}, preset="quick", overrides=["seeds=[3, 5]", "early_stopping={patience: 2}"])
+    assert study.seeds == (3, 5)
+    assert study.early_stopping and study.early_stopping.patience == 2
+
+
+def test_relative_paths_of_the_file_lie_beside_it(file: Path) -> None:
+    study = read_study(file, preset="quick")
+    folder = file.parent
+    assert study.data == str(folder / "photos")
+    assert study.tests == {"site_b": str(folder / "other/photos")}
+    backbone = study.strategies["mine"].backbone
+    assert backbone and backbone.weights == str(folder / "nets/a.safetensors")
+    assert study.strategies["mine"].tune == {"backbone.weights": (str(folder / "b.safetensors"),)}
+
+
+def test_relative_paths_of_set_lie_in_the_current_folder(file: Path) -> None:
+    sets = ["data=mine", "tests.site_c=c", "strategies.mine.backbone.weights=w.safetensors"]
+    study = read_study(file, preset="quick", overrides=sets)
+    here = Path.cwd()
+    assert study.data == str(here / "mine")
+    assert study.tests == {"site_b": str(file.parent / "other/photos"), "site_c": str(here / "c")}
+    backbone = study.strategies["mine"].backbone
+    assert backbone and backbone.weights == str(here / "w.safetensors")
+
+
+def test_paths_may_be_path_objects_and_names_of_data_sets_stay(file: Path) -> None:
+    assert read_study(values={"data": Path("mine")}, preset="quick").data == str(Path.cwd() / "mine")
+    for name in ("food101", "hf:owner/name"):
+        assert read_study(values={"data": name}, preset="quick").data == name
+
+
+def test_a_home_folder_is_spelled_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/mika")
+    monkeypatch.setenv("USERPROFILE", "/home/mika")
+    assert Path(read_study(values={"data": "~/photos"}, preset="quick").data) == Path("/home/mika/photos")
+
+
+def test_a_home_folder_of_nobody_known() -> None:
+    with pytest.raises(UserError) as caught:
+        read_study(values={"data": "~no-such-user-here/x"}, preset="quick")
+    assert str(caught.value) == (
+        "~no-such-user-here/x begins with a user that is not known\n  expected: a path\n  to mend:  write it in full"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"), [("birds 2", "birds-2"), ("研究", "study"), ("_draft", "draft"), ("été", "t-")]
+)
+def test_a_study_is_named_by_its_file(tmp_path: Path, stem: str, name: str) -> None:
+    path = tmp_path / f"{stem}.yaml"
+    path.write_text("data: x\n")
+    assert read_study(path, preset="quick").name == name
+
+
+SEE = "\n  expected: a path of keys in the study\n  to mend:  see docs/study-file.md"
+HOW = (
+    "\n  expected: --set key.path=value"
+    "\n  to mend:  for example --set epochs=5 or --set strategies.head.optimizer.lr=1e-3"
+)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("epochs", "--set 'epochs' has no '='" + HOW),
+        ("=5", "--set '=5' lacks a key before '='" + HOW),
+        ("a..b=5", "--set 'a..b=5' lacks a key before '='" + HOW),
+        (
+            "strategies.fine_tune.phases.2.epochs=1",
+            "--set 'strategies.fine_tune.phases.2.epochs=1': "
+            "there is no entry 2 in a list of 2; entries count from 0" + SEE,
+        ),
+        ("strategies.head.train.last=1", "--set 'strategies.head.train.last=1': 'head' has no key 'last'" + SEE),
+        (
+            "epochs=[1",
+            "--set epochs, line 1, column 3: expected ',' or ']', but got '<stream end>'"
+            "\n  expected: YAML, as in studies/\n  to mend:  mend that line; spaces indent, never tabs",
+        ),
+        (
+            "epochs=5\nseeds: 2",
+            "--set epochs, line 2, column 6: mapping values are not allowed here"
+            "\n  expected: YAML, as in studies/\n  to mend:  mend that line; spaces indent, never tabs",
+        ),
+        (
+            "strategies.hed.epochs=5",
+            "the study has 1 problem:\n  - strategies.hed: train is missing; say all, head, {last: k} or phases"
+            "\n  expected: the keys and values that docs/study-file.md lists"
+            "\n  to mend:  change the lines named above; nothing has run yet",
+        ),
+    ],
+)
+def test_a_wrong_set(override: str, text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_study(values={"data": "x"}, preset="quick", overrides=[override])
+    assert str(caught.value) == text
+
+
+def test_what_python_hands_over_is_not_changed() -> None:
+    mine: dict[str, Any] = {"data": "x", "strategies": {"head": {"train": "head"}}}
+    read_study(values=mine, preset="quick", overrides=["strategies.head.epochs=5"])
+    assert mine == {"data": "x", "strategies": {"head": {"train": "head"}}}
