@@ -121,7 +121,7 @@ def _history(cell: dict[str, Any], number: int) -> pd.DataFrame:
     rise = 1 - np.exp(-time * speed / 8)
     val = chance + (ceiling - chance) * rise + draws.normal(0, 0.012, epochs)
     train = chance + (min(0.995, ceiling + (0.13 if few else 0.05)) - chance) * rise + draws.normal(0, 0.006, epochs)
-    share = {"small": 1.0, "small_augmented": 4.2, "full": 2.8}[cell["regime"]]
+    share = {"small": 1.0, "small_augmented": 4.2, "full": 2.8}.get(cell["regime"], 1.0)
     step = 15 if few else 48
     return pd.DataFrame(
         {
@@ -172,7 +172,9 @@ def _write_cell(path: Path, cell: dict[str, Any], number: int) -> None:
             "seconds_total": float(history["seconds"].sum()),
             "seconds_shared": 0.0 if cell["strategy"] == "scratch" else 8.5,
             "params_total": 21015366,
-            "params_trained": {"scratch": 21015366, "head": 6300678, "last_block": 13380102}[cell["strategy"]],
+            "params_trained": {"scratch": 21015366, "head": 6300678, "last_block": 13380102}.get(
+                cell["strategy"], 1000
+            ),
             "stopped_by": "epochs" if cell["strategy"] == "scratch" else "early_stopping",
             "warnings": warnings,
         },

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from unfreeze.metrics import HIGHER_IS_BETTER
 from unfreeze.results.tables import chosen_history
 from unfreeze.results.words import (
     METRIC_NAMES,
     change_text,
     join_words,
-    lower_is_better,
     metric_text,
     plural,
     seconds_text,
@@ -38,8 +38,8 @@ def headline(results: pd.DataFrame, metric: str = "accuracy", validates_on_test:
     if not fields:
         return "No cell has finished yet, so there is nothing to compare."
     means = {field: float(group["val_metric"].mean()) for field, group in fields.items()}
-    order = _ranked(means, lower_is_better(metric))
-    best, name = order[0], METRIC_NAMES.get(metric, metric)
+    order = _ranked(means, not HIGHER_IS_BETTER[metric])
+    best, name = order[0], METRIC_NAMES[metric]
     group = fields[best]
     level = [_field_text(field) for field in order[1:] if means[field] == means[best]]
     tie = f" (level with {join_words(level)})" if level else ""
@@ -87,11 +87,11 @@ def findings(
 
 
 def _best_by_regime(results: pd.DataFrame, metric: str) -> Iterable[str]:
-    fields, name = _fields(results, "val_metric"), METRIC_NAMES.get(metric, metric)
+    fields, name = _fields(results, "val_metric"), METRIC_NAMES[metric]
     for regime in dict.fromkeys(regime for _, regime in fields):
         groups = {strategy: group for (strategy, own), group in fields.items() if own == regime}
         means = {strategy: float(group["val_metric"].mean()) for strategy, group in groups.items()}
-        order = _ranked(means, lower_is_better(metric))
+        order = _ranked(means, not HIGHER_IS_BETTER[metric])
         best, others = order[0], order[1:]
         mean = "mean " if len(groups[best]) > 1 else ""
         test = _test_clause(groups[best], metric)
@@ -102,7 +102,7 @@ def _best_by_regime(results: pd.DataFrame, metric: str) -> Iterable[str]:
             )
             continue
         rest = join_words([f"{strategy} {metric_text(metric, means[strategy])}" for strategy in others])
-        ahead = _wins(groups[best], groups[others[0]], "val_metric", lower_is_better(metric))
+        ahead = _wins(groups[best], groups[others[0]], "val_metric", not HIGHER_IS_BETTER[metric])
         yield (
             f"With {regime}, {best} has the best {mean}validation {name}: {metric_text(metric, means[best])}, then "
             f"{rest}{f'; it is ahead of {others[0]} in {ahead}' if ahead else ''}; {test}; {_basis(groups.values())}."
@@ -122,13 +122,13 @@ def _time_order(results: pd.DataFrame) -> Iterable[str]:
         if len(means) > 1:
             orders[regime] = sorted(means, key=lambda strategy: -means[strategy])
             times = ", ".join(f"{strategy} {seconds_text(means[strategy])}" for strategy in orders[regime])
-            clauses.append(f"with {regime} {times}")
+            clauses.append(f"with {regime}: {times}")
     if not clauses:
         return
     groups = [group for (_, regime), group in fields.items() if regime in orders]
     same = all(order == next(iter(orders.values())) for order in orders.values())
     verdict = f" The order is {'the same' if same else 'not the same'} in every regime." if len(orders) > 1 else ""
-    yield f"Time per epoch, longest first: {'; '.join(clauses)}; {_basis(groups)}.{verdict}"
+    yield f"Time per epoch, longest first, {'; '.join(clauses)}; {_basis(groups)}.{verdict}"
 
 
 def _gaps(results: pd.DataFrame, history: pd.DataFrame) -> Iterable[str]:
@@ -214,12 +214,12 @@ def _compared(
             continue
         both = _paired(fields[strategy, regimes[0]], fields[strategy, regimes[1]], column)
         if len(both):
-            wins = _wins_text(both, column, lower_is_better(metric))
+            wins = _wins_text(both, column, not HIGHER_IS_BETTER[metric])
             change = numbers(float(both[f"{column}_b"].mean()), float(both[f"{column}_a"].mean()))
             clauses.append(f"{change} for {strategy}{f' (better in {wins})' if wins else ''}")
             pairs.append(both)
     if clauses:
-        name = METRIC_NAMES.get(metric, metric)
+        name = METRIC_NAMES[metric]
         yield f"{opening} {where} {name} {verb} {join_words(clauses)}; {_basis(pairs)}."
 
 
@@ -286,7 +286,7 @@ def _basis(groups: Iterable[pd.DataFrame]) -> str:
 
 def _test_clause(group: pd.DataFrame, metric: str) -> str:
     """Write the test metric with its spread; it reports and never chooses."""
-    tests, name = group["test_metric"].dropna(), METRIC_NAMES.get(metric, metric)
+    tests, name = group["test_metric"].dropna(), METRIC_NAMES[metric]
     if not len(tests):
         return "there is no test set to report on"
     value = metric_text(metric, float(tests.mean()))

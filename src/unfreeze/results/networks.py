@@ -47,11 +47,11 @@ def strategy_pictures(networks: Mapping[str, Mapping[str, Any]]) -> list[Strateg
 
 
 def _picture(name: str, network: Mapping[str, Any]) -> StrategyPicture:
-    size = network["image_size"]
-    phases = network["phases"]
+    size, phases, candidates = network["image_size"], network["phases"], network.get("candidates", 1)
+    tuned = f", the first of {candidates} tuned candidates" if candidates > 1 else ""
     return StrategyPicture(
         name=name,
-        backbone=f"{network['backbone']}, weights: {network['weights']}, images of {size} x {size} pixels",
+        backbone=f"{network['backbone']}, weights: {network['weights']}, images of {size} × {size} pixels{tuned}",
         phases=tuple(_phase(network, number, len(phases)) for number in range(len(phases))),
     )
 
@@ -67,9 +67,9 @@ def _phase(network: Mapping[str, Any], number: int, count: int) -> PhasePicture:
         blocks.append(_block(stage["name"], state, stage["output_shape"], count_text(stage["params"]), network, widest))
     blocks.append(Block("head", "new", "", count_text(head["params"]), 56, 18, tuple(map(str, head["layers"]))))
     total = int(head["params"]) + sum(int(stage["params"]) for stage in stages)
-    prefix = f"Phase {number + 1}: " if count > 1 else ""
+    prefix = f"Phase {number + 1}: " if count > 1 else "Trains "
     return PhasePicture(
-        title=f"{prefix}train {phase['train']}, up to {plural(int(phase['epochs']), 'epoch')}, {phase['optimizer']}",
+        title=f"{prefix}{phase['train']}, up to {plural(int(phase['epochs']), 'epoch')}, {phase['optimizer']}",
         trains=f"{trained:,} of {total:,} parameters train",
         blocks=tuple(blocks),
     )

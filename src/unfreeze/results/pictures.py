@@ -190,7 +190,7 @@ def _loss_axis(shown: pd.DataFrame) -> dict[str, object]:
     low, high, middle = numbers[0], numbers[-1], numbers[len(numbers) // 2]
     if low > 0 and high > 8 * middle:
         bottom, top = math.log10(low), math.log10(high)
-        return {"type": "log", "range": [bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom)], "nticks": 5}
+        return {"type": "log", "range": [bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom)], "dtick": 1}
     margin = 0.06 * (high - min(low, 0.0)) or 1.0
     return {"range": [min(low, 0.0) - margin, high + margin], "nticks": 5}
 

@@ -84,19 +84,20 @@ def render_report(study: StudyDir) -> str:
             regimes=list(dict.fromkeys(results["regime"])),
             fields=fields,
             log_loss_axis=any(figure.layout.yaxis2.type == "log" for figure in grids.values()),
-            metric_name=words.METRIC_NAMES.get(metric, metric),
+            metric_name=words.METRIC_NAMES[metric],
             metric_is_accuracy=metric == "accuracy",
             summary=_records(summary_table(results)),
             rows=_records(results),
             folds=bool(results["fold"].notna().any()),
             shared=bool((results["seconds_shared"] > 0).any()),
             errors={cell: (_gist(error), error) for cell, error in errors.items()},
+            has_study_file=(study.path / "study.yaml").is_file(),
             networks=strategy_pictures(plan.get("networks", {})),
             has_seconds=seconds is not None,
             settings_text=_yaml(settings),
             environment=_without_format(study.path / "environment.json"),
             metric_text=functools.partial(words.metric_text, metric),
-            spread_text=functools.partial(words.spread_text, metric),
+            spread_text=lambda value: words.spread_text(metric, value).removesuffix(" points"),
             figures=figures,
             css=Markup(_asset("report.css")),  # noqa: S704 - our own file
             scripts={name: Markup(text) for name, text in scripts.items()},  # noqa: S704 - plotly's and our own file
@@ -130,7 +131,7 @@ def _fields(
     results: pd.DataFrame, metric: str, errors: dict[str, str], figures: dict[tuple[str, str], str]
 ) -> list[FieldView]:
     views = []
-    name = words.METRIC_NAMES.get(metric, metric)
+    name = words.METRIC_NAMES[metric]
     for (strategy, regime), group in results.groupby(["strategy", "regime"], sort=False):
         done = group[group["status"] == "finished"]
         scores = [

@@ -70,6 +70,7 @@ HISTORY_COLUMNS = (
     "val_loss",
     "val_accuracy",
     "seconds",
+    "val_metric",
 )
 _FURTHER_TEST = re.compile(r"test_.+_(accuracy|metric)")
 
@@ -78,7 +79,7 @@ def results_table(study: StudyDir) -> pd.DataFrame:
     """Return one row a planned cell, in plan order, with exactly the columns of results.csv.
 
     ``status`` is ``finished``, ``failed`` or, where neither record exists yet, ``missing``; numbers are empty unless
-    the cell finished. Whole numbers are ``Int64``, measured ones ``float64`` (shares in [0, 1], seconds), the rest text.
+    the cell finished. Whole numbers are ``Int64``, measured ones ``float64`` (shares, seconds), the rest text.
 
     Raises:
         UserError: no plan.json, or a record that cannot be read.
@@ -146,12 +147,13 @@ def summary_table(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_errors(study: StudyDir) -> dict[str, str]:
-    """Return the error text of each failed cell, by cell."""
+    """Return the error text of each failed cell, its traceback (if there is one) below it, by cell."""
     errors = {}
     for cell in study.planned_cells():
         path = study.cell(cell["cell"]) / "error.json"
         if path.is_file() and not study.is_finished(cell["cell"]):
-            errors[cell["cell"]] = str(read_json(path)["error"])
+            record = read_json(path)
+            errors[cell["cell"]] = "\n\n".join(filter(None, (str(record["error"]), str(record.get("traceback", "")))))
     return errors
 
 

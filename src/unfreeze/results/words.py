@@ -15,11 +15,6 @@ METRIC_NAMES = {
 _PERCENT = frozenset({"accuracy", "balanced_accuracy"})
 
 
-def lower_is_better(metric: str) -> bool:
-    """Tell whether small values of a study's metric are the good ones."""
-    return metric == "log_loss"
-
-
 def metric_text(metric: str, value: float) -> str:
     """Write a metric: a share of images in percent with one decimal, anything else with three decimals."""
     if not math.isfinite(value):
@@ -45,7 +40,7 @@ def seconds_text(seconds: float) -> str:
         return MISSING
     if seconds < 1:
         return f"{seconds:.2f} s"
-    if seconds < 99.5:
+    if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 

@@ -1,0 +1,19 @@
+"""One synthetic study and its report, made once for all tests here."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.results.synthetic import write_study
+from unfreeze.results.report import write_report
+from unfreeze.store import StudyDir
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="session")
+def report(study: StudyDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(study, tmp_path_factory.mktemp("report") / "report.html")
