@@ -28,6 +28,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self.text += " "
         self._inside = tag
 
     def handle_endtag(self, tag: str) -> None:
