@@ -144,8 +144,10 @@ def _scan(root: Path) -> _Tree:
             tree.ignored.append((prefix, "folder cannot be read"))
             continue
         for entry in found:
-            reason = _unwanted(entry, real_root)
-            if entry.is_dir():
+            # Of a link that points at itself, DirEntry.is_dir would raise.
+            is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+            reason = _unwanted(entry, is_folder, real_root)
+            if is_folder:
                 if reason:
                     tree.ignored.append((f"{prefix}{entry.name}/", reason))
                 else:
@@ -158,11 +160,11 @@ def _scan(root: Path) -> _Tree:
     return tree
 
 
-def _unwanted(entry: os.DirEntry[str], root: str) -> str:
+def _unwanted(entry: os.DirEntry[str], is_folder: bool, root: str) -> str:
     """Return why a directory entry is ignored, or ""."""
     if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
         return "hidden"
-    if entry.is_dir():
+    if is_folder:
         # The parent's path is real; a link, or a junction on Windows, leads elsewhere.
         return "" if os.path.realpath(entry.path) == entry.path else "link to a folder"
     if entry.is_symlink():

@@ -53,7 +53,7 @@ def draw_split(catalog: Catalog, split: SplitConfig, fold: int | None = None) ->
         raise ValueError(f"fold {fold} does not go with folds: {split.folds}")
     images = catalog.images[catalog.images["status"] == "used"]
     further = (images["source"] != "").to_numpy()
-    given = images["given_split"].where(~further, "test_" + images["source"]).to_numpy(dtype=object)
+    given = images["given_split"].where(~further, "test_" + images["source"]).to_numpy(dtype=object, copy=True)
     main = given[~further]
 
     present = set(main) - {""}
@@ -117,9 +117,9 @@ def _draw(
     by_test = [_uniform("test", cluster.key) for cluster in clusters]
     by_val = [_uniform("val", cluster.key) for cluster in clusters]
     if split.folds is None:
-        is_test = [u < split.test for u in by_test]
+        is_test = [TEST in pools and u < split.test for u in by_test]
     else:
-        is_test = [number == fold for number in _folds(clusters, classes, pools, by_test, split.folds)]
+        is_test = [number == str(fold) for number in _folds(clusters, classes, pools, by_test, split.folds)]
     share = _validation_share(split)
     drawn = [TEST if test else VALIDATION if u < share else TRAIN for test, u in zip(is_test, by_val, strict=True)]
     drawn = [pool if pool in pools else TRAIN for pool in drawn]

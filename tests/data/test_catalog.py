@@ -1,0 +1,159 @@
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.data.pictures import folder, png, save
+from unfreeze.data.catalog import COLUMNS, Catalog, build_catalog, paths_of, read_catalog, rows_of
+from unfreeze.data.sources import open_source
+from unfreeze.errors import UserError
+
+
+def build(root: Path, group: str | None = None, **tests: str) -> Catalog:
+    return build_catalog(open_source(str(root), tests, root), group)
+
+
+def nasty(root: Path) -> Path:
+    """A folder with every kind of row."""
+    folder(root, {"a": 2, "b": 2})
+    shutil.copy(root / "a/000.png", root / "b/copy.png")
+    shutil.copy(root / "a/000.png", root / "a/zcopy.png")
+    (root / "b/empty.jpg").write_bytes(b"")
+    (root / "b/notes.jpg").write_text("a text", encoding="utf-8")
+    (root / "b/short.png").write_bytes((root / "a/001.png").read_bytes()[:90])
+    (root / "b/bomb.png").write_bytes(png(9_600, 9_600, 1, 0, b""))
+    (root / "b/.hidden.png").write_bytes(b"x")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((6, 8), np.uint16)).save(root / "b/turned.png", exif=exif)
+    return root
+
+
+def test_every_file_has_one_row(tmp_path):
+    images = build(nasty(tmp_path)).images
+    assert tuple(images.columns) == COLUMNS
+    assert list(images.index) == list(range(len(images)))
+    assert list(images["path"]) == sorted(images["path"])
+    assert images["id"].is_unique
+    on_disk = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert set(images["path"]) == on_disk
+    assert dict(images.set_index("path")["status"] + ": " + images.set_index("path")["reason"]) == {
+        "a/000.png": "used: ",
+        "a/001.png": "used: ",
+        "a/zcopy.png": "used: ",
+        "b/.hidden.png": "ignored: hidden",
+        "b/000.png": "used: ",
+        "b/001.png": "used: ",
+        "b/bomb.png": "set_aside: too large: more than 89.5 million",
+        "b/copy.png": "used: ",
+        "b/empty.jpg": "set_aside: empty file",
+        "b/notes.jpg": "set_aside: not an image",
+        "b/short.png": "set_aside: truncated",
+        "b/turned.png": "used: ",
+    }
+    used = images[images["status"] == "used"]
+    assert (used["label"] == used["path"].str.split("/").str[0]).all()
+
+
+def test_ids_come_from_the_content(tmp_path):
+    rows = build(nasty(tmp_path)).images.set_index("path")
+    sha256 = hashlib.sha256((tmp_path / "a/000.png").read_bytes()).hexdigest()
+    copies = ["a/000.png", "a/zcopy.png", "b/copy.png"]
+    assert list(rows.loc[copies, "sha256"]) == [sha256] * 3
+    assert list(rows.loc[copies, "id"]) == [sha256[:16], f"{sha256[:16]}-2", f"{sha256[:16]}-3"]
+    assert rows.loc["b/.hidden.png", "id"] == "x" + hashlib.sha256(b"b/.hidden.png").hexdigest()[:16]
+    assert rows.loc["b/.hidden.png", "sha256"] == ""
+
+
+def test_sizes_are_upright_and_modes_as_stored(tmp_path):
+    rows = build(nasty(tmp_path)).images.set_index("path")
+    assert tuple(rows.loc["a/000.png", ["width", "height", "mode"]]) == (8, 6, "RGB")
+    assert tuple(rows.loc["b/turned.png", ["width", "height", "mode"]]) == (6, 8, "I;16")
+    assert tuple(rows.loc["b/notes.jpg", ["width", "height", "mode"]]) == (0, 0, "")
+
+
+def test_the_number_of_workers_does_not_matter(tmp_path):
+    source = open_source(str(nasty(tmp_path)), {}, tmp_path)
+    one, four = (build_catalog(source, workers=workers).images for workers in (1, 4))
+    pd.testing.assert_frame_equal(one, four)
+
+
+def test_a_file_that_vanishes_is_set_aside(tmp_path):
+    source = open_source(str(folder(tmp_path, {"a": 2, "b": 1})), {}, tmp_path)
+    (tmp_path / "a/000.png").unlink()
+    row = build_catalog(source).images.iloc[0]
+    assert (row["status"], row["reason"]) == ("set_aside", "cannot be read: no such file or directory")
+    assert row["id"] == "x" + hashlib.sha256(b"a/000.png").hexdigest()[:16]
+
+
+def test_progress_counts_every_file(tmp_path):
+    calls = []
+    source = open_source(str(folder(tmp_path, {"a": 2, "b": 1})), {}, tmp_path)
+    build_catalog(source, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_further_test_sets_come_after_the_main_data(tmp_path):
+    folder(tmp_path / "main", {"a": 1, "b": 1})
+    save(tmp_path / "site/a/000.png", 99)
+    catalog = build(tmp_path / "main", site="../site")
+    assert list(catalog.images["source"]) == ["", "", "site"]
+    assert paths_of(catalog, [catalog.images["id"][2]]) == [(tmp_path / "site").resolve() / "a/000.png"]
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [(r"p(\d+)_", ["1", "1", "2"]), (r"p\d+", ["p1", "p1", "p2"]), (r".*p1(_)|", ["_", "_", ""])],
+)
+def test_groups_come_from_the_path(tmp_path, group, expected):
+    for number, path in enumerate(("a/p1_x.png", "b/p1_y.png", "b/p2_x.png")):
+        save(tmp_path / path, number)
+    save(tmp_path / "b/.p1_hidden.png")
+    images = build(tmp_path, group).images
+    assert list(images.loc[images["status"] == "used", "group"]) == expected
+
+
+def test_a_path_without_a_group_is_refused(tmp_path):
+    for number, path in enumerate(("a/p1_x.png", "b/y.png", "b/z.png")):
+        save(tmp_path / path, number)
+    with pytest.raises(UserError) as caught:
+        build(tmp_path, r"p(\d+)_")
+    assert str(caught.value) == (
+        "split.group: p(\\d+)_: 2 of 3 paths do not match, first b/y.png\n"
+        "  expected: an expression that matches the path of every image\n"
+        "  to mend:  widen the expression; .*(PART)| leaves images without PART in no group"
+    )
+
+
+def test_a_group_that_is_no_expression_is_refused(tmp_path):
+    folder(tmp_path, {"a": 1, "b": 1})
+    with pytest.raises(UserError) as caught:
+        build(tmp_path, "p(")
+    assert str(caught.value) == (
+        "split.group: p(: missing ), unterminated subpattern at position 1\n"
+        "  expected: a regular expression, such as patient(\\d+)\n"
+        "  to mend:  correct the expression"
+    )
+
+
+def test_a_catalog_comes_back_from_its_file(tmp_path):
+    root = nasty(tmp_path / "photos")
+    save(root / "a/NA,\n'é\".png", 77)
+    save(root / "a/NA", 78)
+    catalog = build(root, r"(\d)?\.?")
+    catalog.images.to_csv(tmp_path / "catalog.csv", index=False)
+    again = read_catalog(tmp_path / "catalog.csv", catalog.roots, catalog.classes)
+    pd.testing.assert_frame_equal(again.images, catalog.images)
+
+
+def test_rows_come_in_the_order_asked_for(tmp_path):
+    catalog = build(folder(tmp_path, {"a": 2, "b": 1}))
+    ids = list(reversed(catalog.images["id"]))
+    assert list(rows_of(catalog, ids)["path"]) == ["b/000.png", "a/001.png", "a/000.png"]
+    assert paths_of(catalog, ids)[0] == tmp_path.resolve() / "b/000.png"
+    with pytest.raises(KeyError):
+        rows_of(catalog, ["gone"])

@@ -1,0 +1,286 @@
+from collections import Counter
+
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tests.data.pictures import catalog
+from unfreeze.config.study import SplitConfig
+from unfreeze.data.catalog import Catalog
+from unfreeze.data.splits import draw_split
+from unfreeze.errors import UserError
+
+LABELS = ("a", "b", "c")
+
+
+def images(counts: dict[str, int], **more: str) -> list[dict[str, str]]:
+    return [{"sha256": f"{label}{n}", "label": label, **more} for label, count in counts.items() for n in range(count)]
+
+
+def table(catalogued: Catalog, drawn: pd.Series) -> pd.DataFrame:
+    return catalogued.images.set_index("id").assign(split=drawn)
+
+
+def counts(catalogued: Catalog, drawn: pd.Series) -> dict[tuple[str, str], int]:
+    rows = table(catalogued, drawn)
+    return Counter(zip(rows["label"], rows["split"], strict=True))
+
+
+def message(rows: list[dict[str, str]], split: SplitConfig, fold: int | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        draw_split(catalog(rows), split, fold)
+    return str(caught.value)
+
+
+@st.composite
+def many(draw, smallest: int = 12):
+    """Images of three classes with duplicates, some across classes, and groups of images of one class."""
+    salt = draw(st.integers(0, 10**6))
+    rows = []
+    for label in LABELS:
+        for number in range(draw(st.integers(smallest, smallest + 20))):
+            group = draw(st.sampled_from(["", "", f"{salt}-{label}-{number // 3}"]))
+            rows.append({"sha256": f"{salt}-{label}-{number}", "label": label, "group": group})
+    for copied in draw(st.lists(st.sampled_from(rows), max_size=5)):
+        rows.append({**copied, "label": draw(st.sampled_from(LABELS)), "group": ""})
+    return rows
+
+
+def drawn_or_skipped(catalogued: Catalog, split: SplitConfig, fold: int | None = None) -> pd.Series:
+    try:
+        return draw_split(catalogued, split, fold)
+    except UserError:  # groups and copies left a class with too few clusters
+        assume(False)
+        raise
+
+
+def clusters_straddle(rows: pd.DataFrame) -> bool:
+    grouped = rows[rows["group"] != ""]
+    return bool(
+        (rows.groupby("sha256")["split"].nunique() > 1).any() or (grouped.groupby("group")["split"].nunique() > 1).any()
+    )
+
+
+splits = st.builds(SplitConfig, test=st.floats(0.05, 0.5), val=st.one_of(st.floats(0.05, 0.4), st.just("test")))
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=many(), split=splits)
+def test_clusters_never_straddle_and_each_class_is_in_each_split(rows, split):
+    catalogued = catalog(rows)
+    drawn = drawn_or_skipped(catalogued, split)
+    assert not clusters_straddle(table(catalogued, drawn))
+    wanted = {"train", "test"} | ({"validation"} if split.val != "test" else set())
+    assert set(counts(catalogued, drawn)) == {(label, pool) for label in LABELS for pool in wanted}
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=many(), position=st.integers(0, 10**6), label=st.sampled_from(LABELS))
+def test_the_order_of_the_images_does_not_matter(rows, position, label):
+    first = catalog([{**row, "id": str(number)} for number, row in enumerate(rows)])
+    second = catalog([{**row, "id": str(number)} for number, row in reversed(list(enumerate(rows)))])
+    split = SplitConfig(test=0.3, val=0.3)
+    drawn = drawn_or_skipped(first, split)
+    assert dict(draw_split(second, split)) == dict(drawn)
+
+
+def test_adding_an_image_moves_no_other():
+    rows = [{"sha256": f"{n}", "label": LABELS[n % 3], "id": f"{n}"} for n in range(1000)]
+    before = draw_split(catalog(rows), SplitConfig())
+    for new in range(20):
+        more = [*rows, {"sha256": f"new{new}", "label": LABELS[new % 3], "id": "new"}]
+        after = draw_split(catalog(more), SplitConfig())
+        assert (after.drop("new") == before).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=many(smallest=30), new=st.integers(0, 10**6), label=st.sampled_from(LABELS))
+def test_adding_an_image_moves_no_other_but_its_cluster(rows, new, label):
+    numbered = [{**row, "id": str(number)} for number, row in enumerate(rows)]
+    split = SplitConfig(test=0.4, val=0.3)
+    before = drawn_or_skipped(catalog(numbered), split)
+    copied = rows[new % len(rows)]
+    joined = {copied["group"]} - {""}
+    added = {"sha256": f"new{new}", "label": label, "id": "new", "group": copied["group"]}
+    after = drawn_or_skipped(catalog([*numbered, added]), split)
+    others = [row["id"] for row in numbered if row["group"] not in joined]
+    linked = {row["sha256"] for row in numbered if row["group"] in joined}
+    assert all(after[name] == before[name] for name in others if numbered[int(name)]["sha256"] not in linked)
+
+
+def test_the_catalog_is_left_as_it_is():
+    catalogued = catalog(images({"a": 20, "b": 20}))
+    before = catalogued.images.copy()
+    draw_split(catalogued, SplitConfig())
+    pd.testing.assert_frame_equal(catalogued.images, before)
+
+
+def test_shares_are_of_all_images():
+    drawn = draw_split(catalog(images({"a": 10_000, "b": 10_000})), SplitConfig(test=0.3, val=0.2))
+    shares = drawn.value_counts(normalize=True)
+    assert abs(shares["test"] - 0.3) < 0.01
+    assert abs(shares["validation"] - 0.2) < 0.01
+
+
+def test_a_larger_test_share_holds_the_smaller_one():
+    catalogued = catalog(images({"a": 200, "b": 200}))
+    small, large = (draw_split(catalogued, SplitConfig(test=test)) for test in (0.1, 0.3))
+    assert set(small.index[small == "test"]) < set(large.index[large == "test"])
+
+
+def test_the_split_of_an_image_is_fixed_for_ever():
+    drawn = draw_split(catalog(images({"a": 12, "b": 12})), SplitConfig())
+    short = {"train": "r", "validation": "v", "test": "t"}
+    assert "".join(short[value] for value in drawn) == GOLDEN
+
+
+@settings(deadline=None, max_examples=25)
+@given(salt=st.integers(0, 10**6), test=st.floats(0.01, 0.9), count=st.integers(3, 5))
+def test_three_images_a_class_are_enough(salt, test, count):
+    rows = [{"sha256": f"{salt}-{label}-{n}", "label": label} for label in LABELS for n in range(count)]
+    catalogued = catalog(rows)
+    drawn = draw_split(catalogued, SplitConfig(test=test, val=min(0.15, 0.95 - test)))
+    assert set(counts(catalogued, drawn)) == {(label, p) for label in LABELS for p in ("train", "validation", "test")}
+
+
+@settings(deadline=None, max_examples=25)
+@given(rows=many(), folds=st.integers(2, 5), val=st.sampled_from([0.1, 0.3, "test"]))
+def test_folds_partition_the_images(rows, folds, val):
+    catalogued = catalog(rows)
+    split = SplitConfig(folds=folds, val=val)
+    tested: Counter[str] = Counter()
+    for fold in range(folds):
+        drawn = drawn_or_skipped(catalogued, split, fold)
+        assert not clusters_straddle(table(catalogued, drawn))
+        pools = {"train", "test"} | ({"validation"} if val != "test" else set())
+        assert set(counts(catalogued, drawn)) == {(label, pool) for label in LABELS for pool in pools}
+        tested.update(drawn.index[drawn == "test"])
+    assert tested == Counter(catalogued.images["id"])
+
+
+@pytest.mark.parametrize(("folds", "count"), [(2, 4), (3, 3), (5, 5), (10, 10)])
+def test_as_many_images_as_folds_are_enough(folds, count):
+    for salt in range(10):
+        rows = [{"sha256": f"{salt}-{label}-{n}", "label": label} for label in "ab" for n in range(count)]
+        catalogued = catalog(rows)
+        for fold in range(folds):
+            drawn = draw_split(catalogued, SplitConfig(folds=folds), fold)
+            assert len(counts(catalogued, drawn)) == 6
+
+
+def test_only_used_images_are_drawn():
+    rows = images({"a": 3, "b": 3}) + [{"sha256": "", "label": "a", "status": "set_aside", "id": "bad"}]
+    assert "bad" not in draw_split(catalog(rows), SplitConfig()).index
+
+
+def given_split(**parts: int) -> list[dict[str, str]]:
+    return [
+        {"sha256": f"{split}-{label}-{n}", "label": label, "given_split": split}
+        for split, count in parts.items()
+        for label in "ab"
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("val", [0.15, "test"])
+def test_given_splits_are_kept(val):
+    catalogued = catalog(given_split(train=3, validation=2, test=1))
+    drawn = draw_split(catalogued, SplitConfig(val=val))
+    assert list(drawn) == list(catalogued.images["given_split"])
+
+
+def test_train_and_validation_without_test_have_none():
+    drawn = draw_split(catalog(given_split(train=3, validation=2)), SplitConfig())
+    assert set(drawn) == {"train", "validation"}
+
+
+def test_validation_is_drawn_from_a_given_train():
+    rows = given_split(train=2000, test=10)
+    rows[1]["sha256"] = rows[0]["sha256"]
+    catalogued = catalog(rows)
+    drawn = draw_split(catalogued, SplitConfig(test=0.2, val=0.2))
+    assert (drawn == "test").sum() == 20
+    assert abs((drawn == "validation").sum() / 4000 - 0.25) < 0.02
+    assert drawn.iloc[0] == drawn.iloc[1]
+    assert set(draw_split(catalogued, SplitConfig(val="test"))) == {"train", "test"}
+
+
+def test_further_test_sets_are_only_tested():
+    rows = images({"a": 5, "b": 5}) + images({"a": 1}, source="site_b")
+    drawn = draw_split(catalog(rows), SplitConfig())
+    assert drawn.iloc[-1] == "test_site_b"
+    assert set(drawn.iloc[:-1]) == {"train", "validation", "test"}
+
+
+def test_too_few_images():
+    rows = images({"a": 9, "b": 2, "c": 4})
+    rows[-1]["sha256"] = rows[-2]["sha256"] = rows[-3]["sha256"]
+    assert message(rows, SplitConfig()) == (
+        "too few images in 2 of 3 classes: b has 2, c has 2 "
+        "(identical files, and the images of one group, count once)\n"
+        "  expected: at least 3 in each class: one each for train and validation and test\n"
+        "  to mend:  add images to these classes, or take their folders away"
+    )
+
+
+def test_two_images_are_enough_where_validation_is_test():
+    assert set(draw_split(catalog(images({"a": 2, "b": 2})), SplitConfig(val="test"))) == {"train", "test"}
+    assert message(images({"a": 2, "b": 1}), SplitConfig(val="test")) == (
+        "too few images in 1 of 2 classes: b has 1 (identical files, and the images of one group, count once)\n"
+        "  expected: at least 2 in each class: one each for train and test\n"
+        "  to mend:  add images to these classes, or take their folders away"
+    )
+
+
+def test_too_few_images_in_a_given_train():
+    rows = [row for row in given_split(train=2, test=2) if row["sha256"] != "train-b-1"]
+    assert message(rows, SplitConfig()) == (
+        "too few images in 1 of 2 classes: b has 1 (identical files, and the images of one group, count once)\n"
+        "  expected: at least 2 in each class: one each for train and validation\n"
+        "  to mend:  add images to these classes, or take their folders away"
+    )
+
+
+def test_too_few_images_for_the_folds():
+    assert message(images({"a": 9, "b": 4}), SplitConfig(folds=5), 0) == (
+        "too few images in 1 of 2 classes: b has 4 (identical files, and the images of one group, count once)\n"
+        "  expected: at least 5 in each class: enough for 5 folds\n"
+        "  to mend:  add images to these classes, or take their folders away"
+    )
+
+
+def test_groups_of_many_classes_that_leave_a_split_empty():
+    rows = [{"sha256": f"{label}{n}", "label": label, "group": f"g{n % 3}"} for label in "ab" for n in range(6)]
+    rows += [{"sha256": "joins", "label": "a", "group": f"g{n}"} for n in range(2)]
+    rows += [{"sha256": f"a-{n}", "label": "a"} for n in range(3)]
+    assert message(rows, SplitConfig()) == (
+        "too few images in 1 of 2 classes: b has 2 (identical files, and the images of one group, count once)\n"
+        "  expected: at least 3 in each class: one each for train and validation and test\n"
+        "  to mend:  add images to these classes, or take their folders away"
+    )
+
+
+def test_folds_of_data_with_its_own_split():
+    assert message(given_split(train=9, test=9), SplitConfig(folds=3), 0) == (
+        "split.folds: 3: the data's folders already say test, train\n"
+        "  expected: folds of data without train, validation and test folders\n"
+        "  to mend:  take folds out of the study, or give a folder of class folders"
+    )
+
+
+def test_folds_that_leave_nothing_to_train_on():
+    assert message(images({"a": 9, "b": 9}), SplitConfig(folds=2, val=0.6), 0) == (
+        "split.val: 0.6 with folds: 2 leaves nothing to train on\n"
+        "  expected: a share of all images below 0.5\n"
+        "  to mend:  lower val or raise folds"
+    )
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(None, 0), (3, None), (3, 3), (3, -1)])
+def test_a_fold_that_does_not_exist(folds, fold):
+    with pytest.raises(ValueError, match=f"^fold {fold} does not go with folds: {folds}$"):
+        draw_split(catalog(images({"a": 9, "b": 9})), SplitConfig(folds=folds), fold)
+
+
+GOLDEN = "trtrrrrrvtrrrrvtrtrrrrrr"
