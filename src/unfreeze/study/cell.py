@@ -26,7 +26,7 @@ from unfreeze.model.backbone import Backbone
 from unfreeze.model.network import trained_state
 from unfreeze.store import StudyDir, replacing, write_json, write_table
 from unfreeze.study.candidate import Images, Trained, epoch_ends, train_candidate
-from unfreeze.study.events import CellStarted, Emit, EpochEnded, Progress
+from unfreeze.study.events import CellFinished, CellStarted, Emit, EpochEnded, Progress
 from unfreeze.train.batches import EvaluationBatches, ImageSet
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
@@ -123,6 +123,7 @@ def run_cell(job: Job, store: StudyDir, compute: Compute, workers: int, emit: Em
     _write(job, folder, trained, history, logits)
     row["seconds_total"] = time.perf_counter() - started
     write_json(folder / "result.json", {**row, "warnings": list(job.selection.warnings)})
+    emit(CellFinished(cell.id, row))
     return row
 
 
