@@ -1,0 +1,68 @@
+"""The program: its commands, and the one place where a user's mistake becomes a message and an exit code."""
+
+import io
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from unfreeze.cli import cache, demo, describe, init, plan, report, run
+from unfreeze.errors import UserError
+
+WRONG_INPUT = 2
+
+app = typer.Typer(
+    name="unfreeze",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"unfreeze {version('unfreeze')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Which way of fine-tuning should I use on my images? A study of strategies, data and seeds in one command."""
+
+
+app.command("demo")(demo.demo)
+app.command("init")(init.init)
+app.command("plan")(plan.plan)
+app.command("run")(run.run)
+app.command("report")(report.report)
+app.command("describe")(describe.describe)
+app.add_typer(cache.app, name="cache")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0 done; 1 a bug, with its traceback; 2 the user's input is wrong; 3 finished, but some cells failed;
+    130 and 143 interrupted.
+
+    Args:
+        arguments: what follows the program's name, by default that of this process.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        app(args=arguments, prog_name="unfreeze")
+    except UserError as error:
+        print(f"unfreeze: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0

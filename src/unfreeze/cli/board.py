@@ -1,0 +1,148 @@
+"""What a running study looks like at any moment: a board that events are written on, for displays to read."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from unfreeze.study import events
+
+State = Literal["waiting", "running", "finished", "earlier", "failed", "left"]
+ENDED: tuple[State, ...] = ("finished", "earlier", "failed")
+
+
+@dataclass
+class CellView:
+    """One cell as a display shows it.
+
+    Attributes:
+        id: of the cell.
+        state: ``earlier`` is finished by an earlier run, ``left`` left out by the time limit.
+        total: examples that it will draw if nothing stops it early.
+        examples: drawn so far.
+        epoch: the epoch it is in, counted from 1.
+        candidate: the candidate in training, "" without tuning.
+        validation: the metric on validation: the latest while it runs, the reported one when it is finished.
+        test: the metric on the test images, None where there is none.
+        started, ended: seconds on the board's clock.
+        order: counts the cells that ended, to tell the latest ones.
+    """
+
+    id: str
+    state: State = "waiting"
+    total: int = 0
+    examples: int = 0
+    epoch: int = 0
+    candidate: str = ""
+    validation: float | None = None
+    test: float | None = None
+    started: float = 0.0
+    ended: float = 0.0
+    order: int = 0
+
+    @property
+    def share(self) -> float:
+        """The share of its examples that it has drawn, 0 to 1."""
+        return min(1.0, self.examples / self.total) if self.total else 0.0
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds that a running cell still needs at its pace so far; None before its first step."""
+        return (now - self.started) * (1 - self.share) / self.share if self.share else None
+
+
+@dataclass
+class Board:
+    """The state of a run.
+
+    Attributes:
+        metric: the study's metric.
+        epochs: epochs of each strategy's candidates, if nothing stops them early.
+        earlier: gives the record of a cell that an earlier run finished.
+        clock: seconds, never going back.
+    """
+
+    metric: str
+    epochs: Mapping[str, int]
+    earlier: Callable[[str], Mapping[str, Any]]
+    clock: Callable[[], float] = time.monotonic
+    scanned: tuple[int, int] = (0, 0)
+    planned: bool = False
+    cells: dict[str, CellView] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+
+    def take(self, event: events.Event) -> None:
+        """Write an event on the board."""
+        match event:
+            case events.Scanning(done, total):
+                self.scanned = done, total
+            case events.Planned(cells, finished):
+                self.cells = {name: CellView(name) for name in cells}
+                for name in finished:
+                    self._end(name, "earlier", self.earlier(name))
+                self.planned = True
+            case events.Warned(text):
+                self.warnings.append(text)
+            case events.CellStarted(name, total):
+                self.cells[name] = CellView(name, "running", total, started=self.clock())
+            case events.Progress(name, candidate, epoch, examples):
+                cell = self.cells[name]
+                cell.candidate, cell.epoch, cell.examples = candidate, epoch, examples
+            case events.EpochEnded(name, row):
+                self.cells[name].validation = row["val_metric"]
+            case events.CellFinished(name, result):
+                self._end(name, "finished", result)
+            case events.CellFailed(name, error):
+                self.errors[name] = error
+                self._end(name, "failed", {})
+            case events.CellsLeft(names):
+                for name in names:
+                    self.cells[name].state = "left"
+
+    def _end(self, name: str, state: State, result: Mapping[str, Any]) -> None:
+        cell = self.cells[name]
+        cell.state, cell.ended, cell.order = state, self.clock(), len(self.in_state(*ENDED))
+        cell.validation, cell.test = result.get("val_metric"), result.get("test_metric")
+        cell.epoch = result.get("epochs", cell.epoch)
+
+    def in_state(self, *states: State) -> list[CellView]:
+        """Return the cells in one of these states, in plan order."""
+        return [cell for cell in self.cells.values() if cell.state in states]
+
+    def epochs_of(self, cell: CellView) -> int:
+        """Return the epochs of each of a cell's candidates."""
+        return self.epochs[cell.id.split(".")[0]]
+
+    def share(self) -> float:
+        """Return the share of cells that are done, a running one by its part."""
+        done = len(self.in_state(*ENDED)) + sum(cell.share for cell in self.in_state("running"))
+        return done / len(self.cells) if self.cells else 0.0
+
+    def seconds_left(self) -> float | None:
+        """Guess the seconds until the end: waiting cells take what cells like them took; None if nothing is known."""
+        now = self.clock()
+        known: dict[str, list[float]] = {}
+        left = 0.0
+        for cell in self.in_state("finished", "running"):
+            rest = cell.seconds_left(now) if cell.state == "running" else 0.0
+            if rest is not None:
+                left += rest
+                took = now - cell.started + rest if cell.state == "running" else cell.ended - cell.started
+                for kind in _kinds(cell.id):
+                    known.setdefault(kind, []).append(took)
+        if not known:
+            return None
+        for cell in self.in_state("waiting"):
+            took_alike = next(known[kind] for kind in _kinds(cell.id) if kind in known)
+            left += sum(took_alike) / len(took_alike)
+        return left
+
+
+def _kinds(cell: str) -> tuple[str, ...]:
+    """Return what a cell is like, the nearest first: strategy and regime, strategy, any."""
+    strategy, regime, *_ = cell.split(".")
+    return f"{strategy}.{regime}", strategy, ""

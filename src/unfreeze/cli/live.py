@@ -1,0 +1,129 @@
+"""A run on a terminal: a table of cells, the running one with a bar, fitted to the height of the screen."""
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from unfreeze.cli.board import ENDED, Board, CellView
+from unfreeze.results.words import MISSING, metric_text, plural, seconds_text
+
+AROUND = 7
+"""Lines that are not cells: the head of the table, the counts, the overall bar, a line to breathe."""
+STYLES = {"running": "bold", "finished": "", "earlier": "dim", "failed": "red", "waiting": "dim", "left": "dim"}
+STATES = {"earlier": "finished before", "left": "left out"}
+
+
+class LiveView:
+    """The board as something rich can draw, anew each time."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield view(self.board, options.max_width, console.height)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(options.max_width, options.max_width)
+
+
+def view(board: Board, width: int, height: int) -> RenderableType:
+    """Draw the board for a screen of so many columns and lines."""
+    if not board.planned:
+        return _scanning(board, width)
+    shown = visible(board, max(1, height - AROUND))
+    parts: list[RenderableType] = [_cells(board, shown, width)]
+    if len(shown) < len(board.cells):
+        parts.append(Text(f"  {_counts(board)}", style="dim"))
+    return Group(*parts, Text(), _overall(board, width))
+
+
+def visible(board: Board, rows: int) -> list[CellView]:
+    """Choose the cells to show: all if they fit, else those running, the latest that ended and the next to come."""
+    if len(board.cells) <= rows:
+        return list(board.cells.values())
+    running = board.in_state("running")[:rows]
+    waiting = board.in_state("waiting", "left")
+    ended = sorted(board.in_state(*ENDED), key=lambda cell: cell.order)
+    room = rows - len(running)
+    after = min(len(waiting), max(room // 3, room - len(ended)))
+    before = min(len(ended), room - after)
+    return [*ended[len(ended) - before :], *running, *waiting[:after]]
+
+
+def _scanning(board: Board, width: int) -> RenderableType:
+    done, total = board.scanned
+    if not total:
+        return Text("starting …")
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row("reading images", ProgressBar(total, done, width=max(10, width - 50)), f"{done:,} of {total:,}")
+    return grid
+
+
+def _cells(board: Board, cells: list[CellView], width: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=False)
+    table.add_column("cell", overflow="ellipsis", no_wrap=True, min_width=10)
+    table.add_column("state", no_wrap=True, width=20)
+    table.add_column("epoch", no_wrap=True, justify="right")
+    table.add_column("validation", no_wrap=True, justify="right")
+    table.add_column("test", no_wrap=True, justify="right")
+    table.add_column("time", no_wrap=True, justify="right", width=12)
+    for cell in cells:
+        table.add_row(
+            cell.id,
+            _state(cell),
+            _epoch(board, cell),
+            _score(board, cell, cell.validation),
+            _score(board, cell, cell.test),
+            _time(board, cell),
+            style=STYLES[cell.state],
+        )
+    return table
+
+
+def _state(cell: CellView) -> RenderableType:
+    if cell.state != "running":
+        return STATES.get(cell.state, cell.state)
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(ProgressBar(1.0, cell.share, width=14), f"{cell.share:4.0%}")
+    return grid
+
+
+def _epoch(board: Board, cell: CellView) -> str:
+    return f"{cell.epoch}/{board.epochs_of(cell)}" if cell.epoch else ""
+
+
+def _score(board: Board, cell: CellView, value: float | None) -> str:
+    if value is None:
+        return MISSING if cell.state in ("finished", "earlier") else ""
+    return metric_text(board.metric, value)
+
+
+def _time(board: Board, cell: CellView) -> str:
+    if cell.state == "running":
+        left = cell.seconds_left(board.clock())
+        return "" if left is None else f"{seconds_text(left)} left"
+    return seconds_text(cell.ended - cell.started) if cell.state in ("finished", "failed") and cell.started else ""
+
+
+def _counts(board: Board) -> str:
+    counts = {
+        "finished": len(board.in_state("finished", "earlier")),
+        "failed": len(board.in_state("failed")),
+        "running": len(board.in_state("running")),
+        "waiting": len(board.in_state("waiting")),
+        "left out": len(board.in_state("left")),
+    }
+    words = [f"{count} {name}" for name, count in counts.items() if count]
+    return f"of {plural(len(board.cells), 'cell')}: {', '.join(words)}"
+
+
+def _overall(board: Board, width: int) -> RenderableType:
+    left = board.seconds_left()
+    spent = seconds_text(board.clock() - board.began)
+    done = f"{len(board.in_state(*ENDED))} of {plural(len(board.cells), 'cell')}"
+    words = f"{done}, {spent}" + ("" if left is None else f", about {seconds_text(left)} left")
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(ProgressBar(1.0, board.share(), width=max(10, width - len(words) - 4)), words)
+    return grid

@@ -1,0 +1,99 @@
+"""Options that several commands share, and the study that they ask for."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unfreeze.errors import UserError
+
+if TYPE_CHECKING:
+    from unfreeze.config.study import StudyConfig
+
+Target = Annotated[
+    str, typer.Argument(metavar="STUDY|DATA", show_default=False, help="A study file (.yaml), or a folder of images.")
+]
+Preset = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Settings that lie beneath the study; for a folder: quick.")
+]
+BackboneName = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="Another backbone: a timm name.")]
+Seeds = Annotated[str | None, typer.Option(metavar="N", help="How many seeds, or which: 3, or 0,4,7.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a value; KEY.PATH=VALUE; may be repeated.")
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="The study directory.", show_default="runs/NAME")
+]
+Time = Annotated[
+    str | None, typer.Option("--time", metavar="TIME", help="Run only what fits, most telling cells first: 30m, 1h30m.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+_STUDY_FILES = (".yaml", ".yml")
+
+
+def asked_study(
+    target: str, preset: str | None, backbone: str | None, seeds: str | None, overrides: list[str] | None
+) -> "tuple[StudyConfig, str]":
+    """Return the study that a command's arguments ask for, and the text of its file ("" without one).
+
+    Raises:
+        UserError: names everything that is wrong.
+    """
+    from unfreeze.config.parse import read_study
+
+    values: dict[str, Any] = {}
+    if backbone is not None:
+        values["backbone"] = backbone
+    if seeds is not None:
+        values["seeds"] = _seeds(seeds)
+    path = Path(target).expanduser()
+    if path.suffix.lower() in _STUDY_FILES and not path.is_dir():
+        study = read_study(path, preset=preset, values=values, overrides=overrides or ())
+        return study, path.read_text(encoding="utf-8")
+    values |= {"data": target, "name": study_name(path)}
+    _check_data(target, path)
+    return read_study(None, preset=preset or "quick", values=values, overrides=overrides or ()), ""
+
+
+def study_name(folder: Path) -> str:
+    """Return a folder's name as a study's name: other characters than letters, digits, ., _ and - become -."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("._-") or "study"
+
+
+def _check_data(target: str, path: Path) -> None:
+    """Refuse what is neither data nor a study; what kinds of data there are, the data part knows."""
+    if target == "food101" or target.startswith("hf:"):
+        return
+    if (path / "plan.json").is_file():
+        raise UserError(
+            f"{target} is a study directory",
+            "a study file (.yaml) or a folder of images",
+            f"give the study file with --out {target} to go on, or 'unfreeze report {target}' for its report",
+        )
+    if not path.exists():
+        here = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, here, n=1)
+        raise UserError(
+            f"{target} does not exist",
+            "a study file (.yaml) or a folder of images",
+            "correct the path" + (f"; did you mean {path.parent / near[0]}?" if near else ""),
+        )
+    if not path.is_dir() and path.suffix.lower() not in (".csv", ".parquet"):
+        raise UserError(
+            f"{target} is neither a study file nor a folder",
+            "a study file (.yaml) or a folder of images",
+            "correct the path, or write a study file with 'unfreeze init DATA'",
+        )
+
+
+def _seeds(text: str) -> int | list[int]:
+    if re.fullmatch(r"\d{1,9}", text.strip()):
+        return int(text)
+    if re.fullmatch(r"\d{1,9}(\s*,\s*\d{1,9})*,?", text.strip()):
+        return [int(part) for part in text.split(",") if part.strip()]
+    raise UserError(
+        f"--seeds {text}", "a number of seeds, or seeds with commas", "for example --seeds 3 or --seeds 0,4"
+    )

@@ -1,0 +1,5 @@
+"""stub"""
+
+
+def plan() -> None:
+    """Stub."""

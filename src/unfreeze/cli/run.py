@@ -1,0 +1,153 @@
+"""``unfreeze run``: run what is missing of a study, and say what came out."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from unfreeze.cli.interrupts import resumable
+from unfreeze.cli.options import AsJson, BackboneName, Out, Overrides, Preset, Seeds, Target, Time, asked_study
+from unfreeze.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from unfreeze.config.study import StudyConfig
+
+SOME_CELLS_FAILED = 3
+
+
+def run(
+    target: Target,
+    out: Out = None,
+    preset: Preset = None,
+    backbone: BackboneName = None,
+    seeds: Seeds = None,
+    time: Time = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study, or go on with one: only what is missing is computed.
+
+    A folder of class folders is a study too: with the preset quick, or another.
+    """
+    with resumable():
+        study, text = asked_study(target, preset, backbone, seeds, overrides)
+        carry_out(study, text, out or Path("runs") / study.name, time, as_json)
+
+
+def carry_out(study: "StudyConfig", text: str, out: Path, time: str | None, as_json: bool) -> None:
+    """Run a study in a directory, show it, write its report and print what came out.
+
+    Raises:
+        UserError: anything that has to be mended first.
+        typer.Exit: with 3, some cells failed.
+    """
+    from unfreeze.cli.board import Board
+    from unfreeze.cli.watch import is_terminal, watching
+    from unfreeze.config.resolve import candidates, expected_epochs
+
+    _keep_out_of_data(study, out)
+    epochs = {name: expected_epochs(next(iter(candidates(study, name).values()))) for name in study.strategies}
+    board = Board(study.metric, epochs, lambda cell: _record(out, cell))
+    with watching(board, live=is_terminal() and not as_json) as emit:
+        from unfreeze.results.report import write_report
+        from unfreeze.store import StudyDir
+        from unfreeze.study.budget import parse_duration
+        from unfreeze.study.run import run_study
+
+        time = time or study.budget.time
+        outcome = run_study(study, out, emit, text, seconds=None if time is None else parse_duration(time))
+        report = write_report(StudyDir(out))
+    if as_json:
+        typer.echo(json.dumps(_as_json(study, out, report, outcome.failed, outcome.left), ensure_ascii=False, indent=1))
+    else:
+        _print_outcome(study, out, report, board.errors, outcome.left, _already(board))
+    if outcome.failed:
+        raise typer.Exit(SOME_CELLS_FAILED)
+
+
+def _keep_out_of_data(study: "StudyConfig", out: Path) -> None:
+    """Refuse a study directory inside the images' folder: it would be a class in the next run."""
+    folders = [Path(folder) for folder in (study.data, *study.tests.values()) if Path(folder).is_dir()]
+    for folder in folders:
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"the study directory {out} lies in the images' folder {folder}",
+                "a directory outside of it, since nothing is ever written there",
+                "give another with --out DIR",
+            )
+
+
+def _record(out: Path, cell: str) -> Mapping[str, Any]:
+    from unfreeze.store import StudyDir, read_json
+
+    return read_json(StudyDir(out).cell(cell) / "result.json")
+
+
+def _already(board: Any) -> str:
+    from unfreeze.cli.lines import planned_line
+
+    finished = len(board.in_state("earlier"))
+    return planned_line(len(board.cells), finished) if finished else ""
+
+
+def _headline(study: "StudyConfig", results: "pd.DataFrame") -> str:
+    from unfreeze.results.findings import headline
+
+    return headline(results, study.metric, study.split.val == "test")
+
+
+def _as_json(
+    study: "StudyConfig", out: Path, report: Path, failed: tuple[str, ...], left: tuple[str, ...]
+) -> dict[str, Any]:
+    from unfreeze.results.tables import cell_warnings, results_table
+    from unfreeze.store import StudyDir
+
+    results = results_table(StudyDir(out))
+    rows = results.astype(object).where(results.notna(), None).to_dict("records")
+    return {
+        "study": study.name,
+        "directory": str(out),
+        "cells": results["cell"].tolist(),
+        "failed": list(failed),
+        "left": list(left),
+        "warnings": list(cell_warnings(StudyDir(out))),
+        "headline": _headline(study, results),
+        "results": rows,
+        "report": str(report),
+    }
+
+
+def _print_outcome(
+    study: "StudyConfig", out: Path, report: Path, errors: Mapping[str, str], left: tuple[str, ...], already: str
+) -> None:
+    from rich.text import Text
+
+    from unfreeze.cli import screen
+    from unfreeze.cli.summary import summary
+    from unfreeze.results.tables import cell_warnings, results_table
+    from unfreeze.results.words import plural
+    from unfreeze.store import StudyDir, read_json
+
+    console, store = screen.stdout(), StudyDir(out)
+    results = results_table(store)
+    if already:
+        console.print(already + "\n")
+    screen.show(console, summary(results, study.metric))
+    console.print(_headline(study, results) + "\n")
+    for cell, error in errors.items():
+        console.print(Text(f"failed: {cell}: {error}", style="red"))
+    if errors:
+        console.print(f"The same command tries {plural(len(errors), 'failed cell')} again.\n")
+    notes = [*read_json(store.path / "study.json")["notes"], *cell_warnings(store)]
+    for note in notes:
+        console.print(Text(f"warning: {note}", style="yellow"))
+    if notes:
+        console.print()
+    if left:
+        cells = plural(len(left), "cell")
+        console.print(f"{cells} did not fit into the time; the same command without --time runs the rest.\n")
+    console.print(f"report: {report}")

@@ -1,0 +1,47 @@
+"""Show a run as it goes: live on a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from unfreeze.cli.board import Board
+from unfreeze.cli.lines import line_of
+from unfreeze.study import events
+
+
+@contextmanager
+def watching(board: Board, live: bool) -> Iterator[events.Emit]:
+    """Yield what to tell events to; they are written on the board and shown on stderr."""
+    if live:
+        from rich.live import Live
+        from rich.text import Text
+
+        from unfreeze.cli.live import LiveView
+        from unfreeze.cli.screen import stderr
+
+        console = stderr()
+        with Live(LiveView(board), console=console, transient=True, refresh_per_second=4):
+
+            def show(event: events.Event) -> None:
+                board.take(event)
+                if isinstance(event, events.Warned):
+                    console.print(Text(line_of(event, board) or "", style="yellow"))
+
+            yield show
+        return
+
+    def tell(event: events.Event) -> None:
+        board.take(event)
+        line = line_of(event, board)
+        if line is not None:
+            print(line, file=sys.stderr, flush=True)
+
+    yield tell
+
+
+def is_terminal() -> bool:
+    """Tell whether stderr is a terminal that can be drawn on."""
+    from unfreeze.cli.screen import stderr
+
+    console = stderr()
+    return console.is_terminal and not console.is_dumb_terminal
