@@ -251,13 +251,18 @@ def test_too_few_images_for_the_folds():
 
 
 def test_groups_of_many_classes_that_leave_a_split_empty():
-    rows = [{"sha256": f"{label}{n}", "label": label, "group": f"g{n % 3}"} for label in "ab" for n in range(6)]
-    rows += [{"sha256": "joins", "label": "a", "group": f"g{n}"} for n in range(2)]
-    rows += [{"sha256": f"a-{n}", "label": "a"} for n in range(3)]
+    # The Fano plane: any two of the seven groups share a class, so no three pools can have each class thrice.
+    lines = ["124", "235", "346", "457", "561", "672", "713"]
+    rows = [
+        {"sha256": f"{label}{group}", "label": label, "group": group}
+        for label, line in zip("abcdefg", lines, strict=True)
+        for group in line
+    ]
     assert message(rows, SplitConfig()) == (
-        "too few images in 1 of 2 classes: b has 2 (identical files, and the images of one group, count once)\n"
-        "  expected: at least 3 in each class: one each for train and validation and test\n"
-        "  to mend:  add images to these classes, or take their folders away"
+        "groups and identical files cannot be kept together: no validation image of a, no validation image of b, "
+        "no validation image of c, no validation image of e, no test image of e\n"
+        "  expected: an image of each class in each of train, validation, test\n"
+        "  to mend:  make the groups smaller, or take these classes away"
     )
 
 
