@@ -40,6 +40,11 @@ class StrategyPicture:
     backbone: str
     phases: tuple[PhasePicture, ...]
 
+    @property
+    def several_phases(self) -> bool:
+        """Tell whether curves of this strategy cross from one phase into the next."""
+        return len(self.phases) > 1
+
 
 def strategy_pictures(networks: Mapping[str, Mapping[str, Any]]) -> list[StrategyPicture]:
     """Return a picture of each strategy from the ``networks`` of plan.json."""

@@ -30,7 +30,9 @@ def grid_figures(results: pd.DataFrame, history: pd.DataFrame) -> dict[tuple[str
     if shown.empty:
         return {}
     last = int(shown["epoch"].max())
-    epochs_axis = {"range": [0.5, last + 0.5] if last <= _POINTS_UP_TO else [0, last * 1.02], "nticks": 7}
+    epochs_axis: dict[str, object] = {"range": [0, last * 1.02], "nticks": 7}
+    if last <= _POINTS_UP_TO:
+        epochs_axis = {"range": [0.5, last + 0.5], "tick0": 1, "dtick": 1 if last <= 6 else 2}
     axes = {
         "xaxis": epochs_axis,
         "xaxis2": epochs_axis,
