@@ -48,7 +48,7 @@ def test_every_file_has_one_row(tmp_path):
         "b/.hidden.png": "ignored: hidden",
         "b/000.png": "used: ",
         "b/001.png": "used: ",
-        "b/bomb.png": "set_aside: too large: more than 89.5 million",
+        "b/bomb.png": "set_aside: too large: more than 89.5 million pixels",
         "b/copy.png": "used: ",
         "b/empty.jpg": "set_aside: empty file",
         "b/notes.jpg": "set_aside: not an image",

@@ -167,12 +167,12 @@ def test_inverted_sixteen_bits_are_refused(tmp_path):
     assert reason(tmp_path / "a.tif") == "inverted 16-bit is not supported"
 
 
-@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
 def test_the_first_frame_counts(tmp_path, form):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     extra = {"lossless": True} if form == "WEBP" else {}
     frames[0].save(tmp_path / "a", format=form, save_all=True, append_images=frames[1:], **extra)
-    assert (pixels(tmp_path / "a") == [255, 0, 0]).all()
+    assert np.abs(pixels(tmp_path / "a") - [255, 0, 0]).max() <= 1
 
 
 def test_the_content_says_the_format_and_not_the_name(tmp_path):
@@ -216,22 +216,19 @@ def test_what_is_no_image_says_so(tmp_path, content, expected, monkeypatch):
     assert reason(tmp_path / "a.jpg") == expected
 
 
-@pytest.mark.parametrize(
-    ("side", "expected"),
-    [
-        (9_600, "too large: 92.2 million pixels, more than 89.5 million"),
-        (20_000, "too large: more than 89.5 million"),
-    ],
-)
+BOMB = "too large: more than 89.5 million pixels"
+
+
+@pytest.mark.parametrize("side", [9_600, 20_000])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_bomb_is_refused_from_its_header(tmp_path, side, expected):
+def test_a_bomb_is_refused_from_its_header(tmp_path, side):
     (tmp_path / "a.png").write_bytes(png(side, side, 1, 0, b""))
-    assert reason(tmp_path / "a.png") == expected
+    assert reason(tmp_path / "a.png") == BOMB
 
 
 def test_a_bomb_is_refused_where_warnings_are_errors(tmp_path):
     (tmp_path / "a.png").write_bytes(png(9_600, 9_600, 1, 0, b""))
-    assert reason(tmp_path / "a.png") == "too large: more than 89.5 million"
+    assert reason(tmp_path / "a.png") == BOMB
     assert MAX_PIXELS == Image.MAX_IMAGE_PIXELS
 
 
@@ -241,7 +238,7 @@ def test_a_lying_gif_header_is_refused_without_memory(tmp_path):
     content = bytearray(file.getvalue())
     content[6:10] = b"\xff\xff\xff\xff"
     (tmp_path / "a.gif").write_bytes(content)
-    assert reason(tmp_path / "a.gif") == "too large: more than 89.5 million"
+    assert reason(tmp_path / "a.gif") == BOMB
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
@@ -271,11 +268,14 @@ def encodings() -> list[bytes]:
     return found
 
 
+ENCODINGS = encodings()
+
+
 @pytest.mark.filterwarnings("ignore")
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mutated_files_decode_or_are_undecodable(tmp_path, data):
-    content = bytearray(data.draw(st.sampled_from(encodings())))
+    content = bytearray(data.draw(st.sampled_from(ENCODINGS)))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "a").write_bytes(content)

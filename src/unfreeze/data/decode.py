@@ -29,6 +29,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 """Pillow's own bound, 89.5 million pixels: above it Pillow warns of a decompression bomb; here it is refused."""
 
+_TOO_LARGE = "too large: more than 89.5 million pixels"
+
 # What Pillow's decoders are known to raise on damaged files.
 _DECODER_ERRORS = (
     OSError,
@@ -100,13 +102,13 @@ def load(file: BufferedReader) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
-            raise Undecodable(_too_large(image.width * image.height))
+            raise Undecodable(_TOO_LARGE)
         _mind_depth(image)
         image.load()
     except UnidentifiedImageError as error:
         raise Undecodable(_unidentified(file)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Undecodable(_too_large(None)) from error
+        raise Undecodable(_TOO_LARGE) from error
     except MemoryError as error:
         raise Undecodable("does not fit into memory") from error
     except _DECODER_ERRORS as error:
@@ -187,11 +189,6 @@ def _flatten(image: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(rgba, mask=rgba.getchannel("A"))
     return canvas
-
-
-def _too_large(pixels: int | None) -> str:
-    size = "" if pixels is None else f"{pixels / 1e6:.1f} million pixels, "
-    return f"too large: {size}more than {MAX_PIXELS / 1e6:.1f} million"
 
 
 def _unidentified(file: BufferedReader) -> str:
