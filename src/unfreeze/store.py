@@ -127,17 +127,24 @@ def read_table(path: Path) -> pd.DataFrame:
     """Read a table that ``write_table`` wrote: empty numbers are NaN, empty text is empty text."""
     table = pd.read_csv(
         path,
-        dtype=dict.fromkeys(TEXT_COLUMNS, str),
+        dtype=str,
         keep_default_na=False,
-        na_values=[""],
-        float_precision="round_trip",
         encoding_errors="surrogateescape",
         skip_blank_lines=False,  # a lone column's empty field is a blank line
     )
-    for column in table.columns:
-        if pd.api.types.is_string_dtype(table[column]) or column in TEXT_COLUMNS:
-            table[column] = table[column].fillna("")
+    for name in set(table.columns) - TEXT_COLUMNS:
+        table[name] = _typed(table[name])
     return table
+
+
+def _typed(column: pd.Series) -> pd.Series:
+    """Turn text into truth values or numbers if all of it is such; Python reads every digit back, pandas may not."""
+    if column.isin(["True", "False"]).all() and len(column):
+        return column == "True"
+    for kind in ("int64", "float64"):
+        with contextlib.suppress(ValueError, OverflowError):
+            return column.replace("", "nan").astype(object).astype(kind)
+    return column
 
 
 @dataclass(frozen=True)

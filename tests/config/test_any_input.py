@@ -8,30 +8,13 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from unfreeze.config import study as shapes
 from unfreeze.config.fingerprint import fingerprint
 from unfreeze.config.parse import load_yaml, parse_study, read_study
 from unfreeze.config.resolve import candidates, cells
-from unfreeze.config.study import (
-    BackboneConfig,
-    Budget,
-    EarlyStopping,
-    HeadConfig,
-    LastStages,
-    OptimizerConfig,
-    PhaseConfig,
-    RegimeConfig,
-    ScheduleConfig,
-    SplitConfig,
-    StrategyConfig,
-    StudyConfig,
-    ValidationConfig,
-)
 from unfreeze.errors import UserError
 
-MODELS = (
-    BackboneConfig, Budget, EarlyStopping, HeadConfig, LastStages, OptimizerConfig, PhaseConfig, RegimeConfig,
-    ScheduleConfig, SplitConfig, StrategyConfig, StudyConfig, ValidationConfig,
-)  # fmt: skip
+MODELS = shapes.Settings.__subclasses__() + shapes.PhaseConfig.__subclasses__()
 WORDS = sorted({field for model in MODELS for field in model.model_fields}) + [
     "all", "head", "linear", "native", "none", "pretrained", "test", "adam", "vgg16", "food101", "a.safetensors", "~",
     "hf:a/b",     "optimizer.lr", "phases.0.train", "train.last", "tune.x", "", ".", "x", "X",
@@ -57,26 +40,53 @@ TREES = st.recursive(
 )
 
 
-def _of(model: type) -> st.SearchStrategy[dict[str, Any]]:
-    """Draw mappings with the model's keys and any values."""
-    return st.dictionaries(st.sampled_from(sorted(model.model_fields)), TREES, max_size=5)  # type: ignore[attr-defined]
-
-
 LEAST = {"data": "x", "backbone": "vgg16", "strategies": {"s": {"train": "head"}}, "regimes": {"r": {}}}
-PHASES = st.lists(_of(PhaseConfig) | st.just({"train": "all"}), max_size=3)
-TUNES = st.dictionaries(st.sampled_from(WORDS), st.lists(TREES, max_size=2), max_size=2)
-STRATEGIES = st.builds(
-    lambda base, settings, more: {**base, **settings, **more},
-    st.sampled_from([{}, {"train": "head"}, {"train": "all"}, {"train": {"last": 1}}]),
-    _of(StrategyConfig),
-    st.fixed_dictionaries({}, optional={"phases": PHASES, "tune": TUNES, "optimizer": _of(OptimizerConfig)}),
+COUNTS, SHARES = st.integers(1, 300), st.floats(0, 0.4)
+RATES = st.floats(1e-9, 10, exclude_min=True)
+OPTIMIZERS = st.sampled_from(["sgd", "adam", "adamw"]) | st.fixed_dictionaries(
+    {}, optional={"name": st.just("sgd"), "lr": RATES, "momentum": SHARES, "weight_decay": SHARES, "layer_decay": RATES}
 )
-STUDIES = st.builds(
-    lambda settings, strategies, regimes: {**LEAST, **settings, "strategies": strategies, "regimes": regimes},
-    _of(StudyConfig),
-    st.dictionaries(st.sampled_from(["s", "S", "", "a.b", "é"]), STRATEGIES, max_size=2),
-    st.dictionaries(st.sampled_from(["r", "R"]), _of(RegimeConfig), max_size=2),
+STOPPING = st.none() | st.just(False) | st.fixed_dictionaries({}, optional={"patience": COUNTS, "min_delta": SHARES})
+TRAIN = st.sampled_from(["all", "head", {"last": 1}, {"last": 0.25}])
+PHASE = {"epochs": COUNTS, "optimizer": OPTIMIZERS, "reinit": st.booleans(), "label_smoothing": SHARES}
+SHARED = {"weights": st.sampled_from(["none", "pretrained", "a.safetensors"]), "early_stopping": STOPPING}
+SHARED |= {"image_size": st.integers(8, 512), "batch_size": COUNTS, "epochs": COUNTS}
+TUNES = st.fixed_dictionaries(
+    {},
+    optional={
+        "optimizer.lr": st.lists(RATES, min_size=1, max_size=3),
+        "train": st.lists(TRAIN, min_size=1, max_size=2),
+    },
 )
+STRATEGIES = st.fixed_dictionaries({"train": TRAIN}, optional=PHASE | SHARED | {"tune": TUNES}) | st.fixed_dictionaries(
+    {"phases": st.lists(st.fixed_dictionaries({"train": TRAIN}, optional=PHASE), min_size=1, max_size=3)},
+    optional=SHARED,
+)
+REGIMES = st.fixed_dictionaries(
+    {}, optional={"train_per_class": COUNTS, "val_per_class": COUNTS, "strict": st.booleans()}
+)
+STUDIES = st.fixed_dictionaries(
+    {
+        "data": st.sampled_from(["x", "~/x", "food101"]),
+        "backbone": st.sampled_from(["vgg16", {"name": "vgg16"}]),
+        "strategies": st.dictionaries(st.sampled_from("abc"), STRATEGIES, min_size=1, max_size=2),
+        "regimes": st.dictionaries(st.sampled_from("abc"), REGIMES, min_size=1, max_size=2),
+    },
+    optional=SHARED | {"seeds": st.integers(1, 4) | st.lists(COUNTS, min_size=1, max_size=3, unique=True)},
+)
+
+
+def _places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [path, *(place for key, entry in entries for place in _places(entry, (*path, key)))]
+
+
+def _replaced(data: Any, path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return value
+    if isinstance(data, dict):
+        return {**data, path[0]: _replaced(data[path[0]], path[1:], value)}
+    return [_replaced(entry, path[1:], value) if index == path[0] else entry for index, entry in enumerate(data)]
 
 
 def _parse(data: dict[Any, Any]) -> None:
@@ -104,9 +114,14 @@ def test_any_mapping_parses_or_is_refused(data: dict[Any, Any]) -> None:
 
 
 @settings(deadline=None, max_examples=300)
-@given(STUDIES)
-def test_anything_near_a_study_parses_or_is_refused(data: dict[str, Any]) -> None:
-    _parse(data)
+@given(STUDIES, TREES, st.sampled_from(WORDS), st.data())
+def test_anything_near_a_study_parses_or_is_refused(
+    study: dict[str, Any], tree: Any, word: str, data: st.DataObject
+) -> None:
+    _parse(study)
+    *_, place = data.draw(st.permutations(_places(study)[1:]))
+    _parse(_replaced(study, place, tree))
+    _parse({**study, "strategies": {name: {**asked, word: tree} for name, asked in study["strategies"].items()}})
 
 
 @settings(deadline=None, max_examples=300)

@@ -228,8 +228,10 @@ def _explain(error: ValidationError, model: type[BaseModel] = StudyConfig) -> li
     """Turn pydantic's errors into lines ``key.path: what is wrong``."""
     lines = []
     for problem in error.errors(include_url=False):
-        place = [part for part in problem["loc"] if part not in _TAGS]
         given, kind, context = problem["input"], problem["type"], problem.get("ctx", {})
+        *way, last = problem["loc"] or ("",)
+        is_key = last not in _TAGS or kind == "extra_forbidden"
+        place = [part for part in way if part not in _TAGS] + [last] * is_key
         is_name = kind.startswith("string_") and place[-1:] == ["[key]"]
         path = ".".join(map(str, place[:-1] if is_name else place))
         if kind == "extra_forbidden":
@@ -272,9 +274,10 @@ def _keys_beside(model: type[BaseModel], place: Sequence[int | str]) -> list[str
         if getattr(current, "__origin__", None) in (dict, tuple):
             current = next(argument for argument in reversed(current.__args__) if argument is not ...)
         else:
-            current = current.model_fields[str(part)].annotation
+            field = getattr(current, "model_fields", {}).get(str(part))
+            current = field and field.annotation
         current = _model_in(current) or current
-    return list(current.model_fields)
+    return list(getattr(current, "model_fields", ()))
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -1,0 +1,244 @@
+"""Files appear whole or not at all, and hold what was written."""
+
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from unfreeze import store
+from unfreeze.errors import UserError
+from unfreeze.store import StudyDir, read_json, read_table, replacing, write_json, write_table, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    write_text(tmp_path / "deep" / "er" / "a.txt", "one\n")
+    write_text(tmp_path / "deep" / "er" / "a.txt", "twö\n")
+    assert (tmp_path / "deep" / "er" / "a.txt").read_bytes() == "twö\n".encode()
+    assert names(tmp_path / "deep" / "er") == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, ValueError])
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(error), replacing(path) as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_text("half of the ne")
+        raise error
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(UserError) as caught:
+        write_text(path, "new")
+    assert str(caught.value) == (
+        f"cannot write {path}: No space left on device\n"
+        "  expected: a directory that can be written to, with room on its disk\n"
+        "  to mend:  give another directory with --out DIR, or free space and run the same command again"
+    )
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("below", ["a.txt", "runs/x/a.txt"])
+def test_a_file_where_a_directory_is_expected(tmp_path: Path, below: str) -> None:
+    (tmp_path / "out").write_text("mine")
+    path = tmp_path / "out" / below
+    with pytest.raises(UserError) as caught:
+        write_text(path, "new")
+    problem = "File exists" if below == "a.txt" else "Not a directory"
+    assert str(caught.value) == (
+        f"cannot write {path}: {problem}\n"
+        "  expected: a directory that can be written to, with room on its disk\n"
+        "  to mend:  give another directory with --out DIR, or free space and run the same command again"
+    )
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_directory_where_a_file_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(UserError, match="^cannot write .*a.txt: Is a directory\n"):
+        write_text(tmp_path / "a.txt", "new")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_the_file_is_synced_before_it_is_renamed_and_its_directory_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, done = tmp_path / "a.txt", []
+    sync, replace = store._sync, Path.replace
+    monkeypatch.setattr(store, "_sync", lambda target: (done.append(("sync", target.is_dir())), sync(target)))
+    monkeypatch.setattr(Path, "replace", lambda self, to: (done.append(("rename", to)), replace(self, to)))
+    write_text(path, "new")
+    assert done == [("sync", False), ("rename", path), *([("sync", True)] if os.name == "posix" else [])]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_team_can_read_what_one_wrote(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_text(tmp_path / "a.txt", "new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+
+
+def test_a_record_says_its_format_first(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": "café", "n": 1})
+    assert (tmp_path / "a.json").read_text("utf-8") == '{\n "format": 1,\n "name": "café",\n "n": 1\n}\n'
+    assert read_json(tmp_path / "a.json") == {"format": 1, "name": "café", "n": 1}
+
+
+def test_a_record_never_holds_what_is_not_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"loss": 1.0})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": math.nan})
+    assert read_json(tmp_path / "a.json") == {"format": 1, "loss": 1.0}
+    assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [('{"format": 2}', "2"), ('{"a": 1}', "None"), ("[1]", "unknown"), ('{"format": "1"}', "1")],
+)
+def test_a_record_of_another_format(tmp_path: Path, text: str, shown: str) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_json(path)
+    assert str(caught.value) == (
+        f"{path} has format {shown}\n  expected: format 1\n"
+        "  to mend:  use the version of unfreeze that wrote it, or a new directory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"format": 1, "a"', "Expecting ':' delimiter: line 1 column 18 (char 17)"),
+        (b"", "Expecting value: line 1 column 1 (char 0)"),
+        (b"\xff\x00", "Expecting value: line 1 column 1 (char 0)"),
+    ],
+)
+def test_a_broken_record(tmp_path: Path, content: bytes, problem: str) -> None:
+    path = tmp_path / "plan.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_json(path)
+    assert str(caught.value) == (
+        f"{path} cannot be read: {problem}\n  expected: a JSON file written by unfreeze\n"
+        "  to mend:  delete it and run the study again; only what is missing is computed"
+    )
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.text().filter(lambda key: key != "format"), JSON, max_size=3))
+def test_any_record_comes_back(tmp_path: Path, record: dict[str, Any]) -> None:
+    write_json(tmp_path / "a.json", record)
+    assert read_json(tmp_path / "a.json") == {"format": 1, **record}
+
+
+def back(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    write_table(path, table)
+    return read_table(path)
+
+
+def test_a_table_is_plain_csv(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.csv", pd.DataFrame({"cell": ["a.b.s0", ""], "loss": [0.1, math.nan], "n": [1, 2]}))
+    assert (tmp_path / "a.csv").read_bytes() == b"cell,loss,n\na.b.s0,0.1,1\n,,2\n"
+
+
+def test_types_survive_a_table(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "cell": ["head.small.s0", "head.full.s0"],
+            "chosen": ["", ""],
+            "n_train": [80, 400],
+            "test_accuracy": [math.nan, math.nan],
+            "val_loss": [0.1 + 0.2, 1e-300],
+            "fold": [math.nan, 1.0],
+            "used": [True, False],
+        }
+    )
+    read = back(tmp_path / "a.csv", table)
+    pd.testing.assert_frame_equal(read, table, check_exact=True)
+    assert [dtype.kind for dtype in read.dtypes[2:]] == ["i", "f", "f", "f", "b"]
+
+
+@pytest.mark.parametrize("column", ["label", "strategy", "regime", "id", "group", "reason", "candidate"])
+def test_text_that_looks_like_something_else_stays_text(tmp_path: Path, column: str) -> None:
+    words = ["007", "1e5", "12e4567890123456", "NA", "nan", "None", "True", "inf", "", " a ", "1_000", "-", "0x10"]
+    for table in (pd.DataFrame({column: words}), *(pd.DataFrame({column: [word], "n": [1]}) for word in words)):
+        assert back(tmp_path / "a.csv", table)[column].tolist() == table[column].tolist()
+
+
+def test_bytes_of_a_file_name_that_is_not_utf_8_stay(tmp_path: Path) -> None:
+    path = os.fsdecode(b"caf\xe9.jpg")
+    assert back(tmp_path / "a.csv", pd.DataFrame({"path": [path]}))["path"].tolist() == [path]
+    write_json(tmp_path / "a.json", {"path": path})
+    assert read_json(tmp_path / "a.json")["path"] == path
+
+
+def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:
+    assert list(back(tmp_path / "a.csv", pd.DataFrame(columns=["cell", "n"])).columns) == ["cell", "n"]
+
+
+FIELDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
+ROWS = st.lists(st.tuples(FIELDS, st.floats(), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ROWS)
+def test_any_table_comes_back(tmp_path: Path, rows: list[tuple[str, float, int]]) -> None:
+    table = pd.DataFrame(rows, columns=["label", "val_loss", "n"])
+    read = back(tmp_path / "a.csv", table)
+    assert read["label"].tolist() == table["label"].tolist()
+    assert read["n"].tolist() == table["n"].tolist()
+    np.testing.assert_array_equal(read["val_loss"], table["val_loss"])  # every bit, and NaN where NaN was
+
+
+def test_a_cell_is_finished_when_its_result_is_there(tmp_path: Path) -> None:
+    study = StudyDir(tmp_path)
+    assert study.cell("head.small.s0") == tmp_path / "cells" / "head.small.s0"
+    write_json(study.cell("head.small.s0") / "cell.json", {})
+    assert not study.is_finished("head.small.s0")
+    write_json(study.cell("head.small.s0") / "result.json", {})
+    assert study.is_finished("head.small.s0")
+
+
+def test_planned_cells_come_from_the_plan(tmp_path: Path) -> None:
+    study = StudyDir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        study.planned_cells()
+    assert str(caught.value) == (
+        f"{tmp_path} holds no study: plan.json is missing\n  expected: a directory that 'unfreeze run' wrote\n"
+        "  to mend:  give the directory that --out named, by default runs/NAME"
+    )
+    write_json(tmp_path / "plan.json", {"cells": [{"cell": "b"}, {"cell": "a"}]})
+    assert [cell["cell"] for cell in study.planned_cells()] == ["b", "a"]
