@@ -130,11 +130,9 @@ def _from_hub(name: str, config: PretrainedCfg) -> tuple[Path, str]:
     file = config.hf_hub_filename or "model.safetensors"
     try:
         path = _cached_or_downloaded(repository, file, revision or None)
-    except (LocalEntryNotFoundError, OSError, HTTPError) as error:
-        # A missing entry is final; everything else is a network that may come back.
-        if isinstance(error, RepositoryNotFoundError | EntryNotFoundError) and not isinstance(
-            error, LocalEntryNotFoundError
-        ):
+    except (EntryNotFoundError, OSError, HTTPError) as error:
+        answered = isinstance(error, RepositoryNotFoundError | EntryNotFoundError)
+        if answered and not isinstance(error, LocalEntryNotFoundError):
             raise UserError(
                 f"weights: pretrained, but timm's hub entry {repository} has no {file}",
                 "an entry with a safetensors file",
