@@ -1,5 +1,29 @@
-"""stub"""
+"""``unfreeze demo``: a whole study on built-in data, offline."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unfreeze.cli.interrupts import resumable
+from unfreeze.cli.options import AsJson
+from unfreeze.cli.run import carry_out
 
 
-def demo() -> None:
-    """Stub."""
+def demo(
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The study directory; the images go to DIR-data beside it.")
+    ] = Path("runs/demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole study on built-in images, offline, in a few minutes.
+
+    Handwritten digits, three ways of training EfficientNet-Lite0, few and more images, two seeds.
+    """
+    with resumable():
+        from unfreeze.config.parse import preset_text, read_study
+        from unfreeze.study.demo import write_digits
+
+        data = out.with_name(f"{out.name}-data")
+        write_digits(data)
+        carry_out(read_study(preset="demo", values={"data": data}), preset_text("demo"), out, None, as_json)

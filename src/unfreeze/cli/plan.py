@@ -1,5 +1,109 @@
-"""stub"""
+"""``unfreeze plan``: what a study will run, before anything runs."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from unfreeze.cli.options import AsJson, BackboneName, Overrides, Preset, Seeds, Target, asked_study
+
+if TYPE_CHECKING:
+    from unfreeze.cli.files import Pools
+    from unfreeze.config.study import StudyConfig
+    from unfreeze.data.sources import Source
+    from unfreeze.study.plan import Plan
 
 
-def plan() -> None:
-    """Stub."""
+def plan(
+    target: Target,
+    preset: Preset = None,
+    backbone: BackboneName = None,
+    seeds: Seeds = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the cells of a study and what each strategy trains; nothing runs, no image is decoded."""
+    study, _ = asked_study(target, preset, backbone, seeds, overrides)
+    from unfreeze.cli.files import pools_by_class
+    from unfreeze.study.api import FOOD101_CLASSES
+    from unfreeze.study.plan import make_plan
+
+    source, absent = _source(study)
+    pools = pools_by_class(source, study.split) if source else {}
+    planned = make_plan(study, len(source.classes) if source else FOOD101_CLASSES)
+    if as_json:
+        typer.echo(json.dumps(_as_json(study, planned, pools, absent), ensure_ascii=False, indent=1))
+    else:
+        _print(study, planned, source, pools, absent)
+
+
+def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
+    """Return the files of the data, or none and why not: Food-101's classes are known where its images are not."""
+    from unfreeze.data.sources import open_source
+    from unfreeze.errors import UserError
+
+    try:
+        return open_source(study.data, study.tests, Path.cwd()), []
+    except UserError as error:
+        if study.data != "food101":
+            raise
+        return None, [f"{error.given}; the study cannot run before it is: {error.mend}"]
+
+
+def _as_json(study: "StudyConfig", planned: "Plan", pools: "dict[str, Pools]", absent: list[str]) -> dict[str, Any]:
+    from unfreeze.config.fingerprint import plain
+    from unfreeze.study.plan import as_record
+
+    return {
+        "study": study.name,
+        "data": study.data,
+        "files": {label: pool.files for label, pool in pools.items()},
+        **as_record(planned),
+        "regimes": plain(study.regimes),
+        "warnings": [*absent, *warnings(study, pools)],
+    }
+
+
+def _print(
+    study: "StudyConfig", planned: "Plan", source: "Source | None", pools: "dict[str, Pools]", absent: list[str]
+) -> None:
+    from rich.text import Text
+
+    from unfreeze.cli import planned_tables, screen
+    from unfreeze.results.words import plural
+
+    console = screen.stdout()
+    folds = f" x {study.split.folds} folds" if study.split.folds else ""
+    console.print(
+        f"{study.name}: {_number(len(study.strategies), 'strategy', 'strategies')} x "
+        f"{plural(len(study.regimes), 'regime')} x {plural(len(study.seeds), 'seed')}{folds} = "
+        f"{plural(len(planned.cells), 'cell')}"
+    )
+    console.print(planned_tables.data_text(study, source, pools) + "\n")
+    screen.show(console, planned_tables.grid(study, planned))
+    screen.show(console, planned_tables.regimes(study, pools))
+    console.print(planned_tables.strategies(planned) + "\n")
+    for warning in [*absent, *warnings(study, pools)]:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def _number(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
+def warnings(study: "StudyConfig", pools: "dict[str, Pools]") -> list[str]:
+    """Return what is worth a second look before a study runs."""
+    found = []
+    if study.split.val == "test":
+        found.append("validation images are the test images: what stops and chooses also reports, so scores flatter")
+    for name, regime in study.regimes.items():
+        for word, asked in (("training", regime.train_per_class), ("validation", regime.val_per_class)):
+            sizes = {label: pool.train if word == "training" else pool.validation for label, pool in pools.items()}
+            short = {label: size for label, size in sizes.items() if asked is not None and size < asked}
+            if short:
+                about = "" if all(pools[label].exact for label in short) else "about "
+                listed = ", ".join(f"{label} {about}{size:.0f}" for label, size in list(short.items())[:5])
+                more = f" and {len(short) - 5} more classes" if len(short) > 5 else ""
+                found.append(f"regime {name} asks for {asked} {word} files a class; fewer: {listed}{more}")
+    return found

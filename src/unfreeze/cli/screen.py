@@ -9,6 +9,9 @@ from rich.table import Table
 PIPE_WIDTH = 1000
 """In a pipe nothing is cut or wrapped: a table is as wide as its text."""
 
+GAP = 3
+"""Columns between two columns of a table."""
+
 
 def stdout() -> Console:
     """Return a console on stdout; names in brackets are text, not markup."""
@@ -34,13 +37,22 @@ def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
 
 def show(console: Console, made: Table) -> None:
     """Print a table; on a terminal that is too narrow for its numbers, lines run over rather than lose digits."""
-    needed = sum(
-        max(console.measure(cell).minimum if not column.no_wrap else console.measure(cell).maximum for cell in cells)
-        + 2
-        for column in made.columns
-        if (cells := [column.header, *column.cells])
-    )
-    if needed > console.width:
-        console = Console(file=console.file, width=needed, markup=False, highlight=False, emoji=False, soft_wrap=True)
-    console.print(made)
+    width = console.width
+    console.width = max(width, _least_width(console, made))
+    with console.capture() as written:
+        console.print(made)
+    console.width = width
+    text = written.get()
+    # In a pipe the padding to the right is only in the way.
+    console.file.write(text if console.is_terminal else "\n".join(line.rstrip() for line in text.split("\n")))
     console.print()
+
+
+def _least_width(console: Console, made: Table) -> int:
+    """Return the columns that a table needs for its numbers and for the longest word of everything else."""
+    measures = [[console.measure(cell) for cell in (column.header, *column.cells)] for column in made.columns]
+    parts = [
+        max(measure.maximum if column.no_wrap else measure.minimum for measure in measured)
+        for column, measured in zip(made.columns, measures, strict=True)
+    ]
+    return sum(parts) + GAP * len(parts)
