@@ -285,7 +285,7 @@ def test_an_unknown_preset() -> None:
     with pytest.raises(UserError) as caught:
         preset_text("artcle")
     assert str(caught.value) == (
-        "preset 'artcle' is unknown; did you mean 'article'?\n  expected: one of article, quick, thorough\n"
+        "preset 'artcle' is unknown; did you mean 'article'?\n  expected: one of article, demo, quick, thorough\n"
         "  to mend:  name one of them, or give a study file"
     )
-    assert presets() == ["article", "quick", "thorough"]
+    assert presets() == ["article", "demo", "quick", "thorough"]

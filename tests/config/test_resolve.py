@@ -1,5 +1,6 @@
 """From what was asked for to what is run: defaults, cells, candidates, and what every preset comes to."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from unfreeze.config.resolve import Cell, Strategy, candidates, cells, expected_
 from unfreeze.config.study import StudyConfig
 
 Any_ = dict[str, Any]
+STUDIES = Path(__file__).parents[2] / "studies"
 
 
 def study(strategies: Any_ | None = None, **changes: Any) -> StudyConfig:
@@ -112,6 +114,13 @@ def test_every_preset_parses_and_resolves(name: str) -> None:
         for values in tuned:
             expected *= len(values)
         assert len(candidates(asked, strategy)) == expected
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_that_ships_parses_and_resolves(path: Path) -> None:
+    asked = read_study(path)
+    for strategy in asked.strategies:
+        assert candidates(asked, strategy)
 
 
 def test_the_preset_article_is_the_article() -> None:
