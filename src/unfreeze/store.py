@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from unfreeze.errors import UserError
 
@@ -145,6 +148,21 @@ def _typed(column: pd.Series) -> pd.Series:
         with contextlib.suppress(ValueError, OverflowError):
             return column.replace("", "nan").astype(object).astype(kind)
     return column
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+    """Write named arrays as safetensors; the same arrays and ``about`` (JSON data) give the same bytes."""
+    # One entry: the order of several would differ from run to run.
+    metadata = {"unfreeze": json.dumps({"format": FORMAT, **about}, ensure_ascii=True)}
+    with replacing(path) as temporary:
+        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, temporary, metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read the arrays and ``about`` that ``write_tensors`` wrote."""
+    with safe_open(path, "np") as file:
+        about = json.loads(file.metadata()["unfreeze"])
+        return {name: file.get_tensor(name) for name in file.keys()}, about
 
 
 @dataclass(frozen=True)

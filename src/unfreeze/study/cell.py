@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 
 from unfreeze import metrics
 from unfreeze.config.fingerprint import fingerprint, plain
@@ -24,7 +23,7 @@ from unfreeze.data.regimes import Selection
 from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.network import trained_state
-from unfreeze.store import StudyDir, replacing, write_json, write_table
+from unfreeze.store import StudyDir, write_json, write_table, write_tensors
 from unfreeze.study.candidate import Images, Trained, epoch_ends, train_candidate
 from unfreeze.study.events import CellFinished, CellStarted, Emit, EpochEnded, Progress
 from unfreeze.train.batches import EvaluationBatches, ImageSet
@@ -247,10 +246,10 @@ def _write(
         },
     )
     write_table(folder / "history.csv", pd.DataFrame(history, columns=list(HISTORY_COLUMNS)))
-    ids = {split: json.dumps(names) for split, (names, _, _) in logits.items()}
-    tensors = {split: torch.from_numpy(scores) for split, (_, scores, _) in logits.items()}
-    with replacing(folder / "logits.safetensors") as temporary:
-        save_file(tensors, temporary, {"format": "1", **ids})
-    with replacing(folder / "model.safetensors") as temporary:
-        about = {"format": "1", "prefix_sha256": trained.prefix_hash, "backbone": trained.backbone.name}
-        save_file(trained_state(trained.network, trained.backbone), temporary, about)
+    ids = {split: list(names) for split, (names, _, _) in logits.items()}
+    write_tensors(
+        folder / "logits.safetensors", {split: scores for split, (_, scores, _) in logits.items()}, {"ids": ids}
+    )
+    state = {name: tensor.numpy() for name, tensor in trained_state(trained.network, trained.backbone).items()}
+    about = {"prefix_sha256": trained.prefix_hash, "backbone": trained.backbone.name}
+    write_tensors(folder / "model.safetensors", state, about)

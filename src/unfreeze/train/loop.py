@@ -1,6 +1,7 @@
 """The training loop: the same for every strategy, device and kind of input."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Watch:
-    """What the loop calls: for validation scores, after each step and epoch, and when the weights are the best so far."""
+    """What the loop calls: for validation scores, after each step and epoch, and when weights are the best so far."""
 
     validate: Callable[[], dict[str, float]]
     on_step: Callable[[int, int], None]
@@ -94,6 +95,8 @@ def train_phase(
         row = {"phase": course.phase, "epoch": epoch, "step": step, "lr": rate}
         row |= {"train_loss": loss_sum / seen, "train_accuracy": hits / seen}
         row |= watch.validate()
+        if not math.isfinite(row["val_loss"]):
+            raise Diverged(f"the validation loss is {row['val_loss']} after epoch {epoch}")
         row["seconds"] = time.perf_counter() - started
         state = after_epoch(state, stopping, metric, row, epoch)
         if state.best_epoch == epoch:

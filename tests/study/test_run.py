@@ -1,0 +1,288 @@
+"""A study on the small world, from files to files."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from tests.worlds import tiny_study, write_photographs
+from unfreeze import Study
+from unfreeze.errors import UserError
+from unfreeze.store import read_tensors
+from unfreeze.study.events import CellFailed, CellFinished, CellStarted, EpochEnded, Event, Planned, Progress, Warned
+
+CLOCK = ["seconds_per_epoch", "seconds_total"]
+
+
+def run(folder: Path, out: str = "out", workers: int = 0, seconds: float | None = None, **values: Any):
+    events: list[Event] = []
+    study = Study(**tiny_study(folder, **values))
+    return study.run(folder / out, emit=events.append, workers=workers, seconds=seconds), events
+
+
+def ran(events: list[Event]) -> list[str]:
+    return [event.cell for event in events if isinstance(event, CellStarted)]
+
+
+def numbers(results) -> pd.DataFrame:
+    return results.table.drop(columns=CLOCK)
+
+
+def weights(folder: Path, cell: str, out: str = "out") -> bytes:
+    return (folder / out / "cells" / cell / "model.safetensors").read_bytes()
+
+
+def test_the_exact_set_of_files(tmp_path: Path) -> None:
+    results, _ = run(tmp_path)
+    found = sorted(str(path.relative_to(results.path)) for path in results.path.rglob("*") if path.is_file())
+    cell_files = ["cell.json", "history.csv", "logits.safetensors", "model.safetensors", "result.json"]
+    cells = [f"cells/{cell}/{name}" for cell in ("head.small.s0", "last.small.s0") for name in cell_files]
+    tables = ["catalog.csv", "environment.json", "plan.json", "report.html", "results.csv", "splits.csv", "study.json"]
+    assert found == sorted([*cells, *tables])
+
+
+def test_the_user_s_folder_is_not_written_to(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "photographs")
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in [folder, *folder.rglob("*")]}
+    run(tmp_path)
+    assert before == {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in [folder, *folder.rglob("*")]}
+
+
+def test_results_history_and_events_tell_the_same(tmp_path: Path) -> None:
+    results, events = run(tmp_path)
+    table, history = results.table, results.history
+    assert table["cell"].tolist() == ["head.small.s0", "last.small.s0"]
+    assert table["status"].tolist() == ["finished", "finished"]
+    assert table["n_train"].tolist() == [15, 15]
+    assert table["n_val"].tolist() == [5, 5]
+    assert table["epochs"].tolist() == table["best_epoch"].tolist() == [2, 2]
+    assert history["step"].tolist() == [4, 8, 4, 8]
+    assert history["examples"].tolist() == [15, 30, 15, 30]
+    finished = [event.result for event in events if isinstance(event, CellFinished)]
+    assert [row["test_accuracy"] for row in finished] == table["test_accuracy"].tolist()
+    for cell, rows in history.groupby("cell"):
+        row = table.set_index("cell").loc[cell]
+        assert row["val_loss"] == rows["val_loss"].iloc[-1]
+        assert row["train_accuracy"] == rows["train_accuracy"].iloc[-1]
+    assert sum(isinstance(event, EpochEnded) for event in events) == 4
+    assert [event.examples for event in events if isinstance(event, Progress)][:8] == [4, 8, 12, 15, 19, 23, 27, 30]
+
+
+def test_results_csv_has_the_designed_columns(tmp_path: Path) -> None:
+    results, _ = run(tmp_path)
+    assert ",".join(pd.read_csv(results.path / "results.csv").columns) == (
+        "cell,strategy,regime,seed,fold,backbone,image_size,status,chosen,n_train,n_val,n_test,epochs,best_epoch,"
+        "train_accuracy,train_loss,val_accuracy,val_loss,test_accuracy,test_loss,val_metric,test_metric,"
+        "seconds_per_epoch,seconds_total,seconds_shared,params_total,params_trained,stopped_by"
+    )
+    history = pd.read_csv(results.path / "cells" / "head.small.s0" / "history.csv")
+    assert ",".join(history.columns) == (
+        "candidate,phase,epoch,step,examples,lr,train_loss,train_accuracy,val_loss,val_accuracy,seconds,val_metric"
+    )
+
+
+def test_logits_are_kept_by_image_id(tmp_path: Path) -> None:
+    results, _ = run(tmp_path)
+    splits = pd.read_csv(results.path / "splits.csv", keep_default_na=False)
+    logits, about = read_tensors(results.path / "cells" / "last.small.s0" / "logits.safetensors")
+    ids = about["ids"]
+    assert set(ids["test"]) == set(splits.loc[splits["split"] == "test", "id"])
+    assert set(ids["validation"]) == set(splits.loc[splits["small.s0"] == "validation", "id"])
+    assert {split: array.shape for split, array in logits.items()} == {
+        split: (len(names), 3) for split, names in ids.items()
+    }
+
+
+def test_model_holds_what_was_trained_and_names_the_rest(tmp_path: Path) -> None:
+    results, _ = run(tmp_path)
+    head = load_file(results.path / "cells" / "head.small.s0" / "model.safetensors")
+    last = load_file(results.path / "cells" / "last.small.s0" / "model.safetensors")
+    assert set(head) == {"head.out.weight", "head.out.bias"}
+    assert {name.split(".")[0] for name in last} == {"layer4", "head"}
+    _, about = read_tensors(results.path / "cells" / "head.small.s0" / "model.safetensors")
+    assert len(about["prefix_sha256"]) == 64
+
+
+def test_the_same_command_runs_only_what_is_missing(tmp_path: Path) -> None:
+    first, _ = run(tmp_path)
+    before = numbers(first)
+    _, events = run(tmp_path)
+    assert ran(events) == []
+    assert next(event for event in events if isinstance(event, Planned)).finished == ("head.small.s0", "last.small.s0")
+    shutil.rmtree(first.path / "cells" / "last.small.s0")
+    again, events = run(tmp_path)
+    assert ran(events) == ["last.small.s0"]
+    pd.testing.assert_frame_equal(numbers(again), before)
+
+
+def test_changed_settings_or_images_make_their_cells_run_again(tmp_path: Path) -> None:
+    run(tmp_path)
+    strategies: Any = tiny_study(tmp_path)["strategies"]
+    _, events = run(tmp_path, strategies=strategies | {"head": {"train": "head", "optimizer": {"lr": 1e-3}}})
+    assert ran(events) == ["head.small.s0"]
+    (tmp_path / "photographs" / "circle" / "000.png").write_bytes(
+        (tmp_path / "photographs" / "square" / "000.png").read_bytes()
+    )
+    _, events = run(tmp_path, strategies=strategies | {"head": {"train": "head", "optimizer": {"lr": 1e-3}}})
+    assert ran(events)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_number_depends_on_workers(tmp_path: Path, workers: int) -> None:
+    alone, _ = run(tmp_path, "alone")
+    shared, _ = run(tmp_path, "shared", workers=workers)
+    pd.testing.assert_frame_equal(numbers(alone), numbers(shared))
+    assert weights(tmp_path, "last.small.s0", "alone") == weights(tmp_path, "last.small.s0", "shared")
+
+
+def test_no_number_depends_on_the_order_of_cells(tmp_path: Path) -> None:
+    strategies: Any = tiny_study(tmp_path)["strategies"]
+    one, _ = run(tmp_path, "one")
+    other, _ = run(tmp_path, "other", strategies=dict(reversed(strategies.items())))
+    pd.testing.assert_frame_equal(numbers(one), numbers(other).sort_values("cell", ignore_index=True))
+    assert weights(tmp_path, "head.small.s0", "one") == weights(tmp_path, "head.small.s0", "other")
+
+
+def test_a_failing_cell_does_not_stop_the_others(tmp_path: Path) -> None:
+    diverging = {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}}
+    strategies: Any = tiny_study(tmp_path)["strategies"]
+    results, events = run(tmp_path, strategies={"bad": diverging} | strategies)
+    assert results.failed == ("bad.small.s0",)
+    (failure,) = (event for event in events if isinstance(event, CellFailed))
+    assert failure.error.startswith("Diverged: the training loss is ")
+    assert results.table["status"].tolist() == ["failed", "finished", "finished"]
+    assert json.loads((results.path / "cells" / "bad.small.s0" / "error.json").read_text())["error"] == failure.error
+    _, events = run(tmp_path, strategies={"bad": diverging} | strategies)
+    assert ran(events) == ["bad.small.s0"]
+
+
+def test_tuned_values_are_chosen_on_validation(tmp_path: Path) -> None:
+    head = {"train": "head", "tune": {"optimizer.lr": [1e-6, 1e-2]}}
+    results, _ = run(tmp_path, strategies={"head": head})
+    history = results.history
+    scores = history[history["epoch"] == 2].set_index("candidate")["val_accuracy"]
+    assert scores.index.tolist() == ["optimizer.lr=1e-06", "optimizer.lr=0.01"]
+    assert results.table["chosen"].tolist() == [scores.idxmax()]
+    assert results.table["val_accuracy"].tolist() == [scores.max()]
+
+
+def test_phases_train_one_after_another(tmp_path: Path) -> None:
+    phases = [{"train": "head", "epochs": 1}, {"train": "all", "epochs": 2}]
+    results, _ = run(tmp_path, strategies={"fine_tune": {"phases": phases}})
+    assert results.history["phase"].tolist() == ["0", "1", "1"]
+    assert results.history["epoch"].tolist() == [1, 2, 3]
+    assert results.table["params_trained"].tolist() == results.table["params_total"].tolist()
+
+
+def test_early_stopping_restores_the_best_weights(tmp_path: Path) -> None:
+    stopping = {"monitor": "val_loss", "patience": 1}
+    all_at_once = {"train": "all", "optimizer": {"name": "sgd", "lr": 0.05}, "schedule": "constant"}
+    values: Any = {"strategies": {"all": all_at_once}, "epochs": 6}
+    stopped, _ = run(tmp_path, "stopped", early_stopping=stopping, **values)
+    (best,) = stopped.table["best_epoch"]
+    assert stopped.table["stopped_by"].tolist() == ["early_stopping"]
+    assert stopped.table["epochs"].tolist() == [best + 1]
+    short, _ = run(tmp_path, "short", strategies={"all": all_at_once}, epochs=int(best))
+    assert weights(tmp_path, "all.small.s0", "stopped") == weights(tmp_path, "all.small.s0", "short")
+
+
+def test_further_test_sets_and_folds(tmp_path: Path) -> None:
+    write_photographs(tmp_path / "elsewhere", per_class=2)
+    results, _ = run(
+        tmp_path,
+        tests={"site_b": str(tmp_path / "elsewhere")},
+        split={"folds": 2, "val": 0.2},
+        strategies={"head": {"train": "head"}},
+        regimes={"full": {}},
+    )
+    assert results.table["cell"].tolist() == ["head.full.s0.f0", "head.full.s0.f1"]
+    assert results.table["n_test"].sum() == 36
+    assert results.table["test_site_b_accuracy"].notna().all()
+
+
+def test_validation_as_the_article_sees_it(tmp_path: Path) -> None:
+    regime = {"train_per_class": 5, "augment": "article", "examples_per_epoch": 40}
+    regime |= {"validation": {"augment": "article", "examples": 20}}
+    results, _ = run(tmp_path, split={"val": "test"}, strategies={"head": {"train": "head"}}, regimes={"two": regime})
+    assert results.history["examples"].tolist() == [42, 83]
+    assert json.loads((results.path / "study.json").read_text())["notes"] == [
+        "Validation images are the test images: what stopped and chose also reports, so scores are optimistic."
+    ]
+
+
+def test_reinitialised_stages_start_from_fresh_weights(tmp_path: Path) -> None:
+    last = {"train": {"last": 1}, "optimizer": {"name": "sgd", "lr": 1e-12}}
+    results, _ = run(tmp_path, strategies={"kept": last, "fresh": last | {"reinit": True}})
+    kept = load_file(results.path / "cells" / "kept.small.s0" / "model.safetensors")
+    fresh = load_file(results.path / "cells" / "fresh.small.s0" / "model.safetensors")
+    given = load_file(tmp_path / "weights.safetensors")
+    name = next(name for name in kept if name.endswith("conv1.weight"))
+    assert abs(kept[name] - given[name]).max() < 1e-6
+    assert abs(fresh[name] - given[name]).max() > 1e-2
+
+
+def test_a_time_limit_leaves_cells_for_the_next_run(tmp_path: Path) -> None:
+    results, events = run(tmp_path, seconds=0.0)
+    assert results.left == ("head.small.s0", "last.small.s0")
+    assert ran(events) == []
+    assert results.table["status"].tolist() == ["missing", "missing"]
+    results, events = run(tmp_path, seconds=1000.0)
+    assert results.left == ()
+    assert sorted(ran(events)) == ["head.small.s0", "last.small.s0"]
+
+
+def test_a_file_that_cannot_be_decoded_is_set_aside_and_said(tmp_path: Path) -> None:
+    broken = write_photographs(tmp_path / "photographs") / "circle" / "000.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    results, _ = run(tmp_path)
+    catalog = pd.read_csv(results.path / "catalog.csv", keep_default_na=False)
+    aside = catalog[catalog["status"] == "set_aside"]
+    assert aside["path"].tolist() == ["circle/000.png"]
+    assert broken.exists()
+    assert json.loads((results.path / "study.json").read_text())["notes"] == [
+        "1 images could not be decoded and were set aside; catalog.csv says why."
+    ]
+
+
+def test_fewer_images_than_asked_for_is_a_warning(tmp_path: Path) -> None:
+    _, events = run(tmp_path, regimes={"small": {"train_per_class": 50}}, strategies={"head": {"train": "head"}})
+    warnings = [event.text for event in events if isinstance(event, Warned)]
+    assert len(warnings) == 3
+    assert warnings[0].startswith("class circle gives ")
+
+
+def test_everything_wrong_with_the_strategies_is_said_at_once(tmp_path: Path) -> None:
+    strategies = {"deep": {"train": {"last": 99}}, "tall": {"train": "head", "backbone": "resnet999"}}
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, strategies=strategies)
+    assert str(caught.value).splitlines()[0] == "2 problems:"
+    assert "strategies.deep: train: {last: 99}, a cut that does not exist" in str(caught.value)
+    assert "strategies.tall: backbone: timm has no model named resnet999" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError) as caught:
+        run(tmp_path)
+    assert str(caught.value) == (
+        f"--out {tmp_path / 'out'} is a file\n"
+        "  expected: a directory, or a path where one can be made\n"
+        "  to mend:  give another --out DIR"
+    )
+
+
+def test_compare_pairs_by_seed_and_regime(tmp_path: Path) -> None:
+    results, _ = run(tmp_path, seeds=2)
+    pairs = results.compare("last", "head")
+    assert pairs.columns.tolist() == ["regime", "seed", "fold", "last", "head", "difference"]
+    assert pairs["seed"].tolist() == [0, 1]
+    with pytest.raises(UserError) as caught:
+        results.compare("head", "nobody")
+    assert str(caught.value) == (
+        "compare: 'nobody' has no finished cell\n  expected: one of head, last\n  to mend:  name two of them"
+    )

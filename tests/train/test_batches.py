@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.worlds import write_photographs
+from unfreeze.data.views import Preprocessing, ViewDataset
+from unfreeze.train.batches import EvaluationBatches, ImageSet, training_batches
+
+MEAN = STD = (0.5, 0.5, 0.5)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageSet:
+    folder = write_photographs(tmp_path / "photographs", per_class=5)
+    paths = sorted(folder.rglob("*.png"))
+    preprocessing = Preprocessing(16, "crop", MEAN, STD, "bilinear", 0.875)
+    views = ViewDataset(paths, [path.name for path in paths], preprocessing, "trivial", seed=3)
+    return ImageSet(views, torch.tensor([number // 5 for number in range(15)]))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_batches_do_not_depend_on_the_number_of_workers(images: ImageSet, workers: int) -> None:
+    for alone, shared in zip(
+        training_batches(images, 4, 0, 0, 9, workers=0), training_batches(images, 4, 0, 0, 9, workers), strict=True
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_batches_from_a_later_step_equal_those_reached_by_skipping(images: ImageSet) -> None:
+    whole = list(training_batches(images, 4, 0, 0, 10, workers=0))
+    for alone, later in zip(whole[6:], training_batches(images, 4, 0, 6, 10, workers=0), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(alone, later, strict=True))
+
+
+def test_labels_belong_to_their_images(images: ImageSet) -> None:
+    for _, labels, indices in training_batches(images, 4, 0, 0, 8, workers=0):
+        assert torch.equal(labels, indices // 5)
+
+
+def test_evaluation_shows_each_image_once_and_the_same_each_time(images: ImageSet) -> None:
+    batches = EvaluationBatches(images, workers=0)
+    first, again = list(batches), list(batches)
+    assert torch.cat([indices for _, _, indices in first]).tolist() == list(range(15))
+    assert all(torch.equal(a, b) for one, two in zip(first, again, strict=True) for a, b in zip(one, two, strict=True))
+
+
+def test_evaluation_by_examples_gives_each_image_its_views_in_turn(images: ImageSet) -> None:
+    ((inputs, _, indices),) = list(EvaluationBatches(images, workers=0, examples=32))
+    assert indices.tolist() == [*range(15), *range(15), 0, 1]
+    assert not torch.equal(inputs[0], inputs[15])
+    assert not torch.equal(inputs[15], inputs[30])

@@ -1,0 +1,168 @@
+"""The loop trains any module on any inputs; stopping and divergence are its only ways out before the end."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from unfreeze.config.resolve import Optimizer, Phase
+from unfreeze.config.study import EarlyStopping, ScheduleConfig
+from unfreeze.train.device import Compute
+from unfreeze.train.loop import Course, Diverged, Trainee, Watch, train_phase
+from unfreeze.train.stopping import StoppingState
+
+CPU = Compute(torch.device("cpu"), "float32")
+
+
+def phase(lr: float = 0.1, epochs: int = 3, smoothing: float = 0.0) -> Phase:
+    optimizer = Optimizer("sgd", lr, momentum=0.0, weight_decay=0.0, layer_decay=1.0)
+    return Phase("all", epochs, optimizer, ScheduleConfig(name="constant", warmup=0), "frozen", False, smoothing)
+
+
+def batches(inputs: torch.Tensor, labels: torch.Tensor) -> itertools.cycle:
+    return itertools.cycle([(inputs, labels, torch.arange(len(labels)))])
+
+
+def network(dropout: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3))
+
+
+def train(net, settings, stream, stopping=None, losses=None, ends=(2, 4, 6), seed=0):
+    rows, best = [], []
+    given = iter(losses or itertools.repeat(1.0))
+
+    def validate() -> dict[str, float]:
+        return {"val_loss": next(given), "val_accuracy": 0.5, "val_metric": 0.5}
+
+    state, stopped = train_phase(
+        Trainee(net, [net]),
+        settings,
+        Course(0, 1, 0, ends, seed),
+        stream,
+        CPU,
+        stopping,
+        "accuracy",
+        StoppingState(),
+        Watch(validate, lambda epoch, step: None, rows.append, lambda: best.append(len(rows) + 1)),
+    )
+    return state, stopped, rows, best
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(12, 5, generator=generator)
+    return inputs, (inputs[:, :3]).argmax(dim=1)
+
+
+def test_training_on_activations_lowers_the_loss_and_writes_a_row_an_epoch() -> None:
+    inputs, labels = data()
+    _, stopped, rows, _ = train(network(), phase(lr=0.5, epochs=10), batches(inputs, labels), ends=range(10, 101, 10))
+    assert not stopped
+    assert [row["epoch"] for row in rows] == list(range(1, 11))
+    assert [row["step"] for row in rows] == list(range(10, 101, 10))
+    assert rows[-1]["train_loss"] < 0.3 * rows[0]["train_loss"]
+    assert rows[-1]["train_accuracy"] == 1.0
+
+
+def test_train_values_are_means_over_examples_not_over_batches() -> None:
+    net = nn.Sequential(nn.Linear(5, 3))
+    nn.init.zeros_(net[0].weight)
+    nn.init.zeros_(net[0].bias)
+    inputs, labels = data()
+    stream = iter([(inputs[:8], labels[:8] * 0, None), (inputs[8:], labels[8:] * 0 + 1, None)])
+    _, _, rows, _ = train(net, phase(lr=1e-12, epochs=1), stream, ends=(2,))
+    assert rows[0]["train_loss"] == pytest.approx(math.log(3))
+    assert rows[0]["train_accuracy"] == pytest.approx(8 / 12)
+
+
+def test_early_stopping_ends_the_phase_and_names_the_earliest_best() -> None:
+    inputs, labels = data()
+    stopping = EarlyStopping(patience=2)
+    state, stopped, rows, best = train(
+        network(),
+        phase(epochs=9),
+        batches(inputs, labels),
+        stopping,
+        losses=[1.0, 0.5, 0.5, 0.6, 0.1],
+        ends=range(2, 20, 2),
+    )
+    assert stopped
+    assert len(rows) == 4
+    assert best == [1, 2]
+    assert state == StoppingState(best=0.5, best_epoch=2, waited=2)
+
+
+def test_a_loss_that_is_no_number_stops_within_a_step() -> None:
+    inputs, labels = data()
+    seen = []
+
+    def stream():
+        for step in itertools.count():
+            seen.append(step)
+            yield (inputs * float("nan") if step == 3 else inputs), labels, None
+
+    with pytest.raises(Diverged, match=r"^the training loss is nan at step 4$"):
+        train(network(), phase(), stream())
+    assert seen == [0, 1, 2, 3]
+
+
+def test_dropout_depends_on_seed_and_step_alone() -> None:
+    inputs, labels = data()
+
+    def weights(seed: int, disturb: bool) -> torch.Tensor:
+        net = network(dropout=0.5)
+        torch.manual_seed(99 if disturb else 7)
+        train(net, phase(), batches(inputs, labels), seed=seed)
+        return net[0].weight.detach()
+
+    assert torch.equal(weights(0, False), weights(0, True))
+    assert not torch.equal(weights(0, False), weights(1, False))
+
+
+def test_the_global_generator_is_left_as_it_was() -> None:
+    inputs, labels = data()
+    net = network(dropout=0.5)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(net, phase(), batches(inputs, labels))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_label_smoothing_raises_the_loss_of_sure_predictions() -> None:
+    inputs, labels = data()
+    losses = []
+    for smoothing in (0.0, 0.2):
+        net = network()
+        _, _, rows, _ = train(
+            net, phase(lr=1e-12, epochs=1, smoothing=smoothing), batches(inputs * 20, labels), ends=(1,)
+        )
+        losses.append(rows[0]["train_loss"])
+    assert losses[0] != losses[1]
+
+
+def test_bfloat16_trains_too() -> None:
+    inputs, labels = data()
+    net = network()
+    rows = []
+    train_phase(
+        Trainee(net, [net]),
+        phase(lr=0.5, epochs=1),
+        Course(0, 1, 0, [50], 0),
+        batches(inputs, labels),
+        Compute(torch.device("cpu"), "bfloat16"),
+        None,
+        "accuracy",
+        StoppingState(),
+        Watch(
+            lambda: {"val_loss": 1.0, "val_accuracy": 0.5, "val_metric": 0.5},
+            lambda epoch, step: None,
+            rows.append,
+            lambda: None,
+        ),
+    )
+    assert rows[0]["train_loss"] < 1.0
+    assert net[0].weight.dtype == torch.float32
