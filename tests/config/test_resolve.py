@@ -37,7 +37,7 @@ def test_seeds_are_outermost_and_folds_next() -> None:
 @pytest.mark.parametrize(
     ("strategy", "lr", "weight_decay"),
     [
-        ({"train": "head"}, 1e-3, 0.05),
+        ({"train": "head"}, 3e-3, 0.05),
         ({"train": "head", "optimizer": "sgd"}, 1e-2, 0.0),
         ({"train": {"last": 2}}, 1e-4, 0.05),
         ({"train": "all", "optimizer": "adam"}, 1e-4, 0.0),

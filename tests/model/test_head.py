@@ -55,6 +55,11 @@ def test_weights_are_glorot_uniform_biases_zero_and_drawn_under_the_seed(vgg: Ba
     assert not torch.equal(first.fc1.weight, other.fc1.weight)
 
 
+def test_a_head_of_one_layer_starts_at_zero() -> None:
+    resnet = load_backbone("test_resnet", "none", 64, seed=0)
+    assert not any(parameter.any() for parameter in build_head("linear", resnet, 3, 0).parameters())
+
+
 @pytest.mark.parametrize(
     ("name", "axes"),
     [("test_resnet", (2, 3)), ("swin_tiny_patch4_window7_224", (1, 2)), ("test_vit", 1)],

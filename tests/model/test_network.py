@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from unfreeze.config.study import LastStages
+from unfreeze.config.study import HeadConfig, LastStages
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.model.describe import count_parameters
@@ -55,7 +55,7 @@ def test_a_cut_that_does_not_exist() -> None:
     [("frozen", False, False), ("train", False, True), ("frozen", True, True), ("train", True, True)],
 )
 def test_batch_norm_of_trained_stages(resnet: Backbone, batch_norm: str, fresh: bool, moves: bool) -> None:
-    network = build_network(resnet, build_head("linear", resnet, 3, 0), 3, batch_norm, fresh).train()
+    network = build_network(resnet, build_head(HeadConfig(hidden=(8,)), resnet, 3, 0), 3, batch_norm, fresh).train()
     norm = resnet.model.layer4[0].bn2  # closes the block: timm starts its scale at 0, and those before see no gradient
     before = norm.running_mean.clone()
     network(torch.randn(4, 3, 64, 64)).sum().backward()

@@ -180,8 +180,12 @@ def test_phases_train_one_after_another(tmp_path: Path) -> None:
 
 def test_early_stopping_restores_the_best_weights(tmp_path: Path) -> None:
     stopping = {"monitor": "val_loss", "patience": 1}
-    all_at_once = {"train": "all", "optimizer": {"name": "sgd", "lr": 0.05}, "schedule": "constant"}
-    values: Any = {"strategies": {"all": all_at_once}, "epochs": 6}
+    all_at_once = {
+        "train": "all",
+        "optimizer": {"name": "sgd", "lr": 0.5},
+        "schedule": {"name": "constant", "warmup": 0},
+    }
+    values: Any = {"strategies": {"all": all_at_once}, "epochs": 12}
     stopped, _ = run(tmp_path, "stopped", early_stopping=stopping, **values)
     (best,) = stopped.table["best_epoch"]
     assert stopped.table["stopped_by"].tolist() == ["early_stopping"]

@@ -22,7 +22,8 @@ NAMED = {"backbone", "optimizer", "schedule"}
 """Keys whose value may be a word: optimizer: sgd is optimizer: {name: sgd}."""
 
 # Where nothing is said. Measured: docs/defaults.md.
-HEAD_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
+HEAD_LR = {"adamw": 3e-3, "adam": 3e-3, "sgd": 1e-2}
+FRESH_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 STAGES_LR = {"adamw": 1e-4, "adam": 1e-4, "sgd": 1e-3}
 WEIGHT_DECAY = {"adamw": 0.05, "adam": 0.0, "sgd": 0.0}
 
@@ -118,11 +119,11 @@ def resolve(study: StudyConfig, asked: StrategyConfig) -> Strategy:
 def _phase(asked: PhaseConfig, epochs: int, scratch: bool) -> Phase:
     if asked.train is None:
         raise ValueError("train is missing; say all, head or {last: k}")
-    fresh = scratch or asked.reinit or asked.train == "head"
+    rates = HEAD_LR if asked.train == "head" else FRESH_LR if scratch or asked.reinit else STAGES_LR
     return Phase(
         train=asked.train,
         epochs=asked.epochs or epochs,
-        optimizer=_optimizer(asked.optimizer, HEAD_LR if fresh else STAGES_LR),
+        optimizer=_optimizer(asked.optimizer, rates),
         schedule=asked.schedule,
         batch_norm=asked.batch_norm,
         reinit=asked.reinit,

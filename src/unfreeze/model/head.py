@@ -26,8 +26,8 @@ def build_head(
 ) -> nn.Sequential:
     """Build a head: last stage's output to logits (N, classes), float32.
 
-    Weights are Glorot-uniform and biases zero, as those of Keras's Dense (Glorot and Bengio 2010), drawn under the
-    stream "init".
+    A head of one layer starts at zero. Of others, weights are Glorot-uniform and biases zero, as those of Keras's
+    Dense (Glorot and Bengio 2010), drawn under the stream "init".
 
     Args:
         head: "linear" (the backbone's pooling and one layer), "native" (VGG: flatten, 4096, 4096; others: linear), or
@@ -51,7 +51,12 @@ def build_head(
         if number <= len(dropout) and dropout[number - 1] > 0:
             layers[f"dropout{number}"] = nn.Dropout(dropout[number - 1])
         width = size
-    layers["out"] = _dense(width, classes, generator)
+    out = _dense(width, classes, generator)
+    if not hidden:
+        # One layer learns a convex problem: a random start is only a disturbance to be unlearned. Measured on frozen
+        # EfficientNet-Lite0, 25 images a class: 0.70 test accuracy after ten epochs against 0.60 (docs/defaults.md).
+        nn.init.zeros_(out.weight)
+    layers["out"] = out
     return nn.Sequential(layers)
 
 
