@@ -22,7 +22,7 @@ from unfreeze.data.splits import draw_split
 from unfreeze.errors import UserError
 from unfreeze.results.tables import results_table
 from unfreeze.store import StudyDir, read_json, write_json, write_table, write_text
-from unfreeze.study.budget import Pace, work
+from unfreeze.study.budget import Pace, parse_duration, work
 from unfreeze.study.cell import Job, run_cell
 from unfreeze.study.events import CellFailed, CellsLeft, Emit, Planned, Scanning, Warned
 from unfreeze.study.plan import Plan, all_problems, as_record, make_plan
@@ -53,12 +53,14 @@ def run_study(
         emit: is told what happens.
         source_text: the study file as given, kept as study.yaml.
         workers: processes that prepare batches, by default one per core but one; no number depends on it.
-        seconds: run only the cells that fit into this time, the most telling first.
+        seconds: run only the cells that fit into this time, the most telling first; by default ``budget.time``.
 
     Raises:
         UserError: anything in the study, its data or the directory that has to be mended first.
     """
     started = time.perf_counter()
+    if seconds is None and study.budget.time is not None:
+        seconds = parse_duration(study.budget.time)
     store = StudyDir(out)
     compute = pick(study.device, study.precision)
     if out.exists() and not out.is_dir():
