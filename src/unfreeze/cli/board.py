@@ -8,6 +8,8 @@ from typing import Any, Literal
 from unfreeze.study import events
 
 State = Literal["waiting", "running", "finished", "earlier", "failed", "left"]
+TELLING_SHARE = 0.05
+"""The first steps are slow: memory is fetched, workers start."""
 ENDED: tuple[State, ...] = ("finished", "earlier", "failed")
 
 
@@ -46,8 +48,10 @@ class CellView:
         return min(1.0, self.examples / self.total) if self.total else 0.0
 
     def seconds_left(self, now: float) -> float | None:
-        """Seconds that a running cell still needs at its pace so far; None before its first step."""
-        return (now - self.started) * (1 - self.share) / self.share if self.share else None
+        """Seconds that a running cell still needs at its pace so far; None before that tells anything."""
+        if self.share < TELLING_SHARE:
+            return None
+        return (now - self.started) * (1 - self.share) / self.share
 
 
 @dataclass

@@ -11,6 +11,8 @@ from unfreeze.results.words import MISSING, metric_text, plural, seconds_text
 
 AROUND = 7
 """Lines that are not cells: the head of the table, the counts, the overall bar, a line to breathe."""
+WIDE = 100
+"""Columns from which there is room for longer bars and whole words."""
 STYLES = {"running": "bold", "finished": "", "earlier": "dim", "failed": "red", "waiting": "dim", "left": "dim"}
 STATES = {"earlier": "finished before", "left": "left out"}
 
@@ -62,17 +64,19 @@ def _scanning(board: Board, width: int) -> RenderableType:
 
 
 def _cells(board: Board, cells: list[CellView], width: int) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=False)
-    table.add_column("cell", overflow="ellipsis", no_wrap=True, min_width=10)
-    table.add_column("state", no_wrap=True, width=20)
-    table.add_column("epoch", no_wrap=True, justify="right")
-    table.add_column("validation", no_wrap=True, justify="right")
-    table.add_column("test", no_wrap=True, justify="right")
-    table.add_column("time", no_wrap=True, justify="right", width=12)
+    wide = width >= WIDE
+    bar, scores, gap = (24, ("validation", "test"), 3) if wide else (10, ("valid.", "test"), 2)
+    epochs = [_epoch(board, cell) for cell in board.cells.values()]
+    fixed = [bar + 5, max(5, *map(len, epochs)), max(7, len(scores[0])), 7, 12]
+    name = min(max(map(len, board.cells)), width - sum(fixed) - gap * len(fixed))
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
+    for heading, columns in zip(("cell", "state", "epoch", *scores, "time"), (name, *fixed), strict=True):
+        left = heading in ("cell", "state")
+        table.add_column(heading, width=max(4, columns), no_wrap=True, justify="left" if left else "right")
     for cell in cells:
         table.add_row(
-            cell.id,
-            _state(cell),
+            shortened(cell.id, name),
+            _state(cell, bar),
             _epoch(board, cell),
             _score(board, cell, cell.validation),
             _score(board, cell, cell.test),
@@ -82,11 +86,19 @@ def _cells(board: Board, cells: list[CellView], width: int) -> Table:
     return table
 
 
-def _state(cell: CellView) -> RenderableType:
+def shortened(name: str, width: int) -> str:
+    """Return a cell's name in so many columns: what is cut is cut from the middle, since the seed is at the end."""
+    if len(name) <= width:
+        return name
+    end = min(len(name.split(".", 1)[-1]), max(0, width - 1) * 2 // 3)
+    return f"{name[: max(0, width - 1 - end)]}…{name[len(name) - end :]}"
+
+
+def _state(cell: CellView, bar: int) -> RenderableType:
     if cell.state != "running":
         return STATES.get(cell.state, cell.state)
-    grid = Table.grid(padding=(0, 1))
-    grid.add_row(ProgressBar(1.0, cell.share, width=14), f"{cell.share:4.0%}")
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_row(ProgressBar(1.0, cell.share, width=bar), f"{cell.share:4.0%}")
     return grid
 
 

@@ -1,0 +1,54 @@
+"""The command line as its users meet it: a folder to stand in, photographs, a small study file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.images import write_photos
+from unfreeze.cli import main
+
+STUDY = """\
+data: photos
+backbone: test_resnet
+weights: none
+image_size: 32
+epochs: 2
+strategies:
+  scratch: {train: all}
+  sgd: {train: all, optimizer: {name: sgd, lr: 1e-2}}
+regimes:
+  few: {train_per_class: 3}
+seeds: 1
+"""
+
+Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that commands run in; its photographs and study.yaml come from ``study``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def study(folder: Path) -> Path:
+    """A folder with photographs in three classes and a study of two cells."""
+    write_photos(folder / "photos")
+    (folder / "study.yaml").write_text(STUDY)
+    return folder
+
+
+@pytest.fixture
+def unfreeze(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run a command in this process: its exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(arguments)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run

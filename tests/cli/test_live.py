@@ -1,0 +1,120 @@
+"""The live display: it fits the screen, loses no digit, and shows what matters."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tests.cli.test_board import CELLS, EPOCH, RESULT, Clock
+from unfreeze.cli.board import Board
+from unfreeze.cli.live import LiveView, shortened, visible
+from unfreeze.study.events import CellFailed, CellFinished, CellStarted, EpochEnded, Planned, Progress, Scanning
+
+
+def drawn(board: Board, width: int = 80, height: int = 24) -> list[str]:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height, color_system=None)
+    console.print(LiveView(board))
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def board_of(cells: tuple[str, ...]) -> Board:
+    strategies = {cell.split(".")[0]: 50 for cell in cells}
+    board = Board("accuracy", strategies, lambda cell: RESULT, Clock())
+    board.take(Planned(cells, ()))
+    return board
+
+
+def test_before_anything_is_known():
+    board = Board("accuracy", {}, {}.__getitem__, Clock())
+    assert drawn(board) == ["starting …"]
+    board.take(Scanning(500, 2000))
+    (line,) = drawn(board)
+    assert line.startswith("reading images ━━━")
+    assert line.endswith(" 500 of 2,000")
+
+
+def test_a_run_in_its_middle():
+    board = board_of(CELLS)
+    clock = board.clock
+    board.take(CellStarted(CELLS[0], 100))
+    clock.now += 90
+    board.take(CellFinished(CELLS[0], RESULT))
+    board.take(CellStarted(CELLS[1], 100))
+    board.take(CellFailed(CELLS[1], "broken"))
+    board.take(CellStarted(CELLS[2], 100))
+    board.take(Progress(CELLS[2], "", 12, 25))
+    board.take(EpochEnded(CELLS[2], EPOCH))
+    clock.now += 5
+    assert drawn(board) == [
+        "cell         state             epoch   valid.     test          time",
+        "head.few.s0  finished           5/50   80.0 %   70.0 %       1.5 min",
+        "all.few.s0   failed                                            0.00 s",
+        "head.few.s1  ━━╸━━━━━━━  25%   12/50   70.0 %              15 s left",
+        "all.few.s1   waiting",
+        "",
+        "━━━━━━━━━━━━━━━━━╸━━━━━━━━━━━━━━━ 2 of 4 cells, 1.6 min, about 1.3 min left",
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+@pytest.mark.parametrize("height", [10, 24, 50])
+def test_many_cells_fit_the_screen(width, height):
+    cells = tuple(
+        f"last_quarter_slowly.{regime}.s{seed}" for seed in range(12) for regime in ("images_10_augmented", "full")
+    )
+    board = board_of(cells)
+    for cell in cells[:9]:
+        board.take(CellStarted(cell, 100))
+        board.clock.now += 100
+        board.take(CellFinished(cell, RESULT | {"val_metric": 1.0}))
+    board.take(CellStarted(cells[9], 100))
+    board.take(Progress(cells[9], "", 3, 50))
+    board.clock.now += 50
+    lines = drawn(board, width, height)
+    assert len(lines) < height
+    assert max(map(len, lines)) <= width
+    shown = [line for line in lines if ".s" in line]
+    running = [line for line in shown if "50%" in line]
+    assert len(running) == 1
+    assert running[0].endswith("50 s left")
+    assert all(
+        "100.0 %   70.0 %" in " ".join(line.split("  ")) or "100.0 %" in line for line in shown if "finished" in line
+    )
+    if len(shown) < len(cells):
+        assert "  of 24 cells: 9 finished, 1 running, 14 waiting" in lines
+
+
+def test_the_cells_shown_are_those_running_the_latest_and_the_next():
+    cells = tuple(f"head.few.s{seed}" for seed in range(20))
+    board = board_of(cells)
+    for cell in cells[:10]:
+        board.take(CellStarted(cell, 100))
+        board.take(CellFinished(cell, RESULT))
+    board.take(CellStarted(cells[10], 100))
+    assert [cell.id for cell in visible(board, 7)] == [f"head.few.s{seed}" for seed in range(6, 13)]
+    assert [cell.id for cell in visible(board, 1)] == ["head.few.s10"]
+    assert len(visible(board, 20)) == 20
+
+
+def test_the_cells_shown_before_and_after():
+    cells = tuple(f"head.few.s{seed}" for seed in range(20))
+    board = board_of(cells)
+    assert [cell.id for cell in visible(board, 5)] == list(cells[:5])
+    for cell in cells:
+        board.take(CellStarted(cell, 100))
+        board.take(CellFinished(cell, RESULT))
+    assert [cell.id for cell in visible(board, 5)] == list(cells[-5:])
+
+
+@pytest.mark.parametrize(
+    ("width", "text"),
+    [
+        (30, "fine_tune.images_10.s1"),
+        (22, "fine_tune.images_10.s1"),
+        (18, "fine_t…mages_10.s1"),
+        (10, "fin…_10.s1"),
+    ],
+)
+def test_names_are_cut_in_the_middle(width, text):
+    assert shortened("fine_tune.images_10.s1", width) == text
+    assert len(text) <= width

@@ -1,0 +1,105 @@
+"""The program as a process: signals, terminals, and pipes that close."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unfreeze.cli import main
+
+GOES_ON = "interrupted; the same command goes on from here"
+PROGRAM = [sys.executable, "-c", "import sys; from unfreeze.cli import main; sys.exit(main())"]
+LONG = ["run", "study.yaml", "--set", "strategies.sgd.epochs=100000"]
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and terminals of POSIX")
+
+
+def wait_for(path: Path, text: str, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 60
+    while text not in path.read_text():
+        assert process.poll() is None, path.read_text()
+        assert time.monotonic() < end, path.read_text()
+        time.sleep(0.05)
+
+
+@posix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_is_one_line_and_the_run_goes_on(study, unfreeze, number, code):
+    log = study / "log"
+    assert unfreeze("run", "study.yaml", "--set", "strategies={scratch: {train: all}}")[0] == 0
+    with log.open("w") as file:
+        process = subprocess.Popen([*PROGRAM, *LONG], stdout=subprocess.PIPE, stderr=file, text=True)
+        wait_for(log, "epoch 2:", process)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert said == ""
+    lines = log.read_text().splitlines()
+    assert lines[-1] == GOES_ON
+    assert "Traceback" not in log.read_text()
+    assert not list(Path("runs").rglob("*.tmp"))
+
+    again, _, told = unfreeze("run", "study.yaml")
+    assert again == 0
+    assert told.splitlines()[1] == "2 cells, 1 finished already: 1 to run"
+
+
+@posix
+def test_a_live_display_on_a_terminal(study):
+    import pty
+
+    mine, its = pty.openpty()
+    subprocess.run(["stty", "rows", "24", "cols", "80"], stdin=its, check=True)
+    process = subprocess.Popen(
+        [*PROGRAM, "run", "study.yaml", "--set", "epochs=20"],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env=os.environ | {"TERM": "xterm-256color"},
+    )
+    os.close(its)
+    written = b""
+    while True:
+        try:
+            part = os.read(mine, 65536)
+        except OSError:  # Linux says so when the other side is closed
+            break
+        if not part:
+            break
+        written += part
+    os.close(mine)
+    assert process.wait(timeout=30) == 0
+    text = written.decode()
+    assert "reading images" in text or "starting" in text
+    assert "sgd.few.s0" in text
+    assert "valid." in text
+    assert "of 2 cells" in text
+    assert "epoch 1:" not in text  # no plain lines
+    assert text.rstrip().endswith("report: runs/study/report.html")
+    assert "\x1b[?25h" in text  # the cursor is back
+
+
+@posix
+def test_a_pipe_that_closes_is_no_error(folder):
+    for number in range(3000):  # more than a pipe holds
+        (folder / "cache" / f"an entry with a rather long name {number}").mkdir(parents=True)
+    process = subprocess.Popen([*PROGRAM, "cache", "ls"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == f"{folder / 'cache'}\n"
+    process.stdout.close()
+    complaint = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=60)
+    assert complaint == ""
+
+
+def test_a_bug_keeps_its_traceback(study, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("unfreeze.study.plan.make_plan", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["plan", "study.yaml"])

@@ -1,0 +1,132 @@
+"""A study from the command line: what is run, what is said, what is left behind, and how it ends."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from unfreeze.study import run as running
+
+QUICK = ["--set", "image_size=32", "--set", "strategies={all: {train: all}}", "--set", "epochs=1"]
+QUICK += ["--set", "weights=none", "--set", "regimes={full: {}}"]
+
+
+def test_a_study_runs_once_and_the_same_command_finds_nothing_to_do(unfreeze, study):
+    code, said, told = unfreeze("run", "study.yaml")
+    assert code == 0
+    lines = told.splitlines()
+    assert lines[:3] == [
+        "read 36 image files",
+        "2 cells to run",
+        "[0/2] scratch.few.s0: started, 18 examples to draw",
+    ]
+    assert [line.split(":")[0] for line in lines[3:]] == [
+        *["[0/2] scratch.few.s0"] * 2,
+        "[1/2] scratch.few.s0",
+        *["[1/2] sgd.few.s0"] * 3,
+        "[2/2] sgd.few.s0",
+    ]
+    assert "strategy   regime   cells   epochs" in said
+    assert "validation accuracy" in said
+    assert said.endswith("\nreport: runs/study/report.html\n")
+    written = sorted(path.name for path in Path("runs/study").iterdir())
+    assert {"report.html", "results.csv", "study.yaml", "plan.json", "cells"} <= set(written)
+
+    results = Path("runs/study/results.csv").read_bytes()
+    code, said_again, told = unfreeze("run", "study.yaml")
+    assert (code, told) == (0, "read 36 image files\n2 cells, finished already: nothing to run\n")
+    assert said_again == f"2 cells, finished already: nothing to run\n\n{said}"
+    assert Path("runs/study/results.csv").read_bytes() == results
+
+
+def test_json_alone_on_stdout(unfreeze, study):
+    code, said, told = unfreeze("run", "study.yaml", "--json", "--out", "here", "--seeds", "0,3", "--set", "epochs=1")
+    assert code == 0
+    record = json.loads(said)
+    cells = ["scratch.few.s0", "sgd.few.s0", "scratch.few.s3", "sgd.few.s3"]
+    assert list(record) == [
+        "study", "directory", "cells", "failed", "left", "warnings", "headline", "results", "report",
+    ]  # fmt: skip
+    assert (record["study"], record["directory"], record["report"]) == ("study", "here", "here/report.html")
+    assert (record["cells"], record["failed"], record["left"]) == (cells, [], [])
+    table = pd.read_csv("here/results.csv")
+    assert [row["cell"] for row in record["results"]] == table["cell"].tolist() == cells
+    assert [row["test_metric"] for row in record["results"]] == table["test_metric"].tolist()
+    assert record["results"][0]["fold"] is None
+    assert record["headline"].endswith(".")
+    assert told.splitlines()[1] == "4 cells to run"
+
+
+def test_a_failing_cell_does_not_stop_the_others(unfreeze, study, monkeypatch):
+    real = running.run_cell
+
+    def fail_once(job, *rest):
+        if job.cell.strategy == "scratch":
+            raise ValueError("no [luck] today")
+        return real(job, *rest)
+
+    monkeypatch.setattr(running, "run_cell", fail_once)
+    code, said, told = unfreeze("run", "study.yaml")
+    assert code == 3
+    assert "[1/2] scratch.few.s0: failed: ValueError: no [luck] today\n" in told
+    assert "failed: scratch.few.s0: ValueError: no [luck] today\n" in said
+    assert "The same command tries 1 failed cell again.\n" in said
+    assert "0/1" in said and "1/1" in said
+
+    monkeypatch.setattr(running, "run_cell", real)
+    code, said, told = unfreeze("run", "study.yaml")
+    assert code == 0
+    assert told.splitlines()[1] == "2 cells, 1 finished already: 1 to run"
+    assert "failed" not in said
+
+
+def test_what_the_time_limit_leaves_out(unfreeze, study):
+    code, said, told = unfreeze("run", "study.yaml", "--time", "0s")
+    assert code == 0
+    assert told.splitlines()[1:] == ["2 cells to run", "left out by the time limit: sgd.few.s0, scratch.few.s0"] or (
+        told.splitlines()[1:] == ["2 cells to run", "left out by the time limit: scratch.few.s0, sgd.few.s0"]
+    )
+    assert "No cell has finished yet, so there is nothing to compare.\n" in said
+    assert "2 cells did not fit into the time; the same command without --time runs the rest.\n" in said
+
+
+def test_warnings_are_repeated_at_the_end(unfreeze, study):
+    code, said, told = unfreeze("run", "study.yaml", "--set", "regimes.few.train_per_class=10", "--set", "epochs=1")
+    assert code == 0
+    short = [line for line in told.splitlines() if line.startswith("warning: ")]
+    assert short[0].endswith("of 10 training images")
+    assert all(line in said.splitlines() for line in short)
+
+
+@pytest.mark.parametrize("target", ["photos", "photos/", "./photos"])
+def test_a_folder_is_a_study_named_after_it(unfreeze, study, target):
+    code, said, _ = unfreeze("plan", target, "--backbone", "test_resnet", *QUICK, "--json")
+    assert code == 0
+    record = json.loads(said)
+    assert record["study"] == "photos"
+    assert [cell["cell"] for cell in record["cells"]] == ["all.full.s0", "all.full.s1"]
+
+
+def test_a_folder_runs(unfreeze, study):
+    code, said, _ = unfreeze("run", "photos", "--backbone", "test_resnet", *QUICK, "--seeds", "1")
+    assert code == 0
+    assert said.endswith("\nreport: runs/photos/report.html\n")
+    assert not Path("runs/photos/study.yaml").exists()  # none was given; study.json has it all
+
+
+def test_a_preset_under_a_study_file(unfreeze, folder, study):
+    Path("mine.yaml").write_text("data: photos\nbackbone: test_resnet\nimage_size: 64\nseeds: 1\n")
+    code, said, _ = unfreeze("plan", "mine.yaml", "--preset", "quick", "--json")
+    assert code == 0
+    assert {cell["strategy"] for cell in json.loads(said)["cells"]} == {"head", "last_quarter", "fine_tune"}
+
+
+def test_report_is_rebuilt(unfreeze, study):
+    assert unfreeze("run", "study.yaml", "--set", "epochs=1")[0] == 0
+    files = Path("runs/study/report.html"), Path("runs/study/results.csv")
+    before = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    assert unfreeze("report", "runs/study") == (0, "report: runs/study/report.html\n", "")
+    assert [file.read_bytes() for file in files] == before

@@ -1,0 +1,61 @@
+"""Help and version answer at once: nothing heavy is imported until a command needs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = ["demo", "init", "plan", "run", "report", "describe", "cache"]
+HEAVY = {"torch", "timm", "torchvision", "pandas", "numpy", "scipy", "sklearn", "ruamel", "PIL", "plotly", "rich"}
+PROGRAM = """
+import json, sys
+from unfreeze.cli import main
+code = main(sys.argv[1:])
+print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})]), file=sys.stderr)
+"""
+
+
+def start(*arguments: str) -> tuple[int, str, set[str]]:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True)
+    code, modules = json.loads(done.stderr.splitlines()[-1])
+    return code, done.stdout, set(modules)
+
+
+def test_help_names_every_command_and_imports_nothing_heavy():
+    code, said, modules = start("--help")
+    assert code == 0
+    assert all(f"  {command} " in said for command in COMMANDS)
+    assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_imports_nothing_heavy(command):
+    code, said, modules = start(command, "--help")
+    assert code == 0
+    assert f"Usage: unfreeze {command}" in said
+    assert modules & HEAVY == set()
+
+
+def test_the_command_line_itself_uses_no_pydantic():
+    # typer's own types of options do, which costs a tenth of a second; the top level has none that matter.
+    assert "pydantic" not in start("--help")[2]
+
+
+def test_version_imports_nothing_heavy():
+    code, said, modules = start("--version")
+    assert (code, said) == (0, "unfreeze 0.1.0\n")
+    assert modules & HEAVY == set()
+
+
+def test_a_wrong_option_is_the_users_mistake(unfreeze):
+    code, said, complaint = unfreeze("run", "photos", "--sets", "epochs=1")
+    assert (code, said) == (2, "")
+    assert "No such option: --sets" in complaint
+
+
+def test_the_script_is_installed():
+    from importlib.metadata import entry_points
+
+    (script,) = entry_points(group="console_scripts", name="unfreeze")
+    assert script.value == "unfreeze.cli:main"
