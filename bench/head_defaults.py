@@ -1,0 +1,140 @@
+"""Which start and learning rate suit a linear head: the measurement behind two defaults (docs/defaults.md).
+
+    python bench/head_defaults.py FOLDER 128 --epochs 10
+
+Features of frozen EfficientNet-Lite0 are computed once for all images; the study's own loop then trains a linear head
+on them for each start, learning rate and regime, over three seeds. Prints mean validation loss and accuracy, and mean
+and standard deviation of test accuracy.
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unfreeze import metrics
+from unfreeze.config.parse import read_study
+from unfreeze.config.resolve import Optimizer, Phase
+from unfreeze.config.study import ScheduleConfig
+from unfreeze.data.catalog import rows_of
+from unfreeze.data.order import passes, steps_per_pass
+from unfreeze.data.views import Preprocessing, ViewDataset
+from unfreeze.model.backbone import load_backbone
+from unfreeze.study.cell import Job
+from unfreeze.study.plan import make_plan
+from unfreeze.study.run import look_at_data, make_jobs
+from unfreeze.train.batches import Batch, EvaluationBatches, ImageSet
+from unfreeze.train.device import pick
+from unfreeze.train.evaluate import predict
+from unfreeze.train.loop import Course, Trainee, Watch, train_phase
+from unfreeze.train.stopping import StoppingState
+
+BACKBONE = "tf_efficientnet_lite0"
+REGIMES = {
+    "25 a class": {"train_per_class": 25, "val_per_class": 10},
+    "80 a class": {"train_per_class": 80, "val_per_class": 20},
+    "all": {},
+}
+BATCH, SEEDS = 32, 3
+
+
+def jobs_of(folder: str, size: int) -> dict[str, Job]:
+    """Draw split and subsets as a study does."""
+    names = {name: name.replace(" ", "_") for name in REGIMES}
+    study = read_study(
+        values={
+            "data": folder,
+            "backbone": BACKBONE,
+            "image_size": size,
+            "strategies": {"head": {"train": "head"}},
+            "regimes": {names[name]: regime for name, regime in REGIMES.items()},
+            "seeds": SEEDS,
+        }
+    )
+    catalog = look_at_data(study, lambda event: None)
+    return make_jobs(study, catalog, make_plan(study, len(catalog.classes)))
+
+
+def features_of(job: Job, size: int) -> dict[str, Tensor]:
+    """Return the pooled features (features,) of every image that any split uses, by id."""
+    backbone = load_backbone(BACKBONE, "pretrained", size, seed=0)
+    network = nn.Sequential(*[stage.module for stage in backbone.stages], backbone.pool)
+    network.to(memory_format=torch.channels_last)
+    used = job.catalog.images[job.catalog.images["status"] == "used"]
+    weights = backbone.weights
+    preprocessing = Preprocessing(size, "crop", weights.mean, weights.std, weights.interpolation, weights.crop_share)
+    paths = [job.catalog.roots[""] / path for path in used["path"]]
+    images = ImageSet(ViewDataset(paths, list(used["sha256"]), preprocessing, "none", 0), torch.zeros(len(used)).long())
+    rows, _ = predict(network, EvaluationBatches(images, workers=1), pick("cpu", "float32"))
+    return dict(zip(used["id"], torch.from_numpy(rows), strict=True))
+
+
+def train_head(job: Job, features: dict[str, Tensor], start: str, lr: float, epochs: int) -> tuple[float, float, float]:
+    """Return validation loss and accuracy, and test accuracy, of the last epoch."""
+
+    def table(ids: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        labels = [job.catalog.classes.index(label) for label in rows_of(job.catalog, ids)["label"]]
+        return torch.stack([features[name] for name in ids]), torch.tensor(labels)
+
+    (x, y), (val_x, val_y), (test_x, test_y) = map(
+        table, (job.selection.train, job.selection.validation, job.selection.tests["test"])
+    )
+    head = nn.Linear(x.shape[1], len(job.catalog.classes))
+    nn.init.zeros_(head.bias)
+    nn.init.zeros_(head.weight)
+    if start == "Glorot":
+        nn.init.xavier_uniform_(head.weight, generator=torch.Generator().manual_seed(job.cell.seed))
+
+    def batches() -> Iterator[Batch]:
+        for batch in passes(len(x), BATCH, job.cell.seed):
+            indices = torch.tensor([index for index, _ in batch])
+            yield x[indices], y[indices], indices
+
+    def scores(inputs: Tensor, labels: Tensor) -> tuple[float, float]:
+        with torch.inference_mode():
+            logits = head(inputs).numpy()
+        return metrics.loss(logits, labels.numpy()), metrics.score("accuracy", logits, labels.numpy())
+
+    def validate() -> dict[str, float]:
+        loss, accuracy = scores(val_x, val_y)
+        return {"val_loss": loss, "val_accuracy": accuracy, "val_metric": accuracy}
+
+    optimizer = Optimizer("adamw", lr, momentum=0.9, weight_decay=0.05, layer_decay=1.0)
+    steps = steps_per_pass(len(x), BATCH)
+    train_phase(
+        Trainee(head, [head]),
+        Phase("head", epochs, optimizer, ScheduleConfig(), "frozen", False, 0.0),
+        Course(0, 1, 0, [steps * (epoch + 1) for epoch in range(epochs)], job.cell.seed),
+        batches(),
+        pick("cpu", "float32"),
+        None,
+        "accuracy",
+        StoppingState(),
+        Watch(validate, lambda epoch, step: None, lambda row: None, lambda: None),
+    )
+    return *scores(val_x, val_y), scores(test_x, test_y)[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("size", type=int)
+    parser.add_argument("--epochs", type=int, default=10)
+    asked = parser.parse_args()
+    jobs = jobs_of(asked.folder, asked.size)
+    features = features_of(next(iter(jobs.values())), asked.size)
+    print("| images | start | lr | validation loss | validation accuracy | test accuracy |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for regime, start, lr in itertools.product(REGIMES, ("Glorot", "zero"), (3e-4, 1e-3, 3e-3, 1e-2)):
+        cells = [f"head.{regime.replace(' ', '_')}.s{seed}" for seed in range(SEEDS)]
+        runs = np.array([train_head(jobs[cell], features, start, lr, asked.epochs) for cell in cells])
+        loss, accuracy, test = runs.mean(axis=0)
+        spread = runs[:, 2].std(ddof=1)
+        print(f"| {regime} | {start} | {lr:g} | {loss:.3f} | {accuracy:.3f} | {test:.3f} ± {spread:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
