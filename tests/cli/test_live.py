@@ -46,13 +46,13 @@ def test_a_run_in_its_middle():
     board.take(EpochEnded(CELLS[2], EPOCH))
     clock.now += 5
     assert drawn(board) == [
-        "cell         state             epoch   valid.     test          time",
-        "head.few.s0  finished           5/50   80.0 %   70.0 %       1.5 min",
-        "all.few.s0   failed                                            0.00 s",
-        "head.few.s1  ━━╸━━━━━━━  25%   12/50   70.0 %              15 s left",
+        "cell         state            epoch   valid.     test          time",
+        "head.few.s0  finished          5/50   80.0 %   70.0 %       1.5 min",
+        "all.few.s0   failed                                          0.00 s",
+        "head.few.s1  ━━╸         25%  12/50   70.0 %              15 s left",
         "all.few.s1   waiting",
         "",
-        "━━━━━━━━━━━━━━━━━╸━━━━━━━━━━━━━━━ 2 of 4 cells, 1.6 min, about 1.3 min left",
+        "━━━━━━━━━━━━━━━━━━━╸                2 of 4 cells, 1.6 min, about 1.2 min left",
     ]
 
 

@@ -20,10 +20,14 @@ def demo(
 
     Handwritten digits, three ways of training EfficientNet-Lite0, few and more images, two seeds.
     """
-    with resumable():
+
+    def work() -> None:
         from unfreeze.config.parse import preset_text, read_study
         from unfreeze.study.demo import write_digits
 
         data = out.with_name(f"{out.name}-data")
         write_digits(data)
-        carry_out(read_study(preset="demo", values={"data": data}), preset_text("demo"), out, None, as_json)
+        study = read_study(preset="demo", values={"data": data})
+        carry_out(study, preset_text("demo"), out, None, as_json, workers=0)  # its images are read in no time
+
+    resumable(work)

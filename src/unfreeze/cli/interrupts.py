@@ -1,11 +1,11 @@
 """SIGINT and SIGTERM while a command runs: the work stops at once, what is finished stays."""
 
+import gc
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 
 import typer
@@ -18,9 +18,21 @@ class Terminated(BaseException):
     """SIGTERM came; not an Exception, so that no cell takes it for its own failure."""
 
 
-@contextmanager
-def resumable() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into one line and exit code 130 or 143; SIGTERM's handler is put back afterwards."""
+def resumable(work: Callable[[], None]) -> None:
+    """Do work that SIGINT and SIGTERM end with one line and exit code 130 or 143; SIGTERM's handler is put back after.
+
+    Raises:
+        typer.Exit: the work was interrupted.
+    """
+    code = _interrupted_by(work)
+    if code:
+        gc.collect()  # with the frames of the work its loaders go, and end their processes before this one ends
+        print(GOES_ON, file=sys.stderr, flush=True)
+        raise typer.Exit(code)
+
+
+def _interrupted_by(work: Callable[[], None]) -> int:
+    """Return the exit code of the signal that ended the work, or 0; the exception and its frames are gone then."""
     process = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -31,16 +43,12 @@ def resumable() -> Iterator[None]:
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, stop) if in_main_thread else None
     try:
-        yield
+        work()
     except KeyboardInterrupt:
-        raise _end(SIGINT_CODE) from None
+        return SIGINT_CODE
     except Terminated:
-        raise _end(SIGTERM_CODE) from None
+        return SIGTERM_CODE
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
-
-
-def _end(code: int) -> typer.Exit:
-    print(GOES_ON, file=sys.stderr, flush=True)
-    return typer.Exit(code)
+    return 0

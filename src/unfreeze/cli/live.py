@@ -114,6 +114,8 @@ def _score(board: Board, cell: CellView, value: float | None) -> str:
 
 def _time(board: Board, cell: CellView) -> str:
     if cell.state == "running":
+        if cell.share == 1:  # what is left is to predict the test images and to write
+            return "testing"
         left = cell.seconds_left(board.clock())
         return "" if left is None else f"{seconds_text(left)} left"
     return seconds_text(cell.ended - cell.started) if cell.state in ("finished", "failed") and cell.started else ""

@@ -33,13 +33,26 @@ def run(
 
     A folder of class folders is a study too: with the preset quick, or another.
     """
-    with resumable():
+
+    def work() -> None:
         study, text = asked_study(target, preset, backbone, seeds, overrides)
         carry_out(study, text, out or Path("runs") / study.name, time, as_json)
 
+    resumable(work)
 
-def carry_out(study: "StudyConfig", text: str, out: Path, time: str | None, as_json: bool) -> None:
+
+def carry_out(
+    study: "StudyConfig", text: str, out: Path, time: str | None, as_json: bool, workers: int | None = None
+) -> None:
     """Run a study in a directory, show it, write its report and print what came out.
+
+    Args:
+        study: what to run.
+        text: the study file as given, "" without one.
+        out: the study directory.
+        time: the time limit as given; by default the study's.
+        as_json: print JSON instead of tables.
+        workers: processes that prepare batches; no number depends on it.
 
     Raises:
         UserError: anything that has to be mended first.
@@ -59,7 +72,8 @@ def carry_out(study: "StudyConfig", text: str, out: Path, time: str | None, as_j
         from unfreeze.study.run import run_study
 
         time = time or study.budget.time
-        outcome = run_study(study, out, emit, text, seconds=None if time is None else parse_duration(time))
+        seconds = None if time is None else parse_duration(time)
+        outcome = run_study(study, out, emit, text, workers, seconds)
         report = write_report(StudyDir(out))
     if as_json:
         typer.echo(json.dumps(_as_json(study, out, report, outcome.failed, outcome.left), ensure_ascii=False, indent=1))
@@ -136,7 +150,7 @@ def _print_outcome(
     results = results_table(store)
     if already:
         console.print(already + "\n")
-    screen.show(console, summary(results, study.metric))
+    screen.show(console, summary(results, study.metric, console))
     console.print(_headline(study, results) + "\n")
     for cell, error in errors.items():
         console.print(Text(f"failed: {cell}: {error}", style="red"))

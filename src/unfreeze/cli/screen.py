@@ -38,7 +38,7 @@ def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
 def show(console: Console, made: Table) -> None:
     """Print a table; on a terminal that is too narrow for its numbers, lines run over rather than lose digits."""
     width = console.width
-    console.width = max(width, _least_width(console, made))
+    console.width = max(width, least_width(console, made))
     with console.capture() as written:
         console.print(made)
     console.width = width
@@ -48,7 +48,7 @@ def show(console: Console, made: Table) -> None:
     console.print()
 
 
-def _least_width(console: Console, made: Table) -> int:
+def least_width(console: Console, made: Table) -> int:
     """Return the columns that a table needs for its numbers and for the longest word of everything else."""
     measures = [[console.measure(cell) for cell in (column.header, *column.cells)] for column in made.columns]
     parts = [

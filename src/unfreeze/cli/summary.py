@@ -1,44 +1,64 @@
 """The results of a study as a table for people: a row a strategy and regime, means over seeds."""
 
 import math
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.table import Table
 
-from unfreeze.cli.screen import table
+from unfreeze.cli.screen import least_width, table
 from unfreeze.results.words import METRIC_NAMES, MISSING, metric_text, seconds_text, spread_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
+LEAST_TELLING = ("epochs", "a cell", "cells")
 
-def summary(results: "pd.DataFrame", metric: str) -> Table:
-    """Return the table of ``summary_table``, its measures written out with their standard deviations."""
+
+def summary(results: "pd.DataFrame", metric: str, console: Console) -> Table:
+    """Return the table of ``summary_table``, its measures written out with their standard deviations.
+
+    Where it is wider than the console, it goes without what says least.
+    """
     from unfreeze.results.tables import summary_table
 
     means = summary_table(results)
-    further = [
-        column.removesuffix("_metric_mean")
-        for column in means.columns
-        if column.startswith("test_") and column.endswith("_metric_mean") and column != "test_metric_mean"
-    ]
     scores = {"validation": "val_metric", "test": "test_metric"}
-    scores |= {name.removeprefix("test_"): f"{name}_metric" for name in further}
-    measures = ("cells", "epochs", *scores, "s/epoch", "s/cell")
-    made = table("strategy", "regime", *measures, numbers=measures)
+    further = [column for column in means.columns if column.startswith("test_") and column.endswith("_metric_mean")]
+    for column in further:
+        if column != "test_metric_mean":
+            name = column.removesuffix("_metric_mean")
+            scores[name.removeprefix("test_")] = f"{name}_metric"
+    rows = [_row(row, metric, scores) for row in means.to_dict("records")]
+    hidden: tuple[str, ...] = ()
+    for hidden in ((), LEAST_TELLING[:1], LEAST_TELLING[:2], LEAST_TELLING):
+        made = _table(rows, metric, hidden)
+        if least_width(console, made) <= console.width:
+            break
+    return made
+
+
+def _table(rows: list[dict[str, str]], metric: str, hidden: tuple[str, ...]) -> Table:
+    shown = [name for name in rows[0] if name not in hidden]
+    made = table(*shown, numbers=tuple(shown[2:]))
     made.title = f"{METRIC_NAMES[metric]}, mean and standard deviation over seeds"
     made.title_justify, made.title_style = "left", "dim"
-    for row in means.to_dict("records"):
-        made.add_row(
-            str(row["strategy"]),
-            str(row["regime"]),
-            f"{row['finished']}/{row['cells']}",
-            _plain(row["epochs_mean"]),
-            *(_score(metric, row[f"{column}_mean"], row[f"{column}_std"]) for column in scores.values()),
-            seconds_text(row["seconds_per_epoch_mean"]),
-            seconds_text(row["seconds_total_mean"]),
-        )
+    for row in rows:
+        made.add_row(*(row[name] for name in shown))
     return made
+
+
+def _row(row: dict[Hashable, Any], metric: str, scores: dict[str, str]) -> dict[str, str]:
+    return {
+        "strategy": str(row["strategy"]),
+        "regime": str(row["regime"]),
+        "cells": f"{row['finished']}/{row['cells']}",
+        "epochs": _plain(row["epochs_mean"]),
+        **{name: _score(metric, row[f"{column}_mean"], row[f"{column}_std"]) for name, column in scores.items()},
+        "an epoch": seconds_text(row["seconds_per_epoch_mean"]),
+        "a cell": seconds_text(row["seconds_total_mean"]),
+    }
 
 
 def _plain(value: Any) -> str:
