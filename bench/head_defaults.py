@@ -25,7 +25,7 @@ from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.backbone import load_backbone
 from unfreeze.study.cell import Job
 from unfreeze.study.plan import make_plan
-from unfreeze.study.run import look_at_data, make_jobs
+from unfreeze.study.run import load_all_weights, look_at_data, make_jobs
 from unfreeze.train.batches import Batch, EvaluationBatches, ImageSet
 from unfreeze.train.device import pick
 from unfreeze.train.evaluate import predict
@@ -55,7 +55,8 @@ def jobs_of(folder: str, size: int) -> dict[str, Job]:
         }
     )
     catalog = look_at_data(study, lambda event: None)
-    return make_jobs(study, catalog, make_plan(study, len(catalog.classes)))
+    plan = make_plan(study, len(catalog.classes))
+    return make_jobs(study, catalog, plan, load_all_weights(plan), pick("cpu", "float32"))
 
 
 def features_of(job: Job, size: int) -> dict[str, Tensor]:

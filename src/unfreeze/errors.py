@@ -12,6 +12,7 @@ class UserError(Exception):
         mend: what to do about it.
     """
 
-    def __init__(self, given: str, expected: str, mend: str) -> None:
+    def __init__(self, given: str, expected: str = "", mend: str = "") -> None:
+        # From a worker process PyTorch builds the error anew from one text, which already says all three.
         self.given, self.expected, self.mend = given, expected, mend
-        super().__init__(f"{given}\n  expected: {expected}\n  to mend:  {mend}")
+        super().__init__(f"{given}\n  expected: {expected}\n  to mend:  {mend}" if expected else given)

@@ -175,9 +175,18 @@ class StudyDir:
         """Return the directory of one cell."""
         return self.path / "cells" / cell_id
 
-    def is_finished(self, cell_id: str) -> bool:
-        """Tell whether the cell's last file, result.json, exists."""
-        return (self.cell(cell_id) / "result.json").is_file()
+    def is_finished(self, cell: Mapping[str, Any]) -> bool:
+        """Tell whether a planned cell's files are whole (result.json comes last) and of this very plan.
+
+        A cell that was run with other settings or images has another fingerprint: its files are stale.
+        """
+        folder = self.cell(cell["cell"])
+        whole = (folder / "result.json").is_file() and (folder / "cell.json").is_file()
+        return whole and read_json(folder / "cell.json")["fingerprint"] == cell["fingerprint"]
+
+    def is_stale(self, cell: Mapping[str, Any]) -> bool:
+        """Tell whether a planned cell was finished with other settings or images."""
+        return (self.cell(cell["cell"]) / "result.json").is_file() and not self.is_finished(cell)
 
     def planned_cells(self) -> list[dict[str, Any]]:
         """Return the cells of plan.json, in plan order.

@@ -37,7 +37,7 @@ def test_prefix_and_suffix_equal_the_whole_at_every_cut_bit_for_bit(backbone: Ba
         whole = backbone.model.eval().forward_head(backbone.model.forward_features(x), pre_logits=True)
         activations = x
         for cut in range(len(stages) + 1):
-            network = build_network(backbone, backbone.pool, cut, "frozen", fresh=False).eval()
+            network = build_network(backbone, backbone.pool, cut, "frozen").eval()
             activations = activations if cut == 0 else stages[cut - 1](activations)
             kept = activations.clone()
             assert torch.equal(network.prefix(x), activations)
@@ -63,7 +63,7 @@ def test_training_leaves_the_frozen_parameters_and_buffers_untouched(backbone: B
     cut = len(backbone.stages) // 2
     head = build_head("linear", backbone, classes=3, seed=0)
     torch.nn.init.ones_(head.out.weight[:1])  # it starts at zero, through which no gradient comes
-    network = build_network(backbone, head, cut, "train", fresh=False).train()
+    network = build_network(backbone, head, cut, "train").train()
     frozen, trained = tensors_hash(frozen_state(network, backbone)), trained_state(network, backbone)
     # All of them, with momentum and weight decay: what must not move has to be safe from a careless optimiser too.
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
@@ -83,7 +83,7 @@ def test_training_leaves_the_frozen_parameters_and_buffers_untouched(backbone: B
 
 
 def test_each_trained_tensor_has_one_name_of_its_own(backbone: Backbone) -> None:
-    network = build_network(backbone, build_head("linear", backbone, 3, 0), 0, "frozen", fresh=False)
+    network = build_network(backbone, build_head("linear", backbone, 3, 0), 0, "frozen")
     names = tensor_names(backbone, network)
 
     assert set(names) == {name for name in network.state_dict() if not name.startswith("prefix.")}

@@ -55,7 +55,9 @@ def test_a_cut_that_does_not_exist() -> None:
     [("frozen", False, False), ("train", False, True), ("frozen", True, True), ("train", True, True)],
 )
 def test_batch_norm_of_trained_stages(resnet: Backbone, batch_norm: str, fresh: bool, moves: bool) -> None:
-    network = build_network(resnet, build_head(HeadConfig(hidden=(8,)), resnet, 3, 0), 3, batch_norm, fresh).train()
+    network = build_network(
+        resnet, build_head(HeadConfig(hidden=(8,)), resnet, 3, 0), 3, batch_norm, 0 if fresh else None
+    ).train()
     norm = resnet.model.layer4[0].bn2  # closes the block: timm starts its scale at 0, and those before see no gradient
     before = norm.running_mean.clone()
     network(torch.randn(4, 3, 64, 64)).sum().backward()
@@ -67,10 +69,17 @@ def test_batch_norm_of_trained_stages(resnet: Backbone, batch_norm: str, fresh: 
     assert not network.eval().suffix.training
 
 
+def test_batch_norm_trains_only_in_the_stages_with_fresh_weights(resnet: Backbone) -> None:
+    network = build_network(resnet, build_head("linear", resnet, 3, 0), 0, "frozen", fresh_from=4).train()
+    kept = {name for name, module in network.suffix.stages.named_modules() if hasattr(module, "running_mean")}
+    training = {name for name in kept if network.suffix.stages.get_submodule(name).training}
+    assert training == {name for name in kept if name.startswith("4.")} != set()
+
+
 def test_only_trained_parameters_take_gradients_whichever_network_came_before(resnet: Backbone) -> None:
     head = build_head("linear", resnet, 3, 0)
     for frozen in (0, 5, 2):
-        network = build_network(resnet, head, frozen, "frozen", fresh=False)
+        network = build_network(resnet, head, frozen, "frozen")
         taking = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
         assert taking == {name for name, _ in network.named_parameters() if not name.startswith("prefix.")}
         network(torch.randn(2, 3, 64, 64)).sum().backward()
@@ -79,7 +88,7 @@ def test_only_trained_parameters_take_gradients_whichever_network_came_before(re
 
 
 def test_trained_state_has_timms_names_and_survives_another_memory_format(resnet: Backbone) -> None:
-    network = build_network(resnet, build_head("linear", resnet, 3, 0), 4, "train", fresh=False)
+    network = build_network(resnet, build_head("linear", resnet, 3, 0), 4, "train")
     state = trained_state(network, resnet)
     expected = [name for name in resnet.model.state_dict() if name.startswith("layer4.")]
 
@@ -99,7 +108,7 @@ def test_trained_state_has_timms_names_and_survives_another_memory_format(resnet
 
 
 def test_names_of_trained_tensors(resnet: Backbone) -> None:
-    names = tensor_names(resnet, build_network(resnet, build_head("linear", resnet, 3, 0), 4, "train", fresh=False))
+    names = tensor_names(resnet, build_network(resnet, build_head("linear", resnet, 3, 0), 4, "train"))
 
     assert names["suffix.stages.0.0.conv1.weight"] == "layer4.0.conv1.weight"
     assert names["suffix.stages.0.0.bn1.running_mean"] == "layer4.0.bn1.running_mean"
@@ -108,8 +117,8 @@ def test_names_of_trained_tensors(resnet: Backbone) -> None:
 
 def test_state_of_another_network_is_refused(resnet: Backbone) -> None:
     head = build_head("linear", resnet, 3, 0)
-    network = build_network(resnet, head, 5, "train", fresh=False)
-    state = trained_state(build_network(resnet, head, 4, "train", fresh=False), resnet)
+    network = build_network(resnet, head, 5, "train")
+    state = trained_state(build_network(resnet, head, 4, "train"), resnet)
     with pytest.raises(UserError) as caught:
         load_trained_state(network, resnet, state)
 
@@ -122,7 +131,7 @@ def test_state_of_another_network_is_refused(resnet: Backbone) -> None:
 
 
 def test_frozen_state_counts_every_buffer(resnet: Backbone) -> None:
-    network = build_network(resnet, build_head("linear", resnet, 3, 0), 2, "frozen", fresh=False)
+    network = build_network(resnet, build_head("linear", resnet, 3, 0), 2, "frozen")
     state = frozen_state(network, resnet)
 
     assert "layer1.0.bn1.num_batches_tracked" in state
@@ -152,13 +161,13 @@ def test_the_articles_three_models_have_its_parameters() -> None:
     # By Keras: model.summary() of VGG16(weights=None, classes=101) at 224 pixels says 134,674,341.
     vgg = load_backbone("vgg16", "none", 224, seed=0)
     native = build_head("native", vgg, classes=101, seed=0)
-    scratch = build_network(vgg, native, frozen_stages("all", 5), "frozen", fresh=True)
+    scratch = build_network(vgg, native, frozen_stages("all", 5), "frozen", fresh_from=0)
     assert count_parameters(scratch) == 134_674_341
     assert all(parameter.requires_grad for parameter in scratch.parameters())
     assert not any(isinstance(module, nn.Dropout) for module in scratch.modules())
     del native, scratch
 
     for train, trained in (("head", 0), (LastStages(last=1), 7_079_424)):
-        network = build_network(vgg, nn.Identity(), frozen_stages(train, 5), "frozen", fresh=False)
+        network = build_network(vgg, nn.Identity(), frozen_stages(train, 5), "frozen")
         assert count_parameters(network) == 14_714_688
         assert sum(p.numel() for p in network.parameters() if p.requires_grad) == trained

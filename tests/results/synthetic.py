@@ -29,6 +29,7 @@ def write_study(path: Path, seeds: int = 2, name: str = MARKUP, failed: str | No
     """Write the directory and return it."""
     cells = [
         {"cell": f"{strategy}.{regime}.s{seed}", "strategy": strategy, "regime": regime, "seed": seed, "fold": None}
+        | {"fingerprint": f"{strategy}.{regime}.{seed}"}
         for strategy in STRATEGIES
         for regime in REGIMES
         for seed in range(seeds)
@@ -141,6 +142,7 @@ def _history(cell: dict[str, Any], number: int) -> pd.DataFrame:
 
 
 def _write_cell(path: Path, cell: dict[str, Any], number: int) -> None:
+    write_json(path / "cells" / cell["cell"] / "cell.json", {"fingerprint": cell["fingerprint"]})
     history = _history(cell, number)
     best = history.loc[history["val_loss"].idxmin()]
     test = float(best["val_accuracy"]) - 0.012

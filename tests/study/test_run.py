@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.worlds import tiny_study, write_photographs
 from unfreeze import Study
@@ -248,7 +248,7 @@ def test_a_file_that_cannot_be_decoded_is_set_aside_and_said(tmp_path: Path) -> 
     assert aside["path"].tolist() == ["circle/000.png"]
     assert broken.exists()
     assert json.loads((results.path / "study.json").read_text())["notes"] == [
-        "1 images could not be decoded and were set aside; catalog.csv says why."
+        "Could not be decoded and set aside: 1 image; catalog.csv says why."
     ]
 
 
@@ -277,6 +277,117 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
         f"--out {tmp_path / 'out'} is a file\n"
         "  expected: a directory, or a path where one can be made\n"
         "  to mend:  give another --out DIR"
+    )
+
+
+def test_settings_that_changed_make_the_report_forget_the_old_cells(tmp_path: Path) -> None:
+    run(tmp_path)
+    strategies: Any = tiny_study(tmp_path)["strategies"]
+    changed = strategies | {"head": {"train": "head", "optimizer": {"lr": 1e-3}}}
+    results, events = run(tmp_path, strategies=changed, seconds=0.0)
+    assert next(event for event in events if isinstance(event, Planned)).stale == ("head.small.s0",)
+    assert results.table["status"].tolist() == ["missing", "finished"]
+    assert set(results.history["cell"]) == {"last.small.s0"}
+
+
+def test_other_weights_in_the_same_file_are_other_weights_and_moved_ones_the_same(tmp_path: Path) -> None:
+    run(tmp_path)
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes((tmp_path / "weights.safetensors").read_bytes())
+    _, events = run(tmp_path, backbone={"name": "test_resnet", "weights": str(moved)})
+    assert ran(events) == []
+    other = load_file(moved)
+    save_file({name: tensor + 1 for name, tensor in other.items()}, moved)
+    _, events = run(tmp_path, backbone={"name": "test_resnet", "weights": str(moved)})
+    assert ran(events) == ["head.small.s0", "last.small.s0"]
+
+
+def test_weights_that_are_not_there_are_said_before_anything_runs(tmp_path: Path) -> None:
+    lost = {"name": "test_resnet", "weights": str(tmp_path / "lost.safetensors")}
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, backbone=lost)
+    assert str(caught.value).startswith("strategies.head, last: weights: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_diverging_candidate_is_a_warning_not_the_end_of_its_cell(tmp_path: Path) -> None:
+    tuned = {"train": "all", "optimizer": {"name": "sgd"}, "tune": {"optimizer.lr": [1e30, 1e-2]}}
+    results, _ = run(tmp_path, strategies={"all": tuned})
+    assert results.table["chosen"].tolist() == ["optimizer.lr=0.01"]
+    *_, warning = json.loads((results.path / "cells" / "all.small.s0" / "result.json").read_text())["warnings"]
+    assert warning.startswith("candidate optimizer.lr=1e+30 diverged: the ")
+
+
+def test_candidates_may_differ_in_anything(tmp_path: Path) -> None:
+    one, two = [{"train": "head", "epochs": 1}], [{"train": "head", "epochs": 1}, {"train": "all", "epochs": 1}]
+    strategies = {
+        "phases": {"phases": one, "tune": {"phases": [one, two]}},
+        "depth": {"train": "head", "tune": {"train": ["head", {"last": 2}], "image_size": [24, 32]}},
+    }
+    results, _ = run(tmp_path, strategies=strategies)
+    assert results.failed == ()
+    assert results.history["candidate"].unique().tolist()[-1] == 'train={"last": 2},image_size=32'
+
+
+def test_an_epoch_shorter_than_a_batch_is_one_step(tmp_path: Path) -> None:
+    regimes = {"short": {"train_per_class": 5, "examples_per_epoch": 1}}
+    results, _ = run(tmp_path, strategies={"head": {"train": "head"}}, regimes=regimes)
+    assert results.history["step"].tolist() == [1, 2]
+
+
+def test_a_last_batch_of_one_image_cannot_train_batch_norm(tmp_path: Path) -> None:
+    results, events = run(tmp_path, strategies={"all": {"train": "all", "batch_norm": "train"}}, batch_size=7)
+    (failure,) = (event.error for event in events if isinstance(event, CellFailed))
+    assert failure == (
+        "batch_size: 7 with 15 training images leaves a last batch of one\n"
+        "  expected: at least two images in a batch, since the BatchNorm of stages with fresh weights "
+        "(or batch_norm: train) takes its statistics from each\n"
+        "  to mend:  choose another batch_size, or another number of images"
+    )
+    assert results.failed == ("all.small.s0",)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_vanishes_is_named(tmp_path: Path, workers: int) -> None:
+    photographs = write_photographs(tmp_path / "photographs")
+    study = Study(**tiny_study(tmp_path, strategies={"head": {"train": "head"}}, regimes={"full": {}}))
+    failures: list[str] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, CellStarted):
+            for path in photographs.rglob("*.png"):
+                path.unlink()
+        if isinstance(event, CellFailed):
+            failures.append(event.error)
+
+    study.run(tmp_path / "out", emit=emit, workers=workers)
+    (failure,) = failures
+    first, *rest = failure.splitlines()
+    assert first.startswith(str(photographs)) and first.endswith(".png: cannot be read: no such file or directory")
+    assert rest == [
+        "  expected: the image as it was when the study began",
+        "  to mend:  restore the file, or begin a new study without it",
+    ]
+
+
+def test_a_listener_that_went_away_is_not_the_cell_s_failure(tmp_path: Path) -> None:
+    def emit(event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        Study(**tiny_study(tmp_path)).run(tmp_path / "out", emit=emit, workers=0)
+    assert not list((tmp_path / "out").rglob("error.json"))
+
+
+def test_nothing_is_written_into_the_folder_of_images(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "photographs")
+    with pytest.raises(UserError) as caught:
+        Study(**tiny_study(tmp_path)).run(folder / "runs")
+    assert str(caught.value) == (
+        f"the study directory {folder / 'runs'} lies in the images' folder {folder}\n"
+        "  expected: a directory outside of it, since nothing is ever written there\n"
+        "  to mend:  give another with --out DIR"
     )
 
 

@@ -46,8 +46,10 @@ def test_evaluation_shows_each_image_once_and_the_same_each_time(images: ImageSe
     assert all(torch.equal(a, b) for one, two in zip(first, again, strict=True) for a, b in zip(one, two, strict=True))
 
 
-def test_evaluation_by_examples_gives_each_image_its_views_in_turn(images: ImageSet) -> None:
-    ((inputs, _, indices),) = list(EvaluationBatches(images, workers=0, examples=32))
-    assert indices.tolist() == [*range(15), *range(15), 0, 1]
-    assert not torch.equal(inputs[0], inputs[15])
-    assert not torch.equal(inputs[15], inputs[30])
+def test_evaluation_by_examples_draws_shuffled_passes_in_their_views(images: ImageSet) -> None:
+    ((inputs, _, indices),) = list(EvaluationBatches(images, workers=0, examples=32, seed=1))
+    first, second, rest = indices[:15].tolist(), indices[15:30].tolist(), indices[30:].tolist()
+    assert sorted(first) == sorted(second) == list(range(15)) != first
+    assert not torch.equal(inputs[first.index(rest[0])], inputs[15 + second.index(rest[0])])
+    few = torch.cat([labels for _, labels, _ in EvaluationBatches(images, workers=0, examples=6, seed=1)])
+    assert len(set(few.tolist())) > 1

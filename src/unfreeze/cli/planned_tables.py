@@ -114,12 +114,12 @@ def _asked(asked: int | None, sizes: list[float], exact: bool) -> str:
 def strategies(planned: "Plan") -> str:
     """Each strategy in words: its network, its head, and phase by phase what trains how."""
     return "\n\n".join(
-        f"{name}\n" + "\n".join(f"    {line}" for line in _settings(network))
+        f"{name}\n" + "\n".join(f"    {line}" for line in _settings(network, len(planned.candidates[name])))
         for name, network in planned.networks.items()
     )
 
 
-def _settings(network: "NetworkPlan") -> list[str]:
+def _settings(network: "NetworkPlan", candidates: int) -> list[str]:
     strategy = network.strategy
     weights = {"none": "random weights", "pretrained": "pretrained"}.get(
         strategy.backbone.weights, f"weights {strategy.backbone.weights}"
@@ -137,8 +137,8 @@ def _settings(network: "NetworkPlan") -> list[str]:
             f"stops early after {plural(stopping.patience, 'epoch')} without a better {stopping.monitor}"
             + (", keeps the best epoch" if stopping.restore_best else "")
         )
-    if network.candidates > 1:
-        lines.append(f"tuned: {network.candidates} candidates a cell, chosen on validation; the first is shown")
+    if candidates > 1:
+        lines.append(f"tuned: {candidates} candidates a cell, chosen on validation; the first is shown")
     return lines
 
 

@@ -1,6 +1,7 @@
 """From what was asked for to what is run: every default filled in, every cell and candidate spelled out."""
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -162,9 +163,13 @@ def candidates(study: StudyConfig, name: str) -> dict[str, Strategy]:
                 chosen = put(chosen, path.split("."), value)
             except ValueError as error:
                 raise ValueError(f"tune: {path}: {error}") from error
-        label = ",".join(f"{path}={value}" for path, value in zip(asked.tune, values, strict=True))
+        label = ",".join(f"{path}={_shown(value)}" for path, value in zip(asked.tune, values, strict=True))
         found[label] = resolve(study, StrategyConfig.model_validate(chosen))
     return found
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | list | tuple | bool | None) else str(value)
 
 
 def put(data: Any, path: Sequence[str], value: Any) -> Any:

@@ -4,9 +4,11 @@ Every model refuses unknown keys. Optional fields that are None take the study's
 trains; ``resolve`` fills them in.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -15,6 +17,8 @@ from pydantic import (
     Tag,
     model_validator,
 )
+
+from unfreeze.config.units import bytes_of, seconds_of
 
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss"]
 Resize = Literal["crop", "squash", "pad"]
@@ -33,6 +37,7 @@ Real = Annotated[float, BeforeValidator(_no_truth_value)]
 Positive = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
 Pixels = Annotated[Whole, Field(ge=8, le=10_000)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
+Part = Annotated[Real, Field(gt=0, lt=1)]
 
 
 class Settings(BaseModel):
@@ -176,6 +181,10 @@ class StrategyConfig(PhaseConfig):
         _one_way_to_say_the_weights(self)
         if any(path.split(".")[0] == "tune" for path in self.tune):
             raise ValueError("tune cannot tune itself; list every path beside the others")
+        for path, values in self.tune.items():
+            twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
+            if twice is not None:
+                raise ValueError(f"tune: {path} lists {twice!r} twice; list each value once")
         if self.phases and alone:
             raise ValueError(f"{', '.join(alone)} beside phases; move into each phase")
         if not self.phases and self.train is None:
@@ -215,22 +224,30 @@ class SplitConfig(Settings):
     """Shares of all images for test and validation, or folds; ``val: test`` validates on the test images."""
 
     test: Share = 0.2
-    val: Annotated[Annotated[Share, Tag(NUMBER)] | Annotated[Literal["test"], Tag(WORD)], Discriminator(_kind)] = 0.15
+    val: Annotated[Annotated[Part, Tag(NUMBER)] | Annotated[Literal["test"], Tag(WORD)], Discriminator(_kind)] = 0.15
     group: str | None = None
     folds: Annotated[Whole, Field(ge=2, le=1000)] | None = None
 
     @model_validator(mode="after")
     def _something_left_to_train_on(self) -> "SplitConfig":
-        if self.val != "test" and self.test + self.val >= 1:
+        if self.val != "test" and self.folds is None and self.test + self.val >= 1:
             raise ValueError(f"test {self.test} and val {self.val} leave nothing to train on")
         return self
+
+
+def _checked_by(parse: Callable[[str], float]) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return check
 
 
 class Budget(Settings):
     """What the study may use: disk for caches (for example 20GB) and time (for example 30m)."""
 
-    disk: str = "20GB"
-    time: str | None = None
+    disk: Annotated[str, AfterValidator(_checked_by(bytes_of))] = "20GB"
+    time: Annotated[str, AfterValidator(_checked_by(seconds_of))] | None = None
 
 
 def _seeds(value: Any) -> Any:
@@ -244,6 +261,9 @@ def _seeds(value: Any) -> Any:
 Seeds = Annotated[
     tuple[Annotated[Whole, Field(ge=0, le=1_000_000_000)], ...], BeforeValidator(_seeds), Field(min_length=1)
 ]
+
+
+SPLIT_NAMES = ("train", "val", "validation", "test")
 
 
 class StudyConfig(Settings):
@@ -277,6 +297,9 @@ class StudyConfig(Settings):
                     raise ValueError(f"{kind}: {name!r} is no name; use letters, digits, _ and -")
             if len({name.lower() for name in names}) != len(names):  # one directory where a file system ignores case
                 raise ValueError(f"{kind}: two of {', '.join(names)} differ only in capitals; name them apart")
+        taken = [name for name in self.tests if name.lower() in SPLIT_NAMES]
+        if taken:
+            raise ValueError(f"tests: {', '.join(taken)} already names a split; name the further test set otherwise")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice")
         return self

@@ -97,7 +97,7 @@ class ViewDataset(Dataset[tuple[Tensor, int]]):
         """Return (view, index) for draw (index, view number); the view is float32, (3, S, S), normalised.
 
         Raises:
-            UserError: the file is no longer the image that it was when the catalog was made.
+            UserError: the file is gone or can no longer be decoded whole.
         """
         index, view = draw
         try:

@@ -44,22 +44,23 @@ class Frozen(nn.Module):
 
 
 class Trained(nn.Module):
-    """Stages that train; their BatchNorm layers keep their statistics if batch_norm is "frozen" (affine trains)."""
+    """Stages that train; in those whose mode is "frozen" BatchNorm keeps its statistics (its scale and shift train)."""
 
-    def __init__(self, stages: Iterable[nn.Module], batch_norm: BatchNormMode) -> None:
+    def __init__(self, stages: Iterable[nn.Module], batch_norm: Sequence[BatchNormMode]) -> None:
         super().__init__()
         self.stages = nn.Sequential(*stages)
-        self.batch_norm = batch_norm
+        self.batch_norm = tuple(batch_norm)
         self.requires_grad_(True)
         self.train()
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all but BatchNorm layers with frozen statistics."""
         super().train(mode)
-        if self.batch_norm == "frozen":
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.train(False)
+        for stage, batch_norm in zip(self.stages, self.batch_norm, strict=True):
+            if batch_norm == "frozen":
+                for module in stage.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.train(False)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +106,9 @@ def frozen_stages(train: LastStages | Literal["all", "head"], stages: int, names
     return stages - trained
 
 
-def build_network(backbone: Backbone, head: nn.Module, frozen: int, batch_norm: BatchNormMode, fresh: bool) -> Network:
+def build_network(
+    backbone: Backbone, head: nn.Module, frozen: int, batch_norm: BatchNormMode, fresh_from: int | None = None
+) -> Network:
     """Divide a backbone after its first ``frozen`` stages and put a head on it.
 
     The network shares the backbone's tensors: of several networks on one backbone, the one built last says which
@@ -116,10 +119,13 @@ def build_network(backbone: Backbone, head: nn.Module, frozen: int, batch_norm: 
         head: last stage's output to logits.
         frozen: number of frozen stages.
         batch_norm: of the trained stages: "frozen" keeps their pretrained statistics.
-        fresh: the trained stages have fresh weights, so their BatchNorm has nothing to keep and always trains.
+        fresh_from: number of the first stage with fresh weights; the BatchNorm of the stages from it on has nothing
+            to keep and always trains. None if all weights are pretrained.
     """
     stages = [stage.module for stage in backbone.stages]
-    return Network(Frozen(stages[:frozen]), Trained(stages[frozen:], "train" if fresh else batch_norm), head)
+    fresh = len(stages) if fresh_from is None else fresh_from
+    modes: list[BatchNormMode] = ["train" if stage >= fresh else batch_norm for stage in range(frozen, len(stages))]
+    return Network(Frozen(stages[:frozen]), Trained(stages[frozen:], modes), head)
 
 
 def tensor_names(backbone: Backbone, network: Network) -> dict[str, str]:

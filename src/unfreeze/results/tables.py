@@ -106,7 +106,7 @@ def history_table(study: StudyDir) -> pd.DataFrame:
     parts = []
     for cell in study.planned_cells():
         path = study.cell(cell["cell"]) / "history.csv"
-        if path.is_file():
+        if path.is_file() and not study.is_stale(cell):
             part = read_table(path).reindex(columns=list(HISTORY_COLUMNS))
             for place, column in enumerate(CELL_COLUMNS):
                 part.insert(place, column, [cell.get(column)] * len(part))
@@ -151,7 +151,7 @@ def cell_errors(study: StudyDir) -> dict[str, str]:
     errors = {}
     for cell in study.planned_cells():
         path = study.cell(cell["cell"]) / "error.json"
-        if path.is_file() and not study.is_finished(cell["cell"]):
+        if path.is_file() and not study.is_finished(cell):
             record = read_json(path)
             errors[cell["cell"]] = "\n\n".join(filter(None, (str(record["error"]), str(record.get("traceback", "")))))
     return errors
@@ -161,7 +161,7 @@ def cell_warnings(study: StudyDir) -> dict[str, list[str]]:
     """Return each distinct warning of the finished cells with the cells that gave it, in plan order."""
     cells: dict[str, list[str]] = {}
     for cell in study.planned_cells():
-        if study.is_finished(cell["cell"]):
+        if study.is_finished(cell):
             record = read_json(study.cell(cell["cell"]) / "result.json")
             for warning in dict.fromkeys(map(str, record.get("warnings", []))):
                 cells.setdefault(warning, []).append(cell["cell"])
@@ -176,7 +176,7 @@ def _networks(study: StudyDir) -> Mapping[str, Mapping[str, Any]]:
 
 def _row(study: StudyDir, cell: Mapping[str, Any], backbones: Mapping[str, str]) -> dict[str, Any]:
     row = {column: cell.get(column) for column in CELL_COLUMNS}
-    if study.is_finished(cell["cell"]):
+    if study.is_finished(cell):
         record = read_json(study.cell(cell["cell"]) / "result.json")
         known = {column: value for column, value in record.items() if column not in ("format", "warnings")}
         return {**known, **row, "status": "finished"}

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unfreeze.config.resolve import Strategy, expected_epochs
 from unfreeze.config.study import Metric, RegimeConfig
 from unfreeze.data.order import examples_after, steps_for_examples
+from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, load_backbone, reinitialise
 from unfreeze.model.describe import count_parameters
 from unfreeze.model.head import build_head
@@ -70,7 +72,23 @@ def cuts_of(strategy: Strategy, backbone: Backbone) -> list[int]:
 def epoch_ends(images: int, batch_size: int, regime: RegimeConfig, epochs: int) -> list[int]:
     """Return the number of steps after which each epoch ends."""
     examples = regime.examples_per_epoch or images
-    return [steps_for_examples(images, batch_size, examples * (epoch + 1)) for epoch in range(epochs)]
+    ends: list[int] = []
+    for epoch in range(1, epochs + 1):
+        wanted = steps_for_examples(images, batch_size, examples * epoch)
+        ends.append(max(wanted, ends[-1] + 1 if ends else 1))  # an epoch shorter than a batch is one step
+    return ends
+
+
+def _check_batches(network: Network, images: int, batch_size: int) -> None:
+    """Refuse a last batch of one image where BatchNorm would have to take its statistics."""
+    training = any(module.training for module in network.suffix.modules() if isinstance(module, _BatchNorm))
+    if training and images % batch_size == 1:
+        raise UserError(
+            f"batch_size: {batch_size} with {images} training images leaves a last batch of one",
+            "at least two images in a batch, since the BatchNorm of stages with fresh weights (or batch_norm: train) "
+            "takes its statistics from each",
+            "choose another batch_size, or another number of images",
+        )
 
 
 def train_candidate(
@@ -107,21 +125,23 @@ def train_candidate(
     head = build_head(strategy.head, backbone, classes, seed)
     cuts = cuts_of(strategy, backbone)
     shown = images(backbone)
-    validation = EvaluationBatches(shown.validation, workers, regime.validation.examples)
+    validation = EvaluationBatches(shown.validation, workers, regime.validation.examples, seed)
     ends = epoch_ends(len(shown.train), strategy.batch_size, regime, expected_epochs(strategy))
     # The weights that anything trains, whatever the phase: what is restored, saved and counted.
-    everything = build_network(backbone, head, min(cuts), "train", False).to(compute.device)
-    untrained = tensors_hash(frozen_state(everything, backbone))
-    stopping, fresh = strategy.early_stopping, strategy.backbone.weights == "none"
+    everything = build_network(backbone, head, min(cuts), "train").to(compute.device)
+    stopping = strategy.early_stopping
+    fresh_from = 0 if strategy.backbone.weights == "none" else len(backbone.stages)
     state, history = StoppingState(), list[dict[str, Any]]()
     best: dict[str, Tensor] = {}
     first_epoch, first_step, stopped = 1, 0, False
     for number, (phase, cut) in enumerate(zip(strategy.phases, cuts, strict=True)):
         if phase.reinit:
             reinitialise(backbone, cut, seed)
-            fresh = True
-        network = build_network(backbone, head, cut, phase.batch_norm, fresh)
+            fresh_from = min(fresh_from, cut)
+        network = build_network(backbone, head, cut, phase.batch_norm, fresh_from)
         network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _check_batches(network, len(shown.train), strategy.batch_size)
+        before = tensors_hash(frozen_state(network, backbone))
         last_epoch = first_epoch + phase.epochs - 1
 
         def validate(network: Network = network) -> dict[str, float]:
@@ -151,21 +171,20 @@ def train_candidate(
                 keep_best,
             ),
         )
+        if tensors_hash(frozen_state(network, backbone)) != before:
+            raise RuntimeError(f"the frozen stages of {backbone.name} changed while the others trained; this is a bug")
         if best:
             load_trained_state(everything, backbone, best)
         first_epoch, first_step = history[-1]["epoch"] + 1, history[-1]["step"]
-    prefix_hash = tensors_hash(frozen_state(everything, backbone))
-    if prefix_hash != untrained:
-        raise RuntimeError(f"the frozen stages of {backbone.name} changed while the others trained; this is a bug")
     keeps = stopping is not None and stopping.restore_best
     return Trained(
         network=everything,
         backbone=backbone,
         images=shown,
         history=history,
-        best_epoch=state.best_epoch if keeps else history[-1]["epoch"],
+        best_epoch=(state.best_epoch or history[-1]["epoch"]) if keeps else history[-1]["epoch"],
         stopped_by="early_stopping" if stopped else "epochs",
         params_total=count_parameters(backbone.model) + count_parameters(head),
         params_trained=count_parameters(everything.suffix) + count_parameters(head),
-        prefix_hash=prefix_hash,
+        prefix_hash=tensors_hash(frozen_state(everything, backbone)),
     )

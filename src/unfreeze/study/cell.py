@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
+import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from unfreeze.study.events import CellFinished, CellStarted, Emit, EpochEnded, P
 from unfreeze.train.batches import EvaluationBatches, ImageSet
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
+from unfreeze.train.loop import Diverged
 
 HISTORY_COLUMNS = (
     "candidate", "phase", "epoch", "step", "examples", "lr",
@@ -44,17 +47,21 @@ class Job:
     study: StudyConfig
     catalog: Catalog
     selection: Selection
+    weights: Mapping[tuple[str, str], str]
+    """The sha256 of initial weights, by backbone and what the study calls them."""
+    device: str
 
     @property
     def regime(self) -> RegimeConfig:
         """The cell's regime."""
         return self.study.regimes[self.cell.regime]
 
-    @property
+    @cached_property
     def candidates(self) -> dict[str, Strategy]:
         """The cell's candidates by name."""
         return candidates(self.study, self.cell.strategy)
 
+    @cached_property
     def data_fingerprint(self) -> str:
         """Identity of the images used: contents and labels of each split, in order."""
         ids = [*self.selection.train, *self.selection.validation]
@@ -63,11 +70,20 @@ class Job:
         text = json.dumps([rows["sha256"].tolist(), rows["label"].tolist(), self.catalog.classes])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @cached_property
     def fingerprint(self) -> str:
-        """Identity of settings and data: a finished cell with another one is stale."""
-        compute = [self.study.device, self.study.precision, self.study.metric]
-        cell = [self.cell.seed, self.cell.fold]
-        return fingerprint(self.candidates, self.regime, cell, compute, self.data_fingerprint())
+        """Identity of settings, initial weights and images: a finished cell with another one is stale."""
+        settings = {
+            name: plain(strategy) | {"backbone": [strategy.backbone.name, self.weights[weights_key(strategy)]]}
+            for name, strategy in self.candidates.items()
+        }
+        compute = [self.device, self.study.precision, self.study.metric]
+        return fingerprint(settings, self.regime, self.cell.seed, self.cell.fold, compute, self.data_fingerprint)
+
+
+def weights_key(strategy: Strategy) -> tuple[str, str]:
+    """Return what names a strategy's initial weights."""
+    return strategy.backbone.name, strategy.backbone.weights
 
 
 def run_cell(job: Job, store: StudyDir, compute: Compute, workers: int, emit: Emit) -> dict[str, Any]:
@@ -81,15 +97,34 @@ def run_cell(job: Job, store: StudyDir, compute: Compute, workers: int, emit: Em
         Diverged: the loss of a candidate became infinite or NaN.
     """
     started = time.perf_counter()
-    study, cell, settings = job.study, job.cell, job.candidates
-    folder = store.cell(cell.id)
-    (folder / "result.json").unlink(missing_ok=True)
-    (folder / "error.json").unlink(missing_ok=True)
-    emit(CellStarted(cell.id, sum(examples_of(job, strategy) for strategy in settings.values())))
+    cell, folder = job.cell, store.cell(job.cell.id)
+    shutil.rmtree(folder, ignore_errors=True)  # of a cell that failed, or was run with other settings
+    emit(CellStarted(cell.id, sum(examples_of(job, strategy) for strategy in job.candidates.values())))
     history: list[dict[str, Any]] = []
+    try:
+        name, trained, warnings = _best_candidate(job, compute, workers, history, emit)
+    finally:
+        if history:
+            write_table(folder / "history.csv", pd.DataFrame(history, columns=list(HISTORY_COLUMNS)))
+    logits = _logits(job, job.candidates[name], trained, compute, workers)
+    row = _result(job, name, trained, logits)
+    row["seconds_per_epoch"] = float(np.mean([entry["seconds"] for entry in trained.history]))
+    _write(job, folder, trained, logits)
+    row["seconds_total"] = time.perf_counter() - started
+    write_json(folder / "result.json", {**row, "warnings": [*job.selection.warnings, *warnings]})
+    emit(CellFinished(cell.id, row))
+    return row
+
+
+def _best_candidate(
+    job: Job, compute: Compute, workers: int, history: list[dict[str, Any]], emit: Emit
+) -> tuple[str, Trained, list[str]]:
+    """Train every candidate, adding to the history; return the best by validation, and a warning for each diverged."""
+    study, cell = job.study, job.cell
     chosen: tuple[str, Trained] | None = None
+    diverged: dict[str, Diverged] = {}
     drawn = 0
-    for name, strategy in settings.items():
+    for name, strategy in job.candidates.items():
 
         def on_step(epoch: int, examples: int, name: str = name, before: int = drawn) -> None:
             emit(Progress(cell.id, name, epoch, before + examples))
@@ -98,32 +133,29 @@ def run_cell(job: Job, store: StudyDir, compute: Compute, workers: int, emit: Em
             history.append({"candidate": name, **row})
             emit(EpochEnded(cell.id, history[-1]))
 
-        trained = train_candidate(
-            strategy=strategy,
-            regime=job.regime,
-            metric=study.metric,
-            seed=cell.seed,
-            classes=len(job.catalog.classes),
-            images=partial(_images, job, strategy),
-            compute=compute,
-            workers=workers,
-            on_step=on_step,
-            on_epoch=on_epoch,
-        )
         drawn += examples_of(job, strategy)
-        if chosen is None or metrics.is_better(study.metric, trained.best["val_metric"], chosen[1].best["val_metric"]):
+        try:
+            trained = train_candidate(
+                strategy=strategy,
+                regime=job.regime,
+                metric=study.metric,
+                seed=cell.seed,
+                classes=len(job.catalog.classes),
+                images=partial(_images, job, strategy),
+                compute=compute,
+                workers=workers,
+                on_step=on_step,
+                on_epoch=on_epoch,
+            )
+        except Diverged as error:
+            diverged[name] = error
+            continue
+        best = None if chosen is None else chosen[1].best["val_metric"]
+        if best is None or metrics.is_better(study.metric, trained.best["val_metric"], best):
             chosen = name, trained
     if chosen is None:
-        raise RuntimeError("a cell without candidates")  # config refuses an empty list of tuned values
-    name, trained = chosen
-    logits = _logits(job, settings[name], trained, compute, workers)
-    row = _result(job, name, settings[name], trained, logits)
-    row["seconds_per_epoch"] = float(np.mean([entry["seconds"] for entry in trained.history]))
-    _write(job, folder, trained, history, logits)
-    row["seconds_total"] = time.perf_counter() - started
-    write_json(folder / "result.json", {**row, "warnings": list(job.selection.warnings)})
-    emit(CellFinished(cell.id, row))
-    return row
+        raise next(iter(diverged.values()))
+    return *chosen, [f"candidate {name} diverged: {error}" for name, error in diverged.items()]
 
 
 def examples_of(job: Job, strategy: Strategy) -> int:
@@ -173,11 +205,11 @@ def _logits(
 def _result(
     job: Job,
     name: str,
-    strategy: Strategy,
     trained: Trained,
     logits: dict[str, tuple[tuple[str, ...], metrics.Logits, metrics.Labels]],
 ) -> dict[str, Any]:
     cell, metric, best = job.cell, job.study.metric, trained.best
+    strategy = job.candidates[name]
     tests = {split: (scores, labels) for split, (_, scores, labels) in logits.items() if split != "validation"}
     row: dict[str, Any] = {
         "cell": cell.id,
@@ -228,7 +260,6 @@ def _write(
     job: Job,
     folder: Path,
     trained: Trained,
-    history: list[dict[str, Any]],
     logits: dict[str, tuple[tuple[str, ...], metrics.Logits, metrics.Labels]],
 ) -> None:
     weights = trained.backbone.weights
@@ -237,15 +268,14 @@ def _write(
         {
             **plain(job.cell),
             "cell": job.cell.id,
-            "fingerprint": job.fingerprint(),
-            "data_fingerprint": job.data_fingerprint(),
+            "fingerprint": job.fingerprint,
+            "data_fingerprint": job.data_fingerprint,
             "candidates": plain(job.candidates),
             "regime_settings": plain(job.regime),
             "weights": {"source": weights.source, "sha256": weights.sha256},
             "classes": list(job.catalog.classes),
         },
     )
-    write_table(folder / "history.csv", pd.DataFrame(history, columns=list(HISTORY_COLUMNS)))
     ids = {split: list(names) for split, (names, _, _) in logits.items()}
     write_tensors(
         folder / "logits.safetensors", {split: scores for split, (_, scores, _) in logits.items()}, {"ids": ids}

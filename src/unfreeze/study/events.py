@@ -15,10 +15,11 @@ class Scanning:
 
 @dataclass(frozen=True)
 class Planned:
-    """The cells of the study in the order they run, and those of them that are finished already."""
+    """The cells of the study in plan order; those finished already; those finished otherwise, which run again."""
 
     cells: tuple[str, ...]
     finished: tuple[str, ...]
+    stale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a study will run: its cells, and what each strategy trains and keeps frozen."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +19,13 @@ class NetworkPlan:
     """What one strategy's network is made of, and which of its stages train.
 
     Attributes:
-        strategy: its settings; with tuned values those of the first candidate.
-        candidates: how many candidates compete in each cell.
+        strategy: its settings.
         stages: the backbone's stages.
         head: the new classifier.
         cuts: number of frozen stages in each phase.
     """
 
     strategy: Strategy
-    candidates: int
     stages: tuple[StageInfo, ...]
     head: HeadInfo
     cuts: tuple[int, ...]
@@ -47,10 +46,15 @@ class NetworkPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells in the order they run, and the network of each strategy."""
+    """The cells in the order they run, and the networks of each strategy's candidates by name."""
 
     cells: tuple[Cell, ...]
-    networks: dict[str, NetworkPlan]
+    candidates: dict[str, dict[str, NetworkPlan]]
+
+    @property
+    def networks(self) -> dict[str, NetworkPlan]:
+        """The network of each strategy's first candidate, which stands for all in pictures."""
+        return {name: next(iter(networks.values())) for name, networks in self.candidates.items()}
 
 
 def make_plan(study: StudyConfig, classes: int) -> Plan:
@@ -59,29 +63,34 @@ def make_plan(study: StudyConfig, classes: int) -> Plan:
     Raises:
         UserError: names every strategy whose backbone, size or cut does not exist.
     """
-    networks: dict[str, NetworkPlan] = {}
-    backbones: dict[tuple[str, int], Backbone] = {}
+    plans: dict[str, dict[str, NetworkPlan]] = {}
+    backbones: dict[tuple[str, int], tuple[Backbone, tuple[StageInfo, ...]]] = {}
     problems: dict[str, UserError] = {}
     for name in study.strategies:
-        found = list(candidates(study, name).values())
         try:
-            for strategy in found:
-                key = (strategy.backbone.name, strategy.image_size)
-                if key not in backbones:
-                    backbones[key] = load_backbone(strategy.backbone.name, "none", strategy.image_size, seed=0)
-                cuts_of(strategy, backbones[key])
-            networks[name] = _network(found[0], len(found), backbones, classes)
+            plans[name] = {
+                candidate: _network(strategy, backbones, classes)
+                for candidate, strategy in candidates(study, name).items()
+            }
         except UserError as error:
             problems[name] = error
     if problems:
         raise all_problems("strategies", problems)
-    return Plan(tuple(cells(study)), networks)
+    return Plan(tuple(cells(study)), plans)
 
 
-def _network(strategy: Strategy, count: int, backbones: dict[tuple[str, int], Backbone], classes: int) -> NetworkPlan:
-    backbone = backbones[strategy.backbone.name, strategy.image_size]
+def _network(
+    strategy: Strategy, backbones: dict[tuple[str, int], tuple[Backbone, tuple[StageInfo, ...]]], classes: int
+) -> NetworkPlan:
+    """Plan one candidate; ``backbones`` keeps what several candidates share."""
+    key = (strategy.backbone.name, strategy.image_size)
+    if key not in backbones:
+        backbone = load_backbone(strategy.backbone.name, "none", strategy.image_size, seed=0)
+        backbones[key] = backbone, tuple(describe(backbone))
+    backbone, stages = backbones[key]
+    cuts = tuple(cuts_of(strategy, backbone))
     head = describe_head(build_head(strategy.head, backbone, classes, seed=0), backbone)
-    return NetworkPlan(strategy, count, tuple(describe(backbone)), head, tuple(cuts_of(strategy, backbone)))
+    return NetworkPlan(strategy, stages, head, cuts)
 
 
 def all_problems(kind: str, problems: dict[str, UserError]) -> UserError:
@@ -105,22 +114,27 @@ def all_problems(kind: str, problems: dict[str, UserError]) -> UserError:
     )
 
 
-def as_record(plan: Plan) -> dict[str, Any]:
-    """Return the plan as plan.json holds it."""
+def as_record(plan: Plan, fingerprints: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the plan as plan.json holds it; there, the cells' fingerprints by id say which files are theirs."""
     return {
-        "cells": [{"cell": cell.id, **plain(cell)} for cell in plan.cells],
-        "networks": {name: _network_record(network) for name, network in plan.networks.items()},
+        "cells": [
+            {"cell": cell.id, **plain(cell), **({"fingerprint": fingerprints[cell.id]} if fingerprints else {})}
+            for cell in plan.cells
+        ],
+        "networks": {
+            name: _network_record(network, len(plan.candidates[name])) for name, network in plan.networks.items()
+        },
     }
 
 
-def _network_record(network: NetworkPlan) -> dict[str, Any]:
+def _network_record(network: NetworkPlan, count: int) -> dict[str, Any]:
     strategy = network.strategy
     fresh = strategy.backbone.weights == "none"
     return {
         "backbone": strategy.backbone.name,
         "weights": strategy.backbone.weights,
         "image_size": strategy.image_size,
-        "candidates": network.candidates,
+        "candidates": count,
         "phases": [
             {
                 "train": train_words(phase.train),

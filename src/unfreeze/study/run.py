@@ -4,7 +4,7 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,15 +15,18 @@ import torch
 
 from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.study import StudyConfig
+from unfreeze.config.units import seconds_of
 from unfreeze.data.catalog import Catalog, build_catalog
-from unfreeze.data.regimes import select
+from unfreeze.data.regimes import Selection, select
 from unfreeze.data.sources import open_source
 from unfreeze.data.splits import draw_split
 from unfreeze.errors import UserError
+from unfreeze.model.backbone import load_backbone
 from unfreeze.results.tables import results_table
-from unfreeze.store import StudyDir, read_json, write_json, write_table, write_text
-from unfreeze.study.budget import Pace, parse_duration, work
-from unfreeze.study.cell import Job, run_cell
+from unfreeze.results.words import plural
+from unfreeze.store import StudyDir, write_json, write_table, write_text
+from unfreeze.study.budget import Pace, work
+from unfreeze.study.cell import Job, run_cell, weights_key
 from unfreeze.study.events import CellFailed, CellsLeft, Emit, Planned, Scanning, Warned
 from unfreeze.study.plan import Plan, all_problems, as_record, make_plan
 from unfreeze.train.device import Compute, pick
@@ -52,7 +55,7 @@ def run_study(
         out: the study directory; made if it is not there.
         emit: is told what happens.
         source_text: the study file as given, kept as study.yaml.
-        workers: processes that prepare batches, by default one per core but one; no number depends on it.
+        workers: processes that prepare batches (see ``default_workers``); no number depends on it.
         seconds: run only the cells that fit into this time, the most telling first; by default ``budget.time``.
 
     Raises:
@@ -60,25 +63,39 @@ def run_study(
     """
     started = time.perf_counter()
     if seconds is None and study.budget.time is not None:
-        seconds = parse_duration(study.budget.time)
+        seconds = seconds_of(study.budget.time)
     store = StudyDir(out)
     compute = pick(study.device, study.precision)
-    if out.exists() and not out.is_dir():
-        raise UserError(
-            f"--out {out} is a file", "a directory, or a path where one can be made", "give another --out DIR"
-        )
+    _check_directory(study, out)
     catalog = look_at_data(study, emit)
     plan = make_plan(study, len(catalog.classes))
-    jobs = make_jobs(study, catalog, plan)
+    jobs = make_jobs(study, catalog, plan, load_all_weights(plan), compute)
     for warning in dict.fromkeys(warning for job in jobs.values() for warning in job.selection.warnings):
         emit(Warned(warning))
-    _write_study(store, study, catalog, plan, jobs, compute, source_text)
-    finished = [name for name, job in jobs.items() if is_current(store, job)]
-    emit(Planned(tuple(jobs), tuple(finished)))
+    record = as_record(plan, {name: job.fingerprint for name, job in jobs.items()})
+    _write_study(store, study, catalog, record, jobs, compute, source_text)
+    finished = [cell["cell"] for cell in record["cells"] if store.is_finished(cell)]
+    stale = [cell["cell"] for cell in record["cells"] if store.is_stale(cell)]
+    emit(Planned(tuple(jobs), tuple(finished), tuple(stale)))
     waiting = {name: job for name, job in jobs.items() if name not in finished}
     failed, left = _run_cells(waiting, plan, store, compute, emit, workers, seconds, started)
     write_table(out / "results.csv", results_table(store))
     return Outcome(tuple(failed), tuple(left))
+
+
+def _check_directory(study: StudyConfig, out: Path) -> None:
+    """Refuse a study directory that is a file, or lies inside the images' folder: there it would be a class."""
+    if out.exists() and not out.is_dir():
+        raise UserError(
+            f"--out {out} is a file", "a directory, or a path where one can be made", "give another --out DIR"
+        )
+    for folder in (Path(folder) for folder in (study.data, *study.tests.values()) if Path(folder).is_dir()):
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"the study directory {out} lies in the images' folder {folder}",
+                "a directory outside of it, since nothing is ever written there",
+                "give another with --out DIR",
+            )
 
 
 def look_at_data(study: StudyConfig, emit: Emit) -> Catalog:
@@ -87,34 +104,51 @@ def look_at_data(study: StudyConfig, emit: Emit) -> Catalog:
     return build_catalog(source, study.split.group, lambda done, total: emit(Scanning(done, total)))
 
 
-def make_jobs(study: StudyConfig, catalog: Catalog, plan: Plan) -> dict[str, Job]:
+def load_all_weights(plan: Plan) -> dict[tuple[str, str], str]:
+    """Load each backbone's initial weights once, before anything runs, and return their sha256 by what names them.
+
+    Raises:
+        UserError: names every strategy whose weights are not to be had or do not fit.
+    """
+    found: dict[tuple[str, str], str] = {}
+    problems: dict[str, UserError] = {}
+    for name, networks in plan.candidates.items():
+        for network in networks.values():
+            backbone, key = network.strategy.backbone, weights_key(network.strategy)
+            try:
+                if key not in found:
+                    loaded = load_backbone(backbone.name, backbone.weights, network.strategy.image_size, seed=0)
+                    found[key] = loaded.weights.sha256
+            except UserError as error:
+                problems[name] = error
+    if problems:
+        raise all_problems("strategies", problems)
+    return found
+
+
+def make_jobs(
+    study: StudyConfig, catalog: Catalog, plan: Plan, weights: Mapping[tuple[str, str], str], compute: Compute
+) -> dict[str, Job]:
     """Give each cell its images.
 
     Raises:
         UserError: names every regime that the data cannot give.
     """
     splits = {fold: draw_split(catalog, study.split, fold) for fold in dict.fromkeys(cell.fold for cell in plan.cells)}
-    jobs, problems = {}, dict[str, UserError]()
-    chosen: dict[tuple[str, int, int | None], Any] = {}
+    jobs, problems = dict[str, Job](), dict[str, UserError]()
+    chosen: dict[tuple[str, int, int | None], Selection] = {}
     for cell in plan.cells:
         key = (cell.regime, cell.seed, cell.fold)
         try:
             if key not in chosen:
                 regime = study.regimes[cell.regime]
                 chosen[key] = select(catalog, splits[cell.fold], regime, cell.seed, study.split.val == "test")
-            jobs[cell.id] = Job(cell, study, catalog, chosen[key])
+            jobs[cell.id] = Job(cell, study, catalog, chosen[key], weights, compute.device.type)
         except UserError as error:
             problems[cell.regime] = error
     if problems:
         raise all_problems("regimes", problems)
     return jobs
-
-
-def is_current(store: StudyDir, job: Job) -> bool:
-    """Tell whether a cell is finished with these very settings and images."""
-    if not store.is_finished(job.cell.id):
-        return False
-    return read_json(store.cell(job.cell.id) / "cell.json")["fingerprint"] == job.fingerprint()
 
 
 def _run_cells(
@@ -128,12 +162,12 @@ def _run_cells(
     started: float,
 ) -> tuple[list[str], list[str]]:
     """Run cells in plan order, or under a time limit the most telling first: a whole grid before the next seed."""
-    works = {name: work(job, plan.networks[job.cell.strategy]) for name, job in jobs.items()}
+    works = {name: work(job, plan.candidates[job.cell.strategy]) for name, job in jobs.items()}
     order = list(jobs)
     if seconds is not None:
         order.sort(key=lambda name: (jobs[name].cell.seed, jobs[name].cell.fold or 0, works[name]))
     pace, failed, left = Pace(), list[str](), list[str]()
-    count = max(0, (os.cpu_count() or 1) - 1) if workers is None else workers
+    count = default_workers() if workers is None else workers
     for name in order:
         job, before = jobs[name], time.perf_counter()
         if seconds is not None and before - started + pace.seconds(job.cell.strategy, works[name]) > seconds:
@@ -142,6 +176,8 @@ def _run_cells(
         try:
             run_cell(job, store, compute, count, emit)
             pace.measured(job.cell.strategy, works[name], time.perf_counter() - before)
+        except BrokenPipeError:  # whoever was told went away: not the cell's failure
+            raise
         except UserError as error:
             failed.append(name)
             _record_failure(store, name, str(error), emit)
@@ -153,6 +189,12 @@ def _run_cells(
     return failed, left
 
 
+def default_workers() -> int:
+    """Return how many processes prepare batches: one per core that this process may use but one, at most eight."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores - 1)
+
+
 def _record_failure(store: StudyDir, cell: str, error: str, emit: Emit, trace: str = "") -> None:
     write_json(store.cell(cell) / "error.json", {"error": error, "traceback": trace})
     emit(CellFailed(cell, error))
@@ -162,7 +204,7 @@ def _write_study(
     store: StudyDir,
     study: StudyConfig,
     catalog: Catalog,
-    plan: Plan,
+    plan: Mapping[str, Any],
     jobs: dict[str, Job],
     compute: Compute,
     source_text: str,
@@ -170,7 +212,7 @@ def _write_study(
     if source_text:
         write_text(store.path / "study.yaml", source_text)
     write_json(store.path / "study.json", study_record(study, catalog, compute))
-    write_json(store.path / "plan.json", as_record(plan))
+    write_json(store.path / "plan.json", plan)
     write_json(store.path / "environment.json", environment(compute))
     write_table(store.path / "catalog.csv", catalog.images)
     write_table(store.path / "splits.csv", _splits(study, catalog, jobs.values()))
@@ -185,7 +227,7 @@ def study_record(study: StudyConfig, catalog: Catalog, compute: Compute) -> dict
         )
     set_aside = int((catalog.images["status"] == "set_aside").sum())
     if set_aside:
-        notes.append(f"{set_aside} images could not be decoded and were set aside; catalog.csv says why.")
+        notes.append(f"Could not be decoded and set aside: {plural(set_aside, 'image')}; catalog.csv says why.")
     return {
         "name": study.name,
         "metric": study.metric,

@@ -1,8 +1,8 @@
 """From images on disk to batches of tensors, in the order that the study's streams fix."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from unfreeze.data.order import passes
 from unfreeze.data.views import ViewDataset
+from unfreeze.errors import UserError
 
 EVALUATION_BATCH = 64
 
@@ -28,47 +29,54 @@ class ImageSet:
         return len(self.labels)
 
 
-class Draws(Sampler[list[tuple[int, int]]]):
-    """A fixed list of batches of (image, view): what a DataLoader asks its workers for."""
+Draw = tuple[int, int]
+"""An image's index and the number of its view."""
 
-    def __init__(self, batches: Sequence[list[tuple[int, int]]]) -> None:
-        self.batches = batches
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.batches)
+class Draws(Sampler[list[Draw]]):
+    """Batches of draws, made anew for each iteration: what a DataLoader asks its workers for."""
 
-    def __len__(self) -> int:
-        return len(self.batches)
+    def __init__(self, make: Callable[[], Iterator[list[Draw]]]) -> None:
+        self.make = make
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return self.make()
 
 
 def training_batches(
     images: ImageSet, batch_size: int, seed: int, start: int, stop: int, workers: int
 ) -> Iterator[Batch]:
     """Yield the batches of the steps from ``start`` up to ``stop`` of the endless stream of shuffled passes."""
-    draws = list(islice(passes(len(images), batch_size, seed, start), stop - start))
-    return _labelled(images, _loader(images, draws, workers))
+    return _labelled(
+        images, _loader(images, lambda: islice(passes(len(images), batch_size, seed, start), stop - start), workers)
+    )
 
 
 class EvaluationBatches:
     """The same batches each time it is iterated over; its workers live as long as it does."""
 
-    def __init__(self, images: ImageSet, workers: int, examples: int | None = None) -> None:
-        """Show each image once, or as many draws as ``examples`` says: image i, its views in turn."""
-        count = len(images) if examples is None else examples
-        draws = [(index % len(images), index // len(images)) for index in range(count)]
+    def __init__(self, images: ImageSet, workers: int, examples: int | None = None, seed: int = 0) -> None:
+        """Show each image once, in order; or the first ``examples`` draws of shuffled passes, pass p in view p."""
+        one_by_one: Iterable[Draw] = ((index, 0) for index in range(len(images)))
+        if examples is not None:
+            one_by_one = islice(chain.from_iterable(passes(len(images), EVALUATION_BATCH, seed)), examples)
+        draws = list(one_by_one)
         self.images = images
-        self.count = count
-        size = EVALUATION_BATCH
-        self.loader = _loader(images, [draws[at : at + size] for at in range(0, count, size)], workers)
+        self.loader = _loader(images, lambda: _chunks(draws, EVALUATION_BATCH), workers)
 
     def __iter__(self) -> Iterator[Batch]:
         return _labelled(self.images, self.loader)
 
 
-def _loader(images: ImageSet, draws: Sequence[list[tuple[int, int]]], workers: int) -> DataLoader:
+def _chunks(draws: Sequence[Draw], size: int) -> Iterator[list[Draw]]:
+    for start in range(0, len(draws), size):
+        yield list(draws[start : start + size])
+
+
+def _loader(images: ImageSet, make: Callable[[], Iterator[list[Draw]]], workers: int) -> DataLoader:
     return DataLoader(
         images.views,
-        batch_sampler=Draws(draws),
+        batch_sampler=Draws(make),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
@@ -76,5 +84,13 @@ def _loader(images: ImageSet, draws: Sequence[list[tuple[int, int]]], workers: i
 
 
 def _labelled(images: ImageSet, loader: DataLoader) -> Iterator[Batch]:
-    for inputs, indices in loader:
-        yield inputs, images.labels[indices], indices
+    try:
+        for inputs, indices in loader:
+            yield inputs, images.labels[indices], indices
+    except UserError as error:
+        raise _without_traceback(error) from None
+
+
+def _without_traceback(error: UserError) -> UserError:
+    """Return an error of a worker as the user should see it: PyTorch puts the worker's traceback before its text."""
+    return UserError(str(error).rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2].strip())

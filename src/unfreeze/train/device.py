@@ -47,4 +47,7 @@ def pick(device: str, precision: str) -> Compute:
         )
     if precision == "bfloat16" and chosen == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError("precision: bfloat16 is not supported by this GPU", "float32", "set precision: float32")
+    if chosen == "cuda":  # float32 means float32: TF32 keeps ten bits of it
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
     return Compute(torch.device(chosen), precision)

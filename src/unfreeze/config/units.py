@@ -1,0 +1,30 @@
+"""Durations and sizes as people write them."""
+
+import re
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a duration such as 90s, 30m, 1h30m or 2d.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", text)
+    if not parts or re.sub(r"\d+(?:\.\d+)?\s*[smhd]|\s", "", text):
+        raise ValueError(f"{text!r} is no duration; write a number with s, m, h or d, for example 30m or 1h30m")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def bytes_of(text: str) -> int:
+    """Return the bytes of a size such as 500MB or 20GB, in powers of ten.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)\s*", text)
+    if not found:
+        raise ValueError(f"{text!r} is no size; write a number with MB, GB or TB, for example 20GB")
+    return round(float(found[1]) * _BYTES[found[2]])
