@@ -16,7 +16,7 @@ def test_digits_are_the_same_every_time_and_mended(tmp_path):
     assert len(files) == 1797
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == list("0123456789")
     with Image.open(files[0]) as image:
-        assert (image.size, image.mode, image.getextrema()) == ((64, 64), "L", (0, 255))
+        assert (image.size, image.mode, image.getextrema()) == ((64, 64), "L", (0, 247))
     content = files[0].read_bytes()
     times = files[1].stat().st_mtime_ns
     files[0].write_bytes(content[:50])

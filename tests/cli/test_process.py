@@ -32,9 +32,14 @@ def test_an_interrupt_is_one_line_and_the_run_goes_on(study, unfreeze, number, c
     log = study / "log"
     assert unfreeze("run", "study.yaml", "--set", "strategies={scratch: {train: all}}")[0] == 0
     with log.open("w") as file:
-        process = subprocess.Popen([*PROGRAM, *LONG], stdout=subprocess.PIPE, stderr=file, text=True)
+        process = subprocess.Popen(
+            [*PROGRAM, *LONG], stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True
+        )
         wait_for(log, "epoch 2:", process)
-        process.send_signal(number)
+        if number == signal.SIGINT:  # Ctrl-C reaches the processes that read images, too
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         said, _ = process.communicate(timeout=30)
     assert process.returncode == code
     assert said == ""

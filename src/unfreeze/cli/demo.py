@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unfreeze.cli.interrupts import resumable
+from unfreeze.cli.interrupts import Check, resumable
 from unfreeze.cli.options import AsJson
 from unfreeze.cli.run import carry_out
 
@@ -21,13 +21,13 @@ def demo(
     Handwritten digits, three ways of training EfficientNet-Lite0, few and more images, two seeds.
     """
 
-    def work() -> None:
+    def work(check: Check) -> None:
         from unfreeze.config.parse import preset_text, read_study
         from unfreeze.study.demo import write_digits
 
         data = out.with_name(f"{out.name}-data")
         write_digits(data)
         study = read_study(preset="demo", values={"data": data})
-        carry_out(study, preset_text("demo"), out, None, as_json, workers=0)  # its images are read in no time
+        carry_out(study, preset_text("demo"), out, None, as_json, check, workers=0)  # its images are quick to read
 
     resumable(work)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from unfreeze.cli.interrupts import resumable
+from unfreeze.cli.interrupts import Check, resumable
 from unfreeze.cli.options import AsJson, BackboneName, Out, Overrides, Preset, Seeds, Target, Time, asked_study
 from unfreeze.errors import UserError
 
@@ -34,15 +34,21 @@ def run(
     A folder of class folders is a study too: with the preset quick, or another.
     """
 
-    def work() -> None:
+    def work(check: Check) -> None:
         study, text = asked_study(target, preset, backbone, seeds, overrides)
-        carry_out(study, text, out or Path("runs") / study.name, time, as_json)
+        carry_out(study, text, out or Path("runs") / study.name, time, as_json, check)
 
     resumable(work)
 
 
 def carry_out(
-    study: "StudyConfig", text: str, out: Path, time: str | None, as_json: bool, workers: int | None = None
+    study: "StudyConfig",
+    text: str,
+    out: Path,
+    time: str | None,
+    as_json: bool,
+    check: Check,
+    workers: int | None = None,
 ) -> None:
     """Run a study in a directory, show it, write its report and print what came out.
 
@@ -52,6 +58,7 @@ def carry_out(
         out: the study directory.
         time: the time limit as given; by default the study's.
         as_json: print JSON instead of tables.
+        check: is called at each event; the work can end well there.
         workers: processes that prepare batches; no number depends on it.
 
     Raises:
@@ -65,7 +72,7 @@ def carry_out(
     _keep_out_of_data(study, out)
     epochs = {name: expected_epochs(next(iter(candidates(study, name).values()))) for name in study.strategies}
     board = Board(study.metric, epochs, lambda cell: _record(out, cell))
-    with watching(board, live=is_terminal() and not as_json) as emit:
+    with watching(board, is_terminal() and not as_json, check) as emit:
         from unfreeze.results.report import write_report
         from unfreeze.store import StudyDir
         from unfreeze.study.budget import parse_duration

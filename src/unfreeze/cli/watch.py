@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from unfreeze.cli.board import Board
+from unfreeze.cli.interrupts import Check
 from unfreeze.cli.lines import line_of
 from unfreeze.study import events
 
 
 @contextmanager
-def watching(board: Board, live: bool) -> Iterator[events.Emit]:
-    """Yield what to tell events to; they are written on the board and shown on stderr."""
+def watching(board: Board, live: bool, check: Check) -> Iterator[events.Emit]:
+    """Yield what to tell events to; they are written on the board and shown on stderr, then ``check`` is called."""
     if live:
         from rich.live import Live
         from rich.text import Text
@@ -26,6 +27,7 @@ def watching(board: Board, live: bool) -> Iterator[events.Emit]:
                 board.take(event)
                 if isinstance(event, events.Warned):
                     console.print(Text(line_of(event, board) or "", style="yellow"))
+                check()
 
             yield show
         return
@@ -35,6 +37,7 @@ def watching(board: Board, live: bool) -> Iterator[events.Emit]:
         line = line_of(event, board)
         if line is not None:
             print(line, file=sys.stderr, flush=True)
+        check()
 
     yield tell
 
