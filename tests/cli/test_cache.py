@@ -13,7 +13,9 @@ def cache(folder):
     entry.mkdir(parents=True)
     (entry / "shard.bin").write_bytes(bytes(150_000))
     (entry / "shard.bin.x.tmp").write_bytes(bytes(50_000))
-    (folder / "cache" / "pixels.tmp").mkdir()
+    (folder / "cache" / "pixels" / "cd.tmp").mkdir(parents=True)
+    (folder / "cache" / "food-101").mkdir()
+    (folder / "cache" / "food-101" / "mine.tmp").write_text("x")
     (folder / "mine").mkdir()
     (folder / "mine" / "photo").write_text("x")
     (folder / "cache" / "link").symlink_to(folder / "mine", target_is_directory=True)
@@ -38,8 +40,7 @@ def test_ls(unfreeze, cache):
     assert rows[0] == [str(cache)]
     assert [[part.strip() for part in row if part] for row in rows[4:-2]] == [
         ["activations", "200.0 kB", "2 days"],
-        ["link", f"{len(str(cache.parent / 'mine'))} bytes", "just now"],
-        ["pixels.tmp", "0 bytes", "just now"],
+        ["pixels", "0 bytes", "just now"],
     ]
     assert said.splitlines()[-1] == "200.0 kB in all"
 
@@ -47,13 +48,14 @@ def test_ls(unfreeze, cache):
 def test_gc_takes_only_what_is_unfinished(unfreeze, cache):
     assert unfreeze("cache", "gc") == (0, f"deleted 2 unfinished entries of {cache}: 50.0 kB\n", "")
     left = sorted(str(path.relative_to(cache)) for path in cache.rglob("*"))
-    assert left == ["activations", "activations/ab", "activations/ab/shard.bin", "link"]
+    kept = ["activations", "activations/ab", "activations/ab/shard.bin", "food-101", "food-101/mine.tmp"]
+    assert left == [*kept, "link", "pixels"]
 
 
 def test_clear(unfreeze, cache):
     code, said, _ = unfreeze("cache", "clear", "--yes")
-    assert (code, said) == (0, f"deleted 3 entries of {cache}: 200.0 kB\n")
-    assert list(cache.iterdir()) == []
+    assert (code, said) == (0, f"deleted activations and pixels of {cache}: 200.0 kB\n")
+    assert sorted(path.name for path in cache.iterdir()) == ["food-101", "link"]
     assert (cache.parent / "mine" / "photo").exists()
 
 
@@ -61,4 +63,4 @@ def test_clear_asks(unfreeze, cache, monkeypatch):
     monkeypatch.setattr("typer.confirm", lambda question: False)
     code, said, _ = unfreeze("cache", "clear")
     assert (code, said) == (0, "nothing was deleted\n")
-    assert len(list(cache.iterdir())) == 3
+    assert len(list(cache.iterdir())) == 4

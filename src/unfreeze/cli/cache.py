@@ -9,6 +9,8 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="Look at, tidy or empty what studies share on this machine.")
 
+OWN = ("activations", "pixels")
+"""What studies make and can make again. The folder may hold more, data sets for one: that is never touched."""
 UNFINISHED = ".tmp"
 
 
@@ -47,25 +49,26 @@ def gc() -> None:
 
 @app.command()
 def clear(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Delete everything in the cache; studies compute it again when they need it."""
+    """Delete what studies computed and can compute again."""
     folder, entries = _entries()
     if not entries:
         typer.echo(f"the cache {folder} is empty")
         return
     size = _bytes(sum(_size(entry) for entry in entries))
-    if not yes and not typer.confirm(f"Delete {len(entries)} entries, {size}, of {folder}?"):
+    names = " and ".join(entry.name for entry in entries)
+    if not yes and not typer.confirm(f"Delete {names}, {size}, of {folder}?"):
         typer.echo("nothing was deleted")
         return
     for entry in entries:
         _delete(entry)
-    typer.echo(f"deleted {len(entries)} entries of {folder}: {size}")
+    typer.echo(f"deleted {names} of {folder}: {size}")
 
 
 def _entries() -> tuple[Path, list[Path]]:
     from unfreeze.data.sources import cache_folder
 
     folder = cache_folder()
-    return folder, sorted(folder.iterdir()) if folder.is_dir() else []
+    return folder, [folder / name for name in OWN if (folder / name).is_dir() and not (folder / name).is_symlink()]
 
 
 def _unfinished(entry: Path) -> list[Path]:

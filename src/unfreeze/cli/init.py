@@ -69,7 +69,7 @@ def study_text(
     files = sum(pool.files for pool in pools.values())
     given = sorted({item.given_split for item in source.items} - {""})
     return _TEMPLATE.format(
-        about=f"{plural(files, 'file')} in {len(pools)} classes, {range_text(pools)}",
+        about=" ".join(f"{plural(files, 'file')} in {len(pools)} classes, {range_text(pools)}".split()),
         name=json.dumps(name),
         data=json.dumps(data),
         split=_GIVEN_SPLIT.format(", ".join(given)) if given else _DRAWN_SPLIT,
