@@ -1,5 +1,6 @@
 """``unfreeze demo``: a whole study on built-in data, offline."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -25,9 +26,11 @@ def demo(
         from unfreeze.config.parse import preset_text, read_study
         from unfreeze.study.demo import write_digits
 
-        data = out.with_name(f"{out.name}-data")
+        directory = out.resolve()
+        data = directory.with_name(f"{directory.name}-data")
         write_digits(data)
         study = read_study(preset="demo", values={"data": data})
-        carry_out(study, preset_text("demo"), out, None, as_json, check, workers=0)  # its images are quick to read
+        text = f"data: {json.dumps('../' + data.name)}\n{preset_text('demo')}"
+        carry_out(study, text, out, None, as_json, check, workers=0)  # its images are quick to read
 
     resumable(work)

@@ -8,7 +8,7 @@ import typer
 from unfreeze.errors import UserError
 
 if TYPE_CHECKING:
-    from unfreeze.study.plan import Plan
+    from unfreeze.config.study import StudyConfig
 
 
 def describe(
@@ -17,7 +17,8 @@ def describe(
         Path | None, typer.Option(metavar="STUDY", help="Show where the strategies of this study cut.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(metavar="PIXELS", help="Side of the input.", show_default="the model's own")
+        int | None,
+        typer.Option(metavar="PIXELS", help="Side of the input.", show_default="the study's, or the model's own"),
     ] = None,
 ) -> None:
     """Show a backbone's stages: output shape, parameters, work, and what a study's strategies train.
@@ -26,13 +27,17 @@ def describe(
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"--image-size {image_size}", "a number of pixels", "for example --image-size 224")
-    cuts = _cuts(study, backbone) if study else {}
+    from unfreeze.config.parse import read_study
+
+    asked = read_study(study, values={"backbone": backbone}) if study else None
+    cuts = _cuts(asked, backbone) if asked else {}
+    size = image_size or (asked.image_size if asked else own_size(backbone))
     from unfreeze.cli import screen
     from unfreeze.model.backbone import load_backbone
     from unfreeze.model.describe import describe as stages_of
     from unfreeze.results.words import count_text
 
-    loaded = load_backbone(backbone, "none", image_size or own_size(backbone), seed=0)
+    loaded = load_backbone(backbone, "none", size, seed=0)
     stages = stages_of(loaded)
     console = screen.stdout()
     console.print(f"{backbone}, {loaded.image_size} x {loaded.image_size} pixels, {loaded.features} features\n")
@@ -57,12 +62,11 @@ def own_size(name: str) -> int:
     return config.input_size[-1] if config else 224
 
 
-def _cuts(path: Path, backbone: str) -> dict[str, list[str]]:
+def _cuts(study: "StudyConfig", backbone: str) -> dict[str, list[str]]:
     """Return what each stage is in each strategy, by strategy (and phase where there are several)."""
-    from unfreeze.config.parse import read_study
     from unfreeze.study.plan import as_record, make_plan
 
-    plan: Plan = make_plan(read_study(path, values={"backbone": backbone}), classes=2)  # its head is not shown
+    plan = make_plan(study, classes=2)  # its head is not shown
     columns = {}
     for name, network in as_record(plan)["networks"].items():
         if network["backbone"] == backbone:

@@ -9,7 +9,6 @@ import typer
 
 from unfreeze.cli.interrupts import Check, resumable
 from unfreeze.cli.options import AsJson, BackboneName, Out, Overrides, Preset, Seeds, Target, Time, asked_study
-from unfreeze.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +68,6 @@ def carry_out(
     from unfreeze.cli.watch import is_terminal, watching
     from unfreeze.config.resolve import candidates, expected_epochs
 
-    _keep_out_of_data(study, out)
     epochs = {name: expected_epochs(next(iter(candidates(study, name).values()))) for name in study.strategies}
     board = Board(study.metric, epochs, lambda cell: _record(out, cell))
     with watching(board, is_terminal() and not as_json, check) as emit:
@@ -78,7 +76,6 @@ def carry_out(
         from unfreeze.study.budget import parse_duration
         from unfreeze.study.run import run_study
 
-        time = time or study.budget.time
         seconds = None if time is None else parse_duration(time)
         outcome = run_study(study, out, emit, text, workers, seconds)
         report = write_report(StudyDir(out))
@@ -88,18 +85,6 @@ def carry_out(
         _print_outcome(study, out, report, board.errors, outcome.left, _already(board))
     if outcome.failed:
         raise typer.Exit(SOME_CELLS_FAILED)
-
-
-def _keep_out_of_data(study: "StudyConfig", out: Path) -> None:
-    """Refuse a study directory inside the images' folder: it would be a class in the next run."""
-    folders = [Path(folder) for folder in (study.data, *study.tests.values()) if Path(folder).is_dir()]
-    for folder in folders:
-        if out.resolve().is_relative_to(folder.resolve()):
-            raise UserError(
-                f"the study directory {out} lies in the images' folder {folder}",
-                "a directory outside of it, since nothing is ever written there",
-                "give another with --out DIR",
-            )
 
 
 def _record(out: Path, cell: str) -> Mapping[str, Any]:

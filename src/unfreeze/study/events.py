@@ -15,11 +15,10 @@ class Scanning:
 
 @dataclass(frozen=True)
 class Planned:
-    """The cells of the study in plan order; those finished already; those finished otherwise, which run again."""
+    """The cells of the study in plan order, and those of them that are finished already."""
 
     cells: tuple[str, ...]
     finished: tuple[str, ...]
-    stale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

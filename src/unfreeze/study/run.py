@@ -76,7 +76,9 @@ def run_study(
     _write_study(store, study, catalog, record, jobs, compute, source_text)
     finished = [cell["cell"] for cell in record["cells"] if store.is_finished(cell)]
     stale = [cell["cell"] for cell in record["cells"] if store.is_stale(cell)]
-    emit(Planned(tuple(jobs), tuple(finished), tuple(stale)))
+    if stale:
+        emit(Warned(f"finished with other settings or images, so not part of this study now: {', '.join(stale)}"))
+    emit(Planned(tuple(jobs), tuple(finished)))
     waiting = {name: job for name, job in jobs.items() if name not in finished}
     failed, left = _run_cells(waiting, plan, store, compute, emit, workers, seconds, started)
     write_table(out / "results.csv", results_table(store))
