@@ -95,7 +95,7 @@ def test_nothing_takes_the_prefix_out_of_inference_mode(backbone: Backbone) -> N
     prefix = Frozen(stages)
     x = images(backbone, 2)
     expected = prefix(x)
-    Network(prefix, Trained([], "train"), torch.nn.Identity()).train()
+    Network(prefix, Trained([], []), torch.nn.Identity()).train()
     assert not any(module.training for module in prefix.modules())
     prefix.train(True)
     assert not any(module.training for module in prefix.modules())
