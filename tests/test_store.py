@@ -223,13 +223,18 @@ def test_any_table_comes_back(tmp_path: Path, rows: list[tuple[str, float, int]]
     np.testing.assert_array_equal(read["val_loss"], table["val_loss"])  # every bit, and NaN where NaN was
 
 
-def test_a_cell_is_finished_when_its_result_is_there(tmp_path: Path) -> None:
-    study = StudyDir(tmp_path)
-    assert study.cell("head.small.s0") == tmp_path / "cells" / "head.small.s0"
-    write_json(study.cell("head.small.s0") / "cell.json", {})
-    assert not study.is_finished("head.small.s0")
-    write_json(study.cell("head.small.s0") / "result.json", {})
-    assert study.is_finished("head.small.s0")
+def test_a_cell_is_finished_when_its_result_is_there_and_of_this_plan(tmp_path: Path) -> None:
+    study, cell = StudyDir(tmp_path), {"cell": "head.small.s0", "fingerprint": "ab"}
+    folder = study.cell("head.small.s0")
+    assert folder == tmp_path / "cells" / "head.small.s0"
+    write_json(folder / "cell.json", {"fingerprint": "ab"})
+    assert not study.is_finished(cell) and not study.is_stale(cell)
+    write_json(folder / "result.json", {})
+    assert study.is_finished(cell) and not study.is_stale(cell)
+    changed = cell | {"fingerprint": "cd"}
+    assert not study.is_finished(changed) and study.is_stale(changed)
+    (folder / "cell.json").unlink()
+    assert not study.is_finished(cell)
 
 
 def test_planned_cells_come_from_the_plan(tmp_path: Path) -> None:
