@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from tests.data.pictures import folder, png, save
-from unfreeze.data.catalog import COLUMNS, Catalog, build_catalog, paths_of, read_catalog, rows_of
+from unfreeze.data.catalog import COLUMNS, Catalog, build_catalog, paths_of, rows_of
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
+from unfreeze.store import read_table, write_table
 
 
 def build(root: Path, group: str | None = None, **tests: str) -> Catalog:
@@ -145,9 +146,9 @@ def test_a_catalog_comes_back_from_its_file(tmp_path):
     save(root / "a/NA,\n'é\".png", 77)
     save(root / "a/NA", 78)
     catalog = build(root, r"(\d)?\.?")
-    catalog.images.to_csv(tmp_path / "catalog.csv", index=False)
-    again = read_catalog(tmp_path / "catalog.csv", catalog.roots, catalog.classes)
-    pd.testing.assert_frame_equal(again.images, catalog.images)
+    write_table(tmp_path / "catalog.csv", catalog.images)
+    again = read_table(tmp_path / "catalog.csv")
+    pd.testing.assert_frame_equal(again, catalog.images, check_dtype=False)
 
 
 def test_rows_come_in_the_order_asked_for(tmp_path):

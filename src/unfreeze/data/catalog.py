@@ -87,13 +87,6 @@ def build_catalog(
     return Catalog(images, source.roots, source.classes)
 
 
-def read_catalog(path: Path, roots: dict[str, Path], classes: tuple[str, ...]) -> Catalog:
-    """Read `catalog.images` back from a CSV file as pandas writes it (index=False); the index starts at 0 again."""
-    types = {name: int if name in ("width", "height") else str for name in COLUMNS}
-    images = pd.read_csv(path, dtype=types, keep_default_na=False, encoding_errors="surrogateescape")
-    return Catalog(images[list(COLUMNS)], roots, classes)
-
-
 def rows_of(catalog: Catalog, ids: Sequence[str]) -> pd.DataFrame:
     """Return the rows of `catalog.images` with these ids, in their order, indexed by id; KeyError for an unknown id."""
     return catalog.images.set_index("id").loc[list(ids)]

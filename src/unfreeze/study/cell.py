@@ -25,6 +25,7 @@ from unfreeze.data.regimes import Selection
 from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.network import trained_state
+from unfreeze.results.tables import HISTORY_COLUMNS
 from unfreeze.store import StudyDir, write_json, write_table, write_tensors
 from unfreeze.study.candidate import Images, Trained, epoch_ends, train_candidate
 from unfreeze.study.events import CellFinished, CellStarted, Emit, EpochEnded, Progress
@@ -32,11 +33,6 @@ from unfreeze.train.batches import EvaluationBatches, ImageSet
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
 from unfreeze.train.loop import Diverged
-
-HISTORY_COLUMNS = (
-    "candidate", "phase", "epoch", "step", "examples", "lr",
-    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds", "val_metric",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
