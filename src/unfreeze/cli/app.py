@@ -61,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     # Threads of PyTorch that wait sleep instead of spinning. Where anything else wants a core (a worker that reads
-    # images is enough), spinning threads hold up those that they wait for: EfficientNet-Lite0 at 64 pixels took 9.3 s
-    # a step on two busy cores, and 0.4 s with this. It changes no number, and has to be said before torch is imported.
+    # images is enough), spinning threads hold up those that they wait for: 1.4 times as long a step beside one busy
+    # process (bench/threads.py). It changes no number, and has to be said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="unfreeze")
