@@ -1,5 +1,6 @@
 """From what was asked for to what is run: defaults, cells, candidates, and what every preset comes to."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from unfreeze.config.parse import load_yaml, parse_study, preset_text, presets, read_study
 from unfreeze.config.resolve import Cell, Strategy, candidates, cells, expected_epochs, put, resolve
 from unfreeze.config.study import StudyConfig
+from unfreeze.errors import UserError
 
 Any_ = dict[str, Any]
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -208,3 +210,16 @@ def test_what_was_put_is_there_and_nothing_else_changed(data: Any_, path: list[s
         key: entry for key, entry in data.items() if key != path[0]
     }
     assert put(changed, path, value) == changed
+
+
+def test_a_tuned_value_that_yaml_reads_as_a_date_is_refused_as_any_other() -> None:
+    study = {"data": "x", "backbone": "vgg16", "regimes": {"full": {}}}
+    strategies = {"head": {"train": "head", "tune": {"head.hidden": [[datetime.date(2000, 1, 1)]]}}}
+    with pytest.raises(UserError) as caught:
+        parse_study(study | {"strategies": strategies}, "study.yaml")
+    assert str(caught.value) == (
+        "study.yaml has 1 problem:\n"
+        "  - strategies.head.tune: head.hidden.0: should be a whole number, but is 2000-01-01\n"
+        "  expected: the keys and values that docs/study-file.md lists\n"
+        "  to mend:  change the lines named above; nothing has run yet"
+    )

@@ -169,7 +169,7 @@ def candidates(study: StudyConfig, name: str) -> dict[str, Strategy]:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | list | tuple | bool | None) else str(value)
+    return json.dumps(value, default=str) if isinstance(value, dict | list | tuple | bool | None) else str(value)
 
 
 def put(data: Any, path: Sequence[str], value: Any) -> Any:
