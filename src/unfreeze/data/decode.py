@@ -29,6 +29,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 """Pillow's own bound, 89.5 million pixels: above it Pillow warns of a decompression bomb; here it is refused."""
 
+DECODE_RULES = 1
+"""Counts up whenever a file comes to be decoded into other pixels, or to be judged otherwise."""
+
 _TOO_LARGE = "too large: more than 89.5 million pixels"
 
 # What Pillow's decoders are known to raise on damaged files.

@@ -21,6 +21,7 @@ from unfreeze.config.resolve import Cell, Strategy, candidates, expected_epochs
 from unfreeze.config.study import RegimeConfig, StudyConfig
 from unfreeze.data.catalog import Catalog, paths_of, rows_of
 from unfreeze.data.order import examples_after
+from unfreeze.data.pixels import DecodedPictures
 from unfreeze.data.regimes import Selection
 from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.backbone import Backbone
@@ -181,7 +182,8 @@ def _image_set(job: Job, strategy: Strategy, backbone: Backbone, ids: tuple[str,
         interpolation=weights.interpolation,
         crop_share=weights.crop_share,
     )
-    views = ViewDataset(paths_of(job.catalog, ids), rows["sha256"].tolist(), preprocessing, augment, job.cell.seed)
+    pictures = DecodedPictures(paths_of(job.catalog, ids), preprocessing.base)
+    views = ViewDataset(pictures, rows["sha256"].tolist(), preprocessing, augment, job.cell.seed)
     return ImageSet(views, torch.tensor([labels[label] for label in rows["label"]], dtype=torch.int64))
 
 

@@ -1,0 +1,153 @@
+"""Base pictures: each image decoded, upright and resized once, whole, from which all of its views start."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from unfreeze.data.decode import DECODE_RULES, Undecodable, decode
+from unfreeze.errors import UserError
+
+if TYPE_CHECKING:
+    from unfreeze.data.rowstore import Rows
+
+BASE_FORMAT = 1
+"""Counts up whenever `base_picture` comes to give other pixels."""
+LONGEST = 4
+"""The longer side of a `crop` base is at most this many times its shorter one."""
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Base:
+    """How base pictures are made.
+
+    Attributes:
+        image_size: S, the side of the network's square input in pixels.
+        resize: crop (shorter side to round(S / crop_share), of very long pictures the middle), squash (to S x S), or
+            pad (longer side to S; padding, in the mean colour of some weights, is left to the view).
+        interpolation: bilinear or bicubic, antialiased.
+        crop_share: share of the shorter side that the centre crop keeps, in (0, 1]; heeded by crop alone.
+
+    Raises:
+        ValueError: the interpolation is unknown.
+    """
+
+    image_size: int
+    resize: Literal["crop", "squash", "pad"]
+    interpolation: str
+    crop_share: float
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in _FILTERS:
+            raise ValueError(f"unknown interpolation {self.interpolation!r}")
+
+    @property
+    def side(self) -> int:
+        """The side in pixels that is fixed: the shorter one for crop, the longer one for pad, both for squash."""
+        return round(self.image_size / self.crop_share) if self.resize == "crop" else self.image_size
+
+    def identity(self) -> dict[str, Any]:
+        """Return, as JSON data, all that the pixels depend on beside the image; equal for equal pictures."""
+        return {
+            "format": [BASE_FORMAT, DECODE_RULES],
+            "pillow": PIL.__version__,
+            "resize": self.resize,
+            "side": self.side,
+            "interpolation": self.interpolation,
+        }
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Return (width, height) of the base picture of an upright picture of this size."""
+        if self.resize == "squash":
+            return self.side, self.side
+        wide, high = self._resized(width, height)
+        if self.resize == "pad":
+            return wide, high
+        return min(wide, LONGEST * self.side), min(high, LONGEST * self.side)
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size to which the whole picture is resized, of which crop may keep the middle only."""
+        scale = self.side / (min if self.resize == "crop" else max)(width, height)
+        least = self.side if self.resize == "crop" else 1
+        return max(least, round(width * scale)), max(least, round(height * scale))
+
+
+def base_picture(picture: Image.Image, base: Base) -> Image.Image:
+    """Return the base picture, 8-bit RGB, of an upright 8-bit RGB picture.
+
+    Where only the middle is kept, nothing else is resized, so a picture of 1 x 10,000 pixels costs no more than others.
+    """
+    wide, high = base.size(*picture.size)
+    if base.resize != "crop":
+        return picture.resize((wide, high), _FILTERS[base.interpolation])
+    whole_wide, whole_high = base._resized(*picture.size)
+    left, top = (whole_wide - wide) // 2, (whole_high - high) // 2
+    across, down = picture.width / whole_wide, picture.height / whole_high
+    # At the far edges rounding may exceed the picture by a hair, which Pillow refuses.
+    right, bottom = min((left + wide) * across, picture.width), min((top + high) * down, picture.height)
+    box = (left * across, top * down, right, bottom)
+    return picture.resize((wide, high), _FILTERS[base.interpolation], box=box)
+
+
+class Pictures(Protocol):
+    """Base pictures by index, each uint8, (height, width, 3), perhaps read-only; picklable."""
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        ...
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return the base picture of one image."""
+        ...
+
+
+@dataclass(frozen=True)
+class DecodedPictures:
+    """Base pictures made from the files each time they are asked for."""
+
+    paths: Sequence[Path]
+    base: Base
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return the base picture, uint8, (height, width, 3), read-only.
+
+        Raises:
+            UserError: the file is gone or can no longer be decoded whole.
+        """
+        try:
+            picture = decode(self.paths[index])
+        except Undecodable as error:
+            raise _altered(self.paths[index], error.reason) from error
+        return np.asarray(base_picture(picture, self.base))
+
+
+@dataclass(frozen=True)
+class StoredPictures:
+    """Base pictures read from the pixel store; bit-equal to those of `DecodedPictures`."""
+
+    rows: "Rows"
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return the base picture, uint8, (height, width, 3)."""
+        return self.rows.read(index)
+
+
+def _altered(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path}: {what}",
+        "the image as it was when the study began",
+        "restore the file, or begin a new study without it",
+    )
