@@ -1,0 +1,360 @@
+"""Arrays by image content, shared by all studies on a machine: entries of rows in checked, immutable shards.
+
+An entry of the cache is a folder that belongs to one identity: all that its rows depend on but the image. Several
+processes may write to it at once; a reader uses the union of the shards, and completeness is asserted at opening.
+"""
+
+import contextlib
+import os
+import re
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from unfreeze.config.fingerprint import fingerprint
+from unfreeze.data.shards import (
+    FORMAT,
+    OUT_OF_MEANS,
+    NewShard,
+    Row,
+    Shard,
+    close_files,
+    finished_shards,
+    is_whole,
+    open_file,
+    read_into,
+    row_sizes,
+    set_aside,
+)
+from unfreeze.errors import UserError
+from unfreeze.store import write_json
+
+__all__ = ["MissingRows", "Row", "RowStore", "Rows", "Writer", "entry"]
+
+SHARD_BYTES = 256 * 10**6
+CHUNK_BYTES = 4 * 2**20
+RECORD = "entry.json"
+"""Says in an entry's folder whose it is: its identity and dtype."""
+
+VERIFIERS = min(4, os.cpu_count() or 1)  # threads; hashing leaves the GIL
+
+
+class MissingRows(Exception):
+    """Rows that were asked for are not in the store: compute and write them, then open again.
+
+    Args:
+        rows: the missing rows, distinct, in the order asked for.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        super().__init__(rows)
+        self.rows = list(rows)
+
+    def __str__(self) -> str:
+        return f"{len(self.rows)} rows are not in the store"
+
+
+@dataclass(frozen=True)
+class RowStore:
+    """One entry of the cache.
+
+    Attributes:
+        folder: where it is, or will be once something is written.
+        identity: all that its rows depend on but the image; JSON data.
+        dtype: numpy's name for the type of all its rows, e.g. float32.
+    """
+
+    folder: Path
+    identity: Mapping[str, Any] = field(hash=False)
+    dtype: str
+
+    def held(self) -> frozenset[Row]:
+        """Return the rows that the manifests list; no data is read."""
+        return frozenset(
+            row for shard in finished_shards(self.folder, np.dtype(self.dtype).itemsize)[0] for row in shard.rows
+        )
+
+    def missing(self, rows: Sequence[Row]) -> list[Row]:
+        """Return which of the rows are not held, distinct, in the order given; no data is read."""
+        held = self.held()
+        return [row for row in dict.fromkeys(rows) if row not in held]
+
+    def writer(self, shard_bytes: int = SHARD_BYTES, chunk_bytes: int = CHUNK_BYTES) -> "Writer":
+        """Return a writer, for use in ``with``; nothing is made on disk before the first row.
+
+        Args:
+            shard_bytes: a shard is finished, from then on to be kept, once it has so many bytes.
+            chunk_bytes: bytes under one checksum.
+        """
+        return Writer(self, shard_bytes, chunk_bytes)
+
+    def open(self, rows: Sequence[Row], on_altered: Callable[[int], None]) -> "Rows":
+        """Return the rows for reading, each chunk that they lie in verified; a row may be asked for more than once.
+
+        A shard that was altered, cut short or cannot be read is set aside for good and its rows are missing, unless
+        another shard holds them, too.
+
+        Args:
+            rows: what will be read; a row's position here is its index later.
+            on_altered: is told how many chunks were found altered (an unreadable manifest counts as one).
+
+        Raises:
+            MissingRows: not all of the rows are held.
+        """
+        shards, unreadable = finished_shards(self.folder, np.dtype(self.dtype).itemsize)
+        altered = len(unreadable)
+        for manifest in unreadable:
+            set_aside(manifest)
+        while True:
+            if altered:
+                on_altered(altered)
+            places = _locate(rows, shards)
+            files, bad = _verified(places, shards, np.dtype(self.dtype).itemsize)
+            if not bad:
+                return Rows(self.dtype, tuple(shard.data for shard in shards), places, files)
+            close_files(files)
+            # What is gone with its manifest was evicted, not altered.
+            altered = sum(count for shard, count in bad if set_aside(shard.manifest))
+            gone = {shard.manifest for shard, _ in bad}
+            shards = [shard for shard in shards if shard.manifest not in gone]
+
+
+def entry(
+    cache: Path, kind: Literal["activations", "pixels"], label: str, identity: Mapping[str, Any], dtype: str
+) -> RowStore:
+    """Return the cache's entry for an identity; the disk is not looked at.
+
+    Args:
+        cache: the folder of the cache.
+        kind: what the rows are.
+        label: words for people, the front part of the folder's name.
+        identity: all that the rows depend on but the image; JSON data.
+        dtype: numpy's name for the type of the rows.
+    """
+    words = re.sub(r"[^A-Za-z0-9._-]+", "-", label)[:64].strip(".-")
+    key = f"{words or kind}-{fingerprint(FORMAT, dtype, dict(identity))}"
+    return RowStore(cache / kind / key, identity, np.dtype(dtype).name)
+
+
+class Writer:
+    """Writes rows into new shards, for use in ``with`` and from one thread at a time; holds no row in memory.
+
+    Shards that were finished stay whatever happens; at an exception the unfinished one vanishes.
+    """
+
+    def __init__(self, store: RowStore, shard_bytes: int, chunk_bytes: int) -> None:
+        self._store, self._shard_bytes, self._chunk_bytes = store, shard_bytes, chunk_bytes
+        self._written: set[Row] = set()
+        self._shard: NewShard | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._finish()
+        else:
+            self._abandon()
+
+    def add(self, row: Row, array: np.ndarray) -> None:
+        """Write one row: an array of the store's dtype and of any shape; what was added before is not written again.
+
+        Raises:
+            ValueError: the array has another dtype.
+            UserError: the cache cannot be written to, or the disk is full.
+        """
+        if array.dtype != self._store.dtype:
+            raise ValueError(f"a row of {array.dtype} for a store of {self._store.dtype}")
+        if row in self._written:
+            return
+        try:
+            with _writing():
+                if self._shard is None:
+                    self._record()
+                    self._shard = NewShard(self._store.folder, self._chunk_bytes)
+                self._shard.append(row, array)
+        except BaseException:  # half a row may be written
+            self._abandon()
+            raise
+        self._written.add(row)
+        if self._shard.size >= self._shard_bytes:
+            self._finish()
+
+    def _record(self) -> None:
+        record = self._store.folder / RECORD
+        if not record.is_file():
+            write_json(record, {"dtype": self._store.dtype, "identity": dict(self._store.identity)})
+
+    def _finish(self) -> None:
+        shard, self._shard = self._shard, None
+        if shard is not None:
+            with _writing():
+                shard.finish()
+
+    def _abandon(self) -> None:
+        shard, self._shard = self._shard, None
+        if shard is not None:
+            shard.abandon()
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Say of a cache that cannot be written to how that is mended for a cache."""
+    try:
+        yield
+    except (OSError, UserError) as error:
+        given = error.given if isinstance(error, UserError) else f"cannot write to the cache: {error.strerror or error}"
+        raise UserError(
+            given,
+            "a cache folder that can be written to, with room on its disk",
+            "free space (unfreeze cache clear gives back all that can be made again), or name another folder in "
+            "UNFREEZE_CACHE; then run the same command again",
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where rows lie, as arrays: thousands of rows cost little memory, in every worker.
+
+    Attributes:
+        shards: int32 (rows,), positions in a list of shards.
+        offsets: int64 (rows,), bytes.
+        shape_of: int32 (rows,), positions in ``shapes``.
+    """
+
+    shards: np.ndarray
+    offsets: np.ndarray
+    shape_of: np.ndarray
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def _locate(rows: Sequence[Row], shards: Sequence[Shard]) -> _Places:
+    """Find each row in the first shard that holds it."""
+    number: dict[Row, int] = {}
+    asked = np.fromiter((number.setdefault(row, len(number)) for row in rows), dtype=np.int64, count=len(rows))
+    shard_of = np.full(len(number), -1, dtype=np.int32)
+    offsets = np.zeros(len(number), dtype=np.int64)
+    shape_of = np.zeros(len(number), dtype=np.int32)
+    shapes: dict[tuple[int, ...], int] = {}
+    for index, shard in enumerate(shards):
+        wanted = np.array([number.get(row, -1) for row in shard.rows], dtype=np.int64)
+        held = np.flatnonzero(wanted >= 0)
+        held = held[shard_of[wanted[held]] < 0]
+        shard_of[wanted[held]] = index
+        offsets[wanted[held]] = shard.offsets[held]
+        common = np.array([shapes.setdefault(shape, len(shapes)) for shape in shard.shapes], dtype=np.int32)
+        shape_of[wanted[held]] = common[shard.shape_of[held]]
+    if (shard_of < 0).any():
+        raise MissingRows([row for row, at in number.items() if shard_of[at] < 0])
+    return _Places(shard_of[asked], offsets[asked], shape_of[asked], tuple(shapes))
+
+
+def _verified(
+    places: _Places, shards: Sequence[Shard], itemsize: int
+) -> tuple[dict[int, int], list[tuple[Shard, int]]]:
+    """Open the shards that rows lie in and check each chunk with a row in it.
+
+    Returns:
+        Open descriptors by the shard's position, and the altered shards with their count of altered chunks.
+    """
+    files: dict[int, int] = {}
+    altered: dict[int, int] = {}
+    needed = []
+    sizes = row_sizes(places.shapes, places.shape_of, itemsize)
+    try:
+        for index in np.unique(places.shards).tolist():
+            shard, mine = shards[index], places.shards == index
+            chunks = _chunks(places.offsets[mine], sizes[mine], shard)
+            try:
+                files[index] = open_file(shard.data)
+            except OSError as error:
+                if error.errno in OUT_OF_MEANS:
+                    raise
+                altered[index] = max(1, len(chunks))
+                continue
+            if os.fstat(files[index]).st_size != shard.size:
+                altered[index] = 1
+            needed += [(index, chunk) for chunk in chunks]
+        with ThreadPoolExecutor(VERIFIERS) as pool:
+            whole = pool.map(lambda at: is_whole(files[at[0]], shards[at[0]], at[1]), needed)
+            bad = [index for (index, _), good in zip(needed, whole, strict=True) if not good]
+    except BaseException:
+        close_files(files)
+        raise
+    return files, [(shards[index], max(altered.get(index, 0), bad.count(index))) for index in {*altered, *bad}]
+
+
+def _chunks(offsets: np.ndarray, sizes: np.ndarray, shard: Shard) -> list[int]:
+    """Return the chunks that bytes of these rows lie in."""
+    touched = np.zeros(len(shard.chunks) + 1, dtype=np.int64)
+    offsets, sizes = offsets[sizes > 0], sizes[sizes > 0]
+    np.add.at(touched, offsets // shard.chunk_bytes, 1)
+    np.add.at(touched, (offsets + sizes - 1) // shard.chunk_bytes + 1, -1)
+    return np.flatnonzero(np.cumsum(touched[:-1])).tolist()
+
+
+class Rows:
+    """Rows of a store, ready for reading; can be sent to other processes and read by many threads at once.
+
+    Their shards stay open: they can be read to the end even if the entry is deleted meanwhile (POSIX).
+    """
+
+    def __init__(self, dtype: str, paths: Sequence[Path], places: _Places, files: dict[int, int] | None = None) -> None:
+        self.dtype = np.dtype(dtype)
+        self._paths, self._places = paths, places
+        self._files = {} if files is None else files
+        weakref.finalize(self, close_files, self._files)
+        if files is None:
+            for index in np.unique(places.shards).tolist():
+                self._files[index] = open_file(paths[index])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rows, (self.dtype.name, self._paths, self._places)
+
+    def __len__(self) -> int:
+        return len(self._places.shards)
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Return the shape of a row."""
+        return self._places.shapes[self._places.shape_of[index]]
+
+    def read(self, index: int) -> np.ndarray:
+        """Return a row as a new array."""
+        array = np.empty(self.shape(index), dtype=self.dtype)
+        self._read(index, array.reshape(-1).view(np.uint8).data)
+        return array
+
+    def read_many(self, indices: Sequence[int], out: np.ndarray) -> None:
+        """Read rows of one shape straight into an array's memory.
+
+        Args:
+            indices: which rows.
+            out: (len(indices), *shape), of the store's dtype, C-contiguous.
+
+        Raises:
+            ValueError: ``out`` is not such an array.
+        """
+        shapes = {self._places.shapes[kind] for kind in np.unique(self._places.shape_of[np.asarray(indices, int)])}
+        fits = len(out) == len(indices) and shapes <= {out.shape[1:]}
+        if not fits or out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise ValueError(
+                f"rows of {self.dtype} with shapes {sorted(shapes)} for {len(indices)} indices "
+                f"do not fit an array of {out.dtype} with shape {out.shape}"
+            )
+        if not out.size:
+            return
+        flat = out.reshape(-1).view(np.uint8).data
+        size = out[:1].nbytes
+        for position, index in enumerate(indices):
+            self._read(index, flat[position * size : (position + 1) * size])
+
+    def _read(self, index: int, buffer: memoryview) -> None:
+        read_into(self._files[int(self._places.shards[index])], buffer, int(self._places.offsets[index]))
