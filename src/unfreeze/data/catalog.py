@@ -1,19 +1,15 @@
 """The catalog: one row per file seen, each used, set aside or ignored with its reason."""
 
 import hashlib
-import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
-from unfreeze.data.decode import Undecodable, load, open_regular, to_rgb, upright_size
+from unfreeze.data.looks import Look, OnPicture, Remembered, glance_at_all, look_at_all
 from unfreeze.data.sources import Source
 from unfreeze.errors import UserError
 
@@ -41,24 +37,15 @@ class Catalog:
     classes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What looking at one file gave."""
-
-    sha256: str = ""
-    width: int = 0
-    height: int = 0
-    mode: str = ""
-    reason: str = ""
-
-
 def build_catalog(
     source: Source,
     group: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
+    looks: Path | None = None,
+    on_picture: OnPicture | None = None,
 ) -> Catalog:
-    """Hash and wholly decode every file of a source.
+    """Hash every file of a source, and wholly decode each content that is not known to be fit for use.
 
     Args:
         source: the files.
@@ -66,13 +53,43 @@ def build_catalog(
             the group that the image belongs to.
         progress: called with (files done, files in all) after each file, in this thread.
         workers: threads, by default one per core; the result does not depend on it.
+        looks: folder of the cache in which it is remembered which contents are fit for use, `looks/`; what was
+            decoded there once is only hashed. None: every content is decoded.
+        on_picture: called with (sha256, upright 8-bit RGB picture) once for each content that was decoded and is fit
+            for use, in the thread that decoded it (never this one), in one at a time; what it raises ends the whole.
 
     Raises:
-        UserError: `group` is no regular expression, or a used image's path does not match it.
+        UserError: `group` is no regular expression, or a used image's path does not match it; the folder of looks
+            cannot be written to.
     """
     pattern = _compile(group)
+    found = look_at_all(_files(source), Remembered(looks), progress, workers, on_picture)
+    return _catalog(source, found, pattern)
+
+
+def glance(
+    source: Source,
+    group: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+    looks: Path | None = None,
+) -> Catalog:
+    """Hash every file of a source, and read its header only: the catalog as it will be if what has a header is whole.
+
+    A file is set aside if its header is bad, or if it is known from `looks` to be unfit for use. Nothing is written.
+    Arguments and errors are those of `build_catalog`.
+    """
+    pattern = _compile(group)
+    return _catalog(source, glance_at_all(_files(source), Remembered(looks), progress, workers), pattern)
+
+
+def _files(source: Source) -> list[Path]:
+    return [source.roots[item.source] / item.path for item in source.items]
+
+
+def _catalog(source: Source, looks: Sequence[Look], pattern: re.Pattern[str] | None) -> Catalog:
     rows = []
-    for item, look in zip(source.items, _look_at_all(source, progress, workers), strict=True):
+    for item, look in zip(source.items, looks, strict=True):
         status = "set_aside" if look.reason else "used"
         rows.append(
             ("", item.path, item.label, look.sha256, look.width, look.height, look.mode, status, look.reason)
@@ -96,42 +113,6 @@ def paths_of(catalog: Catalog, ids: Sequence[str]) -> list[Path]:
     """Return the files with these ids, in their order."""
     rows = rows_of(catalog, ids)
     return [catalog.roots[name] / path for name, path in zip(rows["source"], rows["path"], strict=True)]
-
-
-def _look_at_all(source: Source, progress: Callable[[int, int], None] | None, workers: int | None) -> list[_Look]:
-    """Look at each item, in threads (Pillow and hashlib let go of the interpreter's lock), results in order."""
-    paths = [source.roots[item.source] / item.path for item in source.items]
-    looks = []
-    # Set once, around all threads: filters belong to the process.
-    with warnings.catch_warnings():
-        # Pillow warns of odd metadata; whether the file is fit for use, the whole decode says.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        pool = ThreadPoolExecutor(workers or os.cpu_count())
-        try:
-            for look in pool.map(_look_at, paths):
-                looks.append(look)
-                if progress is not None:
-                    progress(len(looks), len(paths))
-        finally:
-            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the files not yet begun
-    return looks
-
-
-def _look_at(path: Path) -> _Look:
-    sha256, width, height, mode = "", 0, 0, ""
-    try:
-        with open_regular(path) as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            image = load(file)
-            mode, (width, height) = image.mode, upright_size(image)
-            to_rgb(image)
-    except Undecodable as error:
-        return _Look(sha256, width, height, mode, error.reason)
-    except OSError as error:
-        return _Look(reason=f"cannot be read: {(error.strerror or str(error)).lower()}")
-    return _Look(sha256, width, height, mode)
 
 
 def _ids(sha256s: pd.Series, paths: pd.Series) -> list[str]:

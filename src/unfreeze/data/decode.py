@@ -5,9 +5,14 @@ orientation is applied; alpha and transparent palette entries are composited on 
 (v >> 8), not clipped; grey, palette, 1-bit and CMYK become RGB; colour profiles are not applied.
 """
 
+import contextlib
+import hashlib
+import os
 import stat
 import struct
+import warnings
 import zlib
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
@@ -100,14 +105,59 @@ def open_regular(path: Path) -> BufferedReader:
         raise Undecodable(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
+def digest(file: BufferedReader) -> str:
+    """Return the sha256, in hex, of a file's content, and go back to its start."""
+    try:
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+    except OSError as error:
+        raise Undecodable(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
+    return sha256
+
+
+def check_unchanged(file: BufferedReader, before: os.stat_result) -> None:
+    """Refuse a file written to since `before`: what was read of it at two times may not belong together."""
+    after = os.fstat(file.fileno())
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise Undecodable("changed while it was read")
+
+
+@contextlib.contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's warnings; set once, around all threads, since filters belong to the process."""
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata; whether the file is fit for use, the whole decode says.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def load(file: BufferedReader) -> Image.Image:
     """Return the first frame with all its pixels loaded, in the mode and orientation it was stored in."""
-    try:
-        image = Image.open(file, formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise Undecodable(_TOO_LARGE)
-        _mind_depth(image)
+    with _refusals(file):
+        image = _open(file)
         image.load()
+        return image
+
+
+def header(file: BufferedReader) -> tuple[str, tuple[int, int]]:
+    """Return the mode and the upright (width, height) in pixels as the header says, without decoding any pixel.
+
+    They equal those of the loaded image, but for an orientation that a PNG keeps behind its pixels.
+    """
+    with _refusals(file):
+        image = _open(file)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # which is upright by itself
+            return image.mode, image.size
+        return image.mode, upright_size(image)
+
+
+@contextlib.contextmanager
+def _refusals(file: BufferedReader) -> Iterator[None]:
+    """Turn what Pillow raises into `Undecodable` with its reason."""
+    try:
+        yield
     except UnidentifiedImageError as error:
         raise Undecodable(_unidentified(file)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -116,6 +166,14 @@ def load(file: BufferedReader) -> Image.Image:
         raise Undecodable("does not fit into memory") from error
     except _DECODER_ERRORS as error:
         raise Undecodable("truncated" if "truncated" in str(error).lower() else "damaged") from error
+
+
+def _open(file: BufferedReader) -> Image.Image:
+    """Read the header."""
+    image = Image.open(file, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise Undecodable(_TOO_LARGE)
+    _mind_depth(image)
     return image
 
 
@@ -158,7 +216,9 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; a block that cannot be parsed says nothing, as in browsers."""
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        # Of a PNG whose header has no EXIF block, its own getexif would load the pixels to look behind them; of a
+        # loaded one this gives the same.
+        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
     except _DECODER_ERRORS:
         return 1
     return value if value in _UPRIGHT else 1

@@ -1,19 +1,32 @@
 """Base pictures: each image decoded, upright and resized once, whole, from which all of its views start."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import PIL
 from PIL import Image
 
-from unfreeze.data.decode import DECODE_RULES, Undecodable, decode
+from unfreeze.data.catalog import Catalog, rows_of
+from unfreeze.data.decode import (
+    DECODE_RULES,
+    Undecodable,
+    check_unchanged,
+    decode,
+    digest,
+    load,
+    open_regular,
+    quiet_pillow,
+    to_rgb,
+)
+from unfreeze.data.rowstore import Rows, RowStore, entry
+from unfreeze.data.threads import in_threads
 from unfreeze.errors import UserError
-
-if TYPE_CHECKING:
-    from unfreeze.data.rowstore import Rows
 
 BASE_FORMAT = 1
 """Counts up whenever `base_picture` comes to give other pixels."""
@@ -134,7 +147,7 @@ class DecodedPictures:
 class StoredPictures:
     """Base pictures read from the pixel store; bit-equal to those of `DecodedPictures`."""
 
-    rows: "Rows"
+    rows: Rows
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -143,6 +156,68 @@ class StoredPictures:
     def __getitem__(self, index: int) -> np.ndarray:
         """Return the base picture, uint8, (height, width, 3)."""
         return self.rows.read(index)
+
+
+def pixel_store(cache: Path, base: Base) -> RowStore:
+    """Return the cache's entry for base pictures: uint8, (height, width, 3), at rows (sha256, 0)."""
+    side = {"crop": "shorter side", "pad": "longer side", "squash": "both sides"}[base.resize]
+    about = {"size": f"{side} {base.side}", "view": f"base picture, {base.interpolation}"}
+    label = f"{base.resize}-{base.side}-{base.interpolation}"
+    return entry(cache, "pixels", label, {**base.identity(), "about": about}, "uint8")
+
+
+def store_pictures(
+    store: RowStore,
+    paths: Sequence[Path],
+    keys: Sequence[str],
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> None:
+    """Decode images into a pixel store.
+
+    Args:
+        store: from `pixel_store`.
+        paths: the image files of which the store is to hold the pictures and does not yet.
+        keys: their sha256, the same number; of several files with the same, the first is decoded.
+        progress: called with (images done, images in all) after each image, in this thread.
+        workers: threads, by default one per core.
+
+    Raises:
+        UserError: a file is gone, is not of the content that its key says or can no longer be decoded whole (what was
+            finished before stays in the store); the cache cannot be written to.
+    """
+    # The identity is all that the pixels depend on; a crop's side stands for image size and share.
+    base = Base(store.identity["side"], store.identity["resize"], store.identity["interpolation"], crop_share=1.0)
+    first: dict[str, Path] = {}
+    for path, key in zip(paths, keys, strict=True):
+        first.setdefault(key, path)
+    made = in_threads(partial(_made, base), first.items(), workers)
+    with quiet_pillow(), contextlib.closing(made), store.writer() as writer:
+        for done, (key, pixels) in enumerate(made, 1):
+            writer.add((key, 0), pixels)
+            if progress is not None:
+                progress(done, len(first))
+
+
+def _made(base: Base, image: tuple[str, Path]) -> tuple[str, np.ndarray]:
+    key, path = image
+    try:
+        with open_regular(path) as file:
+            before = os.fstat(file.fileno())
+            if digest(file) != key:
+                raise Undecodable("its content has changed")
+            picture = base_picture(to_rgb(load(file)), base)
+            check_unchanged(file, before)
+    except Undecodable as error:
+        raise _altered(path, error.reason) from error
+    return key, np.asarray(picture)
+
+
+def picture_bytes(catalog: Catalog, ids: Sequence[str], base: Base) -> int:
+    """Return the bytes of the base pictures of these images, each content counted once, as a pixel store holds them."""
+    rows = rows_of(catalog, ids).drop_duplicates("sha256")
+    sizes = (base.size(width, height) for width, height in zip(rows["width"], rows["height"], strict=True))
+    return sum(3 * wide * high for wide, high in sizes)
 
 
 def _altered(path: Path, what: str) -> UserError:

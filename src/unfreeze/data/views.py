@@ -89,6 +89,7 @@ class ViewDataset(Dataset[tuple[Tensor, int]]):
             raise ValueError(f"unknown augmentation {augment!r}")
         self.pictures, self.keys = pictures, list(keys)
         self.preprocessing, self.augment, self.seed = preprocessing, augment, seed
+        self._base = preprocessing.base
         self._policy = _policy(augment, preprocessing)
         self._mean = 255 * torch.tensor(preprocessing.mean).view(3, 1, 1)
         self._std = 255 * torch.tensor(preprocessing.std).view(3, 1, 1)
@@ -105,6 +106,9 @@ class ViewDataset(Dataset[tuple[Tensor, int]]):
         """
         index, view = draw
         base = self.pictures[index]
+        high, wide, _ = base.shape
+        if self._base.size(wide, high) != (wide, high):  # a view of it would be wrong and look right
+            raise ValueError(f"a picture of {wide} x {high} pixels was not made as {self._base}")
         if self.augment == "none":
             return self._normalised(plain(base, self.preprocessing)), index
         generator = torch.Generator().manual_seed(stream_seed(self.seed, "augment", self.keys[index], view))
