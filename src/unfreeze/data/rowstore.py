@@ -76,9 +76,7 @@ class RowStore:
 
     def held(self) -> frozenset[Row]:
         """Return the rows that the manifests list; no data is read."""
-        return frozenset(
-            row for shard in finished_shards(self.folder, np.dtype(self.dtype).itemsize)[0] for row in shard.rows
-        )
+        return frozenset(row for shard in self._shards()[0] for row in shard.rows)
 
     def missing(self, rows: Sequence[Row]) -> list[Row]:
         """Return which of the rows are not held, distinct, in the order given; no data is read."""
@@ -107,7 +105,7 @@ class RowStore:
         Raises:
             MissingRows: not all of the rows are held.
         """
-        shards, unreadable = finished_shards(self.folder, np.dtype(self.dtype).itemsize)
+        shards, unreadable = self._shards()
         altered = len(unreadable)
         for manifest in unreadable:
             set_aside(manifest)
@@ -123,6 +121,9 @@ class RowStore:
             altered = sum(count for shard, count in bad if set_aside(shard.manifest))
             gone = {shard.manifest for shard, _ in bad}
             shards = [shard for shard in shards if shard.manifest not in gone]
+
+    def _shards(self) -> tuple[list[Shard], list[Path]]:
+        return finished_shards(self.folder, np.dtype(self.dtype).itemsize)
 
 
 def entry(
