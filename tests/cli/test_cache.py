@@ -3,24 +3,44 @@
 import os
 import time
 
+import numpy as np
 import pytest
+
+from unfreeze.data.cache import in_use
+from unfreeze.data.rowstore import entry
+
+ABOUT = {"backbone": "vgg16", "cut": "block 4", "size": "128 pixels", "view": "plain view"}
 
 
 @pytest.fixture
-def cache(folder):
-    """A cache with an entry, an unfinished one in it, and a link that leads out."""
-    entry = folder / "cache" / "activations" / "ab"
-    entry.mkdir(parents=True)
-    (entry / "shard.bin").write_bytes(bytes(150_000))
-    (entry / "shard.bin.x.tmp").write_bytes(bytes(50_000))
-    (folder / "cache" / "pixels" / "cd.tmp").mkdir(parents=True)
+def stores(folder):
+    """Two entries, the second without words of its own."""
+    made = [
+        entry(folder / "cache", "activations", "vgg16.b4", {"about": ABOUT}, "float32"),
+        entry(folder / "cache", "pixels", "146 crop", {"size": 146}, "uint8"),
+    ]
+    for store, days in zip(made, (2, 0), strict=True):
+        with in_use([store]), store.writer() as writer:
+            for number in range(3):
+                writer.add((f"{number:064x}", 0), np.zeros(10_000 * (days + 1), store.dtype))
+        old = time.time() - days * 86400 - 61
+        os.utime(store.folder / "used", (old, old))
+    return made
+
+
+@pytest.fixture
+def cache(folder, stores):
+    """A cache with two entries, unfinished files, records, a data set, and links that lead out."""
+    (stores[0].folder / ".x.rows.ab.tmp").write_bytes(bytes(50_000))
+    (folder / "cache" / "pixels" / ".cd.tmp").mkdir()
+    (folder / "cache" / "looks").mkdir()
+    (folder / "cache" / "looks" / "a.jsonl").write_bytes(bytes(2000))
     (folder / "cache" / "food-101").mkdir()
     (folder / "cache" / "food-101" / "mine.tmp").write_text("x")
     (folder / "mine").mkdir()
     (folder / "mine" / "photo").write_text("x")
     (folder / "cache" / "link").symlink_to(folder / "mine", target_is_directory=True)
-    old = time.time() - 2 * 86400 - 60
-    os.utime(folder / "cache" / "activations", (old, old))
+    (folder / "cache" / "calibrations").symlink_to(folder / "mine", target_is_directory=True)
     return folder / "cache"
 
 
@@ -29,38 +49,58 @@ def test_an_empty_cache(unfreeze, folder, command):
     assert unfreeze("cache", *command) == (0, f"the cache {folder / 'cache'} is empty\n", "")
 
 
-def test_nothing_unfinished(unfreeze, folder):
-    assert unfreeze("cache", "gc") == (0, f"nothing to delete: {folder / 'cache'} holds nothing unfinished\n", "")
+def test_nothing_to_delete(unfreeze, folder):
+    said = f"nothing to delete: {folder / 'cache'} holds nothing unfinished and no more than 20GB\n"
+    assert unfreeze("cache", "gc") == (0, said, "")
 
 
-def test_ls(unfreeze, cache):
-    code, said, _ = unfreeze("cache", "ls")
+def test_ls(unfreeze, cache, stores):
+    with in_use(stores[1:]):
+        code, said, _ = unfreeze("cache", "ls")
     assert code == 0
     rows = [line.split("  ") for line in said.splitlines()]
     assert rows[0] == [str(cache)]
-    assert [[part.strip() for part in row if part] for row in rows[4:-2]] == [
-        ["activations", "200.0 kB", "2 days"],
-        ["pixels", "0 bytes", "just now"],
+    assert [[part.strip() for part in row if part.strip()] for row in rows[2:-2] if len(row) > 1] == [
+        ["kind", "of", "size", "rows", "last used", "in use"],
+        ["activations", "vgg16, block 4, 128 pixels, plain view", "410.7 kB", "3", "2 days"],
+        ["pixels", "146-crop", "30.6 kB", "3", "just now", "yes"],
+        ["looks", "records of studies", "2.0 kB"],
     ]
-    assert said.splitlines()[-1] == "200.0 kB in all"
+    assert said.splitlines()[-1] == "443.2 kB in all"
 
 
 def test_gc_takes_only_what_is_unfinished(unfreeze, cache):
-    assert unfreeze("cache", "gc") == (0, f"deleted 2 unfinished entries of {cache}: 50.0 kB\n", "")
-    left = sorted(str(path.relative_to(cache)) for path in cache.rglob("*"))
-    kept = ["activations", "activations/ab", "activations/ab/shard.bin", "food-101", "food-101/mine.tmp"]
-    assert left == [*kept, "link", "pixels"]
+    kept = {path for path in cache.rglob("*") if path.suffix != ".tmp"} | {cache / "food-101" / "mine.tmp"}
+    assert unfreeze("cache", "gc") == (0, f"deleted 2 leftovers of {cache}: 50.0 kB\n", "")
+    assert set(cache.rglob("*")) == kept
+
+
+def test_gc_evicts_beyond_its_limit(unfreeze, cache, stores, monkeypatch):
+    monkeypatch.setattr("unfreeze.cli.cache.KEPT", "100KB")
+    said = unfreeze("cache", "gc")[1]
+    assert said.startswith(f"deleted 2 leftovers and 1 least recently used entry of {cache}: 41")
+    assert [store.folder.exists() for store in stores] == [False, True]
 
 
 def test_clear(unfreeze, cache):
     code, said, _ = unfreeze("cache", "clear", "--yes")
-    assert (code, said) == (0, f"deleted activations and pixels of {cache}: 200.0 kB\n")
-    assert sorted(path.name for path in cache.iterdir()) == ["food-101", "link"]
+    assert (code, said) == (0, f"deleted activations, pixels and looks of {cache}: 443.2 kB\n")
+    assert sorted(path.name for path in cache.iterdir()) == ["calibrations", "food-101", "link"]
     assert (cache.parent / "mine" / "photo").exists()
 
 
+def test_clear_keeps_what_is_in_use_and_says_so(unfreeze, cache, stores):
+    with in_use(stores[1:]):
+        _, said, _ = unfreeze("cache", "clear", "--yes")
+        assert said.splitlines()[1] == "kept, because a running study uses it: pixels of 146-crop, 30.6 kB"
+    assert [store.folder.exists() for store in stores] == [False, True]
+    assert len(stores[1].held()) == 3
+
+
 def test_clear_asks(unfreeze, cache, monkeypatch):
-    monkeypatch.setattr("typer.confirm", lambda question: False)
+    asked = []
+    monkeypatch.setattr("typer.confirm", asked.append)
     code, said, _ = unfreeze("cache", "clear")
     assert (code, said) == (0, "nothing was deleted\n")
-    assert len(list(cache.iterdir())) == 4
+    assert asked == [f"Delete activations, pixels and looks, 443.2 kB, of {cache}?"]
+    assert len(list(cache.iterdir())) == 6

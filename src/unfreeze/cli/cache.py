@@ -1,96 +1,112 @@
 """``unfreeze cache``: what studies share on this machine."""
 
-import shutil
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from unfreeze.data.cache import Entry
+
 app = typer.Typer(no_args_is_help=True, help="Look at, tidy or empty what studies share on this machine.")
 
-OWN = ("activations", "pixels")
-"""What studies make and can make again. The folder may hold more, data sets for one: that is never touched."""
-UNFINISHED = ".tmp"
+KEPT = "20GB"
+"""What gc leaves: a study's disk budget where nothing is said."""
 
 
 @app.command()
 def ls() -> None:
-    """List what the cache holds, with sizes and ages."""
+    """List what the cache holds, with sizes, rows and use."""
     from unfreeze.cli import screen
+    from unfreeze.data import cache
 
-    folder, entries = _entries()
-    if not entries:
+    folder = _folder()
+    entries, records = cache.entries(folder), _records(folder)
+    if not entries and not records:
         typer.echo(f"the cache {folder} is empty")
         return
-    made = screen.table("entry", "size", "age", numbers=("size", "age"))
-    sizes = [_size(entry) for entry in entries]
-    for entry, size in zip(entries, sizes, strict=True):
-        made.add_row(entry.name, _bytes(size), _age(time.time() - entry.lstat().st_mtime))
+    made = screen.table("kind", "of", "size", "rows", "last used", "in use", numbers=("size", "rows", "last used"))
+    for entry in entries:
+        age = _age(time.time() - entry.last_used)
+        use = "yes" if entry.in_use else ""
+        made.add_row(entry.kind, _words(entry), _bytes(entry.bytes), f"{entry.rows:,}", age, use)
+    for path in records:
+        made.add_row(path.name, "records of studies", _bytes(cache.folder_bytes(path)), "", "", "")
     console = screen.stdout()
     console.print(f"{folder}\n")
     screen.show(console, made)
-    console.print(f"{_bytes(sum(sizes))} in all")
+    console.print(f"{_bytes(_used(folder))} in all")
 
 
 @app.command()
 def gc() -> None:
-    """Delete what was never finished: temporary files of runs that were killed."""
-    folder, entries = _entries()
-    unfinished = [path for entry in entries for path in _unfinished(entry)]
-    freed = sum(_size(path) for path in unfinished)
-    for path in unfinished:
-        _delete(path)
-    if unfinished:
-        typer.echo(f"deleted {len(unfinished)} unfinished entries of {folder}: {_bytes(freed)}")
+    """Delete what was never finished or was found altered, then least recently used entries beyond 20GB."""
+    from unfreeze.config.units import bytes_of
+    from unfreeze.data import cache
+    from unfreeze.results.words import plural
+
+    folder = _folder()
+    tidied = cache.tidy(folder)
+    before, used = len(cache.entries(folder)), cache.used_bytes(folder)
+    cache.make_room(folder, 0, bytes_of(KEPT), [])
+    evicted = before - len(cache.entries(folder))
+    freed = sum(tidied) + used - cache.used_bytes(folder)
+    if tidied or evicted:
+        parts = [f"{plural(len(tidied), 'leftover')}"] * bool(tidied)
+        parts += [f"{evicted:,} least recently used {'entry' if evicted == 1 else 'entries'}"] * bool(evicted)
+        typer.echo(f"deleted {' and '.join(parts)} of {folder}: {_bytes(freed)}")
     else:
-        typer.echo(f"nothing to delete: {folder} holds nothing unfinished")
+        typer.echo(f"nothing to delete: {folder} holds nothing unfinished and no more than {KEPT}")
 
 
 @app.command()
 def clear(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Delete what studies computed and can compute again."""
-    folder, entries = _entries()
-    if not entries:
+    """Delete what studies computed and can compute again, but for what a running study uses."""
+    from unfreeze.data import cache
+
+    folder = _folder()
+    before = _used(folder)
+    names = [path.name for name in cache.KINDS if (path := folder / name).is_dir() and not path.is_symlink()]
+    names += [path.name for path in _records(folder)]
+    if not names:
         typer.echo(f"the cache {folder} is empty")
         return
-    size = _bytes(sum(_size(entry) for entry in entries))
-    names = " and ".join(entry.name for entry in entries)
-    if not yes and not typer.confirm(f"Delete {names}, {size}, of {folder}?"):
+    if not yes and not typer.confirm(f"Delete {_listed(names)}, {_bytes(before)}, of {folder}?"):
         typer.echo("nothing was deleted")
         return
-    for entry in entries:
-        _delete(entry)
-    typer.echo(f"deleted {names} of {folder}: {size}")
+    cache.clear(folder)
+    typer.echo(f"deleted {_listed(names)} of {folder}: {_bytes(before - _used(folder))}")
+    for entry in cache.entries(folder):
+        typer.echo(f"kept, because a running study uses it: {entry.kind} of {_words(entry)}, {_bytes(entry.bytes)}")
 
 
-def _entries() -> tuple[Path, list[Path]]:
+def _folder() -> Path:
     from unfreeze.data.sources import cache_folder
 
-    folder = cache_folder()
-    return folder, [folder / name for name in OWN if (folder / name).is_dir() and not (folder / name).is_symlink()]
+    return cache_folder()
 
 
-def _unfinished(entry: Path) -> list[Path]:
-    if entry.name.endswith(UNFINISHED):
-        return [entry]
-    if not entry.is_dir() or entry.is_symlink():
-        return []
-    return [path for inner in sorted(entry.iterdir()) for path in _unfinished(inner)]
+def _records(folder: Path) -> list[Path]:
+    from unfreeze.data.cache import RECORDS
+
+    return [path for name in RECORDS if (path := folder / name).is_dir() and not path.is_symlink()]
 
 
-def _size(path: Path) -> int:
-    """Return the bytes of a file or folder; links are not followed."""
-    if path.is_dir() and not path.is_symlink():
-        return sum(_size(inner) for inner in path.iterdir())
-    return path.lstat().st_size
+def _used(folder: Path) -> int:
+    from unfreeze.data import cache
+
+    return cache.used_bytes(folder) + sum(cache.folder_bytes(path) for path in _records(folder))
 
 
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+def _words(entry: "Entry") -> str:
+    """Say what an entry is of: backbone, cut, size and view in its maker's words, else by its name."""
+    about = entry.identity.get("about")
+    return ", ".join(str(value) for value in about.values()) if isinstance(about, dict) and about else entry.label
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _bytes(size: float) -> str:

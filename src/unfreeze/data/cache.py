@@ -1,0 +1,244 @@
+"""The cache as a whole: which entries there are, who uses them, and what goes when room is needed.
+
+Nothing that is computed rests on the locks in here. They only keep an entry from being deleted while it is useful: what
+is deleted all the same is computed again, and rows that are open are read to their end.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from unfreeze.data.rowstore import RECORD, RowStore
+from unfreeze.data.shards import DATA, MANIFEST, SET_ASIDE
+from unfreeze.errors import UserError
+from unfreeze.store import read_json
+
+KINDS = ("activations", "pixels")
+RECORDS = ("looks", "calibrations")
+"""Small records of studies beside the entries: no part of the budget."""
+
+USED, USE = "used", ".use"
+UNFINISHED = ".tmp"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the cache, as it is found on disk.
+
+    Attributes:
+        kind: activations or pixels.
+        label: the readable part of the folder's name.
+        identity: all that its rows depend on but the image; empty if its record cannot be read.
+        bytes: of all its files.
+        last_used: seconds since the epoch.
+        in_use: by any process, this one included.
+    """
+
+    kind: str
+    label: str
+    path: Path
+    identity: Mapping[str, Any]
+    bytes: int
+    rows: int
+    last_used: float
+    in_use: bool
+
+
+@contextlib.contextmanager
+def in_use(stores: Sequence[RowStore]) -> Iterator[None]:
+    """Mark entries as used now, and as in use until the end of the block or of the process, however it ends.
+
+    A cache that cannot be written to or locked is used unmarked.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in dict.fromkeys(store.folder for store in stores):
+            with contextlib.suppress(OSError, NotImplementedError):
+                stack.callback(_release, _mark(folder), folder)
+        yield
+
+
+def entries(cache: Path) -> list[Entry]:
+    """Return the cache's entries, by kind and name."""
+    return [_look(folder) for folder in _folders(cache)]
+
+
+def used_bytes(cache: Path) -> int:
+    """Return the bytes of all entries, of what was left of some included."""
+    return sum(folder_bytes(cache / kind) for kind in _kinds(cache))
+
+
+def make_room(cache: Path, needed: int, budget: int, keep: Sequence[RowStore]) -> int:
+    """Delete least recently used entries until what is needed fits the budget, or nothing more may be deleted.
+
+    Entries in use stay, whoever uses them.
+
+    Args:
+        cache: the folder of the cache.
+        needed: bytes about to be written.
+        budget: bytes that the entries may have in all.
+        keep: entries that stay, too.
+
+    Returns:
+        The bytes that may still be written; less than ``needed`` if there was not enough to delete.
+    """
+    room = budget - used_bytes(cache)
+    if room < needed:
+        room += sum(tidy(cache))
+    kept = {store.folder for store in keep}
+    for folder in sorted(_folders(cache), key=_last_used):
+        if room >= needed:
+            break
+        if folder not in kept and not _is_in_use(folder):
+            room += evict(folder)
+    return max(0, room)
+
+
+def clear(cache: Path) -> None:
+    """Delete all that studies made and can make again, but for entries in use."""
+    tidy(cache)
+    for folder in _folders(cache):
+        if not _is_in_use(folder):
+            evict(folder)
+    for path in [cache / name for name in RECORDS]:
+        if not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+    for kind in _kinds(cache):
+        with contextlib.suppress(OSError):  # entries in use
+            (cache / kind).rmdir()
+
+
+def tidy(cache: Path) -> list[int]:
+    """Delete what nobody will use: unfinished and set-aside files of entries not in use, and entries half deleted.
+
+    Returns:
+        The bytes of each thing that was deleted.
+    """
+    left = [path for kind in _kinds(cache) for path in sorted((cache / kind).iterdir()) if path.suffix == UNFINISHED]
+    for folder in _folders(cache):
+        if not _is_in_use(folder):
+            left += _leftovers(folder)
+    return [_delete(path) for path in left]
+
+
+def evict(folder: Path) -> int:
+    """Delete an entry: for its users at once, so that none meets half of it; return its bytes."""
+    gone = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    try:
+        folder.rename(gone)
+    except OSError:  # somebody else was faster, or (Windows) reads it
+        return 0
+    return _delete(gone)
+
+
+def folder_bytes(path: Path) -> int:
+    """Return the bytes of a file or folder, of what is still there; links are not followed."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            return sum(folder_bytes(inner) for inner in path.iterdir())
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _kinds(cache: Path) -> list[str]:
+    return [kind for kind in KINDS if (cache / kind).is_dir() and not (cache / kind).is_symlink()]
+
+
+def _folders(cache: Path) -> list[Path]:
+    return [
+        folder
+        for kind in _kinds(cache)
+        for folder in sorted((cache / kind).iterdir())
+        if folder.is_dir() and not folder.is_symlink() and folder.suffix != UNFINISHED
+    ]
+
+
+def _look(folder: Path) -> Entry:
+    record: Mapping[str, Any] = {}
+    with contextlib.suppress(OSError, UserError, ValueError):
+        record = read_json(folder / RECORD)
+    identity = record.get("identity", {})
+    return Entry(
+        kind=folder.parent.name,
+        label=folder.name.rpartition("-")[0] or folder.name,
+        path=folder,
+        identity=identity,
+        bytes=folder_bytes(folder),
+        rows=len(RowStore(folder, identity, record.get("dtype", "uint8")).held()),
+        last_used=_last_used(folder),
+        in_use=_is_in_use(folder),
+    )
+
+
+def _last_used(folder: Path) -> float:
+    for path in (folder / USED, folder):
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime
+    return 0.0
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    """Return the files of an entry that were never finished or are set aside; files of others are not among them."""
+    names = set(os.listdir(folder))
+    return [
+        folder / name
+        for name in sorted(names)
+        if name.endswith((UNFINISHED, SET_ASIDE))
+        or (name.endswith(DATA) and name.removesuffix(DATA) + MANIFEST not in names)
+    ]
+
+
+def _delete(path: Path) -> int:
+    size = folder_bytes(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return size - folder_bytes(path)
+
+
+def _mark(folder: Path) -> filelock.BaseFileLock:
+    """Lock a file of this process's own in the entry."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / USED).touch()
+    while True:
+        lock = filelock.FileLock(folder / f"{secrets.token_hex(8)}{USE}", mode=0o666, thread_local=False)
+        lock.acquire()
+        if Path(lock.lock_file).exists():  # else taken for that of a dead process before it was locked
+            return lock
+
+
+def _release(lock: filelock.BaseFileLock, folder: Path) -> None:
+    lock.release()
+    with contextlib.suppress(OSError):
+        Path(lock.lock_file).unlink(missing_ok=True)
+        if not (folder / RECORD).exists() and set(os.listdir(folder)) == {USED}:  # nothing was written after all
+            (folder / USED).unlink()
+            folder.rmdir()
+
+
+def _is_in_use(folder: Path) -> bool:
+    """Tell whether a living process marked the entry; marks of dead ones are deleted."""
+    return any([_is_held(path) for path in sorted(folder.glob(f"*{USE}"))])
+
+
+def _is_held(path: Path) -> bool:
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except (filelock.Timeout, PermissionError):  # by another user, perhaps
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    with contextlib.suppress(OSError):  # Windows: not while it is open
+        path.unlink(missing_ok=True)
+    lock.release()
+    return False
