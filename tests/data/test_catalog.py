@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 
 from tests.data.pictures import folder, png, save
-from unfreeze.data.catalog import COLUMNS, Catalog, build_catalog, paths_of, rows_of
+from unfreeze.data import looks as looks_module
+from unfreeze.data.catalog import COLUMNS, Catalog, build_catalog, glance, paths_of, rows_of
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
 from unfreeze.store import read_table, write_table
+
+SHARED = Path(__file__).parents[2] / "../shared/data/trashnet"
 
 
 def build(root: Path, group: str | None = None, **tests: str) -> Catalog:
@@ -158,3 +161,77 @@ def test_rows_come_in_the_order_asked_for(tmp_path):
     assert paths_of(catalog, ids)[0] == tmp_path.resolve() / "b/000.png"
     with pytest.raises(KeyError):
         rows_of(catalog, ["gone"])
+
+
+def test_a_catalog_does_not_depend_on_what_is_remembered(tmp_path):
+    source = open_source(str(nasty(tmp_path / "photos")), {}, tmp_path)
+    expected = build_catalog(source).images
+    for _ in range(2):
+        pd.testing.assert_frame_equal(build_catalog(source, looks=tmp_path / "looks").images, expected)
+    assert len(list((tmp_path / "looks").iterdir())) == 1
+
+
+def test_what_is_known_is_not_decoded_again_wherever_it_lies(tmp_path, monkeypatch):
+    folder(tmp_path / "photos", {"a": 3, "b": 2})
+    build_catalog(open_source(str(tmp_path / "photos"), {}, tmp_path), looks=tmp_path / "looks")
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    (tmp_path / "moved/a/000.png").rename(tmp_path / "moved/b/renamed.jpeg")
+    (tmp_path / "moved/a/001.png").touch()
+    save(tmp_path / "moved/a/002.png", 50)
+    decoded, handed = [], []
+    load = looks_module.load
+    monkeypatch.setattr(looks_module, "load", lambda file: decoded.append(Path(file.name).name) or load(file))
+    source = open_source(str(tmp_path / "moved"), {}, tmp_path)
+    catalog = build_catalog(source, looks=tmp_path / "looks", on_picture=lambda sha256, _: handed.append(sha256))
+    assert decoded == ["002.png"]
+    assert handed == list(catalog.images.loc[catalog.images["path"] == "a/002.png", "sha256"])
+
+
+def test_a_glance_gives_what_decoding_gives_where_headers_tell_the_truth(tmp_path, monkeypatch):
+    root = nasty(tmp_path / "photos")
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    picture = Image.fromarray(np.zeros((6, 9, 3), np.uint8))
+    for name in ("jpeg", "webp", "tiff", "png"):
+        picture.save(root / f"a/turned.{name}", exif=exif)
+    picture.convert("CMYK").save(root / "a/cmyk.jpg")
+    picture.convert("P").save(root / "a/first.gif", save_all=True, append_images=[Image.new("P", (9, 6), 3)])
+    picture.convert("1").save(root / "a/bits.bmp")
+    picture.convert("L").save(root / "a/grey.tif", compression="tiff_lzw")
+    source = open_source(str(root), {}, tmp_path)
+    expected = build_catalog(source, r"(\d)?", looks=tmp_path / "looks").images
+    assert set(expected.loc[expected["path"].str.contains("turned"), ["width", "height"]].itertuples(index=False)) == {
+        (6, 9),
+        (6, 8),
+    }
+
+    def refuse(*_):
+        raise AssertionError("a pixel is decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
+    calls = []
+    glanced = glance(source, r"(\d)?", progress=lambda done, total: calls.append((done, total)), workers=2)
+    assert calls == [(number, len(source.items)) for number in range(1, len(source.items) + 1)]
+    assert glanced.classes == ("a", "b")
+    short = glanced.images["path"] == "b/short.png"
+    pd.testing.assert_frame_equal(glanced.images[~short], expected[~short])
+    assert tuple(glanced.images.loc[short, ["width", "height", "mode", "status", "reason"]].iloc[0]) == (
+        8,
+        6,
+        "RGB",
+        "used",
+        "",
+    )
+    # Once a file was decoded, a glance knows better.
+    pd.testing.assert_frame_equal(glance(source, r"(\d)?", looks=tmp_path / "looks").images, expected)
+    with pytest.raises(UserError, match=r"^split\.group: p\(: missing"):
+        glance(source, "p(")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data/trashnet is not here")
+def test_a_second_scan_of_real_photographs_decodes_nothing(tmp_path, monkeypatch):
+    source = open_source(str(SHARED), {}, tmp_path)
+    first = build_catalog(source, looks=tmp_path / "looks").images
+    monkeypatch.setattr(looks_module, "load", None)
+    pd.testing.assert_frame_equal(build_catalog(source, looks=tmp_path / "looks").images, first)
+    pd.testing.assert_frame_equal(glance(source).images, first)

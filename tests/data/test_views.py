@@ -1,4 +1,6 @@
 import pickle
+import re
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -233,6 +235,45 @@ def test_a_data_set_can_be_pickled(tmp_path, augment):
     again = pickle.loads(pickle.dumps(dataset))
     assert len(again) == 5
     assert torch.equal(again[0, 1][0], dataset[0, 1][0])
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+@pytest.mark.parametrize("resize", RESIZES)
+def test_views_come_from_the_base_picture_alone(tmp_path, resize, augment):
+    """A file of the base picture's own pixels gives the same views: it is its own base picture."""
+    paths, keys = pictures(tmp_path, 1)
+    settings = preprocessing(resize=resize)
+    Image.fromarray(DecodedPictures(paths, settings.base)[0]).save(tmp_path / "base.png")
+    original, again = (views_of(files, keys, settings, augment, 0) for files in (paths, [tmp_path / "base.png"]))
+    for number in range(4):
+        assert torch.equal(original[0, number][0], again[0, number][0])
+
+
+@pytest.mark.parametrize("augment", ["none", "flip_crop", "article"])
+def test_threads_may_draw_at_the_same_time(tmp_path, augment):
+    dataset = views_of(*pictures(tmp_path), preprocessing(), augment, 0)
+    draws = [(index, number) for number in range(20) for index in range(5)]
+    expected = [dataset[draw][0] for draw in draws]
+    with ThreadPoolExecutor(4) as pool:
+        for (found, _), view in zip(pool.map(dataset.__getitem__, draws), expected, strict=True):
+            assert torch.equal(found, view)
+
+
+def test_drawing_leaves_the_base_picture_alone():
+    pixels = smooth(40, 18)
+    for augment in AUGMENTATIONS:
+        ViewDataset([pixels], ["a"], preprocessing(), augment, 0)[0, 0]
+    assert np.array_equal(pixels, smooth(40, 18))
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_a_picture_made_for_other_settings_is_refused(resize):
+    settings = preprocessing(resize=resize)
+    dataset = ViewDataset([smooth(20, 21)], ["a"], settings, "none", 0)
+    with pytest.raises(
+        ValueError, match=f"^a picture of 20 x 21 pixels was not made as {re.escape(repr(settings.base))}$"
+    ):
+        dataset[0, 0]
 
 
 def test_wrong_arguments_are_refused():

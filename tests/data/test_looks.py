@@ -1,0 +1,183 @@
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.pictures import folder, save
+from unfreeze.data import looks
+from unfreeze.data.decode import Undecodable, decode
+from unfreeze.data.looks import Look, Remembered, look_at_all
+from unfreeze.errors import UserError
+
+FIT = Look("ab" * 32, 640, 480, "RGB")
+UNFIT = Look("cd" * 32, 3, 2, "F", "mode F has no known range of values")
+
+
+def remember(folder: Path, *found: Look) -> None:
+    remembered = Remembered(folder)
+    for look in found:
+        remembered.keep(look)
+    remembered.write()
+
+
+def test_looks_come_back(tmp_path):
+    remember(tmp_path / "looks", FIT)
+    remember(tmp_path / "looks", UNFIT, FIT)
+    assert Remembered(tmp_path / "looks").looks == {look.sha256: look for look in (FIT, UNFIT)}
+    files = sorted((tmp_path / "looks").iterdir())
+    assert len(files) == 2
+    assert {path.read_text(encoding="utf-8").count("\n") for path in files} == {1}  # the second adds what is new
+
+
+def test_nothing_is_written_where_nothing_is_new(tmp_path):
+    remember(tmp_path / "looks", Look(reason="cannot be read: permission denied"))
+    assert not (tmp_path / "looks").exists()
+    remember(tmp_path / "looks", FIT)
+    remember(tmp_path / "looks", FIT)
+    assert len(list((tmp_path / "looks").iterdir())) == 1
+
+
+def test_what_was_decoded_once_is_fit(tmp_path):
+    ill = Look(FIT.sha256, reason="does not fit into memory")
+    for first, second in ((FIT, ill), (ill, FIT)):
+        remember(tmp_path / second.reason, first)
+        remember(tmp_path / second.reason, second)
+        assert Remembered(tmp_path / second.reason).looks == {FIT.sha256: FIT}
+
+
+def test_another_version_of_pillow_looks_again(tmp_path, monkeypatch):
+    remember(tmp_path, FIT)
+    monkeypatch.setattr(looks.PIL, "__version__", "0.0")
+    assert Remembered(tmp_path).looks == {}
+
+
+def test_every_altered_line_is_noticed(tmp_path):
+    remember(tmp_path, FIT, UNFIT)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    both = Remembered(tmp_path).looks
+    random = np.random.default_rng(0)
+    for position, bit in zip(range(len(whole)), random.integers(0, 8, len(whole)), strict=True):
+        altered = bytearray(whole)
+        altered[position] ^= 1 << bit
+        path.write_bytes(altered)
+        found = Remembered(tmp_path).looks
+        assert found.items() < both.items(), position
+        assert len(found) == 1 or whole[position] == ord("\n"), position  # without which two lines are one
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert len(Remembered(tmp_path).looks) == (whole[:length].count(b"\n")), length
+    path.write_bytes(whole + bytes(4096) + b"\n[]\n\xff\n" + whole[:50])
+    assert Remembered(tmp_path).looks == both
+    path.unlink()
+    path.mkdir()  # unreadable, whoever runs this
+    assert Remembered(tmp_path).looks == {}
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "looks").write_text("a file", encoding="utf-8")
+    remembered = Remembered(tmp_path / "looks")
+    remembered.keep(FIT)
+    with pytest.raises(UserError) as caught:
+        remembered.write()
+    assert str(caught.value).replace(str(tmp_path), "TMP").split("\n")[0].startswith("cannot write TMP/looks/")
+    assert caught.value.expected == "a cache folder that can be written to, with room on its disk"
+    assert caught.value.mend == "set UNFREEZE_CACHE to another folder, or free space and run the same command again"
+
+
+def paths_in(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*.png"))
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_each_content_is_decoded_once_and_handed_over_one_at_a_time(tmp_path, monkeypatch, workers):
+    folder(tmp_path / "photos", {"a": 6, "b": 6})
+    for number in range(12):
+        shutil.copy(tmp_path / "photos/a/000.png", tmp_path / f"photos/a/copy{number}.png")
+    decoded, inside, handed = [], threading.Lock(), {}
+    load = looks.load
+    monkeypatch.setattr(looks, "load", lambda file: decoded.append(file.name) or load(file))
+
+    def on_picture(sha256: str, picture: Image.Image) -> None:
+        assert inside.acquire(blocking=False)
+        assert threading.current_thread() is not threading.main_thread()
+        handed[sha256] = picture.tobytes()
+        inside.release()
+
+    paths = paths_in(tmp_path / "photos")
+    found = look_at_all(paths, Remembered(tmp_path / "looks"), None, workers, on_picture)
+    assert len(decoded) == 12
+    assert handed == {look.sha256: decode(path).tobytes() for look, path in zip(found, paths, strict=True)}
+    again = look_at_all(paths, Remembered(tmp_path / "looks"), None, workers, on_picture)
+    assert again == found
+    assert len(decoded) == 12
+
+
+def test_what_is_unfit_is_not_handed_over_and_looked_at_again(tmp_path):
+    paths = [save(tmp_path / f"{number}.png", number) for number in range(3)]
+    paths[1].write_bytes(paths[1].read_bytes()[:90])
+    handed = []
+    for _ in range(2):
+        found = look_at_all(paths, Remembered(tmp_path / "looks"), None, 2, lambda sha256, _: handed.append(sha256))
+        assert [look.reason for look in found] == ["", "truncated", ""]
+    assert sorted(handed) == sorted([found[0].sha256, found[2].sha256])
+    known = Remembered(tmp_path / "looks").looks[found[1].sha256]
+    assert known.reason == "truncated"
+    # The disk gave other bytes then, say: remembered as truncated, but whole.
+    remember(tmp_path / "looks2", Look(found[0].sha256, reason="truncated"))
+    assert look_at_all(paths[:1], Remembered(tmp_path / "looks2"), None, 1, None) == found[:1]
+    assert Remembered(tmp_path / "looks2").looks == {found[0].sha256: found[0]}
+
+
+def test_a_file_written_to_meanwhile_is_set_aside_and_its_twin_is_not(tmp_path, monkeypatch):
+    paths = [save(tmp_path / f"{number}.png") for number in range(4)]
+    load = looks.load
+
+    def slow(file):
+        image = load(file)
+        if file.name == str(paths[0]):
+            with paths[0].open("ab") as writing:
+                writing.write(b"more")
+        return image
+
+    monkeypatch.setattr(looks, "load", slow)
+    handed = []
+    found = look_at_all(paths, Remembered(tmp_path / "looks"), None, 4, lambda sha256, _: handed.append(sha256))
+    assert {look.reason for look in found[1:]} == {""}
+    # Whether the first file was the one of the four that was decoded, the threads decide.
+    assert found[0] in (Look(reason="changed while it was read"), found[1])
+    assert handed == [found[1].sha256]
+    assert look_at_all(paths[:1], Remembered(None), None, 1, None) == [Look(reason="changed while it was read")]
+
+
+def test_what_the_receiver_raises_ends_the_scan_and_the_looks_so_far_are_kept(tmp_path):
+    paths = [save(tmp_path / f"{number}.png", number) for number in range(30)]
+    handed = []
+
+    def on_picture(sha256: str, _: Image.Image) -> None:
+        handed.append(sha256)
+        if len(handed) == 10:
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="^the disk is full$"):
+        look_at_all(paths, Remembered(tmp_path / "looks"), None, 1, on_picture)
+    assert set(Remembered(tmp_path / "looks").looks) == set(handed[:9])
+
+
+def test_files_that_cannot_be_opened_or_read_say_why(tmp_path, monkeypatch):
+    missing, fine = tmp_path / "missing.png", save(tmp_path / "fine.png")
+    with pytest.raises(Undecodable):
+        decode(missing)
+
+    def fail(*_):
+        raise OSError(5, os.strerror(5))
+
+    assert look_at_all([missing], Remembered(None), None, 1, None) == [
+        Look(reason="cannot be read: no such file or directory")
+    ]
+    monkeypatch.setattr("unfreeze.data.decode.hashlib.file_digest", fail)
+    assert look_at_all([fine], Remembered(None), None, 1, None) == [Look(reason="cannot be read: input/output error")]
