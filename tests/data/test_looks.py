@@ -117,6 +117,22 @@ def test_each_content_is_decoded_once_and_handed_over_one_at_a_time(tmp_path, mo
     assert len(decoded) == 12
 
 
+def test_pictures_are_prepared_side_by_side(tmp_path):
+    paths, together = (
+        [save(tmp_path / f"{number}.png", number) for number in range(2)],
+        threading.Barrier(2, timeout=20),
+    )
+    handed = {}
+
+    def prepare(picture: Image.Image) -> tuple[int, bytes]:
+        return together.wait(), picture.tobytes()
+
+    found = look_at_all(paths, Remembered(None), None, 2, handed.__setitem__, prepare)
+    assert {sha256: pixels for sha256, (_, pixels) in handed.items()} == {
+        look.sha256: decode(path).tobytes() for look, path in zip(found, paths, strict=True)
+    }
+
+
 def test_what_is_unfit_is_not_handed_over_and_looked_at_again(tmp_path):
     paths = [save(tmp_path / f"{number}.png", number) for number in range(3)]
     paths[1].write_bytes(paths[1].read_bytes()[:90])

@@ -166,7 +166,8 @@ def test_a_catalog_fills_the_store_while_it_looks(tmp_path, monkeypatch):
         made = build_catalog(
             open_source(str(tmp_path / "photos"), {}, tmp_path),
             workers=4,
-            on_picture=lambda sha256, picture: writer.add((sha256, 0), np.asarray(base_picture(picture, base))),
+            on_picture=lambda sha256, pixels: writer.add((sha256, 0), pixels),
+            prepare=lambda picture: np.asarray(base_picture(picture, base)),
         )
     ids = list(made.images.loc[made.images["status"] == "used", "id"])
     keys = list(rows_of(made, ids)["sha256"])

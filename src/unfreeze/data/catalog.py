@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from unfreeze.data.looks import Look, OnPicture, Remembered, glance_at_all, look_at_all
+from unfreeze.data.looks import Look, OnPicture, Prepare, Remembered, glance_at_all, look_at_all
 from unfreeze.data.sources import Source
 from unfreeze.errors import UserError
 
@@ -44,6 +44,7 @@ def build_catalog(
     workers: int | None = None,
     looks: Path | None = None,
     on_picture: OnPicture | None = None,
+    prepare: Prepare | None = None,
 ) -> Catalog:
     """Hash every file of a source, and wholly decode each content that is not known to be fit for use.
 
@@ -57,13 +58,14 @@ def build_catalog(
             decoded there once is only hashed. None: every content is decoded.
         on_picture: called with (sha256, upright 8-bit RGB picture) once for each content that was decoded and is fit
             for use, in the thread that decoded it (never this one), in one at a time; what it raises ends the whole.
+        prepare: called with each such picture first, in several threads at once; on_picture then gets what it returns.
 
     Raises:
         UserError: `group` is no regular expression, or a used image's path does not match it; the folder of looks
             cannot be written to.
     """
     pattern = _compile(group)
-    found = look_at_all(_files(source), Remembered(looks), progress, workers, on_picture)
+    found = look_at_all(_files(source), Remembered(looks), progress, workers, on_picture, prepare)
     return _catalog(source, found, pattern)
 
 

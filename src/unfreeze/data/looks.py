@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import PIL
 from PIL import Image
@@ -35,8 +36,10 @@ from unfreeze.store import replacing
 _FORMAT = 1
 _WRITE_EVERY = 10_000  # files, so that a scan of very many that is killed need not begin at the beginning
 
-OnPicture = Callable[[str, Image.Image], None]
-"""Is given a file's sha256 and its upright 8-bit RGB picture."""
+OnPicture = Callable[[str, Any], None]
+"""Is given a file's sha256 and its upright 8-bit RGB picture, or what was made of it."""
+Prepare = Callable[[Image.Image], Any]
+"""Makes of an upright 8-bit RGB picture what is wanted of it; called from several threads at once."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def look_at_all(
     progress: Callable[[int, int], None] | None,
     workers: int | None,
     on_picture: OnPicture | None,
+    prepare: Prepare | None = None,
 ) -> list[Look]:
     """Hash each file and decode whole what is not remembered; in threads, results in order; remember the new looks.
 
@@ -143,8 +147,9 @@ def look_at_all(
         workers: threads, by default one per core.
         on_picture: called for each content that was decoded, in the thread that decoded it, in one at a time; what it
             raises ends the whole.
+        prepare: called first, in the same thread but side by side with others; on_picture then gets what it returns.
     """
-    looking = _Looking(remembered.looks, on_picture)
+    looking = _Looking(remembered.looks, on_picture, prepare)
     looks = []
     try:
         with quiet_pillow(), contextlib.closing(in_threads(looking.look, paths, workers)) as found:
@@ -180,9 +185,9 @@ def glance_at_all(
 class _Looking:
     """Looks at files from several threads; one content is decoded by one of them, and the others wait for it."""
 
-    def __init__(self, known: Mapping[str, Look], on_picture: OnPicture | None) -> None:
+    def __init__(self, known: Mapping[str, Look], on_picture: OnPicture | None, prepare: Prepare | None) -> None:
         self._known = {sha256: look for sha256, look in known.items() if not look.reason}
-        self._on_picture = on_picture
+        self._on_picture, self._prepare = on_picture, prepare
         self._claims: dict[str, threading.Event] = {}
         self._claiming, self._handing = threading.Lock(), threading.Lock()
 
@@ -198,8 +203,9 @@ class _Looking:
                     look, picture = _decoded(file, sha256)
                     check_unchanged(file, before)  # before anybody is told what belongs to this sha256
                     if picture is not None and self._on_picture is not None:
+                        wanted = picture if self._prepare is None else self._prepare(picture)
                         with self._handing:
-                            self._on_picture(sha256, picture)
+                            self._on_picture(sha256, wanted)
                     self._known[sha256] = look
                     return look
                 finally:
