@@ -1,3 +1,4 @@
+import hashlib
 import io
 import os
 import subprocess
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from tests.data.pictures import png, smooth
-from unfreeze.data.decode import FORMATS, MAX_PIXELS, Undecodable, decode
+from unfreeze.data.decode import FORMATS, MAX_PIXELS, Undecodable, decode, digest, open_regular
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 
@@ -289,3 +290,12 @@ def test_mutated_files_decode_or_are_undecodable(tmp_path, data):
 def test_real_photographs_decode():
     for path in sorted(SHARED.glob("*/*/*.jpg"))[::200]:
         assert min(decode(path).size) >= 128
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20])
+def test_the_digest_is_that_of_the_whole_content(tmp_path, size):
+    content = np.random.default_rng(size).bytes(size)
+    (tmp_path / "a").write_bytes(content)
+    with open_regular(tmp_path / "a") as file:
+        assert digest(file) == hashlib.sha256(content).hexdigest()
+        assert file.read() == content

@@ -195,5 +195,5 @@ def test_files_that_cannot_be_opened_or_read_say_why(tmp_path, monkeypatch):
     assert look_at_all([missing], Remembered(None), None, 1, None) == [
         Look(reason="cannot be read: no such file or directory")
     ]
-    monkeypatch.setattr("unfreeze.data.decode.hashlib.file_digest", fail)
+    monkeypatch.setattr("unfreeze.data.decode.os.fstat", fail)
     assert look_at_all([fine], Remembered(None), None, 1, None) == [Look(reason="cannot be read: input/output error")]

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from unfreeze.data.decode import (
     load,
     open_regular,
     quiet_pillow,
+    stamp,
     to_rgb,
     upright_size,
 )
@@ -195,7 +195,7 @@ class _Looking:
         """Return what the file tells, decoding it if nobody has."""
         try:
             with open_regular(path) as file:
-                before = os.fstat(file.fileno())
+                before = stamp(file)
                 sha256 = digest(file)
                 if not self._claim(sha256):
                     return self._known[sha256]

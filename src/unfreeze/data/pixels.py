@@ -1,7 +1,6 @@
 """Base pictures: each image decoded, upright and resized once, whole, from which all of its views start."""
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from unfreeze.data.decode import (
     load,
     open_regular,
     quiet_pillow,
+    stamp,
     to_rgb,
 )
 from unfreeze.data.rowstore import Rows, RowStore, entry
@@ -203,7 +203,7 @@ def _made(base: Base, image: tuple[str, Path]) -> tuple[str, np.ndarray]:
     key, path = image
     try:
         with open_regular(path) as file:
-            before = os.fstat(file.fileno())
+            before = stamp(file)
             if digest(file) != key:
                 raise Undecodable("its content has changed")
             picture = base_picture(to_rgb(load(file)), base)
