@@ -1,3 +1,4 @@
+import io
 import os
 import shutil
 import threading
@@ -189,11 +190,12 @@ def test_files_that_cannot_be_opened_or_read_say_why(tmp_path, monkeypatch):
     with pytest.raises(Undecodable):
         decode(missing)
 
-    def fail(*_):
-        raise OSError(5, os.strerror(5))
+    class Failing(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            raise OSError(5, os.strerror(5))
 
     assert look_at_all([missing], Remembered(None), None, 1, None) == [
         Look(reason="cannot be read: no such file or directory")
     ]
-    monkeypatch.setattr("unfreeze.data.decode.os.fstat", fail)
+    monkeypatch.setattr(looks, "open_regular", lambda path: io.BufferedReader(Failing(path)))
     assert look_at_all([fine], Remembered(None), None, 1, None) == [Look(reason="cannot be read: input/output error")]
