@@ -132,13 +132,13 @@ def test_state_of_another_network_is_refused(resnet: Backbone) -> None:
 
 def test_frozen_state_counts_every_buffer(resnet: Backbone) -> None:
     network = build_network(resnet, build_head("linear", resnet, 3, 0), 2, "frozen")
-    state = frozen_state(network, resnet)
+    state = frozen_state(resnet, 2)
 
     assert "layer1.0.bn1.num_batches_tracked" in state
     assert list(state) == [*resnet.stages[0].tensors, *resnet.stages[1].tensors]
     before = tensors_hash(state)
     resnet.model.layer1[0].bn1.num_batches_tracked += 1
-    assert tensors_hash(frozen_state(network, resnet)) != before
+    assert tensors_hash(frozen_state(resnet, 2)) != before
     resnet.model.layer1[0].bn1.num_batches_tracked -= 1
 
 

@@ -195,6 +195,15 @@ class StrategyConfig(PhaseConfig):
         return self
 
 
+def _bank_or_fresh(value: Any) -> Any:
+    if value == "fresh" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000):
+        return value
+    raise ValueError(f"{value!r} is neither fresh (new views for ever) nor a number of views an image (1, 2, ...)")
+
+
+Views = Annotated[int | Literal["fresh"], BeforeValidator(_bank_or_fresh)]
+
+
 class ValidationConfig(Settings):
     """How validation images are seen in each epoch, where not plainly: augmented, and how many draws."""
 
@@ -203,12 +212,13 @@ class ValidationConfig(Settings):
 
 
 class RegimeConfig(Settings):
-    """With what data: images a class, augmentation, examples an epoch."""
+    """With what data: images a class, augmentation and how many views of an image it gives, examples an epoch."""
 
     train_per_class: Positive | None = None
     val_per_class: Positive | None = None
     train_fraction: Annotated[Real, Field(gt=0, le=1)] | None = None
     augment: Augmentation = "none"
+    views: Views = "fresh"
     examples_per_epoch: Positive | None = None
     strict: bool = False
     validation: ValidationConfig = ValidationConfig()
@@ -287,6 +297,7 @@ class StudyConfig(Settings):
     budget: Budget = Budget()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+    activations: Literal["float32", "float16"] = "float32"
 
     @model_validator(mode="after")
     def _names_make_directories(self) -> "StudyConfig":

@@ -5,19 +5,24 @@ from collections.abc import Iterator
 from unfreeze.streams import stream_generator
 
 
-def passes(n: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[list[tuple[int, int]]]:
+def passes(
+    n: int, batch_size: int, seed: int, start_step: int = 0, views: int | None = None
+) -> Iterator[list[tuple[int, int]]]:
     """Yield batches of (index, view) for ever, from step `start_step` (counted from 0) on.
 
     Pass p is a permutation of range(n) from the stream (seed, "order", p); its last batch may be short; each of its
-    images is seen in view p. Starting at a step equals starting at 0 and skipping the steps before it.
+    images is seen in view p, of a bank of `views` in view p modulo `views`. Starting at a step equals starting at 0
+    and skipping the steps before it.
 
     Raises:
-        ValueError: n or batch_size is below 1, or start_step below 0.
+        ValueError: n, batch_size or views is below 1, or start_step below 0.
     """
     steps = steps_per_pass(n, batch_size)
     if start_step < 0:
         raise ValueError(f"start_step must be 0 or more, not {start_step}")
-    return _batches(n, batch_size, seed, *divmod(start_step, steps))
+    if views is not None and views < 1:
+        raise ValueError(f"views must be 1 or more, not {views}")
+    return _batches(n, batch_size, seed, views, *divmod(start_step, steps))
 
 
 def steps_per_pass(n: int, batch_size: int) -> int:
@@ -39,9 +44,12 @@ def examples_after(n: int, batch_size: int, steps: int) -> int:
     return whole * n + min(rest * batch_size, n)
 
 
-def _batches(n: int, batch_size: int, seed: int, number: int, skip: int) -> Iterator[list[tuple[int, int]]]:
+def _batches(
+    n: int, batch_size: int, seed: int, views: int | None, number: int, skip: int
+) -> Iterator[list[tuple[int, int]]]:
     while True:
         order = stream_generator(seed, "order", number).permutation(n).tolist()
+        view = number if views is None else number % views
         for start in range(skip * batch_size, n, batch_size):
-            yield [(index, number) for index in order[start : start + batch_size]]
+            yield [(index, view) for index in order[start : start + batch_size]]
         number, skip = number + 1, 0

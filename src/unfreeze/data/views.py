@@ -18,6 +18,9 @@ from torchvision.transforms import InterpolationMode, v2
 from unfreeze.data.pixels import Base, Pictures
 from unfreeze.streams import stream_seed
 
+VIEW_RULES = 1
+"""Counts up whenever a view of the same base picture comes to have other pixels."""
+
 AUGMENTATIONS = ("none", "flip_crop", "article", "trivial", "rand")
 
 ROTATION, SHIFT, ZOOM = 20.0, 0.1, 0.1

@@ -1,5 +1,6 @@
 """A pretrained network in stages, checked when loaded."""
 
+import copy
 import difflib
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +92,13 @@ def load_backbone(name: str, weights: str, image_size: int, seed: int) -> Backbo
         for (stage, module), shape in zip(anatomy.stages, shapes, strict=True)
     )
     return Backbone(name, stages, anatomy.pool, anatomy.layout, features, loaded, image_size, model)
+
+
+def own_copy(backbone: Backbone, frozen: int) -> Backbone:
+    """Return a copy whose stages can be trained without changing this one's; the first ``frozen`` share its tensors."""
+    names = {name for stage in backbone.stages[:frozen] for name in stage.tensors}
+    shared = {id(tensor): tensor for name, tensor in _tensors(backbone.model) if name in names}
+    return copy.deepcopy(backbone, shared)
 
 
 def reinitialise(backbone: Backbone, first_stage: int, seed: int) -> None:

@@ -107,7 +107,12 @@ def frozen_stages(train: LastStages | Literal["all", "head"], stages: int, names
 
 
 def build_network(
-    backbone: Backbone, head: nn.Module, frozen: int, batch_norm: BatchNormMode, fresh_from: int | None = None
+    backbone: Backbone,
+    head: nn.Module,
+    frozen: int,
+    batch_norm: BatchNormMode,
+    fresh_from: int | None = None,
+    start: int = 0,
 ) -> Network:
     """Divide a backbone after its first ``frozen`` stages and put a head on it.
 
@@ -121,11 +126,12 @@ def build_network(
         batch_norm: of the trained stages: "frozen" keeps their pretrained statistics.
         fresh_from: number of the first stage with fresh weights; the BatchNorm of the stages from it on has nothing
             to keep and always trains. None if all weights are pretrained.
+        start: number of stages before the network, whose output is its input.
     """
     stages = [stage.module for stage in backbone.stages]
     fresh = len(stages) if fresh_from is None else fresh_from
     modes: list[BatchNormMode] = ["train" if stage >= fresh else batch_norm for stage in range(frozen, len(stages))]
-    return Network(Frozen(stages[:frozen]), Trained(stages[frozen:], modes), head)
+    return Network(Frozen(stages[start:frozen]), Trained(stages[frozen:], modes), head)
 
 
 def tensor_names(backbone: Backbone, network: Network) -> dict[str, str]:
@@ -167,9 +173,8 @@ def load_trained_state(network: Network, backbone: Backbone, tensors: Mapping[st
             tensor.copy_(tensors[name])
 
 
-def frozen_state(network: Network, backbone: Backbone) -> dict[str, Tensor]:
-    """Return the prefix's own tensors, parameters and all buffers, under timm's names (shared, not copied)."""
-    frozen = len(network.prefix.stages)
+def frozen_state(backbone: Backbone, frozen: int) -> dict[str, Tensor]:
+    """Return the first stages' own tensors, parameters and all buffers, under timm's names (shared, not copied)."""
     owned = dict([*backbone.model.named_parameters(), *backbone.model.named_buffers()])
     return {name: owned[name].detach() for stage in backbone.stages[:frozen] for name in stage.tensors}
 

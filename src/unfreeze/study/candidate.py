@@ -1,6 +1,6 @@
 """Train one candidate: build the network phase by phase, keep its best weights and its history."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from unfreeze.config.resolve import Strategy, expected_epochs
 from unfreeze.config.study import Metric, RegimeConfig
 from unfreeze.data.order import examples_after, steps_for_examples
 from unfreeze.errors import UserError
-from unfreeze.model.backbone import Backbone, load_backbone, reinitialise
+from unfreeze.model.backbone import Backbone, reinitialise
 from unfreeze.model.describe import count_parameters
 from unfreeze.model.head import build_head
 from unfreeze.model.network import (
@@ -24,28 +24,31 @@ from unfreeze.model.network import (
     tensors_hash,
     trained_state,
 )
-from unfreeze.train.batches import EvaluationBatches, ImageSet, training_batches
+from unfreeze.train.batches import Batch
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import evaluate
-from unfreeze.train.loop import Course, Trainee, Watch, train_phase
+from unfreeze.train.loop import Course, Fed, Trainee, Watch, train_phase
 from unfreeze.train.stopping import StoppingState
 
 
 @dataclass(frozen=True)
-class Images:
-    """The images of a cell as its strategy sees them."""
+class Need:
+    """A step whose batch a candidate waits for, and the number of frozen stages that its inputs have passed."""
 
-    train: ImageSet
-    validation: ImageSet
+    step: int
+    cut: int
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained candidate: its network with the reported weights, its history, and what was counted."""
+    """A trained candidate: its network with the reported weights, its history, and what was counted.
+
+    The network begins after ``cut`` stages, which nothing has trained.
+    """
 
     network: Network
     backbone: Backbone
-    images: Images
+    cut: int
     history: list[dict[str, Any]]
     best_epoch: int
     stopped_by: str
@@ -91,100 +94,128 @@ def _check_batches(network: Network, images: int, batch_size: int) -> None:
         )
 
 
+def feed_cuts(cuts: Sequence[int]) -> list[int]:
+    """Return, by phase, how many stages nothing has trained yet: what a phase's inputs may have passed already."""
+    return [min(cuts[: number + 1]) for number in range(len(cuts))]
+
+
 def train_candidate(
     strategy: Strategy,
     regime: RegimeConfig,
     metric: Metric,
     seed: int,
     classes: int,
-    images: Callable[[Backbone], Images],
+    backbone: Backbone,
+    prefix_hash: str,
+    images: int,
+    validation: Callable[[int], Iterable[Batch]],
     compute: Compute,
-    workers: int,
     on_step: Callable[[int, int], None],
     on_epoch: Callable[[dict[str, Any]], None],
-) -> Trained:
-    """Train all phases of one candidate.
+) -> Generator[Need, Fed, Trained]:
+    """Train all phases of one candidate: yield what is needed, be sent that step's batch, and so on.
 
     Args:
         strategy: what to train, all values known.
-        regime: gives the length of an epoch and how validation is seen.
+        regime: gives the length of an epoch.
         metric: the study's metric, measured on validation each epoch.
-        seed: of the streams init, order, augment and dropout.
+        seed: of the streams init, order and dropout.
         classes: number of classes.
-        images: gives the images, preprocessed as the backbone's weights want them.
+        backbone: its own: it is trained in place. Stages that stay frozen may share tensors with others.
+        prefix_hash: of the tensors of the stages that no phase trains.
+        images: number of training images.
+        validation: gives, for a number of frozen stages, the validation batches after them.
         compute: device and precision.
-        workers: processes that prepare batches; no number depends on it.
         on_step: called with (epoch, examples drawn) after each step.
         on_epoch: called with each history row.
 
     Raises:
-        UserError: the backbone, its weights or a cut does not exist.
+        UserError: a cut does not exist.
         Diverged: the loss became infinite or NaN.
     """
-    backbone = load_backbone(strategy.backbone.name, strategy.backbone.weights, strategy.image_size, seed)
     head = build_head(strategy.head, backbone, classes, seed)
     cuts = cuts_of(strategy, backbone)
-    shown = images(backbone)
-    validation = EvaluationBatches(shown.validation, workers, regime.validation.examples, seed)
-    ends = epoch_ends(len(shown.train), strategy.batch_size, regime, expected_epochs(strategy))
-    # The weights that anything trains, whatever the phase: what is restored, saved and counted.
-    everything = build_network(backbone, head, min(cuts), "train").to(compute.device)
+    ends = epoch_ends(images, strategy.batch_size, regime, expected_epochs(strategy))
     stopping = strategy.early_stopping
     fresh_from = 0 if strategy.backbone.weights == "none" else len(backbone.stages)
+    # The weights that anything trains, whatever the phase: what is restored, saved and counted.
+    lowest = min(cuts)
+    everything = build_network(backbone, head, lowest, "train", start=lowest).to(compute.device)
     state, history = StoppingState(), list[dict[str, Any]]()
     best: dict[str, Tensor] = {}
     first_epoch, first_step, stopped = 1, 0, False
-    for number, (phase, cut) in enumerate(zip(strategy.phases, cuts, strict=True)):
+    for number, (phase, cut, start) in enumerate(zip(strategy.phases, cuts, feed_cuts(cuts), strict=True)):
         if phase.reinit:
             reinitialise(backbone, cut, seed)
             fresh_from = min(fresh_from, cut)
-        network = build_network(backbone, head, cut, phase.batch_norm, fresh_from)
+        network = build_network(backbone, head, cut, phase.batch_norm, fresh_from, start)
         network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        _check_batches(network, len(shown.train), strategy.batch_size)
-        before = tensors_hash(frozen_state(network, backbone))
+        _check_batches(network, images, strategy.batch_size)
+        before = tensors_hash(frozen_state(backbone, cut)) if cut > start else ""
         last_epoch = first_epoch + phase.epochs - 1
+        batches, channels_last = validation(start), start < len(backbone.stages)
 
-        def validate(network: Network = network) -> dict[str, float]:
-            return evaluate(network, validation, compute, metric)
+        def validate(
+            network: Network = network, batches: Iterable[Batch] = batches, channels_last: bool = channels_last
+        ) -> dict[str, float]:
+            return evaluate(network, batches, compute, metric, channels_last)
 
         def keep(row: dict[str, Any]) -> None:
-            history.append({**row, "examples": examples_after(len(shown.train), strategy.batch_size, row["step"])})
+            history.append({**row, "examples": examples_after(images, strategy.batch_size, row["step"])})
             on_epoch(history[-1])
 
         def keep_best() -> None:
             if stopping and stopping.restore_best:
                 best.update(trained_state(everything, backbone))
 
-        state, stopped = train_phase(
-            Trainee(network, [*network.suffix.stages, head]),
+        training = train_phase(
+            Trainee(network, [*network.suffix.stages, head], channels_last),
             phase,
             Course(number, first_epoch, first_step, ends[first_epoch - 1 : last_epoch], seed),
-            training_batches(shown.train, strategy.batch_size, seed, first_step, ends[last_epoch - 1], workers),
             compute,
             stopping,
             metric,
             replace(state, waited=0),
             Watch(
                 validate,
-                lambda epoch, step: on_step(epoch, examples_after(len(shown.train), strategy.batch_size, step)),
+                lambda epoch, step: on_step(epoch, examples_after(images, strategy.batch_size, step)),
                 keep,
                 keep_best,
             ),
         )
-        if tensors_hash(frozen_state(network, backbone)) != before:
-            raise RuntimeError(f"the frozen stages of {backbone.name} changed while the others trained; this is a bug")
+        state, stopped = yield from _needing(training, start)
+        if before:
+            _check_frozen(backbone, cut, before)
         if best:
             load_trained_state(everything, backbone, best)
         first_epoch, first_step = history[-1]["epoch"] + 1, history[-1]["step"]
+    _check_frozen(backbone, lowest, prefix_hash)
     keeps = stopping is not None and stopping.restore_best
     return Trained(
         network=everything,
         backbone=backbone,
-        images=shown,
+        cut=lowest,
         history=history,
         best_epoch=(state.best_epoch or history[-1]["epoch"]) if keeps else history[-1]["epoch"],
         stopped_by="early_stopping" if stopped else "epochs",
         params_total=count_parameters(backbone.model) + count_parameters(head),
         params_trained=count_parameters(everything.suffix) + count_parameters(head),
-        prefix_hash=tensors_hash(frozen_state(everything, backbone)),
+        prefix_hash=prefix_hash,
     )
+
+
+def _check_frozen(backbone: Backbone, frozen: int, before: str) -> None:
+    if tensors_hash(frozen_state(backbone, frozen)) != before:
+        raise RuntimeError(f"the frozen stages of {backbone.name} changed while the others trained; this is a bug")
+
+
+def _needing(
+    training: Generator[int, Fed, tuple[StoppingState, bool]], cut: int
+) -> Generator[Need, Fed, tuple[StoppingState, bool]]:
+    """Say of each step that a phase waits for at which cut its batch is needed."""
+    try:
+        step = next(training)
+        while True:
+            step = training.send((yield Need(step, cut)))
+    except StopIteration as end:
+        return end.value

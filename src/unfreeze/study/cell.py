@@ -1,39 +1,29 @@
-"""Run one cell: its images, its candidates, the chosen one's test scores, its files; result.json last."""
+"""One cell: what its numbers depend on, the chosen candidate's test scores, its files; result.json last."""
 
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pandas as pd
-import torch
 
 from unfreeze import metrics
 from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.resolve import Cell, Strategy, candidates, expected_epochs
 from unfreeze.config.study import RegimeConfig, StudyConfig
-from unfreeze.data.catalog import Catalog, paths_of, rows_of
+from unfreeze.data.catalog import Catalog, rows_of
 from unfreeze.data.order import examples_after
-from unfreeze.data.pixels import DecodedPictures
 from unfreeze.data.regimes import Selection
-from unfreeze.data.views import Preprocessing, ViewDataset
-from unfreeze.model.backbone import Backbone
 from unfreeze.model.network import trained_state
-from unfreeze.results.tables import HISTORY_COLUMNS
-from unfreeze.store import StudyDir, write_json, write_table, write_tensors
-from unfreeze.study.candidate import Images, Trained, epoch_ends, train_candidate
-from unfreeze.study.events import CellFinished, CellStarted, Emit, EpochEnded, Progress
-from unfreeze.train.batches import EvaluationBatches, ImageSet
+from unfreeze.store import StudyDir, write_json, write_tensors
+from unfreeze.study.candidate import Trained, epoch_ends
+from unfreeze.study.needs import Shas
+from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
-from unfreeze.train.loop import Diverged
 
 
 @dataclass(frozen=True)
@@ -68,91 +58,37 @@ class Job:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
+    def shas(self) -> Shas:
+        """The contents of its images."""
+        chosen = self.selection
+        tests = [identifier for test in chosen.tests.values() for identifier in test]
+        found = (rows_of(self.catalog, ids)["sha256"] for ids in (chosen.train, chosen.validation, tests))
+        train, validation, reported = (tuple(shas) for shas in found)
+        return Shas(train, validation, reported)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Identity of settings, initial weights and images: a finished cell with another one is stale."""
         settings = {
             name: plain(strategy) | {"backbone": [strategy.backbone.name, self.weights[weights_key(strategy)]]}
             for name, strategy in self.candidates.items()
         }
-        compute = [self.device, self.study.precision, self.study.metric]
+        compute = [self.device, self.study.precision, self.study.activations, self.study.metric]
         return fingerprint(settings, self.regime, self.cell.seed, self.cell.fold, compute, self.data_fingerprint)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a cell: a mean epoch of the chosen candidate, all its candidates, and its share of shared work."""
+
+    per_epoch: float
+    total: float
+    shared: float
 
 
 def weights_key(strategy: Strategy) -> tuple[str, str]:
     """Return what names a strategy's initial weights."""
     return strategy.backbone.name, strategy.backbone.weights
-
-
-def run_cell(job: Job, store: StudyDir, compute: Compute, workers: int, emit: Emit) -> dict[str, Any]:
-    """Train a cell's candidates, choose by validation, report on the tests, and write its files.
-
-    Returns:
-        Its row of results.csv by column name.
-
-    Raises:
-        UserError: weights, a cut or the output directory are not to be had.
-        Diverged: the loss of a candidate became infinite or NaN.
-    """
-    started = time.perf_counter()
-    cell, folder = job.cell, store.cell(job.cell.id)
-    shutil.rmtree(folder, ignore_errors=True)  # of a cell that failed, or was run with other settings
-    emit(CellStarted(cell.id, sum(examples_of(job, strategy) for strategy in job.candidates.values())))
-    history: list[dict[str, Any]] = []
-    try:
-        name, trained, warnings = _best_candidate(job, compute, workers, history, emit)
-    finally:
-        if history:
-            write_table(folder / "history.csv", pd.DataFrame(history, columns=list(HISTORY_COLUMNS)))
-    logits = _logits(job, job.candidates[name], trained, compute, workers)
-    row = _result(job, name, trained, logits)
-    row["seconds_per_epoch"] = float(np.mean([entry["seconds"] for entry in trained.history]))
-    _write(job, folder, trained, logits)
-    row["seconds_total"] = time.perf_counter() - started
-    write_json(folder / "result.json", {**row, "warnings": [*job.selection.warnings, *warnings]})
-    emit(CellFinished(cell.id, row))
-    return row
-
-
-def _best_candidate(
-    job: Job, compute: Compute, workers: int, history: list[dict[str, Any]], emit: Emit
-) -> tuple[str, Trained, list[str]]:
-    """Train every candidate, adding to the history; return the best by validation, and a warning for each diverged."""
-    study, cell = job.study, job.cell
-    chosen: tuple[str, Trained] | None = None
-    diverged: dict[str, Diverged] = {}
-    drawn = 0
-    for name, strategy in job.candidates.items():
-
-        def on_step(epoch: int, examples: int, name: str = name, before: int = drawn) -> None:
-            emit(Progress(cell.id, name, epoch, before + examples))
-
-        def on_epoch(row: dict[str, Any], name: str = name) -> None:
-            history.append({"candidate": name, **row})
-            emit(EpochEnded(cell.id, history[-1]))
-
-        drawn += examples_of(job, strategy)
-        try:
-            trained = train_candidate(
-                strategy=strategy,
-                regime=job.regime,
-                metric=study.metric,
-                seed=cell.seed,
-                classes=len(job.catalog.classes),
-                images=partial(_images, job, strategy),
-                compute=compute,
-                workers=workers,
-                on_step=on_step,
-                on_epoch=on_epoch,
-            )
-        except Diverged as error:
-            diverged[name] = error
-            continue
-        best = None if chosen is None else chosen[1].best["val_metric"]
-        if best is None or metrics.is_better(study.metric, trained.best["val_metric"], best):
-            chosen = name, trained
-    if chosen is None:
-        raise next(iter(diverged.values()))
-    return *chosen, [f"candidate {name} diverged: {error}" for name, error in diverged.items()]
 
 
 def examples_of(job: Job, strategy: Strategy) -> int:
@@ -162,41 +98,54 @@ def examples_of(job: Job, strategy: Strategy) -> int:
     return examples_after(images, strategy.batch_size, ends[-1])
 
 
-def _images(job: Job, strategy: Strategy, backbone: Backbone) -> Images:
-    regime = job.regime
-    return Images(
-        train=_image_set(job, strategy, backbone, job.selection.train, regime.augment),
-        validation=_image_set(job, strategy, backbone, job.selection.validation, regime.validation.augment),
-    )
+Logits = dict[str, tuple[tuple[str, ...], metrics.Logits, metrics.Labels]]
+"""By split: ids, logits (n, classes), labels (n,)."""
 
 
-def _image_set(job: Job, strategy: Strategy, backbone: Backbone, ids: tuple[str, ...], augment: str) -> ImageSet:
-    rows = rows_of(job.catalog, ids)
-    labels = {label: number for number, label in enumerate(job.catalog.classes)}
-    weights = backbone.weights
-    preprocessing = Preprocessing(
-        image_size=strategy.image_size,
-        resize=strategy.resize,
-        mean=weights.mean,
-        std=weights.std,
-        interpolation=weights.interpolation,
-        crop_share=weights.crop_share,
-    )
-    pictures = DecodedPictures(paths_of(job.catalog, ids), preprocessing.base)
-    views = ViewDataset(pictures, rows["sha256"].tolist(), preprocessing, augment, job.cell.seed)
-    return ImageSet(views, torch.tensor([labels[label] for label in rows["label"]], dtype=torch.int64))
+def finish_cell(
+    job: Job,
+    name: str,
+    trained: Trained,
+    supply: Supply,
+    store: StudyDir,
+    compute: Compute,
+    times: Times,
+    warnings: list[str],
+) -> dict[str, Any]:
+    """Report a cell's chosen candidate on validation and tests, and write its files; result.json last.
+
+    Args:
+        job: the cell.
+        name: of the chosen candidate.
+        trained: that candidate.
+        supply: gives its images.
+        store: the study directory.
+        compute: device and precision.
+        times: what the cell took so far.
+        warnings: that its record repeats.
+
+    Returns:
+        Its row of results.csv by column name.
+    """
+    started = time.perf_counter()
+    logits = _logits(job, job.candidates[name], trained, supply, compute)
+    row = _result(job, name, trained, logits)
+    row["seconds_per_epoch"] = times.per_epoch
+    _write(job, store.cell(job.cell.id), trained, logits)
+    row["seconds_total"] = times.total + time.perf_counter() - started
+    row["seconds_shared"] = times.shared
+    write_json(store.cell(job.cell.id) / "result.json", {**row, "warnings": [*job.selection.warnings, *warnings]})
+    return row
 
 
-def _logits(
-    job: Job, strategy: Strategy, trained: Trained, compute: Compute, workers: int
-) -> dict[str, tuple[tuple[str, ...], metrics.Logits, metrics.Labels]]:
-    """Predict every validation and test image in its plain view: by split, ids, logits (n, classes), labels (n,)."""
+def _logits(job: Job, strategy: Strategy, trained: Trained, supply: Supply, compute: Compute) -> Logits:
+    """Predict every validation and test image in its plain view."""
     predicted = {}
     for split, ids in {"validation": job.selection.validation, **job.selection.tests}.items():
         if ids:
-            images = _image_set(job, strategy, trained.backbone, ids, "none")
-            logits, labels = predict(trained.network, EvaluationBatches(images, workers), compute)
-            predicted[split] = (ids, logits, labels)
+            batches = supply.plain(strategy, supply.images(ids), trained.cut)
+            channels_last = trained.cut < len(trained.backbone.stages)
+            predicted[split] = (ids, *predict(trained.network, batches, compute, channels_last))
     return predicted
 
 
@@ -204,7 +153,7 @@ def _result(
     job: Job,
     name: str,
     trained: Trained,
-    logits: dict[str, tuple[tuple[str, ...], metrics.Logits, metrics.Labels]],
+    logits: Logits,
 ) -> dict[str, Any]:
     cell, metric, best = job.cell, job.study.metric, trained.best
     strategy = job.candidates[name]
@@ -258,7 +207,7 @@ def _write(
     job: Job,
     folder: Path,
     trained: Trained,
-    logits: dict[str, tuple[tuple[str, ...], metrics.Logits, metrics.Labels]],
+    logits: Logits,
 ) -> None:
     weights = trained.backbone.weights
     write_json(

@@ -29,6 +29,15 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """Work that cells share is done: ``what``, ``done`` of ``total`` images."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class CellStarted:
     """A cell begins; ``examples`` is what all its candidates will draw if nothing stops them early."""
 
@@ -77,5 +86,16 @@ class CellsLeft:
     cells: tuple[str, ...]
 
 
-Event = Scanning | Planned | Warned | CellStarted | Progress | EpochEnded | CellFinished | CellFailed | CellsLeft
+Event = (
+    Scanning
+    | Planned
+    | Warned
+    | Preparing
+    | CellStarted
+    | Progress
+    | EpochEnded
+    | CellFinished
+    | CellFailed
+    | CellsLeft
+)
 Emit = Callable[[Event], None]

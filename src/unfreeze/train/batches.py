@@ -1,6 +1,6 @@
 """From images on disk to batches of tensors, in the order that the study's streams fix."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -44,23 +44,32 @@ class Draws(Sampler[list[Draw]]):
 
 
 def training_batches(
-    images: ImageSet, batch_size: int, seed: int, start: int, stop: int, workers: int
+    images: ImageSet, batch_size: int, seed: int, start: int, stop: int, workers: int, views: int | None = None
 ) -> Iterator[Batch]:
-    """Yield the batches of the steps from ``start`` up to ``stop`` of the endless stream of shuffled passes."""
-    return _labelled(
-        images, _loader(images, lambda: islice(passes(len(images), batch_size, seed, start), stop - start), workers)
-    )
+    """Yield the batches of the steps from ``start`` up to ``stop`` of the endless stream of shuffled passes.
+
+    Of each image there are ``views`` views, or new ones for ever.
+    """
+
+    def draws() -> Iterator[list[Draw]]:
+        return islice(passes(len(images), batch_size, seed, start, views), stop - start)
+
+    return _labelled(images, _loader(images, draws, workers))
+
+
+def evaluation_draws(images: int, examples: int | None, seed: int) -> list[Draw]:
+    """Return each image once, in order; or the first ``examples`` draws of shuffled passes, pass p in view p."""
+    if examples is None:
+        return [(index, 0) for index in range(images)]
+    return list(islice(chain.from_iterable(passes(images, EVALUATION_BATCH, seed)), examples))
 
 
 class EvaluationBatches:
     """The same batches each time it is iterated over; its workers live as long as it does."""
 
-    def __init__(self, images: ImageSet, workers: int, examples: int | None = None, seed: int = 0) -> None:
-        """Show each image once, in order; or the first ``examples`` draws of shuffled passes, pass p in view p."""
-        one_by_one: Iterable[Draw] = ((index, 0) for index in range(len(images)))
-        if examples is not None:
-            one_by_one = islice(chain.from_iterable(passes(len(images), EVALUATION_BATCH, seed)), examples)
-        draws = list(one_by_one)
+    def __init__(self, images: ImageSet, workers: int, draws: Sequence[Draw] | None = None) -> None:
+        """Show each image once in its plain view, in order; or the draws given."""
+        draws = evaluation_draws(len(images), None, 0) if draws is None else draws
         self.images = images
         self.loader = _loader(images, lambda: _chunks(draws, EVALUATION_BATCH), workers)
 

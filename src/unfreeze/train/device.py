@@ -21,9 +21,9 @@ class Compute:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
-    def move(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Bring inputs to the device; images (n, c, h, w) in channels-last order, in which convolutions are fastest."""
-        layout = torch.channels_last if inputs.ndim == 4 else torch.preserve_format
+    def move(self, inputs: torch.Tensor, channels_last: bool = True) -> torch.Tensor:
+        """Bring inputs to the device; (n, c, h, w) in channels-last order, in which convolutions are fastest."""
+        layout = torch.channels_last if channels_last and inputs.ndim == 4 else torch.preserve_format
         return inputs.to(self.device, non_blocking=True, memory_format=layout)
 
 

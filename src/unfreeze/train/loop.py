@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +25,22 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class Trainee:
-    """What is trained in one phase: the whole network, and its trained layers in order (stages, then the head)."""
+    """What one phase trains: the network from its inputs on, its trained layers in order (stages, then the head).
+
+    ``channels_last`` says that inputs of four axes should come in that order: wherever convolutions follow.
+    """
 
     network: nn.Module
     layers: Sequence[nn.Module]
+    channels_last: bool = True
+
+
+@dataclass(frozen=True)
+class Fed:
+    """A step's batch, and this trainee's share of the seconds that it took to have it ready."""
+
+    batch: Batch
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,48 +68,55 @@ def train_phase(
     trainee: Trainee,
     phase: Phase,
     course: Course,
-    batches: Iterable[Batch],
     compute: Compute,
     stopping: EarlyStopping | None,
     metric: str,
     state: StoppingState,
     watch: Watch,
-) -> tuple[StoppingState, bool]:
-    """Train one phase; return the state of early stopping, and whether it ended the phase.
+) -> Generator[int, Fed, tuple[StoppingState, bool]]:
+    """Train one phase: yield the number of a step, be sent its batch, and so on.
+
+    Several networks that meet the same batches can thus train in lock-step, each as if it were alone. An epoch's
+    seconds are this network's own, whatever happens between a yield and its answer.
+
+    Returns:
+        The state of early stopping, and whether it ended the phase.
 
     Raises:
         Diverged: the loss became infinite or NaN.
     """
     optimizer = build_optimizer(trainee.layers, phase.optimizer)
     steps = course.epoch_ends[-1] - course.first_step
-    stream = iter(batches)
     step = course.first_step
     for epoch, end in enumerate(course.epoch_ends, start=course.first_epoch):
-        started = time.perf_counter()
         trainee.network.train()
-        seen, loss_sum, hits = 0, 0.0, 0
+        seen, loss_sum, hits, spent = 0, 0.0, 0, 0.0
         while step < end:
+            fed = yield step
+            started = time.perf_counter()
             rate = learning_rate(phase.schedule, phase.optimizer.lr, step - course.first_step, steps)
             set_learning_rate(optimizer, rate)
-            inputs, labels = _next(stream, compute)
+            inputs, labels = _moved(fed.batch, trainee.channels_last, compute)
             with _dropout_stream(course.seed, step):
                 loss, logits = _forward(trainee.network, inputs, labels, phase.label_smoothing, compute)
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            optimizer.zero_grad(set_to_none=True)  # now, so that networks in lock-step hold no gradients meanwhile
             step += 1
             seen += len(labels)
             loss_sum += loss.item() * len(labels)
             hits += int((logits.detach().argmax(dim=1) == labels).sum())
             if not loss_sum < float("inf"):  # NaN compares false
                 raise Diverged(f"the training loss is {loss.item()} at step {step}")
+            spent += fed.seconds + time.perf_counter() - started
             watch.on_step(epoch, step)
+        started = time.perf_counter()
         row = {"phase": course.phase, "epoch": epoch, "step": step, "lr": rate}
         row |= {"train_loss": loss_sum / seen, "train_accuracy": hits / seen}
         row |= watch.validate()
         if not math.isfinite(row["val_loss"]):
             raise Diverged(f"the validation loss is {row['val_loss']} after epoch {epoch}")
-        row["seconds"] = time.perf_counter() - started
+        row["seconds"] = spent + time.perf_counter() - started
         state = after_epoch(state, stopping, metric, row, epoch)
         if state.best_epoch == epoch:
             watch.on_best()
@@ -107,9 +126,9 @@ def train_phase(
     return state, False
 
 
-def _next(stream: Iterator[Batch], compute: Compute) -> tuple[Tensor, Tensor]:
-    inputs, labels, _ = next(stream)
-    return compute.move(inputs), labels.to(compute.device, non_blocking=True)
+def _moved(batch: Batch, channels_last: bool, compute: Compute) -> tuple[Tensor, Tensor]:
+    inputs, labels, _ = batch
+    return compute.move(inputs, channels_last), labels.to(compute.device, non_blocking=True)
 
 
 def _forward(

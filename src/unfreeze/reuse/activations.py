@@ -1,0 +1,74 @@
+"""Stored activations: their identity in the cache, and filling what is missing."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torchvision
+from torch import Tensor
+
+from unfreeze.data.rowstore import Row, RowStore, Writer, entry
+from unfreeze.data.views import VIEW_RULES, Preprocessing
+from unfreeze.reuse.prefix import Prefix
+
+MANIFEST_BYTES = 72
+"""Of a row in a shard's manifest: its sha256 and its view number."""
+
+
+def activation_store(
+    cache: Path, prefix: Prefix, cut: int, preprocessing: Preprocessing, augment: str, seed: int
+) -> RowStore:
+    """Return the cache's entry for a prefix's output in one kind of view; the disk is not looked at.
+
+    Whatever a number depends on but the image and the view's number is part of its identity.
+
+    Args:
+        cache: the folder of the cache.
+        prefix: of the network; its first ``cut`` stages count.
+        cut: number of stages.
+        preprocessing: how a base picture becomes an input.
+        augment: the kind of view.
+        seed: of augmented views.
+    """
+    backbone = prefix.backbone
+    augmented: dict[str, Any] = {"seed": seed, "torchvision": torchvision.__version__} if augment != "none" else {}
+    stage = backbone.stages[cut - 1].name
+    identity = {
+        "architecture": backbone.name.partition(".")[0],
+        "cut": cut,
+        "prefix_sha256": prefix.sha256(cut),
+        "picture": preprocessing.base.identity(),
+        "input": {
+            key: value for key, value in asdict(preprocessing).items() if key not in ("interpolation", "crop_share")
+        },
+        "view": {"augment": augment, "rules": VIEW_RULES, **augmented},
+        "engine": dict(prefix.calibration.engine),
+        "about": {
+            "backbone": backbone.name,
+            "cut": f"after {stage}, {cut} of {len(backbone.stages)} stages",
+            "size": f"{preprocessing.image_size} pixels, {preprocessing.resize}",
+            "view": "plain" if augment == "none" else f"{augment}, seed {seed}",
+        },
+    }
+    return entry(
+        cache, "activations", f"{backbone.name}-{stage}-{preprocessing.image_size}-{augment}", identity, prefix.dtype
+    )
+
+
+def fill(
+    writer: Writer, prefix: Prefix, start: int, cut: int, batches: Iterable[tuple[list[Row], Tensor]]
+) -> Iterator[int]:
+    """Compute rows and write them; yield the number of rows after each batch.
+
+    Args:
+        writer: of the entry.
+        prefix: computes them.
+        start: number of stages that the inputs have passed.
+        cut: number of stages to pass.
+        batches: rows with their inputs, (n, *prefix.shape(start)).
+    """
+    for rows, inputs in batches:
+        for row, found in zip(rows, prefix.run(inputs, start, cut).cpu().numpy(), strict=True):
+            writer.add(row, found)
+        yield len(rows)

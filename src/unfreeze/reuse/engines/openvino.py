@@ -1,0 +1,106 @@
+"""OpenVINO on the CPU: fused convolutions, one thread a request, as many requests at once as there are threads.
+
+float32 is asked for, since it would compute in bfloat16 by itself where the processor can. A request's rows are all
+that one thread sees, so a row's numbers depend neither on its neighbours nor on the number of threads.
+"""
+
+import logging
+import warnings
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unfreeze.model.network import Frozen
+from unfreeze.reuse.engines.failed import EngineFailed
+
+BATCHES = (8, 1)
+"""Rows a request: several where the network can be traced for that, since weights are then read once for all."""
+
+_PRECISION = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def offers(device: torch.device, precision: str, threads: int) -> list[dict[str, str | int]]:
+    """Return the settings for a CPU, the better first; none elsewhere."""
+    if device.type != "cpu":
+        return []
+    version = metadata.version("openvino")
+    return [
+        {"name": "openvino", "version": version, "precision": precision, "batch": batch, "threads": threads}
+        for batch in BATCHES
+    ]
+
+
+def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> "OpenVINOEngine":
+    """Trace the stages for one row and compile them.
+
+    Raises:
+        EngineFailed: OpenVINO cannot trace, convert or compile them.
+    """
+    import openvino
+
+    batch, threads = settings["batch"], settings["threads"]  # type: ignore[index]
+    options = {
+        "INFERENCE_PRECISION_HINT": _PRECISION[settings["precision"]],  # type: ignore[index]
+        "NUM_STREAMS": str(threads),
+        "INFERENCE_NUM_THREADS": str(threads),
+    }
+    try:
+        model = _traced(stages, input_shape)
+        model.reshape([batch, *input_shape])
+        compiled = openvino.Core().compile_model(model, "CPU", options)
+        # A tracer's constants may hold the batch of the trace: such a model gives other shapes, or none.
+        output_shape = tuple(compiled.output(0).shape)[1:]
+    except (RuntimeError, ValueError, TypeError) as error:  # what tracing and OpenVINO's front end raise
+        raise EngineFailed(f"openvino, batch {batch}: {str(error).strip().splitlines()[-1]}") from error
+    engine = OpenVINOEngine(compiled, batch, threads, output_shape)
+    if compiled.output(0).shape[0] != batch:
+        raise EngineFailed(f"openvino, batch {batch}: the traced network gives {tuple(compiled.output(0).shape)}")
+    return engine
+
+
+def _traced(stages: nn.Module, input_shape: tuple[int, ...]) -> Any:
+    """Convert the stages, traced at batch 1 (at 32 it takes twenty seconds), quietly."""
+    import openvino
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer's, on Python values it takes for constants
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            return openvino.convert_model(stages.stages, example_input=torch.zeros(1, *input_shape))
+        finally:
+            logging.disable(before)
+
+
+class OpenVINOEngine:
+    """A compiled network and its requests."""
+
+    def __init__(self, compiled: Any, batch: int, threads: int, output_shape: tuple[int, ...]) -> None:
+        import openvino
+
+        self.batch, self.output_shape = batch, output_shape
+        self.queue = openvino.AsyncInferQueue(compiled, threads)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Compute rows in requests of ``batch``, the last one padded."""
+        # Not inference tensors: what trains on the rows saves them for its backward pass.
+        outputs = torch.empty(len(rows), *self.output_shape)
+        given, taken = np.ascontiguousarray(rows.numpy(), np.float32), outputs.numpy()
+
+        def take(request: Any, start: int) -> None:
+            found = request.get_output_tensor(0).data
+            taken[start : start + self.batch] = found[: len(rows) - start]
+
+        self.queue.set_callback(take)
+        for start in range(0, len(rows), self.batch):
+            request = given[start : start + self.batch]
+            if len(request) < self.batch:
+                request = np.concatenate(
+                    [request, np.zeros_like(request, shape=(self.batch - len(request), *request.shape[1:]))]
+                )
+            self.queue.start_async({0: request}, start)
+        self.queue.wait_all()
+        return outputs

@@ -1,0 +1,109 @@
+"""A backbone's frozen stages as a study computes them: by one engine, at one precision, alike live and stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfreeze.model.backbone import Backbone
+from unfreeze.model.network import Frozen, frozen_state, tensors_hash
+from unfreeze.reuse import engines
+from unfreeze.reuse.engines import Engine, Settings
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+"""Largest relative error of an engine against PyTorch in float32, by the precision asked for."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a few images told about the ways of computing a prefix; JSON data but for its type.
+
+    Attributes:
+        engine: the fastest engine within tolerance, fixed from then on.
+        error: its relative error against PyTorch in float32, at the deepest cut.
+        seconds: of one row at the deepest cut by that engine, all threads at work.
+        seconds_pytorch: the same in PyTorch, channels-last.
+        build: seconds of making the engine for one network.
+        chains: pairs of cuts of which the deeper one computed from the shallower one's stored rows is bit-equal to
+            computing it from the image.
+        refused: engines that were tried in vain, and why.
+    """
+
+    engine: Settings
+    error: float
+    seconds: float
+    seconds_pytorch: float
+    build: float
+    chains: tuple[tuple[int, int], ...] = ()
+    refused: Mapping[str, str] | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Calibration":
+        """Read what ``config.fingerprint.plain`` wrote."""
+        return cls(**{**record, "chains": tuple((low, high) for low, high in record["chains"])})
+
+
+class Prefix:
+    """The first stages of a backbone; engines are built when first asked for.
+
+    Args:
+        backbone: pretrained, its frozen stages never trained; nothing here changes it.
+        calibration: which engine, and which cuts may start from which.
+        dtype: in which rows are kept, "float32" or "float16"; live rows are rounded alike.
+        device: where it runs.
+    """
+
+    def __init__(self, backbone: Backbone, calibration: Calibration, dtype: str, device: torch.device) -> None:
+        self.backbone, self.calibration, self.dtype, self.device = backbone, calibration, dtype, device
+        self._engines: dict[tuple[int, int], Engine] = {}
+        self._hashes: dict[int, str] = {}
+
+    def shape(self, cut: int) -> tuple[int, ...]:
+        """Return the shape of one row after ``cut`` stages; before the first it is the image's."""
+        side = self.backbone.image_size
+        return self.backbone.stages[cut - 1].output_shape if cut else (3, side, side)
+
+    def bytes_per_row(self, cut: int) -> int:
+        """Return the bytes of one stored row."""
+        return int(torch.Size(self.shape(cut)).numel()) * torch.finfo(getattr(torch, self.dtype)).bits // 8
+
+    def sha256(self, cut: int) -> str:
+        """Return the hash over the tensors of the first ``cut`` stages."""
+        if cut not in self._hashes:
+            self._hashes[cut] = tensors_hash(frozen_state(self.backbone, cut))
+        return self._hashes[cut]
+
+    def starts(self, cut: int) -> tuple[int, ...]:
+        """Return the cuts whose stored rows this one may be computed from, deepest first; 0 is the image."""
+        return (*sorted((low for low, high in self.calibration.chains if high == cut), reverse=True), 0)
+
+    def run(self, rows: Tensor, start: int, stop: int) -> Tensor:
+        """Compute rows after ``stop`` stages from rows after ``start`` stages.
+
+        Args:
+            rows: (n, *shape(start)) of any dtype.
+            start, stop: number of stages before and after.
+
+        Returns:
+            (n, *shape(stop)) in ``dtype``.
+
+        Raises:
+            ValueError: the stages are not wholly frozen.
+            FloatingPointError: a number does not fit into float16.
+        """
+        if (start, stop) not in self._engines:
+            stages = Frozen([stage.module for stage in self.backbone.stages[start:stop]])
+            self._engines[start, stop] = engines.build(self.calibration.engine, stages, self.shape(start), self.device)
+        found = self._engines[start, stop](rows.float())
+        return found if self.dtype == "float32" else _halved(found)
+
+
+def _halved(rows: Tensor) -> Tensor:
+    halved = rows.half()
+    if bool(halved.isinf().any()):
+        raise FloatingPointError(
+            f"activations up to {float(rows.abs().max()):.3g} do not fit into float16; say activations: float32"
+        )
+    return halved

@@ -1,0 +1,288 @@
+"""From cells to the plan of shared work: calibrate, look what the cache holds, decide, predict."""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unfreeze.config.resolve import Strategy
+from unfreeze.config.study import StudyConfig
+from unfreeze.config.units import bytes_of
+from unfreeze.data.cache import used_bytes
+from unfreeze.data.catalog import Catalog, paths_of, rows_of
+from unfreeze.data.pixels import Base, DecodedPictures, picture_bytes, pixel_store
+from unfreeze.data.views import Preprocessing, ViewDataset
+from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.describe import StageInfo
+from unfreeze.reuse.activations import activation_store
+from unfreeze.reuse.calibrate import IMAGES
+from unfreeze.reuse.costs import PrefixCost, StepCost
+from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.prefix import Calibration, Prefix
+from unfreeze.study.candidate import feed_cuts
+from unfreeze.study.cell import Job
+from unfreeze.study.events import Emit, Preparing
+from unfreeze.study.measure import prefix_calibration, step_cost, step_key
+from unfreeze.study.needs import Piece, PrefixKey, prefix_of, together
+from unfreeze.study.plan import Plan
+from unfreeze.study.shared import CellWork, Costs, Shared, plan_shared
+from unfreeze.train.device import Compute
+
+BackboneKey = tuple[str, str, int]
+"""A backbone's name, what the study calls its weights, and the input size."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a study's networks are, how their frozen stages are computed, and what everything costs.
+
+    Attributes:
+        prefixes: the frozen networks with their engines; of strategies that freeze something.
+        calibrations: of these.
+        preprocessing, stages: of every strategy, by prefix.
+        costs: in seconds.
+        seconds: that calibrating took.
+    """
+
+    prefixes: Mapping[PrefixKey, Prefix]
+    calibrations: Mapping[PrefixKey, Calibration]
+    preprocessing: Mapping[PrefixKey, Preprocessing]
+    stages: Mapping[PrefixKey, Sequence[StageInfo]]
+    costs: Costs
+    seconds: float
+
+
+def backbone_of(strategy: Strategy, backbones: Mapping[BackboneKey, Backbone], seed: int) -> Backbone:
+    """Return a strategy's backbone, not to be changed; random weights are drawn for the seed."""
+    name, weights, size = strategy.backbone.name, strategy.backbone.weights, strategy.image_size
+    return load_backbone(name, weights, size, seed) if weights == "none" else backbones[name, weights, size]
+
+
+def preprocessing_of(strategy: Strategy, backbone: Backbone) -> Preprocessing:
+    """Return how pictures are prepared for a strategy."""
+    weights = backbone.weights
+    return Preprocessing(
+        image_size=strategy.image_size,
+        resize=strategy.resize,
+        mean=weights.mean,
+        std=weights.std,
+        interpolation=weights.interpolation,
+        crop_share=weights.crop_share,
+    )
+
+
+def strategies_of(plan: Plan) -> dict[PrefixKey, Strategy]:
+    """Return, by prefix, one strategy that uses it."""
+    return {
+        prefix_of(network.strategy): network.strategy
+        for networks in reversed(list(plan.candidates.values()))
+        for network in reversed(list(networks.values()))
+    }
+
+
+def works_of(jobs: Mapping[str, Job], plan: Plan) -> list[CellWork]:
+    """Return the cells as the plan of shared work sees them."""
+    return [
+        CellWork(
+            name, plan.candidates[job.cell.strategy], job.regime, job.cell.seed, job.shas, len(job.catalog.classes)
+        )
+        for name, job in jobs.items()
+    ]
+
+
+def calibrate_study(
+    study: StudyConfig,
+    plan: Plan,
+    works: Sequence[CellWork],
+    backbones: Mapping[BackboneKey, Backbone],
+    catalog: Catalog,
+    sample: Sequence[str],
+    compute: Compute,
+    cache: Path,
+    fixed: Mapping[str, Settings],
+    emit: Emit,
+) -> Calibrated:
+    """Measure for a few seconds what is not remembered of this machine.
+
+    Args:
+        study: gives the dtype of stored activations.
+        plan: its networks.
+        works: its cells.
+        backbones: pretrained ones.
+        catalog: the images.
+        sample: ids of a few training images.
+        compute: device and precision.
+        cache: the folder of the cache.
+        fixed: engines that the study has been using, by the prefix's label.
+        emit: is told what is measured.
+    """
+    began = time.perf_counter()
+    cuts, kinds, rows = _cuts_of(plan), strategies_of(plan), _rows_of(works)
+    preprocessing = {
+        key: preprocessing_of(strategy, backbone_of(strategy, backbones, 0)) for key, strategy in kinds.items()
+    }
+    stages = {
+        prefix_of(network.strategy): network.stages
+        for networks in plan.candidates.values()
+        for network in networks.values()
+    }
+    prefixes, calibrations, costs = (
+        dict[PrefixKey, Prefix](),
+        dict[PrefixKey, Calibration](),
+        dict[PrefixKey, PrefixCost](),
+    )
+    emit(Preparing("calibrating", 0, len(cuts)))
+    for done, (key, mine) in enumerate(sorted(cuts.items()), 1):
+        backbone = backbone_of(kinds[key], backbones, 0)
+        unmeasured = Prefix(backbone, _UNMEASURED, study.activations, compute.device)
+
+        def images(key: PrefixKey = key) -> Tensor:
+            return _sample(catalog, sample, preprocessing[key])
+
+        found = prefix_calibration(
+            cache,
+            backbone,
+            unmeasured.sha256(max(mine)),
+            mine,
+            images,
+            study.activations,
+            rows.get(key, 0),
+            compute,
+            fixed.get(key.label),
+        )
+        calibrations[key] = found
+        prefixes[key] = Prefix(backbone, found, study.activations, compute.device)
+        flops = tuple(stage.flops for stage in stages[key])
+        costs[key] = PrefixCost(found.seconds, found.seconds_pytorch, found.build, max(mine), flops, found.chains)
+        emit(Preparing("calibrating", done, len(cuts)))
+    steps = _step_costs(plan, backbones, costs, len(catalog.classes), compute, cache)
+    decode, view = _picture_seconds(catalog, sample, next(iter(preprocessing.values())))
+    return Calibrated(
+        prefixes, calibrations, preprocessing, stages, Costs(costs, steps, decode, view), time.perf_counter() - began
+    )
+
+
+_UNMEASURED = Calibration({}, 0.0, 0.0, 0.0, 0.0)
+
+
+def _cuts_of(plan: Plan) -> dict[PrefixKey, list[int]]:
+    """Return the cuts, above 0, at which some phase's inputs begin, by prefix."""
+    found: dict[PrefixKey, set[int]] = {}
+    for networks in plan.candidates.values():
+        for network in networks.values():
+            mine = {cut for cut in feed_cuts(network.cuts) if cut}
+            if mine:
+                found.setdefault(prefix_of(network.strategy), set()).update(mine)
+    return {key: sorted(cuts) for key, cuts in found.items()}
+
+
+def _rows_of(works: Sequence[CellWork]) -> dict[PrefixKey, int]:
+    """Return how many rows frozen stages compute, by prefix: each stored one once, and every live one."""
+    needs = together(work.needs() for work in works)
+    found: dict[PrefixKey, int] = {}
+    for piece, rows in needs.rows.items():
+        found[piece.prefix] = found.get(piece.prefix, 0) + len(rows)
+    for (key, _), draws in needs.live.items():
+        found[key] = found.get(key, 0) + draws
+    return found
+
+
+def _step_costs(
+    plan: Plan,
+    backbones: Mapping[BackboneKey, Backbone],
+    costs: Mapping[PrefixKey, PrefixCost],
+    classes: int,
+    compute: Compute,
+    cache: Path,
+) -> dict[str, StepCost]:
+    found: dict[str, StepCost] = {}
+    speeds = [cost.pytorch / max(1, sum(cost.flops[: cost.deepest])) for cost in costs.values()]
+    for networks in plan.candidates.values():
+        for network in networks.values():
+            for phase, start in enumerate(feed_cuts(network.cuts)):
+                strategy = network.strategy
+                key = step_key(strategy, network.cuts[phase], phase, start, classes)
+                if key not in found:
+                    found[key] = step_cost(
+                        cache,
+                        partial(backbone_of, strategy, backbones, 0),
+                        network,
+                        phase,
+                        start,
+                        classes,
+                        compute,
+                        max(speeds, default=None),
+                    )
+    return found
+
+
+def _sample(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) -> Tensor:
+    views = _plain_views(catalog, ids[:IMAGES], preprocessing)
+    return torch.stack([views[index, 0][0] for index in range(len(views))])
+
+
+def _plain_views(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) -> ViewDataset:
+    pictures = DecodedPictures(paths_of(catalog, ids), preprocessing.base)
+    return ViewDataset(pictures, rows_of(catalog, ids)["sha256"].tolist(), preprocessing, "none", 0)
+
+
+def _picture_seconds(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) -> tuple[float, float]:
+    """Return the seconds of decoding a file into its base picture, and of making a view of that."""
+    ids = ids[:IMAGES]
+    views = _plain_views(catalog, ids, preprocessing)
+    _ = views[0, 0]
+    points = [time.perf_counter()]
+    pictures = [views.pictures[index] for index in range(len(ids))]
+    points.append(time.perf_counter())
+    views.pictures = pictures  # a list of arrays gives pictures by index, too
+    for index in range(len(ids)):
+        _ = views[index, 0]
+    points.append(time.perf_counter())
+    return (points[1] - points[0]) / len(ids), (points[2] - points[1]) / len(ids)
+
+
+def bases_of(calibrated: Mapping[PrefixKey, Preprocessing]) -> list[Base]:
+    """Return the distinct kinds of base pictures."""
+    return list({str(made.base.identity()): made.base for made in calibrated.values()}.values())
+
+
+def disk_budget(study: StudyConfig, cache: Path) -> int:
+    """Return the bytes that the cache may have in all: the study's budget, or what the disk has room for."""
+    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    return min(bytes_of(study.budget.disk), used_bytes(cache) + int(0.95 * shutil.disk_usage(there).free))
+
+
+def share(
+    study: StudyConfig,
+    works: Sequence[CellWork],
+    calibrated: Calibrated,
+    catalog: Catalog,
+    cache: Path,
+    budget: int,
+) -> Shared:
+    """Decide what is stored in a cache of so many bytes, and predict."""
+    used = catalog.images[catalog.images["status"] == "used"]
+    pixel_bytes = pixels = pixels_missing = 0
+    for base in bases_of(calibrated.preprocessing):
+        pixel_bytes += picture_bytes(catalog, used["id"].tolist(), base)
+        pixels += used["sha256"].nunique()
+        pixels_missing += len(pixel_store(cache, base).missing([(sha, 0) for sha in used["sha256"]]))
+    total = together(work.needs() for work in works)
+    held = dict[Piece, int]()
+    for piece, rows in total.rows.items():
+        store = activation_store(
+            cache, calibrated.prefixes[piece.prefix], piece.cut, calibrated.preprocessing[piece.prefix], piece.augment,
+            piece.seed,
+        )  # fmt: skip
+        held[piece] = len(rows) - len(store.missing(list(rows)))
+    bytes_per_row = {
+        (piece.prefix, piece.cut): calibrated.prefixes[piece.prefix].bytes_per_row(piece.cut) for piece in total.rows
+    }
+    return plan_shared(
+        works, calibrated.costs, bytes_per_row, held, pixel_bytes, pixels, pixels_missing, budget, study.budget.disk
+    )

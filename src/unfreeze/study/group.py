@@ -1,0 +1,281 @@
+"""Run cells that share their batches: train all their candidates in lock-step, choose, report, write."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unfreeze import metrics
+from unfreeze.config.resolve import Strategy
+from unfreeze.model.backbone import Backbone, own_copy
+from unfreeze.results.tables import HISTORY_COLUMNS
+from unfreeze.store import StudyDir, write_table
+from unfreeze.study.candidate import Trained, train_candidate
+from unfreeze.study.cell import Job, Times, examples_of, finish_cell
+from unfreeze.study.events import CellFinished, CellStarted, Emit, EpochEnded, Progress
+from unfreeze.study.lockstep import Training, train_together
+from unfreeze.study.needs import Needs, Piece, Span, bank, prefix_of, spans_of
+from unfreeze.study.plan import NetworkPlan
+from unfreeze.study.supply import Shown, Supply
+from unfreeze.train.device import Compute
+from unfreeze.train.loop import Diverged
+
+MEMBER_BYTES = 4 * 10**9
+"""Of trained tensors, their gradients, moments and best copies that candidates in lock-step may hold at once."""
+
+BYTES_PER_PARAMETER = 4 * 5  # float32: itself, its gradient, up to two moments, the best so far
+
+
+@dataclass(frozen=True)
+class GroupJob:
+    """A cell of a group.
+
+    Attributes:
+        job: what its numbers depend on.
+        networks: of its candidates, by name.
+        needs: what it takes of shared pieces.
+        shares: by piece, the part of its rows' cost that this cell bears, the others that use them the rest.
+    """
+
+    job: Job
+    networks: Mapping[str, NetworkPlan]
+    needs: Needs
+    shares: Mapping[Piece, float]
+
+
+StreamKey = tuple[Any, ...]
+
+
+def stream_key(one: GroupJob, candidate: str) -> StreamKey:
+    """Return what candidates have in common that can train on the same batches.
+
+    They draw the same images in the same order, seen by one backbone at one size; where views are fresh and stages
+    frozen, one live forward serves all their cuts; otherwise they read the same stored pieces, or none.
+    """
+    network, job = one.networks[candidate], one.job
+    strategy = network.strategy
+    live = bank(job.regime) is None and max(network.cuts) > 0
+    spans = _spans(one, candidate)
+    cuts = ("live",) if live else tuple(dict.fromkeys(span.cut for span in spans))
+    draws = job.cell.regime, job.cell.seed, job.cell.fold, strategy.batch_size
+    return prefix_of(strategy), draws, cuts
+
+
+def groups_of(jobs: Mapping[str, GroupJob]) -> list[list[str]]:
+    """Put cells together whose candidates all train on the same batches, in the order of their first ones.
+
+    A cell from pixels alone stands alone: nothing frozen would be saved.
+    """
+    groups: dict[StreamKey, list[str]] = {}
+    for name, one in jobs.items():
+        keys = {stream_key(one, candidate) for candidate in one.networks}
+        frozen = all(max(network.cuts) > 0 for network in one.networks.values())
+        key = keys.pop() if len(keys) == 1 and frozen else (name,)
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
+
+
+@dataclass
+class _Progress:
+    """What is known of a cell while it runs; history and examples drawn by candidate."""
+
+    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    drawn: dict[str, int] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
+    diverged: dict[str, Diverged] = field(default_factory=dict)
+    chosen: tuple[str, Trained] | None = None
+    failed: bool = False
+
+
+class GroupRun:
+    """One group of cells on its way.
+
+    Args:
+        jobs: its cells, by id.
+        backbones: gives a pretrained backbone for a strategy and seed; it is not changed.
+        supply: gives inputs.
+        store: the study directory.
+        compute: device and precision.
+        emit: is told what happens.
+        on_failed: is told which cell failed, and how; the others go on.
+    """
+
+    def __init__(
+        self,
+        jobs: Mapping[str, GroupJob],
+        backbones: Callable[[Strategy, int], Backbone],
+        supply: Supply,
+        store: StudyDir,
+        compute: Compute,
+        emit: Emit,
+        on_failed: Callable[[str, Exception], None],
+    ) -> None:
+        self.jobs, self.backbones, self.supply, self.store = jobs, backbones, supply, store
+        self.compute, self.emit, self.on_failed = compute, emit, on_failed
+        self._cells = {name: _Progress(waiting=set(one.networks)) for name, one in jobs.items()}
+
+    def run(self) -> None:
+        """Run every cell to its end."""
+        for name, one in self.jobs.items():
+            shutil.rmtree(self.store.cell(name), ignore_errors=True)  # of a cell that failed, or had other settings
+            drawn = sum(examples_of(one.job, strategy) for strategy in one.job.candidates.values())
+            self.emit(CellStarted(name, drawn))
+        for members in self._lots():
+            alive = [member for member in members if not self._cells[member[0]].failed]
+            if alive:
+                self._train(alive)
+
+    def _lots(self) -> Iterator[list[tuple[str, str]]]:
+        """Yield (cell, candidate) pairs that train together: one stream, and no more at once than fit into memory."""
+        streams: dict[StreamKey, list[tuple[str, str]]] = {}
+        for name, one in self.jobs.items():
+            for candidate in one.networks:
+                streams.setdefault(stream_key(one, candidate), []).append((name, candidate))
+        for members in streams.values():
+            lot, used = list[tuple[str, str]](), 0
+            for name, candidate in members:
+                size = _trained_bytes(self.jobs[name].networks[candidate])
+                if lot and used + size > MEMBER_BYTES:
+                    yield lot
+                    lot, used = [], 0
+                lot.append((name, candidate))
+                used += size
+            yield lot
+
+    def _train(self, members: Sequence[tuple[str, str]]) -> None:
+        try:
+            training = {member: self._training(*member) for member in members}
+            name, candidate = members[0]
+            job = self.jobs[name].job
+            spans = [span for member in members for span in _spans(self.jobs[member[0]], member[1])]
+            stream = self.supply.stream(
+                job.candidates[candidate],
+                job.regime,
+                job.cell.seed,
+                self._shown(job)[0],
+                {span.cut for span in spans},
+                max(span.stop for span in spans),
+            )
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # whatever it is, the study's other cells go on
+            for name in dict.fromkeys(name for name, _ in members):
+                self._fail(name, error)
+            return
+        train_together(training, stream, self._ended)
+
+    def _training(self, name: str, candidate: str) -> Training:
+        one, progress = self.jobs[name], self._cells[name]
+        job, strategy, cuts = one.job, one.job.candidates[candidate], one.networks[candidate].cuts
+        lowest, seed = min(cuts), job.cell.seed
+        pristine = self.backbones(strategy, seed)
+        train, validation = self._shown(job)
+        progress.history[candidate], progress.drawn[candidate] = [], 0
+
+        def on_step(epoch: int, examples: int) -> None:
+            progress.drawn[candidate] = examples
+            self.emit(Progress(name, candidate, epoch, sum(progress.drawn.values())))
+
+        def on_epoch(row: dict[str, Any]) -> None:
+            progress.history[candidate].append({"candidate": candidate, **row})
+            self.emit(EpochEnded(name, progress.history[candidate][-1]))
+
+        return train_candidate(
+            strategy=strategy,
+            regime=job.regime,
+            metric=job.study.metric,
+            seed=seed,
+            classes=len(job.catalog.classes),
+            backbone=own_copy(pristine, lowest),
+            prefix_hash=self.supply.prefix_sha256(prefix_of(strategy), lowest),
+            images=len(train.ids),
+            validation=lambda cut: self.supply.validation(strategy, job.regime, seed, validation, cut),
+            compute=self.compute,
+            on_step=on_step,
+            on_epoch=on_epoch,
+        )
+
+    def _shown(self, job: Job) -> tuple[Shown, Shown]:
+        return self.supply.images(job.selection.train), self.supply.images(job.selection.validation)
+
+    def _ended(self, member: tuple[str, str], result: Trained | Exception) -> None:
+        name, candidate = member
+        progress = self._cells[name]
+        progress.waiting.discard(candidate)
+        if progress.failed:
+            return
+        if isinstance(result, Trained):
+            best = None if progress.chosen is None else progress.chosen[1].best["val_metric"]
+            ahead = best is None or metrics.is_better(self.jobs[name].job.study.metric, result.best["val_metric"], best)
+            # Of equals the first one asked for wins, whichever ended first.
+            equal = progress.chosen is not None and result.best["val_metric"] == best
+            order = list(self.jobs[name].networks)
+            if ahead or (equal and progress.chosen and order.index(candidate) < order.index(progress.chosen[0])):
+                progress.chosen = candidate, result
+        elif isinstance(result, Diverged):
+            progress.diverged[candidate] = result
+        else:
+            self._fail(name, result)
+            return
+        if not progress.waiting:
+            try:
+                self._finish(name)
+            except BrokenPipeError:
+                raise
+            except Exception as error:  # whatever it is, the other cells go on
+                self._fail(name, error)
+
+    def _finish(self, name: str) -> None:
+        one, progress = self.jobs[name], self._cells[name]
+        if progress.chosen is None:
+            raise next(progress.diverged[candidate] for candidate in one.networks if candidate in progress.diverged)
+        self._write_history(name)
+        candidate, trained = progress.chosen
+        warnings = [
+            f"candidate {diverged} diverged: {progress.diverged[diverged]}"
+            for diverged in one.networks
+            if diverged in progress.diverged
+        ]
+        rows = [row for candidate in one.networks for row in progress.history[candidate]]
+        times = Times(
+            per_epoch=float(np.mean([row["seconds"] for row in trained.history])),
+            total=sum(row["seconds"] for row in rows),
+            shared=self._shared_seconds(one),
+        )
+        result = finish_cell(one.job, candidate, trained, self.supply, self.store, self.compute, times, warnings)
+        progress.chosen = None  # its weights are on disk
+        self.emit(CellFinished(name, result))
+
+    def _shared_seconds(self, one: GroupJob) -> float:
+        facts = self.supply.facts
+        return sum(
+            facts.seconds[piece] / facts.computed[piece] * len(rows) * one.shares.get(piece, 0.0)
+            for piece, rows in one.needs.rows.items()
+            if facts.computed.get(piece)
+        )
+
+    def _write_history(self, name: str) -> None:
+        rows = [row for candidate in self.jobs[name].networks for row in self._cells[name].history.get(candidate, [])]
+        if rows:
+            table = pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
+            write_table(self.store.cell(name) / "history.csv", table)
+
+    def _fail(self, name: str, error: Exception) -> None:
+        progress = self._cells[name]
+        if not progress.failed:
+            progress.failed, progress.chosen = True, None
+            self._write_history(name)
+            self.on_failed(name, error)
+
+
+def _spans(one: GroupJob, candidate: str) -> list[Span]:
+    network = one.networks[candidate]
+    return spans_of(network.strategy, network.cuts, len(one.job.selection.train), one.job.regime)
+
+
+def _trained_bytes(network: NetworkPlan) -> int:
+    stages = sum(stage.params for stage in network.stages[min(network.cuts) :])
+    return BYTES_PER_PARAMETER * (stages + network.head.params)

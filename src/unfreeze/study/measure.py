@@ -1,0 +1,216 @@
+"""A few seconds of measuring before a study: which engine, what a training step costs; remembered on this machine."""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from unfreeze.config.fingerprint import fingerprint, plain
+from unfreeze.config.resolve import Strategy
+from unfreeze.errors import UserError
+from unfreeze.model.backbone import Backbone, own_copy
+from unfreeze.model.head import build_head
+from unfreeze.model.network import build_network
+from unfreeze.reuse import engines
+from unfreeze.reuse.calibrate import calibrate, pytorch_seconds
+from unfreeze.reuse.costs import StepCost
+from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.prefix import Calibration
+from unfreeze.store import read_json, write_json
+from unfreeze.streams import stream_seed
+from unfreeze.study.plan import NetworkPlan
+from unfreeze.train.device import Compute
+from unfreeze.train.optimizer import build_optimizer
+
+STEP_SECONDS = 0.7
+"""A measured step takes about so long at most: fewer examples are taken than the batch has where it would be more."""
+
+WORTH_AN_ENGINE = 5.0
+"""Seconds of frozen work in PyTorch; below, making another engine (one to five seconds) would cost what it saves."""
+
+FLOPS_GUESSED = 1e11
+"""Of a processor that nothing has been measured on yet; only says how many examples to try."""
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine(compute: Compute) -> dict[str, Any]:
+    """Return what measured seconds depend on beside the network."""
+    device = torch.cuda.get_device_name() if compute.device.type == "cuda" else str(compute.device)
+    return {
+        "processor": processor(),
+        "device": device,
+        "precision": compute.precision,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def prefix_calibration(
+    cache: Path,
+    backbone: Backbone,
+    prefix_sha256: str,
+    cuts: Sequence[int],
+    images: Callable[[], torch.Tensor],
+    dtype: str,
+    rows: int,
+    compute: Compute,
+    fixed: Settings | None,
+) -> Calibration:
+    """Return how a prefix is computed and what that costs, measured or remembered.
+
+    Args:
+        cache: the folder of the cache; small records lie in ``calibrations``.
+        backbone: pretrained.
+        prefix_sha256: of the tensors up to the deepest cut.
+        cuts: of the study, above 0.
+        images: gives a few real ones, (n, 3, S, S) float32.
+        dtype: in which rows are kept.
+        rows: that the study computes; for few of them another engine than PyTorch is not worth making.
+        compute: device and precision.
+        fixed: the engine that the study has been using; None lets the fastest win.
+    """
+    about = {"backbone": backbone.name, "sha256": prefix_sha256, "size": backbone.image_size}
+    deepest = {"cut": max(cuts), **about, **machine(compute)}
+
+    def look() -> dict[str, Any]:
+        return {"seconds": pytorch_seconds(backbone, max(cuts), images(), compute.device)}
+
+    offered = engines.offers(compute.device, compute.precision, torch.get_num_threads())
+    known = [settings for settings in offered if fixed is not None and dict(settings) == dict(fixed)]
+    if known:
+        offered = known
+    elif rows * _remembered(cache, {"pytorch": deepest}, look)["seconds"] < WORTH_AN_ENGINE:
+        offered = [settings for settings in offered if settings["name"] == "pytorch"]
+    key = {"cuts": sorted(cuts), "dtype": dtype, "offered": [dict(settings) for settings in offered], **about}
+
+    def measure() -> dict[str, Any]:
+        return plain(calibrate(backbone, cuts, images(), compute.precision, dtype, offered, compute.device))
+
+    return Calibration.from_record(_remembered(cache, {"prefix": key, **machine(compute)}, measure))
+
+
+def step_cost(
+    cache: Path,
+    backbone: Callable[[], Backbone],
+    network: NetworkPlan,
+    phase: int,
+    start: int,
+    classes: int,
+    compute: Compute,
+    seconds_per_flop: float | None,
+) -> StepCost:
+    """Return the seconds of one phase's training steps, measured on random inputs or remembered.
+
+    Args:
+        cache: the folder of the cache.
+        backbone: gives it; it is not changed.
+        network: one candidate's.
+        phase: its number.
+        start: number of stages that the inputs have passed.
+        classes: of the head.
+        compute: device and precision.
+        seconds_per_flop: as measured on the frozen stages; None if nothing was.
+    """
+    key = step_key(network.strategy, network.cuts[phase], phase, start, classes)
+
+    def measure() -> dict[str, Any]:
+        flops = sum(stage.flops for stage in network.stages[start:]) + network.head.flops
+        flops += 2 * (sum(stage.flops for stage in network.stages[network.cuts[phase] :]) + network.head.flops)
+        fitting = int(STEP_SECONDS / (max(1, flops) * (seconds_per_flop or 1 / FLOPS_GUESSED)))
+        return asdict(
+            _step(backbone(), network.strategy, network.cuts[phase], phase, start, classes, compute, max(2, fitting))
+        )
+
+    record = _remembered(cache, {"step": key, **machine(compute)}, measure)
+    return StepCost(**record)
+
+
+def step_key(strategy: Strategy, cut: int, phase: int, start: int, classes: int) -> str:
+    """Return what the cost of a phase's steps depends on; learning rates, say, do not count."""
+    settings = strategy.phases[phase]
+    return fingerprint(
+        strategy.backbone.name, strategy.image_size, strategy.head, strategy.batch_size, settings.optimizer.name,
+        settings.batch_norm, cut, start, classes,
+    )  # fmt: skip
+
+
+def _remembered(cache: Path, key: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    path = cache / "calibrations" / f"{fingerprint(key)}.json"
+    try:
+        record = read_json(path)
+        if record.get("key") == json.loads(json.dumps(plain(key))):
+            return dict(record["found"])
+    except (OSError, UserError, KeyError):
+        pass  # none yet, or unreadable: measured again
+    found = measure()
+    try:
+        write_json(path, {"key": plain(key), "found": found})
+    except UserError:
+        pass  # a cache that cannot be written to costs a few seconds the next time
+    return found
+
+
+def _step(
+    backbone: Backbone,
+    strategy: Strategy,
+    cut: int,
+    phase: int,
+    start: int,
+    classes: int,
+    compute: Compute,
+    fitting: int,
+) -> StepCost:
+    backbone = own_copy(backbone, cut)
+    head = build_head(strategy.head, backbone, classes, 0)
+    settings = strategy.phases[phase]
+    network = build_network(backbone, head, cut, settings.batch_norm, None, start)
+    network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer([*network.suffix.stages, head], settings.optimizer)
+    count = min(strategy.batch_size, fitting)
+    shape = backbone.stages[start - 1].output_shape if start else (3, backbone.image_size, backbone.image_size)
+    generator = torch.Generator().manual_seed(stream_seed(0, "order", "measure"))
+    inputs = compute.move(torch.randn(count, *shape, generator=generator), start < len(backbone.stages))
+    labels = torch.arange(count, device=compute.device) % classes
+
+    def forward() -> torch.Tensor:
+        with compute.autocast():
+            return cross_entropy(network(inputs).float(), labels)
+
+    seconds = []
+    with torch.random.fork_rng(devices=[]):  # dropout draws
+        for _ in range(2):  # the first one allocates and chooses kernels
+            network.train()
+            points = [_now(compute)]
+            forward().backward()
+            points.append(_now(compute))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            points.append(_now(compute))
+            network.eval()
+            with torch.inference_mode():
+                forward()
+            points.append(_now(compute))
+            seconds = [end - begin for begin, end in zip(points[:-1], points[1:], strict=True)]
+    training, update, look = seconds
+    return StepCost(training / count, update, look / count)
+
+
+def _now(compute: Compute) -> float:
+    if compute.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,173 @@
+"""What a cell asks of the frozen stages: which rows of which activations, and how often. Pure: nothing is computed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from unfreeze.config.resolve import Strategy, expected_epochs
+from unfreeze.config.study import RegimeConfig, Resize
+from unfreeze.data.order import examples_after, steps_per_pass
+from unfreeze.data.rowstore import Row
+from unfreeze.study.candidate import epoch_ends, feed_cuts
+from unfreeze.train.batches import evaluation_draws
+
+
+@dataclass(frozen=True, order=True)
+class PrefixKey:
+    """A pretrained backbone at one input size: what its frozen stages are shared by."""
+
+    backbone: str
+    weights: str
+    image_size: int
+    resize: Resize
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        return f"{self.backbone}, {self.image_size} pixels"
+
+
+@dataclass(frozen=True, order=True)
+class Piece:
+    """Activations that cells may share.
+
+    Attributes:
+        prefix: the frozen network.
+        cut: number of its stages.
+        augment: how its views are made; "none" for the plain view.
+        seed: of augmented views, -1 for the plain one, which has none.
+    """
+
+    prefix: PrefixKey
+    cut: int
+    augment: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """A phase as its inputs see it.
+
+    Attributes:
+        cut: number of stages that its inputs have passed.
+        start, stop: steps.
+        epochs: how many, so often validation is looked at.
+        examples: training images drawn.
+    """
+
+    cut: int
+    start: int
+    stop: int
+    epochs: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class Shas:
+    """The contents (sha256) of a cell's images."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+@dataclass
+class Needs:
+    """Rows that a candidate or a cell takes of each piece, and the times it takes one, repeats counted.
+
+    ``live`` counts draws of fresh views, which no piece holds, by prefix and cut; ``pixels`` those at no cut.
+    """
+
+    rows: dict[Piece, dict[Row, None]] = field(default_factory=dict)
+    draws: dict[Piece, int] = field(default_factory=dict)
+    live: dict[tuple[PrefixKey, int], int] = field(default_factory=dict)
+    pixels: int = 0
+
+    def take(self, piece: Piece, rows: Iterable[Row], draws: int) -> None:
+        """Note that rows are taken, ``draws`` times in all."""
+        if not piece.cut:
+            self.pixels += draws
+            return
+        self.rows.setdefault(piece, {}).update(dict.fromkeys(rows))
+        self.draws[piece] = self.draws.get(piece, 0) + draws
+
+
+def prefix_of(strategy: Strategy) -> PrefixKey:
+    """Return what a strategy's frozen stages are shared by."""
+    return PrefixKey(strategy.backbone.name, strategy.backbone.weights, strategy.image_size, strategy.resize)
+
+
+def spans_of(strategy: Strategy, cuts: Sequence[int], images: int, regime: RegimeConfig) -> list[Span]:
+    """Return the phases of a candidate with ``cuts`` frozen stages in each, if nothing stops it early."""
+    ends = [0, *epoch_ends(images, strategy.batch_size, regime, expected_epochs(strategy))]
+    spans, epoch = list[Span](), 0
+    for phase, cut in zip(strategy.phases, feed_cuts(cuts), strict=True):
+        start, stop = ends[epoch], ends[epoch + phase.epochs]
+        drawn = [examples_after(images, strategy.batch_size, step) for step in (start, stop)]
+        spans.append(Span(cut, start, stop, phase.epochs, drawn[1] - drawn[0]))
+        epoch += phase.epochs
+    return spans
+
+
+def bank(regime: RegimeConfig) -> int | None:
+    """Return how many views of an image there are; None: new ones for ever."""
+    if regime.augment == "none":
+        return 1
+    return None if regime.views == "fresh" else int(regime.views)
+
+
+def training_piece(strategy: Strategy, cut: int, regime: RegimeConfig, seed: int) -> Piece:
+    """Return the activations that training images are drawn from."""
+    plain = regime.augment == "none"
+    return Piece(prefix_of(strategy), cut, regime.augment, -1 if plain else seed)
+
+
+def validation_piece(strategy: Strategy, cut: int, regime: RegimeConfig, seed: int) -> Piece:
+    """Return the activations that validation images are looked at in, each epoch."""
+    seen = regime.validation
+    plain = seen.augment == "none"
+    return Piece(prefix_of(strategy), cut, seen.augment, -1 if plain else seed)
+
+
+def plain_piece(strategy: Strategy, cut: int) -> Piece:
+    """Return the activations of plain views."""
+    return Piece(prefix_of(strategy), cut, "none", -1)
+
+
+def needs_of(strategy: Strategy, cuts: Sequence[int], regime: RegimeConfig, seed: int, shas: Shas) -> Needs:
+    """Return what one candidate takes."""
+    needs, views = Needs(), bank(regime)
+    images = len(shas.train)
+    per_pass = steps_per_pass(images, strategy.batch_size)
+    seen = evaluation_draws(len(shas.validation), regime.validation.examples, seed)
+    for span in spans_of(strategy, cuts, images, regime):
+        piece = training_piece(strategy, span.cut, regime, seed)
+        if views is None:
+            if span.cut:
+                live = (piece.prefix, span.cut)
+                needs.live[live] = needs.live.get(live, 0) + span.examples
+            else:
+                needs.pixels += span.examples
+        else:
+            drawn = range(span.start // per_pass, -(-span.stop // per_pass))
+            numbers = sorted({number % views for number in drawn[:views]})
+            needs.take(piece, ((sha, number) for number in numbers for sha in shas.train), span.examples)
+        piece = validation_piece(strategy, span.cut, regime, seed)
+        plain = piece.augment == "none"
+        rows = [(shas.validation[index], 0 if plain else number) for index, number in seen]
+        needs.take(piece, rows, span.epochs * len(seen))
+    lowest = min(cuts)
+    reported = [(sha, 0) for sha in (*shas.validation, *shas.tests)]
+    needs.take(plain_piece(strategy, lowest), reported, len(reported))
+    return needs
+
+
+def together(needs: Iterable[Needs]) -> Needs:
+    """Return what several take in all."""
+    found = Needs()
+    for one in needs:
+        for piece, rows in one.rows.items():
+            found.take(piece, rows, one.draws[piece])
+        for live, draws in one.live.items():
+            found.live[live] = found.live.get(live, 0) + draws
+        found.pixels += one.pixels
+    return found

@@ -1,0 +1,284 @@
+"""What cells are fed with: pixels and activations, stored where the plan says so, computed live where it does not."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfreeze.config.fingerprint import fingerprint
+from unfreeze.config.resolve import Strategy
+from unfreeze.config.study import RegimeConfig
+from unfreeze.data.catalog import Catalog, paths_of, rows_of
+from unfreeze.data.pixels import Base, DecodedPictures, Pictures, StoredPictures, pixel_store, store_pictures
+from unfreeze.data.rowstore import MissingRows, Row, Rows, RowStore
+from unfreeze.data.views import Preprocessing, ViewDataset
+from unfreeze.errors import UserError
+from unfreeze.model.network import tensors_hash
+from unfreeze.reuse.activations import activation_store, fill
+from unfreeze.reuse.prefix import Prefix
+from unfreeze.study.events import Emit, Preparing, Warned
+from unfreeze.study.needs import (
+    Needs,
+    Piece,
+    PrefixKey,
+    bank,
+    plain_piece,
+    prefix_of,
+    training_piece,
+    validation_piece,
+)
+from unfreeze.study.stream import LiveEvaluation, StoredEvaluation, StoredInputs, Stream
+from unfreeze.train.batches import EVALUATION_BATCH, Batch, Draw, EvaluationBatches, ImageSet, evaluation_draws
+
+ALTERED = "{count} chunks of the cache were altered or could not be read; their rows were computed again"
+
+
+@dataclass
+class Facts:
+    """What shared work really took: seconds and rows by piece, and what was wrong with the cache."""
+
+    seconds: dict[Piece, float] = field(default_factory=dict)
+    computed: dict[Piece, int] = field(default_factory=dict)
+    altered_chunks: int = 0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Images of a cell: their ids, how they are preprocessed, and their labels as numbers."""
+
+    ids: tuple[str, ...]
+    shas: tuple[str, ...]
+    labels: Tensor
+
+
+class Supply:
+    """Gives the cells of a run their inputs.
+
+    Args:
+        catalog: the images.
+        preprocessing: by prefix.
+        prefixes: the frozen networks; those at cut 0 need none.
+        rows: by piece that is stored, its rows in the whole study.
+        starts: by such a piece, the stored piece that it is computed from, if not from the images.
+        stored_pixels: whether base pictures are kept.
+        cache: the folder of the cache.
+        workers: processes that prepare pixels.
+        emit: is told what is prepared.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        preprocessing: Mapping[PrefixKey, Preprocessing],
+        prefixes: Mapping[PrefixKey, Prefix],
+        rows: Mapping[Piece, Mapping[Row, None]],
+        starts: Mapping[Piece, Piece],
+        stored_pixels: bool,
+        cache: Path,
+        workers: int,
+        emit: Emit,
+    ) -> None:
+        self.catalog, self.preprocessing, self.prefixes = catalog, preprocessing, prefixes
+        self.rows, self.starts, self.stored_pixels = rows, starts, stored_pixels
+        self.cache, self.workers, self.emit = cache, workers, emit
+        self.facts = Facts()
+        self._numbers = {label: number for number, label in enumerate(catalog.classes)}
+        used = catalog.images[catalog.images["sha256"] != ""].drop_duplicates("sha256")
+        self._id_of = dict(zip(used["sha256"], used["id"], strict=True))
+        self._open: dict[Piece, tuple[dict[Row, int], Rows]] = {}
+        self._pictures_of: dict[tuple[str, tuple[str, ...]], StoredPictures] = {}
+
+    def images(self, ids: Sequence[str]) -> Shown:
+        """Return what is known of images without looking at their files."""
+        found = rows_of(self.catalog, ids)
+        labels = torch.tensor([self._numbers[label] for label in found["label"]], dtype=torch.int64)
+        return Shown(tuple(ids), tuple(found["sha256"]), labels)
+
+    def store(self, piece: Piece) -> RowStore:
+        """Return a piece's entry in the cache."""
+        prefix, made = self.prefixes[piece.prefix], self.preprocessing[piece.prefix]
+        return activation_store(self.cache, prefix, piece.cut, made, piece.augment, piece.seed)
+
+    def stores(self) -> list[RowStore]:
+        """Return every entry that this run may read or write."""
+        pixels = [pixel_store(self.cache, made.base) for made in self.preprocessing.values()]
+        return [*pixels, *(self.store(piece) for piece in self.rows)]
+
+    def prepare(self, needs: Needs) -> None:
+        """Have all rows of stored pieces that are needed at hand, computing what is missing.
+
+        Raises:
+            UserError: a file is gone, or the cache cannot be written to.
+        """
+        for piece in sorted(needs.rows, key=lambda one: one.cut):
+            if piece in self.rows:
+                self._ensure(piece, needs.rows[piece])
+
+    def stream(
+        self, strategy: Strategy, regime: RegimeConfig, seed: int, train: Shown, cuts: Iterable[int], stop: int
+    ) -> Stream:
+        """Return the training stream of a group of cells.
+
+        Args:
+            strategy: one of theirs: its backbone, size and batch size are the group's.
+            regime, seed: theirs.
+            train: the training images.
+            cuts: at which the group's phases may ask.
+            stop: the last step of the longest.
+        """
+        views = bank(regime)
+
+        def pixels() -> ImageSet:
+            return ImageSet(self._views(prefix_of(strategy), train, regime.augment, seed), train.labels)
+
+        stored = {
+            cut: inputs
+            for cut in set(cuts)
+            if views is not None
+            and (inputs := self._stored(training_piece(strategy, cut, regime, seed), train, views)) is not None
+        }
+        prefix = self.prefixes.get(prefix_of(strategy))
+        return Stream(train.labels, pixels, strategy.batch_size, seed, views, stored, prefix, stop, self.workers)
+
+    def validation(
+        self, strategy: Strategy, regime: RegimeConfig, seed: int, shown: Shown, cut: int
+    ) -> Iterable[Batch]:
+        """Return the batches that validation looks at each epoch, after ``cut`` frozen stages."""
+        piece = validation_piece(strategy, cut, regime, seed)
+        return self._evaluation(piece, shown, evaluation_draws(len(shown.ids), regime.validation.examples, seed))
+
+    def plain(self, strategy: Strategy, shown: Shown, cut: int) -> Iterable[Batch]:
+        """Return each image once in its plain view, after ``cut`` frozen stages."""
+        return self._evaluation(plain_piece(strategy, cut), shown, evaluation_draws(len(shown.ids), None, 0))
+
+    def prefix_sha256(self, key: PrefixKey, cut: int) -> str:
+        """Return the hash over the tensors of the first ``cut`` stages; of none for what has no prefix."""
+        return self.prefixes[key].sha256(cut) if key in self.prefixes else tensors_hash({})
+
+    def _evaluation(self, piece: Piece, shown: Shown, draws: list[Draw]) -> Iterable[Batch]:
+        stored = self._stored(piece, shown, 1 + max((view for _, view in draws), default=0))
+        if stored is not None:
+            return StoredEvaluation(stored, draws, shown.labels)
+        images = ImageSet(self._views(piece.prefix, shown, piece.augment, max(0, piece.seed)), shown.labels)
+        batches = EvaluationBatches(images, self.workers, draws)
+        if not piece.cut:
+            return batches
+        prefix = self.prefixes[piece.prefix]
+        return LiveEvaluation(batches, lambda inputs: prefix.run(inputs, 0, piece.cut))
+
+    def _stored(self, piece: Piece, shown: Shown, views: int) -> StoredInputs | None:
+        """Return stored inputs of images in the first ``views`` views, or None if the piece is not stored."""
+        if piece not in self.rows or piece not in self._open:
+            return None
+        places, rows = self._open[piece]
+        numbers = range(1 if piece.augment == "none" else views)
+        at = np.array([[places.get((sha, view), -1) for view in numbers] for sha in shown.shas], dtype=np.int64)
+        return StoredInputs(rows, at.reshape(len(shown.shas), len(numbers)), getattr(torch, rows.dtype.name))
+
+    def _views(self, key: PrefixKey, shown: Shown, augment: str, seed: int) -> ViewDataset:
+        return ViewDataset(self._pictures(key, shown), shown.shas, self.preprocessing[key], augment, seed)
+
+    def _pictures(self, key: PrefixKey, shown: Shown) -> Pictures:
+        base = self.preprocessing[key].base
+        paths = paths_of(self.catalog, shown.ids)
+        if not self.stored_pixels:
+            return DecodedPictures(paths, base)
+        known = (fingerprint(base.identity()), shown.shas)
+        if known not in self._pictures_of:
+            self._pictures_of[known] = self._stored_pictures(base, paths, shown)
+        return self._pictures_of[known]
+
+    def _stored_pictures(self, base: Base, paths: Sequence[Path], shown: Shown) -> StoredPictures:
+        store = pixel_store(self.cache, base)
+        wanted = [(sha, 0) for sha in shown.shas]
+        missing = set(store.missing(wanted))
+        if missing:
+            self._decode(store, [(path, row) for path, row in zip(paths, wanted, strict=True) if row in missing])
+        while True:
+            try:
+                return StoredPictures(store.open(wanted, self._altered))
+            except MissingRows as error:
+                gone = set(error.rows)
+                self._decode(store, [(path, row) for path, row in zip(paths, wanted, strict=True) if row in gone])
+
+    def _decode(self, store: RowStore, images: Sequence[tuple[Path, Row]]) -> None:
+        store_pictures(
+            store,
+            [path for path, _ in images],
+            [sha for _, (sha, _) in images],
+            lambda done, total: self.emit(Preparing("decoding images", done, total)),
+        )
+
+    def _ensure(self, piece: Piece, rows: Mapping[Row, None]) -> Rows:
+        """Open the rows of a stored piece, after computing those that are missing or altered."""
+        opened = self._open.get(piece)
+        if opened is not None and rows.keys() <= opened[0].keys():
+            return opened[1]
+        wanted = list(dict.fromkeys([*(opened[0] if opened else ()), *rows]))
+        store = self.store(piece)
+        missing = store.missing(wanted)
+        while True:
+            if missing:
+                self._compute(piece, store, missing)
+            try:
+                found = store.open(wanted, self._altered)
+                break
+            except MissingRows as error:
+                missing = error.rows
+        self._open[piece] = ({row: index for index, row in enumerate(wanted)}, found)
+        return found
+
+    def _compute(self, piece: Piece, store: RowStore, missing: Sequence[Row]) -> None:
+        prefix, start = self.prefixes[piece.prefix], self.starts.get(piece)
+        near = [row for row in missing if start is not None and row in self.rows[start]]
+        far = [row for row in missing if start is None or row not in self.rows[start]]
+        if start is not None and near:
+            self._ensure(start, dict.fromkeys(near))
+        began, done = time.perf_counter(), 0
+        words = f"frozen stages of {piece.prefix.label}, after {prefix.backbone.stages[piece.cut - 1].name}"
+        self.emit(Preparing(words, 0, len(missing)))
+        try:
+            with store.writer() as writer:
+                for low, batches in ((start, self._from_rows(start, near)), (None, self._from_images(piece, far))):
+                    for count in fill(writer, prefix, low.cut if low else 0, piece.cut, batches):
+                        done += count
+                        self.emit(Preparing(words, done, len(missing)))
+        except FloatingPointError as error:
+            raise UserError(
+                f"activations: float16, but {piece.prefix.label} gives numbers that do not fit into it: {error}",
+                "numbers below 65504",
+                "say activations: float32",
+            ) from error
+        self.facts.seconds[piece] = self.facts.seconds.get(piece, 0.0) + time.perf_counter() - began
+        self.facts.computed[piece] = self.facts.computed.get(piece, 0) + done
+
+    def _from_rows(self, start: Piece | None, rows: Sequence[Row]) -> Iterator[tuple[list[Row], Tensor]]:
+        if start is None or not rows:
+            return
+        places, stored = self._open[start]
+        for first in range(0, len(rows), EVALUATION_BATCH):
+            some = list(rows[first : first + EVALUATION_BATCH])
+            inputs = torch.empty(len(some), *stored.shape(0), dtype=getattr(torch, stored.dtype.name))
+            stored.read_many([places[row] for row in some], inputs.numpy())
+            yield some, inputs
+
+    def _from_images(self, piece: Piece, rows: Sequence[Row]) -> Iterator[tuple[list[Row], Tensor]]:
+        if not rows:
+            return
+        shas = list(dict.fromkeys(sha for sha, _ in rows))
+        shown = self.images([self._id_of[sha] for sha in shas])
+        position = {sha: index for index, sha in enumerate(shas)}
+        images = ImageSet(self._views(piece.prefix, shown, piece.augment, max(0, piece.seed)), shown.labels)
+        batches = EvaluationBatches(images, self.workers, [(position[sha], view) for sha, view in rows])
+        first = 0
+        for inputs, _, _ in batches:
+            yield list(rows[first : first + len(inputs)]), inputs
+            first += len(inputs)
+
+    def _altered(self, count: int) -> None:
+        self.facts.altered_chunks += count
+        self.emit(Warned(ALTERED.format(count=count)))
