@@ -57,6 +57,8 @@ class Prefix:
 
     def __init__(self, backbone: Backbone, calibration: Calibration, dtype: str, device: torch.device) -> None:
         self.backbone, self.calibration, self.dtype, self.device = backbone, calibration, dtype, device
+        self.forwards = 0
+        """Rows computed so far, at any cut."""
         self._engines: dict[tuple[int, int], Engine] = {}
         self._hashes: dict[int, str] = {}
 
@@ -96,6 +98,7 @@ class Prefix:
         if (start, stop) not in self._engines:
             stages = Frozen([stage.module for stage in self.backbone.stages[start:stop]])
             self._engines[start, stop] = engines.build(self.calibration.engine, stages, self.shape(start), self.device)
+        self.forwards += len(rows)
         found = self._engines[start, stop](rows.float())
         return found if self.dtype == "float32" else _halved(found)
 

@@ -141,8 +141,10 @@ def add_facts(
         "predicted_seconds": predicted,
         "seconds": dict(times),
         "pieces": pieces,
+        "forwards": sum(prefix.forwards for prefix in supply.prefixes.values()),
         "altered_chunks": facts.altered_chunks,
         "predicted_disk": shared.bytes,
         "disk": sum(disk.values()),
     }
-    write_json(path, {"runs": [*runs, run]})
+    runs = [*runs, run]
+    write_json(path, {"forwards": sum(one["forwards"] for one in runs), "runs": runs})
