@@ -1,8 +1,11 @@
 """What ``plan`` says, word for word, with and without the data."""
 
 import json
+import re
 
 from tests.cli.images import write_photos
+from tests.worlds import write_weights
+from unfreeze.cli import shared_tables
 
 PLAN = """\
 study: 2 strategies x 2 regimes x 3 seeds = 12 cells
@@ -28,15 +31,37 @@ scratch
     stops early after 3 epochs without a better val_loss, keeps the best epoch
 
 phased
-    test_resnet, pretrained, 32 pixels (crop), batches of 8
+    test_resnet, weights {data}/../weights.safetensors, 32 pixels (crop), batches of 8
     head: Pool (avg), Linear 96 to 3
     phase 1 trains the head alone: 291 of 373.0 k parameters; cut after layer4 (5 of 5 stages frozen)
     1 epoch of Adam, learning rate 0.003, constant schedule
     phase 2 trains the last 2 stages and the head: 310.6 k of 373.0 k parameters; {cut}
     2 epochs of Adam, learning rate 0.001, layer decay 0.5, constant schedule, label smoothing 0.1
     tuned: 2 candidates a cell, chosen on validation; the first is shown
-
-warning: regime augmented asks for 9 training files a class; fewer: blue about 8, green about 8, red about 8
+"""
+FRESH = "augment: trivial draws new views in every epoch (views: fresh), so the frozen stages see training images live"
+SHARED = f"""\
+computed once rows size built from stored for time
+decoded pictures 124.8 kB files yes all cells
+test_resnet, 32 pixels, after layer2 27 84.9 kB images yes 6 cells TIME
+test_resnet, 32 pixels, after layer4 24 10.9 kB after layer2 yes 6 cells TIME
+cells reuse time each alone
+scratch x few, augmented (6 cells) nothing: everything trains, so there is no frozen work to reuse TIME TIME
+phased x few (3 cells) {BOTH} TIME TIME
+phased x augmented (3 cells) {BOTH}; {FRESH} TIME TIME
+predicted: TIME, 220.7 kB of disk; every cell alone in plain PyTorch TIME, FACTOR times as long
+warning: regime augmented asks for 9 training files a class; fewer: blue about 8, green about 8, red about 8"""
+HEADS = """\
+data: photos
+backbone: {name: test_resnet, weights: weights.safetensors}
+image_size: 32
+epochs: 1
+strategies:
+  head: {train: head}
+  last: {train: {last: 1}}
+regimes:
+  few: {train_per_class: 3}
+seeds: 1
 """
 STUDY = """\
 data: photos
@@ -51,6 +76,7 @@ strategies:
     schedule: {name: cosine, warmup: 0.1}
     early_stopping: {patience: 3}
   phased:
+    backbone: {name: test_resnet, weights: photos/../weights.safetensors}
     batch_size: 8
     phases:
       - {train: head, epochs: 1, optimizer: {name: adam, lr: 3e-3}, schedule: {name: constant, warmup: 0}}
@@ -66,11 +92,98 @@ seeds: 3
 """
 
 
+def squeezed(said: str) -> str:
+    """Return text without a table's rules and padding, and without measured times."""
+    lines = [re.sub(" {2,}", " ", line).strip() for line in said.splitlines() if line and not line.startswith("─")]
+    timeless = re.sub(r"\b[\d.]+ (s|min)\b", "TIME", "\n".join(lines))
+    return re.sub(r"\b[\d.]+ times as long", "FACTOR times as long", timeless)
+
+
 def test_the_plan(unfreeze, study):
     (study / "study.yaml").write_text(STUDY)
+    write_weights(study / "weights.safetensors")
     code, said, told = unfreeze("plan", "study.yaml")
     assert (code, told) == (0, "")
-    assert said == PLAN.format(data=(study / "photos").resolve(), cut="cut after layer2 (3 of 5 stages frozen)")
+    cells, shared = said.split("\ncomputed once")
+    assert cells == PLAN.format(data=(study / "photos").resolve(), cut="cut after layer2 (3 of 5 stages frozen)")
+    assert squeezed("computed once" + shared) == SHARED
+
+
+def test_the_plan_is_what_the_run_does(unfreeze, study):
+    (study / "study.yaml").write_text(HEADS)
+    write_weights(study / "weights.safetensors")
+    code, said, _ = unfreeze("plan", "study.yaml", "--json")
+    assert code == 0
+    assert not (study / "cache" / "pixels").exists() and not (study / "cache" / "looks").exists()
+    assert unfreeze("run", "study.yaml", "--out", "out")[0] == 0
+    planned, ran = json.loads(said), json.loads((study / "out" / "plan.json").read_text())
+    for key in ("name", "rows", "bytes", "held", "stored", "built_from", "cells"):
+        assert [one[key] for one in planned["shared"]] == [one[key] for one in ran["shared"]], key
+    for key in ("cell", "reuses", "why_not"):
+        assert [one[key] for one in planned["reuse"]] == [one[key] for one in ran["reuse"]], key
+    assert planned["predictions"]["disk"] == ran["predictions"]["disk"] > 0
+    again = squeezed(unfreeze("plan", "study.yaml")[1])
+    assert re.search(r"after layer3 \d+ [\d.]+ kB images yes, is there already last.few.s0 TIME", again)
+
+
+def test_nothing_fits_into_the_disk_budget(unfreeze, study):
+    (study / "study.yaml").write_text(HEADS)
+    write_weights(study / "weights.safetensors")
+    said = squeezed(unfreeze("plan", "study.yaml", "--set", "budget.disk=1KB")[1])
+    why = "some activations do not fit into the disk budget of 1KB, so they are computed live"
+    assert "decoded pictures" not in said
+    assert "images no: 0.0 GB do not fit into the disk budget of 1KB head.few.s0 TIME" in said
+    assert f"head x few (1 cell) nothing: {why} TIME TIME\n" in said
+    assert "predicted: TIME, 0 bytes of disk; " in said
+
+
+def test_weights_that_are_not_here(unfreeze, study):
+    (study / "study.yaml").write_text(HEADS)
+    code, said, told = unfreeze("plan", "study.yaml")
+    assert (code, told) == (0, "")
+    assert "head\n    test_resnet, weights" in said
+    assert "predicted" not in said and "computed once" not in said
+    warning = said[said.index("warning: ") :]
+    assert warning.startswith("warning: what is shared and what it takes cannot be told: ")
+    assert "weights.safetensors" in warning
+    record = json.loads(unfreeze("plan", "study.yaml", "--json")[1])
+    assert (record["shared"], record["reuse"], record["predictions"]) == (None, None, None)
+    assert len(record["warnings"]) == 1
+
+
+def test_a_damaged_image_is_left_out_of_the_measurement(unfreeze, study):
+    (study / "study.yaml").write_text(HEADS)
+    write_weights(study / "weights.safetensors")
+    for path in sorted((study / "photos").glob("*/*"))[::2]:
+        path.write_bytes(path.read_bytes()[:-40])
+    code, said, told = unfreeze("plan", "study.yaml")
+    assert (code, told) == (0, "")
+    assert "predicted: " in said
+
+
+def test_long_tables_are_summed_up():
+    piece = {
+        "rows": 10,
+        "bytes": 1000,
+        "held": 0,
+        "stored": True,
+        "why_not": "",
+        "built_from": "images",
+        "seconds": 1.0,
+    }
+    cell = {"reuses": [], "seconds": 1.0, "seconds_alone": 2.0}
+    record = {
+        "shared": [{**piece, "name": f"piece {number}", "cells": [f"cell {number}"]} for number in range(30)],
+        "reuse": [{**cell, "cell": f"cell {number}", "why_not": [f"reason {number}"]} for number in range(30)],
+        "predictions": {"pixel_bytes": 0},
+    }
+    cells = [{"cell": f"cell {number}", "strategy": "head", "regime": "few"} for number in range(30)]
+    for made, last in (
+        (shared_tables.pieces(record), ["11 more", "110", "11.0 kB", "", "11 of them", "11 cells", "11 s"]),
+        (shared_tables.reuse(record, cells), ["11 more cells", "see --json", "11 s", "22 s"]),
+    ):
+        assert made.row_count == shared_tables.ROWS
+        assert [list(column.cells)[-1] for column in made.columns] == last
 
 
 def test_plan_as_json(unfreeze, study):
@@ -81,6 +194,12 @@ def test_plan_as_json(unfreeze, study):
     assert [cell["cell"] for cell in record["cells"]] == ["scratch.few.s0", "sgd.few.s0"]
     assert record["networks"]["scratch"]["phases"][0]["train"] == "all stages and the head"
     assert record["warnings"] == []
+    assert record["shared"] == []
+    assert [one["why_not"] for one in record["reuse"]] == [
+        ["everything trains, so there is no frozen work to reuse"],
+        ["everything trains, so there is no frozen work to reuse"],
+    ]
+    assert set(record["predictions"]) == {"seconds", "seconds_alone", "ratio", "disk", "pixel_bytes"}
 
 
 def test_food101_is_planned_without_its_images(unfreeze, folder):

@@ -184,3 +184,69 @@ def test_history_of_tuned_candidates_shows_the_chosen_one(tmp_path: Path) -> Non
 def test_results_import_no_torch() -> None:
     code = "import sys, unfreeze.results.report; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def add_shared_work(study: StudyDir) -> None:
+    """Say in its plan and study.json that the heads share one piece of work, and that one does not fit."""
+    plan = {name: value for name, value in read_json(study.path / "plan.json").items() if name != "format"}
+    heads = [cell["cell"] for cell in plan["cells"] if cell["strategy"] == "head"]
+    piece = {"name": "vgg16, 128 pixels, after block5", "rows": 600, "bytes": 1_500_000, "held": 0, "stored": True}
+    piece |= {"why_not": "", "built_from": "vgg16, 128 pixels, after block4", "cells": heads, "seconds": 30.0}
+    large = {**piece, "name": "vgg16, 128 pixels, after block4", "stored": False, "why_not": "others save more"}
+    reuse = [
+        {"cell": cell["cell"], "seconds": 1.0, "seconds_alone": 10.0}
+        | {"reuses": [piece["name"]] if cell["cell"] in heads else []}
+        | {"why_not": ["everything trains, so there is no frozen work to reuse"] * (cell["strategy"] == "scratch")}
+        for cell in plan["cells"]
+    ]
+    told = {"seconds": 40.0, "seconds_alone": 400.0, "ratio": 10.0, "disk": 2_000_000, "pixel_bytes": 500_000}
+    write_json(study.path / "plan.json", {**plan, "shared": [large, piece], "reuse": reuse, "predictions": told})
+    record = {name: value for name, value in read_json(study.path / "study.json").items() if name != "format"}
+    engine = {"name": "openvino", "version": "2025.4", "precision": "float32", "threads": 2}
+    write_json(
+        study.path / "study.json", {**record, "engines": {"vgg16, 128 pixels": {"engine": engine, "error": 3e-6}}}
+    )
+
+
+def once(study: StudyDir) -> str:
+    text = Page(write_report(study).read_text(encoding="utf-8")).text
+    return re.sub(r"\s+", " ", text[text.index("What was computed once") : text.index("The strategies")])
+
+
+def test_what_was_computed_once_before_any_run_told(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=1, failed=None)
+    add_shared_work(study)
+    text = once(study)
+    assert "vgg16, 128 pixels, after block5 600 1.5 MB after block4 3 – –" in text
+    assert "vgg16, 128 pixels, after block4 600 1.5 MB not stored: others save more 3 – –" in text
+    assert "No run has told yet what this took." in text
+    assert "Disk: predicted 2.0 MB; 500.0 kB of it for decoded pictures." in text
+    assert "takes 6.7 min, 10.0 times as long as the study." in text
+    assert (
+        "Frozen stages of vgg16, 128 pixels: openvino 2025.4 (float32), relative error against PyTorch 3e-06." in text
+    )
+    why = "reuses nothing: everything trains, so there is no frozen work to reuse."
+    assert f"scratch with small, small_augmented and full: {why}" in text
+    assert "chunk" not in text
+
+
+def test_what_was_computed_once_is_set_against_the_prediction(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=1, failed=None)
+    add_shared_work(study)
+    run = {
+        "predicted_seconds": 20.0,
+        "seconds": {"scan": 3.0, "calibration": 2.0, "total": 27.0},
+        "pieces": [{"name": "vgg16, 128 pixels, after block5", "rows": 300, "seconds": 4.0}],
+        "altered_chunks": 0,
+        "predicted_disk": 2_000_000,
+        "disk": 2_010_000,
+    }
+    write_json(study.path / "shared.json", {"runs": [run, {**run, "altered_chunks": 1}]})
+    text = once(study)
+    assert "vgg16, 128 pixels, after block5 600 1.5 MB after block4 3 600 8.0 s" in text
+    assert (
+        "Time: predicted 40 s, real 44 s (+10.0 %); beside it 6.0 s for looking at the images and 4.0 s for "
+        "calibration, in 2 runs." in text
+    )
+    assert "Disk: predicted 2.0 MB, real 2.0 MB (+0.5 %)" in text
+    assert "1 stored chunk was unreadable or altered, and computed again." in text

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unfreeze.results.words import bytes_text
+
 if TYPE_CHECKING:
     from unfreeze.data.cache import Entry
 
@@ -30,13 +32,13 @@ def ls() -> None:
     for entry in entries:
         age = _age(time.time() - entry.last_used)
         use = "yes" if entry.in_use else ""
-        made.add_row(entry.kind, _words(entry), _bytes(entry.bytes), f"{entry.rows:,}", age, use)
+        made.add_row(entry.kind, _words(entry), bytes_text(entry.bytes), f"{entry.rows:,}", age, use)
     for path in records:
-        made.add_row(path.name, "records of studies", _bytes(cache.folder_bytes(path)), "", "", "")
+        made.add_row(path.name, "records of studies", bytes_text(cache.folder_bytes(path)), "", "", "")
     console = screen.stdout()
     console.print(f"{folder}\n")
     screen.show(console, made)
-    console.print(f"{_bytes(_used(folder))} in all")
+    console.print(f"{bytes_text(_used(folder))} in all")
 
 
 @app.command()
@@ -55,7 +57,7 @@ def gc() -> None:
     if tidied or evicted:
         parts = [f"{plural(len(tidied), 'leftover')}"] * bool(tidied)
         parts += [f"{evicted:,} least recently used {'entry' if evicted == 1 else 'entries'}"] * bool(evicted)
-        typer.echo(f"deleted {' and '.join(parts)} of {folder}: {_bytes(freed)}")
+        typer.echo(f"deleted {' and '.join(parts)} of {folder}: {bytes_text(freed)}")
     else:
         typer.echo(f"nothing to delete: {folder} holds nothing unfinished and no more than {KEPT}")
 
@@ -72,13 +74,13 @@ def clear(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     if not names:
         typer.echo(f"the cache {folder} is empty")
         return
-    if not yes and not typer.confirm(f"Delete {_listed(names)}, {_bytes(before)}, of {folder}?"):
+    if not yes and not typer.confirm(f"Delete {_listed(names)}, {bytes_text(before)}, of {folder}?"):
         typer.echo("nothing was deleted")
         return
     cache.clear(folder)
-    typer.echo(f"deleted {_listed(names)} of {folder}: {_bytes(before - _used(folder))}")
+    typer.echo(f"deleted {_listed(names)} of {folder}: {bytes_text(before - _used(folder))}")
     for entry in cache.entries(folder):
-        typer.echo(f"kept, because a running study uses it: {entry.kind} of {_words(entry)}, {_bytes(entry.bytes)}")
+        typer.echo(f"kept, because a running study uses it: {entry.kind} of {_words(entry)}, {bytes_text(entry.bytes)}")
 
 
 def _folder() -> Path:
@@ -107,14 +109,6 @@ def _words(entry: "Entry") -> str:
 
 def _listed(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def _age(seconds: float) -> str:

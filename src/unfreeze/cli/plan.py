@@ -1,5 +1,6 @@
 """``unfreeze plan``: what a study will run, before anything runs."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ def plan(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the cells of a study and what each strategy trains; nothing runs, no image is decoded."""
+    """Show the cells of a study, what they train, what is computed once and what it all takes; nothing runs."""
     study, _ = asked_study(target, preset, backbone, seeds, overrides)
     from unfreeze.cli.files import pools_by_class
     from unfreeze.study.api import FOOD101_CLASSES
@@ -32,10 +33,12 @@ def plan(
     source, absent = _source(study)
     pools = pools_by_class(source, study.split) if source else {}
     planned = make_plan(study, len(source.classes) if source else FOOD101_CLASSES)
+    forecast, further = _forecast(study, planned, source) if source else (None, [])
+    told = [*absent, *warnings(study, pools), *further]
     if as_json:
-        typer.echo(json.dumps(_as_json(study, planned, pools, absent), ensure_ascii=False, indent=1))
+        typer.echo(json.dumps(_as_json(study, planned, pools, forecast, told), ensure_ascii=False, indent=1))
     else:
-        _print(study, planned, source, pools, absent)
+        _print(study, planned, source, pools, forecast, told)
 
 
 def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
@@ -51,7 +54,41 @@ def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
         return None, [f"{error.given}; the study cannot run before it is: {error.mend}"]
 
 
-def _as_json(study: "StudyConfig", planned: "Plan", pools: "dict[str, Pools]", absent: list[str]) -> dict[str, Any]:
+def _forecast(study: "StudyConfig", planned: "Plan", source: "Source") -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the plan of shared work as plan.json will hold it, or none, and warnings: why there is none, say."""
+    from unfreeze.cli import screen
+    from unfreeze.errors import UserError
+    from unfreeze.study.events import Event, Scanning, Warned
+    from unfreeze.study.foresee import foresee
+    from unfreeze.study.shared import as_record
+
+    told: list[str] = []
+    console = screen.stderr()
+    with console.status("looking at the files") if console.is_terminal else contextlib.nullcontext() as status:
+
+        def emit(event: Event) -> None:
+            if isinstance(event, Warned):
+                told.append(event.text)
+            elif status:
+                counting = (
+                    f"looking at the files: {event.done:,} of {event.total:,}" if isinstance(event, Scanning) else ""
+                )
+                status.update(counting or "measuring what steps take")
+
+        try:
+            foreseen = foresee(study, planned, source, emit)
+        except UserError as error:
+            return None, [*told, f"what is shared and what it takes cannot be told: {error}"]
+    return as_record(foreseen.shared, foreseen.stages), told
+
+
+def _as_json(
+    study: "StudyConfig",
+    planned: "Plan",
+    pools: "dict[str, Pools]",
+    forecast: dict[str, Any] | None,
+    told: list[str],
+) -> dict[str, Any]:
     from unfreeze.config.fingerprint import plain
     from unfreeze.study.plan import as_record
 
@@ -61,17 +98,24 @@ def _as_json(study: "StudyConfig", planned: "Plan", pools: "dict[str, Pools]", a
         "files": {label: pool.files for label, pool in pools.items()},
         **as_record(planned),
         "regimes": plain(study.regimes),
-        "warnings": [*absent, *warnings(study, pools)],
+        **(forecast or {"shared": None, "reuse": None, "predictions": None}),
+        "warnings": told,
     }
 
 
 def _print(
-    study: "StudyConfig", planned: "Plan", source: "Source | None", pools: "dict[str, Pools]", absent: list[str]
+    study: "StudyConfig",
+    planned: "Plan",
+    source: "Source | None",
+    pools: "dict[str, Pools]",
+    forecast: dict[str, Any] | None,
+    told: list[str],
 ) -> None:
     from rich.text import Text
 
-    from unfreeze.cli import planned_tables, screen
+    from unfreeze.cli import planned_tables, screen, shared_tables
     from unfreeze.results.words import plural
+    from unfreeze.study.plan import as_record
 
     console = screen.stdout()
     folds = f" x {study.split.folds} folds" if study.split.folds else ""
@@ -84,7 +128,12 @@ def _print(
     screen.show(console, planned_tables.grid(study, planned))
     screen.show(console, planned_tables.regimes(study, pools))
     console.print(planned_tables.strategies(planned) + "\n")
-    for warning in [*absent, *warnings(study, pools)]:
+    if forecast:
+        if forecast["shared"]:
+            screen.show(console, shared_tables.pieces(forecast))
+        screen.show(console, shared_tables.reuse(forecast, as_record(planned)["cells"]))
+        console.print(shared_tables.prediction(forecast) + "\n")
+    for warning in told:
         console.print(Text(f"warning: {warning}", style="yellow"))
 
 

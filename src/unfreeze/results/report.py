@@ -24,6 +24,7 @@ from unfreeze.results import words
 from unfreeze.results.findings import findings, headline
 from unfreeze.results.networks import strategy_pictures
 from unfreeze.results.pictures import grid_figures, seconds_figure
+from unfreeze.results.shared_work import shared_work
 from unfreeze.results.tables import cell_errors, cell_warnings, history_table, results_table, summary_table
 from unfreeze.store import StudyDir, read_json, write_text
 
@@ -94,6 +95,7 @@ def render_report(study: StudyDir) -> str:
             has_study_file=(study.path / "study.yaml").is_file(),
             networks=strategy_pictures(plan.get("networks", {})),
             has_seconds=seconds is not None,
+            once=shared_work(record, plan, _without_format(study.path / "shared.json")),
             settings_text=_yaml(settings),
             environment=_without_format(study.path / "environment.json"),
             metric_text=functools.partial(words.metric_text, metric),
@@ -123,6 +125,7 @@ def _environment() -> jinja2.Environment:
         count=words.count_text,
         whole=lambda value: f"{int(value):,}" if math.isfinite(value) else words.MISSING,
         plural=words.plural,
+        size=words.bytes_text,
     )
     return environment
 
@@ -204,7 +207,7 @@ def _yaml(settings: dict[str, Any]) -> str:
 
 
 def _without_format(path: Path) -> dict[str, Any]:
-    """Return a record's values; a study that has not run yet has no environment."""
+    """Return a record's values; a study that has not run yet has no environment, and no facts of shared work."""
     return {key: value for key, value in read_json(path).items() if key != "format"} if path.is_file() else {}
 
 

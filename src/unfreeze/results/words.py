@@ -55,6 +55,15 @@ def count_text(count: float) -> str:
     return f"{count:.0f}"
 
 
+def bytes_text(size: float) -> str:
+    """Write a size in powers of ten, e.g. ``512 bytes``, ``1.2 MB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun, e.g. ``1 seed``, ``3 seeds``, ``1,600 images``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,0 +1,78 @@
+"""What a study will share and take, told before it runs: the run's own plan, from hashes and headers alone."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from unfreeze.config.study import StudyConfig
+from unfreeze.data.catalog import Catalog, glance, paths_of
+from unfreeze.data.decode import Undecodable, decode
+from unfreeze.data.sources import Source
+from unfreeze.errors import UserError
+from unfreeze.model.describe import StageInfo
+from unfreeze.reuse.calibrate import IMAGES
+from unfreeze.study.events import Emit, Scanning
+from unfreeze.study.forecast import calibrate_study, disk_budget, share, works_of
+from unfreeze.study.needs import PrefixKey
+from unfreeze.study.plan import Plan
+from unfreeze.study.run import load_all_weights, make_jobs, usable_cache
+from unfreeze.study.shared import Shared
+from unfreeze.train.device import pick
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """The plan of shared work of a study that has not run, and what names its stages."""
+
+    shared: Shared
+    stages: Mapping[PrefixKey, Sequence[StageInfo]]
+
+
+def foresee(study: StudyConfig, plan: Plan, source: Source, emit: Emit) -> Foreseen:
+    """Plan the shared work of all of a study's cells as a run that starts now would.
+
+    Every file is hashed and its header read; only the few images of the calibration are decoded. What is measured is
+    remembered in the cache, so the run does not measure it again. Images that turn out to be damaged count until a run
+    has decoded them.
+
+    Args:
+        study: what would run.
+        plan: its cells and networks.
+        source: its files.
+        emit: is told how far the files are, what is measured, and what is wrong with the cache.
+
+    Raises:
+        UserError: weights that are not to be had, a regime that the data cannot give, no image that can be decoded.
+    """
+
+    def progress(done: int, total: int) -> None:
+        emit(Scanning(done, total))
+
+    compute = pick(study.device, study.precision)
+    backbones, weights = load_all_weights(plan)
+    cache = usable_cache(emit)
+    catalog = glance(source, study.split.group, progress, looks=cache / "looks" if cache else None)
+    jobs = make_jobs(study, catalog, plan, weights, compute)
+    works = works_of(jobs, plan)
+    sample = list(islice(_whole(catalog, next(iter(jobs.values())).selection.train), IMAGES))
+    if not sample:
+        raise UserError(
+            f"data: {study.data}: none of its images can be decoded", "images that are whole", "look at the files"
+        )
+    with tempfile.TemporaryDirectory() as elsewhere:  # stays empty but for what was measured
+        folder = cache or Path(elsewhere)
+        calibrated = calibrate_study(study, plan, works, backbones, catalog, sample, compute, folder, {}, emit)
+        budget = disk_budget(study, cache) if cache else 0
+        return Foreseen(share(study, works, calibrated, catalog, folder, budget), calibrated.stages)
+
+
+def _whole(catalog: Catalog, ids: Sequence[str]) -> Iterator[str]:
+    """Give the images that can be decoded."""
+    for name, path in zip(ids, paths_of(catalog, ids), strict=True):
+        try:
+            decode(path)
+        except Undecodable:
+            continue
+        yield name
