@@ -39,6 +39,7 @@ phased
     2 epochs of Adam, learning rate 0.001, layer decay 0.5, constant schedule, label smoothing 0.1
     tuned: 2 candidates a cell, chosen on validation; the first is shown
 """
+BOTH = "test_resnet, 32 pixels, after layer2 + test_resnet, 32 pixels, after layer4"
 FRESH = "augment: trivial draws new views in every epoch (views: fresh), so the frozen stages see training images live"
 SHARED = f"""\
 computed once rows size built from stored for time
