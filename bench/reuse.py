@@ -66,7 +66,8 @@ def peer(command: Sequence[str | Path], strategy: str, epochs: int, place: Place
     out = place.folder / ("model.keras" if "keras" in str(command[1]) else "model.pt")
     options = ["--weights", place.weights, "--strategy", strategy, "--epochs", epochs, "--seed", place.number]
     ran = run([*command, place.subset, *options, "--started", "{started}", "--out", out], {}, place.folder / "peer")
-    return {**ran.last_json(), "seconds": ran.seconds}
+    told = ran.last_json()
+    return {**told, "seconds": ran.seconds, "told_seconds": told["seconds"]}
 
 
 def unfreeze(name: str, asked: Callable[[Place], dict[str, Any]], place: Place, sample: bool = False) -> dict[str, Any]:
