@@ -133,7 +133,7 @@ def test_nothing_fits_into_the_disk_budget(unfreeze, study):
     said = squeezed(unfreeze("plan", "study.yaml", "--set", "budget.disk=1KB")[1])
     why = "some activations do not fit into the disk budget of 1KB, so they are computed live"
     assert "decoded pictures" not in said
-    assert "images no: 0.0 GB do not fit into the disk budget of 1KB head.few.s0 TIME" in said
+    assert "images no: 7.8 kB do not fit into the disk budget of 1KB head.few.s0 TIME" in said
     assert f"head x few (1 cell) nothing: {why} TIME TIME\n" in said
     assert "predicted: TIME, 0 bytes of disk; " in said
 

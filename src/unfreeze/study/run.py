@@ -104,7 +104,7 @@ def run_study(
     for warning in dict.fromkeys(warning for job in jobs.values() for warning in job.selection.warnings):
         emit(Warned(warning))
     sample = next(iter(jobs.values())).selection.train
-    folder = cache or out / "cells"  # nothing is written there while the budget is 0
+    folder = cache or out  # then it holds calibrations alone, since the budget is 0
     fixed = {label: found["engine"] for label, found in before.get("engines", {}).items()}
     works = works_of(jobs, plan)
     calibrated = calibrate_study(study, plan, works, backbones, catalog, sample, compute, folder, fixed, emit)

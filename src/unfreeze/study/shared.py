@@ -7,6 +7,7 @@ from typing import Any
 from unfreeze.config.study import RegimeConfig
 from unfreeze.data.rowstore import Row
 from unfreeze.model.describe import StageInfo
+from unfreeze.results.words import bytes_text
 from unfreeze.reuse.activations import MANIFEST_BYTES
 from unfreeze.reuse.costs import PrefixCost, StepCost, Storable, choose, seconds_of, start_of
 from unfreeze.study.measure import step_key
@@ -226,7 +227,7 @@ def plan_shared(
 
 def _why(one: Storable, room: int, budget_words: str) -> str:
     if one.bytes > room:
-        return f"{one.bytes / 1e9:.1f} GB do not fit into the disk budget of {budget_words}"
+        return f"{bytes_text(one.bytes)} do not fit into the disk budget of {budget_words}"
     return f"others save more within the disk budget of {budget_words}"
 
 
