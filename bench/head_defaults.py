@@ -8,8 +8,10 @@ and standard deviation of test accuracy.
 """
 
 import argparse
+import contextlib
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,17 +21,19 @@ from unfreeze import metrics
 from unfreeze.config.parse import read_study
 from unfreeze.config.resolve import Optimizer, Phase
 from unfreeze.config.study import ScheduleConfig
-from unfreeze.data.catalog import rows_of
+from unfreeze.data.catalog import build_catalog, rows_of
 from unfreeze.data.order import passes, steps_per_pass
+from unfreeze.data.pixels import DecodedPictures
+from unfreeze.data.sources import open_source
 from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.backbone import load_backbone
 from unfreeze.study.cell import Job
 from unfreeze.study.plan import make_plan
-from unfreeze.study.run import load_all_weights, look_at_data, make_jobs
+from unfreeze.study.run import load_all_weights, make_jobs
 from unfreeze.train.batches import Batch, EvaluationBatches, ImageSet
 from unfreeze.train.device import pick
 from unfreeze.train.evaluate import predict
-from unfreeze.train.loop import Course, Trainee, Watch, train_phase
+from unfreeze.train.loop import Course, Fed, Trainee, Watch, train_phase
 from unfreeze.train.stopping import StoppingState
 
 BACKBONE = "tf_efficientnet_lite0"
@@ -54,9 +58,9 @@ def jobs_of(folder: str, size: int) -> dict[str, Job]:
             "seeds": SEEDS,
         }
     )
-    catalog = look_at_data(study, lambda event: None)
+    catalog = build_catalog(open_source(study.data, study.tests, Path.cwd()))
     plan = make_plan(study, len(catalog.classes))
-    return make_jobs(study, catalog, plan, load_all_weights(plan), pick("cpu", "float32"))
+    return make_jobs(study, catalog, plan, load_all_weights(plan)[1], pick("cpu", "float32"))
 
 
 def features_of(job: Job, size: int) -> dict[str, Tensor]:
@@ -68,7 +72,9 @@ def features_of(job: Job, size: int) -> dict[str, Tensor]:
     weights = backbone.weights
     preprocessing = Preprocessing(size, "crop", weights.mean, weights.std, weights.interpolation, weights.crop_share)
     paths = [job.catalog.roots[""] / path for path in used["path"]]
-    images = ImageSet(ViewDataset(paths, list(used["sha256"]), preprocessing, "none", 0), torch.zeros(len(used)).long())
+    pictures = DecodedPictures(paths, preprocessing.base)
+    views = ViewDataset(pictures, list(used["sha256"]), preprocessing, "none", 0)
+    images = ImageSet(views, torch.zeros(len(used)).long())
     rows, _ = predict(network, EvaluationBatches(images, workers=1), pick("cpu", "float32"))
     return dict(zip(used["id"], torch.from_numpy(rows), strict=True))
 
@@ -105,17 +111,20 @@ def train_head(job: Job, features: dict[str, Tensor], start: str, lr: float, epo
 
     optimizer = Optimizer("adamw", lr, momentum=0.9, weight_decay=0.05, layer_decay=1.0)
     steps = steps_per_pass(len(x), BATCH)
-    train_phase(
+    training = train_phase(
         Trainee(head, [head]),
         Phase("head", epochs, optimizer, ScheduleConfig(), "frozen", False, 0.0),
         Course(0, 1, 0, [steps * (epoch + 1) for epoch in range(epochs)], job.cell.seed),
-        batches(),
         pick("cpu", "float32"),
         None,
         "accuracy",
         StoppingState(),
         Watch(validate, lambda epoch, step: None, lambda row: None, lambda: None),
     )
+    next(training)
+    with contextlib.suppress(StopIteration):
+        for batch in batches():
+            training.send(Fed(batch))
     return *scores(val_x, val_y), scores(test_x, test_y)[1]
 
 

@@ -131,7 +131,6 @@ def test_state_of_another_network_is_refused(resnet: Backbone) -> None:
 
 
 def test_frozen_state_counts_every_buffer(resnet: Backbone) -> None:
-    network = build_network(resnet, build_head("linear", resnet, 3, 0), 2, "frozen")
     state = frozen_state(resnet, 2)
 
     assert "layer1.0.bn1.num_batches_tracked" in state

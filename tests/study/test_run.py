@@ -15,7 +15,7 @@ from unfreeze.errors import UserError
 from unfreeze.store import read_tensors
 from unfreeze.study.events import CellFailed, CellFinished, CellStarted, EpochEnded, Event, Planned, Progress, Warned
 
-CLOCK = ["seconds_per_epoch", "seconds_total"]
+CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared"]
 
 
 def run(folder: Path, out: str = "out", workers: int = 0, seconds: float | None = None, **values: Any):
@@ -41,7 +41,8 @@ def test_the_exact_set_of_files(tmp_path: Path) -> None:
     found = sorted(str(path.relative_to(results.path)) for path in results.path.rglob("*") if path.is_file())
     cell_files = ["cell.json", "history.csv", "logits.safetensors", "model.safetensors", "result.json"]
     cells = [f"cells/{cell}/{name}" for cell in ("head.small.s0", "last.small.s0") for name in cell_files]
-    tables = ["catalog.csv", "environment.json", "plan.json", "report.html", "results.csv", "splits.csv", "study.json"]
+    tables = ["catalog.csv", "environment.json", "plan.json", "report.html", "results.csv", "shared.json", "splits.csv"]
+    tables += ["study.json"]
     assert found == sorted([*cells, *tables])
 
 
@@ -62,14 +63,16 @@ def test_results_history_and_events_tell_the_same(tmp_path: Path) -> None:
     assert table["epochs"].tolist() == table["best_epoch"].tolist() == [2, 2]
     assert history["step"].tolist() == [4, 8, 4, 8]
     assert history["examples"].tolist() == [15, 30, 15, 30]
-    finished = [event.result for event in events if isinstance(event, CellFinished)]
-    assert [row["test_accuracy"] for row in finished] == table["test_accuracy"].tolist()
+    finished = {event.cell: event.result for event in events if isinstance(event, CellFinished)}
+    assert [finished[cell]["test_accuracy"] for cell in table["cell"]] == table["test_accuracy"].tolist()
     for cell, rows in history.groupby("cell"):
         row = table.set_index("cell").loc[cell]
         assert row["val_loss"] == rows["val_loss"].iloc[-1]
         assert row["train_accuracy"] == rows["train_accuracy"].iloc[-1]
     assert sum(isinstance(event, EpochEnded) for event in events) == 4
-    assert [event.examples for event in events if isinstance(event, Progress)][:8] == [4, 8, 12, 15, 19, 23, 27, 30]
+    for cell in table["cell"]:
+        drawn = [event.examples for event in events if isinstance(event, Progress) and event.cell == cell]
+        assert drawn == [4, 8, 12, 15, 19, 23, 27, 30]
 
 
 def test_results_csv_has_the_designed_columns(tmp_path: Path) -> None:
@@ -351,11 +354,12 @@ def test_a_last_batch_of_one_image_cannot_train_batch_norm(tmp_path: Path) -> No
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_vanishes_is_named(tmp_path: Path, workers: int) -> None:
     photographs = write_photographs(tmp_path / "photographs")
-    study = Study(**tiny_study(tmp_path, strategies={"head": {"train": "head"}}, regimes={"full": {}}))
+    asked = {"strategies": {"head": {"train": "head"}}, "regimes": {"full": {}}, "budget": {"disk": "1KB"}}
+    study = Study(**tiny_study(tmp_path, **asked))  # no room to keep pictures: files are read again
     failures: list[str] = []
 
     def emit(event: Event) -> None:
-        if isinstance(event, CellStarted):
+        if isinstance(event, Planned):
             for path in photographs.rglob("*.png"):
                 path.unlink()
         if isinstance(event, CellFailed):

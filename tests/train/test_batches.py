@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.worlds import write_photographs
+from unfreeze.data.pixels import DecodedPictures
 from unfreeze.data.views import Preprocessing, ViewDataset
-from unfreeze.train.batches import EvaluationBatches, ImageSet, training_batches
+from unfreeze.train.batches import EvaluationBatches, ImageSet, evaluation_draws, training_batches
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -15,7 +16,8 @@ def images(tmp_path: Path) -> ImageSet:
     folder = write_photographs(tmp_path / "photographs", per_class=5)
     paths = sorted(folder.rglob("*.png"))
     preprocessing = Preprocessing(16, "crop", MEAN, STD, "bilinear", 0.875)
-    views = ViewDataset(paths, [path.name for path in paths], preprocessing, "trivial", seed=3)
+    pictures = DecodedPictures(paths, preprocessing.base)
+    views = ViewDataset(pictures, [path.name for path in paths], preprocessing, "trivial", seed=3)
     return ImageSet(views, torch.tensor([number // 5 for number in range(15)]))
 
 
@@ -47,9 +49,18 @@ def test_evaluation_shows_each_image_once_and_the_same_each_time(images: ImageSe
 
 
 def test_evaluation_by_examples_draws_shuffled_passes_in_their_views(images: ImageSet) -> None:
-    ((inputs, _, indices),) = list(EvaluationBatches(images, workers=0, examples=32, seed=1))
+    ((inputs, _, indices),) = list(EvaluationBatches(images, 0, evaluation_draws(15, 32, seed=1)))
     first, second, rest = indices[:15].tolist(), indices[15:30].tolist(), indices[30:].tolist()
     assert sorted(first) == sorted(second) == list(range(15)) != first
     assert not torch.equal(inputs[first.index(rest[0])], inputs[15 + second.index(rest[0])])
-    few = torch.cat([labels for _, labels, _ in EvaluationBatches(images, workers=0, examples=6, seed=1)])
+    few = torch.cat([labels for _, labels, _ in EvaluationBatches(images, 0, evaluation_draws(15, 6, seed=1))])
     assert len(set(few.tolist())) > 1
+
+
+def test_a_bank_of_two_views_repeats_after_two_passes(images: ImageSet) -> None:
+    def seen(number: int) -> torch.Tensor:
+        batches = list(training_batches(images, 15, 0, number, number + 1, 0, views=2))
+        return batches[0][0][batches[0][2].argsort()]
+
+    assert torch.equal(seen(0), seen(2))
+    assert not torch.equal(seen(0), seen(1))

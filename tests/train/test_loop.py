@@ -10,7 +10,7 @@ from torch import nn
 from unfreeze.config.resolve import Optimizer, Phase
 from unfreeze.config.study import EarlyStopping, ScheduleConfig
 from unfreeze.train.device import Compute
-from unfreeze.train.loop import Course, Diverged, Trainee, Watch, train_phase
+from unfreeze.train.loop import Course, Diverged, Fed, Trainee, Watch, train_phase
 from unfreeze.train.stopping import StoppingState
 
 CPU = Compute(torch.device("cpu"), "float32")
@@ -30,6 +30,16 @@ def network(dropout: float = 0.0) -> nn.Sequential:
     return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3))
 
 
+def fed(training, stream):
+    """Answer every step with the next batch."""
+    try:
+        next(training)
+        while True:
+            training.send(Fed(next(stream)))
+    except StopIteration as end:
+        return end.value
+
+
 def train(net, settings, stream, stopping=None, losses=None, ends=(2, 4, 6), seed=0):
     rows, best = [], []
     given = iter(losses or itertools.repeat(1.0))
@@ -37,17 +47,17 @@ def train(net, settings, stream, stopping=None, losses=None, ends=(2, 4, 6), see
     def validate() -> dict[str, float]:
         return {"val_loss": next(given), "val_accuracy": 0.5, "val_metric": 0.5}
 
-    state, stopped = train_phase(
+    training = train_phase(
         Trainee(net, [net]),
         settings,
         Course(0, 1, 0, ends, seed),
-        stream,
         CPU,
         stopping,
         "accuracy",
         StoppingState(),
         Watch(validate, lambda epoch, step: None, rows.append, lambda: best.append(len(rows) + 1)),
     )
+    state, stopped = fed(training, stream)
     return state, stopped, rows, best
 
 
@@ -148,11 +158,10 @@ def test_bfloat16_trains_too() -> None:
     inputs, labels = data()
     net = network()
     rows = []
-    train_phase(
+    training = train_phase(
         Trainee(net, [net]),
         phase(lr=0.5, epochs=1),
         Course(0, 1, 0, [50], 0),
-        batches(inputs, labels),
         Compute(torch.device("cpu"), "bfloat16"),
         None,
         "accuracy",
@@ -164,5 +173,6 @@ def test_bfloat16_trains_too() -> None:
             lambda: None,
         ),
     )
+    fed(training, batches(inputs, labels))
     assert rows[0]["train_loss"] < 1.0
     assert net[0].weight.dtype == torch.float32
