@@ -1,187 +1,141 @@
-"""Whole tiny studies: frozen work that is stored gives the numbers that live work gives, and is done once."""
+"""Frozen work done once changes no number: cached, live, resumed from another study, alone or in lock-step."""
 
 import json
-import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.worlds import tiny_study
-from unfreeze import Study
+from tests.worlds import tiny_study, write_weights
+from unfreeze import Results, Study
+from unfreeze.store import read_json
 from unfreeze.study.events import Event, Warned
 
-NOTHING_FITS = {"disk": "1B"}
+NO_ROOM = {"disk": "1KB"}
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
-OTHER_HEAD = {"train": "head", "head": {"hidden": [4]}}
 LAST = {"train": {"last": 1}, "head": {"hidden": [8], "dropout": [0.5]}}
-PHASES = {
-    "phases": [{"train": "head", "epochs": 1, "optimizer": {"lr": 1e-2}}, {"train": "all", "epochs": 1}],
-}
-TUNED = {"train": "head", "tune": {"optimizer.lr": [1e-2, 1e-3]}}
+PHASES = {"phases": [{"train": "head", "epochs": 1}, {"train": "all", "epochs": 1}]}
+TUNED = {"train": "head", "tune": {"optimizer.lr": [1e-3, 1e-2]}}
+PLAIN = {"small": {"train_per_class": 5, "val_per_class": 2}}
+BANK = {"small": {"train_per_class": 5, "val_per_class": 2, "augment": "flip_crop", "views": 3}}
+FRESH = {"small": {"train_per_class": 5, "val_per_class": 2, "augment": "flip_crop", "views": "fresh"}}
+SEEN = {"small": {"train_per_class": 5, "val_per_class": 2, "validation": {"augment": "article", "examples": 9}}}
+
+
+def run(folder: Path, out: str = "out", **values: Any) -> Results:
+    return Study(**tiny_study(folder, **values)).run(folder / out, workers=0)
+
+
+def computed(results: Results) -> int:
+    """Return the rows of frozen stages that the last run computed."""
+    return read_json(results.path / "shared.json")["runs"][-1]["forwards"]
+
+
+def numbers(results: Results, cell: str) -> tuple[Any, ...]:
+    folder = results.path / "cells" / cell
+    history = pd.read_csv(folder / "history.csv").drop(columns="seconds").to_csv(index=False)
+    files = [(folder / name).read_bytes() for name in ("logits.safetensors", "model.safetensors")]
+    row = {name: value for name, value in read_json(folder / "result.json").items() if not name.startswith("seconds")}
+    return history, *files, json.dumps(row)
+
+
+@pytest.mark.parametrize("regimes", [PLAIN, BANK, FRESH, SEEN], ids=["plain", "bank", "fresh", "augmented validation"])
+def test_cached_equals_live_bit_for_bit(tmp_path: Path, regimes: dict[str, Any]) -> None:
+    strategies = {"head": HEAD, "last": LAST, "phases": PHASES, "tuned": TUNED}
+    asked = {"strategies": strategies, "regimes": regimes, "epochs": 5}
+    cached, live = run(tmp_path, "cached", **asked), run(tmp_path, "live", **asked, budget=NO_ROOM)
+    assert read_json(cached.path / "plan.json")["predictions"]["disk"] > 0
+    assert read_json(live.path / "plan.json")["predictions"]["disk"] == 0
+    assert computed(live) > computed(cached) > 0
+    for cell in cached.table["cell"]:
+        assert numbers(cached, cell) == numbers(live, cell), cell
+
+
+def test_a_second_study_computes_nothing_that_the_first_one_has(tmp_path: Path) -> None:
+    first = run(tmp_path, "first", strategies={"head": HEAD}, regimes=BANK)
+    again = run(tmp_path, "again", strategies={"head": HEAD}, regimes=BANK)
+    other = run(tmp_path, "other", strategies={"head": {"train": "head", "head": {"hidden": [4]}}}, regimes=BANK)
+    assert computed(first) > 0
+    assert computed(again) == computed(other) == 0
+    assert numbers(first, "head.small.s0") == numbers(again, "head.small.s0")
+
+
+@pytest.mark.parametrize("regimes", [PLAIN, FRESH], ids=["plain", "fresh"])
+def test_cells_together_equal_cells_alone(tmp_path: Path, regimes: dict[str, Any]) -> None:
+    together = run(tmp_path, "together", strategies={"head": HEAD, "last": LAST, "other": TUNED}, regimes=regimes)
+    for name, strategy in (("head", HEAD), ("last", LAST), ("other", TUNED)):
+        alone = run(tmp_path, f"alone_{name}", strategies={name: strategy}, regimes=regimes, budget=NO_ROOM)
+        assert numbers(alone, f"{name}.small.s0") == numbers(together, f"{name}.small.s0")
+
+
+def test_fresh_views_pass_the_frozen_stages_once_for_all_cells(tmp_path: Path) -> None:
+    asked = {"regimes": FRESH, "budget": NO_ROOM}
+    one = computed(run(tmp_path, "one", strategies={"head": HEAD}, **asked))
+    two = computed(run(tmp_path, "two", strategies={"head": HEAD, "same": HEAD | {"optimizer": {"lr": 1e-3}}}, **asked))
+    training = 2 * 15  # two epochs of fifteen images
+    assert two == 2 * one - training
+
+
+def test_altered_chunks_are_computed_again_and_counted(tmp_path: Path, cache: Path) -> None:
+    first = run(tmp_path, "first", strategies={"head": HEAD}, regimes=PLAIN)
+    (shard,) = (cache / "activations").glob("*/*.rows")
+    content = bytearray(shard.read_bytes())
+    content[7] ^= 1
+    shard.write_bytes(content)
+    events: list[Event] = []
+    study = Study(**tiny_study(tmp_path, strategies={"head": HEAD}, regimes=PLAIN))
+    again = study.run(tmp_path / "again", emit=events.append, workers=0)
+    assert computed(again) == computed(first)
+    assert read_json(again.path / "shared.json")["runs"][-1]["altered_chunks"] == 1
+    said = [event.text for event in events if isinstance(event, Warned)]
+    assert "1 chunks of the cache were altered or could not be read; their rows were computed again" in said
+    assert numbers(first, "head.small.s0") == numbers(again, "head.small.s0")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+def _own_cache(cache: Path) -> None:
+    """Each test has a cache of its own."""
 
 
-def run(folder: Path, out: str, **values: Any) -> list[Event]:
-    events: list[Event] = []
-    results = Study(**tiny_study(folder, **values)).run(folder / out, emit=events.append, workers=0)
-    assert not results.failed
-    return events
-
-
-def regime(**values: Any) -> dict[str, Any]:
-    return {"small": {"train_per_class": 5, "val_per_class": 2, **values}}
-
-
-BANK = regime(augment="flip_crop", views=3)
-PLAIN = regime(augment="none")
-
-
-def facts(folder: Path, out: str) -> dict[str, Any]:
-    return json.loads((folder / out / "shared.json").read_text(encoding="utf-8"))["runs"][-1]
-
-
-def computed(folder: Path, out: str) -> int:
-    return sum(piece["rows"] for piece in facts(folder, out)["pieces"])
-
-
-def untimed(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path)
-    return table.drop(columns=[column for column in table if column.startswith("seconds")])
-
-
-def assert_same_cells(folder: Path, one: str, other: str, *cells: str) -> None:
-    for cell in cells:
-        mine, theirs = (folder / out / "cells" / cell for out in (one, other))
-        pd.testing.assert_frame_equal(untimed(mine / "history.csv"), untimed(theirs / "history.csv"), check_exact=True)
-        for name in ("logits.safetensors", "model.safetensors"):
-            assert (mine / name).read_bytes() == (theirs / name).read_bytes(), f"{cell}: {name}"
-    tables = [untimed(folder / out / "results.csv") for out in (one, other)]
-    mine, theirs = (table[table["cell"].isin(cells)].reset_index(drop=True) for table in tables)
-    assert len(mine) == len(cells)
-    pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
-
-
-@pytest.mark.parametrize("regimes", [PLAIN, BANK], ids=["plain", "bank of views"])
-def test_cached_equals_live_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, regimes: Any) -> None:
-    study = {"strategies": {"head": HEAD, "last": LAST, "phases": PHASES, "tuned": TUNED}, "regimes": regimes}
-    run(tmp_path, "stored", **study)
-    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "empty"))
-    run(tmp_path, "live", budget=NOTHING_FITS, **study)
-    assert facts(tmp_path, "stored")["pieces"]
-    assert facts(tmp_path, "live")["pieces"] == []
-    assert facts(tmp_path, "live")["forwards"] > facts(tmp_path, "stored")["forwards"] > 0
-    assert not list((tmp_path / "empty" / "activations").glob("*"))
-    cells = [f"{name}.small.s0" for name in study["strategies"]]
-    assert_same_cells(tmp_path, "stored", "live", *cells)
-
-
-def test_a_second_study_computes_nothing_and_gives_the_same(tmp_path: Path) -> None:
-    study = {"strategies": {"head": HEAD, "last": LAST}, "regimes": BANK}
-    run(tmp_path, "first", **study)
-    run(tmp_path, "second", **study)
-    assert facts(tmp_path, "first")["forwards"] >= computed(tmp_path, "first") > 0
-    assert (facts(tmp_path, "second")["pieces"], facts(tmp_path, "second")["forwards"]) == ([], 0)
-    assert_same_cells(tmp_path, "first", "second", "head.small.s0", "last.small.s0")
-
-
-def test_another_head_computes_nothing_anew(tmp_path: Path) -> None:
-    run(tmp_path, "first", strategies={"head": HEAD}, regimes=BANK)
-    run(tmp_path, "second", strategies={"other": OTHER_HEAD, "tuned": TUNED}, regimes=BANK)
-    assert (facts(tmp_path, "second")["pieces"], facts(tmp_path, "second")["forwards"]) == ([], 0)
-
-
-def test_fresh_views_in_lock_step_equal_each_strategy_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    strategies = {"head": HEAD, "last": LAST}
-    fresh = regime(augment="flip_crop", views="fresh")
-    run(tmp_path, "together", strategies=strategies, regimes=fresh)
-    for name, strategy in strategies.items():
-        monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / f"cache of {name}"))
-        run(tmp_path, name, strategies={name: strategy}, regimes=fresh)
-        assert_same_cells(tmp_path, "together", name, f"{name}.small.s0")
-
-
-def test_an_altered_shard_is_computed_again_with_a_warning_that_is_counted(tmp_path: Path) -> None:
-    study = {"strategies": {"head": HEAD}, "regimes": BANK}
-    run(tmp_path, "first", **study)
-    shard = max(
-        (tmp_path / "cache" / "activations").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size
+def test_other_settings_weights_or_contents_are_missed(tmp_path: Path) -> None:
+    asked = {"strategies": {"head": HEAD}, "regimes": PLAIN}
+    rows = computed(run(tmp_path, "first", **asked))
+    assert computed(run(tmp_path, "size", **asked, image_size=48)) == rows
+    assert computed(run(tmp_path, "resize", **asked, resize="squash")) == rows
+    assert computed(run(tmp_path, "cut", strategies={"last": LAST}, regimes=PLAIN)) == rows
+    view = {"small": PLAIN["small"] | {"augment": "flip_crop", "views": 1}}
+    assert computed(run(tmp_path, "view", strategies={"head": HEAD}, regimes=view)) == 15
+    assert computed(run(tmp_path, "dtype", **asked, activations="float16")) == rows
+    weights = write_weights(tmp_path / "other.safetensors")
+    tensors = load_file(weights)
+    tensors["layer4.0.bn1.running_mean"][0] += 1e-3
+    save_file(tensors, weights)
+    assert (
+        computed(run(tmp_path, "weights", **asked, backbone={"name": "test_resnet", "weights": str(weights)})) == rows
     )
-    data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 1
-    shard.chmod(0o644)
-    shard.write_bytes(data)
-    events = run(tmp_path, "second", **study)
-    warned = [event.text for event in events if isinstance(event, Warned)]
-    assert "1 chunks of the cache were altered or could not be read; their rows were computed again" in warned
-    assert facts(tmp_path, "second")["altered_chunks"] == 1
-    assert computed(tmp_path, "second") > 0
-    assert_same_cells(tmp_path, "first", "second", "head.small.s0")
-    run(tmp_path, "third", **study)
-    assert (computed(tmp_path, "third"), facts(tmp_path, "third")["altered_chunks"]) == (0, 0)
 
 
-HEAD_ON_BANK = {"strategies": {"head": HEAD}, "regimes": BANK}
-
-
-def change_weights(folder: Path) -> dict[str, Any]:
-    tensors = load_file(folder / "weights.safetensors")
-    name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
-    tensors[name].view(-1)[0] += 1
-    save_file(tensors, folder / "weights.safetensors")
-    return {}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda _: {"image_size": 40}, id="size"),
-        pytest.param(lambda _: {"resize": "squash"}, id="resize"),
-        pytest.param(change_weights, id="weights"),
-        pytest.param(lambda _: {"regimes": regime(augment="article", views=3)}, id="augment"),
-    ],
-)
-def test_what_numbers_depend_on_is_part_of_the_identity(tmp_path: Path, change: Any) -> None:
-    run(tmp_path, "first", **HEAD_ON_BANK)
-    whole = computed(tmp_path, "first")
-    plain = 0 if "regimes" not in change(tmp_path) else whole - 45  # plain views are the same under any augmentation
-    run(tmp_path, "second", **{**HEAD_ON_BANK, **change(tmp_path)})
-    assert computed(tmp_path, "second") == whole - plain > 0
-
-
-def test_another_seed_has_views_of_its_own(tmp_path: Path) -> None:
-    run(tmp_path, "first", **HEAD_ON_BANK)
-    run(tmp_path, "second", seeds=[1], **HEAD_ON_BANK)
-    assert 30 <= computed(tmp_path, "second") <= computed(tmp_path, "first")
-
-
-def test_an_image_with_other_content_is_computed_anew_and_no_other(tmp_path: Path) -> None:
-    # All images are used: what is drawn for what may change with the content, what is computed may not.
-    study = {"strategies": {"head": HEAD}, "regimes": {"full": {"augment": "none"}}}
-    run(tmp_path, "first", **study)
-    assert computed(tmp_path, "first") == 36
-    path = tmp_path / "photographs" / "circle" / "000.png"
-    with Image.open(path) as picture:
-        pixels = picture.convert("RGB")
-    pixels.putpixel((0, 0), (1, 2, 3))
-    pixels.save(path)
-    run(tmp_path, "second", **study)
-    assert computed(tmp_path, "second") == 1
-
-
-def test_renamed_touched_and_moved_images_are_hit(tmp_path: Path) -> None:
-    study = {"strategies": {"head": HEAD}, "regimes": {"full": {"augment": "none"}}}
-    run(tmp_path, "first", **study)
-    moved = (tmp_path / "photographs").rename(tmp_path / "moved")
+def test_an_image_s_content_counts_and_neither_name_nor_place_nor_time(tmp_path: Path) -> None:
+    asked = {"strategies": {"head": HEAD}, "regimes": {"full": {}}}
+    run(tmp_path, "first", **asked)
+    moved = tmp_path / "moved"
+    shutil.copytree(tmp_path / "photographs", moved)
     for number, path in enumerate(sorted(moved.rglob("*.png"))):
-        os.utime(path, (number, number))
-        path.rename(path.with_name(f"renamed {number}.png"))
-    run(tmp_path, "second", data=str(moved), **study)
-    assert (facts(tmp_path, "second")["pieces"], facts(tmp_path, "second")["forwards"]) == ([], 0)
+        path.rename(path.with_name(f"renamed{number}.png"))
+    assert computed(run(tmp_path, "moved_study", **asked, data=str(moved))) == 0
+    path = next(iter(sorted((tmp_path / "photographs").rglob("*.png"))))
+    pixels = np.array(Image.open(path))
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+    assert computed(run(tmp_path, "changed", **asked)) == 1
