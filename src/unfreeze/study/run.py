@@ -250,7 +250,7 @@ def look_at_data(
         def keep(sha256: str, pictures: list[np.ndarray]) -> None:
             nonlocal room
             for (_, writer, held), pixels in zip(keepers, pictures, strict=True):
-                if room > 0 and (sha256, 0) not in held:
+                if pixels.nbytes <= room and (sha256, 0) not in held:
                     writer.add((sha256, 0), pixels)
                     room -= pixels.nbytes
 
