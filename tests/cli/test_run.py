@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from unfreeze.study import run as running
+from unfreeze.study import group
 
 QUICK = ["--set", "image_size=32", "--set", "strategies={all: {train: all}}", "--set", "epochs=1"]
 QUICK += ["--set", "weights=none", "--set", "regimes={full: {}}"]
@@ -59,14 +59,14 @@ def test_json_alone_on_stdout(unfreeze, study):
 
 
 def test_a_failing_cell_does_not_stop_the_others(unfreeze, study, monkeypatch):
-    real = running.run_cell
+    real = group.finish_cell
 
     def fail_once(job, *rest):
         if job.cell.strategy == "scratch":
             raise ValueError("no [luck] today")
         return real(job, *rest)
 
-    monkeypatch.setattr(running, "run_cell", fail_once)
+    monkeypatch.setattr(group, "finish_cell", fail_once)
     code, said, told = unfreeze("run", "study.yaml")
     assert code == 3
     assert "[1/2] scratch.few.s0: failed: ValueError: no [luck] today\n" in told
@@ -74,7 +74,7 @@ def test_a_failing_cell_does_not_stop_the_others(unfreeze, study, monkeypatch):
     assert "The same command tries 1 failed cell again.\n" in said
     assert "0/1" in said and "1/1" in said
 
-    monkeypatch.setattr(running, "run_cell", real)
+    monkeypatch.setattr(group, "finish_cell", real)
     code, said, told = unfreeze("run", "study.yaml")
     assert code == 0
     assert told.splitlines()[1] == "2 cells, 1 finished already: 1 to run"
