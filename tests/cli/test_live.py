@@ -8,7 +8,16 @@ from rich.console import Console
 from tests.cli.test_board import CELLS, EPOCH, RESULT, Clock
 from unfreeze.cli.board import Board
 from unfreeze.cli.live import LiveView, shortened, visible
-from unfreeze.study.events import CellFailed, CellFinished, CellStarted, EpochEnded, Planned, Progress, Scanning
+from unfreeze.study.events import (
+    CellFailed,
+    CellFinished,
+    CellStarted,
+    EpochEnded,
+    Planned,
+    Preparing,
+    Progress,
+    Scanning,
+)
 
 
 def drawn(board: Board, width: int = 80, height: int = 24) -> list[str]:
@@ -31,6 +40,20 @@ def test_before_anything_is_known():
     (line,) = drawn(board)
     assert line.startswith("reading images ━━━")
     assert line.endswith(" 500 of 2,000")
+
+
+def test_shared_work_has_a_bar_until_it_is_done():
+    board = Board("accuracy", {}, {}.__getitem__, Clock())
+    board.take(Preparing("calibrating", 1, 2))
+    (line,) = drawn(board)
+    assert line.startswith("calibrating ━━━") and line.endswith(" 1 of 2")
+    board = board_of(CELLS)
+    before = drawn(board)
+    board.take(Preparing("frozen stages of vgg16, 128 pixels, after block5", 64, 1750))
+    assert [line for line in drawn(board) if "vgg16" in line][0].endswith(" 64 of 1,750")
+    assert len(drawn(board)) == len(before) + 2
+    board.take(Preparing("frozen stages of vgg16, 128 pixels, after block5", 1750, 1750))
+    assert drawn(board) == before
 
 
 def test_a_run_in_its_middle():

@@ -63,6 +63,7 @@ class Board:
         epochs: epochs of each strategy's candidates, if nothing stops them early.
         earlier: gives the record of a cell that an earlier run finished.
         clock: seconds, never going back.
+        preparing: shared work in progress, if there is any.
     """
 
     metric: str
@@ -70,6 +71,7 @@ class Board:
     earlier: Callable[[str], Mapping[str, Any]]
     clock: Callable[[], float] = time.monotonic
     scanned: tuple[int, int] = (0, 0)
+    preparing: events.Preparing | None = None
     planned: bool = False
     cells: dict[str, CellView] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -84,6 +86,8 @@ class Board:
         match event:
             case events.Scanning(done, total):
                 self.scanned = done, total
+            case events.Preparing(_, done, total):
+                self.preparing = event if done < total else None
             case events.Planned(cells, finished):
                 self.cells = {name: CellView(name) for name in cells}
                 for name in finished:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from unfreeze.cli.board import ENDED, Board, CellView
 from unfreeze.results.words import MISSING, metric_text, plural, seconds_text
+from unfreeze.study.events import Preparing
 
 AROUND = 7
 """Lines that are not cells: the head of the table, the counts, the overall bar, a line to breathe."""
@@ -33,11 +34,14 @@ class LiveView:
 def view(board: Board, width: int, height: int) -> RenderableType:
     """Draw the board for a screen of so many columns and lines."""
     if not board.planned:
-        return _scanning(board, width)
-    shown = visible(board, max(1, height - AROUND))
+        return _scanning(board, width) if board.preparing is None else _bar(board.preparing, width)
+    around = AROUND if board.preparing is None else AROUND + 2
+    shown = visible(board, max(1, height - around))
     parts: list[RenderableType] = [_cells(board, shown, width)]
     if len(shown) < len(board.cells):
         parts.append(Text(f"  {_counts(board)}", style="dim"))
+    if board.preparing is not None:
+        parts += [Text(), _bar(board.preparing, width)]
     return Group(*parts, Text(), _overall(board, width))
 
 
@@ -60,6 +64,15 @@ def _scanning(board: Board, width: int) -> RenderableType:
         return Text("starting …")
     grid = Table.grid(padding=(0, 1))
     grid.add_row("reading images", ProgressBar(total, done, width=max(10, width - 50)), f"{done:,} of {total:,}")
+    return grid
+
+
+def _bar(work: Preparing, width: int) -> RenderableType:
+    """Draw how far shared work has come."""
+    count = f"{work.done:,} of {work.total:,}"
+    words = work.what[: max(1, width - len(count) - 14)]
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(words, ProgressBar(work.total, work.done, width=max(10, width - len(words) - len(count) - 4)), count)
     return grid
 
 
