@@ -56,6 +56,13 @@ def test_shared_work_has_a_bar_until_it_is_done():
     assert drawn(board) == before
 
 
+def test_shared_work_that_failed_leaves_no_bar():
+    board = board_of(CELLS)
+    board.take(Preparing("decoding images", 3, 10))
+    board.take(CellFailed(CELLS[0], "broken"))
+    assert not [line for line in drawn(board) if "decoding" in line]
+
+
 def test_a_run_in_its_middle():
     board = board_of(CELLS)
     clock = board.clock

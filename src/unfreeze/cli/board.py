@@ -96,6 +96,7 @@ class Board:
             case events.Warned(text):
                 self.warnings.append(text)
             case events.CellStarted(name, total):
+                self.preparing = None
                 self.cells[name] = CellView(name, "running", total, started=self.clock())
             case events.Progress(name, candidate, epoch, examples):
                 cell = self.cells[name]
@@ -105,6 +106,7 @@ class Board:
             case events.CellFinished(name, result):
                 self._end(name, "finished", result)
             case events.CellFailed(name, error):
+                self.preparing = None  # it may have failed in the middle of shared work
                 self.errors[name] = error
                 self._end(name, "failed", {})
             case events.CellsLeft(names):
