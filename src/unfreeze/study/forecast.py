@@ -63,20 +63,23 @@ def backbone_of(strategy: Strategy, backbones: Mapping[BackboneKey, Backbone], s
     return load_backbone(name, weights, size, seed) if weights == "none" else backbones[name, weights, size]
 
 
-def preprocessing_of(strategy: Strategy, backbone: Backbone) -> Preprocessing:
-    """Return how pictures are prepared for a strategy."""
-    weights = backbone.weights
-    return Preprocessing(
-        image_size=strategy.image_size,
-        resize=strategy.resize,
-        mean=weights.mean,
-        std=weights.std,
-        interpolation=weights.interpolation,
-        crop_share=weights.crop_share,
-    )
+def preprocessings(plan: Plan, backbones: Mapping[BackboneKey, Backbone]) -> dict[PrefixKey, Preprocessing]:
+    """Return how pictures are prepared, by prefix, for every strategy."""
+    found = {}
+    for key, strategy in _strategies_of(plan).items():
+        weights = backbone_of(strategy, backbones, 0).weights
+        found[key] = Preprocessing(
+            image_size=strategy.image_size,
+            resize=strategy.resize,
+            mean=weights.mean,
+            std=weights.std,
+            interpolation=weights.interpolation,
+            crop_share=weights.crop_share,
+        )
+    return found
 
 
-def strategies_of(plan: Plan) -> dict[PrefixKey, Strategy]:
+def _strategies_of(plan: Plan) -> dict[PrefixKey, Strategy]:
     """Return, by prefix, one strategy that uses it."""
     return {
         prefix_of(network.strategy): network.strategy
@@ -122,10 +125,8 @@ def calibrate_study(
         emit: is told what is measured.
     """
     began = time.perf_counter()
-    cuts, kinds, rows = _cuts_of(plan), strategies_of(plan), _rows_of(works)
-    preprocessing = {
-        key: preprocessing_of(strategy, backbone_of(strategy, backbones, 0)) for key, strategy in kinds.items()
-    }
+    cuts, kinds, rows = _cuts_of(plan), _strategies_of(plan), _rows_of(works)
+    preprocessing = preprocessings(plan, backbones)
     stages = {
         prefix_of(network.strategy): network.stages
         for networks in plan.candidates.values()
@@ -183,7 +184,7 @@ def _cuts_of(plan: Plan) -> dict[PrefixKey, list[int]]:
 
 def _rows_of(works: Sequence[CellWork]) -> dict[PrefixKey, int]:
     """Return how many rows frozen stages compute, by prefix: each stored one once, and every live one."""
-    needs = together(work.needs() for work in works)
+    needs = together(work.needs for work in works)
     found: dict[PrefixKey, int] = {}
     for piece, rows in needs.rows.items():
         found[piece.prefix] = found.get(piece.prefix, 0) + len(rows)
@@ -272,7 +273,7 @@ def share(
         pixel_bytes += picture_bytes(catalog, used["id"].tolist(), base)
         pixels += used["sha256"].nunique()
         pixels_missing += len(pixel_store(cache, base).missing([(sha, 0) for sha in used["sha256"]]))
-    total = together(work.needs() for work in works)
+    total = together(work.needs for work in works)
     held = dict[Piece, int]()
     for piece, rows in total.rows.items():
         store = activation_store(

@@ -30,19 +30,6 @@ class NetworkPlan:
     head: HeadInfo
     cuts: tuple[int, ...]
 
-    def flops_per_example(self) -> list[int]:
-        """Return, by phase, the FLOPs of one example's step: forward through all, backward through what trains.
-
-        The backward pass of a layer costs twice its forward pass.
-        """
-        forward = sum(stage.flops for stage in self.stages) + self.head.flops
-        trained = [sum(stage.flops for stage in self.stages[cut:]) + self.head.flops for cut in self.cuts]
-        return [forward + 2 * flops for flops in trained]
-
-    def flops_forward(self) -> int:
-        """Return the FLOPs of looking at one image."""
-        return sum(stage.flops for stage in self.stages) + self.head.flops
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -41,15 +41,14 @@ from unfreeze.study.forecast import (
     bases_of,
     calibrate_study,
     disk_budget,
-    preprocessing_of,
+    preprocessings,
     share,
-    strategies_of,
     works_of,
 )
 from unfreeze.study.group import GroupJob
 from unfreeze.study.measure import processor
 from unfreeze.study.plan import Plan, all_problems, as_record, make_plan
-from unfreeze.study.shared import CellWork, Shared
+from unfreeze.study.shared import Shared
 from unfreeze.study.shared import as_record as shared_record
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute, pick
@@ -129,8 +128,9 @@ def run_study(
             emit(Warned(f"finished with other settings or images, so not part of this study now: {', '.join(stale)}"))
         emit(Planned(tuple(jobs), tuple(finished)))
         waiting = [work for work in works if work.cell not in finished]
+        shares = shared.shares()
         run = CellsRun(
-            {work.cell: _group_job(work, jobs[work.cell], shared) for work in waiting},
+            {work.cell: GroupJob(jobs[work.cell], work.networks, work.needs, shares) for work in waiting},
             shared,
             supply,
             lambda strategy, seed: backbone_of(strategy, backbones, seed),
@@ -199,11 +199,6 @@ def _supply(
     )
 
 
-def _group_job(work: CellWork, job: Job, shared: Shared) -> GroupJob:
-    shares = {one.piece: len(one.rows) / max(1, one.taken) for one in shared.pieces}
-    return GroupJob(job, work.networks, work.needs(), shares)
-
-
 def _check_directory(study: StudyConfig, out: Path) -> None:
     """Refuse a study directory that is a file, or lies inside the images' folder: there it would be a class."""
     if out.exists() and not out.is_dir():
@@ -234,13 +229,9 @@ def look_at_data(
 
     if cache is None:
         return build_catalog(source, study.split.group, progress)
-    made = {
-        key: preprocessing_of(strategy, backbone_of(strategy, backbones, 0))
-        for key, strategy in strategies_of(plan).items()
-    }
     room = disk_budget(study, cache) - used_bytes(cache)
     with contextlib.ExitStack() as stack:
-        stores = [(base, pixel_store(cache, base)) for base in bases_of(made)]
+        stores = [(base, pixel_store(cache, base)) for base in bases_of(preprocessings(plan, backbones))]
         stack.enter_context(in_use([store for _, store in stores]))
         keepers = [(base, stack.enter_context(store.writer()), store.held()) for base, store in stores]
 

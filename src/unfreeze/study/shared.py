@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from unfreeze.config.study import RegimeConfig
@@ -46,8 +47,9 @@ class CellWork:
     shas: Shas
     classes: int
 
+    @cached_property
     def needs(self) -> Needs:
-        """Return what its candidates take in all."""
+        """What its candidates take in all."""
         known, found = dict[Any, Needs](), list[Needs]()
         for network in self.networks.values():
             strategy = network.strategy
@@ -144,6 +146,10 @@ class Shared:
         missing = [one.bytes * (1 - one.held / max(1, len(one.rows))) for one in self.pieces if one.stored]
         return self.pixel_bytes_missing + int(sum(missing))
 
+    def shares(self) -> dict[Piece, float]:
+        """Return, by piece, the part of its rows' cost that a cell bears, the others that use them the rest."""
+        return {one.piece: len(one.rows) / max(1, one.taken) for one in self.pieces}
+
     def rows(self) -> dict[Piece, dict[Row, None]]:
         """Return the rows of the stored pieces."""
         return {piece.piece: piece.rows for piece in self.pieces if piece.stored}
@@ -177,7 +183,7 @@ def plan_shared(
         budget: bytes of the cache for this study.
         budget_words: the budget as the study gives it.
     """
-    needs = {work.cell: work.needs() for work in works}
+    needs = {work.cell: work.needs for work in works}
     total = together(needs.values())
     keep_pixels = pixel_bytes <= budget
     room = budget - (pixel_bytes if keep_pixels else 0)
