@@ -26,7 +26,7 @@ MAY_IMPORT = {  # a part may always import itself
     "__main__": {"cli"},
 }
 NO_TORCH = ("errors", "streams", "metrics", "store", "config", "results")
-HEAVY = ("torch", "torchvision", "timm", "openvino")
+HEAVY = ("torch", "torchvision", "timm", "ncnn", "openvino", "pnnx")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 NEVER_CALLED = {"eval", "exec", "compile", "__import__"}
 NEVER_NAMED = {"read_pickle", "to_pickle"}

@@ -17,8 +17,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
 
+    from unfreeze.cli.tuning import tune_process  # as the command line does
+
+    tune_process()
     begun = time.perf_counter()
-    import openvino  # noqa: F401  # a study imports it when it first needs it
+    import ncnn  # noqa: F401  # a study imports an engine when it first needs it
+    import openvino  # noqa: F401
 
     from unfreeze.config.parse import read_study
     from unfreeze.study.events import Progress

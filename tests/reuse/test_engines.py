@@ -6,8 +6,10 @@ from torch import Tensor
 
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.model.network import Frozen
+from unfreeze.reuse import calibrate as calibrating
 from unfreeze.reuse import engines
-from unfreeze.reuse.calibrate import calibrate
+from unfreeze.reuse.calibrate import Reference, calibrate, pytorch_reference
+from unfreeze.reuse.engines import Engine, Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
 
 CPU = torch.device("cpu")
@@ -44,10 +46,11 @@ def test_what_is_not_wholly_frozen_is_refused_with_the_reason(resnet: Backbone) 
 
 
 def test_calibration_keeps_to_the_tolerance_and_tries_which_cuts_chain(resnet: Backbone, images: Tensor) -> None:
-    found = calibrate(resnet, [3, 5], images[:8], "float32", "float32", OFFERS[:1], CPU)
+    reference = pytorch_reference(resnet, 5, images[:8], CPU)
+    prefix = calibrate(resnet, [3, 5], images[:8], reference, "float32", "float32", OFFERS[:1], CPU)
+    found = prefix.calibration
     assert found.engine == OFFERS[0]
     assert found.error < 1e-4
-    prefix = Prefix(resnet, found, "float32", CPU)
     equal = torch.equal(prefix.run(prefix.run(images, 0, 3), 3, 5), prefix.run(images, 0, 5))
     assert (found.chains == ((3, 5),)) == equal
     assert prefix.starts(5) == ((3, 0) if equal else (0,))
@@ -60,3 +63,38 @@ def test_float16_halves_rows_and_refuses_what_does_not_fit(resnet: Backbone, ima
     assert prefix.bytes_per_row(4) == rows[0].numel() * 2
     with pytest.raises(FloatingPointError, match=r"do not fit into float16; say activations: float32$"):
         prefix.run(images * 1e9, 0, 4)
+
+
+@pytest.mark.parametrize(("second", "chosen"), [(0.95, 0), (0.85, 1)])
+def test_an_engine_takes_the_place_of_an_earlier_one_only_if_it_is_clearly_faster(
+    resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch, second: float, chosen: int
+) -> None:
+    seconds = {"ncnn": 1.0, "openvino": second}
+    rows = frozen(resnet)(images)
+
+    def measured(settings: Settings, engine: Engine, given: Tensor) -> tuple[Tensor, float]:
+        return rows, seconds[str(settings["name"])]
+
+    monkeypatch.setattr(calibrating, "_measured", measured)
+    found = calibrate(resnet, [5], images, Reference(rows, 2.0), "float32", "float32", OFFERS[:2], CPU).calibration
+    assert found.engine == OFFERS[chosen]
+    assert found.seconds_pytorch == 2.0
+
+
+def test_an_engine_is_measured_with_a_full_request_for_every_thread(
+    resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    batched = next(settings for settings in OFFERS if settings["batch"] == 8)
+    built = engines.build(batched, frozen(resnet), (3, 32, 32), CPU)
+    monkeypatch.setattr(engines, "build", lambda *_: lambda rows: asked.append(len(rows)) or built(rows))
+    reference = pytorch_reference(resnet, 5, images[:8], CPU)
+    calibrate(resnet, [5], images[:8], reference, "float32", "float32", [batched], CPU)
+    assert set(asked) == {16}
+
+
+def test_for_little_frozen_work_no_engine_is_made() -> None:
+    names = {
+        seconds: {str(one["name"]) for one in OFFERS if engines.worth_trying(one, seconds)} for seconds in (1, 9, 99)
+    }
+    assert names == {1: {"pytorch"}, 9: {"pytorch", "openvino"}, 99: {"pytorch", "openvino", "ncnn"}}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unfreeze.config.fingerprint import plain
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.reuse import engines
-from unfreeze.reuse.calibrate import calibrate
+from unfreeze.reuse.calibrate import calibrate, pytorch_reference
 from unfreeze.reuse.engines import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
 
@@ -35,13 +35,17 @@ def unmeasured(**values: object) -> Calibration:
     return replace(Calibration(offers("pytorch")[0], 0.0, 0.0, 0.0, 0.0), **values)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("engine", "dtype"), [("pytorch", "float32"), ("pytorch", "float16"), ("openvino", "float32")])
+@pytest.mark.parametrize(
+    ("engine", "dtype"), [("pytorch", "float32"), ("pytorch", "float16"), ("openvino", "float32"), ("ncnn", "float32")]
+)
 def test_where_cuts_chain_the_way_over_the_shallower_changes_no_bit(
     backbone: Backbone, images: Tensor, engine: str, dtype: str
 ) -> None:
-    cuts = CUTS if engine == "pytorch" else CUTS[1:]  # each more takes OpenVINO two networks
-    found = calibrate(backbone, cuts, images, "float32", dtype, offers(engine)[:1], CPU)
-    prefix = Prefix(backbone, found, dtype, CPU)
+    cuts = CUTS if engine == "pytorch" else CUTS[1:]  # each more takes the others two networks
+    reference = pytorch_reference(backbone, max(cuts), images, CPU)
+    prefix = calibrate(backbone, cuts, images, reference, "float32", dtype, offers(engine)[:1], CPU)
+    found = prefix.calibration
+    assert prefix.forwards == 0
     assert found.error < 1e-4
     for low, high in found.chains:
         assert torch.equal(prefix.run(prefix.run(images, 0, low), low, high), prefix.run(images, 0, high))
@@ -55,7 +59,8 @@ def test_starts_are_the_chained_cuts_deepest_first_and_the_image(backbone: Backb
 
 
 def test_a_calibration_is_read_back_as_it_was(backbone: Backbone, images: Tensor) -> None:
-    found = calibrate(backbone, CUTS, images, "float32", "float32", offers("pytorch"), CPU)
+    reference = pytorch_reference(backbone, max(CUTS), images, CPU)
+    found = calibrate(backbone, CUTS, images, reference, "float32", "float32", offers("pytorch"), CPU).calibration
     assert Calibration.from_record(plain(found)) == found
 
 

@@ -1,7 +1,6 @@
 """The program: its commands, and the one place where a user's mistake becomes a message and an exit code."""
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from unfreeze.cli import cache, demo, describe, init, plan, report, run
+from unfreeze.cli.tuning import tune_process
 from unfreeze.errors import UserError
 
 WRONG_INPUT = 2
@@ -60,10 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    # Threads of PyTorch that wait sleep instead of spinning. Where anything else wants a core (a worker that reads
-    # images is enough), spinning threads hold up those that they wait for: 1.4 times as long a step beside one busy
-    # process (bench/threads.py). It changes no number, and has to be said before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    tune_process()
     try:
         app(args=arguments, prog_name="unfreeze")
     except UserError as error:

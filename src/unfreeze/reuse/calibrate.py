@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,41 +12,60 @@ from torch import Tensor
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.network import Frozen
 from unfreeze.reuse import engines
-from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.engines import Engine, Settings
 from unfreeze.reuse.engines.failed import EngineFailed
 from unfreeze.reuse.prefix import TOLERANCE, Calibration, Prefix
 
 IMAGES = 8
 
+CLEARLY = 0.9
+"""An engine takes the place of one offered before it only in so small a share of its time: two timings are noisy."""
 
-def pytorch_seconds(backbone: Backbone, cut: int, images: Tensor, device: torch.device) -> float:
-    """Return PyTorch's seconds for one image up to a cut, channels-last."""
-    return _pytorch(Frozen([stage.module for stage in backbone.stages[:cut]]), images.to(device))[1]
+
+class Reference(NamedTuple):
+    """PyTorch's float32 rows of a few images, and its seconds for one, channels-last."""
+
+    rows: Tensor
+    seconds: float
+
+
+def pytorch_reference(backbone: Backbone, cut: int, images: Tensor, device: torch.device) -> Reference:
+    """Run the first ``cut`` stages in PyTorch."""
+    stages = Frozen([stage.module for stage in backbone.stages[:cut]])
+    stages.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rows = images.to(device).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        found, seconds = _timed(lambda: stages(rows), len(rows))
+    return Reference(found.float().cpu(), seconds)
 
 
 def calibrate(
     backbone: Backbone,
     cuts: Sequence[int],
     images: Tensor,
+    reference: Reference,
     precision: str,
     dtype: str,
     offers: Sequence[Settings],
     device: torch.device,
-) -> Calibration:
+) -> Prefix:
     """Measure every engine on the deepest cut, take the fastest within tolerance, and try which cuts chain.
 
     Args:
         backbone: pretrained.
         cuts: numbers of frozen stages in the study, above 0.
         images: (n, 3, S, S) float32, real and normalised; ``IMAGES`` of them are enough.
+        reference: of these images at the deepest cut.
         precision: "float32" or "bfloat16".
         dtype: in which rows are kept.
-        offers: engines to try.
+        offers: engines to try; among equals the first.
         device: where the study runs.
+
+    Returns:
+        The prefix with its calibration, its engine ready to run.
     """
     stages = Frozen([stage.module for stage in backbone.stages[: max(cuts)]])
-    reference, seconds_pytorch = _pytorch(stages, images.to(device))
-    best: Calibration | None = None
+    best: tuple[Calibration, Engine] | None = None
     refused: dict[str, str] = {}
     working = set[object]()
     for settings in offers:
@@ -53,23 +73,29 @@ def calibrate(
             continue
         label = f"{settings['name']}, batch {settings['batch']}"
         try:
+            began = time.perf_counter()
+            engine = engines.build(settings, stages, tuple(images.shape[1:]), device)
+            build = time.perf_counter() - began
             if settings["name"] == "pytorch" and precision == "float32":  # the reference itself
-                found, seconds, build = reference, seconds_pytorch, 0.0
+                found, seconds = reference
             else:
-                found, seconds, build = _measured(settings, stages, images, device)
+                found, seconds = _measured(settings, engine, images)
         except EngineFailed as failure:
             refused[label] = str(failure)
             continue
         working.add(settings["name"])
-        error = float((found - reference).norm() / reference.norm().clamp_min(1e-30))
+        error = float((found - reference.rows).norm() / reference.rows.norm().clamp_min(1e-30))
         if not error <= TOLERANCE[precision]:
             refused[label] = f"relative error {error:.1e} against PyTorch, above {TOLERANCE[precision]:g}"
-        elif best is None or seconds < best.seconds:
-            best = Calibration(settings, error, seconds, seconds_pytorch, build)
+        elif best is None or seconds < CLEARLY * best[0].seconds:
+            best = Calibration(settings, error, seconds, reference.seconds, build), engine
     if best is None:
         raise RuntimeError(f"no engine computes {backbone.name} within tolerance: {refused}")
-    chains = _chains(Prefix(backbone, best, dtype, device), sorted(set(cuts)), images)
-    return replace(best, chains=chains, refused=refused)
+    calibration, engine = best
+    prefix = Prefix(backbone, calibration, dtype, device, {(0, max(cuts)): engine})
+    prefix.calibration = replace(calibration, chains=_chains(prefix, sorted(set(cuts)), images), refused=refused)
+    prefix.forwards = 0
+    return prefix
 
 
 def _chains(prefix: Prefix, cuts: Sequence[int], images: Tensor) -> tuple[tuple[int, int], ...]:
@@ -88,27 +114,17 @@ def _chains(prefix: Prefix, cuts: Sequence[int], images: Tensor) -> tuple[tuple[
     )
 
 
-def _measured(settings: Settings, stages: Frozen, images: Tensor, device: torch.device) -> tuple[Tensor, float, float]:
-    """Return an engine's output for the images, its seconds a row where requests are full, and those of building it."""
-    began = time.perf_counter()
-    engine = engines.build(settings, stages, tuple(images.shape[1:]), device)
-    build = time.perf_counter() - began
-    count = max(len(images), int(settings["batch"]))
-    found, seconds = _timed(lambda: engine(images[torch.arange(count) % len(images)]), count)
-    return found[: len(images)].cpu(), seconds, build
-
-
-def _pytorch(stages: Frozen, images: Tensor) -> tuple[Tensor, float]:
-    stages.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rows = images.contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        found, seconds = _timed(lambda: stages(rows), len(rows))
-    return found.float().cpu(), seconds
+def _measured(settings: Settings, engine: Engine, images: Tensor) -> tuple[Tensor, float]:
+    """Return an engine's output for the images, and its seconds a row where every thread's request is full."""
+    count = max(len(images), int(settings["batch"]) * int(settings["threads"]))
+    rows = images[torch.arange(count) % len(images)]
+    found, seconds = _timed(lambda: engine(rows), count)
+    return found[: len(images)].cpu(), seconds
 
 
 def _timed(run: Callable[[], Tensor], rows: int) -> tuple[Tensor, float]:
-    """Return the result and the seconds a row of the best of two runs after a first, which allocates and tunes."""
-    found, best = run(), float("inf")
+    """Return the result and the seconds a row of the better of two runs; the first allocates and tunes."""
+    best = float("inf")
     for _ in range(2):
         _wait()
         started = time.perf_counter()

@@ -53,13 +53,21 @@ class Prefix:
         calibration: which engine, and which cuts may start from which.
         dtype: in which rows are kept, "float32" or "float16"; live rows are rounded alike.
         device: where it runs.
+        built: engines there are already, by their stages' start and stop.
     """
 
-    def __init__(self, backbone: Backbone, calibration: Calibration, dtype: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        calibration: Calibration,
+        dtype: str,
+        device: torch.device,
+        built: Mapping[tuple[int, int], Engine] | None = None,
+    ) -> None:
         self.backbone, self.calibration, self.dtype, self.device = backbone, calibration, dtype, device
         self.forwards = 0
         """Rows computed so far, at any cut."""
-        self._engines: dict[tuple[int, int], Engine] = {}
+        self._engines = dict(built or {})
         self._hashes: dict[int, str] = {}
 
     def shape(self, cut: int) -> tuple[int, ...]:

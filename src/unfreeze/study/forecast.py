@@ -145,7 +145,7 @@ def calibrate_study(
         def images(key: PrefixKey = key) -> Tensor:
             return _sample(catalog, sample, preprocessing[key])
 
-        found = prefix_calibration(
+        prefixes[key] = prefix_calibration(
             cache,
             backbone,
             unmeasured.sha256(max(mine)),
@@ -156,8 +156,7 @@ def calibrate_study(
             compute,
             fixed.get(key.label),
         )
-        calibrations[key] = found
-        prefixes[key] = Prefix(backbone, found, study.activations, compute.device)
+        calibrations[key] = found = prefixes[key].calibration
         flops = tuple(stage.flops for stage in stages[key])
         costs[key] = PrefixCost(found.seconds, found.seconds_pytorch, found.build, max(mine), flops, found.chains)
         emit(Preparing("calibrating", done, len(cuts)))

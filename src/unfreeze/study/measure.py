@@ -18,10 +18,10 @@ from unfreeze.model.backbone import Backbone, own_copy
 from unfreeze.model.head import build_head
 from unfreeze.model.network import build_network
 from unfreeze.reuse import engines
-from unfreeze.reuse.calibrate import calibrate, pytorch_seconds
+from unfreeze.reuse.calibrate import Reference, calibrate, pytorch_reference
 from unfreeze.reuse.costs import StepCost
 from unfreeze.reuse.engines import Settings
-from unfreeze.reuse.prefix import Calibration
+from unfreeze.reuse.prefix import Calibration, Prefix
 from unfreeze.store import read_json, write_json
 from unfreeze.streams import stream_seed
 from unfreeze.study.plan import NetworkPlan
@@ -30,9 +30,6 @@ from unfreeze.train.optimizer import build_optimizer
 
 STEP_SECONDS = 0.7
 """A measured step takes about so long at most: fewer examples are taken than the batch has where it would be more."""
-
-WORTH_AN_ENGINE = 5.0
-"""Seconds of frozen work in PyTorch; below, making another engine (one to five seconds) would cost what it saves."""
 
 FLOPS_GUESSED = 1e11
 """Of a processor that nothing has been measured on yet; only says how many examples to try."""
@@ -70,8 +67,8 @@ def prefix_calibration(
     rows: int,
     compute: Compute,
     fixed: Settings | None,
-) -> Calibration:
-    """Return how a prefix is computed and what that costs, measured or remembered.
+) -> Prefix:
+    """Return a prefix that knows how it is computed and what that costs, measured or remembered.
 
     Args:
         cache: the folder of the cache; small records lie in ``calibrations``.
@@ -80,28 +77,36 @@ def prefix_calibration(
         cuts: of the study, above 0.
         images: gives a few real ones, (n, 3, S, S) float32.
         dtype: in which rows are kept.
-        rows: that the study computes; for few of them another engine than PyTorch is not worth making.
+        rows: that the study computes; for few of them it is not worth trying engines that take long to make.
         compute: device and precision.
         fixed: the engine that the study has been using; None lets the fastest win.
     """
     about = {"backbone": backbone.name, "sha256": prefix_sha256, "size": backbone.image_size}
     deepest = {"cut": max(cuts), **about, **machine(compute)}
 
+    seen: list[Reference] = []
+
     def look() -> dict[str, Any]:
-        return {"seconds": pytorch_seconds(backbone, max(cuts), images(), compute.device)}
+        seen.append(pytorch_reference(backbone, max(cuts), images(), compute.device))
+        return {"seconds": seen[0].seconds}
 
     offered = engines.offers(compute.device, compute.precision, torch.get_num_threads())
     known = [settings for settings in offered if fixed is not None and dict(settings) == dict(fixed)]
-    if known:
-        offered = known
-    elif rows * _remembered(cache, {"pytorch": deepest}, look)["seconds"] < WORTH_AN_ENGINE:
-        offered = [settings for settings in offered if settings["name"] == "pytorch"]
-    key = {"cuts": sorted(cuts), "dtype": dtype, "offered": [dict(settings) for settings in offered], **about}
+    if not known:
+        frozen_seconds = rows * _remembered(cache, {"pytorch": deepest}, look)["seconds"]
+        known = [settings for settings in offered if engines.worth_trying(settings, frozen_seconds)]
+    key = {"cuts": sorted(cuts), "dtype": dtype, "offered": [dict(settings) for settings in known], **about}
+    measured: list[Prefix] = []
 
     def measure() -> dict[str, Any]:
-        return plain(calibrate(backbone, cuts, images(), compute.precision, dtype, offered, compute.device))
+        given = images()
+        if not seen:
+            look()
+        measured.append(calibrate(backbone, cuts, given, seen[0], compute.precision, dtype, known, compute.device))
+        return plain(measured[0].calibration)
 
-    return Calibration.from_record(_remembered(cache, {"prefix": key, **machine(compute)}, measure))
+    found = Calibration.from_record(_remembered(cache, {"prefix": key, **machine(compute)}, measure))
+    return measured[0] if measured else Prefix(backbone, found, dtype, compute.device)
 
 
 def step_cost(

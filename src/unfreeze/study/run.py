@@ -352,7 +352,7 @@ def study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibra
 
 def environment(compute: Compute) -> dict[str, Any]:
     """Return what the numbers were computed with."""
-    packages = ("torch", "openvino", "torchvision", "timm", "pillow", "numpy", "unfreeze")
+    packages = ("torch", "ncnn", "openvino", "torchvision", "timm", "pillow", "numpy", "unfreeze")
     return {
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},

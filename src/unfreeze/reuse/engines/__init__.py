@@ -1,4 +1,4 @@
-"""Inference engines for frozen stages. Adding one is a module with ``offers`` and ``build``, and its name below."""
+"""Inference engines for frozen stages. Adding one is a module with the names that are used below."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unfreeze.model.network import Frozen
-from unfreeze.reuse.engines import openvino, pytorch
+from unfreeze.reuse.engines import ncnn, openvino, pytorch
 
 
 class Engine(Protocol):
@@ -24,12 +24,22 @@ class Engine(Protocol):
 Settings = Mapping[str, str | int]
 """An engine and all that its numbers may depend on: name, version, precision, batch, threads. JSON data."""
 
-_MODULES = {"openvino": openvino, "pytorch": pytorch}
+_MODULES = {"ncnn": ncnn, "openvino": openvino, "pytorch": pytorch}
 
 
 def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
     """Return every engine that can run on a device, in the settings worth trying."""
     return [settings for module in _MODULES.values() for settings in module.offers(device, precision, threads)]
+
+
+def worth_trying(settings: Settings, frozen_seconds: float) -> bool:
+    """Say whether an engine could win back what making it costs.
+
+    Args:
+        settings: one of ``offers``.
+        frozen_seconds: that all frozen work would take in PyTorch.
+    """
+    return _MODULES[str(settings["name"])].WORTH_SECONDS <= frozen_seconds
 
 
 def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> Engine:

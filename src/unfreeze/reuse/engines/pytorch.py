@@ -13,6 +13,9 @@ from unfreeze.model.network import Frozen
 
 BATCH = 32
 
+WORTH_SECONDS = 0.0
+"""Always: nothing has to be made."""
+
 
 def offers(device: torch.device, precision: str, threads: int) -> list[dict[str, str | int]]:
     """Return the one setting."""

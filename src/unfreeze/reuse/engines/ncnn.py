@@ -1,0 +1,108 @@
+"""ncnn on the CPU: Winograd convolutions, which need fewer multiplications than direct ones; one row a thread.
+
+On VGG16 1.8 times as fast as OpenVINO (bench/README.md). A row is computed alone and on one thread, so its numbers
+depend neither on its neighbours nor on the number of threads.
+"""
+
+import subprocess
+import sys
+import tempfile
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unfreeze.model.network import Frozen
+from unfreeze.reuse.engines import ncnn_network
+from unfreeze.reuse.engines.failed import EngineFailed
+
+_TRIED_SECONDS = 60
+"""Longest that one row may take in the process that tries a network first."""
+
+_NOT_KEPT = ("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnpy")
+
+WORTH_SECONDS = 20.0
+"""Of frozen work in PyTorch; below, making this engine (two to five seconds) would cost what it saves."""
+
+
+def offers(device: torch.device, precision: str, threads: int) -> list[dict[str, str | int]]:
+    """Return the setting for a CPU in float32; none elsewhere."""
+    if device.type != "cpu" or precision != "float32":
+        return []
+    version = metadata.version("ncnn")
+    return [{"name": "ncnn", "version": version, "precision": precision, "batch": 1, "threads": threads}]
+
+
+def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> "NCNNEngine":
+    """Trace the stages for one row and convert them.
+
+    Raises:
+        EngineFailed: they cannot be traced, converted or run.
+    """
+    threads = settings["threads"]  # type: ignore[index]
+    with tempfile.TemporaryDirectory(prefix="unfreeze-ncnn-") as folder:
+        output_shape = _convert(stages.stages, input_shape, Path(folder))
+        # A network that ncnn cannot run may end the process that tries.
+        command = [sys.executable, "-P", ncnn_network.__file__, folder, *map(str, input_shape)]
+        try:
+            tried = subprocess.run(command, capture_output=True, text=True, timeout=_TRIED_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise EngineFailed(f"ncnn: one row took more than {_TRIED_SECONDS} s") from error
+        if tried.returncode != 0:
+            raise EngineFailed(f"ncnn cannot run the network: {_last_line(tried.stderr, tried.returncode)}")
+        if tried.stdout.split() != [str(size) for size in output_shape]:
+            raise EngineFailed(f"ncnn gives rows of shape {tried.stdout.split()}, not {list(output_shape)}")
+        return NCNNEngine(ncnn_network.load(Path(folder)), threads, output_shape)
+
+
+def _convert(stages: nn.Module, input_shape: tuple[int, ...], folder: Path) -> tuple[int, ...]:
+    """Write ncnn's files of the stages into a folder; the shape of an output row."""
+    import pnnx
+
+    example = torch.zeros(1, *input_shape)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the tracer's, on Python values it takes for constants, and on itself
+            traced = torch.jit.trace(stages, example, check_trace=False)
+            output_shape = tuple(traced(example).shape)[1:]
+        traced.save(str(folder / "stages.pt"))
+    except (RuntimeError, ValueError, TypeError) as error:  # what tracing raises
+        raise EngineFailed(f"ncnn: {str(error).strip().splitlines()[-1]}") from error
+    files = [f"{name}={folder / name}" for name in ncnn_network.FILES] + [
+        f"{name}={folder / 'unused'}" for name in _NOT_KEPT
+    ]
+    shape = f"inputshape=[{','.join(map(str, example.shape))}]"
+    command = [pnnx.EXEC_PATH, str(folder / "stages.pt"), shape, "fp16=0", *files]
+    converted = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if converted.returncode != 0 or not all((folder / name).is_file() for name in ncnn_network.FILES):
+        raise EngineFailed(f"ncnn: not converted: {_last_line(converted.stderr, converted.returncode)}")
+    return output_shape
+
+
+def _last_line(text: str, code: int) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else f"exit status {code}"
+
+
+class NCNNEngine:
+    """A converted network and its threads."""
+
+    def __init__(self, network: Any, threads: int, output_shape: tuple[int, ...]) -> None:
+        self.network, self.output_shape = network, output_shape
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="ncnn")
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Compute rows, as many at once as there are threads."""
+        # Not inference tensors: what trains on the rows saves them for its backward pass.
+        outputs = torch.empty(len(rows), *self.output_shape)
+        given, taken = rows.numpy(), outputs.numpy()
+
+        def compute(index: int) -> None:
+            taken[index] = ncnn_network.run(self.network, given[index])
+
+        list(self.threads.map(compute, range(len(rows))))  # asked for, so that what a row raised is raised here
+        return outputs
