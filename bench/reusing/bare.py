@@ -9,19 +9,26 @@ eager channels-last PyTorch on the same pictures, in turn. Both print one JSON l
 
 import argparse
 import json
+import shutil
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ncnn
 import numpy as np
+import pnnx
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from unfreeze.cli.tuning import tune_process
 from unfreeze.model.backbone import Backbone, load_backbone
 
 SIZE, BATCH, PROBE = 128, 32, 64  # pixels; images a step; images on which engines are compared
@@ -72,6 +79,28 @@ def _queued(queue, batch: int) -> Engine:
     return forward
 
 
+def ncnn_engine(module: nn.Module) -> Engine:
+    """Return ncnn in float32, an image a thread."""
+    folder = Path(tempfile.mkdtemp(prefix="unfreeze-bound-"))
+    graph = torch.jit.trace(module, torch.zeros(1, 3, SIZE, SIZE), check_trace=False)
+    graph.save(str(folder / "module.pt"))
+    subprocess.run([pnnx.EXEC_PATH, "module.pt", "fp16=0"], cwd=folder, check=True, capture_output=True)
+    network = ncnn.Net()
+    network.opt.num_threads = 1
+    network.opt.use_fp16_packed = network.opt.use_fp16_storage = network.opt.use_fp16_arithmetic = False
+    network.load_param(str(folder / "module.ncnn.param"))
+    network.load_model(str(folder / "module.ncnn.bin"))
+    shutil.rmtree(folder)
+    threads = ThreadPoolExecutor(torch.get_num_threads())
+
+    def one(image: np.ndarray) -> np.ndarray:
+        extractor = network.create_extractor()
+        extractor.input("in0", ncnn.Mat(image).clone())
+        return np.array(extractor.extract("out0")[1])
+
+    return lambda images: np.stack(list(threads.map(one, images)))
+
+
 def eager_engine(module: nn.Module) -> Engine:
     """Return channels-last PyTorch, batch 32."""
     module = module.to(memory_format=torch.channels_last)
@@ -116,10 +145,11 @@ def bound_seconds(folder: Path, weights: Path, strategy: str, epochs: int) -> Bo
     Every way of running the prefix is tried on 64 images first; the fastest then makes one pass over all training
     and validation images. The steps are those of the study: epochs x ceil(n / 32), SGD with momentum.
     """
+    tune_process()  # for what is read before torch is imported see TUNED in reuse.py
     backbone = load_backbone("vgg16", str(weights), SIZE, seed=0)
     images = {part: pictures(folder / part, backbone) for part in ("train", "val")}
     prefix = frozen_part(backbone, FROZEN[strategy])
-    engines = {**openvino_engines(prefix), "eager channels-last": eager_engine(prefix)}
+    engines = {"ncnn": ncnn_engine(prefix), **openvino_engines(prefix), "eager channels-last": eager_engine(prefix)}
     probe = images["train"][0][:PROBE]
     for engine in engines.values():
         engine(probe[:BATCH])
@@ -175,15 +205,15 @@ def unfreeze_engine(backbone: Backbone, images: np.ndarray) -> tuple[str, Engine
 
     The one place here that knows how unfreeze makes it.
     """
-    from unfreeze.reuse.calibrate import IMAGES, calibrate
+    from unfreeze.reuse.calibrate import IMAGES, calibrate, pytorch_reference
     from unfreeze.reuse.engines import offers
-    from unfreeze.reuse.prefix import Prefix
 
     cpu, cut = torch.device("cpu"), len(backbone.stages)
-    offered = offers(cpu, "float32", torch.get_num_threads())
     seen = torch.from_numpy(images[:IMAGES])
-    calibration = calibrate(backbone, [cut], seen, "float32", "float32", offered, cpu)
-    prefix = Prefix(backbone, calibration, "float32", cpu)
+    reference = pytorch_reference(backbone, cut, seen, cpu)
+    offered = offers(cpu, "float32", torch.get_num_threads())
+    prefix = calibrate(backbone, [cut], seen, reference, "float32", "float32", offered, cpu)
+    calibration = prefix.calibration
     words = f"{calibration.engine}; refused: {dict(calibration.refused or {})}"
     return words, lambda rows: prefix.run(torch.from_numpy(rows), 0, cut).numpy()
 

@@ -7,7 +7,6 @@ depend neither on its neighbours nor on the number of threads.
 import subprocess
 import sys
 import tempfile
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from unfreeze.model.network import Frozen
 from unfreeze.reuse.engines import ncnn_network
 from unfreeze.reuse.engines.failed import EngineFailed
+from unfreeze.reuse.engines.tracing import traced
 
 _TRIED_SECONDS = 60
 """Longest that one row may take in the process that tries a network first."""
@@ -63,19 +63,14 @@ def _convert(stages: nn.Module, input_shape: tuple[int, ...], folder: Path) -> t
     """Write ncnn's files of the stages into a folder; the shape of an output row."""
     import pnnx
 
-    example = torch.zeros(1, *input_shape)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the tracer's, on Python values it takes for constants, and on itself
-            traced = torch.jit.trace(stages, example, check_trace=False)
-            output_shape = tuple(traced(example).shape)[1:]
-        traced.save(str(folder / "stages.pt"))
-    except (RuntimeError, ValueError, TypeError) as error:  # what tracing raises
-        raise EngineFailed(f"ncnn: {str(error).strip().splitlines()[-1]}") from error
+    graph = traced("ncnn", stages, input_shape)
+    with torch.no_grad():
+        output_shape = tuple(graph(torch.zeros(1, *input_shape)).shape)[1:]
+    graph.save(str(folder / "stages.pt"))
     files = [f"{name}={folder / name}" for name in ncnn_network.FILES] + [
         f"{name}={folder / 'unused'}" for name in _NOT_KEPT
     ]
-    shape = f"inputshape=[{','.join(map(str, example.shape))}]"
+    shape = f"inputshape=[{','.join(map(str, (1, *input_shape)))}]"
     command = [pnnx.EXEC_PATH, str(folder / "stages.pt"), shape, "fp16=0", *files]
     converted = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if converted.returncode != 0 or not all((folder / name).is_file() for name in ncnn_network.FILES):

@@ -4,17 +4,16 @@ float32 is asked for, since it would compute in bfloat16 by itself where the pro
 that one thread sees, so a row's numbers depend neither on its neighbours nor on the number of threads.
 """
 
-import logging
-import warnings
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unfreeze.model.network import Frozen
 from unfreeze.reuse.engines.failed import EngineFailed
+from unfreeze.reuse.engines.tracing import traced
 
 BATCHES = (8, 1)
 """Rows a request: several where the network can be traced for that, since weights are then read once for all."""
@@ -50,32 +49,19 @@ def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device
         "NUM_STREAMS": str(threads),
         "INFERENCE_NUM_THREADS": str(threads),
     }
+    graph = traced(f"openvino, batch {batch}", stages.stages, input_shape)
     try:
-        model = _traced(stages, input_shape)
+        model = openvino.convert_model(graph, example_input=torch.zeros(1, *input_shape))
         model.reshape([batch, *input_shape])
         compiled = openvino.Core().compile_model(model, "CPU", options)
         # A tracer's constants may hold the batch of the trace: such a model gives other shapes, or none.
         output_shape = tuple(compiled.output(0).shape)[1:]
-    except (RuntimeError, ValueError, TypeError) as error:  # what tracing and OpenVINO's front end raise
+    except (RuntimeError, ValueError, TypeError) as error:  # what OpenVINO's front end raises
         raise EngineFailed(f"openvino, batch {batch}: {str(error).strip().splitlines()[-1]}") from error
     engine = OpenVINOEngine(compiled, batch, threads, output_shape)
     if compiled.output(0).shape[0] != batch:
         raise EngineFailed(f"openvino, batch {batch}: the traced network gives {tuple(compiled.output(0).shape)}")
     return engine
-
-
-def _traced(stages: nn.Module, input_shape: tuple[int, ...]) -> Any:
-    """Convert the stages, traced at batch 1 (at 32 it takes twenty seconds), quietly."""
-    import openvino
-
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer's, on Python values it takes for constants
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        try:
-            return openvino.convert_model(stages.stages, example_input=torch.zeros(1, *input_shape))
-        finally:
-            logging.disable(before)
 
 
 class OpenVINOEngine:
