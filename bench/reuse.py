@@ -85,16 +85,12 @@ def _measured(ran: Ran) -> dict[str, Any]:
     return {"seconds": ran.seconds} | ({"anonymous": ran.anonymous} if ran.anonymous else {})
 
 
-def inside(name: str, asked: Callable[[Place], dict[str, Any]], cache: str, warm: bool, place: Place) -> dict[str, Any]:
-    """Run a study after all imports: on another run's whole cache (warm), or on its calibrations alone."""
+def again(name: str, asked: Callable[[Place], dict[str, Any]], earlier: str, place: Place) -> dict[str, Any]:
+    """Run a study after all imports, on the whole cache that an earlier run of the round left."""
     file, out = write_study(asked(place), place.folder / f"{name}.yaml"), place.folder / f"{name}.study"
-    given, own = place.folder / f"{cache}.cache", place.folder / f"{name}.cache"
-    if not warm and (given / "calibrations").exists():
-        shutil.copytree(given / "calibrations", own / "calibrations")
-    env = {"UNFREEZE_CACHE": str(given if warm else own)}
+    env = {"UNFREEZE_CACHE": str(place.folder / f"{earlier}.cache")}
     ran = run([sys.executable, BENCH / "reusing" / "inside.py", file, "--out", out], env, place.folder / name)
-    calibrated = (given / "calibrations").exists()
-    return {**ran.last_json(), "process_seconds": ran.seconds, "calibrated_before": calibrated, **facts(out)}
+    return {**ran.last_json(), "process_seconds": ran.seconds, **facts(out)}
 
 
 def bare(words: Sequence[str | Path], place: Place) -> dict[str, Any]:
@@ -142,11 +138,9 @@ def measurements(keras: Path | None, peer_epochs: int, weights: Path) -> dict[st
         found[f"plain_{strategy}"] = partial(peer, plain, strategy, peer_epochs)
         fast = partial(peer, [*plain, "--channels-last"], strategy, peer_epochs)
         found[f"channels_last_{strategy}"] = fast
-        calibrated = f"unfreeze_{strategy}_10"
-        found[f"inside_{strategy}_10"] = partial(inside, f"inside_{strategy}_10", ten, calibrated, False)
         found[f"bound_{strategy}"] = partial(bare, ["bound", "--weights", weights, "--strategy", strategy])
     found["unfreeze_head_30"] = partial(unfreeze, "unfreeze_head_30", partial(one, "head", 3 * EPOCHS))
-    found["second_study"] = partial(inside, "second_study", other_heads, "unfreeze_head_10", True)
+    found["second_study"] = partial(again, "second_study", other_heads, "unfreeze_head_10")
     found["unfreeze_seeds"] = partial(unfreeze, "unfreeze_seeds", partial(many, STRATEGIES))
     rates = {"head": {**STRATEGIES["head"], "tune": {"optimizer.lr": RATES}}}
     found["unfreeze_rates"] = partial(unfreeze, "unfreeze_rates", partial(many, rates))
@@ -166,7 +160,6 @@ def needed(only: Sequence[str], found: Mapping[str, Measure]) -> list[str]:
     if unknown:
         raise SystemExit(f"no row named {', '.join(unknown)}; rows: {', '.join(known)}")
     wanted = {part for name in only for part in known[name]}
-    wanted |= {f"unfreeze_{name.removeprefix('inside_')}" for name in wanted if name.startswith("inside_")}
     return [name for name in found if name in wanted or not only]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 def facts(out: Path) -> dict[str, Any]:
     """Return what the plan predicted and what the last run recorded of shared work; None for what is not there.
 
-    Keys: predicted_seconds, predicted_disk (bytes), forwards (images that a frozen prefix was computed of, from pixels
-    or from stored rows), study_seconds (without imports and calibration, as predicted ones are), shared (the record).
+    Keys: predicted_seconds, predicted_disk (bytes), forwards (rows that frozen stages computed, stored or live),
+    study_seconds (without imports and calibration, as predicted ones are), shared (the record).
     """
     predictions = _json(out / "plan.json").get("predictions") or {}
     runs = _json(out / "shared.json").get("runs") or [None]
@@ -18,7 +18,7 @@ def facts(out: Path) -> dict[str, Any]:
     return {
         "predicted_seconds": predictions.get("seconds"),
         "predicted_disk": predictions.get("disk"),
-        "forwards": last and sum(piece["rows"] for piece in last["pieces"]),
+        "forwards": last and last["forwards"],
         "study_seconds": last and last["seconds"]["total"] - last["seconds"]["calibration"],
         "shared": last,
     }

@@ -39,13 +39,13 @@ phased
     2 epochs of Adam, learning rate 0.001, layer decay 0.5, constant schedule, label smoothing 0.1
     tuned: 2 candidates a cell, chosen on validation; the first is shown
 """
-BOTH = "test_resnet, 32 pixels, after layer2 + test_resnet, 32 pixels, after layer4"
+BOTH = "test_resnet (weights), 32 pixels, after layer2 + test_resnet (weights), 32 pixels, after layer4"
 FRESH = "augment: trivial draws new views in every epoch (views: fresh), so the frozen stages see training images live"
 SHARED = f"""\
 computed once rows size built from stored for time
 decoded pictures 124.8 kB files yes all cells
-test_resnet, 32 pixels, after layer2 27 84.9 kB images yes 6 cells TIME
-test_resnet, 32 pixels, after layer4 24 10.9 kB after layer2 yes 6 cells TIME
+test_resnet (weights), 32 pixels, after layer2 27 84.9 kB images yes 6 cells TIME
+test_resnet (weights), 32 pixels, after layer4 24 10.9 kB after layer2 yes 6 cells TIME
 cells reuse time each alone
 scratch x few, augmented (6 cells) nothing: everything trains, so there is no frozen work to reuse TIME TIME
 phased x few (3 cells) {BOTH} TIME TIME

@@ -55,7 +55,7 @@ def test_json_alone_on_stdout(unfreeze, study):
     assert [row["test_metric"] for row in record["results"]] == table["test_metric"].tolist()
     assert record["results"][0]["fold"] is None
     assert record["headline"].endswith(".")
-    assert told.splitlines()[1] == "4 cells to run"
+    assert "\n4 cells to run\n" in told
 
 
 def test_a_failing_cell_does_not_stop_the_others(unfreeze, study, monkeypatch):
@@ -77,15 +77,15 @@ def test_a_failing_cell_does_not_stop_the_others(unfreeze, study, monkeypatch):
     monkeypatch.setattr(group, "finish_cell", real)
     code, said, told = unfreeze("run", "study.yaml")
     assert code == 0
-    assert told.splitlines()[1] == "2 cells, 1 finished already: 1 to run"
+    assert "\n2 cells, 1 finished already: 1 to run\n" in told
     assert "failed" not in said
 
 
 def test_what_the_time_limit_leaves_out(unfreeze, study):
     code, said, told = unfreeze("run", "study.yaml", "--time", "0s")
     assert code == 0
-    assert told.splitlines()[1:] == ["2 cells to run", "left out by the time limit: sgd.few.s0, scratch.few.s0"] or (
-        told.splitlines()[1:] == ["2 cells to run", "left out by the time limit: scratch.few.s0, sgd.few.s0"]
+    assert told.splitlines()[-2:] == ["2 cells to run", "left out by the time limit: sgd.few.s0, scratch.few.s0"] or (
+        told.splitlines()[-2:] == ["2 cells to run", "left out by the time limit: scratch.few.s0, sgd.few.s0"]
     )
     assert "No cell has finished yet, so there is nothing to compare.\n" in said
     assert "2 cells did not fit into the time; the same command without --time runs the rest.\n" in said

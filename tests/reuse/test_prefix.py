@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze.config.fingerprint import plain
+from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.reuse import engines
 from unfreeze.reuse.calibrate import calibrate, pytorch_reference
@@ -89,9 +90,13 @@ def test_a_number_that_does_not_fit_into_float16_is_refused_and_named(backbone: 
     stages = (replace(backbone.stages[0], module=Large()), *backbone.stages[1:])
     changed = replace(backbone, stages=stages)
     Prefix(changed, unmeasured(), "float32", CPU).run(images, 0, 1)
-    with pytest.raises(FloatingPointError) as caught:
+    with pytest.raises(UserError) as caught:
         Prefix(changed, unmeasured(), "float16", CPU).run(images, 0, 1)
-    assert str(caught.value) == "activations up to 7e+04 do not fit into float16; say activations: float32"
+    assert str(caught.value) == (
+        "activations: float16, but test_resnet gives numbers up to 7e+04\n"
+        "  expected: numbers below 65504\n"
+        "  to mend:  say activations: float32"
+    )
 
 
 def test_the_hash_depends_on_the_stages_before_the_cut_alone(backbone: Backbone) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.worlds import tiny_study, write_weights
 from unfreeze import Results, Study
+from unfreeze.reuse import engines
 from unfreeze.store import read_json
 from unfreeze.study.events import Event, Warned
 
@@ -56,6 +57,27 @@ def test_cached_equals_live_bit_for_bit(tmp_path: Path, regimes: dict[str, Any])
         assert numbers(cached, cell) == numbers(live, cell), cell
 
 
+@pytest.mark.parametrize(
+    ("engine", "precision"),
+    [("ncnn", "float32"), ("openvino", "float32"), ("openvino", "bfloat16"), ("pytorch", "bfloat16")],
+)
+def test_cached_equals_live_with_the_engine_that_the_study_fixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, precision: str
+) -> None:
+    module = engines._MODULES[engine]
+    monkeypatch.setattr(engines, "_MODULES", {engine: module})
+    monkeypatch.setattr(module, "WORTH_SECONDS", 0.0)
+    asked = {"strategies": {"head": HEAD, "last": LAST, "phases": PHASES}, "regimes": PLAIN, "precision": precision}
+    cached, live = run(tmp_path, "cached", **asked), run(tmp_path, "live", **asked, budget=NO_ROOM)
+    for results in (cached, live):
+        (fixed,) = read_json(results.path / "study.json")["engines"].values()
+        assert (fixed["engine"]["name"], fixed["engine"]["precision"]) == (engine, precision)
+        assert fixed["error"] < {"float32": 1e-4, "bfloat16": 2e-2}[precision]
+    assert computed(live) > computed(cached) > 0
+    for cell in cached.table["cell"]:
+        assert numbers(cached, cell) == numbers(live, cell), cell
+
+
 def test_a_second_study_computes_nothing_that_the_first_one_has(tmp_path: Path) -> None:
     first = run(tmp_path, "first", strategies={"head": HEAD}, regimes=BANK)
     again = run(tmp_path, "again", strategies={"head": HEAD}, regimes=BANK)
@@ -71,6 +93,13 @@ def test_cells_together_equal_cells_alone(tmp_path: Path, regimes: dict[str, Any
     for name, strategy in (("head", HEAD), ("last", LAST), ("other", TUNED)):
         alone = run(tmp_path, f"alone_{name}", strategies={name: strategy}, regimes=regimes, budget=NO_ROOM)
         assert numbers(alone, f"{name}.small.s0") == numbers(together, f"{name}.small.s0")
+
+
+def test_what_cells_share_is_predicted_once(tmp_path: Path) -> None:
+    heads = {"head": HEAD, "other": {"train": "head", "head": {"hidden": [4]}}}
+    results = run(tmp_path, strategies=heads, regimes=PLAIN)
+    ran = read_json(results.path / "shared.json")["runs"][-1]["predicted_seconds"]
+    assert ran <= read_json(results.path / "plan.json")["predictions"]["seconds"] * 1.001
 
 
 def test_fresh_views_pass_the_frozen_stages_once_for_all_cells(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ def line_of(event: events.Event, board: Board) -> str | None:
             return f"read {plural(total, 'image file')}" if done == total else None
         case events.Planned(cells, finished):
             return planned_line(len(cells), len(finished))
+        case events.Preparing(what, done, total):
+            return f"{what}: {done:,} of {total:,}" if total and done in (0, total) else None
         case events.Warned(text):
             return f"warning: {text}"
         case events.CellStarted(name, examples):

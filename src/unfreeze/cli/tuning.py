@@ -6,6 +6,8 @@ import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
+_ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
+
 KEPT_BYTES = 1 << 30
 """Freed memory at the end of the heap that stays with the process."""
 
@@ -18,7 +20,7 @@ def tune_process() -> None:
     # A step allocates each large gradient anew, and the system gives it out as zeroed pages of 4 KB, one fault each: a
     # third of the time of a step of VGG16's head (bench/allocation.py). Larger pages, kept, take that away.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's own, c10/core/impl/alloc_cpu.cpp
-    if sys.platform == "linux":
+    if sys.platform == "linux" and not any(name in os.environ for name in _ALLOCATOR):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:  # musl has none
             mallopt(_M_MMAP_MAX, 0)

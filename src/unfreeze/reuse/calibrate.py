@@ -1,7 +1,7 @@
 """Choose the engine of a prefix from a few real images, in a few seconds; once for a study."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import combinations, groupby, pairwise
@@ -10,11 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.network import Frozen
 from unfreeze.reuse import engines
 from unfreeze.reuse.engines import Engine, Settings
-from unfreeze.reuse.engines.failed import EngineFailed
+from unfreeze.reuse.engines.failed import EngineFailed, gist
 from unfreeze.reuse.prefix import TOLERANCE, Calibration, Prefix
 
 IMAGES = 8
@@ -52,6 +53,8 @@ def calibrate(
 ) -> Prefix:
     """Measure every engine on the deepest cut, take the fastest within tolerance, and try which cuts chain.
 
+    Of engines that are nearly as fast (see ``CLEARLY``) the one offered first is taken.
+
     Args:
         backbone: pretrained.
         cuts: numbers of frozen stages in the study, above 0.
@@ -64,32 +67,50 @@ def calibrate(
 
     Returns:
         The prefix with its calibration, its engine ready to run.
+
+    Raises:
+        UserError: no engine is within tolerance, or a number does not fit into float16.
     """
     stages = Frozen([stage.module for stage in backbone.stages[: max(cuts)]])
     by_name = [list(group) for _, group in groupby(offers, key=lambda settings: settings["name"])]
     with ThreadPoolExecutor() as pool:  # converting takes seconds, on one core
         builds = list(pool.map(lambda group: _build(group, stages, tuple(images.shape[1:]), device), by_name))
-    best: tuple[Calibration, Engine] | None = None
     refused = {label: reason for built in builds for label, reason in built.refused.items()}
+    able: list[tuple[Calibration, Engine]] = []
     for settings, engine, build, _ in builds:
         if engine is None:
             continue
         if settings["name"] == "pytorch" and precision == "float32":  # the reference itself
             found, seconds = reference
         else:
-            found, seconds = _measured(settings, engine, images, best[0].seconds if best else float("inf"))
+            best = min((one.seconds for one, _ in able), default=float("inf"))
+            found, seconds = _measured(settings, engine, images, best)
         error = float((found - reference.rows).norm() / reference.rows.norm().clamp_min(1e-30))
         if not error <= TOLERANCE[precision]:
             refused[_label(settings)] = f"relative error {error:.1e} against PyTorch, above {TOLERANCE[precision]:g}"
-        elif best is None or seconds < CLEARLY * best[0].seconds:
-            best = Calibration(settings, error, seconds, reference.seconds, build), engine
-    if best is None:
-        raise RuntimeError(f"no engine computes {backbone.name} within tolerance: {refused}")
-    calibration, engine = best
-    prefix = Prefix(backbone, calibration, dtype, device, {(0, max(cuts)): engine})
-    prefix.calibration = replace(calibration, chains=_chains(prefix, sorted(set(cuts)), images), refused=refused)
-    prefix.forwards = 0
-    return prefix
+        else:
+            able.append((Calibration(settings, error, seconds, reference.seconds, build), engine))
+    while able:
+        best_one = able[0]
+        for one in able[1:]:
+            best_one = one if one[0].seconds < CLEARLY * best_one[0].seconds else best_one
+        calibration, engine = best_one
+        prefix = Prefix(backbone, calibration, dtype, device, {(0, max(cuts)): engine})
+        try:
+            chains = _chains(prefix, sorted(set(cuts)), images)
+        except EngineFailed as failure:  # at a shallower cut
+            refused[_label(calibration.engine)] = str(failure)
+            able.remove(best_one)
+            continue
+        prefix.calibration = replace(calibration, chains=chains, refused=refused)
+        prefix.forwards = 0
+        return prefix
+    listed = "; ".join(f"{label}: {reason}" for label, reason in refused.items())
+    raise UserError(
+        f"no engine computes the frozen stages of {backbone.name} in {precision} ({listed})",
+        f"a relative error of {TOLERANCE[precision]:g} at most",
+        "say precision: float32" if precision != "float32" else "give another --out, so that the engine is chosen anew",
+    )
 
 
 def _chains(prefix: Prefix, cuts: Sequence[int], images: Tensor) -> tuple[tuple[int, int], ...]:
@@ -99,13 +120,21 @@ def _chains(prefix: Prefix, cuts: Sequence[int], images: Tensor) -> tuple[tuple[
     if prefix.calibration.engine["name"] == "pytorch" and prefix.dtype == "float32":
         return tuple(combinations(cuts, 2))  # stage by stage either way, which loading the backbone has checked
     rows = {cut: prefix.run(images, 0, cut) for cut in cuts}
-    near = [pair for pair in pairwise(cuts) if torch.equal(prefix.run(rows[pair[0]], *pair), rows[pair[1]])]
+    near = [pair for pair in pairwise(cuts) if _links(prefix, pair, rows)]
     # A way over several equal links is equal; others are not tried, each would be one more network to build.
     return tuple(
         (low, high)
         for low, high in combinations(cuts, 2)
         if all(link in near for link in pairwise([cut for cut in cuts if low <= cut <= high]))
     )
+
+
+def _links(prefix: Prefix, pair: tuple[int, int], rows: Mapping[int, Tensor]) -> bool:
+    """Say whether the deeper cut's rows, computed from the shallower one's, are the same to the last bit."""
+    try:
+        return torch.equal(prefix.run(rows[pair[0]], *pair), rows[pair[1]])
+    except EngineFailed:  # it runs both from the image, but not the stages between
+        return False
 
 
 class _Built(NamedTuple):
@@ -125,6 +154,8 @@ def _build(group: Sequence[Settings], stages: Frozen, shape: tuple[int, ...], de
             engine = engines.build(settings, stages, shape, device)
         except EngineFailed as failure:
             refused[_label(settings)] = str(failure)
+        except (OSError, ImportError, RuntimeError) as error:  # no room to convert, no such library: others can do it
+            refused[_label(settings)] = f"{settings['name']}: {gist(error)}"
         else:
             return _Built(settings, engine, time.perf_counter() - began, refused)
     return _Built(group[-1], None, 0.0, refused)
@@ -136,7 +167,8 @@ def _label(settings: Settings) -> str:
 
 def _measured(settings: Settings, engine: Engine, images: Tensor, best: float) -> tuple[Tensor, float]:
     """Return an engine's output for the images, and its seconds a row where every thread's request is full."""
-    count = max(len(images), int(settings["batch"]) * int(settings["threads"]))
+    requests = 1 if settings["name"] == "pytorch" else int(settings["threads"])  # its threads share one
+    count = max(len(images), int(settings["batch"]) * requests)
     rows = images[torch.arange(count) % len(images)]
     found, seconds = _timed(lambda: engine(rows), count, best)
     return found[: len(images)].cpu(), seconds
@@ -165,3 +197,5 @@ def _once(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()

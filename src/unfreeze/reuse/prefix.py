@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.network import Frozen, frozen_state, tensors_hash
 from unfreeze.reuse import engines
@@ -101,20 +102,21 @@ class Prefix:
 
         Raises:
             ValueError: the stages are not wholly frozen.
-            FloatingPointError: a number does not fit into float16.
+            UserError: a number does not fit into float16.
         """
         if (start, stop) not in self._engines:
             stages = Frozen([stage.module for stage in self.backbone.stages[start:stop]])
             self._engines[start, stop] = engines.build(self.calibration.engine, stages, self.shape(start), self.device)
         self.forwards += len(rows)
         found = self._engines[start, stop](rows.float())
-        return found if self.dtype == "float32" else _halved(found)
+        return found if self.dtype == "float32" else self._halved(found)
 
-
-def _halved(rows: Tensor) -> Tensor:
-    halved = rows.half()
-    if bool(halved.isinf().any()):
-        raise FloatingPointError(
-            f"activations up to {float(rows.abs().max()):.3g} do not fit into float16; say activations: float32"
-        )
-    return halved
+    def _halved(self, rows: Tensor) -> Tensor:
+        halved = rows.half()
+        if bool(halved.isinf().any()):
+            raise UserError(
+                f"activations: float16, but {self.backbone.name} gives numbers up to {float(rows.abs().max()):.3g}",
+                "numbers below 65504",
+                "say activations: float32",
+            )
+        return halved

@@ -7,12 +7,13 @@ from typing import Any
 
 from unfreeze.config.resolve import Strategy
 from unfreeze.data.cache import folder_bytes
+from unfreeze.data.rowstore import Row
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.store import StudyDir, read_json, write_json
 from unfreeze.study.events import CellFailed, CellsLeft, Emit
 from unfreeze.study.group import GroupJob, GroupRun, groups_of
-from unfreeze.study.needs import PrefixKey, together
+from unfreeze.study.needs import Piece, PrefixKey, together
 from unfreeze.study.shared import Shared, name_of
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute
@@ -60,9 +61,9 @@ class CellsRun:
         left: list[str] = []
         began = time.perf_counter()
         for group in groups_of(order):
-            chosen, predicted = list[str](), 0.0
+            chosen, predicted, counted = list[str](), 0.0, dict[Piece, set[Row]]()
             for name in group:
-                expected = self._seconds(name)
+                expected, rows = self._seconds(name, counted)
                 spent = time.perf_counter() - began
                 pace = max(1.0, spent / self.predicted) if self.predicted else 1.0
                 if seconds is not None and spent + (predicted + expected) * pace > seconds:
@@ -70,6 +71,8 @@ class CellsRun:
                     continue
                 chosen.append(name)
                 predicted += expected
+                for piece, new in rows.items():
+                    counted.setdefault(piece, set()).update(new)
             if chosen:
                 self.predicted += predicted
                 self._run({name: self.jobs[name] for name in chosen})
@@ -81,14 +84,18 @@ class CellsRun:
         """Order cells: a whole grid before the next seed, in it what is done soonest."""
         return one.job.cell.seed, one.job.cell.fold or 0, self.shared.cells[name].seconds
 
-    def _seconds(self, name: str) -> float:
-        """Predict a cell, with the rows that it needs and nobody has computed yet."""
-        rows = self.jobs[name].needs.rows
+    def _seconds(self, name: str, counted: Mapping[Piece, set[Row]]) -> tuple[float, dict[Piece, list[Row]]]:
+        """Predict a cell, with the rows that it needs, nobody has computed yet and no other cell is charged with."""
+        needed = self.jobs[name].needs.rows
         missing = {
-            piece: len(self.supply.store(piece).missing(list(rows[piece]))) for piece in rows if piece in self._rates
+            piece: [row for row in self.supply.store(piece).missing(list(needed[piece])) if row not in counted[piece]]
+            if piece in counted
+            else self.supply.store(piece).missing(list(needed[piece]))
+            for piece in needed
+            if piece in self._rates
         }
-        shared = sum(self._rates[piece] * count for piece, count in missing.items())
-        return self.shared.cells[name].seconds + shared
+        shared = sum(self._rates[piece] * len(rows) for piece, rows in missing.items())
+        return self.shared.cells[name].seconds + shared, missing
 
     def _run(self, jobs: Mapping[str, GroupJob]) -> None:
         run = GroupRun(jobs, self.backbones, self.supply, self.store, self.compute, self.emit, self._fail)

@@ -137,7 +137,7 @@ def calibrate_study(
         dict[PrefixKey, Calibration](),
         dict[PrefixKey, PrefixCost](),
     )
-    emit(Preparing("calibrating", 0, len(cuts)))
+    emit(Preparing("measuring backbones and their engines", 0, len(cuts)))
     for done, (key, mine) in enumerate(sorted(cuts.items()), 1):
         backbone = backbone_of(kinds[key], backbones, 0)
         unmeasured = Prefix(backbone, _UNMEASURED, study.activations, compute.device)
@@ -159,7 +159,7 @@ def calibrate_study(
         calibrations[key] = found = prefixes[key].calibration
         flops = tuple(stage.flops for stage in stages[key])
         costs[key] = PrefixCost(found.seconds, found.seconds_pytorch, found.build, max(mine), flops, found.chains)
-        emit(Preparing("calibrating", done, len(cuts)))
+        emit(Preparing("measuring backbones and their engines", done, len(cuts)))
     steps = _step_costs(plan, backbones, costs, len(catalog.classes), compute, cache)
     decode, view = _picture_seconds(catalog, sample, next(iter(preprocessing.values())))
     return Calibrated(

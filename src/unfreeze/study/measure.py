@@ -28,6 +28,9 @@ from unfreeze.study.plan import NetworkPlan
 from unfreeze.train.device import Compute
 from unfreeze.train.optimizer import build_optimizer
 
+RULES = 2
+"""Counts up whenever something comes to be measured, or written down, otherwise."""
+
 STEP_SECONDS = 0.7
 """A measured step takes about so long at most: fewer examples are taken than the batch has where it would be more."""
 
@@ -81,32 +84,42 @@ def prefix_calibration(
         compute: device and precision.
         fixed: the engine that the study has been using; None lets the fastest win.
     """
-    about = {"backbone": backbone.name, "sha256": prefix_sha256, "size": backbone.image_size}
-    deepest = {"cut": max(cuts), **about, **machine(compute)}
-
-    seen: list[Reference] = []
+    about = {"backbone": backbone.name, "sha256": prefix_sha256, "size": backbone.image_size, "rules": RULES}
+    reference: list[Reference] = []
 
     def look() -> dict[str, Any]:
-        seen.append(pytorch_reference(backbone, max(cuts), images(), compute.device))
-        return {"seconds": seen[0].seconds}
+        reference.append(pytorch_reference(backbone, max(cuts), images(), compute.device))
+        return {"seconds": reference[0].seconds}
+
+    def measure(offered: Sequence[Settings]) -> Prefix:
+        if not reference:
+            look()
+        return calibrate(backbone, cuts, images(), reference[0], compute.precision, dtype, offered, compute.device)
+
+    def key(engine: Settings) -> dict[str, Any]:
+        return {"prefix": {"cuts": sorted(cuts), "dtype": dtype, **about}, "engine": dict(engine), **machine(compute)}
 
     offered = engines.offers(compute.device, compute.precision, torch.get_num_threads())
-    known = [settings for settings in offered if fixed is not None and dict(settings) == dict(fixed)]
-    if not known:
-        frozen_seconds = rows * _remembered(cache, {"pytorch": deepest}, look)["seconds"]
-        known = [settings for settings in offered if engines.worth_trying(settings, frozen_seconds)]
-    key = {"cuts": sorted(cuts), "dtype": dtype, "offered": [dict(settings) for settings in known], **about}
-    measured: list[Prefix] = []
-
-    def measure() -> dict[str, Any]:
-        given = images()
-        if not seen:
-            look()
-        measured.append(calibrate(backbone, cuts, given, seen[0], compute.precision, dtype, known, compute.device))
-        return plain(measured[0].calibration)
-
-    found = Calibration.from_record(_remembered(cache, {"prefix": key, **machine(compute)}, measure))
-    return measured[0] if measured else Prefix(backbone, found, dtype, compute.device)
+    # Stored rows belong to an engine: one that was chosen once, for whatever cuts, goes on.
+    choice = {"choice": {**about, "sha256": backbone.weights.sha256}, **machine(compute)}
+    wanted = fixed or _recalled(cache, choice)
+    chosen = [settings for settings in offered if wanted is not None and dict(settings) == dict(wanted)]
+    if not chosen:
+        pytorch = {"pytorch": {"cut": max(cuts), **about}, **machine(compute)}
+        frozen_seconds = rows * _remembered(cache, pytorch, look)["seconds"]
+        chosen = [settings for settings in offered if engines.worth_trying(settings, frozen_seconds)]
+    if len(chosen) > 1:
+        prefix = measure(chosen)
+        _remember(cache, key(prefix.calibration.engine), plain(prefix.calibration))
+        if len(chosen) == len(offered):
+            _remember(cache, choice, dict(prefix.calibration.engine))
+        return prefix
+    found = _recalled(cache, key(chosen[0]))
+    if found is not None:
+        return Prefix(backbone, Calibration.from_record(found), dtype, compute.device)
+    prefix = measure(chosen)
+    _remember(cache, key(prefix.calibration.engine), plain(prefix.calibration))
+    return prefix
 
 
 def step_cost(
@@ -141,7 +154,7 @@ def step_cost(
             _step(backbone(), network.strategy, network.cuts[phase], phase, start, classes, compute, max(2, fitting))
         )
 
-    record = _remembered(cache, {"step": key, **machine(compute)}, measure)
+    record = _remembered(cache, {"step": key, "rules": RULES, **machine(compute)}, measure)
     return StepCost(**record)
 
 
@@ -155,19 +168,31 @@ def step_key(strategy: Strategy, cut: int, phase: int, start: int, classes: int)
 
 
 def _remembered(cache: Path, key: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    path = cache / "calibrations" / f"{fingerprint(key)}.json"
+    found = _recalled(cache, key)
+    if found is None:
+        found = measure()
+        _remember(cache, key, found)
+    return found
+
+
+def _recalled(cache: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what was measured under a key, None if it was not or cannot be read."""
     try:
-        record = read_json(path)
-        if record.get("key") == json.loads(json.dumps(plain(key))):
-            return dict(record["found"])
+        record = read_json(_record(cache, key))
+        return dict(record["found"]) if record.get("key") == json.loads(json.dumps(plain(key))) else None
     except (OSError, UserError, KeyError):
-        pass  # none yet, or unreadable: measured again
-    found = measure()
+        return None
+
+
+def _remember(cache: Path, key: dict[str, Any], found: dict[str, Any]) -> None:
     try:
-        write_json(path, {"key": plain(key), "found": found})
+        write_json(_record(cache, key), {"key": plain(key), "found": found})
     except UserError:
         pass  # a cache that cannot be written to costs a few seconds the next time
-    return found
+
+
+def _record(cache: Path, key: dict[str, Any]) -> Path:
+    return cache / "calibrations" / f"{fingerprint(key)}.json"
 
 
 def _step(
@@ -218,4 +243,6 @@ def _step(
 def _now(compute: Compute) -> float:
     if compute.device.type == "cuda":
         torch.cuda.synchronize()
+    elif compute.device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from unfreeze.config.resolve import Strategy, expected_epochs
 from unfreeze.config.study import RegimeConfig, Resize
@@ -22,8 +23,10 @@ class PrefixKey:
 
     @property
     def label(self) -> str:
-        """Its name for people."""
-        return f"{self.backbone}, {self.image_size} pixels"
+        """Its name for people: of weights in a file with the file's name, of another resizing than a crop with that."""
+        file = "" if self.weights in ("pretrained", "none") else f" ({Path(self.weights).stem})"
+        resize = "" if self.resize == "crop" else f" ({self.resize})"
+        return f"{self.backbone}{file}, {self.image_size} pixels{resize}"
 
 
 @dataclass(frozen=True, order=True)

@@ -16,7 +16,6 @@ from unfreeze.data.catalog import Catalog, paths_of, rows_of
 from unfreeze.data.pixels import Base, DecodedPictures, Pictures, StoredPictures, pixel_store, store_pictures
 from unfreeze.data.rowstore import MissingRows, Row, Rows, RowStore
 from unfreeze.data.views import Preprocessing, ViewDataset
-from unfreeze.errors import UserError
 from unfreeze.model.network import tensors_hash
 from unfreeze.reuse.activations import activation_store, fill
 from unfreeze.reuse.prefix import Prefix
@@ -241,18 +240,11 @@ class Supply:
         began, done = time.perf_counter(), 0
         words = f"frozen stages of {piece.prefix.label}, after {prefix.backbone.stages[piece.cut - 1].name}"
         self.emit(Preparing(words, 0, len(missing)))
-        try:
-            with store.writer() as writer:
-                for low, batches in ((start, self._from_rows(start, near)), (None, self._from_images(piece, far))):
-                    for count in fill(writer, prefix, low.cut if low else 0, piece.cut, batches):
-                        done += count
-                        self.emit(Preparing(words, done, len(missing)))
-        except FloatingPointError as error:
-            raise UserError(
-                f"activations: float16, but {piece.prefix.label} gives numbers that do not fit into it: {error}",
-                "numbers below 65504",
-                "say activations: float32",
-            ) from error
+        with store.writer() as writer:
+            for low, batches in ((start, self._from_rows(start, near)), (None, self._from_images(piece, far))):
+                for count in fill(writer, prefix, low.cut if low else 0, piece.cut, batches):
+                    done += count
+                    self.emit(Preparing(words, done, len(missing)))
         self.facts.seconds[piece] = self.facts.seconds.get(piece, 0.0) + time.perf_counter() - began
         self.facts.computed[piece] = self.facts.computed.get(piece, 0) + done
 

@@ -23,6 +23,9 @@ from unfreeze.reuse.engines.tracing import traced
 _TRIED_SECONDS = 60
 """Longest that one row may take in the process that tries a network first."""
 
+_CONVERTED_SECONDS = 600
+"""Longest that pnnx may take; VGG16 takes two seconds."""
+
 _NOT_KEPT = ("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnpy")
 
 WORTH_SECONDS = 20.0
@@ -33,8 +36,17 @@ def offers(device: torch.device, precision: str, threads: int) -> list[dict[str,
     """Return the setting for a CPU in float32; none elsewhere."""
     if device.type != "cpu" or precision != "float32":
         return []
-    version = metadata.version("ncnn")
-    return [{"name": "ncnn", "version": version, "precision": precision, "batch": 1, "threads": threads}]
+    version = f"{metadata.version('ncnn')}, pnnx {metadata.version('pnnx')}"  # which merges and folds layers
+    return [
+        {
+            "name": "ncnn",
+            "version": version,
+            "precision": precision,
+            "batch": 1,
+            "threads": threads,
+            "kernels": torch.backends.cpu.get_cpu_capability(),
+        }
+    ]
 
 
 def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> "NCNNEngine":
@@ -48,12 +60,7 @@ def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device
         output_shape = _convert(stages.stages, input_shape, Path(folder))
         # A network that ncnn cannot run may end the process that tries.
         command = [sys.executable, "-P", ncnn_network.__file__, folder, *map(str, input_shape)]
-        try:
-            tried = subprocess.run(command, capture_output=True, text=True, timeout=_TRIED_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            raise EngineFailed(f"ncnn: one row took more than {_TRIED_SECONDS} s") from error
-        if tried.returncode != 0:
-            raise EngineFailed(f"ncnn cannot run the network: {_last_line(tried.stderr, tried.returncode)}")
+        tried = _run(command, "run the network", _TRIED_SECONDS)
         if tried.stdout.split() != [str(size) for size in output_shape]:
             raise EngineFailed(f"ncnn gives rows of shape {tried.stdout.split()}, not {list(output_shape)}")
         return NCNNEngine(ncnn_network.load(Path(folder)), threads, output_shape)
@@ -71,11 +78,25 @@ def _convert(stages: nn.Module, input_shape: tuple[int, ...], folder: Path) -> t
         f"{name}={folder / 'unused'}" for name in _NOT_KEPT
     ]
     shape = f"inputshape=[{','.join(map(str, (1, *input_shape)))}]"
-    command = [pnnx.EXEC_PATH, str(folder / "stages.pt"), shape, "fp16=0", *files]
-    converted = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    if converted.returncode != 0 or not all((folder / name).is_file() for name in ncnn_network.FILES):
-        raise EngineFailed(f"ncnn: not converted: {_last_line(converted.stderr, converted.returncode)}")
+    _run(
+        [pnnx.EXEC_PATH, str(folder / "stages.pt"), shape, "fp16=0", *files], "convert the network", _CONVERTED_SECONDS
+    )
+    if not all((folder / name).is_file() for name in ncnn_network.FILES):
+        raise EngineFailed("ncnn cannot convert the network: no files were written")
     return output_shape
+
+
+def _run(command: list[str], what: str, seconds: int) -> subprocess.CompletedProcess:
+    """Run a program to its end; in a session of its own, so that Ctrl-C does not look like its failure."""
+    try:
+        ran = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=seconds, start_new_session=True
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineFailed(f"ncnn cannot {what} within {seconds} s") from error
+    if ran.returncode != 0:
+        raise EngineFailed(f"ncnn cannot {what}: {_last_line(ran.stderr, ran.returncode)}")
+    return ran
 
 
 def _last_line(text: str, code: int) -> str:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ncnn
 import numpy as np
 
 FILES = ("ncnnparam", "ncnnbin")
@@ -17,6 +16,8 @@ FILES = ("ncnnparam", "ncnnbin")
 
 def load(folder: Path) -> Any:
     """Return the network in float32, one thread a row."""
+    import ncnn  # only where it is used: on a GPU never
+
     network = ncnn.Net()
     network.opt.num_threads = 1
     network.opt.use_fp16_packed = network.opt.use_fp16_storage = network.opt.use_fp16_arithmetic = False
@@ -29,6 +30,8 @@ def load(folder: Path) -> Any:
 
 def run(network: Any, row: Any) -> Any:
     """Return one row's output, float32, from that row, float32."""
+    import ncnn
+
     extractor = network.create_extractor()
     # Cloned: ncnn wants each channel to begin at a multiple of 16 bytes.
     extractor.input("in0", ncnn.Mat(np.ascontiguousarray(row)).clone())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unfreeze.model.network import Frozen
-from unfreeze.reuse.engines.failed import EngineFailed
+from unfreeze.reuse.engines.failed import EngineFailed, gist
 from unfreeze.reuse.engines.tracing import traced
 
 BATCHES = (8, 1)
@@ -28,9 +28,16 @@ def offers(device: torch.device, precision: str, threads: int) -> list[dict[str,
     """Return the settings for a CPU, the better first; none elsewhere."""
     if device.type != "cpu":
         return []
-    version = metadata.version("openvino")
+    version, kernels = metadata.version("openvino"), torch.backends.cpu.get_cpu_capability()
     return [
-        {"name": "openvino", "version": version, "precision": precision, "batch": batch, "threads": threads}
+        {
+            "name": "openvino",
+            "version": version,
+            "precision": precision,
+            "batch": batch,
+            "threads": threads,
+            "kernels": kernels,
+        }
         for batch in BATCHES
     ]
 
@@ -57,7 +64,7 @@ def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device
         # A tracer's constants may hold the batch of the trace: such a model gives other shapes, or none.
         output_shape = tuple(compiled.output(0).shape)[1:]
     except (RuntimeError, ValueError, TypeError) as error:  # what OpenVINO's front end raises
-        raise EngineFailed(f"openvino, batch {batch}: {str(error).strip().splitlines()[-1]}") from error
+        raise EngineFailed(f"openvino, batch {batch}: {gist(error)}") from error
     engine = OpenVINOEngine(compiled, batch, threads, output_shape)
     if compiled.output(0).shape[0] != batch:
         raise EngineFailed(f"openvino, batch {batch}: the traced network gives {tuple(compiled.output(0).shape)}")

@@ -26,7 +26,7 @@ def offers(device: torch.device, precision: str, threads: int) -> list[dict[str,
             "precision": precision,
             "batch": BATCH,
             "threads": threads,
-            "device": device.type if device.type == "cpu" else f"{device.type} {_device_name(device)}",
+            "kernels": torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else _device_name(device),
         }
     ]
 

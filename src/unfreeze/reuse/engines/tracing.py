@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unfreeze.reuse.engines.failed import EngineFailed
+from unfreeze.reuse.engines.failed import EngineFailed, gist
 
 _ALONE = threading.Lock()
 """Tracing changes warnings and logging of the whole process; engines are built side by side."""
@@ -26,7 +26,7 @@ def traced(engine: str, stages: nn.Module, input_shape: tuple[int, ...]) -> Any:
         logging.disable(logging.WARNING)
         try:
             return torch.jit.trace(stages, torch.zeros(1, *input_shape), check_trace=False)
-        except (RuntimeError, ValueError, TypeError) as error:  # what tracing raises
-            raise EngineFailed(f"{engine}: {str(error).strip().splitlines()[-1]}") from error
+        except Exception as error:  # a model's own code runs here, and may raise anything
+            raise EngineFailed(f"{engine}: {gist(error)}") from error
         finally:
             logging.disable(before)
