@@ -28,8 +28,9 @@ from unfreeze.data.sources import open_source
 from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.backbone import load_backbone
 from unfreeze.study.cell import Job
+from unfreeze.study.images import draw_splits, make_jobs
 from unfreeze.study.plan import make_plan
-from unfreeze.study.run import load_all_weights, make_jobs
+from unfreeze.study.run import load_all_weights
 from unfreeze.train.batches import Batch, EvaluationBatches, ImageSet
 from unfreeze.train.device import pick
 from unfreeze.train.evaluate import predict
@@ -60,7 +61,8 @@ def jobs_of(folder: str, size: int) -> dict[str, Job]:
     )
     catalog = build_catalog(open_source(study.data, study.tests, Path.cwd()))
     plan = make_plan(study, len(catalog.classes))
-    return make_jobs(study, catalog, plan, load_all_weights(plan)[1], pick("cpu", "float32"))
+    splits = draw_splits(study, catalog, plan, {})
+    return make_jobs(study, catalog, plan, splits, load_all_weights(plan)[1], pick("cpu", "float32"))
 
 
 def features_of(job: Job, size: int) -> dict[str, Tensor]:

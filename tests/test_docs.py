@@ -100,6 +100,6 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 def test_the_docs_name_no_command_that_is_not_there() -> None:
-    known = {"demo", "init", "plan", "run", "report", "describe", "cache"}
+    known = {"demo", "init", "check", "plan", "run", "report", "describe", "cache"}
     for page in PAGES:
         assert {line.split()[1] for line in commands(page)} <= known, page.name

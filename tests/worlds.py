@@ -13,9 +13,11 @@ SHARED = Path(__file__).parents[2] / "shared"
 TRASHNET = SHARED / "data" / "trashnet"
 
 
-def write_photographs(folder: Path, per_class: int = 12, size: int = 24, classes: tuple[str, ...] = CLASSES) -> Path:
+def write_photographs(
+    folder: Path, per_class: int = 12, size: int = 24, classes: tuple[str, ...] = CLASSES, seed: int = 0
+) -> Path:
     """Write noisy pictures that differ in colour by class, each with bytes of its own; the same at every call."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     for number, name in enumerate(classes):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(per_class):

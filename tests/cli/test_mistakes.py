@@ -7,7 +7,10 @@ import pytest
 from tests.cli.conftest import STUDY
 from tests.cli.images import write_photos
 
-ANY_DATA = "a folder of class folders, a folder with train/, val/ and test/ of class folders, or food101"
+ANY_DATA = (
+    "a folder of class folders, a folder with train/, val/ and test/ of class folders, a .csv or .parquet manifest, "
+    "hf:owner/name, or food101"
+)
 
 
 def message(given: str, expected: str, mend: str) -> str:
@@ -96,7 +99,8 @@ def test_too_few_images_for_a_split(unfreeze, study):
         "",
         "read 7 image files\n"
         + message(
-            "too few images in 1 of 2 classes: rare has 2 (identical files, and the images of one group, count once)",
+            "too few images in 1 of 2 classes: rare has 2 "
+            "(copies of one picture, and the images of one group, count once)",
             "at least 3 in each class: one each for train and validation and test",
             "add images to these classes, or take their folders away",
         ),

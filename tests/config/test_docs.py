@@ -17,6 +17,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "study-file.md").read_text(encoding
 SECTIONS: dict[str, type[BaseModel]] = {
     "The study": shapes.StudyConfig,
     "split": shapes.SplitConfig,
+    "check": shapes.CheckConfig,
     "backbone": shapes.BackboneConfig,
     "A strategy": shapes.StrategyConfig,
     "A phase": shapes.PhaseConfig,
@@ -56,7 +57,7 @@ def test_every_part_has_a_section() -> None:
     models = {*shapes.Settings.__subclasses__(), *shapes.PhaseConfig.__subclasses__()}
     assert models == set(SECTIONS.values())
     assert re.findall(r"^## (.*)$", TEXT, re.MULTILINE) == [
-        "The study", "split", "backbone", "A strategy", "A phase", "train", "optimizer", "schedule", "head",
+        "The study", "split", "check", "backbone", "A strategy", "A phase", "train", "optimizer", "schedule", "head",
         "early_stopping", "A regime", "validation", "budget",
     ]  # fmt: skip
 

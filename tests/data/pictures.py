@@ -55,6 +55,7 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, **chunks:
 def catalog(rows: Sequence[Mapping[str, str]]) -> Catalog:
     """A catalog of files that do not exist; each row gives at least sha256 and label."""
     defaults = {"path": "", "group": "", "given_split": "", "source": "", "reason": "", "mode": "RGB", "status": "used"}
+    defaults |= {"cluster": "", "pixels": "", "phash": "", "given_fold": ""}
     table = [{"width": 8, "height": 6, **defaults, **row} for row in rows]
     for number, row in enumerate(table):
         row.setdefault("id", f"{row['sha256']}.{row['label']}.{number}")

@@ -17,6 +17,10 @@ from unfreeze.store import read_table, write_table
 SHARED = Path(__file__).parents[2] / "../shared/data/trashnet"
 
 
+SEEN = ["pixels", "phash", "cluster", "brightness", "contrast", "sharpness", "colour"]
+"""Columns that only a decoded picture fills."""
+
+
 def build(root: Path, group: str | None = None, **tests: str) -> Catalog:
     return build_catalog(open_source(str(root), tests, root), group)
 
@@ -46,14 +50,14 @@ def test_every_file_has_one_row(tmp_path):
     on_disk = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert set(images["path"]) == on_disk
     assert dict(images.set_index("path")["status"] + ": " + images.set_index("path")["reason"]) == {
-        "a/000.png": "used: ",
+        "a/000.png": "set_aside: copies have different labels: a and b",
         "a/001.png": "used: ",
-        "a/zcopy.png": "used: ",
+        "a/zcopy.png": "set_aside: copies have different labels: a and b",
         "b/.hidden.png": "ignored: hidden",
         "b/000.png": "used: ",
         "b/001.png": "used: ",
         "b/bomb.png": "set_aside: too large: more than 89.5 million pixels",
-        "b/copy.png": "used: ",
+        "b/copy.png": "set_aside: copies have different labels: a and b",
         "b/empty.jpg": "set_aside: empty file",
         "b/notes.jpg": "set_aside: not an image",
         "b/short.png": "set_aside: truncated",
@@ -214,7 +218,7 @@ def test_a_glance_gives_what_decoding_gives_where_headers_tell_the_truth(tmp_pat
     assert calls == [(number, len(source.items)) for number in range(1, len(source.items) + 1)]
     assert glanced.classes == ("a", "b")
     short = glanced.images["path"] == "b/short.png"
-    pd.testing.assert_frame_equal(glanced.images[~short], expected[~short])
+    pd.testing.assert_frame_equal(glanced.images[~short].drop(columns=SEEN), expected[~short].drop(columns=SEEN))
     assert tuple(glanced.images.loc[short, ["width", "height", "mode", "status", "reason"]].iloc[0]) == (
         8,
         6,
@@ -234,4 +238,5 @@ def test_a_second_scan_of_real_photographs_decodes_nothing(tmp_path, monkeypatch
     first = build_catalog(source, looks=tmp_path / "looks").images
     monkeypatch.setattr(looks_module, "load", None)
     pd.testing.assert_frame_equal(build_catalog(source, looks=tmp_path / "looks").images, first)
-    pd.testing.assert_frame_equal(glance(source).images, first)
+    told = [*SEEN, "status", "reason"]  # which of them are copies, and so in conflict, only their pixels say
+    pd.testing.assert_frame_equal(glance(source).images.drop(columns=told), first.drop(columns=told))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unfreeze.data.order import examples_after, passes, steps_for_examples, steps_per_pass
+from unfreeze.data.order import copies_of, examples_after, passes, steps_for_examples, steps_per_pass
 
 sizes = st.integers(1, 40)
 
@@ -54,3 +54,24 @@ def test_impossible_sizes_are_refused_at_once():
         passes(0, 4, 0)
     with pytest.raises(ValueError, match="^start_step must be 0 or more, not -1$"):
         passes(4, 4, 0, -1)
+
+
+def test_copies_of_an_image_are_seen_in_views_of_their_own():
+    keys = ["a", "b", "a", "c", "a"]
+    copies = copies_of(keys)
+    assert copies == [(0, 3), (0, 1), (1, 3), (0, 1), (2, 3)]
+    batches = passes(5, 5, seed=0, copies=copies)
+    seen = [draw for _ in range(4) for draw in next(batches)]
+    of = {key: sorted(view for index, view in seen if keys[index] == key) for key in "abc"}
+    assert of == {"a": list(range(12)), "b": [0, 1, 2, 3], "c": [0, 1, 2, 3]}
+
+
+def test_copies_in_a_bank_take_its_views_in_turn():
+    batches = passes(2, 2, seed=0, views=3, copies=[(0, 2), (1, 2)])
+    seen = [sorted(next(batches)) for _ in range(3)]
+    assert seen == [[(0, 0), (1, 1)], [(0, 2), (1, 0)], [(0, 1), (1, 2)]]
+
+
+def test_copies_of_another_number_of_images_are_refused():
+    with pytest.raises(ValueError, match=r"^copies must tell of 3 indices, not of 1$"):
+        passes(3, 2, seed=0, copies=[(0, 1)])

@@ -204,7 +204,13 @@ def test_food101_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
     )
 
 
-SUPPORTED = "a folder of class folders, a folder with train/, val/ and test/ of class folders, or food101"
+SUPPORTED = (
+    "a folder of class folders, a folder with train/, val/ and test/ of class folders, a .csv or .parquet manifest, "
+    "hf:owner/name, or food101"
+)
+
+
+FOLDERS = "a folder of class folders, or a folder with train/, val/ and test/ of class folders"
 
 
 def test_a_missing_folder(tmp_path):
@@ -221,7 +227,7 @@ def test_a_missing_further_test_set(tmp_path):
     folder(tmp_path / "main", {"a": 1, "b": 1})
     assert message("main", tmp_path, {"site": "gone"}) == (
         f"tests.site: gone: the folder {tmp_path / 'gone'} does not exist\n"
-        f"  expected: {SUPPORTED}\n"
+        f"  expected: {FOLDERS}\n"
         "  to mend:  correct the path"
     )
 
@@ -232,15 +238,6 @@ def test_a_file_in_place_of_a_folder(tmp_path):
         f"data: photos.zip: the folder {tmp_path / 'photos.zip'} is a file\n"
         f"  expected: {SUPPORTED}\n"
         "  to mend:  correct the path"
-    )
-
-
-@pytest.mark.parametrize("value", ["hf:owner/name", "images.csv", "images.parquet"])
-def test_what_cannot_be_read_yet(tmp_path, value):
-    assert message(value, tmp_path) == (
-        f"data: {value}\n"
-        f"  expected: {SUPPORTED}\n"
-        "  to mend:  put the images into one folder per class; manifests and Hugging Face data sets cannot be read yet"
     )
 
 
@@ -267,7 +264,7 @@ def test_no_class_folders(tmp_path):
     save(tmp_path / "1.png")
     assert message(str(tmp_path), tmp_path) == (
         f"{tmp_path} holds no class folders\n"
-        f"  expected: {SUPPORTED}\n"
+        f"  expected: {FOLDERS}\n"
         "  to mend:  put the images into one folder per class"
     )
 

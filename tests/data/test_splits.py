@@ -218,7 +218,7 @@ def test_too_few_images():
     rows[-1]["sha256"] = rows[-2]["sha256"] = rows[-3]["sha256"]
     assert message(rows, SplitConfig()) == (
         "too few images in 2 of 3 classes: b has 2, c has 2 "
-        "(identical files, and the images of one group, count once)\n"
+        "(copies of one picture, and the images of one group, count once)\n"
         "  expected: at least 3 in each class: one each for train and validation and test\n"
         "  to mend:  add images to these classes, or take their folders away"
     )
@@ -227,7 +227,7 @@ def test_too_few_images():
 def test_two_images_are_enough_where_validation_is_test():
     assert set(draw_split(catalog(images({"a": 2, "b": 2})), SplitConfig(val="test"))) == {"train", "test"}
     assert message(images({"a": 2, "b": 1}), SplitConfig(val="test")) == (
-        "too few images in 1 of 2 classes: b has 1 (identical files, and the images of one group, count once)\n"
+        "too few images in 1 of 2 classes: b has 1 (copies of one picture, and the images of one group, count once)\n"
         "  expected: at least 2 in each class: one each for train and test\n"
         "  to mend:  add images to these classes, or take their folders away"
     )
@@ -236,7 +236,7 @@ def test_two_images_are_enough_where_validation_is_test():
 def test_too_few_images_in_a_given_train():
     rows = [row for row in given_split(train=2, test=2) if row["sha256"] != "train-b-1"]
     assert message(rows, SplitConfig()) == (
-        "too few images in 1 of 2 classes: b has 1 (identical files, and the images of one group, count once)\n"
+        "too few images in 1 of 2 classes: b has 1 (copies of one picture, and the images of one group, count once)\n"
         "  expected: at least 2 in each class: one each for train and validation\n"
         "  to mend:  add images to these classes, or take their folders away"
     )
@@ -244,7 +244,7 @@ def test_too_few_images_in_a_given_train():
 
 def test_too_few_images_for_the_folds():
     assert message(images({"a": 9, "b": 4}), SplitConfig(folds=5), 0) == (
-        "too few images in 1 of 2 classes: b has 4 (identical files, and the images of one group, count once)\n"
+        "too few images in 1 of 2 classes: b has 4 (copies of one picture, and the images of one group, count once)\n"
         "  expected: at least 5 in each class: enough for 5 folds\n"
         "  to mend:  add images to these classes, or take their folders away"
     )
@@ -259,7 +259,7 @@ def test_groups_of_many_classes_that_leave_a_split_empty():
         for group in line
     ]
     assert message(rows, SplitConfig()) == (
-        "groups and identical files cannot be kept together: no validation image of a, no validation image of b, "
+        "groups and copies cannot be kept together: no validation image of a, no validation image of b, "
         "no validation image of c, no validation image of e, no test image of e\n"
         "  expected: an image of each class in each of train, validation, test\n"
         "  to mend:  make the groups smaller, or take these classes away"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unfreeze.cli import cache, demo, describe, init, plan, report, run
+from unfreeze.cli import cache, check, demo, describe, init, plan, report, run
 from unfreeze.cli.tuning import tune_process
 from unfreeze.errors import UserError
 
@@ -42,6 +42,7 @@ def _program(
 
 app.command("demo")(demo.demo)
 app.command("init")(init.init)
+app.command("check")(check.check)
 app.command("plan")(plan.plan)
 app.command("run")(run.run)
 app.command("report")(report.report)

@@ -53,7 +53,7 @@ def _checked_size(backbone: str) -> int:
 
 def _where(data: str, out: Path) -> str:
     """Return the data as the file names it: relative to the file where it lies beside or below it."""
-    if data == "food101":
+    if data == "food101" or data.startswith("hf:"):
         return data
     folder, home = Path(data).expanduser().resolve(), out.resolve().parent
     return folder.relative_to(home).as_posix() if folder.is_relative_to(home) else str(folder)

@@ -6,14 +6,25 @@ from typing import Annotated
 import typer
 
 
-def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A study directory.")]) -> None:
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A study directory.")],
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Also write by_COLUMN.csv: test scores apart for each value of a column."),
+    ] = None,
+) -> None:
     """Rebuild report.html and results.csv of a study directory from its cells."""
+    from unfreeze.results.by_column import by_column
     from unfreeze.results.report import write_report
     from unfreeze.results.tables import results_table
     from unfreeze.store import StudyDir, write_table
 
     store = StudyDir(directory)
     results = results_table(store)
+    apart = by_column(store, by) if by else None
     path = write_report(store)
     write_table(directory / "results.csv", results)
+    if by and apart is not None:
+        write_table(directory / f"by_{by}.csv", apart)
+        typer.echo(f"by {by}: {directory / f'by_{by}.csv'}")
     typer.echo(f"report: {path}")

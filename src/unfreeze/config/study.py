@@ -220,6 +220,7 @@ class RegimeConfig(Settings):
     augment: Augmentation = "none"
     views: Views = "fresh"
     examples_per_epoch: Positive | None = None
+    balance: Literal["none", "weights", "oversample"] = "none"
     strict: bool = False
     validation: ValidationConfig = ValidationConfig()
 
@@ -243,6 +244,19 @@ class SplitConfig(Settings):
         if self.val != "test" and self.folds is None and self.test + self.val >= 1:
             raise ValueError(f"test {self.test} and val {self.val} leave nothing to train on")
         return self
+
+
+class CheckConfig(Settings):
+    """What a run does about what it finds in the data; unreadable files are always set aside.
+
+    ``label_conflicts``: copies of one picture under different labels are set aside, or kept. ``near_duplicates``: they
+    stay on one side of the split, or only copies with the same pixels do. ``max_set_aside``: a run stops where a
+    greater share of the files is set aside.
+    """
+
+    label_conflicts: Literal["set_aside", "keep"] = "set_aside"
+    near_duplicates: Literal["together", "ignore"] = "together"
+    max_set_aside: Share = 0.05
 
 
 def _checked_by(parse: Callable[[str], float]) -> Callable[[str], str]:
@@ -282,6 +296,7 @@ class StudyConfig(Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
     data: str
     split: SplitConfig = SplitConfig()
+    check: CheckConfig = CheckConfig()
     tests: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")], str] = {}
     metric: Metric = "accuracy"
     backbone: Backbone

@@ -1,21 +1,29 @@
 """The catalog: one row per file seen, each used, set aside or ignored with its reason."""
 
 import hashlib
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from unfreeze.config.study import CheckConfig
+from unfreeze.data.copies import Copies, Progress, find_copies
 from unfreeze.data.looks import Look, OnPicture, Prepare, Remembered, glance_at_all, look_at_all
-from unfreeze.data.sources import Source
+from unfreeze.data.sources import Item, Source
 from unfreeze.errors import UserError
 
 COLUMNS = (
     "id", "path", "label", "sha256", "width", "height", "mode", "status", "reason", "group", "given_split", "source",
+    "bytes", "pixels", "phash", "cluster", "brightness", "contrast", "sharpness", "colour", "given_fold",
 )  # fmt: skip
+
+
+SAFE = CheckConfig()
+"""What becomes of copies and conflicts where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +35,18 @@ class Catalog:
             digits of the content's sha256, with "-2", "-3" for further identical files in the order of the rows, and
             "x" and the path's sha256 where the content was not read. `width` and `height` are in pixels, upright, 0
             where unknown; `mode` is Pillow's name of the stored pixel mode; `status` is used, set_aside or ignored;
-            text is "" where there is none.
+            text is "" where there is none. `bytes` is the file's size; images of one `cluster` are copies of each
+            other; `given_fold` is the fold that the data says; `data_NAME` are further columns of the data; the rest is
+            that of `data.likeness.Likeness`, NaN where nothing was decoded.
         roots: folder by source.
         classes: sorted names.
+        likeness: of near duplicates, by the sha256 of both, the smaller one first.
     """
 
     images: pd.DataFrame
     roots: dict[str, Path]
     classes: tuple[str, ...]
+    likeness: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 def build_catalog(
@@ -45,6 +57,8 @@ def build_catalog(
     looks: Path | None = None,
     on_picture: OnPicture | None = None,
     prepare: Prepare | None = None,
+    check: CheckConfig = SAFE,
+    comparing: Progress | None = None,
 ) -> Catalog:
     """Hash every file of a source, and wholly decode each content that is not known to be fit for use.
 
@@ -59,6 +73,8 @@ def build_catalog(
         on_picture: called with (sha256, upright 8-bit RGB picture) once for each content that was decoded and is fit
             for use, in the thread that decoded it (never this one), in one at a time; what it raises ends the whole.
         prepare: called with each such picture first, in several threads at once; on_picture then gets what it returns.
+        check: what becomes of copies and of pictures with two labels.
+        comparing: called with (pairs compared, pairs in all) while pictures that look alike are compared.
 
     Raises:
         UserError: `group` is no regular expression, or a used image's path does not match it; the folder of looks
@@ -66,7 +82,9 @@ def build_catalog(
     """
     pattern = _compile(group)
     found = look_at_all(_files(source), Remembered(looks), progress, workers, on_picture, prepare)
-    return _catalog(source, found, pattern)
+    near = check.near_duplicates != "ignore"
+    copies = find_copies(found, _files(source), looks, near, progress=comparing)
+    return _catalog(source, found, pattern, copies, check)
 
 
 def glance(
@@ -75,35 +93,82 @@ def glance(
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
     looks: Path | None = None,
+    check: CheckConfig = SAFE,
 ) -> Catalog:
     """Hash every file of a source, and read its header only: the catalog as it will be if what has a header is whole.
 
-    A file is set aside if its header is bad, or if it is known from `looks` to be unfit for use. Nothing is written.
-    Arguments and errors are those of `build_catalog`.
+    A file is set aside if its header is bad, or if it is known from `looks` to be unfit for use; copies are those that
+    an earlier look found. Nothing is written. Arguments and errors are those of `build_catalog`.
     """
     pattern = _compile(group)
-    return _catalog(source, glance_at_all(_files(source), Remembered(looks), progress, workers), pattern)
+    found = glance_at_all(_files(source), Remembered(looks), progress, workers)
+    near = check.near_duplicates != "ignore"
+    copies = find_copies(found, _files(source), looks, near, decoding=False)
+    return _catalog(source, found, pattern, copies, check)
 
 
 def _files(source: Source) -> list[Path]:
     return [source.roots[item.source] / item.path for item in source.items]
 
 
-def _catalog(source: Source, looks: Sequence[Look], pattern: re.Pattern[str] | None) -> Catalog:
+def _catalog(
+    source: Source, looks: Sequence[Look], pattern: re.Pattern[str] | None, copies: Copies, check: CheckConfig
+) -> Catalog:
     rows = []
-    for item, look in zip(source.items, looks, strict=True):
+    more = list(dict.fromkeys(column for item in source.items for column, _ in item.more))
+    for item, look, cluster in zip(source.items, looks, copies.cluster, strict=True):
         status = "set_aside" if look.reason else "used"
+        seen = look.likeness
         rows.append(
             ("", item.path, item.label, look.sha256, look.width, look.height, look.mode, status, look.reason)
-            + ("", item.given_split, item.source)
+            + (item.group, item.given_split, item.source, look.bytes)
+            + (_NOT_SEEN if seen is None else (seen.pixels, f"{seen.hashes[0]:016x}"))
+            + (cluster,)
+            + (_NOT_MEASURED if seen is None else (seen.brightness, seen.contrast, seen.sharpness, seen.colour))
+            + (item.fold, *_values(item, more))
         )
-    rows += [("", path, "", "", 0, 0, "", "ignored", reason, "", "", name) for path, reason, name in source.ignored]
+    rows += [
+        ("", path, "", "", 0, 0, "", "ignored", reason, "", "", name, 0, *_NOT_SEEN, "", *_NOT_MEASURED, "")
+        + ("",) * len(more)
+        for path, reason, name in source.ignored
+    ]
     rows.sort(key=lambda row: (row[11], row[1]))
-    images = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
+    images = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *(f"data_{column}" for column in more)]))
     images["id"] = _ids(images["sha256"], images["path"])
+    if check.label_conflicts == "set_aside":
+        _set_conflicts_aside(images)
     if pattern is not None:
+        if (images["group"] != "").any():
+            raise UserError(
+                f"split.group: {pattern.pattern}: the data has a column group already",
+                "one way to say which images belong together",
+                "take split.group out of the study, or the column out of the data",
+            )
         images["group"] = _groups(images, pattern)
-    return Catalog(images, source.roots, source.classes)
+    return Catalog(images, source.roots, source.classes, copies.likeness)
+
+
+def _values(item: Item, columns: Sequence[str]) -> list[str]:
+    """Return what the data says of an item in its further columns."""
+    given = dict(item.more)
+    return [given.get(column, "") for column in columns]
+
+
+_NOT_SEEN, _NOT_MEASURED = ("", ""), (math.nan,) * 4
+
+
+def _set_conflicts_aside(images: pd.DataFrame) -> None:
+    """Set aside, in place, every image of which a copy has another label: which of them is right nobody knows."""
+    copied = (images["status"] == "used") & (images["cluster"] != "")
+    labels = images[copied].groupby("cluster")["label"].agg(lambda column: sorted(set(column)))
+    reasons = {cluster: f"{CONFLICT}: {' and '.join(names)}" for cluster, names in labels.items() if len(names) > 1}
+    rows = copied & images["cluster"].isin(list(reasons))
+    images.loc[rows, "status"] = "set_aside"
+    images.loc[rows, "reason"] = images.loc[rows, "cluster"].map(reasons)
+
+
+CONFLICT = "copies have different labels"
+"""Begins the reason why an image with a label conflict is set aside."""
 
 
 def rows_of(catalog: Catalog, ids: Sequence[str]) -> pd.DataFrame:

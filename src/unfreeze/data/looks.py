@@ -29,11 +29,12 @@ from unfreeze.data.decode import (
     to_rgb,
     upright_size,
 )
+from unfreeze.data.likeness import LIKENESS_RULES, Likeness, as_values, from_values, likeness
 from unfreeze.data.threads import in_threads
 from unfreeze.errors import UserError
 from unfreeze.store import replacing
 
-_FORMAT = 1
+_FORMAT = 2
 _WRITE_EVERY = 10_000  # files, so that a scan of very many that is killed need not begin at the beginning
 
 OnPicture = Callable[[str, Any], None]
@@ -51,6 +52,8 @@ class Look:
         width, height: in pixels, upright, 0 where unknown.
         mode: Pillow's name of the stored pixel mode, "" where unknown.
         reason: why the file is not fit for use, "" where it is.
+        bytes: size of the content, 0 where unknown.
+        likeness: what the picture looks like; None where it was not decoded.
     """
 
     sha256: str = ""
@@ -58,6 +61,8 @@ class Look:
     height: int = 0
     mode: str = ""
     reason: str = ""
+    bytes: int = 0
+    likeness: Likeness | None = None
 
 
 class Remembered:
@@ -73,7 +78,7 @@ class Remembered:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._key = fingerprint(_FORMAT, DECODE_RULES, PIL.__version__)
+        self._key = fingerprint(_FORMAT, DECODE_RULES, LIKENESS_RULES, PIL.__version__)
         self._fresh: dict[str, Look] = {}
         self.looks: dict[str, Look] = {}
         for path in [] if folder is None else sorted(folder.glob(f"{self._key}-*.jsonl")):
@@ -95,22 +100,32 @@ class Remembered:
         """
         if self._folder is None or not self._fresh:
             return
-        try:
-            with replacing(self._folder / f"{self._key}-{uuid.uuid4().hex}.jsonl") as temporary:
-                temporary.write_bytes(b"".join(map(_line, self._fresh.values())))
-        except UserError as error:
-            raise UserError(
-                error.given,
-                "a cache folder that can be written to, with room on its disk",
-                "set UNFREEZE_CACHE to another folder, or free space and run the same command again",
-            ) from error
+        write_lines(self._folder, self._key, [_line(look) for look in self._fresh.values()])
         self._fresh = {}
+
+
+def write_lines(folder: Path, key: str, lines: Sequence[bytes]) -> None:
+    """Write lines, durably, into a file of the folder with a name of its own.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full.
+    """
+    try:
+        with replacing(folder / f"{key}-{uuid.uuid4().hex}.jsonl") as temporary:
+            temporary.write_bytes(b"".join(lines))
+    except UserError as error:
+        raise UserError(
+            error.given,
+            "a cache folder that can be written to, with room on its disk",
+            "set UNFREEZE_CACHE to another folder, or free space and run the same command again",
+        ) from error
 
 
 def _line(look: Look) -> bytes:
     """Return a look as a line of JSON: a list of 16 hex digits over all that follows them, and the look's values."""
-    rest = json.dumps([look.sha256, look.width, look.height, look.mode, look.reason])[1:].encode() + b"\n"
-    return b'["' + _digits(rest) + b'", ' + rest
+    values = [look.sha256, look.width, look.height, look.mode, look.reason, look.bytes]
+    rest = json.dumps(values + (as_values(look.likeness) if look.likeness else []))[1:].encode() + b"\n"
+    return b'["' + digits(rest) + b'", ' + rest
 
 
 def _read(path: Path) -> Iterator[Look]:
@@ -119,11 +134,13 @@ def _read(path: Path) -> Iterator[Look]:
     except OSError:  # then its files are looked at again
         return
     for line in lines:
-        if line[:2] == b'["' and line[18:21] == b'", ' and line[2:18] == _digits(line[21:]):
-            yield Look(*json.loads(line)[1:])
+        if line[:2] == b'["' and line[18:21] == b'", ' and line[2:18] == digits(line[21:]):
+            sha256, width, height, mode, reason, size, *values = json.loads(line)[1:]
+            yield Look(sha256, width, height, mode, reason, size, from_values(values) if values else None)
 
 
-def _digits(content: bytes) -> bytes:
+def digits(content: bytes) -> bytes:
+    """Return 16 hex digits over a line's content, by which an altered line is noticed."""
     return hashlib.blake2b(content, digest_size=8).hexdigest().encode()
 
 
@@ -200,7 +217,7 @@ class _Looking:
                 if not self._claim(sha256):
                     return self._known[sha256]
                 try:
-                    look, picture = _decoded(file, sha256)
+                    look, picture = _decoded(file, sha256, before[0])
                     check_unchanged(file, before)  # before anybody is told what belongs to this sha256
                     if picture is not None and self._on_picture is not None:
                         wanted = picture if self._prepare is None else self._prepare(picture)
@@ -227,25 +244,26 @@ class _Looking:
             claim.wait()  # whose holder may have failed, on a file that changed while it was read
 
 
-def _decoded(file: BufferedReader, sha256: str) -> tuple[Look, Image.Image | None]:
+def _decoded(file: BufferedReader, sha256: str, size: int) -> tuple[Look, Image.Image | None]:
     """Return the look at a file that is open, and its upright 8-bit RGB picture if it has one."""
     mode, width, height = "", 0, 0
     try:
         image = load(file)
         mode, (width, height) = image.mode, upright_size(image)
-        return Look(sha256, width, height, mode), to_rgb(image)
+        picture = to_rgb(image)
+        return Look(sha256, width, height, mode, "", size, likeness(picture)), picture
     except Undecodable as error:
-        return Look(sha256, width, height, mode, error.reason), None
+        return Look(sha256, width, height, mode, error.reason, size), None
 
 
 def _glance(known: Mapping[str, Look], path: Path) -> Look:
-    sha256 = ""
+    sha256, size = "", 0
     try:
         with open_regular(path) as file:
-            sha256 = digest(file)
+            sha256, size = digest(file), stamp(file)[0]
             if sha256 in known:
                 return known[sha256]
             mode, (width, height) = header(file)
     except Undecodable as error:
-        return Look(sha256, reason=error.reason)
-    return Look(sha256, width, height, mode)
+        return Look(sha256, reason=error.reason, bytes=size)
+    return Look(sha256, width, height, mode, bytes=size)

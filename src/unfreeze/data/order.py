@@ -1,18 +1,36 @@
 """The order of examples: an endless stream of shuffled passes, and the one place that converts steps and examples."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from unfreeze.streams import stream_generator
 
+Copies = Sequence[tuple[int, int]]
+"""Of each index, which copy of its image it is (from 0), and of how many."""
+
+
+def copies_of(keys: Sequence[str]) -> Copies:
+    """Return which copy of its image each index is; images of one key are the same image."""
+    counts, seen, found = Counter(keys), Counter[str](), []
+    for key in keys:
+        found.append((seen[key], counts[key]))
+        seen[key] += 1
+    return found
+
 
 def passes(
-    n: int, batch_size: int, seed: int, start_step: int = 0, views: int | None = None
+    n: int,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    views: int | None = None,
+    copies: Copies | None = None,
 ) -> Iterator[list[tuple[int, int]]]:
     """Yield batches of (index, view) for ever, from step `start_step` (counted from 0) on.
 
     Pass p is a permutation of range(n) from the stream (seed, "order", p); its last batch may be short; each of its
-    images is seen in view p, of a bank of `views` in view p modulo `views`. Starting at a step equals starting at 0
-    and skipping the steps before it.
+    images is seen in view p, of a bank of `views` in view p modulo `views`. Of `copies` each is seen in a view of its
+    own: copy k of r in view p r + k. Starting at a step equals starting at 0 and skipping the steps before it.
 
     Raises:
         ValueError: n, batch_size or views is below 1, or start_step below 0.
@@ -22,7 +40,15 @@ def passes(
         raise ValueError(f"start_step must be 0 or more, not {start_step}")
     if views is not None and views < 1:
         raise ValueError(f"views must be 1 or more, not {views}")
-    return _batches(n, batch_size, seed, views, *divmod(start_step, steps))
+    if copies is not None and len(copies) != n:
+        raise ValueError(f"copies must tell of {n} indices, not of {len(copies)}")
+    return _batches(n, batch_size, seed, views, copies, *divmod(start_step, steps))
+
+
+def view_of(number: int, copy: tuple[int, int], views: int | None) -> int:
+    """Return the view in which copy k of r is seen in a pass."""
+    view = number * copy[1] + copy[0]
+    return view if views is None else view % views
 
 
 def steps_per_pass(n: int, batch_size: int) -> int:
@@ -45,11 +71,13 @@ def examples_after(n: int, batch_size: int, steps: int) -> int:
 
 
 def _batches(
-    n: int, batch_size: int, seed: int, views: int | None, number: int, skip: int
+    n: int, batch_size: int, seed: int, views: int | None, copies: Copies | None, number: int, skip: int
 ) -> Iterator[list[tuple[int, int]]]:
     while True:
         order = stream_generator(seed, "order", number).permutation(n).tolist()
-        view = number if views is None else number % views
         for start in range(skip * batch_size, n, batch_size):
-            yield [(index, view) for index in order[start : start + batch_size]]
+            yield [
+                (index, view_of(number, copies[index] if copies else (0, 1), views))
+                for index in order[start : start + batch_size]
+            ]
         number, skip = number + 1, 0

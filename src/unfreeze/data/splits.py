@@ -1,13 +1,13 @@
 """Draw train, validation and test from the images' content, without a seed.
 
-A cluster (identical files, and the images of one group) has one key, and two independent hashes of it decide: below
-the test share it is test, else below the validation share it is validation, else train. So adding an image moves no
-other, except in a class so small that the hashes alone left it without an image in one of the three.
+A cluster (copies of one picture, and the images of one group) has one key, and two independent hashes of it decide:
+below the test share it is test, else below the validation share it is validation, else train. So adding an image moves
+no other, except in a class so small that the hashes alone left it without an image in one of the three.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,9 @@ class _Cluster:
     labels: frozenset[str]
 
 
-def draw_split(catalog: Catalog, split: SplitConfig, fold: int | None = None) -> pd.Series:
+def draw_split(
+    catalog: Catalog, split: SplitConfig, fold: int | None = None, earlier: Mapping[str, str] | None = None
+) -> pd.Series:
     """Return the split of each used image: train, validation, test, or test_NAME for further test sets.
 
     Splits that the data's folders give are kept; where they give train and test, validation is drawn from train.
@@ -40,6 +42,7 @@ def draw_split(catalog: Catalog, split: SplitConfig, fold: int | None = None) ->
         catalog: the images.
         split: shares, or the number of folds.
         fold: the fold that is test, 0 to split.folds - 1; None without folds.
+        earlier: what the study drew before, by image id: it is kept, and no image that has come since is for test.
 
     Returns:
         Text by image id, in the catalog's order.
@@ -71,10 +74,54 @@ def draw_split(catalog: Catalog, split: SplitConfig, fold: int | None = None) ->
         return _by_id(images, given)
     else:
         to_draw, pools = given == TRAIN, [TRAIN, VALIDATION]
+    if split.folds is not None and (images["given_fold"][to_draw] != "").any():
+        is_test = to_draw & _is_given_fold(images, to_draw, split.folds, fold or 0)
+        given[is_test] = TEST
+        to_draw, pools = to_draw & ~is_test, [pool for pool in pools if pool != TEST]
+        split, fold = split.model_copy(update={"folds": None, "test": 1 / split.folds}), None
     clusters, members = _clusters(images[to_draw])
     pool_of = _draw(clusters, catalog.classes, split, pools, fold)
     given[to_draw] = [pool_of[number] for number in members]
+    if earlier:
+        share = _validation_share(split) if VALIDATION in pools else 0.0
+        kept = {name: pool for name, pool in earlier.items() if pool in pools}
+        given[to_draw] = _as_before(images["id"][to_draw], given[to_draw], clusters, members, share, kept)
     return _by_id(images, given)
+
+
+def _is_given_fold(images: pd.DataFrame, to_draw: np.ndarray, folds: int, fold: int) -> np.ndarray:
+    """Return which images the data puts into a fold, that is, into the fold-th of its names in their order."""
+    names = sorted(set(images["given_fold"][to_draw]))
+    if len(names) != folds or "" in names:
+        listed = ", ".join(name or "(none)" for name in names)
+        raise UserError(
+            f"split.folds: {folds}: the data's column fold has {len(names)} values: {listed}",
+            "as many as there are folds, one in every row",
+            f"say folds: {len(set(names) - {''})}, or mend the column",
+        )
+    return (images["given_fold"] == names[fold]).to_numpy()
+
+
+def _as_before(
+    ids: pd.Series,
+    drawn: np.ndarray,
+    clusters: Sequence[_Cluster],
+    members: np.ndarray,
+    share: float,
+    earlier: Mapping[str, str],
+) -> list[str]:
+    """Return the split of each image: what it was, or what its cluster's are, or for a new one anything but test."""
+    before = [earlier.get(name, "") for name in ids]
+    mates: dict[int, str] = {}
+    for number, pool in zip(members, before, strict=True):
+        if pool:  # should a new image join clusters that were apart, the same pool is preferred in any order
+            mates[number] = max(pool, mates.get(number, pool), key=(TRAIN, VALIDATION, TEST).index)
+    found = []
+    for number, pool, fresh in zip(members, before, drawn, strict=True):
+        if fresh == TEST and number not in mates:
+            fresh = VALIDATION if _uniform("val", clusters[number].key) < share else TRAIN
+        found.append(pool or mates.get(number) or fresh)
+    return found
 
 
 def _by_id(images: pd.DataFrame, splits: np.ndarray) -> pd.Series:
@@ -82,15 +129,17 @@ def _by_id(images: pd.DataFrame, splits: np.ndarray) -> pd.Series:
 
 
 def _clusters(images: pd.DataFrame) -> tuple[list[_Cluster], np.ndarray]:
-    """Return the clusters and, for each image, the number of its own: images joined by equal content or group."""
+    """Return the clusters and, for each image, the number of its own: joined by content, as copies, or by group."""
     n = len(images)
-    content, _ = pd.factorize(images["sha256"])
-    group, _ = pd.factorize(images["group"].where(images["group"] != "", None))
-    grouped = np.flatnonzero(group >= 0)
-    # A bipartite graph: images, then contents, then groups.
-    ends = np.concatenate([n + content, 2 * n + group[grouped]])
-    starts = np.concatenate([np.arange(n), grouped])
-    graph = coo_array((np.ones(len(starts), dtype=np.int8), (starts, ends)), shape=(3 * n, 3 * n))
+    # A bipartite graph: images, then contents, then clusters of copies, then groups.
+    starts, ends = [], []
+    for number, column in enumerate(("sha256", "cluster", "group"), 1):
+        joined, _ = pd.factorize(images[column].where(images[column] != "", None))
+        members = np.flatnonzero(joined >= 0)
+        starts.append(members)
+        ends.append(number * n + joined[members])
+    edges = np.concatenate(starts), np.concatenate(ends)
+    graph = coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=(4 * n, 4 * n))
     _, found = connected_components(graph, directed=False)
     members, _ = pd.factorize(found[:n])
     keys: dict[int, str] = {}
@@ -202,7 +251,7 @@ def _check_counts(
         each = f"one each for {' and '.join(pools)}" if folds is None else f"enough for {folds} folds"
         raise UserError(
             f"too few images in {len(few)} of {len(classes)} classes: {', '.join(few)} "
-            "(identical files, and the images of one group, count once)",
+            "(copies of one picture, and the images of one group, count once)",
             f"at least {needed} in each class: {each}",
             "add images to these classes, or take their folders away",
         )
@@ -216,7 +265,7 @@ def _check_pools(
     missing = [f"no {pool} image of {label}" for label in classes for pool in pools if (pool, label) not in found]
     if missing:
         raise UserError(
-            f"groups and identical files cannot be kept together: {', '.join(missing)}",
+            f"groups and copies cannot be kept together: {', '.join(missing)}",
             "an image of each class in each of " + ", ".join(pools),
             "make the groups smaller, or take these classes away",
         )

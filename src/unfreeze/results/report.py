@@ -8,13 +8,10 @@ import base64
 import functools
 import hashlib
 import io
-import math
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -26,6 +23,7 @@ from unfreeze.results.networks import strategy_pictures
 from unfreeze.results.pictures import grid_figures, seconds_figure
 from unfreeze.results.shared_work import shared_work
 from unfreeze.results.tables import cell_errors, cell_warnings, history_table, results_table, summary_table
+from unfreeze.results.templating import asset, environment
 from unfreeze.store import StudyDir, read_json, write_text
 
 
@@ -68,9 +66,9 @@ def render_report(study: StudyDir) -> str:
     figures = {f"grid-{place}": figure.to_plotly_json() for place, figure in enumerate(grids.values())}
     if seconds is not None:
         figures["seconds"] = seconds.to_plotly_json()
-    scripts = {"plotly": get_plotlyjs(), "page": _asset("report.js")}
+    scripts = {"plotly": get_plotlyjs(), "page": asset("report.js")}
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             name=record["name"],
@@ -101,33 +99,11 @@ def render_report(study: StudyDir) -> str:
             metric_text=functools.partial(words.metric_text, metric),
             spread_text=lambda value: words.spread_text(metric, value).removesuffix(" points"),
             figures=figures,
-            css=Markup(_asset("report.css")),  # noqa: S704 - our own file
+            css=Markup(asset("report.css")),  # noqa: S704 - our own file
             scripts={name: Markup(text) for name, text in scripts.items()},  # noqa: S704 - plotly's and our own file
             script_hashes=" ".join(_source_hash(text) for text in scripts.values()),
         )
     )
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("unfreeze.results", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters.update(
-        percent=functools.partial(words.metric_text, "accuracy"),
-        number=functools.partial(words.metric_text, "log_loss"),
-        duration=words.seconds_text,
-        count=words.count_text,
-        whole=lambda value: f"{int(value):,}" if math.isfinite(value) else words.MISSING,
-        plural=words.plural,
-        size=words.bytes_text,
-    )
-    return environment
 
 
 def _fields(
@@ -209,10 +185,6 @@ def _yaml(settings: dict[str, Any]) -> str:
 def _without_format(path: Path) -> dict[str, Any]:
     """Return a record's values; a study that has not run yet has no environment, and no facts of shared work."""
     return {key: value for key, value in read_json(path).items() if key != "format"} if path.is_file() else {}
-
-
-def _asset(name: str) -> str:
-    return resources.files("unfreeze.results").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _source_hash(script: str) -> str:

@@ -11,6 +11,7 @@ from unfreeze.config.parse import read_study
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
+from unfreeze.results.by_column import by_column
 from unfreeze.results.report import write_report
 from unfreeze.results.tables import history_table, results_table
 from unfreeze.store import StudyDir
@@ -99,6 +100,14 @@ class Results:
     def history(self) -> pd.DataFrame:
         """A row an epoch of each cell and candidate."""
         return history_table(StudyDir(self.path))
+
+    def by(self, column: str) -> pd.DataFrame:
+        """Return test scores apart for each value of a column of the data, see ``results.by_column``.
+
+        Raises:
+            UserError: the data has no such column.
+        """
+        return by_column(StudyDir(self.path), column)
 
     def compare(self, a: str, b: str) -> pd.DataFrame:
         """Return the differences of two strategies in the test metric, paired by regime, seed and fold: a minus b.

@@ -108,6 +108,7 @@ def train_candidate(
     backbone: Backbone,
     prefix_hash: str,
     images: int,
+    class_weights: Sequence[float] | None,
     validation: Callable[[int], Iterable[Batch]],
     compute: Compute,
     on_step: Callable[[int, int], None],
@@ -123,7 +124,8 @@ def train_candidate(
         classes: number of classes.
         backbone: its own: it is trained in place. Stages that stay frozen may share tensors with others.
         prefix_hash: of the tensors of the stages that no phase trains.
-        images: number of training images.
+        images: number of training images, repeated ones counted each time.
+        class_weights: of the training loss; None weighs all images alike.
         validation: gives, for a number of frozen stages, the validation batches after them.
         compute: device and precision.
         on_step: called with (epoch, examples drawn) after each step.
@@ -140,6 +142,7 @@ def train_candidate(
     fresh_from = 0 if strategy.backbone.weights == "none" else len(backbone.stages)
     # The weights that anything trains, whatever the phase: what is restored, saved and counted.
     lowest = min(cuts)
+    weights = None if class_weights is None else torch.tensor(class_weights, device=compute.device)
     everything = build_network(backbone, head, lowest, "train", start=lowest).to(compute.device)
     state, history = StoppingState(), list[dict[str, Any]]()
     best: dict[str, Tensor] = {}
@@ -169,7 +172,7 @@ def train_candidate(
                 best.update(trained_state(everything, backbone))
 
         training = train_phase(
-            Trainee(network, [*network.suffix.stages, head], channels_last),
+            Trainee(network, [*network.suffix.stages, head], channels_last, weights),
             phase,
             Course(number, first_epoch, first_step, ends[first_epoch - 1 : last_epoch], seed),
             compute,

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +50,33 @@ class Job:
         return candidates(self.study, self.cell.strategy)
 
     @cached_property
+    def train(self) -> tuple[str, ...]:
+        """The ids that a pass draws: under ``balance: oversample`` those of rarer classes several times."""
+        if self.regime.balance != "oversample":
+            return self.selection.train
+        counts = self._class_counts
+        most = max(counts.values())
+        labels = rows_of(self.catalog, self.selection.train)["label"]
+        return tuple(
+            name
+            for name, label in zip(self.selection.train, labels, strict=True)
+            for _ in range(round(most / counts[label]))
+        )
+
+    @cached_property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """The weight of each class in the training loss under ``balance: weights``, 1 on average over the images."""
+        if self.regime.balance != "weights":
+            return None
+        counts = self._class_counts
+        images, classes = len(self.selection.train), self.catalog.classes
+        return tuple(images / (len(classes) * counts[label]) for label in classes)
+
+    @property
+    def _class_counts(self) -> Counter[str]:
+        return Counter(rows_of(self.catalog, self.selection.train)["label"])
+
+    @cached_property
     def data_fingerprint(self) -> str:
         """Identity of the images used: contents and labels of each split, in order."""
         ids = [*self.selection.train, *self.selection.validation]
@@ -62,7 +90,7 @@ class Job:
         """The contents of its images."""
         chosen = self.selection
         tests = [identifier for test in chosen.tests.values() for identifier in test]
-        found = (rows_of(self.catalog, ids)["sha256"] for ids in (chosen.train, chosen.validation, tests))
+        found = (rows_of(self.catalog, ids)["sha256"] for ids in (self.train, chosen.validation, tests))
         train, validation, reported = (tuple(shas) for shas in found)
         return Shas(train, validation, reported)
 
@@ -93,7 +121,7 @@ def weights_key(strategy: Strategy) -> tuple[str, str]:
 
 def examples_of(job: Job, strategy: Strategy) -> int:
     """Return how many examples a candidate draws if nothing stops it early."""
-    images = len(job.selection.train)
+    images = len(job.train)
     ends = epoch_ends(images, strategy.batch_size, job.regime, expected_epochs(strategy))
     return examples_after(images, strategy.batch_size, ends[-1])
 

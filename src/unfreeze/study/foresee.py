@@ -9,15 +9,16 @@ from pathlib import Path
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog, glance, paths_of
 from unfreeze.data.decode import Undecodable, decode
-from unfreeze.data.sources import Source
+from unfreeze.data.sources import Source, usable_cache
 from unfreeze.errors import UserError
 from unfreeze.model.describe import StageInfo
 from unfreeze.reuse.calibrate import IMAGES
-from unfreeze.study.events import Emit, Scanning
+from unfreeze.study.events import Emit, Scanning, Warned
 from unfreeze.study.forecast import calibrate_study, disk_budget, share, works_of
+from unfreeze.study.images import draw_splits, make_jobs
 from unfreeze.study.needs import PrefixKey
 from unfreeze.study.plan import Plan
-from unfreeze.study.run import load_all_weights, make_jobs, usable_cache
+from unfreeze.study.run import load_all_weights
 from unfreeze.study.shared import Shared
 from unfreeze.train.device import pick
 
@@ -52,9 +53,9 @@ def foresee(study: StudyConfig, plan: Plan, source: Source, emit: Emit) -> Fores
 
     compute = pick(study.device, study.precision)
     backbones, weights = load_all_weights(plan)
-    cache = usable_cache(emit)
-    catalog = glance(source, study.split.group, progress, looks=cache / "looks" if cache else None)
-    jobs = make_jobs(study, catalog, plan, weights, compute)
+    cache = usable_cache(lambda text: emit(Warned(text)))
+    catalog = glance(source, study.split.group, progress, looks=cache / "looks" if cache else None, check=study.check)
+    jobs = make_jobs(study, catalog, plan, draw_splits(study, catalog, plan, {}), weights, compute)
     works = works_of(jobs, plan)
     sample = list(islice(_whole(catalog, next(iter(jobs.values())).selection.train), IMAGES))
     if not sample:

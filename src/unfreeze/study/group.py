@@ -192,6 +192,7 @@ class GroupRun:
             backbone=own_copy(pristine, lowest),
             prefix_hash=self.supply.prefix_sha256(prefix_of(strategy), lowest),
             images=len(train.ids),
+            class_weights=job.class_weights,
             validation=lambda cut: self.supply.validation(strategy, job.regime, seed, validation, cut),
             compute=self.compute,
             on_step=on_step,
@@ -199,7 +200,7 @@ class GroupRun:
         )
 
     def _shown(self, job: Job) -> tuple[Shown, Shown]:
-        return self.supply.images(job.selection.train), self.supply.images(job.selection.validation)
+        return self.supply.images(job.train), self.supply.images(job.selection.validation)
 
     def _ended(self, member: tuple[str, str], result: Trained | Exception) -> None:
         name, candidate = member
@@ -273,7 +274,7 @@ class GroupRun:
 
 def _spans(one: GroupJob, candidate: str) -> list[Span]:
     network = one.networks[candidate]
-    return spans_of(network.strategy, network.cuts, len(one.job.selection.train), one.job.regime)
+    return spans_of(network.strategy, network.cuts, len(one.job.train), one.job.regime)
 
 
 def _trained_bytes(network: NetworkPlan) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unfreeze.config.resolve import Strategy, expected_epochs
 from unfreeze.config.study import RegimeConfig, Resize
-from unfreeze.data.order import examples_after, steps_per_pass
+from unfreeze.data.order import copies_of, examples_after, steps_per_pass, view_of
 from unfreeze.data.rowstore import Row
 from unfreeze.study.candidate import epoch_ends, feed_cuts
 from unfreeze.train.batches import evaluation_draws
@@ -139,7 +139,7 @@ def plain_piece(strategy: Strategy, cut: int) -> Piece:
 def needs_of(strategy: Strategy, cuts: Sequence[int], regime: RegimeConfig, seed: int, shas: Shas) -> Needs:
     """Return what one candidate takes."""
     needs, views = Needs(), bank(regime)
-    images = len(shas.train)
+    images, copies = len(shas.train), copies_of(shas.train)
     per_pass = steps_per_pass(images, strategy.batch_size)
     seen = evaluation_draws(len(shas.validation), regime.validation.examples, seed)
     for span in spans_of(strategy, cuts, images, regime):
@@ -152,12 +152,13 @@ def needs_of(strategy: Strategy, cuts: Sequence[int], regime: RegimeConfig, seed
                 needs.pixels += span.examples
         else:
             drawn = range(span.start // per_pass, -(-span.stop // per_pass))
-            numbers = sorted({number % views for number in drawn[:views]})
-            needs.take(piece, ((sha, number) for number in numbers for sha in shas.train), span.examples)
+            seen_in = {copy: sorted({view_of(number, copy, views) for number in drawn[:views]}) for copy in set(copies)}
+            rows = ((sha, view) for sha, copy in zip(shas.train, copies, strict=True) for view in seen_in[copy])
+            needs.take(piece, rows, span.examples)
         piece = validation_piece(strategy, span.cut, regime, seed)
         plain = piece.augment == "none"
-        rows = [(shas.validation[index], 0 if plain else number) for index, number in seen]
-        needs.take(piece, rows, span.epochs * len(seen))
+        looked_at = [(shas.validation[index], 0 if plain else number) for index, number in seen]
+        needs.take(piece, looked_at, span.epochs * len(seen))
     lowest = min(cuts)
     reported = [(sha, 0) for sha in (*shas.validation, *shas.tests)]
     needs.take(plain_piece(strategy, lowest), reported, len(reported))

@@ -1,30 +1,24 @@
 """Run what is missing of a study, cell by cell; a failing cell does not stop the others."""
 
-import contextlib
 import os
 import platform
-import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
 from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.study import StudyConfig
 from unfreeze.config.units import seconds_of
-from unfreeze.data.cache import in_use, make_room, used_bytes
-from unfreeze.data.catalog import Catalog, build_catalog
-from unfreeze.data.pixels import base_picture, pixel_store
-from unfreeze.data.regimes import Selection, select
-from unfreeze.data.sources import Source, cache_folder, open_source
-from unfreeze.data.splits import draw_split
+from unfreeze.data.cache import in_use, make_room
+from unfreeze.data.catalog import Catalog
+from unfreeze.data.check import refuse_losses, warnings_of
+from unfreeze.data.sources import open_source, usable_cache
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.results.tables import results_table
@@ -33,19 +27,24 @@ from unfreeze.reuse.engines import Settings
 from unfreeze.store import StudyDir, read_json, write_json, write_table, write_text
 from unfreeze.study.cell import Job
 from unfreeze.study.cells import CellsRun, add_facts
-from unfreeze.study.events import Emit, Planned, Scanning, Warned
+from unfreeze.study.events import Emit, Planned, Warned
 from unfreeze.study.forecast import (
     BackboneKey,
     Calibrated,
     backbone_of,
-    bases_of,
     calibrate_study,
     disk_budget,
-    preprocessings,
     share,
     works_of,
 )
 from unfreeze.study.group import GroupJob
+from unfreeze.study.images import (
+    Since,
+    draw_splits,
+    look_at_data,
+    make_jobs,
+    since_last_run,
+)
 from unfreeze.study.measure import processor
 from unfreeze.study.plan import Plan, all_problems, as_record, make_plan
 from unfreeze.study.shared import Shared
@@ -95,11 +94,18 @@ def run_study(
     source = open_source(study.data, study.tests, Path.cwd())
     plan = make_plan(study, len(source.classes))
     backbones, weights = load_all_weights(plan)
-    cache = usable_cache(emit)
+    cache = usable_cache(lambda text: emit(Warned(text)))
     scanned = time.perf_counter()
     catalog = look_at_data(study, source, plan, backbones, cache, emit)
     scanned = time.perf_counter() - scanned
-    jobs = make_jobs(study, catalog, plan, weights, compute)
+    refuse_losses(catalog, study.check.max_set_aside)
+    since = since_last_run(store, before, study, catalog)
+    catalog = since.catalog
+    told = [*warnings_of(catalog), *since.warnings]
+    for warning in told:
+        emit(Warned(warning))
+    splits = draw_splits(study, catalog, plan, since.drawn)
+    jobs = make_jobs(study, catalog, plan, splits, weights, compute)
     for warning in dict.fromkeys(warning for job in jobs.values() for warning in job.selection.warnings):
         emit(Warned(warning))
     sample = next(iter(jobs.values())).selection.train
@@ -121,7 +127,7 @@ def run_study(
                 supply = _supply(catalog, calibrated, shared, folder, workers, emit)
         record = as_record(plan, {name: job.fingerprint for name, job in jobs.items()})
         record |= shared_record(shared, calibrated.stages)
-        _write_study(store, study, catalog, record, jobs, compute, calibrated, source_text)
+        _write_study(store, study, catalog, splits, since, told, before, record, jobs, compute, calibrated, source_text)
         finished = [cell["cell"] for cell in record["cells"] if store.is_finished(cell)]
         stale = [cell["cell"] for cell in record["cells"] if store.is_stale(cell)]
         if stale:
@@ -150,23 +156,6 @@ def _before(store: StudyDir) -> dict[str, Any]:
     """Return what the first run fixed."""
     path = store.path / "study.json"
     return read_json(path) if path.is_file() else {}
-
-
-def usable_cache(emit: Emit) -> Path | None:
-    """Return the folder of the cache, or None and a warning if nothing can be written there."""
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        emit(
-            Warned(
-                f"the cache {folder} cannot be written to ({error.strerror or error}), so nothing is stored and frozen "
-                "stages run live; name another folder in UNFREEZE_CACHE"
-            )
-        )
-        return None
 
 
 def _engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated) -> list[str]:
@@ -214,42 +203,6 @@ def _check_directory(study: StudyConfig, out: Path) -> None:
             )
 
 
-def look_at_data(
-    study: StudyConfig,
-    source: Source,
-    plan: Plan,
-    backbones: Mapping[BackboneKey, Backbone],
-    cache: Path | None,
-    emit: Emit,
-) -> Catalog:
-    """Read and decode every image of a study's data that is not known yet, keeping its base pictures on the way."""
-
-    def progress(done: int, total: int) -> None:
-        emit(Scanning(done, total))
-
-    if cache is None:
-        return build_catalog(source, study.split.group, progress)
-    room = disk_budget(study, cache) - used_bytes(cache)
-    with contextlib.ExitStack() as stack:
-        stores = [(base, pixel_store(cache, base)) for base in bases_of(preprocessings(plan, backbones))]
-        stack.enter_context(in_use([store for _, store in stores]))
-        keepers = [(base, stack.enter_context(store.writer()), store.held()) for base, store in stores]
-
-        def prepare(picture: Image.Image) -> list[np.ndarray]:
-            return [np.asarray(base_picture(picture, base)) for base, _, _ in keepers]
-
-        def keep(sha256: str, pictures: list[np.ndarray]) -> None:
-            nonlocal room
-            for (_, writer, held), pixels in zip(keepers, pictures, strict=True):
-                if pixels.nbytes <= room and (sha256, 0) not in held:
-                    writer.add((sha256, 0), pixels)
-                    room -= pixels.nbytes
-
-        return build_catalog(
-            source, study.split.group, progress, looks=cache / "looks", on_picture=keep, prepare=prepare
-        )
-
-
 def load_all_weights(plan: Plan) -> tuple[dict[BackboneKey, Backbone], dict[tuple[str, str], str]]:
     """Load each backbone's initial weights once, before anything runs.
 
@@ -275,31 +228,6 @@ def load_all_weights(plan: Plan) -> tuple[dict[BackboneKey, Backbone], dict[tupl
     return loaded, {(name, weights): backbone.weights.sha256 for (name, weights, _), backbone in loaded.items()}
 
 
-def make_jobs(
-    study: StudyConfig, catalog: Catalog, plan: Plan, weights: Mapping[tuple[str, str], str], compute: Compute
-) -> dict[str, Job]:
-    """Give each cell its images.
-
-    Raises:
-        UserError: names every regime that the data cannot give.
-    """
-    splits = {fold: draw_split(catalog, study.split, fold) for fold in dict.fromkeys(cell.fold for cell in plan.cells)}
-    jobs, problems = dict[str, Job](), dict[str, UserError]()
-    chosen: dict[tuple[str, int, int | None], Selection] = {}
-    for cell in plan.cells:
-        key = (cell.regime, cell.seed, cell.fold)
-        try:
-            if key not in chosen:
-                regime = study.regimes[cell.regime]
-                chosen[key] = select(catalog, splits[cell.fold], regime, cell.seed, study.split.val == "test")
-            jobs[cell.id] = Job(cell, study, catalog, chosen[key], weights, compute.device.type)
-        except UserError as error:
-            problems[cell.regime] = error
-    if problems:
-        raise all_problems("regimes", problems)
-    return jobs
-
-
 def default_workers() -> int:
     """Return how many processes prepare batches: one per core that this process may use but one, at most eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -310,6 +238,10 @@ def _write_study(
     store: StudyDir,
     study: StudyConfig,
     catalog: Catalog,
+    splits: Mapping[int | None, pd.Series],
+    since: Since,
+    told: Sequence[str],
+    before: Mapping[str, Any],
     plan: Mapping[str, Any],
     jobs: dict[str, Job],
     compute: Compute,
@@ -318,11 +250,15 @@ def _write_study(
 ) -> None:
     if source_text:
         write_text(store.path / "study.yaml", source_text)
-    write_json(store.path / "study.json", study_record(study, catalog, compute, calibrated))
+    record = study_record(study, catalog, compute, calibrated)
+    record["notes"] += told
+    # A run that goes on after a crash sees no change: the list of the one before stays.
+    record["changes"] = plain(since.changed) if since.changed.words or "changes" not in before else before["changes"]
+    write_json(store.path / "study.json", record)
     write_json(store.path / "plan.json", plan)
     write_json(store.path / "environment.json", environment(compute))
     write_table(store.path / "catalog.csv", catalog.images)
-    write_table(store.path / "splits.csv", _splits(study, catalog, jobs.values()))
+    write_table(store.path / "splits.csv", _splits(splits, jobs.values()))
 
 
 def study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibrated: Calibrated) -> dict[str, Any]:
@@ -334,7 +270,7 @@ def study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibra
         )
     set_aside = int((catalog.images["status"] == "set_aside").sum())
     if set_aside:
-        notes.append(f"Could not be decoded and set aside: {plural(set_aside, 'image')}; catalog.csv says why.")
+        notes.append(f"Set aside: {plural(set_aside, 'image')}; catalog.csv says why.")
     return {
         "name": study.name,
         "metric": study.metric,
@@ -364,14 +300,14 @@ def environment(compute: Compute) -> dict[str, Any]:
     }
 
 
-def _splits(study: StudyConfig, catalog: Catalog, jobs: Iterable[Job]) -> pd.DataFrame:
+def _splits(splits: Mapping[int | None, pd.Series], jobs: Iterable[Job]) -> pd.DataFrame:
     """Return a row an image (and fold): its split, and per regime and seed what it is used for."""
     tables = []
     by_fold: dict[int | None, dict[tuple[str, int], Job]] = {}
     for job in jobs:
         by_fold.setdefault(job.cell.fold, {})[job.cell.regime, job.cell.seed] = job
     for fold, chosen in by_fold.items():
-        split = draw_split(catalog, study.split, fold)
+        split = splits[fold]
         table = pd.DataFrame({"id": split.index, "split": split.to_numpy(), "fold": fold})
         for (regime, seed), job in chosen.items():
             use = dict.fromkeys(job.selection.validation, "validation") | dict.fromkeys(job.selection.train, "train")

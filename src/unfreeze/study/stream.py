@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfreeze.data.order import passes
+from unfreeze.data.order import Copies, passes
 from unfreeze.data.rowstore import Rows
 from unfreeze.reuse.prefix import Prefix
 from unfreeze.train.batches import EVALUATION_BATCH, Batch, Draw, EvaluationBatches, ImageSet, training_batches
@@ -46,7 +46,7 @@ class Stream:
     Args:
         labels: of the training images, int64 (n,).
         pixels: gives the training images as pixels; asked only if some cut is not stored.
-        batch_size, seed, views: of the draws; ``views`` None means new ones for ever.
+        batch_size, seed, views, copies: of the draws; ``views`` None means new ones for ever.
         stored: by cut, what is stored.
         prefix: computes what is not; None where nothing is frozen.
         stop: the last step of the longest member.
@@ -60,13 +60,14 @@ class Stream:
         batch_size: int,
         seed: int,
         views: int | None,
+        copies: Copies,
         stored: Mapping[int, StoredInputs],
         prefix: Prefix | None,
         stop: int,
         workers: int,
     ) -> None:
         self.labels, self.pixels, self.stored, self.prefix, self.workers = labels, pixels, stored, prefix, workers
-        self.batch_size, self.seed, self.views, self.stop = batch_size, seed, views, stop
+        self.batch_size, self.seed, self.views, self.copies, self.stop = batch_size, seed, views, copies, stop
         self._step = -1
         self._sources: dict[int, Iterator[Batch]] = {}  # by cut, or 0 for pixels; each stands at the current step
         self._made: dict[int, Batch] = {}
@@ -106,10 +107,18 @@ class Stream:
     def _open(self, source: int) -> Iterator[Batch]:
         if source == 0:
             return training_batches(
-                self.pixels(), self.batch_size, self.seed, self._step, self.stop, self.workers, self.views
+                self.pixels(),
+                self.batch_size,
+                self.seed,
+                self._step,
+                self.stop,
+                self.workers,
+                self.views,
+                self.copies,
             )
         draws = islice(
-            passes(len(self.labels), self.batch_size, self.seed, self._step, self.views), self.stop - self._step
+            passes(len(self.labels), self.batch_size, self.seed, self._step, self.views, self.copies),
+            self.stop - self._step,
         )
         return _stored_batches(self.stored[source], draws, self.labels)
 

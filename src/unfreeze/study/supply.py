@@ -13,6 +13,7 @@ from unfreeze.config.fingerprint import fingerprint
 from unfreeze.config.resolve import Strategy
 from unfreeze.config.study import RegimeConfig
 from unfreeze.data.catalog import Catalog, paths_of, rows_of
+from unfreeze.data.order import copies_of
 from unfreeze.data.pixels import Base, DecodedPictures, Pictures, StoredPictures, pixel_store, store_pictures
 from unfreeze.data.rowstore import MissingRows, Row, Rows, RowStore
 from unfreeze.data.views import Preprocessing, ViewDataset
@@ -141,7 +142,18 @@ class Supply:
             and (inputs := self._stored(training_piece(strategy, cut, regime, seed), train, views)) is not None
         }
         prefix = self.prefixes.get(prefix_of(strategy))
-        return Stream(train.labels, pixels, strategy.batch_size, seed, views, stored, prefix, stop, self.workers)
+        return Stream(
+            train.labels,
+            pixels,
+            strategy.batch_size,
+            seed,
+            views,
+            copies_of(train.shas),
+            stored,
+            prefix,
+            stop,
+            self.workers,
+        )
 
     def validation(
         self, strategy: Strategy, regime: RegimeConfig, seed: int, shown: Shown, cut: int

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from unfreeze.data.order import passes
+from unfreeze.data.order import Copies, passes
 from unfreeze.data.views import ViewDataset
 from unfreeze.errors import UserError
 
@@ -44,15 +44,22 @@ class Draws(Sampler[list[Draw]]):
 
 
 def training_batches(
-    images: ImageSet, batch_size: int, seed: int, start: int, stop: int, workers: int, views: int | None = None
+    images: ImageSet,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+    workers: int,
+    views: int | None = None,
+    copies: Copies | None = None,
 ) -> Iterator[Batch]:
     """Yield the batches of the steps from ``start`` up to ``stop`` of the endless stream of shuffled passes.
 
-    Of each image there are ``views`` views, or new ones for ever.
+    Of each image there are ``views`` views, or new ones for ever; ``copies`` tells of images that are there repeatedly.
     """
 
     def draws() -> Iterator[list[Draw]]:
-        return islice(passes(len(images), batch_size, seed, start, views), stop - start)
+        return islice(passes(len(images), batch_size, seed, start, views, copies), stop - start)
 
     return _labelled(images, _loader(images, draws, workers))
 

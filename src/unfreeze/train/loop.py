@@ -28,11 +28,13 @@ class Trainee:
     """What one phase trains: the network from its inputs on, its trained layers in order (stages, then the head).
 
     ``channels_last`` says that inputs of four axes should come in that order: wherever convolutions follow.
+    ``class_weights``, float32 (classes,), weigh the training loss.
     """
 
     network: nn.Module
     layers: Sequence[nn.Module]
     channels_last: bool = True
+    class_weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def train_phase(
             set_learning_rate(optimizer, rate)
             inputs, labels = _moved(fed.batch, trainee.channels_last, compute)
             with _dropout_stream(course.seed, step):
-                loss, logits = _forward(trainee.network, inputs, labels, phase.label_smoothing, compute)
+                loss, logits = _forward(trainee, inputs, labels, phase.label_smoothing, compute)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)  # now, so that networks in lock-step hold no gradients meanwhile
@@ -132,11 +134,12 @@ def _moved(batch: Batch, channels_last: bool, compute: Compute) -> tuple[Tensor,
 
 
 def _forward(
-    network: nn.Module, inputs: Tensor, labels: Tensor, smoothing: float, compute: Compute
+    trainee: Trainee, inputs: Tensor, labels: Tensor, smoothing: float, compute: Compute
 ) -> tuple[Tensor, Tensor]:
     with compute.autocast():
-        logits = network(inputs)
-        return cross_entropy(logits.float(), labels, label_smoothing=smoothing), logits
+        logits = trainee.network(inputs)
+        loss = cross_entropy(logits.float(), labels, trainee.class_weights, label_smoothing=smoothing)
+        return loss, logits
 
 
 @contextlib.contextmanager

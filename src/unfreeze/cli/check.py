@@ -1,0 +1,146 @@
+"""``unfreeze check``: what is wrong with the data, before anything trains."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unfreeze.cli.options import AsJson, Overrides, Target, asked_study
+from unfreeze.errors import UserError
+
+if TYPE_CHECKING:
+    from unfreeze.config.study import StudyConfig
+    from unfreeze.data.catalog import Catalog
+    from unfreeze.data.check import Finding
+
+SHOWN = 12
+"""Findings in the table on a terminal; the page has all."""
+
+
+def check(
+    target: Target,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("check.html"),
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at every file once, say what is wrong with the data, and write a page of what to look at."""
+    study, _ = asked_study(target, None, None, None, overrides)
+    from unfreeze.data.check import findings
+    from unfreeze.results.check_page import write_check_page
+    from unfreeze.results.words import plural
+
+    _refuse_inside(out, study)
+    told: list[str] = []
+    catalog = _look(study, told)
+    found = findings(catalog, study.image_size if target.endswith((".yaml", ".yml")) else None)
+    page = write_check_page(out, study.name, _summary(catalog), *_shown(catalog, found))
+    if as_json:
+        typer.echo(json.dumps(_as_json(catalog, found), ensure_ascii=False, indent=1))
+        return
+    _print(catalog, found)
+    for text in told:
+        typer.echo(f"warning: {text}")
+    typer.echo(f"look at {plural(sum(len(one.rows) > 0 for one in found), 'finding')}: {page}")
+
+
+def _refuse_inside(out: Path, study: "StudyConfig") -> None:
+    for folder in (Path(folder) for folder in (study.data, *study.tests.values()) if Path(folder).is_dir()):
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"the page {out} lies in the images' folder {folder}",
+                "a file outside of it, since nothing is ever written there",
+                "give another with --out FILE",
+            )
+
+
+def _look(study: "StudyConfig", told: list[str]) -> "Catalog":
+    """Look at every file, with a bar on a terminal; what is wrong with the cache is told."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from unfreeze.cli import screen
+    from unfreeze.data.catalog import build_catalog
+    from unfreeze.data.sources import open_source, usable_cache
+
+    cache = usable_cache(told.append)
+    source = open_source(study.data, study.tests, Path.cwd())
+    console = screen.stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        reading, comparing = bars.add_task("reading images", total=None), bars.add_task("comparing", total=None)
+        return build_catalog(
+            source,
+            study.split.group,
+            lambda done, total: bars.update(reading, completed=done, total=total),
+            looks=cache / "looks" if cache else None,
+            check=study.check,
+            comparing=lambda done, total: bars.update(comparing, completed=done, total=total),
+        )
+
+
+def _summary(catalog: "Catalog") -> dict[str, Any]:
+    counts = Counter(catalog.images["status"])
+    return {
+        "images": len(catalog.images),
+        "used": counts["used"],
+        "set_aside": counts["set_aside"],
+        "ignored": counts["ignored"],
+        "classes": {
+            label: int(count)
+            for label, count in catalog.images.query("status == 'used' and source == ''")["label"]
+            .value_counts()
+            .reindex(list(catalog.classes), fill_value=0)
+            .items()
+        },
+    }
+
+
+def _as_json(catalog: "Catalog", found: "list[Finding]") -> dict[str, Any]:
+    from unfreeze.data.check import path_of
+
+    return {
+        **_summary(catalog),
+        "findings": [
+            {
+                "kind": one.kind,
+                "severity": one.severity,
+                "count": len(one.rows),
+                "images": [path_of(catalog, row) for row in one.rows],
+                "note": one.note,
+            }
+            for one in found
+        ],
+    }
+
+
+def _print(catalog: "Catalog", found: "list[Finding]") -> None:
+    from unfreeze.cli import screen
+    from unfreeze.data.check import path_of
+    from unfreeze.results.words import plural
+
+    summary = _summary(catalog)
+    console = screen.stdout()
+    parts = [f"{summary[key]:,} {word}" for key, word in (("set_aside", "set aside"), ("ignored", "ignored"))]
+    console.print(
+        f"{plural(summary['images'], 'file')} in {len(catalog.classes)} classes: {summary['used']:,} used, "
+        f"{', '.join(parts)}\n"
+    )
+    if not found:
+        console.print("nothing found that is wrong")
+        return
+    made = screen.table("severity", "finding", "images", "what", "first", numbers=("images",))
+    for one in found[:SHOWN]:
+        first = path_of(catalog, one.rows[0]) if one.rows else ""
+        made.add_row(one.severity, one.kind, f"{len(one.rows):,}", one.note, first)
+    screen.show(console, made)
+    if len(found) > SHOWN:
+        rest = Counter(one.kind for one in found[SHOWN:])
+        console.print(f"and {', '.join(f'{count:,} more of {kind}' for kind, count in rest.items())}\n")
+
+
+def _shown(catalog: "Catalog", found: "list[Finding]") -> tuple[list[dict[str, Any]], int]:
+    """Return the findings as the page shows them, with thumbnails, and how many images were left out of it."""
+    from unfreeze.cli.thumbnails import thumbnails
+
+    return thumbnails(catalog, found)

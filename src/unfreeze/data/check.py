@@ -1,0 +1,263 @@
+"""What is wrong with a catalog's images, the worst first. Pure: nothing is read, nothing is changed."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from unfreeze.data.catalog import CONFLICT, Catalog
+from unfreeze.errors import UserError
+
+Kind = Literal[
+    "unreadable", "exact_duplicate", "near_duplicate", "label_conflict", "small_class", "imbalance", "odd_size",
+    "outlier", "split_leak",
+]  # fmt: skip
+Severity = Literal["error", "warning", "note"]
+_SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+_KINDS: tuple[Kind, ...] = (
+    "unreadable", "label_conflict", "split_leak", "small_class", "exact_duplicate", "near_duplicate", "imbalance",
+    "odd_size", "outlier",
+)  # fmt: skip
+
+FEW = 10
+"""A class with fewer used images is called small."""
+UNEVEN, VERY_UNEVEN = 3, 10
+"""The largest class over the smallest from which on there is a finding, and a warning."""
+LONG = 4
+"""Longer over shorter side from which on a picture is called odd: the middle is all that a crop sees of it."""
+TINY = 32
+"""Pixels of the shorter side below which a picture is called odd."""
+GREY = 0.004
+"""Colour (``Likeness.colour``) below which a picture is grey; the noise of a camera has more."""
+FLAT = 0.02
+"""Contrast below which a picture is called blank."""
+FENCES = 3.0
+"""Interquartile ranges beyond the quartiles from which on a value is an outlier: Tukey's outer fence."""
+_ENOUGH = 20  # images from which on outliers mean something
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should look at.
+
+    Attributes:
+        kind, severity: what, and how bad.
+        rows: positions in ``catalog.images`` of the images concerned; of a group of duplicates all of its members.
+        note: one sentence without a full stop.
+        measure: by which findings of one kind are sorted, the largest first.
+    """
+
+    kind: Kind
+    severity: Severity
+    rows: tuple[int, ...]
+    note: str
+    measure: float = 0.0
+
+
+def findings(catalog: Catalog, image_size: int | None = None) -> list[Finding]:
+    """Return what is wrong, the worst first.
+
+    Args:
+        catalog: the images.
+        image_size: pixels that a study asks for; smaller pictures are told. None: that is not looked at.
+    """
+    images = catalog.images.reset_index(drop=True)
+    used = images[images["status"] == "used"]
+    found = [
+        *_unreadable(images),
+        *_duplicates(images, catalog),
+        *_classes(used, catalog.classes),
+        *_sizes(used, image_size),
+        *_outliers(used),
+    ]
+    return sorted(
+        found,
+        key=lambda one: (
+            _SEVERITIES.index(one.severity), _KINDS.index(one.kind), -one.measure, -len(one.rows), one.rows,
+        ),
+    )  # fmt: skip
+
+
+def refuse_losses(catalog: Catalog, most: float) -> None:
+    """Stop a run whose data has lost too much.
+
+    Args:
+        catalog: the images.
+        most: share of the files that may be set aside.
+
+    Raises:
+        UserError: more are, or a class has files of which none can be used.
+    """
+    images = catalog.images[catalog.images["status"] != "ignored"]
+    aside = images[images["status"] == "set_aside"]
+    main = images[images["source"] == ""]
+    counts = main["label"].value_counts()
+    usable = set(main.loc[main["status"] == "used", "label"])
+    gone = [f"{label} (all {counts[label]})" for label in sorted(set(main["label"]) - usable)]
+    if len(aside) <= most * len(images) and not gone:
+        return
+    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(aside["reason"]).most_common(3))
+    lost = f"; classes that fall away: {', '.join(gone)}" if gone else ""
+    raise UserError(
+        f"{len(aside)} of {len(images)} files are set aside ({reasons}){lost}",
+        f"at most {most:.0%} of the files, and no whole class",
+        "'unfreeze check DATA' shows them all; mend or take away the files, or raise check.max_set_aside",
+    )
+
+
+def warnings_of(catalog: Catalog) -> list[str]:
+    """Return what a run says of its data: pictures with two labels, and copies in two given splits."""
+    found = findings(catalog)
+    conflicts = [one for one in found if one.kind == "label_conflict"]
+    leaks = [one for one in found if one.kind == "split_leak"]
+    told = []
+    if conflicts:
+        rows = [row for one in conflicts for row in one.rows]
+        aside = (catalog.images["status"].iloc[rows] == "set_aside").all()
+        told.append(
+            f"{len(conflicts)} pictures have copies with different labels, {len(rows)} images, "
+            f"{'set aside' if aside else 'kept'}, first {path_of(catalog, rows[0])} and {path_of(catalog, rows[1])}"
+        )
+    if leaks:
+        first = leaks[0]
+        told.append(
+            f"{len(leaks)} pictures have copies in two splits that the data gives, so test scores flatter; "
+            f"first {path_of(catalog, first.rows[0])} and {path_of(catalog, first.rows[1])}"
+        )
+    return told
+
+
+def path_of(catalog: Catalog, row: int) -> str:
+    """Return an image's path as findings name it: relative to its folder, further test sets' with their name first.
+
+    Bytes that are not UTF-8 are written as \\xNN.
+    """
+    source, path = catalog.images["source"].iloc[row], str(catalog.images["path"].iloc[row])
+    path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return f"{source}:{path}" if source else path
+
+
+def _unreadable(images: pd.DataFrame) -> list[Finding]:
+    rows = images[(images["status"] == "set_aside") & ~images["reason"].str.startswith(CONFLICT)]
+    if rows.empty:
+        return []
+    counted = ", ".join(f"{count} {reason}" for reason, count in Counter(rows["reason"]).most_common())
+    return [Finding("unreadable", "warning", tuple(rows.index), f"cannot be decoded whole: {counted}")]
+
+
+def _duplicates(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:
+    """Return a finding for each group of copies, and one more where its members lie in several splits."""
+    found = []
+    copied = images[(images["cluster"] != "") & (images["status"] != "ignored")]
+    least = _least_likeness(copied, catalog)
+    for cluster, group in copied.groupby("cluster", sort=True):
+        rows, labels = tuple(group.index), sorted(set(group["label"]))
+        same = group["pixels"].nunique() == 1
+        how = "the same pixels" if same else f"likeness {least.get(str(cluster), 1.0):.3f} or more"
+        count = f"{len(rows)} images, {how}"
+        if len(labels) > 1:
+            found.append(Finding("label_conflict", "error", rows, f"{count}, labelled {' and '.join(labels)}", same))
+        elif same:
+            found.append(Finding("exact_duplicate", "warning", rows, f"{count}, all {labels[0]}"))
+        else:
+            found.append(Finding("near_duplicate", "warning", rows, f"{count}, all {labels[0]}"))
+        found += _leak(group, count)
+    grouped = images[(images["group"] != "") & (images["status"] == "used")]
+    for name, group in grouped.groupby("group", sort=True):
+        found += _leak(group, f"{len(group)} images of the group {name}")
+    return found
+
+
+def _leak(group: pd.DataFrame, what: str) -> list[Finding]:
+    """Return a finding if used images that belong together lie in several places that the data gives."""
+    used = group[group["status"] == "used"]
+    columns = zip(used["given_split"], used["given_fold"], used["source"], strict=True)
+    places = sorted({_place(*given) for given in columns})
+    if len(places) < 2:
+        return []
+    return [Finding("split_leak", "error", tuple(used.index), f"{what}, in {' and '.join(places)}")]
+
+
+def _place(given_split: str, given_fold: str, source: str) -> str:
+    """Return where an image was put: a given split or fold, a further test set, or what a split is drawn from."""
+    fold = f"fold {given_fold}" if given_fold else ""
+    return f"the test set {source}" if source else given_split or fold or "the main data"
+
+
+def _least_likeness(copied: pd.DataFrame, catalog: Catalog) -> dict[str, float]:
+    """Return the least likeness of two near duplicates, by cluster."""
+    clusters = dict(zip(copied["sha256"], copied["cluster"], strict=True))
+    least: dict[str, float] = {}
+    for (one, _), value in catalog.likeness.items():
+        if one in clusters:
+            least[clusters[one]] = min(value, least.get(clusters[one], 1.0))
+    return least
+
+
+def _classes(used: pd.DataFrame, classes: Sequence[str]) -> list[Finding]:
+    main = used[used["source"] == ""]
+    there = Counter(main["label"])
+    counts = {label: there[label] for label in classes}
+    found = []
+    for label, count in counts.items():
+        if count >= FEW:
+            continue
+        rows = tuple(main.index[main["label"] == label])
+        severity: Severity = "error" if count < 3 else "warning"
+        found.append(Finding("small_class", severity, rows, f"class {label} has {count} usable images", -count))
+    splits = [name for name in ("train", "validation", "test") if (main["given_split"] == name).any()]
+    for split in splits:
+        in_it = set(main.loc[main["given_split"] == split, "label"])
+        missing = [label for label in classes if label not in in_it]
+        if missing:
+            found.append(Finding("small_class", "error", (), f"{split} has no image of {', '.join(missing)}"))
+    least, most = min(counts, key=lambda label: counts[label]), max(counts, key=lambda label: counts[label])
+    ratio = counts[most] / max(1, counts[least])
+    if ratio > UNEVEN:
+        note = f"class {most} has {counts[most]} images, {least} {counts[least]}: {ratio:.1f} times as many"
+        found.append(Finding("imbalance", "warning" if ratio > VERY_UNEVEN else "note", (), note))
+    return found
+
+
+def _sizes(used: pd.DataFrame, image_size: int | None) -> list[Finding]:
+    shorter, longer = used[["width", "height"]].min(axis=1), used[["width", "height"]].max(axis=1)
+    found = []
+    long = used.index[longer >= LONG * shorter]
+    if len(long):
+        note = f"{LONG} times as long as wide, or more: a crop sees the middle of them only"
+        found.append(Finding("odd_size", "note", tuple(long), note))
+    least = TINY if image_size is None else image_size
+    small = used.index[(shorter < least) & (longer < LONG * shorter)]
+    if len(small):
+        note = f"a shorter side below {'the study’s ' if image_size else ''}{least} pixels, so they are enlarged"
+        found.append(Finding("odd_size", "note", tuple(small), note))
+    return found
+
+
+def _outliers(used: pd.DataFrame) -> list[Finding]:
+    seen = used[used["brightness"].notna()]
+    if len(seen) < _ENOUGH:
+        return []
+    bright, sharp = seen["brightness"], np.log(seen["sharpness"].clip(lower=0.1))
+    grey = seen["colour"] < GREY
+    blank = seen["contrast"] < FLAT
+    picked = {
+        "blank: hardly any contrast": blank,
+        "much darker than the others": (bright < _fence(bright, -1)) & (bright < 0.2) & ~blank,
+        "much brighter than the others": (bright > _fence(bright, 1)) & (bright > 0.8) & ~blank,
+        "much more blurred than the others": (sharp < _fence(sharp, -1)) & ~blank,
+    }
+    if 0 < grey.sum() < 0.2 * len(seen):  # where many are grey, grey is what the data looks like
+        picked["grey among pictures in colour"] = grey
+    return [
+        Finding("outlier", "note", tuple(seen.index[chosen]), words) for words, chosen in picked.items() if chosen.any()
+    ]
+
+
+def _fence(values: pd.Series, side: int) -> float:
+    """Return Tukey's outer fence, below (-1) or above (1)."""
+    low, high = values.quantile([0.25, 0.75])
+    return float(high + FENCES * (high - low)) if side > 0 else float(low - FENCES * (high - low))

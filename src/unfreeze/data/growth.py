@@ -1,0 +1,65 @@
+"""What came, went and changed its label since a study last looked at its data, and what of that it may use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from unfreeze.data.catalog import CONFLICT, Catalog
+from unfreeze.data.splits import TEST
+
+TIED_TO_TEST = "new, but a copy of a test image or of its group: the test set stays as it was"
+"""The reason why a new image is set aside."""
+
+Drawn = Mapping[int | None, Mapping[str, str]]
+"""What a study drew before: train, validation or test by fold (None without folds) and image id."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Paths of images that are new, gone, or have another label; a renamed file is none of them."""
+
+    new: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    relabelled: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Say how many there are: "200 new, 5 removed, 3 relabelled"; "" if nothing changed."""
+        counted = (("new", self.new), ("removed", self.removed), ("relabelled", self.relabelled))
+        return ", ".join(f"{len(paths):,} {word}" for word, paths in counted if paths)
+
+
+def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
+    """Compare two catalogs' images by content (by id, of which copies have one each); unread files count nowhere."""
+    old, new = (images[(images["sha256"] != "") & (images["status"] != "ignored")] for images in (before, now))
+    label_before = dict(zip(old["id"], old["label"], strict=True))
+    known = new["id"].isin(list(label_before))
+    relabelled = known & (new["label"] != new["id"].map(label_before))
+    return Changes(
+        tuple(new.loc[~known, "path"]),
+        tuple(old.loc[~old["id"].isin(list(new["id"])), "path"]),
+        tuple(new.loc[relabelled, "path"]),
+    )
+
+
+def keep_what_was_drawn(catalog: Catalog, drawn: Drawn) -> Catalog:
+    """Return the catalog in which new images cannot change what was drawn.
+
+    A new image is set aside if a copy of it, or one of its group, is a test image in any fold; and where a new copy
+    has another label than the images that the study had, the new one is set aside and not those.
+    """
+    images = catalog.images.copy()
+    earlier = set[str]().union(*drawn.values())
+    tested = {name for split in drawn.values() for name, pool in split.items() if pool == TEST}
+    conflict = images["reason"].str.startswith(CONFLICT)
+    old = images["id"].isin(earlier)
+    labels = images[conflict & old].groupby("cluster")["label"].nunique()
+    settled = conflict & old & images["cluster"].isin(list(labels[labels == 1].index))
+    images.loc[settled, ["status", "reason"]] = "used", ""
+    fresh = (images["status"] == "used") & ~old & (images["source"] == "") & (images["given_split"] == "")
+    for column in ("cluster", "group"):
+        tied = set(images.loc[images["id"].isin(tested) & (images[column] != ""), column])
+        rows = fresh & images[column].isin(tied)
+        images.loc[rows, "status"], images.loc[rows, "reason"] = "set_aside", TIED_TO_TEST
+    return Catalog(images, catalog.roots, catalog.classes, catalog.likeness)

@@ -1,0 +1,79 @@
+"""Find the labelled files of a study. A source is a module that reads one kind of data into a ``Source``.
+
+Only names are read here; whether a file is an image is for the catalog to find out. Nothing of the user's is written.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from unfreeze.data.sources.folders import FOLDERS, read_folder, read_test_folder
+from unfreeze.data.sources.food101 import read_food101
+from unfreeze.data.sources.huggingface import PREFIX, read_huggingface
+from unfreeze.data.sources.manifests import SUFFIXES, read_manifest
+from unfreeze.data.sources.near import near
+from unfreeze.data.sources.place import cache_folder, usable_cache
+from unfreeze.data.sources.source import Ignored, Item, Source
+from unfreeze.errors import UserError
+
+__all__ = ["Ignored", "Item", "Source", "cache_folder", "open_source", "usable_cache"]
+
+SUPPORTED = (
+    "a folder of class folders, a folder with train/, val/ and test/ of class folders, a .csv or .parquet manifest, "
+    "hf:owner/name, or food101"
+)
+
+
+def open_source(data: str, tests: Mapping[str, str], base: Path) -> Source:
+    """List the files of the main data and of further test sets.
+
+    Args:
+        data: see ``SUPPORTED``.
+        tests: folders of class folders by name; each image in them is a test image.
+        base: the folder that relative paths refer to.
+
+    Raises:
+        UserError: data is missing or unreadable, there are fewer than two classes, two class names differ only in
+            case or Unicode form, a further test set has a class that the main data has not.
+    """
+    main = _main(data, base)
+    roots, items, ignored = dict(main.roots), list(main.items), list(main.ignored)
+    for name, value in tests.items():
+        further = read_test_folder(name, _folder(value, base, f"tests.{name}", FOLDERS), main.classes)
+        roots |= further.roots
+        items += further.items
+        ignored += further.ignored
+    return Source(
+        roots,
+        tuple(sorted(items, key=lambda item: (item.source, item.path, item.label))),
+        tuple(sorted(ignored, key=lambda entry: (entry.source, entry.path))),
+        main.classes,
+    )
+
+
+def _main(data: str, base: Path) -> Source:
+    if data == "food101":
+        return read_food101()
+    if data.startswith(PREFIX):
+        return read_huggingface(data, base)
+    path = base / Path(data).expanduser()
+    if data.lower().endswith(SUFFIXES) and not path.is_dir():
+        if not path.is_file():
+            raise _missing("data", data, path, "file", SUPPORTED)
+        return read_manifest(path.resolve())
+    return read_folder(_folder(data, base, "data", SUPPORTED))
+
+
+def _folder(value: str, base: Path, key: str, expected: str) -> Path:
+    """Return the real path of an existing folder."""
+    path = base / Path(value).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    raise _missing(key, value, path, "folder", expected)
+
+
+def _missing(key: str, value: str, path: Path, kind: str, expected: str) -> UserError:
+    what = "is a file" if path.exists() else "does not exist"
+    close = [] if path.exists() or not path.parent.is_dir() else near(path.name, os.listdir(path.parent))
+    hint = f"; did you mean {path.parent / close[0]}?" if close else ""
+    return UserError(f"{key}: {value}: the {kind} {path} {what}", expected, f"correct the path{hint}")

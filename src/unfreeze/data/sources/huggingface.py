@@ -1,0 +1,102 @@
+"""Data sets of Hugging Face, by name or from a local folder; needs the package ``datasets``."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from unfreeze.data.sources.place import cache_folder
+from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
+from unfreeze.errors import UserError
+from unfreeze.store import replacing
+
+PREFIX = "hf:"
+_SIGNATURES = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"GIF8", ".gif"), (b"BM", ".bmp"))
+
+
+def read_huggingface(data: str, base: Path) -> Source:
+    """Load a data set with one image and one label column, and write its images, byte for byte, beside the cache.
+
+    Args:
+        data: ``hf:`` and then owner/name, or a folder that ``datasets`` can load.
+        base: the folder that a local folder is relative to.
+
+    Raises:
+        UserError: the package is not there, the data set cannot be had, or has no image or no label column.
+    """
+    datasets = _package(data)
+    name = data.removeprefix(PREFIX)
+    local = (base / Path(name).expanduser()).resolve()
+    try:
+        if (local / "dataset_info.json").is_file() or (local / "dataset_dict.json").is_file():
+            loaded = datasets.load_from_disk(str(local))
+        elif local.is_dir():
+            loaded = datasets.load_dataset("imagefolder", data_dir=str(local))
+        else:
+            loaded = datasets.load_dataset(name)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(
+            f"data: {data} cannot be had: {str(error).strip().splitlines()[0]}",
+            "hf:owner/name of a data set of images, or hf:FOLDER",
+            f'correct the name, or get it once where there is a network: python -c "from datasets import load_dataset; '
+            f'load_dataset({name!r})"',
+        ) from error
+    parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+    given = len(parts) > 1
+    items, ignored = dict[Item, None](), list[Ignored]()
+    classes: set[str] = set()
+    root = cache_folder() / "datasets" / hashlib.sha256(f"{data} {base}".encode()).hexdigest()[:16]
+    for split, rows in parts.items():
+        if split not in SPLIT_NAMES:
+            raise UserError(f"data: {data} has a split {split}", "train, validation and test", "use one with these")
+        image, label = _columns(datasets, data, rows.features)
+        names = rows.features[label].names
+        classes |= set(names)
+        for number, row in enumerate(rows.cast_column(image, datasets.Image(decode=False))):
+            chosen = row[label]
+            if chosen is None or not 0 <= chosen < len(names):
+                raise UserError(
+                    f"data: {data}: image {number} of {split} has no label", "a label for every image",
+                    "leave that split out, or write a manifest of the files that have one",
+                )  # fmt: skip
+            item = Item(_write(data, root, row[image], base), names[chosen], SPLIT_NAMES[split] if given else "", "")
+            if item in items:
+                ignored.append(Ignored(item.path, "listed twice with the same label"))
+            items[item] = None
+    return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)))
+
+
+def _package(data: str) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(
+            f"data: {data}: the package datasets is not installed", "it", 'pip install "unfreeze[datasets]"'
+        ) from error
+    return datasets
+
+
+def _columns(datasets: Any, data: str, features: Any) -> tuple[str, str]:
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    if len(images) != 1 or len(labels) != 1:
+        raise UserError(
+            f"data: {data} has {len(images)} image and {len(labels)} label columns: {', '.join(features)}",
+            "one of each",
+            "write a manifest of its files instead",
+        )
+    return images[0], labels[0]
+
+
+def _write(data: str, root: Path, image: dict[str, Any], base: Path) -> str:
+    """Write an image under its content's name, unless it is there; the path below the root."""
+    try:
+        content = image["bytes"] if image["bytes"] is not None else (base / image["path"]).read_bytes()
+    except OSError as error:
+        raise UserError(f"data: {data}: {error}", "the files of the data set", "get it anew") from error
+    suffix = next((end for start, end in _SIGNATURES if content.startswith(start)), ".img")
+    name = hashlib.sha256(content).hexdigest()
+    path = root / name[:2] / f"{name}{suffix}"
+    if not path.is_file():
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    return path.relative_to(root).as_posix()

@@ -1,0 +1,113 @@
+"""A table of files, CSV or Parquet: columns path and label, if wanted split, fold and group; others are kept."""
+
+from collections import Counter
+from pathlib import Path, PurePath
+from typing import Any
+
+import pandas as pd
+
+from unfreeze.data.sources.folders import check_names
+from unfreeze.data.sources.near import near
+from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
+from unfreeze.errors import UserError
+
+SUFFIXES = (".csv", ".parquet")
+MANIFEST = "a .csv or .parquet file with columns path and label"
+_REQUIRED, _KNOWN = ("path", "label"), ("path", "label", "split", "fold", "group")
+_LISTED = 5
+
+
+def read_manifest(file: Path) -> Source:
+    """Read a manifest; paths in it are relative to its folder, or absolute.
+
+    Raises:
+        UserError: it cannot be read, a column is missing, a path or label is empty, a split has another name than
+            train, val or test, some rows have a split and some have none, or there are fewer than two classes.
+    """
+    table = _table(file)
+    _check_columns(file, list(table.columns))
+    for column in _REQUIRED:
+        _refuse(file, table.index[table[column] == ""], f"no {column}", f"a {column} in every row")
+    splits = _splits(file, table)
+    items, ignored, seen = [], [], dict[tuple[str, str], None]()
+    more = [column for column in table.columns if column not in _KNOWN]
+    given = {column: [str(value) for value in table[column]] for column in table.columns}
+    nothing = [""] * len(table)
+    folds, groups = given.get("fold", nothing), given.get("group", nothing)
+    for position, (path, label, split) in enumerate(zip(given["path"], given["label"], splits, strict=True)):
+        place = PurePath(path).as_posix()
+        if (place, label) in seen:
+            ignored.append(Ignored(place, "listed twice with the same label"))
+            continue
+        seen[place, label] = None
+        values = tuple((column, given[column][position]) for column in more)
+        items.append(Item(place, label, split, "", groups[position], folds[position], values))
+    classes = set(table["label"])
+    if len(classes) < 2:
+        raise UserError(
+            f"{file} has {len(classes)} classes: {', '.join(classes)}", "at least two", "add rows with another label"
+        )
+    check_names("label", file, classes)
+    return Source({"": file.parent}, tuple(items), tuple(ignored), tuple(sorted(classes)))
+
+
+def _table(file: Path) -> pd.DataFrame:
+    """Return the table with every value as text, "" where there is none."""
+    try:
+        if file.suffix.lower() == ".csv":
+            with file.open(encoding="utf-8-sig", newline="") as text:
+                header = text.readline()
+            separator = max(",;\t", key=header.count)
+            table = pd.read_csv(
+                file, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=separator, index_col=False
+            )
+        else:
+            table = pd.read_parquet(file)
+    except ImportError as error:
+        raise UserError(
+            f"data: {file}: nothing here reads Parquet", "pyarrow", "pip install pyarrow, or write the table as .csv"
+        ) from error
+    except (OSError, ValueError) as error:  # what pandas raises on files that are no tables
+        raise UserError(f"data: {file} cannot be read: {error}", MANIFEST, "write it anew") from error
+    table = table.rename(columns=lambda name: str(name).strip())
+    if table.empty:
+        raise UserError(f"data: {file} has no rows", MANIFEST, "add a row for each image")
+    return table.apply(lambda column: column.map(_text))
+
+
+def _text(value: Any) -> str:
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _check_columns(file: Path, columns: list[str]) -> None:
+    missing = [name for name in _REQUIRED if name not in columns]
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise UserError(f"data: {file} has two columns {', '.join(twice)}", MANIFEST, "rename one of them")
+    if missing:
+        close = [f"{match[0]} to {name}" for name in missing if (match := near(name, columns))]
+        raise UserError(
+            f"data: {file} has columns {', '.join(columns)}, but not {' and '.join(missing)}",
+            MANIFEST,
+            f"rename {', '.join(close)}" if close else "name the columns in the first row",
+        )
+
+
+def _splits(file: Path, table: pd.DataFrame) -> list[str]:
+    if "split" not in table or (table["split"] == "").all():
+        return [""] * len(table)
+    names = table["split"].str.lower()
+    wrong = table.index[(names != "") & ~names.isin(list(SPLIT_NAMES))]
+    _refuse(file, wrong, f"split {', '.join(sorted(set(table['split'][wrong]))[:_LISTED])}", "train, val or test")
+    _refuse(file, table.index[names == ""], "no split, though others have one", "a split in every row, or in none")
+    return [SPLIT_NAMES[name] for name in names]
+
+
+def _refuse(file: Path, rows: pd.Index, what: str, expected: str) -> None:
+    if not len(rows):
+        return
+    listed = ", ".join(str(row + 2) for row in rows[:_LISTED]) + (", ..." if len(rows) > _LISTED else "")
+    lines = "line" if len(rows) == 1 else "lines"
+    raise UserError(f"data: {file}: {what} in {len(rows)} {lines}: {listed}", expected, "correct these lines")

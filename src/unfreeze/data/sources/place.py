@@ -1,0 +1,29 @@
+"""Where what studies share lies."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_folder() -> Path:
+    """Return the folder for what studies share: $UNFREEZE_CACHE, else the platform's cache folder."""
+    given = os.environ.get("UNFREEZE_CACHE")
+    return Path(given).expanduser() if given else platformdirs.user_cache_path("unfreeze")
+
+
+def usable_cache(warn: Callable[[str], None]) -> Path | None:
+    """Return the folder of the cache; where nothing can be written there, None, and the reason is told."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        warn(
+            f"the cache {folder} cannot be written to ({error.strerror or error}), so nothing is stored and frozen "
+            "stages run live; name another folder in UNFREEZE_CACHE"
+        )
+        return None

@@ -1,0 +1,55 @@
+"""What a source of labelled files is; only names are known of them yet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+"""What data calls its splits, and what they are."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled file.
+
+    Attributes:
+        path: posix path relative to the root of its source.
+        label: name of its class.
+        given_split: "" (to be drawn), train, validation or test.
+        source: "" for the main data, else the name of a further test set.
+        group, fold: that it belongs to, as the data says; "" for none.
+        more: further columns of the data and their values, as text.
+    """
+
+    path: str
+    label: str
+    given_split: str
+    source: str
+    group: str = ""
+    fold: str = ""
+    more: tuple[tuple[str, str], ...] = ()
+
+
+class Ignored(NamedTuple):
+    """A file or folder (its path then ends with "/") that is not taken as data, and why."""
+
+    path: str
+    reason: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """All files of a study. `roots` maps each source's name ("" for the main data) to its folder."""
+
+    roots: dict[str, Path]
+    items: tuple[Item, ...]
+    ignored: tuple[Ignored, ...]
+    classes: tuple[str, ...]

@@ -1,0 +1,37 @@
+"""What all pages share: one environment of templates in which everything is text, never markup, and our own files."""
+
+import functools
+import math
+from importlib import resources
+
+import jinja2
+
+from unfreeze.results import words
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """Return the environment of templates."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("unfreeze.results", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    made.filters.update(
+        percent=functools.partial(words.metric_text, "accuracy"),
+        number=functools.partial(words.metric_text, "log_loss"),
+        duration=words.seconds_text,
+        count=words.count_text,
+        whole=lambda value: f"{int(value):,}" if math.isfinite(value) else words.MISSING,
+        plural=words.plural,
+        size=words.bytes_text,
+    )
+    return made
+
+
+def asset(name: str) -> str:
+    """Return the text of a file that lies beside the templates."""
+    return resources.files("unfreeze.results").joinpath("templates", name).read_text(encoding="utf-8")

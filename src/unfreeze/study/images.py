@@ -1,0 +1,147 @@
+"""A study's images: looked at, compared with what its last run saw, split, and given to its cells."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from unfreeze.config.fingerprint import plain
+from unfreeze.config.study import StudyConfig
+from unfreeze.data.cache import in_use, used_bytes
+from unfreeze.data.catalog import Catalog, build_catalog
+from unfreeze.data.growth import Changes, Drawn, changes, keep_what_was_drawn
+from unfreeze.data.pixels import base_picture, pixel_store
+from unfreeze.data.regimes import Selection, select
+from unfreeze.data.sources import Source
+from unfreeze.data.splits import TEST, TRAIN, VALIDATION, draw_split
+from unfreeze.errors import UserError
+from unfreeze.model.backbone import Backbone
+from unfreeze.store import StudyDir, read_table
+from unfreeze.study.cell import Job
+from unfreeze.study.events import Emit, Preparing, Scanning
+from unfreeze.study.forecast import BackboneKey, bases_of, disk_budget, preprocessings
+from unfreeze.study.plan import Plan, all_problems
+from unfreeze.train.device import Compute
+
+
+def look_at_data(
+    study: StudyConfig,
+    source: Source,
+    plan: Plan,
+    backbones: Mapping[BackboneKey, Backbone],
+    cache: Path | None,
+    emit: Emit,
+) -> Catalog:
+    """Read and decode every image of a study's data that is not known yet, keeping its base pictures on the way."""
+
+    def progress(done: int, total: int) -> None:
+        emit(Scanning(done, total))
+
+    def comparing(done: int, total: int) -> None:
+        emit(Preparing("comparing pictures that look alike", done, total))
+
+    if cache is None:
+        return build_catalog(source, study.split.group, progress, check=study.check, comparing=comparing)
+    room = disk_budget(study, cache) - used_bytes(cache)
+    with contextlib.ExitStack() as stack:
+        stores = [(base, pixel_store(cache, base)) for base in bases_of(preprocessings(plan, backbones))]
+        stack.enter_context(in_use([store for _, store in stores]))
+        keepers = [(base, stack.enter_context(store.writer()), store.held()) for base, store in stores]
+
+        def prepare(picture: Image.Image) -> list[np.ndarray]:
+            return [np.asarray(base_picture(picture, base)) for base, _, _ in keepers]
+
+        def keep(sha256: str, pictures: list[np.ndarray]) -> None:
+            nonlocal room
+            for (_, writer, held), pixels in zip(keepers, pictures, strict=True):
+                if pixels.nbytes <= room and (sha256, 0) not in held:
+                    writer.add((sha256, 0), pixels)
+                    room -= pixels.nbytes
+
+        return build_catalog(
+            source,
+            study.split.group,
+            progress,
+            looks=cache / "looks",
+            on_picture=keep,
+            prepare=prepare,
+            check=study.check,
+            comparing=comparing,
+        )
+
+
+@dataclass(frozen=True)
+class Since:
+    """A catalog beside what the last run of the study saw.
+
+    Attributes:
+        catalog: without new images that would change what was drawn.
+        drawn: that, empty where the split is drawn anew.
+        changed: since then.
+        warnings: sentences about it.
+    """
+
+    catalog: Catalog
+    drawn: Drawn
+    changed: Changes
+    warnings: tuple[str, ...]
+
+
+def since_last_run(store: StudyDir, before: Mapping[str, Any], study: StudyConfig, catalog: Catalog) -> Since:
+    """Compare the data with what the last run of this study saw (decision 16 of the design: the test set stays)."""
+    paths = store.path / "catalog.csv", store.path / "splits.csv"
+    if not before or not all(path.is_file() for path in paths):
+        return Since(catalog, {}, Changes(), ())
+    seen, splits = map(read_table, paths)
+    changed = changes(seen, catalog.images)
+    words = f"the images changed since the last run: {changed.words} (listed in study.json)"
+    anew = before["study"]["split"] != plain(study.split) or 2 * len(changed.removed) > len(seen)
+    if anew:
+        told = f"{words}; the split is drawn anew" if changed.words else "the split is drawn anew, as split asks for"
+        return Since(catalog, {}, changed, (told,))
+    drawn: dict[int | None, dict[str, str]] = {}
+    for name, pool, fold in zip(splits["id"], splits["split"], splits["fold"], strict=True):
+        if pool in (TRAIN, VALIDATION, TEST):
+            drawn.setdefault(None if fold != fold else int(fold), {})[name] = pool
+    kept = f"{words}; the test set stays as it was drawn, and cells whose images changed run again"
+    return Since(keep_what_was_drawn(catalog, drawn), drawn, changed, (kept,) if changed.words else ())
+
+
+def draw_splits(study: StudyConfig, catalog: Catalog, plan: Plan, drawn: Drawn) -> dict[int | None, pd.Series]:
+    """Return the split of each image, by fold; ``drawn`` is what an earlier run drew."""
+    folds = dict.fromkeys(cell.fold for cell in plan.cells)
+    return {fold: draw_split(catalog, study.split, fold, drawn.get(fold)) for fold in folds}
+
+
+def make_jobs(
+    study: StudyConfig,
+    catalog: Catalog,
+    plan: Plan,
+    splits: Mapping[int | None, pd.Series],
+    weights: Mapping[tuple[str, str], str],
+    compute: Compute,
+) -> dict[str, Job]:
+    """Give each cell its images.
+
+    Raises:
+        UserError: names every regime that the data cannot give.
+    """
+    jobs, problems = dict[str, Job](), dict[str, UserError]()
+    chosen: dict[tuple[str, int, int | None], Selection] = {}
+    for cell in plan.cells:
+        key = (cell.regime, cell.seed, cell.fold)
+        try:
+            if key not in chosen:
+                regime = study.regimes[cell.regime]
+                chosen[key] = select(catalog, splits[cell.fold], regime, cell.seed, study.split.val == "test")
+            jobs[cell.id] = Job(cell, study, catalog, chosen[key], weights, compute.device.type)
+        except UserError as error:
+            problems[cell.regime] = error
+    if problems:
+        raise all_problems("regimes", problems)
+    return jobs

@@ -1,0 +1,82 @@
+"""``unfreeze check``: the table, the JSON, the page."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.data.photos import COPIES, photo
+
+
+@pytest.fixture
+def photos(folder: Path) -> Path:
+    """Two classes; a conflict, two near duplicates, an unreadable file, and a name that is markup."""
+    for label, start in (("red", 0), ("<img onerror=alert(1)>", 100)):
+        (folder / "photos" / label).mkdir(parents=True)
+        for number in range(start, start + 15):
+            photo(number, 64, 48).save(folder / "photos" / label / f"{number}.png")
+    photo(100, 64, 48).save(folder / "photos/red/same.bmp")
+    COPIES["mirrored"](photo(1, 64, 48)).save(folder / "photos/red/mirrored.png")
+    (folder / "photos/red/empty.jpg").write_bytes(b"")
+    return folder / "photos"
+
+
+def test_the_table_and_the_page(unfreeze, photos):
+    code, said, told = unfreeze("check", "photos")
+    assert (code, told) == (0, "")
+    lines = said.splitlines()
+    assert lines[0] == "33 files in 2 classes: 30 used, 3 set aside, 0 ignored"
+    kinds = [line.split()[:3] for line in lines if line.startswith(("error", "warning", "note"))]
+    assert kinds == [
+        ["error", "label_conflict", "2"],
+        ["warning", "unreadable", "1"],
+        ["warning", "near_duplicate", "2"],
+    ]
+    assert lines[-1] == "look at 3 findings: check.html"
+    page = Path("check.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == 4
+    assert "<img onerror" not in page
+    assert "&lt;img onerror=alert(1)&gt;/100.png" in page
+    assert "One picture under two labels" in page
+
+
+def test_json_says_all(unfreeze, photos):
+    code, said, told = unfreeze("check", "photos", "--json", "--out", "page.html")
+    assert (code, told) == (0, "")
+    found = json.loads(said)
+    assert list(found) == ["images", "used", "set_aside", "ignored", "classes", "findings"]
+    assert (found["images"], found["used"], found["set_aside"], found["ignored"]) == (33, 30, 3, 0)
+    assert found["classes"] == {"<img onerror=alert(1)>": 14, "red": 16}
+    assert [list(one) for one in found["findings"]] == [["kind", "severity", "count", "images", "note"]] * 3
+    assert found["findings"][0]["images"] == ["<img onerror=alert(1)>/100.png", "red/same.bmp"]
+    assert Path("page.html").is_file()
+
+
+def test_a_second_check_says_the_same(unfreeze, photos):
+    first, second = unfreeze("check", "photos", "--json"), unfreeze("check", "photos", "--json")
+    assert first == second
+
+
+def test_a_setting_of_the_study(unfreeze, photos):
+    _, said, _ = unfreeze("check", "photos", "--json", "--set", "check.label_conflicts=keep")
+    assert json.loads(said)["used"] == 32
+
+
+def test_nothing_is_written_into_the_data(unfreeze, photos):
+    code, said, told = unfreeze("check", "photos", "--out", "photos/check.html")
+    assert (code, said) == (2, "")
+    assert told == (
+        f"unfreeze: the page photos/check.html lies in the images' folder {photos.resolve()}\n"
+        "  expected: a file outside of it, since nothing is ever written there\n"
+        "  to mend:  give another with --out FILE\n"
+    )
+
+
+def test_clean_data(unfreeze, folder):
+    for label, start in (("red", 0), ("blue", 100)):
+        (folder / "clean" / label).mkdir(parents=True)
+        for number in range(start, start + 12):
+            photo(number, 64, 48).save(folder / "clean" / label / f"{number}.png")
+    _, said, _ = unfreeze("check", "clean")
+    assert "nothing found that is wrong\n" in said
+    assert "Nothing was found that is wrong." in Path("check.html").read_text(encoding="utf-8")

@@ -1,0 +1,41 @@
+"""Pictures that look like photographs to a perceptual hash, and copies of them as they turn up in the wild."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+
+def photo(number: int, width: int = 128, height: int = 96) -> Image.Image:
+    """A picture of its own for each number: large soft shapes, small ones, and a camera's noise."""
+    generator = np.random.default_rng(number)
+    layers = np.zeros((height, width, 3))
+    for cells, weight in ((4, 60), (9, 40), (24, 20)):
+        coarse = generator.normal(size=(cells, cells, 3)).clip(-2, 2)
+        for channel in range(3):
+            layer = Image.fromarray(coarse[..., channel].astype(np.float32))
+            layers[..., channel] += weight * np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC))
+    layers += 128 + generator.normal(scale=3, size=layers.shape)
+    return Image.fromarray(layers.clip(0, 255).astype(np.uint8))
+
+
+def jpeg(picture: Image.Image, quality: int) -> Image.Image:
+    written = io.BytesIO()
+    picture.save(written, "JPEG", quality=quality)
+    return Image.open(io.BytesIO(written.getvalue())).convert("RGB")
+
+
+def cropped(picture: Image.Image) -> Image.Image:
+    width, height = picture.size
+    return picture.crop((round(0.03 * width), round(0.03 * height), round(0.97 * width), round(0.97 * height)))
+
+
+COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "half the size": lambda picture: picture.resize((picture.width // 2, picture.height // 2)),
+    "JPEG at quality 50": lambda picture: jpeg(picture, 50),
+    "5 % brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.05),
+    "5 % darker": lambda picture: ImageEnhance.Brightness(picture).enhance(0.95),
+    "3 % cropped": cropped,
+    "mirrored": ImageOps.mirror,
+}

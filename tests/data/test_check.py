@@ -1,0 +1,210 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageFilter
+
+from tests.data.photos import COPIES, photo
+from unfreeze.config.study import CheckConfig
+from unfreeze.data.catalog import SAFE, Catalog, build_catalog
+from unfreeze.data.check import Finding, findings, path_of, refuse_losses, warnings_of
+from unfreeze.data.sources import open_source
+from unfreeze.errors import UserError
+
+KEEP = CheckConfig(label_conflicts="keep")
+
+
+def write(root: Path, counts: dict[str, int], start: int = 0) -> Path:
+    number = start
+    for label, count in counts.items():
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            photo(number, 64, 48).save(root / label / f"{index:02}.png")
+            number += 1
+    return root
+
+
+def look(root: Path, check: CheckConfig = SAFE, **tests: str) -> Catalog:
+    return build_catalog(open_source(str(root), tests, root), check=check)
+
+
+def of_kind(catalog: Catalog, kind: str, image_size: int | None = None) -> list[tuple[str, list[str], str]]:
+    found = [one for one in findings(catalog, image_size) if one.kind == kind]
+    return [(one.severity, [path_of(catalog, row) for row in one.rows], one.note) for one in found]
+
+
+def test_clean_data_has_no_findings(tmp_path):
+    assert findings(look(write(tmp_path, {"a": 25, "b": 25}))) == []
+
+
+def test_unreadable_files_are_one_finding_with_their_reasons(tmp_path):
+    write(tmp_path, {"a": 12, "b": 12})
+    (tmp_path / "a/empty.jpg").write_bytes(b"")
+    (tmp_path / "b/text.jpg").write_text("a text")
+    (tmp_path / "b/text.png").write_text("another")
+    assert of_kind(look(tmp_path), "unreadable") == [
+        (
+            "warning",
+            ["a/empty.jpg", "b/text.jpg", "b/text.png"],
+            "cannot be decoded whole: 2 not an image, 1 empty file",
+        )
+    ]
+
+
+def test_copies_of_one_label_are_duplicates_and_of_two_a_conflict(tmp_path):
+    write(tmp_path, {"a": 12, "b": 12})
+    photo(0, 64, 48).save(tmp_path / "a/again.bmp")
+    COPIES["mirrored"](photo(1, 64, 48)).save(tmp_path / "a/mirrored.png")
+    COPIES["5 % darker"](photo(2, 64, 48)).save(tmp_path / "b/darker.png")
+    photo(3, 64, 48).save(tmp_path / "b/same.bmp")
+    found = look(tmp_path)
+    assert of_kind(found, "exact_duplicate") == [
+        ("warning", ["a/00.png", "a/again.bmp"], "2 images, the same pixels, all a")
+    ]
+    ((severity, paths, note),) = of_kind(found, "near_duplicate")
+    assert (severity, paths) == ("warning", ["a/01.png", "a/mirrored.png"])
+    assert note.startswith("2 images, likeness 0.99") or note.startswith("2 images, likeness 1.000")
+    conflicts = of_kind(found, "label_conflict")
+    assert [paths for _, paths, _ in conflicts] == [["a/03.png", "b/same.bmp"], ["a/02.png", "b/darker.png"]]
+    assert conflicts[0][2] == "2 images, the same pixels, labelled a and b"
+    aside = found.images[found.images["status"] == "set_aside"]
+    assert set(aside["path"]) == {"a/02.png", "a/03.png", "b/darker.png", "b/same.bmp"}
+    assert set(aside["reason"]) == {"copies have different labels: a and b"}
+    assert of_kind(found, "unreadable") == []
+    assert warnings_of(found) == [
+        "2 pictures have copies with different labels, 4 images, set aside, first a/03.png and b/same.bmp"
+    ]
+    kept = look(tmp_path, KEEP)
+    assert set(kept.images["status"]) == {"used"}
+    assert [paths for _, paths, _ in of_kind(kept, "label_conflict")] == [paths for _, paths, _ in conflicts]
+
+
+def test_near_duplicates_can_be_ignored(tmp_path):
+    write(tmp_path, {"a": 12, "b": 12})
+    COPIES["mirrored"](photo(1, 64, 48)).save(tmp_path / "a/mirrored.png")
+    found = look(tmp_path, CheckConfig(near_duplicates="ignore"))
+    assert set(found.images["cluster"]) == {""}
+
+
+@pytest.mark.parametrize("second", ["val", "test"])
+def test_copies_in_two_given_splits_are_a_leak(tmp_path, second):
+    for split, start in (("train", 0), ("val", 100), ("test", 200)):
+        write(tmp_path / split, {"a": 12, "b": 12}, start)
+    photo(0, 64, 48).save(tmp_path / second / "a/leak.bmp")
+    found = look(tmp_path)
+    name = {"val": "validation", "test": "test"}[second]
+    ((severity, paths, note),) = of_kind(found, "split_leak")
+    assert (severity, sorted(paths)) == ("error", sorted(["train/a/00.png", f"{second}/a/leak.bmp"]))
+    assert note == f"2 images, the same pixels, in {' and '.join(sorted([name, 'train']))}"
+    (warning,) = warnings_of(found)
+    assert warning.startswith(
+        "1 pictures have copies in two splits that the data gives, so test scores flatter; first "
+    )
+
+
+def test_a_further_test_set_with_pictures_of_the_main_data_is_a_leak(tmp_path):
+    write(tmp_path / "main", {"a": 12, "b": 12})
+    write(tmp_path / "site", {"a": 2, "b": 2}, 100)
+    photo(0, 64, 48).save(tmp_path / "site/a/leak.bmp")
+    found = look(tmp_path / "main", site=str(tmp_path / "site"))
+    ((_, paths, note),) = of_kind(found, "split_leak")
+    assert paths == ["a/00.png", "site:a/leak.bmp"]
+    assert note == "2 images, the same pixels, in the main data and the test set site"
+
+
+def test_small_and_uneven_classes(tmp_path):
+    found = look(write(tmp_path, {"a": 31, "b": 9, "c": 2}))
+    assert [(severity, note) for severity, _, note in of_kind(found, "small_class")] == [
+        ("error", "class c has 2 usable images"),
+        ("warning", "class b has 9 usable images"),
+    ]
+    assert of_kind(found, "imbalance") == [("warning", [], "class a has 31 images, c 2: 15.5 times as many")]
+
+
+def test_a_class_that_a_given_split_lacks(tmp_path):
+    write(tmp_path / "train", {"a": 12, "b": 12})
+    write(tmp_path / "test", {"a": 12}, 100)
+    assert ("error", [], "test has no image of b") in of_kind(look(tmp_path), "small_class")
+
+
+def test_odd_sizes(tmp_path):
+    write(tmp_path, {"a": 12, "b": 12})
+    photo(50, 400, 90).save(tmp_path / "a/long.png")
+    photo(51, 20, 30).save(tmp_path / "b/tiny.png")
+    assert of_kind(look(tmp_path), "odd_size") == [
+        ("note", ["a/long.png"], "4 times as long as wide, or more: a crop sees the middle of them only"),
+        ("note", ["b/tiny.png"], "a shorter side below 32 pixels, so they are enlarged"),
+    ]
+    ((_, small, note),) = [one for one in of_kind(look(tmp_path), "odd_size", 64) if "crop" not in one[2]]
+    assert len(small) == 25
+    assert note == "a shorter side below the study’s 64 pixels, so they are enlarged"
+
+
+def test_pictures_unlike_the_others(tmp_path):
+    write(tmp_path, {"a": 30, "b": 30})
+    changed = {
+        "grey": photo(60, 64, 48).convert("L").convert("RGB"),
+        "blurred": photo(61, 64, 48).filter(ImageFilter.GaussianBlur(4)),
+        "dark": photo(62, 64, 48).point(lambda value: value // 4),
+        "bright": photo(63, 64, 48).point(lambda value: 205 + value // 5),
+        "blank": Image.new("RGB", (64, 48), (90, 120, 150)),
+        "blank2": Image.new("RGB", (64, 48), (90, 120, 151)),
+    }
+    for name, picture in changed.items():
+        picture.save(tmp_path / "a" / f"{name}.png")
+    found = {note: paths for _, paths, note in of_kind(look(tmp_path), "outlier")}
+    assert "a/dark.png" in found["much darker than the others"]
+    assert "a/bright.png" in found["much brighter than the others"]
+    assert "a/blurred.png" in found["much more blurred than the others"]
+    assert found["grey among pictures in colour"] == ["a/grey.png"]
+    assert found["blank: hardly any contrast"] == ["a/blank.png", "a/blank2.png"]
+
+
+def test_the_worst_comes_first(tmp_path):
+    write(tmp_path, {"a": 30, "b": 9})
+    photo(0, 64, 48).save(tmp_path / "b/same.bmp")
+    photo(1, 64, 48).save(tmp_path / "a/again.bmp")
+    (tmp_path / "a/empty.jpg").write_bytes(b"")
+    order = [(one.severity, one.kind) for one in findings(look(tmp_path))]
+    assert order == [
+        ("error", "label_conflict"), ("warning", "unreadable"), ("warning", "small_class"),
+        ("warning", "exact_duplicate"), ("note", "imbalance"),
+    ]  # fmt: skip
+
+
+def test_a_run_stops_where_too_much_is_lost(tmp_path):
+    write(tmp_path, {"a": 20, "b": 20})
+    (tmp_path / "a/1.jpg").write_bytes(b"")
+    (tmp_path / "a/2.jpg").write_bytes(b"")
+    refuse_losses(look(tmp_path), 0.05)
+    (tmp_path / "a/3.jpg").write_text("text")
+    with pytest.raises(UserError) as caught:
+        refuse_losses(look(tmp_path), 0.05)
+    assert str(caught.value) == (
+        "3 of 43 files are set aside (2 empty file, 1 not an image)\n"
+        "  expected: at most 5% of the files, and no whole class\n"
+        "  to mend:  'unfreeze check DATA' shows them all; mend or take away the files, or raise check.max_set_aside"
+    )
+    refuse_losses(look(tmp_path), 0.1)
+
+
+def test_a_run_stops_where_a_class_falls_away(tmp_path):
+    write(tmp_path, {"a": 60, "b": 60})
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/1.jpg").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"^1 of 121 files are set aside \(1 empty file\); classes that fall away: c \(all 1\)"
+    ):
+        refuse_losses(look(tmp_path), 0.05)
+
+
+def test_a_finding_never_changes_the_files(tmp_path):
+    write(tmp_path, {"a": 12, "b": 12})
+    photo(0, 64, 48).save(tmp_path / "b/same.bmp")
+
+    def tree() -> list[tuple[str, int, bytes]]:
+        return [(str(path), path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(tmp_path.rglob("*.*"))]
+
+    before = tree()
+    found = findings(look(tmp_path))
+    assert isinstance(found[0], Finding)
+    assert tree() == before

@@ -1,0 +1,95 @@
+"""Data that grows: what changed is told, and what was drawn stays drawn."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.data.pictures import catalog
+from unfreeze.config.study import SplitConfig
+from unfreeze.data.catalog import CONFLICT, Catalog
+from unfreeze.data.growth import TIED_TO_TEST, changes, keep_what_was_drawn
+from unfreeze.data.splits import draw_split
+
+
+def rows(numbers: range, **more: str) -> list[dict[str, str]]:
+    return [
+        {
+            "id": f"{number:016d}",
+            "sha256": f"{number:016d}full",
+            "label": "ab"[number % 2],
+            "path": f"{'ab'[number % 2]}/{number}.png",
+            **more,
+        }
+        for number in numbers
+    ]
+
+
+def drawn(catalogued: Catalog, earlier: dict[str, str] | None = None) -> dict[str, str]:
+    return dict(draw_split(catalogued, SplitConfig(), earlier=earlier))
+
+
+def test_new_removed_and_relabelled_images_are_listed():
+    before, now = catalog(rows(range(300))), rows(range(5, 500))
+    for row in now[:3]:
+        row["label"] = "b" if row["label"] == "a" else "a"
+    now[10]["path"] = "a/renamed.png"
+    found = changes(before.images, catalog(now).images)
+    assert found.words == "200 new, 5 removed, 3 relabelled"
+    assert set(found.new) == {row["path"] for row in rows(range(300, 500))}
+    assert set(found.removed) == {row["path"] for row in rows(range(5))}
+    assert set(found.relabelled) == {row["path"] for row in rows(range(5, 8))}
+    assert changes(before.images, before.images).words == ""
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.integers(0, 200), st.integers(0, 30))
+def test_the_test_set_is_what_it_was_but_for_what_is_gone(start, added, gone):
+    earlier = drawn(catalog(rows(range(start, start + 200))))
+    now = drawn(catalog(rows(range(start + gone, start + 200 + added))), earlier)
+    stays = {name: pool for name, pool in earlier.items() if name in now}
+    assert {name: now[name] for name in stays} == stays
+    assert all(pool != "test" for name, pool in now.items() if name not in earlier)
+
+
+def settled(now: list[dict[str, str]], earlier: dict[str, str]) -> Catalog:
+    return keep_what_was_drawn(catalog(now), {None: earlier})
+
+
+def aside(catalogued: Catalog) -> dict[str, str]:
+    rows = catalogued.images[catalogued.images["status"] == "set_aside"]
+    return dict(zip(rows["path"], rows["reason"], strict=True))
+
+
+@pytest.mark.parametrize("column", ["cluster", "group"])
+def test_a_new_copy_trains_with_its_original_and_never_with_a_test_image(column):
+    now = rows(range(100))
+    earlier = drawn(catalog(now))
+    trained, tested = (next(row for row in now if earlier[row["id"]] == pool) for pool in ("train", "test"))
+    for number, original in ((1000, trained), (1001, tested)):
+        original[column] = f"c{number}"
+        now.append(rows(range(number, number + 1))[0] | {"label": original["label"], column: f"c{number}"})
+    found = settled(now, earlier)
+    assert aside(found) == {now[-1]["path"]: TIED_TO_TEST}
+    assert drawn(found, earlier) == earlier | {now[-2]["id"]: "train"}
+
+
+def test_a_new_copy_with_another_label_does_not_take_the_old_image_away():
+    now = rows(range(100))
+    earlier = drawn(catalog(now))
+    original = now[7]
+    conflict = {"status": "set_aside", "reason": f"{CONFLICT}: a and b", "cluster": "c"}
+    original |= conflict
+    other = "a" if original["label"] == "b" else "b"
+    now.append(rows(range(1000, 1001))[0] | conflict | {"label": other})
+    found = settled(now, earlier)
+    assert list(aside(found)) == [now[-1]["path"]]
+    assert drawn(found, earlier) == earlier
+
+
+def test_given_splits_are_not_drawn_again():
+    now = [row | {"given_split": "train" if number % 5 else "test"} for number, row in enumerate(rows(range(100)))]
+    earlier = drawn(catalog(now))
+    moved = next(row for row in now if row["given_split"] == "test")
+    moved["given_split"] = "train"
+    assert drawn(settled(now, earlier), earlier)[moved["id"]] in ("train", "validation")
+    assert aside(settled(now, earlier)) == {}

@@ -1,0 +1,65 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter, ImageOps
+
+from tests.data.photos import photo
+from unfreeze.data.likeness import as_values, from_values, likeness
+
+
+def stored(picture: Image.Image, kind: str) -> Image.Image:
+    written = io.BytesIO()
+    picture.save(written, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return Image.open(io.BytesIO(written.getvalue())).convert("RGB")
+
+
+def apart(one: int, other: int) -> int:
+    return (one ^ other).bit_count()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_a_copy_stored_without_loss_has_the_same_pixels(kind):
+    assert likeness(stored(photo(0), kind)) == likeness(photo(0))
+
+
+def test_one_value_more_in_one_pixel_is_another_picture():
+    pixels = np.array(photo(0))
+    pixels[5, 7, 1] ^= 1
+    assert likeness(Image.fromarray(pixels)).pixels != likeness(photo(0)).pixels
+
+
+def test_the_same_bytes_in_another_shape_are_another_picture():
+    grey = Image.new("RGB", (6, 4), "grey")
+    assert likeness(grey).pixels != likeness(grey.resize((4, 6))).pixels
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_the_hash_of_the_mirror_image_is_known_without_mirroring(number):
+    upright, mirrored = likeness(photo(number)), likeness(ImageOps.mirror(photo(number)))
+    assert apart(upright.hashes[1], mirrored.hashes[0]) <= 4
+    assert apart(upright.hashes[3], mirrored.hashes[2]) <= 4
+    assert apart(upright.hashes[0], mirrored.hashes[0]) > 10
+
+
+def test_what_is_measured():
+    black, white = (likeness(Image.new("RGB", (50, 40), name)) for name in ("black", "white"))
+    assert (black.brightness, white.brightness) == (0.0, 1.0)
+    assert black.contrast == black.sharpness == black.colour == 0.0
+    sharp = likeness(photo(1))
+    blurred = likeness(photo(1).filter(ImageFilter.GaussianBlur(3)))
+    assert blurred.sharpness < 0.2 * sharp.sharpness
+    assert abs(blurred.brightness - sharp.brightness) < 0.01
+    assert likeness(photo(1).convert("L").convert("RGB")).colour == 0.0 < 0.05 < sharp.colour
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 2), (3000, 40)])
+def test_extreme_shapes_are_described(size):
+    found = likeness(Image.new("RGB", size, (10, 20, 30)))
+    assert len(found.thumbnail) == 16 * 16 * 3
+    assert all(0 <= one < 2**64 for one in found.hashes)
+
+
+def test_a_description_is_read_back_as_it_was():
+    found = likeness(photo(3))
+    assert from_values(as_values(found)) == found

@@ -1,0 +1,181 @@
+"""Tables of files: CSV and Parquet."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.data.pictures import save
+from unfreeze.config.study import SplitConfig
+from unfreeze.data.catalog import build_catalog
+from unfreeze.data.sources import Ignored, Item, Source, open_source
+from unfreeze.data.splits import draw_split
+from unfreeze.errors import UserError
+
+NAME_THEM = "name the columns in the first row"
+EXPECTED = "a .csv or .parquet file with columns path and label"
+
+
+def write(folder: Path, text: str, name: str = "images.csv") -> str:
+    (folder / name).write_text(text, encoding="utf-8")
+    return name
+
+
+def read(folder: Path, text: str) -> Source:
+    return open_source(write(folder, text), {}, folder)
+
+
+def message(folder: Path, text: str) -> str:
+    with pytest.raises(UserError) as caught:
+        read(folder, text)
+    return str(caught.value)
+
+
+def test_path_and_label(tmp_path):
+    found = read(tmp_path, "path,label\none/1.jpg,cat\n/elsewhere/2.jpg,dog\n")
+    assert found == Source(
+        {"": tmp_path}, (Item("/elsewhere/2.jpg", "dog", "", ""), Item("one/1.jpg", "cat", "", "")), (), ("cat", "dog")
+    )
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_all_columns_and_every_separator(tmp_path, separator):
+    rows = [
+        ["path", "label", "split", "fold", "group", "camera"],
+        ["1.jpg", "007", "train", "", "g1", "Nikon"],
+        ["2.jpg", "NA", "Val", "", "", "NaN"],
+        ["3.jpg", "NA", "test", "", "g2", ""],
+    ]
+    found = read(tmp_path, "\ufeff" + "\n".join(separator.join(row) for row in rows))
+    assert found.classes == ("007", "NA")
+    assert found.items == (
+        Item("1.jpg", "007", "train", "", "g1", "", (("camera", "Nikon"),)),
+        Item("2.jpg", "NA", "validation", "", "", "", (("camera", "NaN"),)),
+        Item("3.jpg", "NA", "test", "", "g2", "", (("camera", ""),)),
+    )
+
+
+def test_parquet_says_the_same(tmp_path):
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame({"path": ["1.jpg", "2.jpg"], "label": [3, 4], "fold": [0.0, 1.0], "site": ["x", None]})
+    table.to_parquet(tmp_path / "images.parquet")
+    found = open_source("images.parquet", {}, tmp_path)
+    assert found.items == (
+        Item("1.jpg", "3", "", "", "", "0", (("site", "x"),)), Item("2.jpg", "4", "", "", "", "1", (("site", ""),)),
+    )  # fmt: skip
+
+
+def test_a_file_listed_twice_counts_once(tmp_path):
+    found = read(tmp_path, "path,label\n1.jpg,a\n1.jpg,a\n2.jpg,b\n")
+    assert [item.path for item in found.items] == ["1.jpg", "2.jpg"]
+    assert found.ignored == (Ignored("1.jpg", "listed twice with the same label"),)
+
+
+def test_a_file_listed_under_two_labels_is_a_conflict(tmp_path):
+    save(tmp_path / "1.png")
+    save(tmp_path / "2.png", 1)
+    images = build_catalog(read(tmp_path, "path,label\n1.png,a\n1.png,b\n2.png,b\n")).images
+    assert images["status"].tolist() == ["set_aside", "set_aside", "used"]
+    assert set(images["reason"][:2]) == {"copies have different labels: a and b"}
+
+
+def test_files_that_are_not_there_are_set_aside_and_columns_kept(tmp_path):
+    save(tmp_path / "1.png")
+    images = build_catalog(read(tmp_path, "path,label,group,site\n1.png,a,p1,north\ngone.png,b,p2,south\n")).images
+    assert images["reason"].tolist() == ["", "cannot be read: no such file or directory"]
+    assert images["group"].tolist() == ["p1", "p2"]
+    assert images["data_site"].tolist() == ["north", "south"]
+
+
+def test_a_group_column_and_a_group_expression_are_one_too_many(tmp_path):
+    with pytest.raises(UserError, match=r"^split\.group: x: the data has a column group already"):
+        build_catalog(read(tmp_path, "path,label,group\n1.png,a,p1\n2.png,b,p2\n"), group="x")
+
+
+def test_folds_that_the_data_gives(tmp_path):
+    lines = ["path,label,fold"]
+    for number in range(30):
+        save(tmp_path / f"{number}.png", number)
+        lines.append(f"{number}.png,{'ab'[number % 2]},{'xyz'[number // 10]}")
+    catalog = build_catalog(read(tmp_path, "\n".join(lines)))
+    rows = catalog.images.set_index("id")
+    for fold, name in enumerate("xyz"):
+        drawn = draw_split(catalog, SplitConfig(folds=3, val=0.2), fold)
+        assert set(rows.loc[drawn.index[drawn == "test"], "given_fold"]) == {name}
+        assert (drawn == "test").sum() == 10
+        assert set(drawn) == {"train", "validation", "test"}
+    with pytest.raises(UserError) as caught:
+        draw_split(catalog, SplitConfig(folds=4), 0)
+    assert str(caught.value) == (
+        "split.folds: 4: the data's column fold has 3 values: x, y, z\n"
+        "  expected: as many as there are folds, one in every row\n"
+        "  to mend:  say folds: 3, or mend the column"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "expected", "mend"),
+    [
+        ("file,label\n1,a\n", "{file} has columns file, label, but not path", EXPECTED, NAME_THEM),
+        ("paths,label\n1,a\n", "{file} has columns paths, label, but not path", EXPECTED, "rename paths to path"),
+        ("a,b\n1,a\n", "{file} has columns a, b, but not path and label", EXPECTED, NAME_THEM),
+        ("path,label\n", "{file} has no rows", EXPECTED, "add a row for each image"),
+        ("path,label\n1,a\n,b\n3,\n", "{file}: no path in 1 line: 3", "a path in every row", "correct these lines"),
+        (
+            "path,label,split\n1,a,train\n2,b,dev\n", "{file}: split dev in 1 line: 3", "train, val or test",
+            "correct these lines",
+        ),
+        (
+            "path,label,split\n1,a,train\n2,b,\n", "{file}: no split, though others have one in 1 line: 3",
+            "a split in every row, or in none", "correct these lines",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_manifest(tmp_path, text, given, expected, mend):
+    file = tmp_path / "images.csv"
+    told = message(tmp_path, text)
+    assert told == f"data: {given.format(file=file)}\n  expected: {expected}\n  to mend:  {mend}"
+
+
+def test_one_class_only(tmp_path):
+    assert message(tmp_path, "path,label\n1,a\n2,a\n") == (
+        f"{tmp_path / 'images.csv'} has 1 classes: a\n  expected: at least two\n  to mend:  add rows with another label"
+    )
+
+
+def test_labels_that_could_be_confused(tmp_path):
+    assert message(tmp_path, "path,label\n1,Cat\n2,cat\n").startswith(
+        f"the labels 'Cat' and 'cat' in {tmp_path / 'images.csv'} differ only in case or Unicode form"
+    )
+
+
+def test_a_manifest_that_is_not_there(tmp_path):
+    write(tmp_path, "path,label\n", "imagess.csv")
+    with pytest.raises(UserError) as caught:
+        open_source("images.csv", {}, tmp_path)
+    text = str(caught.value)
+    assert text.startswith(f"data: images.csv: the file {tmp_path / 'images.csv'} does not exist\n")
+    assert text.endswith(f"correct the path; did you mean {tmp_path / 'imagess.csv'}?")
+
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\x00"), min_size=1, max_size=12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.tuples(names, st.sampled_from(["a", "b"])), min_size=2, max_size=8, unique_by=lambda row: row[0].strip()
+    )
+)
+def test_any_name_comes_back(tmp_path_factory, rows):
+    rows = [(path.strip(), label) for path, label in rows if path.strip()]
+    if len({label for _, label in rows}) < 2:
+        return
+    folder = tmp_path_factory.mktemp("any")
+    pd.DataFrame(rows, columns=["path", "label"]).to_csv(folder / "images.csv", index=False)
+    found = open_source("images.csv", {}, folder)
+    assert {(item.path, item.label) for item in found.items} >= {
+        (path, label) for path, label in rows if path == Path(path).as_posix()
+    }

@@ -1,0 +1,48 @@
+"""Test scores by a column of the data."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.worlds import tiny_study, write_photographs
+from unfreeze import Results, Study
+from unfreeze.cli import main
+from unfreeze.errors import UserError
+
+HEAD = {"strategies": {"head": {"train": "head"}}, "regimes": {"all": {}}}
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    root = write_photographs(tmp_path / "photographs", per_class=20)
+    lines = ["path,label,site"]
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        lines.append(f"{path.relative_to(root).as_posix()},{path.parent.name},{('north', 'south')[number % 2]}")
+    (root / "images.csv").write_text("\n".join(lines))
+    study = tiny_study(tmp_path, data=str(root / "images.csv"), **HEAD)
+    return Study(**study).run(tmp_path / "out", workers=0)
+
+
+def test_scores_apart_add_up_to_the_whole(results):
+    apart, whole = results.by("site"), results.table.iloc[0]
+    assert apart["value"].tolist() == ["north", "south"]
+    assert apart["images"].sum() == whole["n_test"]
+    mean = (apart["accuracy"] * apart["images"]).sum() / apart["images"].sum()
+    assert mean == pytest.approx(whole["test_accuracy"])
+    assert set(apart["test"]) == {"test"}
+
+
+def test_the_command_writes_them(results, capsys):
+    assert main(["report", str(results.path), "--by", "site"]) == 0
+    assert f"by site: {results.path / 'by_site.csv'}" in capsys.readouterr().out
+    assert pd.read_csv(results.path / "by_site.csv")["value"].tolist() == ["north", "south"]
+
+
+def test_a_column_that_is_not_there(results):
+    with pytest.raises(UserError) as caught:
+        results.by("camera")
+    assert str(caught.value) == (
+        "--by camera: the data has no such column\n  expected: one of site\n  to mend:  name another"
+    )

@@ -1,0 +1,97 @@
+"""A study whose data grows between two runs (decision 16 of the design)."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.worlds import tiny_study
+from unfreeze import Results, Study
+from unfreeze.store import read_json, read_table
+from unfreeze.study.events import Event, Warned
+
+HEAD = {
+    "strategies": {"head": {"train": "head", "optimizer": {"lr": 1e-2}}},
+    "regimes": {"small": {"train_per_class": 5, "val_per_class": 1}},
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+
+
+def run(folder: Path, **values: Any) -> tuple[Results, list[str]]:
+    events: list[Event] = []
+    results = Study(**tiny_study(folder, **(HEAD | values))).run(folder / "out", emit=events.append, workers=0)
+    return results, [event.text for event in events if isinstance(event, Warned)]
+
+
+def add(folder: Path, label: str, count: int) -> None:
+    generator = np.random.default_rng(ord(label[0]))
+    for number in range(count):
+        pixels = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "photographs" / label / f"new{number}.png")
+
+
+def held_out(results: Results) -> set[str]:
+    splits = read_table(results.path / "splits.csv")
+    return set(splits.loc[splits["split"] == "test", "id"])
+
+
+def test_new_removed_and_relabelled_images(tmp_path):
+    first, warned = run(tmp_path)
+    before = held_out(first)
+    assert warned == []
+    catalog = read_table(first.path / "catalog.csv").set_index("id")
+    splits = read_table(first.path / "splits.csv").set_index("id")["split"]
+    trained = [catalog.loc[name, "path"] for name in splits.index[splits == "train"]]
+    circles = sorted(path for path in trained if path.startswith("circle"))
+    photographs = tmp_path / "photographs"
+    for label, count in (("circle", 20), ("square", 20)):
+        add(tmp_path, label, count)
+    (photographs / circles[0]).unlink()
+    shutil.move(photographs / circles[1], photographs / "square" / "relabelled.png")
+    second, warned = run(tmp_path)
+    assert warned[0].startswith(
+        "the images changed since the last run: 40 new, 1 removed, 1 relabelled (listed in study.json); the test set "
+        "stays as it was drawn"
+    )
+    changed = read_json(second.path / "study.json")["changes"]
+    assert (len(changed["new"]), changed["removed"], changed["relabelled"]) == (
+        40, [circles[0]], ["square/relabelled.png"],
+    )  # fmt: skip
+    assert held_out(second) == before
+    assert "finished with other settings or images, so not part of this study now: head.small.s0" in warned
+    assert second.table["status"].tolist() == ["finished"]
+    third, warned = run(tmp_path)
+    assert warned == []
+    assert held_out(third) == before
+
+
+def test_a_cell_whose_images_did_not_change_stays(tmp_path):
+    regimes = {"small": {"train_per_class": 2, "val_per_class": 1}}
+    first, _ = run(tmp_path, regimes=regimes)
+    path = first.path / "cells" / "head.small.s0" / "result.json"
+    stamp = path.stat().st_mtime_ns
+    used = read_table(first.path / "splits.csv").set_index("id")["small.s0"]
+    paths = read_table(first.path / "catalog.csv").set_index("id")["path"]
+    splits = read_table(first.path / "splits.csv").set_index("id")["split"]
+    unused = [name for name in splits.index if splits[name] == "train" and not used[name]]
+    (tmp_path / "photographs" / paths[unused[0]]).unlink()
+    second, warned = run(tmp_path, regimes=regimes)
+    assert [text.split(";")[0] for text in warned] == [
+        "the images changed since the last run: 1 removed (listed in study.json)"
+    ]
+    assert path.stat().st_mtime_ns == stamp
+    assert second.table["status"].tolist() == ["finished"]
+
+
+def test_another_split_is_drawn_anew(tmp_path):
+    before = held_out(run(tmp_path)[0])
+    second, warned = run(tmp_path, split={"test": 0.4})
+    assert warned[0] == "the split is drawn anew, as split asks for"
+    assert len(held_out(second)) > len(before)
