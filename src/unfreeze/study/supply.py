@@ -46,6 +46,10 @@ class Facts:
     altered_chunks: int = 0
 
 
+OPEN_SETS = 8
+"""Sets of images whose pictures stay opened: each holds files open, and a system lets a process have few."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """Images of a cell: their ids, how they are preprocessed, and their labels as numbers."""
@@ -200,6 +204,8 @@ class Supply:
             return DecodedPictures(paths, base)
         known = (fingerprint(base.identity()), shown.shas)
         if known not in self._pictures_of:
+            while len(self._pictures_of) >= OPEN_SETS:
+                del self._pictures_of[next(iter(self._pictures_of))]
             self._pictures_of[known] = self._stored_pictures(base, paths, shown)
         return self._pictures_of[known]
 
