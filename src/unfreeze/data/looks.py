@@ -5,7 +5,7 @@ import hashlib
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedReader
@@ -100,11 +100,11 @@ class Remembered:
         """
         if self._folder is None or not self._fresh:
             return
-        write_lines(self._folder, self._key, [_line(look) for look in self._fresh.values()])
+        write_lines(self._folder, self._key, map(_line, self._fresh.values()))
         self._fresh = {}
 
 
-def write_lines(folder: Path, key: str, lines: Sequence[bytes]) -> None:
+def write_lines(folder: Path, key: str, lines: Iterable[bytes]) -> None:
     """Write lines, durably, into a file of the folder with a name of its own.
 
     Raises:
@@ -112,7 +112,8 @@ def write_lines(folder: Path, key: str, lines: Sequence[bytes]) -> None:
     """
     try:
         with replacing(folder / f"{key}-{uuid.uuid4().hex}.jsonl") as temporary:
-            temporary.write_bytes(b"".join(lines))
+            with temporary.open("wb") as file:
+                file.writelines(lines)
     except UserError as error:
         raise UserError(
             error.given,
