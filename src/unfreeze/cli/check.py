@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unfreeze.cli.options import AsJson, Overrides, Target, asked_study
-from unfreeze.errors import UserError
 
 if TYPE_CHECKING:
     from unfreeze.config.study import StudyConfig
@@ -27,15 +26,17 @@ def check(
 ) -> None:
     """Look at every file once, say what is wrong with the data, and write a page of what to look at."""
     study, _ = asked_study(target, None, None, None, overrides)
+    from unfreeze.cli.thumbnails import thumbnails
     from unfreeze.data.check import findings
+    from unfreeze.data.sources import refuse_inside
     from unfreeze.results.check_page import write_check_page
     from unfreeze.results.words import plural
 
-    _refuse_inside(out, study)
+    refuse_inside(out, "page", "a file", "--out FILE", (study.data, *study.tests.values()))
     told: list[str] = []
     catalog = _look(study, told)
     found = findings(catalog, study.image_size if target.endswith((".yaml", ".yml")) else None)
-    page = write_check_page(out, study.name, _summary(catalog), *_shown(catalog, found))
+    page = write_check_page(out, study.name, _summary(catalog), *thumbnails(catalog, found))
     if as_json:
         typer.echo(json.dumps(_as_json(catalog, found), ensure_ascii=False, indent=1))
         return
@@ -43,16 +44,6 @@ def check(
     for text in told:
         typer.echo(f"warning: {text}")
     typer.echo(f"look at {plural(sum(len(one.rows) > 0 for one in found), 'finding')}: {page}")
-
-
-def _refuse_inside(out: Path, study: "StudyConfig") -> None:
-    for folder in (Path(folder) for folder in (study.data, *study.tests.values()) if Path(folder).is_dir()):
-        if out.resolve().is_relative_to(folder.resolve()):
-            raise UserError(
-                f"the page {out} lies in the images' folder {folder}",
-                "a file outside of it, since nothing is ever written there",
-                "give another with --out FILE",
-            )
 
 
 def _look(study: "StudyConfig", told: list[str]) -> "Catalog":
@@ -137,10 +128,3 @@ def _print(catalog: "Catalog", found: "list[Finding]") -> None:
     if len(found) > SHOWN:
         rest = Counter(one.kind for one in found[SHOWN:])
         console.print(f"and {', '.join(f'{count:,} more of {kind}' for kind, count in rest.items())}\n")
-
-
-def _shown(catalog: "Catalog", found: "list[Finding]") -> tuple[list[dict[str, Any]], int]:
-    """Return the findings as the page shows them, with thumbnails, and how many images were left out of it."""
-    from unfreeze.cli.thumbnails import thumbnails
-
-    return thumbnails(catalog, found)

@@ -18,7 +18,7 @@ from unfreeze.config.units import seconds_of
 from unfreeze.data.cache import in_use, make_room
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.check import refuse_losses, warnings_of
-from unfreeze.data.sources import open_source, usable_cache
+from unfreeze.data.sources import open_source, refuse_inside, usable_cache
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.results.tables import results_table
@@ -194,13 +194,7 @@ def _check_directory(study: StudyConfig, out: Path) -> None:
         raise UserError(
             f"--out {out} is a file", "a directory, or a path where one can be made", "give another --out DIR"
         )
-    for folder in (Path(folder) for folder in (study.data, *study.tests.values()) if Path(folder).is_dir()):
-        if out.resolve().is_relative_to(folder.resolve()):
-            raise UserError(
-                f"the study directory {out} lies in the images' folder {folder}",
-                "a directory outside of it, since nothing is ever written there",
-                "give another with --out DIR",
-            )
+    refuse_inside(out, "study directory", "a directory", "--out DIR", (study.data, *study.tests.values()))
 
 
 def load_all_weights(plan: Plan) -> tuple[dict[BackboneKey, Backbone], dict[tuple[str, str], str]]:

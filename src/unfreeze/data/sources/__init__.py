@@ -12,11 +12,11 @@ from unfreeze.data.sources.food101 import read_food101
 from unfreeze.data.sources.huggingface import PREFIX, read_huggingface
 from unfreeze.data.sources.manifests import SUFFIXES, read_manifest
 from unfreeze.data.sources.near import near
-from unfreeze.data.sources.place import cache_folder, usable_cache
+from unfreeze.data.sources.place import cache_folder, refuse_inside, usable_cache
 from unfreeze.data.sources.source import Ignored, Item, Source
 from unfreeze.errors import UserError
 
-__all__ = ["Ignored", "Item", "Source", "cache_folder", "open_source", "usable_cache"]
+__all__ = ["Ignored", "Item", "Source", "cache_folder", "open_source", "refuse_inside", "usable_cache"]
 
 SUPPORTED = (
     "a folder of class folders, a folder with train/, val/ and test/ of class folders, a .csv or .parquet manifest, "

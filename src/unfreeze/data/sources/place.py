@@ -2,10 +2,12 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import platformdirs
+
+from unfreeze.errors import UserError
 
 
 def cache_folder() -> Path:
@@ -27,3 +29,18 @@ def usable_cache(warn: Callable[[str], None]) -> Path | None:
             "stages run live; name another folder in UNFREEZE_CACHE"
         )
         return None
+
+
+def refuse_inside(out: Path, what: str, expected: str, mend: str, data: Iterable[str]) -> None:
+    """Refuse to write into a folder of images.
+
+    Raises:
+        UserError: ``out`` lies in one of the folders that ``data`` names.
+    """
+    for folder in (Path(name) for name in data if Path(name).is_dir()):
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"the {what} {out} lies in the images' folder {folder}",
+                f"{expected} outside of it, since nothing is ever written there",
+                f"give another with {mend}",
+            )
