@@ -29,8 +29,7 @@ from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.backbone import load_backbone
 from unfreeze.study.cell import Job
 from unfreeze.study.images import draw_splits, make_jobs
-from unfreeze.study.plan import make_plan
-from unfreeze.study.run import load_all_weights
+from unfreeze.study.plan import make_plan, weight_hashes
 from unfreeze.train.batches import Batch, EvaluationBatches, ImageSet
 from unfreeze.train.device import pick
 from unfreeze.train.evaluate import predict
@@ -60,9 +59,10 @@ def jobs_of(folder: str, size: int) -> dict[str, Job]:
         }
     )
     catalog = build_catalog(open_source(study.data, study.tests, Path.cwd()))
-    plan = make_plan(study, len(catalog.classes))
+    backbones: dict = {}
+    plan = make_plan(study, len(catalog.classes), backbones)
     splits = draw_splits(study, catalog, plan, {})
-    return make_jobs(study, catalog, plan, splits, load_all_weights(plan)[1], pick("cpu", "float32"))
+    return make_jobs(study, catalog, plan, splits, weight_hashes(backbones), pick("cpu", "float32"))
 
 
 def features_of(job: Job, size: int) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ def plan(
     source, absent = _source(study)
     pools = pools_by_class(source, study.split) if source else {}
     planned = make_plan(study, len(source.classes) if source else FOOD101_CLASSES)
-    forecast, further = _forecast(study, planned, source) if source else (None, [])
+    forecast, further = _forecast(study, source) if source else (None, [])
     told = [*absent, *warnings(study, pools), *further]
     if as_json:
         typer.echo(json.dumps(_as_json(study, planned, pools, forecast, told), ensure_ascii=False, indent=1))
@@ -54,7 +54,7 @@ def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
         return None, [f"{error.given}; the study cannot run before it is: {error.mend}"]
 
 
-def _forecast(study: "StudyConfig", planned: "Plan", source: "Source") -> tuple[dict[str, Any] | None, list[str]]:
+def _forecast(study: "StudyConfig", source: "Source") -> tuple[dict[str, Any] | None, list[str]]:
     """Return the plan of shared work as plan.json will hold it, or none, and warnings: why there is none, say."""
     from unfreeze.cli import screen
     from unfreeze.errors import UserError
@@ -76,7 +76,7 @@ def _forecast(study: "StudyConfig", planned: "Plan", source: "Source") -> tuple[
                 status.update(counting or "measuring what steps take")
 
         try:
-            foreseen = foresee(study, planned, source, emit)
+            foreseen = foresee(study, source, emit)
         except UserError as error:
             return None, [*told, f"what is shared and what it takes cannot be told: {error}"]
     return as_record(foreseen.shared, foreseen.stages), told

@@ -29,12 +29,9 @@ from unfreeze.study.cell import Job
 from unfreeze.study.events import Emit, Preparing
 from unfreeze.study.measure import prefix_calibration, step_cost, step_key
 from unfreeze.study.needs import Piece, PrefixKey, prefix_of, together
-from unfreeze.study.plan import Plan
+from unfreeze.study.plan import BackboneKey, Plan
 from unfreeze.study.shared import CellWork, Costs, Shared, plan_shared
 from unfreeze.train.device import Compute
-
-BackboneKey = tuple[str, str, int]
-"""A backbone's name, what the study calls its weights, and the input size."""
 
 
 @dataclass(frozen=True)

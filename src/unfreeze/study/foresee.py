@@ -11,14 +11,14 @@ from unfreeze.data.catalog import Catalog, glance, paths_of
 from unfreeze.data.decode import Undecodable, decode
 from unfreeze.data.sources import Source, usable_cache
 from unfreeze.errors import UserError
+from unfreeze.model.backbone import Backbone
 from unfreeze.model.describe import StageInfo
 from unfreeze.reuse.calibrate import IMAGES
 from unfreeze.study.events import Emit, Scanning, Warned
 from unfreeze.study.forecast import calibrate_study, disk_budget, share, works_of
 from unfreeze.study.images import draw_splits, make_jobs
 from unfreeze.study.needs import PrefixKey
-from unfreeze.study.plan import Plan
-from unfreeze.study.run import load_all_weights
+from unfreeze.study.plan import BackboneKey, make_plan, weight_hashes
 from unfreeze.study.shared import Shared
 from unfreeze.train.device import pick
 
@@ -31,7 +31,7 @@ class Foreseen:
     stages: Mapping[PrefixKey, Sequence[StageInfo]]
 
 
-def foresee(study: StudyConfig, plan: Plan, source: Source, emit: Emit) -> Foreseen:
+def foresee(study: StudyConfig, source: Source, emit: Emit) -> Foreseen:
     """Plan the shared work of all of a study's cells as a run that starts now would.
 
     Every file is hashed and its header read; only the few images of the calibration are decoded. What is measured is
@@ -40,7 +40,6 @@ def foresee(study: StudyConfig, plan: Plan, source: Source, emit: Emit) -> Fores
 
     Args:
         study: what would run.
-        plan: its cells and networks.
         source: its files.
         emit: is told how far the files are, what is measured, and what is wrong with the cache.
 
@@ -52,10 +51,11 @@ def foresee(study: StudyConfig, plan: Plan, source: Source, emit: Emit) -> Fores
         emit(Scanning(done, total))
 
     compute = pick(study.device, study.precision)
-    backbones, weights = load_all_weights(plan)
+    backbones: dict[BackboneKey, Backbone] = {}
+    plan = make_plan(study, len(source.classes), backbones)
     cache = usable_cache(lambda text: emit(Warned(text)))
     catalog = glance(source, study.split.group, progress, looks=cache / "looks" if cache else None, check=study.check)
-    jobs = make_jobs(study, catalog, plan, draw_splits(study, catalog, plan, {}), weights, compute)
+    jobs = make_jobs(study, catalog, plan, draw_splits(study, catalog, plan, {}), weight_hashes(backbones), compute)
     works = works_of(jobs, plan)
     sample = list(islice(_whole(catalog, next(iter(jobs.values())).selection.train), IMAGES))
     if not sample:

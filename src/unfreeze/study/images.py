@@ -24,8 +24,8 @@ from unfreeze.model.backbone import Backbone
 from unfreeze.store import StudyDir, read_table
 from unfreeze.study.cell import Job
 from unfreeze.study.events import Emit, Preparing, Scanning
-from unfreeze.study.forecast import BackboneKey, bases_of, disk_budget, preprocessings
-from unfreeze.study.plan import Plan, all_problems
+from unfreeze.study.forecast import bases_of, disk_budget, preprocessings
+from unfreeze.study.plan import BackboneKey, Plan, all_problems
 from unfreeze.train.device import Compute
 
 

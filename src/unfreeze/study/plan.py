@@ -1,6 +1,6 @@
 """What a study will run: its cells, and what each strategy trains and keeps frozen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,9 @@ from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.model.describe import HeadInfo, StageInfo, describe, describe_head
 from unfreeze.model.head import build_head
 from unfreeze.study.candidate import cuts_of
+
+BackboneKey = tuple[str, str, int]
+"""A backbone: timm's name, what the study calls its weights, image size."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +47,26 @@ class Plan:
         return {name: next(iter(networks.values())) for name, networks in self.candidates.items()}
 
 
-def make_plan(study: StudyConfig, classes: int) -> Plan:
-    """Plan a study for a number of classes; no image and no pretrained weight is read.
+def make_plan(study: StudyConfig, classes: int, loaded: MutableMapping[BackboneKey, Backbone] | None = None) -> Plan:
+    """Plan a study; no image is read.
+
+    Args:
+        study: what would run.
+        classes: how many the data has.
+        loaded: is filled with each backbone and its initial weights; without it no weight is read.
 
     Raises:
-        UserError: names every strategy whose backbone, size or cut does not exist.
+        UserError: names every strategy whose backbone, size or cut does not exist, or whose weights are not to be had
+            or do not fit.
     """
     plans: dict[str, dict[str, NetworkPlan]] = {}
-    backbones: dict[tuple[str, int], tuple[Backbone, tuple[StageInfo, ...]]] = {}
+    backbones: MutableMapping[BackboneKey, Backbone] = {} if loaded is None else loaded
+    stages: dict[tuple[str, int], tuple[StageInfo, ...]] = {}
     problems: dict[str, UserError] = {}
     for name in study.strategies:
         try:
             plans[name] = {
-                candidate: _network(strategy, backbones, classes)
+                candidate: _network(strategy, _loaded(strategy, loaded is not None, backbones), stages, classes)
                 for candidate, strategy in candidates(study, name).items()
             }
         except UserError as error:
@@ -66,18 +76,30 @@ def make_plan(study: StudyConfig, classes: int) -> Plan:
     return Plan(tuple(cells(study)), plans)
 
 
-def _network(
-    strategy: Strategy, backbones: dict[tuple[str, int], tuple[Backbone, tuple[StageInfo, ...]]], classes: int
-) -> NetworkPlan:
-    """Plan one candidate; ``backbones`` keeps what several candidates share."""
-    key = (strategy.backbone.name, strategy.image_size)
+def _loaded(strategy: Strategy, weights: bool, backbones: MutableMapping[BackboneKey, Backbone]) -> Backbone:
+    """Return a strategy's backbone, with its weights or random ones; ``backbones`` keeps it for the others."""
+    name, size = strategy.backbone.name, strategy.image_size
+    key = name, strategy.backbone.weights if weights else "none", size
     if key not in backbones:
-        backbone = load_backbone(strategy.backbone.name, "none", strategy.image_size, seed=0)
-        backbones[key] = backbone, tuple(describe(backbone))
-    backbone, stages = backbones[key]
+        backbones[key] = load_backbone(*key, seed=0)
+    return backbones[key]
+
+
+def _network(
+    strategy: Strategy, backbone: Backbone, stages: dict[tuple[str, int], tuple[StageInfo, ...]], classes: int
+) -> NetworkPlan:
+    """Plan one candidate; ``stages`` keeps what several candidates share."""
+    key = (strategy.backbone.name, strategy.image_size)
+    if key not in stages:
+        stages[key] = tuple(describe(backbone))
     cuts = tuple(cuts_of(strategy, backbone))
     head = describe_head(build_head(strategy.head, backbone, classes, seed=0), backbone)
-    return NetworkPlan(strategy, stages, head, cuts)
+    return NetworkPlan(strategy, stages[key], head, cuts)
+
+
+def weight_hashes(backbones: Mapping[BackboneKey, Backbone]) -> dict[tuple[str, str], str]:
+    """Return the sha256 of each backbone's weights, by what names these."""
+    return {(name, weights): backbone.weights.sha256 for (name, weights, _), backbone in backbones.items()}
 
 
 def all_problems(kind: str, problems: dict[str, UserError]) -> UserError:

@@ -20,7 +20,7 @@ from unfreeze.data.catalog import Catalog
 from unfreeze.data.check import refuse_losses, warnings_of
 from unfreeze.data.sources import open_source, refuse_inside, usable_cache
 from unfreeze.errors import UserError
-from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.backbone import Backbone
 from unfreeze.results.tables import results_table
 from unfreeze.results.words import plural
 from unfreeze.reuse.engines import Settings
@@ -29,7 +29,6 @@ from unfreeze.study.cell import Job
 from unfreeze.study.cells import CellsRun, add_facts
 from unfreeze.study.events import Emit, Planned, Warned
 from unfreeze.study.forecast import (
-    BackboneKey,
     Calibrated,
     backbone_of,
     calibrate_study,
@@ -46,7 +45,7 @@ from unfreeze.study.images import (
     since_last_run,
 )
 from unfreeze.study.measure import processor
-from unfreeze.study.plan import Plan, all_problems, as_record, make_plan
+from unfreeze.study.plan import BackboneKey, as_record, make_plan, weight_hashes
 from unfreeze.study.shared import Shared
 from unfreeze.study.shared import as_record as shared_record
 from unfreeze.study.supply import Supply
@@ -92,8 +91,8 @@ def run_study(
     if "threads" in before:
         torch.set_num_threads(int(before["threads"]))  # as fixed by the first run: sums depend on it
     source = open_source(study.data, study.tests, Path.cwd())
-    plan = make_plan(study, len(source.classes))
-    backbones, weights = load_all_weights(plan)
+    backbones: dict[BackboneKey, Backbone] = {}
+    plan = make_plan(study, len(source.classes), backbones)
     cache = usable_cache(lambda text: emit(Warned(text)))
     scanned = time.perf_counter()
     catalog = look_at_data(study, source, plan, backbones, cache, emit)
@@ -105,7 +104,7 @@ def run_study(
     for warning in told:
         emit(Warned(warning))
     splits = draw_splits(study, catalog, plan, since.drawn)
-    jobs = make_jobs(study, catalog, plan, splits, weights, compute)
+    jobs = make_jobs(study, catalog, plan, splits, weight_hashes(backbones), compute)
     for warning in dict.fromkeys(warning for job in jobs.values() for warning in job.selection.warnings):
         emit(Warned(warning))
     sample = next(iter(jobs.values())).selection.train
@@ -195,31 +194,6 @@ def _check_directory(study: StudyConfig, out: Path) -> None:
             f"--out {out} is a file", "a directory, or a path where one can be made", "give another --out DIR"
         )
     refuse_inside(out, "study directory", "a directory", "--out DIR", (study.data, *study.tests.values()))
-
-
-def load_all_weights(plan: Plan) -> tuple[dict[BackboneKey, Backbone], dict[tuple[str, str], str]]:
-    """Load each backbone's initial weights once, before anything runs.
-
-    Returns:
-        The backbones, and the sha256 of their weights by what names these.
-
-    Raises:
-        UserError: names every strategy whose weights are not to be had or do not fit.
-    """
-    loaded: dict[BackboneKey, Backbone] = {}
-    problems: dict[str, UserError] = {}
-    for name, networks in plan.candidates.items():
-        for network in networks.values():
-            backbone, size = network.strategy.backbone, network.strategy.image_size
-            key = backbone.name, backbone.weights, size
-            try:
-                if key not in loaded:
-                    loaded[key] = load_backbone(backbone.name, backbone.weights, size, seed=0)
-            except UserError as error:
-                problems[name] = error
-    if problems:
-        raise all_problems("strategies", problems)
-    return loaded, {(name, weights): backbone.weights.sha256 for (name, weights, _), backbone in loaded.items()}
 
 
 def default_workers() -> int:
