@@ -87,6 +87,10 @@ def test_the_least_study_has_the_documented_defaults() -> None:
         ({"seeds": []}, "seeds: should have at least one entry, but is []"),
         ({"seeds": [-1]}, "seeds.0: should be greater than or equal to 0, but is -1"),
         ({"seeds": [1, 1]}, "seeds: [1, 1] names a seed twice"),
+        (
+            {"strategies": {"s": {"train": "head", "seeds": [3, 4]}}, "seeds": 2},
+            "strategies.s.seeds: none of [3, 4] is a seed of the study, [0, 1]; leave it out, or name some of these",
+        ),
         ({"split": {"val": "tset"}}, "split.val: should be 'test', but is 'tset'"),
         ({"split": {"test": 1.0}}, "split.test: should be less than 1, but is 1.0"),
         ({"split": {"test": 0.6, "val": 0.4}}, "split: test 0.6 and val 0.4 leave nothing to train on"),

@@ -36,6 +36,11 @@ def test_seeds_are_outermost_and_folds_next() -> None:
     assert cells(folded)[-1].id == "s.full.s1.f1"
 
 
+def test_a_strategy_may_have_fewer_seeds() -> None:
+    asked = study({"a": {"train": "head"}, "b": {"train": "all", "seeds": 2}}, seeds=[0, 3, 1])
+    assert [cell.id for cell in cells(asked)] == ["a.full.s0", "b.full.s0", "a.full.s3", "a.full.s1", "b.full.s1"]
+
+
 @pytest.mark.parametrize(
     ("strategy", "lr", "weight_decay"),
     [

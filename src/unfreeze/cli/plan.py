@@ -119,9 +119,10 @@ def _print(
 
     console = screen.stdout()
     folds = f" x {study.split.folds} folds" if study.split.folds else ""
+    fewer = "up to " if any(strategy.seeds for strategy in study.strategies.values()) else ""
     console.print(
         f"{study.name}: {_number(len(study.strategies), 'strategy', 'strategies')} x "
-        f"{plural(len(study.regimes), 'regime')} x {plural(len(study.seeds), 'seed')}{folds} = "
+        f"{plural(len(study.regimes), 'regime')} x {fewer}{plural(len(study.seeds), 'seed')}{folds} = "
         f"{plural(len(planned.cells), 'cell')}"
     )
     console.print(planned_tables.data_text(study, source, pools) + "\n")

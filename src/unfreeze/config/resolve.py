@@ -87,6 +87,7 @@ def cells(study: StudyConfig) -> list[Cell]:
     return [
         Cell(strategy, regime, seed, fold)
         for seed, fold, strategy, regime in itertools.product(study.seeds, folds, study.strategies, study.regimes)
+        if seed in (study.strategies[strategy].seeds or study.seeds)
     ]
 
 

@@ -162,6 +162,19 @@ def _one_way_to_say_the_weights(settings: "StrategyConfig | StudyConfig") -> Non
         raise ValueError("weights and backbone.weights both say where weights come from; give one")
 
 
+def _seeds(value: Any) -> Any:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if not 1 <= value <= 1000:
+        raise ValueError(f"{value} is no number of seeds between 1 and 1000; list them to name others")
+    return tuple(range(value))
+
+
+Seeds = Annotated[
+    tuple[Annotated[Whole, Field(ge=0, le=1_000_000_000)], ...], BeforeValidator(_seeds), Field(min_length=1)
+]
+
+
 class StrategyConfig(PhaseConfig):
     """How: what trains, with which head and optimiser. Values that are None are the study's."""
 
@@ -173,6 +186,7 @@ class StrategyConfig(PhaseConfig):
     early_stopping: Stopping = None
     head: Head = "linear"
     phases: tuple[PhaseConfig, ...] = ()
+    seeds: Seeds | None = None
     tune: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
 
     @model_validator(mode="after")
@@ -274,19 +288,6 @@ class Budget(Settings):
     time: Annotated[str, AfterValidator(_checked_by(seconds_of))] | None = None
 
 
-def _seeds(value: Any) -> Any:
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    if not 1 <= value <= 1000:
-        raise ValueError(f"{value} is no number of seeds between 1 and 1000; list them to name others")
-    return tuple(range(value))
-
-
-Seeds = Annotated[
-    tuple[Annotated[Whole, Field(ge=0, le=1_000_000_000)], ...], BeforeValidator(_seeds), Field(min_length=1)
-]
-
-
 SPLIT_NAMES = ("train", "val", "validation", "test")
 
 
@@ -328,4 +329,10 @@ class StudyConfig(Settings):
             raise ValueError(f"tests: {', '.join(taken)} already names a split; name the further test set otherwise")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice")
+        for name, strategy in self.strategies.items():
+            if strategy.seeds is not None and not set(strategy.seeds) & set(self.seeds):
+                raise ValueError(
+                    f"strategies.{name}.seeds: none of {list(strategy.seeds)} is a seed of the study, "
+                    f"{list(self.seeds)}; leave it out, or name some of these"
+                )
         return self
