@@ -156,7 +156,8 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], about: Mapping[
     # One entry: the order of several would differ from run to run.
     metadata = {"unfreeze": json.dumps({"format": FORMAT, **about}, ensure_ascii=True)}
     with replacing(path) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, temporary, metadata)
+        # np.ascontiguousarray would turn a scalar, such as a BatchNorm's count of batches, into an array of one.
+        save_file({name: np.asarray(array, order="C") for name, array in tensors.items()}, temporary, metadata)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 
 from unfreeze.results import words
 from unfreeze.results.findings import findings, headline
+from unfreeze.results.inside_view import inside_view
 from unfreeze.results.networks import strategy_pictures
 from unfreeze.results.pictures import grid_figures, seconds_figure
 from unfreeze.results.shared_work import shared_work
@@ -66,6 +67,9 @@ def render_report(study: StudyDir) -> str:
     figures = {f"grid-{place}": figure.to_plotly_json() for place, figure in enumerate(grids.values())}
     if seconds is not None:
         figures["seconds"] = seconds.to_plotly_json()
+    inside = inside_view(study, results, record)
+    if inside is not None:
+        figures |= inside.figures
     scripts = {"plotly": get_plotlyjs(), "page": asset("report.js")}
     return (
         environment()
@@ -93,13 +97,14 @@ def render_report(study: StudyDir) -> str:
             has_study_file=(study.path / "study.yaml").is_file(),
             networks=strategy_pictures(plan.get("networks", {})),
             has_seconds=seconds is not None,
+            inside=inside,
             once=shared_work(record, plan, _without_format(study.path / "shared.json")),
             settings_text=_yaml(settings),
             environment=_without_format(study.path / "environment.json"),
             metric_text=functools.partial(words.metric_text, metric),
             spread_text=lambda value: words.spread_text(metric, value).removesuffix(" points"),
             figures=figures,
-            css=Markup(asset("report.css")),  # noqa: S704 - our own file
+            css=Markup(asset("report.css") + asset("inside.css")),  # noqa: S704 - our own files
             scripts={name: Markup(text) for name, text in scripts.items()},  # noqa: S704 - plotly's and our own file
             script_hashes=" ".join(_source_hash(text) for text in scripts.values()),
         )

@@ -30,7 +30,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class Preparing:
-    """Work that cells share is done: ``what``, ``done`` of ``total`` images, or of backbones to calibrate."""
+    """Work beside the cells is done: ``what``, ``done`` of ``total`` images, or of backbones to calibrate."""
 
     what: str
     done: int

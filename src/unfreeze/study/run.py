@@ -28,6 +28,7 @@ from unfreeze.store import StudyDir, read_json, write_json, write_table, write_t
 from unfreeze.study.cell import Job
 from unfreeze.study.cells import CellsRun, add_facts
 from unfreeze.study.events import Emit, Planned, Warned
+from unfreeze.study.explain import explain
 from unfreeze.study.forecast import (
     Calibrated,
     backbone_of,
@@ -147,7 +148,9 @@ def run_study(
     if waiting:
         times = {"scan": scanned, "calibration": calibrated.seconds, "total": time.perf_counter() - started}
         add_facts(store, shared, supply, run.predicted, calibrated.stages, times)
-    write_table(out / "results.csv", results_table(store))
+    results = results_table(store)
+    write_table(out / "results.csv", results)
+    explain(store, results, study.metric, catalog, compute, emit)
     return Outcome(tuple(failed), tuple(left))
 
 
