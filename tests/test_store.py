@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from unfreeze import store
 from unfreeze.errors import UserError
-from unfreeze.store import StudyDir, read_json, read_table, replacing, write_json, write_table, write_text
+from unfreeze.store import (
+    StudyDir,
+    read_json,
+    read_table,
+    read_tensors,
+    replacing,
+    write_json,
+    write_table,
+    write_tensors,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -247,3 +257,10 @@ def test_planned_cells_come_from_the_plan(tmp_path: Path) -> None:
     )
     write_json(tmp_path / "plan.json", {"cells": [{"cell": "b"}, {"cell": "a"}]})
     assert [cell["cell"] for cell in study.planned_cells()] == ["b", "a"]
+
+
+def test_scalars_stay_scalars(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "a.safetensors", {"count": np.array(7), "row": np.arange(3)[::-1]}, {})
+    tensors, _ = read_tensors(tmp_path / "a.safetensors")
+    assert tensors["count"].shape == () and tensors["count"] == 7
+    assert tensors["row"].tolist() == [2, 1, 0]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.errors import UserError
-from unfreeze.store import read_tensors
+from unfreeze.store import read_json, read_tensors
 from unfreeze.study.events import CellFailed, CellFinished, CellStarted, EpochEnded, Event, Planned, Progress, Warned
 
 CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared"]
@@ -42,8 +42,11 @@ def test_the_exact_set_of_files(tmp_path: Path) -> None:
     cell_files = ["cell.json", "history.csv", "logits.safetensors", "model.safetensors", "result.json"]
     cells = [f"cells/{cell}/{name}" for cell in ("head.small.s0", "last.small.s0") for name in cell_files]
     tables = ["catalog.csv", "environment.json", "plan.json", "report.html", "results.csv", "shared.json", "splits.csv"]
-    tables += ["study.json"]
-    assert found == sorted([*cells, *tables])
+    tables += ["study.json", "explain/explain.json"]
+    explained = read_json(results.path / "explain" / "explain.json")
+    shown = [one[kind] for one in [*explained["wrong"], *explained["suspects"]] for kind in ("picture", "overlay")]
+    pictures = [f"explain/{name}" for name in shown if name]
+    assert found == sorted([*cells, *tables, *pictures])
 
 
 def test_the_user_s_folder_is_not_written_to(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def best_cell(results: pd.DataFrame, metric: str) -> str | None:
     if done.empty:
         return None
     sign = 1 if HIGHER_IS_BETTER[metric] else -1
-    means = sign * done.groupby(["strategy", "regime"], sort=False)["val_metric"].mean()
-    strategy, regime = means.idxmax()
-    field = done[(done["strategy"] == strategy) & (done["regime"] == regime)]
+    means = sign * done.groupby(["strategy", "regime"], sort=False)["val_metric"].transform("mean")
+    best = done.loc[means.idxmax()]
+    field = done[(done["strategy"] == best["strategy"]) & (done["regime"] == best["regime"])]
     return str(field.loc[(sign * field["val_metric"]).idxmax(), "cell"])

@@ -17,7 +17,11 @@ def confusion_sizes(classes: int) -> tuple[int, int, int]:
     """Return height, least and greatest width in pixels of the confusion matrix; beyond its box it scrolls."""
     field = 44 if classes <= WRITTEN_UP_TO else 18 if classes <= NAMED_UP_TO else 10
     side = field * classes
-    return side + 190, 0 if classes <= WRITTEN_UP_TO else side + 150, max(420, round(1.6 * side) + 170)
+    return (
+        side + (120 if classes <= WRITTEN_UP_TO else 190),
+        0 if classes <= WRITTEN_UP_TO else side + 150,
+        max(420, round(1.6 * side) + 170),
+    )
 
 
 def confusion_figure(counts: Counts, classes: list[str], order: list[int]) -> go.Figure:
@@ -52,6 +56,7 @@ def confusion_figure(counts: Counts, classes: list[str], order: list[int]) -> go
             xgap=1,
             ygap=1,
             hoverongaps=False,
+            showscale=not few,
             hovertemplate="%{y} taken for %{x}<br>%{text} images, %{z:.1%} of %{y}<extra></extra>"
             if not right
             else "%{y} found<br>%{text} images, %{z:.1%} of %{y}<extra></extra>",
@@ -68,9 +73,9 @@ def confusion_figure(counts: Counts, classes: list[str], order: list[int]) -> go
         "showgrid": False,
     }  # fmt: skip
     height, _, _ = confusion_sizes(count)
-    figure.update_layout(**_layout(height=height, margin={"l": 10, "r": 10, "t": 10, "b": 76}))
+    figure.update_layout(**_layout(height=height, margin={"l": 10, "r": 10, "t": 10, "b": 10 if few else 76}))
     _style_axes(figure)
-    figure.update_xaxes(**axis, title={"text": "predicted", "standoff": 6}, side="top", tickangle=-60)
+    figure.update_xaxes(**axis, title={"text": "predicted", "standoff": 6}, side="top", tickangle=-60 if few else -90)
     figure.update_yaxes(**axis, title={"text": "label", "standoff": 6}, autorange="reversed")
     return figure
 

@@ -147,7 +147,7 @@ def _calibration(
     scaled = inside.scaled(shown, temperature)
     after = inside.reliability(scaled)
     figures["reliability-after"] = reliability_figure(after).to_plotly_json()
-    verb = "too sure" if temperature > 1 else "not sure enough"
+    verb = "too sure" if temperature > 1.1 else "not sure enough" if temperature < 0.9 else "about as sure as right"
     return (
         f"As trained: {says}. On {images} it was {verb}: logits divided by a temperature of {temperature:.2f}, fitted "
         f"there for the least log loss, give {100 * inside.expected_calibration_error(after):.1f} points and "

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from unfreeze.model.backbone import Backbone
@@ -115,6 +114,9 @@ def grad_cam(backbone: Backbone, head: nn.Module, place: Place, images: Tensor, 
         images: float32 (N, 3, S, S), on the network's device.
         targets: classes, int64 (N,), on the same device.
     """
+    # It brings matplotlib, for which no run should wait at its start.
+    from captum.attr import LayerGradCam
+
     modules = [module for _, module in _chain(backbone)]
     lower, upper = nn.Sequential(*modules[: place.before]), nn.Sequential(*modules[place.before :], head)
     mapped = Mapped(lower, upper, backbone.layout == "NHWC", _prefix_tokens(backbone.model)).eval()
