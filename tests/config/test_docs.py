@@ -28,6 +28,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "early_stopping": shapes.EarlyStopping,
     "A regime": shapes.RegimeConfig,
     "validation": shapes.ValidationConfig,
+    "sweep": shapes.SweepConfig,
     "budget": shapes.Budget,
 }
 
@@ -58,7 +59,7 @@ def test_every_part_has_a_section() -> None:
     assert models == set(SECTIONS.values())
     assert re.findall(r"^## (.*)$", TEXT, re.MULTILINE) == [
         "The study", "split", "check", "backbone", "A strategy", "A phase", "train", "optimizer", "schedule", "head",
-        "early_stopping", "A regime", "validation", "budget",
+        "early_stopping", "A regime", "validation", "sweep", "budget",
     ]  # fmt: skip
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.parse import load_yaml, parse_study, preset_text, presets, read_study
+from unfreeze.config.resolve import cells
 from unfreeze.errors import UserError
 
 TAIL = (
@@ -293,3 +295,55 @@ def test_an_unknown_preset() -> None:
         "  to mend:  name one of them, or give a study file"
     )
     assert presets() == ["article", "demo", "quick", "thorough"]
+
+
+def test_a_sweep_stands_for_a_regime_a_value() -> None:
+    swept = {"sweep": {"train_per_class": [20, 5]}, "augment": "flip_crop", "val_per_class": 3}
+    study = parse_study(values(regimes={"first": {}, "few": swept, "last": {}}), "study.yaml")
+    assert list(study.regimes) == ["first", "few_20", "few_5", "last"]
+    by_hand = {"train_per_class": 5, "augment": "flip_crop", "val_per_class": 3}
+    same = parse_study(values(regimes={"few_5": by_hand}), "study.yaml")
+    assert study.regimes["few_5"] == same.regimes["few_5"]
+    assert fingerprint(study.regimes["few_5"]) == fingerprint(same.regimes["few_5"])
+    assert [cell.regime for cell in cells(study)] == list(study.regimes)
+    assert "sweep" not in plain(study)["regimes"]["few_5"]  # finished cells stay those of the same settings
+
+
+@pytest.mark.parametrize(
+    ("regimes", "line"),
+    [
+        ({"a": {"swep": {}}}, "regimes.a.swep: unknown key; did you mean 'sweep'?"),
+        ({"a": {"sweep": {}}}, "regimes.a.sweep.train_per_class: missing"),
+        (
+            {"a": {"sweep": {"train_per_class": [5], "train_fracton": [0.5]}}},
+            "regimes.a.sweep.train_fracton: unknown key",
+        ),
+        (
+            {"a": {"sweep": {"train_per_class": []}}},
+            "regimes.a.sweep.train_per_class: should have at least one entry, but is []",
+        ),
+        ({"a": {"sweep": {"train_per_class": 5}}}, "regimes.a.sweep.train_per_class: should be a list, but is 5"),
+        (
+            {"a": {"sweep": {"train_per_class": [5, 0]}}},
+            "regimes.a.sweep.train_per_class.1: should be greater than or equal to 1, but is 0",
+        ),
+        (
+            {"a": {"sweep": {"train_per_class": [5, 10, 5]}}},
+            "regimes.a.sweep: train_per_class lists 5 twice; list each value once",
+        ),
+        (
+            {"a": {"sweep": {"train_per_class": [5]}, "train_fraction": 0.5}},
+            "regimes.a: sweep and train_fraction both say how many training images; give one",
+        ),
+        (
+            {"a": {"sweep": {"train_per_class": [5]}}, "A_5": {}},
+            "regimes: the sweep of a makes a_5, but A_5 is there already",
+        ),
+        (
+            {"A_5": {}, "a": {"sweep": {"train_per_class": [5]}}},
+            "regimes: the sweep of a makes a_5, but A_5 is there already",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_sweep_is_refused(regimes: dict[str, Any], line: str) -> None:
+    assert message(values(regimes=regimes)) == problems(line)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.errors import UserError
-from unfreeze.store import read_json, read_tensors
+from unfreeze.store import read_json, read_table, read_tensors
 from unfreeze.study.events import CellFailed, CellFinished, CellStarted, EpochEnded, Event, Planned, Progress, Warned
 
 CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared"]
@@ -41,8 +41,8 @@ def test_the_exact_set_of_files(tmp_path: Path) -> None:
     found = sorted(str(path.relative_to(results.path)) for path in results.path.rglob("*") if path.is_file())
     cell_files = ["cell.json", "history.csv", "logits.safetensors", "model.safetensors", "result.json"]
     cells = [f"cells/{cell}/{name}" for cell in ("head.small.s0", "last.small.s0") for name in cell_files]
-    tables = ["catalog.csv", "environment.json", "plan.json", "report.html", "results.csv", "shared.json", "splits.csv"]
-    tables += ["study.json", "explain/explain.json"]
+    tables = ["catalog.csv", "comparisons.csv", "environment.json", "plan.json", "report.html", "results.csv"]
+    tables += ["shared.json", "splits.csv", "study.json", "explain/explain.json"]
     explained = read_json(results.path / "explain" / "explain.json")
     shown = [one[kind] for one in [*explained["wrong"], *explained["suspects"]] for kind in ("picture", "overlay")]
     pictures = [f"explain/{name}" for name in shown if name]
@@ -398,13 +398,21 @@ def test_nothing_is_written_into_the_folder_of_images(tmp_path: Path) -> None:
     )
 
 
-def test_compare_pairs_by_seed_and_regime(tmp_path: Path) -> None:
+def test_compare_pairs_by_seed_and_image(tmp_path: Path) -> None:
     results, _ = run(tmp_path, seeds=2)
-    pairs = results.compare("last", "head")
-    assert pairs.columns.tolist() == ["regime", "seed", "fold", "last", "head", "difference"]
-    assert pairs["seed"].tolist() == [0, 1]
+    compared = results.compare("last", "head")
+    (row,) = compared.to_dict("records")
+    assert (row["kind"], row["within"], row["a"], row["b"]) == ("strategy", "small", "last", "head")
+    assert (row["test"], row["metric"], row["seeds"], row["seeds_left_out"]) == ("test", "accuracy", 2, 0)
+    table = results.table.groupby("strategy")["test_metric"].mean()
+    assert row["difference"] == pytest.approx(table["last"] - table["head"])
+    assert row["low_simultaneous"] <= row["low"] <= row["difference"] <= row["high"] <= row["high_simultaneous"]
+    written = read_table(results.path / "comparisons.csv")
+    (own,) = written.to_dict("records")
+    assert (own["a"], own["b"], own["difference"]) == ("head", "last", -row["difference"])
     with pytest.raises(UserError) as caught:
         results.compare("head", "nobody")
     assert str(caught.value) == (
-        "compare: 'nobody' has no finished cell\n  expected: one of head, last\n  to mend:  name two of them"
+        "compare: 'head' and 'nobody' are not two of the study's strategies or two of its regimes\n"
+        "  expected: two of the strategies head, last\n  to mend:  name two of them"
     )

@@ -1,4 +1,4 @@
-"""``unfreeze report``: write a study's report and results table anew."""
+"""``unfreeze report``: write a study's report and tables anew."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +13,10 @@ def report(
         typer.Option(metavar="COLUMN", help="Also write by_COLUMN.csv: test scores apart for each value of a column."),
     ] = None,
 ) -> None:
-    """Rebuild report.html and results.csv of a study directory from its cells."""
+    """Rebuild report.html, results.csv and comparisons.csv of a study directory from its cells."""
     from unfreeze.results.by_column import by_column
+    from unfreeze.results.comparisons import comparisons_table
+    from unfreeze.results.predictions import read_predictions
     from unfreeze.results.report import write_report
     from unfreeze.results.tables import results_table
     from unfreeze.store import StudyDir, write_table
@@ -24,6 +26,7 @@ def report(
     apart = by_column(store, by) if by else None
     path = write_report(store)
     write_table(directory / "results.csv", results)
+    write_table(directory / "comparisons.csv", comparisons_table(read_predictions(store)))
     if by and apart is not None:
         write_table(directory / f"by_{by}.csv", apart)
         typer.echo(f"by {by}: {directory / f'by_{by}.csv'}")

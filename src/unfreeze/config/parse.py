@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from unfreeze.config import study as shapes
-from unfreeze.config.resolve import candidates, put
+from unfreeze.config.resolve import candidates, put, swept
 from unfreeze.config.study import StudyConfig
 from unfreeze.errors import UserError
 
@@ -133,12 +133,16 @@ def read_study(
 
 
 def parse_study(data: Mapping[str, Any], origin: str) -> StudyConfig:
-    """Turn plain data into a typed study, or say everything that is wrong with it."""
+    """Turn plain data into a typed study, its sweeps spelled out, or say everything that is wrong with it."""
     try:
         study = StudyConfig.model_validate(data)
     except ValidationError as error:
         raise _problems(origin, _explain(error)) from error
     wrong: list[str] = []
+    try:
+        study = swept(study)
+    except ValueError as error:
+        wrong.append(str(error))
     for name in study.strategies:
         try:
             candidates(study, name)

@@ -12,6 +12,7 @@ from unfreeze.config.study import (
     Head,
     OptimizerConfig,
     PhaseConfig,
+    RegimeConfig,
     Resize,
     ScheduleConfig,
     StrategyConfig,
@@ -141,6 +142,29 @@ def _optimizer(asked: OptimizerConfig, lr: dict[str, float]) -> Optimizer:
         weight_decay=WEIGHT_DECAY[asked.name] if asked.weight_decay is None else asked.weight_decay,
         layer_decay=asked.layer_decay,
     )
+
+
+def swept(study: StudyConfig) -> StudyConfig:
+    """Return the study with each regime that sweeps spelled out: one regime a value, named ``NAME_VALUE``, in its place.
+
+    Raises:
+        ValueError: a name that a sweep makes is another regime's.
+    """
+    regimes: dict[str, RegimeConfig] = {}
+    makers: dict[str, str] = {}
+    for name, regime in study.regimes.items():
+        values = regime.sweep.train_per_class if regime.sweep else [None]
+        for value in values:
+            made = name if value is None else f"{name}_{value}"
+            same = next((other for other in regimes if other.lower() == made.lower()), None)
+            if same is not None:
+                sweeping, wanted, there = (makers[same], same, made) if value is None else (name, made, same)
+                raise ValueError(f"regimes: the sweep of {sweeping} makes {wanted}, but {there} is there already")
+            regimes[made] = (
+                regime if value is None else regime.model_copy(update={"sweep": None, "train_per_class": value})
+            )
+            makers[made] = name
+    return study.model_copy(update={"regimes": regimes})
 
 
 def expected_epochs(strategy: Strategy) -> int:

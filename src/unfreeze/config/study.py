@@ -225,8 +225,25 @@ class ValidationConfig(Settings):
     examples: Positive | None = None
 
 
+class SweepConfig(Settings):
+    """Stands for one regime a value: training images a class."""
+
+    train_per_class: Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _each_value_once(self) -> "SweepConfig":
+        values = self.train_per_class
+        twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
+        if twice is not None:
+            raise ValueError(f"train_per_class lists {twice} twice; list each value once")
+        return self
+
+
 class RegimeConfig(Settings):
-    """With what data: images a class, augmentation and how many views of an image it gives, examples an epoch."""
+    """With what data: images a class, augmentation and how many views of an image it gives, examples an epoch.
+
+    ``sweep`` stands for several regimes; ``swept`` spells them out, and no regime of a resolved study has it.
+    """
 
     train_per_class: Positive | None = None
     val_per_class: Positive | None = None
@@ -237,9 +254,13 @@ class RegimeConfig(Settings):
     balance: Literal["none", "weights", "oversample"] = "none"
     strict: bool = False
     validation: ValidationConfig = ValidationConfig()
+    sweep: SweepConfig | None = Field(default=None, exclude=True)  # not part of what a cell depends on
 
     @model_validator(mode="after")
     def _one_way_to_say_how_many(self) -> "RegimeConfig":
+        beside = [name for name in ("train_per_class", "train_fraction") if getattr(self, name) is not None]
+        if self.sweep is not None and beside:
+            raise ValueError(f"sweep and {beside[0]} both say how many training images; give one")
         if self.train_per_class is not None and self.train_fraction is not None:
             raise ValueError("train_per_class and train_fraction both say how many training images; give one")
         return self

@@ -10,8 +10,9 @@ import pandas as pd
 from unfreeze.config.parse import read_study
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.sources import open_source
-from unfreeze.errors import UserError
 from unfreeze.results.by_column import by_column
+from unfreeze.results.comparisons import compare, comparisons_table
+from unfreeze.results.predictions import read_predictions
 from unfreeze.results.report import write_report
 from unfreeze.results.tables import history_table, results_table
 from unfreeze.store import StudyDir
@@ -101,6 +102,11 @@ class Results:
         """A row an epoch of each cell and candidate."""
         return history_table(StudyDir(self.path))
 
+    @property
+    def comparisons(self) -> pd.DataFrame:
+        """A row a comparison and test set, with the columns of comparisons.csv."""
+        return comparisons_table(read_predictions(StudyDir(self.path)))
+
     def by(self, column: str) -> pd.DataFrame:
         """Return test scores apart for each value of a column of the data, see ``results.by_column``.
 
@@ -110,27 +116,16 @@ class Results:
         return by_column(StudyDir(self.path), column)
 
     def compare(self, a: str, b: str) -> pd.DataFrame:
-        """Return the differences of two strategies in the test metric, paired by regime, seed and fold: a minus b.
+        """Return the comparison of two strategies, or of two regimes, on the test images: a minus b, with intervals.
 
-        Columns: regime, seed, fold, a, b, difference.
+        A row for each regime (or strategy) and test set, with the columns of comparisons.csv: ``difference`` in the
+        study's metric, paired by seed and image, ``low`` and ``high`` around it, and a ``verdict`` on a; see
+        ``results.comparisons.comparisons_table``.
 
         Raises:
-            UserError: a strategy has no finished cell.
+            UserError: the study does not compare these two.
         """
-        table = self.table
-        finished = table[table["status"] == "finished"]
-        for name in (a, b):
-            if name not in set(finished["strategy"]):
-                raise UserError(
-                    f"compare: {name!r} has no finished cell",
-                    "one of " + ", ".join(sorted(set(finished["strategy"]))),
-                    "name two of them",
-                )
-        keys = ["regime", "seed", "fold"]
-        sides = [finished[finished["strategy"] == name].set_index(keys)["test_metric"] for name in (a, b)]
-        pairs = pd.concat(sides, axis=1, keys=[a, b], join="inner")
-        pairs["difference"] = pairs[a] - pairs[b]
-        return pairs.reset_index()
+        return compare(self.comparisons, a, b)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report, by default report.html in the study directory, and return its path."""

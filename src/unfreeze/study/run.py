@@ -21,6 +21,8 @@ from unfreeze.data.check import refuse_losses, warnings_of
 from unfreeze.data.sources import open_source, refuse_inside, usable_cache
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
+from unfreeze.results.comparisons import comparisons_table
+from unfreeze.results.predictions import read_predictions
 from unfreeze.results.tables import results_table
 from unfreeze.results.words import plural
 from unfreeze.reuse.engines import Settings
@@ -150,6 +152,7 @@ def run_study(
         add_facts(store, shared, supply, run.predicted, calibrated.stages, times)
     results = results_table(store)
     write_table(out / "results.csv", results)
+    write_table(out / "comparisons.csv", comparisons_table(read_predictions(store)))
     explain(store, results, study.metric, catalog, compute, emit)
     return Outcome(tuple(failed), tuple(left))
 
