@@ -20,6 +20,6 @@ def best_cell(results: pd.DataFrame, metric: str) -> str | None:
         return None
     sign = 1 if HIGHER_IS_BETTER[metric] else -1
     means = sign * done.groupby(["strategy", "regime"], sort=False)["val_metric"].transform("mean")
-    best = done.loc[means.idxmax()]
+    best = done.iloc[int(means.argmax())]
     field = done[(done["strategy"] == best["strategy"]) & (done["regime"] == best["regime"])]
-    return str(field.loc[(sign * field["val_metric"]).idxmax(), "cell"])
+    return str(field["cell"].iloc[int((sign * field["val_metric"]).argmax())])
