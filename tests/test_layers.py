@@ -19,7 +19,7 @@ MAY_IMPORT = {  # a part may always import itself
     "model": BOTTOM | {"config", "store"},
     "reuse": BOTTOM | {"config", "store", "data", "model"},
     "train": BOTTOM | {"config", "store", "data", "model"},
-    "results": {"errors", "metrics", "config", "store"},
+    "results": {"errors", "streams", "metrics", "config", "store"},
     "study": BOTTOM | {"config", "store", "data", "model", "reuse", "train", "results"},
     "cli": BOTTOM | {"config", "store", "data", "model", "reuse", "train", "results", "study"},
     "__init__": {"study"},

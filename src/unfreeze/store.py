@@ -27,6 +27,7 @@ TEXT_COLUMNS = frozenset(
     {"id", "path", "label", "sha256", "mode", "status", "reason", "group", "given_split", "source", "split"}
     | {"pixels", "phash", "cluster", "given_fold"}
     | {"cell", "strategy", "regime", "candidate", "chosen", "backbone", "stopped_by"}
+    | {"within", "a", "b", "test", "class", "helps"}
 )
 """Columns that hold text in every table: a class or a regime named 007 stays that name."""
 

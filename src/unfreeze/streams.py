@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-StreamName = Literal["subset", "init", "order", "augment", "dropout"]
+StreamName = Literal["subset", "init", "order", "augment", "dropout", "bootstrap"]
 
 
 def stream_seed(seed: int, name: StreamName, *position: int | str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unfreeze.store import StudyDir, write_json, write_table, write_text
+from unfreeze.store import StudyDir, write_json, write_table, write_tensors, write_text
 
 MARKUP = "</script><img src=x onerror=alert(1)>"
 STRATEGIES = {"scratch": (0.55, 0.9, 12.0), "head": (0.80, 2.5, 1.4), "last_block": (0.87, 2.0, 5.1)}
@@ -16,6 +16,8 @@ REGIMES: dict[str, dict[str, Any]] = {
     "small_augmented": {"train_per_class": 80, "val_per_class": 20, "augment": "article", "examples_per_epoch": 2000},
     "full": {"train_per_class": None, "val_per_class": None, "augment": "none", "examples_per_epoch": None},
 }
+CLASSES = ["cardboard", "glass", "metal", "paper", "plastic", MARKUP]
+IMAGES = {"validation": 60, "test": 120}
 FAILED = "scratch.full.s1"
 ERROR = (
     'Traceback (most recent call last):\n  File "loop.py", line 41, in train\n    loss.backward()\n'
@@ -51,7 +53,7 @@ def write_study(path: Path, seeds: int = 2, name: str = MARKUP, failed: str | No
             "metric": "accuracy",
             "data": "photos/trash",
             "study": study,
-            "classes": ["cardboard", "glass", "metal", "paper", "plastic", MARKUP],
+            "classes": CLASSES,
             "device": "cpu",
             "notes": ["The images that stopped the training also report the score, as in the article."],
         },
@@ -63,6 +65,7 @@ def write_study(path: Path, seeds: int = 2, name: str = MARKUP, failed: str | No
         {"python": "3.11.9", "torch": "2.10.0", "torchvision": "0.25.0", "timm": "1.0.22", "unfreeze": "0.1.0",
          "processor": "Some CPU @ 2.40GHz", "cores": 2, "threads": 2, "device": "cpu", "platform": "Linux-6.1"},
     )  # fmt: skip
+    write_table(path / "catalog.csv", _catalog())
     for number, cell in enumerate(cells):
         if cell["cell"] == failed:
             write_json(path / "cells" / cell["cell"] / "error.json", {"error": ERROR})
@@ -70,6 +73,26 @@ def write_study(path: Path, seeds: int = 2, name: str = MARKUP, failed: str | No
         else:
             _write_cell(path, cell, number)
     return StudyDir(path)
+
+
+def _catalog() -> pd.DataFrame:
+    """Images of every class in turn, each on its own."""
+    ids = [f"{split}-{number}" for split, count in IMAGES.items() for number in range(count)]
+    labels = [CLASSES[number % len(CLASSES)] for count in IMAGES.values() for number in range(count)]
+    table = pd.DataFrame({"id": ids, "path": [f"{name}.jpg" for name in ids], "label": labels})
+    return table.assign(status="used", reason="", group="", cluster="")
+
+
+def _logits(accuracy: float, number: int) -> dict[str, np.ndarray]:
+    """Logits whose true class wins in about that share of the images; images are easy or hard for every cell alike."""
+    found = {}
+    for place, (split, count) in enumerate(IMAGES.items()):
+        ease = np.random.default_rng([place, 7]).normal(0, 1, count)
+        draws = np.random.default_rng([place, number])
+        scores = draws.normal(0, 0.5, (count, len(CLASSES)))
+        scores[np.arange(count), np.arange(count) % len(CLASSES)] += 1.2 + 2 * (accuracy - 0.5) + ease
+        found[split] = scores.astype(np.float32)
+    return found
 
 
 def _network(strategy: str) -> dict[str, Any]:
@@ -149,6 +172,8 @@ def _write_cell(path: Path, cell: dict[str, Any], number: int) -> None:
     few = cell["regime"] != "full"
     warnings = [f"class {MARKUP} has 77 training images, fewer than the 80 asked for"] if few else []
     write_table(path / "cells" / cell["cell"] / "history.csv", history)
+    ids = {split: [f"{split}-{place}" for place in range(count)] for split, count in IMAGES.items()}
+    write_tensors(path / "cells" / cell["cell"] / "logits.safetensors", _logits(test, number), {"ids": ids})
     write_json(
         path / "cells" / cell["cell"] / "result.json",
         {

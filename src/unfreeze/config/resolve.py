@@ -145,7 +145,7 @@ def _optimizer(asked: OptimizerConfig, lr: dict[str, float]) -> Optimizer:
 
 
 def swept(study: StudyConfig) -> StudyConfig:
-    """Return the study with each regime that sweeps spelled out: one regime a value, named ``NAME_VALUE``, in its place.
+    """Return the study with each regime that sweeps spelled out in its place: one a value, named ``NAME_VALUE``.
 
     Raises:
         ValueError: a name that a sweep makes is another regime's.

@@ -220,4 +220,3 @@ def _row(
         "helps": helps(metric, difference, part, unit) if said == TOO_LITTLE else "",
         "basis": BOTH if seeds else IMAGES_ONLY,
     }
-

@@ -19,8 +19,9 @@ At that level Satterthwaite's degrees of freedom are too many where few seeds ha
 its own quantile: the half-width is the root of the sum of (t² x variance) over the seeds and over the images, which
 covers at least at its level (Banerjee, 1960, Sankhya 22). With S - 1 degrees of freedom alone that is hopelessly wide
 at three seeds; so the variance between seeds borrows from the other comparisons of the study, at the weight of at most
-four degrees of freedom and never so as to become smaller, as genes borrow from each other in Smyth (2004, Statistical Applications in Genetics 3) though
-with a weight that is fixed, not fitted. What this holds is measured: docs/statistics.md.
+four degrees of freedom and never so as to become smaller, as genes borrow from each other in Smyth (2004, Statistical
+Applications in Genetics 3) though with a weight that is fixed, not fitted. What this holds is measured:
+docs/statistics.md.
 """
 
 import math

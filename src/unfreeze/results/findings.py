@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from unfreeze.metrics import HIGHER_IS_BETTER
+from unfreeze.results.selection import ranking
 from unfreeze.results.tables import chosen_history
 from unfreeze.results.words import (
     METRIC_NAMES,
@@ -37,8 +38,8 @@ def headline(results: pd.DataFrame, metric: str = "accuracy", validates_on_test:
     fields = _fields(results, "val_metric")
     if not fields:
         return "No cell has finished yet, so there is nothing to compare."
-    means = {field: float(group["val_metric"].mean()) for field, group in fields.items()}
-    order = _ranked(means, not HIGHER_IS_BETTER[metric])
+    means = {(field.strategy, field.regime): field.mean for field in ranking(results, metric)}
+    order = list(means)
     best, name = order[0], METRIC_NAMES[metric]
     group = fields[best]
     level = [_field_text(field) for field in order[1:] if means[field] == means[best]]
