@@ -185,10 +185,11 @@ def test_a_table_is_plain_csv(tmp_path: Path) -> None:
 
 
 def test_types_survive_a_table(tmp_path: Path) -> None:
+    text = pd.StringDtype("python", na_value=math.nan)  # whatever pandas would take where pyarrow is installed
     table = pd.DataFrame(
         {
-            "cell": ["head.small.s0", "head.full.s0"],
-            "chosen": ["", ""],
+            "cell": pd.Series(["head.small.s0", "head.full.s0"], dtype=text),
+            "chosen": pd.Series(["", ""], dtype=text),
             "n_train": [80, 400],
             "test_accuracy": [math.nan, math.nan],
             "val_loss": [0.1 + 0.2, 1e-300],
@@ -210,7 +211,8 @@ def test_text_that_looks_like_something_else_stays_text(tmp_path: Path, column: 
 
 def test_bytes_of_a_file_name_that_is_not_utf_8_stay(tmp_path: Path) -> None:
     path = os.fsdecode(b"caf\xe9.jpg")
-    assert back(tmp_path / "a.csv", pd.DataFrame({"path": [path]}))["path"].tolist() == [path]
+    table = pd.DataFrame({"path": [path]}, dtype=object)
+    assert back(tmp_path / "a.csv", table)["path"].tolist() == [path]
     write_json(tmp_path / "a.json", {"path": path})
     assert read_json(tmp_path / "a.json")["path"] == path
 

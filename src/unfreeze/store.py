@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -116,6 +117,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return record
 
 
+def any_text() -> AbstractContextManager[None]:
+    """Within it, new tables can hold names of files that are not UTF-8; pyarrow, which pandas would take, cannot."""
+    return pd.option_context("mode.string_storage", "python")
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV; floats keep all their digits, so that reading gives the same numbers."""
 
@@ -130,13 +136,14 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table that ``write_table`` wrote: empty numbers are NaN, empty text is empty text."""
-    table = pd.read_csv(
-        path,
-        dtype=str,
-        keep_default_na=False,
-        encoding_errors="surrogateescape",
-        skip_blank_lines=False,  # a lone column's empty field is a blank line
-    )
+    with any_text():
+        table = pd.read_csv(
+            path,
+            dtype=str,
+            keep_default_na=False,
+            encoding_errors="surrogateescape",
+            skip_blank_lines=False,  # a lone column's empty field is a blank line
+        )
     for name in set(table.columns) - TEXT_COLUMNS:
         table[name] = _typed(table[name])
     return table

@@ -12,12 +12,12 @@ from tests.results.inside_world import CELL, FILE, add_explanation, add_predicti
 from tests.results.synthetic import MARKUP, write_study
 from tests.results.test_report import Page
 from unfreeze.results import inside
-from unfreeze.results.best import best_cell
 from unfreeze.results.findings import headline
 from unfreeze.results.inside import Scored
 from unfreeze.results.inside_pictures import confusion_figure
 from unfreeze.results.inside_view import inside_view
 from unfreeze.results.report import write_report
+from unfreeze.results.selection import best_cell
 from unfreeze.results.tables import results_table
 from unfreeze.store import StudyDir, read_json, read_tensors, write_json, write_table, write_tensors
 

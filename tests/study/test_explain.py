@@ -11,8 +11,8 @@ from tests.worlds import tiny_study, write_weights
 from unfreeze import Study
 from unfreeze.data.catalog import Catalog, build_catalog
 from unfreeze.data.sources import open_source
-from unfreeze.results.best import best_cell
 from unfreeze.results.inside_view import inside_view
+from unfreeze.results.selection import best_cell
 from unfreeze.results.tables import results_table
 from unfreeze.store import StudyDir, read_json, read_tensors, write_json
 from unfreeze.study import explain as module

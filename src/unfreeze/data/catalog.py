@@ -15,6 +15,7 @@ from unfreeze.data.copies import Copies, Progress, find_copies
 from unfreeze.data.looks import Look, OnPicture, Prepare, Remembered, glance_at_all, look_at_all
 from unfreeze.data.sources import Item, Source
 from unfreeze.errors import UserError
+from unfreeze.store import any_text
 
 COLUMNS = (
     "id", "path", "label", "sha256", "width", "height", "mode", "status", "reason", "group", "given_split", "source",
@@ -133,7 +134,8 @@ def _catalog(
         for path, reason, name in source.ignored
     ]
     rows.sort(key=lambda row: (row[11], row[1]))
-    images = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *(f"data_{column}" for column in more)]))
+    with any_text():
+        images = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *(f"data_{column}" for column in more)]))
     images["id"] = _ids(images["sha256"], images["path"])
     if check.label_conflicts == "set_aside":
         _set_conflicts_aside(images)

@@ -68,7 +68,7 @@ def augmentation_table(
         curves: of ``learning_curves`` on the same test set.
         test: name of the test set.
     """
-    epochs = dict(list(chosen_history(results, history).groupby("cell", sort=False)))
+    epochs = {str(cell): group for cell, group in chosen_history(results, history).groupby("cell")}
     done = results[results["status"] == "finished"]
     pairs = twins(regimes)
     rows = []

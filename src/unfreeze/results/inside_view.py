@@ -11,8 +11,8 @@ import pandas as pd
 
 from unfreeze import metrics
 from unfreeze.results import inside, words
-from unfreeze.results.best import best_cell
 from unfreeze.results.inside_pictures import confusion_figure, confusion_sizes, reliability_figure
+from unfreeze.results.selection import best_cell
 from unfreeze.store import StudyDir, read_json, read_table
 
 PAIRS = 10

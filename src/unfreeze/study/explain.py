@@ -19,8 +19,8 @@ from unfreeze.data.pixels import DecodedPictures
 from unfreeze.data.views import ViewDataset, plain
 from unfreeze.errors import UserError
 from unfreeze.metrics import Logits
-from unfreeze.results.best import best_cell
 from unfreeze.results.inside import Scored, most_wrong, pooled, read_scored, suspects
+from unfreeze.results.selection import best_cell
 from unfreeze.store import StudyDir, read_json, replacing, write_json
 from unfreeze.study.events import Emit, Preparing, Warned
 from unfreeze.study.finished import Finished, check_logits, load_finished
