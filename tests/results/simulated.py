@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from unfreeze.results.crossed import Crossed, crossed, half_width, simultaneous
+from unfreeze.results.crossed import LEVEL, Crossed, crossed, half_width, simultaneous
 
 CHUNK = 100
 
@@ -62,6 +62,7 @@ WORLDS = {
     "seeds vary by 9 points in one strategy, else 2": World(seed=0.1, unlike=(4.0, 1.0, 1.0)),
     "two strategies, one regime": World(unlike=(1.0, 1.0), regimes=1),
     "six strategies, one regime": World(unlike=(1.0,) * 6, regimes=1),
+    "three strategies, seeds vary ten times as much in one": World(seed=0.1, unlike=(10.0, 1.0, 1.0), regimes=1),
     "known differences": World(skills=DIFFERENT),
     "known differences, seeds vary by 9 points": World(seed=0.4, skills=DIFFERENT),
 }
@@ -97,6 +98,7 @@ class Measured:
         covered_images: the same of intervals over images alone, of the mean over seeds.
         covered_bootstrap: the same of a percentile bootstrap over seeds and images; NaN where it was not asked for.
         wrong: studies in which any simultaneous interval misses its true difference.
+        wrong_plain: the same of Satterthwaite's intervals at Bonferroni's level.
         found: differences of 5 points and more that the simultaneous interval finds; NaN where there are none.
         half: mean half-width of single intervals.
         half_simultaneous: mean half-width of simultaneous ones.
@@ -106,6 +108,7 @@ class Measured:
     covered_images: float
     covered_bootstrap: float
     wrong: float
+    wrong_plain: float
     found: float
     half: float
     half_simultaneous: float
@@ -119,7 +122,9 @@ def measure(
     pairs = [((a, r), (b, r)) for r in range(regimes) for a, b in itertools.combinations(range(strategies), 2)]
     pairs += [((k, a), (k, b)) for k in range(strategies) for a, b in itertools.combinations(range(regimes), 2)]
     truth = np.array([world.truth[a] - world.truth[b] for a, b in pairs])[:, None]
-    collected: dict[str, list[Any]] = {name: [] for name in ("off", "half", "joint", "images", "bootstrap", "mean")}
+    collected: dict[str, list[Any]] = {
+        name: [] for name in ("off", "half", "joint", "plain", "images", "bootstrap", "mean")
+    }
     for right in simulate(world, studies, seeds, images, draw):
         numbers = right.astype(np.float32)
         values = [numbers[:, *a] - numbers[:, *b] for a, b in pairs]
@@ -129,12 +134,13 @@ def measure(
         collected["mean"].append(means)
         collected["off"].append(np.abs(means - truth))
         collected["half"].append([half_width(one, 1 / images) for one in family])
+        collected["plain"].append([half_width(one, 1 / images, LEVEL / len(pairs)) for one in family])
         collected["joint"].append([part.half for part in parts if part is not None])
         collected["images"].append([1.96 * np.sqrt(one.ms_image / (seeds * images)) for one in family])
         if bootstrap:
             collected["bootstrap"].append(_bootstrapped(values, truth, draw))
-    off, half, joint, alone, mean = (
-        np.concatenate(collected[name], axis=1) for name in ("off", "half", "joint", "images", "mean")
+    off, half, joint, plain, alone, mean = (
+        np.concatenate(collected[name], axis=1) for name in ("off", "half", "joint", "plain", "images", "mean")
     )
     large = np.broadcast_to(np.abs(truth) >= 0.05, off.shape)
     return Measured(
@@ -142,6 +148,7 @@ def measure(
         covered_images=float((off <= alone).mean()),
         covered_bootstrap=float(np.mean(collected["bootstrap"])) if bootstrap else float("nan"),
         wrong=float((off > joint).any(axis=0).mean()),
+        wrong_plain=float((off > plain).any(axis=0).mean()),
         found=float((np.abs(mean) > joint)[large].mean()) if large.any() else float("nan"),
         half=float(half.mean()),
         half_simultaneous=float(joint.mean()),

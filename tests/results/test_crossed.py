@@ -145,8 +145,11 @@ def test_what_helps_in_words() -> None:
     assert helps("accuracy", 0.03, images) == "about 450 test images (now 200); more seeds alone would not do"
     (seeds,) = simultaneous([table(0.0025, 0.01, 0.02)], 2)
     assert helps("accuracy", 0.06, seeds, "test group") == "about 6 seeds (now 4); more test groups alone would not do"
-    (both,) = simultaneous([table(0.0004, 0.02, 0.02)], 2)
-    assert helps("accuracy", 0.03, both).endswith("test images (now 200)")
+    (both,) = simultaneous([table(0.0003, 0.04, 0.04)], 2)
+    seeds_for, images_for = needed("accuracy", 0.03, both)
+    assert seeds_for is not None and images_for is not None
+    assert helps("accuracy", 0.03, both).startswith(f"about {seeds_for} seeds (now 4) or about ")
+    assert helps("accuracy", 0.03, both).endswith(" test images (now 200)")
     (neither,) = simultaneous([table(0.01, 0.4, 0.0)], 2)
     assert helps("accuracy", 0.0, neither) == (
         "more seeds and more test images: neither 50 seeds nor 100,000 test images alone would do"

@@ -68,7 +68,7 @@ def augmentation_table(
         curves: of ``learning_curves`` on the same test set.
         test: name of the test set.
     """
-    epochs = {str(cell): group for cell, group in chosen_history(results, history).groupby("cell")}
+    epochs = {str(cell): part for cell, part in chosen_history(results, history).groupby("cell", sort=False)}
     done = results[results["status"] == "finished"]
     pairs = twins(regimes)
     rows = []
