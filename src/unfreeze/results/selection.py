@@ -45,5 +45,5 @@ def best_cell(results: pd.DataFrame, metric: str) -> str | None:
         return None
     done = results[(results["status"] == "finished") & results["val_metric"].notna()]
     own = done[(done["strategy"] == field.strategy) & (done["regime"] == field.regime)]
-    place = own["val_metric"].idxmax() if HIGHER_IS_BETTER[metric] else own["val_metric"].idxmin()
-    return str(own["cell"][place])
+    place = int((own["val_metric"].argmax if HIGHER_IS_BETTER[metric] else own["val_metric"].argmin)())
+    return str(own["cell"].iloc[place])
