@@ -7,7 +7,9 @@ from PIL import Image
 from tests.data.photos import COPIES, photo
 from unfreeze.data import copies as copies_module
 from unfreeze.data.copies import Copies, find_copies
-from unfreeze.data.looks import Look, Remembered, look_at_all
+from unfreeze.data.look import Look
+from unfreeze.data.looking import look_at_all
+from unfreeze.data.looks import Remembered
 
 
 def write(folder: Path) -> list[Path]:

@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from tests.data.pictures import folder, save
-from unfreeze.data import looks
+from unfreeze.data import look as look_module
+from unfreeze.data import looking, looks
 from unfreeze.data.decode import Undecodable, decode
-from unfreeze.data.looks import Look, Remembered, look_at_all
+from unfreeze.data.look import Look
+from unfreeze.data.looking import look_at_all
+from unfreeze.data.looks import Remembered
 from unfreeze.errors import UserError
 
 FIT = Look("ab" * 32, 640, 480, "RGB")
@@ -100,8 +103,8 @@ def test_each_content_is_decoded_once_and_handed_over_one_at_a_time(tmp_path, mo
     for number in range(12):
         shutil.copy(tmp_path / "photos/a/000.png", tmp_path / f"photos/a/copy{number}.png")
     decoded, inside, handed = [], threading.Lock(), {}
-    load = looks.load
-    monkeypatch.setattr(looks, "load", lambda file: decoded.append(file.name) or load(file))
+    load = look_module.load
+    monkeypatch.setattr(look_module, "load", lambda file: decoded.append(file.name) or load(file))
 
     def on_picture(sha256: str, picture: Image.Image) -> None:
         assert inside.acquire(blocking=False)
@@ -152,7 +155,7 @@ def test_what_is_unfit_is_not_handed_over_and_looked_at_again(tmp_path):
 
 def test_a_file_written_to_meanwhile_is_set_aside_and_its_twin_is_not(tmp_path, monkeypatch):
     paths = [save(tmp_path / f"{number}.png") for number in range(4)]
-    load = looks.load
+    load = look_module.load
 
     def slow(file):
         image = load(file)
@@ -161,7 +164,7 @@ def test_a_file_written_to_meanwhile_is_set_aside_and_its_twin_is_not(tmp_path, 
                 writing.write(b"more")
         return image
 
-    monkeypatch.setattr(looks, "load", slow)
+    monkeypatch.setattr(look_module, "load", slow)
     handed = []
     found = look_at_all(paths, Remembered(tmp_path / "looks"), None, 4, lambda sha256, _: handed.append(sha256))
     assert {look.reason for look in found[1:]} == {""}
@@ -197,5 +200,5 @@ def test_files_that_cannot_be_opened_or_read_say_why(tmp_path, monkeypatch):
     assert look_at_all([missing], Remembered(None), None, 1, None) == [
         Look(reason="cannot be read: no such file or directory")
     ]
-    monkeypatch.setattr(looks, "open_regular", lambda path: io.BufferedReader(Failing(path)))
+    monkeypatch.setattr(looking, "open_regular", lambda path: io.BufferedReader(Failing(path)))
     assert look_at_all([fine], Remembered(None), None, 1, None) == [Look(reason="cannot be read: input/output error")]

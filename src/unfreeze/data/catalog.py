@@ -12,7 +12,9 @@ import pandas as pd
 
 from unfreeze.config.study import CheckConfig
 from unfreeze.data.copies import Copies, Progress, find_copies
-from unfreeze.data.looks import Look, OnPicture, Prepare, Remembered, glance_at_all, look_at_all
+from unfreeze.data.look import Look
+from unfreeze.data.looking import OnPicture, Prepare, glance_at_all, look_at_all
+from unfreeze.data.looks import Remembered
 from unfreeze.data.sources import Item, Source
 from unfreeze.errors import UserError
 from unfreeze.store import any_text

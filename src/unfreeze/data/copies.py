@@ -13,7 +13,8 @@ from unfreeze.config.fingerprint import fingerprint
 from unfreeze.data.decode import DECODE_RULES, Undecodable, decode, quiet_pillow
 from unfreeze.data.duplicates import DUPLICATE_RULES, clusters, near_duplicates
 from unfreeze.data.likeness import LIKENESS_RULES
-from unfreeze.data.looks import Look, digits, write_lines
+from unfreeze.data.look import Look
+from unfreeze.data.looks import digits, write_lines
 
 Progress = Callable[[int, int], None]
 

@@ -13,6 +13,11 @@ _AHEAD = 4
 """Items begun or waiting per thread: one slow item does not stop the others, and memory stays bounded."""
 
 
+def cores() -> int:
+    """Return how many cores there are."""
+    return os.cpu_count() or 1
+
+
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int | None
 ) -> Generator[Result, None, None]:
@@ -23,7 +28,7 @@ def in_threads(
         items: taken in the caller's thread, a few ahead of the results.
         workers: threads, by default one per core.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or cores()
     waiting = deque[Future[Result]]()
     pool = ThreadPoolExecutor(workers)
     try:

@@ -1,0 +1,189 @@
+"""Look at many files: each hashed, and each content that is not known decoded once, in threads or processes."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from unfreeze.data.decode import Undecodable, check_unchanged, digest, header, open_regular, quiet_pillow, stamp
+from unfreeze.data.look import Look, decoded
+from unfreeze.data.looks import Remembered
+from unfreeze.data.threads import cores, in_threads
+from unfreeze.data.workers import Task, Workers
+
+_WRITE_EVERY = 10_000  # files, so that a scan of very many that is killed need not begin at the beginning
+_MANY, _SOME = 500, 64  # files in all, and of these new ones, from which on starting processes pays
+_TOGETHER = 16  # files handed to a process at once
+
+OnPicture = Callable[[str, Any], None]
+"""Is given a file's sha256 and its upright 8-bit RGB picture, or what was made of it."""
+Prepare = Callable[[Image.Image], Any]
+"""Makes of an upright 8-bit RGB picture what is wanted of it; called from several threads at once."""
+
+
+def look_at_all(
+    paths: Sequence[Path],
+    remembered: Remembered,
+    progress: Callable[[int, int], None] | None,
+    workers: int | None,
+    on_picture: OnPicture | None,
+    prepare: Prepare | None = None,
+) -> list[Look]:
+    """Hash each file and decode whole what is not remembered; results in order; remember the new looks.
+
+    Files of the same content are decoded once. A remembered look that found the file unfit is not relied upon: the file
+    is decoded again. Where many are new and nobody wants the pictures, processes decode them, of which one may die.
+
+    Args:
+        paths: the files.
+        remembered: looks of earlier times.
+        progress: called in this thread with (files done, files in all) after each file.
+        workers: threads or processes that decode, by default one per core; the result does not depend on it.
+        on_picture: called for each content that was decoded, in the thread that decoded it, in one at a time; what it
+            raises ends the whole.
+        prepare: called first, in the same thread but side by side with others; on_picture then gets what it returns.
+    """
+    looks = []
+    with Workers() as processes, quiet_pillow():
+        if len(paths) >= _MANY and on_picture is None:
+            found = _by_processes(_Looking(remembered.looks, processes=processes), paths, workers)
+        else:
+            found = in_threads(_Looking(remembered.looks, on_picture, prepare).look, paths, workers)
+        try:
+            with contextlib.closing(found):
+                for look in found:
+                    looks.append(look)
+                    remembered.keep(look)
+                    if len(looks) % _WRITE_EVERY == 0:
+                        remembered.write()
+                    if progress is not None:
+                        progress(len(looks), len(paths))
+        finally:
+            remembered.write()
+    return looks
+
+
+def _by_processes(looking: "_Looking", paths: Sequence[Path], workers: int | None) -> Generator[Look, None, None]:
+    """Yield the looks in order; twice as many threads as processes, so that none of these has to wait."""
+    parts = (paths[low : low + _TOGETHER] for low in range(0, len(paths), _TOGETHER))
+    with contextlib.closing(in_threads(looking.look_together, parts, 2 * (workers or cores()))) as found:
+        for looks in found:
+            yield from looks
+
+
+def glance_at_all(
+    paths: Sequence[Path],
+    remembered: Remembered,
+    progress: Callable[[int, int], None] | None,
+    workers: int | None,
+) -> list[Look]:
+    """Hash each file and read the header of what is not remembered; nothing is decoded, nothing is written."""
+    looks = []
+    glance = partial(_glance, remembered.looks)
+    with quiet_pillow(), contextlib.closing(in_threads(glance, paths, workers)) as found:
+        for look in found:
+            looks.append(look)
+            if progress is not None:
+                progress(len(looks), len(paths))
+    return looks
+
+
+class _Looking:
+    """Looks at files from several threads; one content is decoded by one of them, and the others wait for it."""
+
+    def __init__(
+        self,
+        known: Mapping[str, Look],
+        on_picture: OnPicture | None = None,
+        prepare: Prepare | None = None,
+        processes: Workers | None = None,
+    ) -> None:
+        self._known = {sha256: look for sha256, look in known.items() if not look.reason}
+        self._on_picture, self._prepare, self._processes = on_picture, prepare, processes
+        self._new = 0
+        self._claims: dict[str, threading.Event] = {}
+        self._claiming, self._handing = threading.Lock(), threading.Lock()
+
+    def look(self, path: Path) -> Look:
+        """Return what the file tells, decoding it if nobody has."""
+        try:
+            with open_regular(path) as file:
+                before = stamp(file)
+                sha256 = digest(file)
+                if not self._claim(sha256):
+                    return self._known[sha256]
+                try:
+                    look, picture = decoded(file, sha256, before[0])
+                    check_unchanged(file, before)  # before anybody is told what belongs to this sha256
+                    if picture is not None and self._on_picture is not None:
+                        wanted = picture if self._prepare is None else self._prepare(picture)
+                        with self._handing:
+                            self._on_picture(sha256, wanted)
+                    self._known[sha256] = look
+                    return look
+                finally:
+                    self._give_up(sha256)
+        except Undecodable as error:
+            return Look(reason=error.reason)
+
+    def look_together(self, paths: Sequence[Path]) -> list[Look]:
+        """Return what some files tell, those decoded by a process that nobody has; the first ones by this thread."""
+        if self._processes is None or self._new < _SOME:
+            return [self.look(path) for path in paths]
+        tasks = dict[Path, Task]()
+        found = dict[Path, Look]()
+        for path in paths:
+            try:
+                with open_regular(path) as file:
+                    before = stamp(file)
+                    sha256 = digest(file)
+            except Undecodable as error:
+                found[path] = Look(reason=error.reason)
+                continue
+            if self._claim(sha256, wait=False):
+                tasks[path] = Task(str(path), sha256, *before)
+        try:
+            for (path, task), look in zip(tasks.items(), self._processes.look(list(tasks.values())), strict=True):
+                found[path] = look
+                if look.sha256:  # else it has changed since it was hashed
+                    self._known[task.sha256] = look
+        finally:
+            self._give_up(*(task.sha256 for task in tasks.values()))
+        return [found[path] if path in found else self.look(path) for path in paths]
+
+    def _give_up(self, *claimed: str) -> None:
+        with self._claiming:
+            for sha256 in claimed:
+                self._claims.pop(sha256).set()
+
+    def _claim(self, sha256: str, wait: bool = True) -> bool:
+        """Return whether this thread is to decode a content; False once its look is known, or if it is not to wait."""
+        while True:
+            with self._claiming:
+                if sha256 in self._known:
+                    return False
+                if sha256 not in self._claims:
+                    self._claims[sha256] = threading.Event()
+                    self._new += 1
+                    return True
+                claim = self._claims[sha256]
+            if not wait:
+                return False
+            claim.wait()  # whose holder may have failed, on a file that changed while it was read
+
+
+def _glance(known: Mapping[str, Look], path: Path) -> Look:
+    sha256, size = "", 0
+    try:
+        with open_regular(path) as file:
+            sha256, size = digest(file), stamp(file)[0]
+            if sha256 in known:
+                return known[sha256]
+            mode, (width, height) = header(file)
+    except Undecodable as error:
+        return Look(sha256, reason=error.reason, bytes=size)
+    return Look(sha256, width, height, mode, bytes=size)
