@@ -1,13 +1,9 @@
-from itertools import combinations
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from tests.data.photos import COPIES, photo
-from unfreeze.data.duplicates import ALIKE, clusters, near_duplicates, proposed
+from unfreeze.data.duplicates import ALIKE, clusters, near_duplicates
 from unfreeze.data.likeness import likeness
 
 MANY = 100
@@ -39,34 +35,6 @@ def test_of_pictures_that_are_all_different_at_most_1_percent_are_joined():
 def test_blank_pictures_are_not_near_duplicates():
     assert found([Image.new("RGB", (60, 40), (shade, shade, shade)) for shade in range(0, 250, 10)]) == set()
     assert found([Image.new("RGB", (60, 40), (shade, 20, 30)) for shade in range(0, 250, 10)]) == set()
-
-
-hash_ = st.integers(0, 2**64 - 1)
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(hash_, hash_, hash_, hash_), min_size=2, max_size=12), st.data())
-def test_exactly_the_pairs_with_near_hashes_are_proposed(rows, data):
-    rows = [list(row) for row in rows]
-    for _ in range(data.draw(st.integers(0, 6))):  # plant some that are near
-        one, other = (data.draw(st.integers(0, len(rows) - 1)) for _ in range(2))
-        bits = data.draw(st.sets(st.integers(0, 63), max_size=12))
-        target = rows[other]
-        target[data.draw(st.integers(0, 3))] = rows[one][data.draw(st.sampled_from([0, 2]))] ^ sum(1 << b for b in bits)
-    near = {
-        (i, j)
-        for i, j in combinations(range(len(rows)), 2)
-        for a, b in ((i, j), (j, i))
-        for asking in (rows[a][0], rows[a][2])
-        for offered in rows[b]
-        if (asking ^ offered).bit_count() <= 10
-    }
-    assert {tuple(pair) for pair in proposed(np.array(rows, np.uint64)).tolist()} == near
-
-
-def test_a_radius_that_the_bands_could_miss_is_refused():
-    with pytest.raises(ValueError, match=r"^radius 12 needs bands that differ in more than 2 bits$"):
-        proposed(np.zeros((2, 4), np.uint64), radius=12)
 
 
 def test_what_was_compared_before_is_not_opened_again():

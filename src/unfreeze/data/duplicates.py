@@ -4,9 +4,8 @@ Perceptual hashes propose pairs; each pair is then laid upon each other and comp
 asked, so that what is a duplicate depends on the pictures alone and never on a study's backbone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -14,11 +13,12 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-DUPLICATE_RULES = 1
+from unfreeze.data.pairing import proposed
+from unfreeze.data.threads import in_threads
+
+DUPLICATE_RULES = 2
 """Counts up whenever two pictures come to be compared otherwise."""
 
-RADIUS = 10
-"""Hashes that differ in more of their 64 bits do not propose a pair."""
 ROUGHLY = 0.7
 """Least correlation of two thumbnails, 16 x 16 pixels, for a closer look. Planted copies have 0.79 or more."""
 ALIKE = 0.97
@@ -27,10 +27,9 @@ ALIKE = 0.97
 Planted copies have 0.996 or more (docs/data.md); above 0.97 lie second photographs of the same thing as well.
 """
 
-_BANDS, _BITS, _FLIPPED = 4, 16, 2  # two hashes within 11 bits agree in one of four 16-bit bands but for two bits
 _SIDE, _INNER = 32, 26  # pixels a side at which pictures are laid upon each other, and of the part that is moved about
 _SIDES = (32, 31, 30)  # to which the other picture is scaled: a copy may have lost six hundredths of its sides
-_AT_ONCE, _ROUGH_AT_ONCE = 4_000_000, 20_000  # pairs in memory while they are proposed, and compared roughly
+_ROUGH_AT_ONCE, _AT_ONCE = 20_000, 256  # pairs in memory while they are compared roughly, and closely
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def near_duplicates(
     Args:
         hashes: (n, 4) uint64, see ``Likeness.hashes``; of pictures whose pixels all differ.
         thumbnails: (n, 16, 16, 3) uint8.
-        picture: opens a picture, upright RGB; None if it is no longer there.
+        picture: opens a picture, upright RGB; None if it is no longer there; called in threads.
         remembered: gives an earlier comparison of two pictures, None if there was none.
         keep: is given each new comparison.
         progress: called with (pairs compared, pairs in all).
@@ -63,77 +62,29 @@ def near_duplicates(
     pairs = proposed(hashes)
     asked = pairs[_rough(thumbnails, pairs) >= ROUGHLY].tolist()
     found, prepared = [], dict[int, _Small | None]()
-    last = {index: number for number, pair in enumerate(asked) for index in pair}
-    for number, (first, second) in enumerate(asked):
-        value = remembered(first, second)
-        if value is None:
-            for index in (first, second):
-                if index not in prepared:
-                    opened = picture(index)
-                    prepared[index] = None if opened is None else _prepare(opened)
-            one, other = prepared[first], prepared[second]
-            if one is not None and other is not None:
-                value = round(_alike(one, other), 4)
+
+    def opened(index: int) -> tuple[int, _Small | None]:
+        shown = picture(index)
+        return index, None if shown is None else _prepare(shown)
+
+    for low in range(0, len(asked), _AT_ONCE):
+        part = asked[low : low + _AT_ONCE]
+        values = [remembered(first, second) for first, second in part]
+        fresh = [(first, second) for (first, second), value in zip(part, values, strict=True) if value is None]
+        needed = {index for pair in fresh for index in pair}
+        prepared = {index: small for index, small in prepared.items() if index in needed}
+        prepared.update(in_threads(opened, sorted(needed - set(prepared)), None))
+        whole = {index: small for index, small in prepared.items() if small is not None}
+        compared = _alike(whole, [pair for pair in fresh if pair[0] in whole and pair[1] in whole])
+        for (first, second), value in zip(part, values, strict=True):
+            if value is None and (first, second) in compared:
+                value = round(compared[first, second], 4)
                 keep(first, second, value)
-        if value is not None and value >= ALIKE:
-            found.append(Pair(first, second, value))
-        for index in (first, second):
-            if last[index] == number:
-                prepared.pop(index, None)
+            if value is not None and value >= ALIKE:
+                found.append(Pair(first, second, value))
         if progress is not None:
-            progress(number + 1, len(asked))
+            progress(low + len(part), len(asked))
     return found
-
-
-def proposed(hashes: np.ndarray, radius: int = RADIUS) -> np.ndarray:
-    """Return the pairs, (m, 2) int64 with first below second, of which a hash of one is near a hash of the other.
-
-    Multi-index hashing (Norouzi, Punjani and Fleet 2012, "Fast search in Hamming space with multi-index hashing"): by
-    the pigeonhole principle only pairs that nearly agree in one of four bands of 16 bits are looked at.
-
-    Raises:
-        ValueError: the radius is too large for these bands.
-    """
-    if radius >= _BANDS * (_FLIPPED + 1):
-        raise ValueError(f"radius {radius} needs bands that differ in more than {_FLIPPED} bits")
-    count = len(hashes)
-    asking, owners = hashes[:, [0, 2]].T.ravel(), np.tile(np.arange(count), 2)
-    offered, offering = hashes.T.ravel(), np.tile(np.arange(count), hashes.shape[1])
-    pairs = [np.empty((0, 2), np.int64)]
-    for band in range(_BANDS):
-        shift = np.uint64(_BITS * band)
-        keys = (offered >> shift & np.uint64(0xFFFF)).astype(np.int64)
-        order = np.argsort(keys, kind="stable")
-        ends = np.cumsum(np.bincount(keys, minlength=1 << _BITS))
-        starts = np.concatenate([[0], ends[:-1]])
-        mine = (asking >> shift & np.uint64(0xFFFF)).astype(np.int64)
-        for flipped in _flips():
-            wanted = mine ^ flipped
-            for low, high in _parts(ends[wanted] - starts[wanted]):
-                some = wanted[low:high]
-                many = ends[some] - starts[some]
-                asker = np.repeat(np.arange(low, high), many)
-                place = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
-                other = order[np.repeat(starts[some], many) + place]
-                near = np.bitwise_count(asking[asker] ^ offered[other]) <= radius
-                both = np.sort(np.stack([owners[asker[near]], offering[other[near]]], 1), axis=1)
-                pairs.append(np.unique(both[both[:, 0] < both[:, 1]], axis=0))
-    return np.unique(np.concatenate(pairs), axis=0)
-
-
-def _flips() -> Iterator[int]:
-    """Return every number of 16 bits of which at most two are set."""
-    for count in range(_FLIPPED + 1):
-        for places in combinations(range(_BITS), count):
-            yield sum(1 << place for place in places)
-
-
-def _parts(counts: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Cut a sequence of counts into stretches of about ``_AT_ONCE`` each."""
-    total = np.cumsum(counts)
-    cuts = np.searchsorted(total, np.arange(_AT_ONCE, total[-1] if len(total) else 0, _AT_ONCE))
-    edges = np.unique([0, *cuts, len(counts)])
-    yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
 
 
 def _rough(thumbnails: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -154,9 +105,23 @@ def _prepare(picture: Image.Image) -> _Small:
     return tuple(np.asarray(picture.resize((side, side), Image.Resampling.BOX)) for side in _SIDES)
 
 
-def _alike(one: _Small, other: _Small) -> float:
-    """Return the best correlation of one picture's middle, moved and scaled a little, with the other picture."""
-    return float(max((_windows(a) @ _middles(b).T).max() for a, b in ((one, other), (other, one))))
+def _alike(pictures: Mapping[int, _Small], pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+    """Return, by pair, the best correlation of one picture's middle, moved and scaled a little, with the other picture.
+
+    What is made of a picture is made once, and laid upon all of its partners at once.
+    """
+    partners: dict[int, list[int]] = {}
+    for first, second in pairs:
+        partners.setdefault(first, []).append(second)
+        partners.setdefault(second, []).append(first)
+    middles = {index: _middles(pictures[index]) for index in partners}
+    best: dict[tuple[int, int], float] = {}
+    for index, others in partners.items():
+        laid = _windows(pictures[index]) @ np.concatenate([middles[other] for other in others]).T
+        for other, value in zip(others, laid.max(axis=0).reshape(len(others), -1).max(axis=1).tolist(), strict=True):
+            pair = (index, other) if index < other else (other, index)
+            best[pair] = max(value, best.get(pair, -1.0))
+    return best
 
 
 def _windows(picture: _Small) -> np.ndarray:
@@ -180,8 +145,11 @@ def _rows(pictures: np.ndarray) -> np.ndarray:
 
     Channel by channel, since otherwise two blank pictures of one colour would be alike.
     """
-    centred = (pictures - pictures.mean(axis=(1, 2), keepdims=True)).reshape(len(pictures), -1)
-    return centred / (np.linalg.norm(centred, axis=1, keepdims=True) + 1.0)
+    by_pixel = pictures.reshape(len(pictures), -1, pictures.shape[-1])
+    # A product with ones is a sum of each channel, in one pass where numpy's mean over an inner axis strides.
+    means = np.ones(by_pixel.shape[1], np.float32) @ by_pixel / np.float32(by_pixel.shape[1])
+    centred = (by_pixel - means[:, None]).reshape(len(pictures), -1)
+    return centred / (np.sqrt(np.einsum("ij,ij->i", centred, centred))[:, None] + np.float32(1.0))
 
 
 def clusters(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:

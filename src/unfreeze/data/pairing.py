@@ -1,0 +1,79 @@
+"""Pairs of pictures of which a perceptual hash is near one of the other's, without comparing each with each."""
+
+from collections.abc import Iterator
+from math import ceil, comb, log
+
+import numpy as np
+
+RADIUS = 10
+"""Hashes that differ in more of their 64 bits do not propose a pair."""
+MISSED = 0.001
+"""Share of the pairs just at the radius that may be missed; of nearer ones it is far less."""
+
+_ASKING = (0, 2)  # hashes of each picture that are looked for among all four of the others: the two upright ones
+_AT_ONCE = 4_000_000  # pairs in memory while they are looked at
+
+
+def proposed(hashes: np.ndarray, radius: int = RADIUS) -> np.ndarray:
+    """Return the pairs, (m, 2) int64 with first below second, of which a hash of one is near a hash of the other.
+
+    Locality-sensitive hashing (Indyk and Motwani 1998, "Approximate nearest neighbors: towards removing the curse of
+    dimensionality") with one probe for each bit (Lv et al. 2007, "Multi-probe LSH"): keys are some of the 64 bits,
+    about as many as tell all hashes apart, so that few hashes share one by chance however many there are; only those
+    are compared of which a key agrees but for one bit. There are as many keys as miss no more than ``MISSED``.
+
+    Args:
+        hashes: (n, 4) uint64, see ``Likeness.hashes``.
+        radius: bits, of 64, in which near hashes may differ.
+    """
+    count = len(hashes)
+    owners, asking = np.divmod(np.arange(hashes.size), hashes.shape[1])
+    asking = np.isin(asking, _ASKING)
+    offered = hashes.ravel()
+    found = [np.empty(0, np.int64)]
+    width = min(22, max(8, (4 * count).bit_length()))
+    for bits in _chosen(width, radius):
+        keys = _keys(offered, bits)
+        order = np.argsort(keys)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=1 << width))])
+        askers = order[asking[order]]  # in the order of their keys, which reads memory in its order
+        for flipped in (0, *(1 << place for place in range(width))):
+            wanted = keys[askers] ^ flipped
+            low, many = starts[wanted], starts[wanted + 1] - starts[wanted]
+            for one, end in _parts(many):
+                some = many[one:end]
+                asker = np.repeat(askers[one:end], some)
+                place = np.arange(len(asker)) - np.repeat(np.cumsum(some) - some, some)
+                other = order[np.repeat(low[one:end], some) + place]
+                near = np.bitwise_count(offered[asker] ^ offered[other]) <= radius
+                first, second = owners[asker[near]], owners[other[near]]
+                pairs = np.minimum(first, second) * count + np.maximum(first, second)
+                found.append(np.unique(pairs[first != second]))
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), max(1, count)), axis=1)
+
+
+def _chosen(width: int, radius: int) -> Iterator[np.ndarray]:
+    """Yield the bits of each key: always the same ones, those of neighbouring keys apart from each other."""
+    hit = sum(comb(radius, lost) * comb(64 - radius, width - lost) for lost in (0, 1)) / comb(64, width)
+    generator = np.random.default_rng(0)
+    for number in range(ceil(log(MISSED) / log(1 - hit))):
+        if number % (64 // width) == 0:
+            shuffled = generator.permutation(64)
+        begin = number % (64 // width) * width
+        yield shuffled[begin : begin + width]
+
+
+def _keys(hashes: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Return the chosen bits of each hash as a number, int64."""
+    keys = np.zeros(len(hashes), np.uint64)
+    for place, bit in enumerate(bits.tolist()):
+        keys |= (hashes >> np.uint64(bit) & np.uint64(1)) << np.uint64(place)
+    return keys.astype(np.int64)
+
+
+def _parts(counts: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Cut a sequence of counts into stretches of about ``_AT_ONCE`` each."""
+    total = np.cumsum(counts)
+    cuts = np.searchsorted(total, np.arange(_AT_ONCE, total[-1] if len(total) else 0, _AT_ONCE))
+    edges = np.unique([0, *cuts, len(counts)])
+    yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
