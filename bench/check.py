@@ -2,7 +2,7 @@
 
     python bench/check.py [--data FOLDER] [--only time,planted,pairing,many]
 
-`time`: a first and a second check against two processes that do nothing but decode the same files, three times in
+`time`: a first and a second check against two processes that do nothing but decode the same files, five times in
 turn. `planted`: 100 copies of each kind among all pictures of the data. `pairing`: the search for near duplicates
 alone, from 25,000 to 100,000 made-up pictures. `many`: a manifest of 100,000 small files, with its peak of memory.
 Prints one line for each.
@@ -57,7 +57,7 @@ def measure_time(data: Path) -> None:
     paths = [str(path) for path in sorted(data.rglob("*")) if path.is_file()]
     bare(paths)  # the files come into memory
     rows = []
-    for _ in range(3):
+    for _ in range(5):
         with tempfile.TemporaryDirectory() as cache:
             rows.append((bare(paths), checked(data, Path(cache)), checked(data, Path(cache))))
     loop, first, second = (statistics.median(column) for column in zip(*rows, strict=True))
@@ -157,10 +157,13 @@ def measure_many() -> None:
 def check_one(manifest: Path) -> None:
     started = time.perf_counter()
     catalog = build_catalog(open_source(str(manifest), {}, Path.cwd()), looks=Path(os.environ["UNFREEZE_CACHE"]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak, child = (resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     seconds = time.perf_counter() - started
     copies = int((catalog.images["cluster"] != "").sum())
-    print(f"many, {len(catalog.images):,} files: {seconds:.0f} s, {peak / 1e6:.0f} MB at most, {copies} with copies")
+    print(
+        f"many, {len(catalog.images):,} files: {seconds:.0f} s, {peak / 1e6:.0f} MB at most and "
+        f"{child / 1e6:.0f} MB in each process that decodes, {copies} with copies"
+    )
 
 
 def main() -> None:

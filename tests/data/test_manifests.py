@@ -58,7 +58,6 @@ def test_all_columns_and_every_separator(tmp_path, separator):
 
 
 def test_parquet_says_the_same(tmp_path):
-    pytest.importorskip("pyarrow")
     table = pd.DataFrame({"path": ["1.jpg", "2.jpg"], "label": [3, 4], "fold": [0.0, 1.0], "site": ["x", None]})
     table.to_parquet(tmp_path / "images.parquet")
     found = open_source("images.parquet", {}, tmp_path)

@@ -112,6 +112,30 @@ def test_links_stay_within_the_folder_and_loops_end(tmp_path):
 
 
 @links
+def test_links_are_followed_where_asked_for_and_loops_still_end(tmp_path):
+    root = folder(tmp_path / "photos", {"a": 1, "b": 1})
+    folder(tmp_path / "elsewhere", {"deep": 1, "far": 1})
+    (root / "a/out.png").symlink_to(save(tmp_path / "outside.png"))
+    (root / "a/broken.png").symlink_to(root / "gone.png")
+    (root / "a/loop").symlink_to(root, target_is_directory=True)
+    (root / "c").symlink_to(tmp_path / "elsewhere/far", target_is_directory=True)
+    (root / "a/more").symlink_to(tmp_path / "elsewhere/deep", target_is_directory=True)
+    (tmp_path / "elsewhere/far/back").symlink_to(root / "c", target_is_directory=True)
+    os.mkfifo(root / "a/pipe.png")
+    source = open_source("photos", {"more": "photos"}, tmp_path, follow_symlinks=True)
+    main = [item.path for item in source.items if item.source == ""]
+    assert main == ["a/000.png", "a/more/000.png", "a/out.png", "b/000.png", "c/000.png"]
+    assert [item.path for item in source.items if item.source == "more"] == main
+    assert source.classes == ("a", "b", "c")
+    assert {entry.path: entry.reason for entry in source.ignored} == {
+        "a/broken.png": "broken link",
+        "a/loop/": "link to a folder around it",
+        "a/pipe.png": "not a regular file",
+        "c/back/": "link to a folder around it",
+    }
+
+
+@links
 def test_the_data_folder_may_itself_be_a_link(tmp_path):
     folder(tmp_path / "photos", {"a": 1, "b": 1})
     (tmp_path / "here").symlink_to(tmp_path / "photos", target_is_directory=True)

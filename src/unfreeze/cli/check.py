@@ -55,7 +55,7 @@ def _look(study: "StudyConfig", told: list[str]) -> "Catalog":
     from unfreeze.data.sources import open_source, usable_cache
 
     cache = usable_cache(told.append)
-    source = open_source(study.data, study.tests, Path.cwd())
+    source = open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks)
     console = screen.stderr()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:

@@ -47,7 +47,7 @@ def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
     from unfreeze.errors import UserError
 
     try:
-        return open_source(study.data, study.tests, Path.cwd()), []
+        return open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks), []
     except UserError as error:
         if study.data != "food101":
             raise

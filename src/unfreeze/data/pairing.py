@@ -27,26 +27,30 @@ def proposed(hashes: np.ndarray, radius: int = RADIUS) -> np.ndarray:
         radius: bits, of 64, in which near hashes may differ.
     """
     count = len(hashes)
-    owners, asking = np.divmod(np.arange(hashes.size), hashes.shape[1])
-    asking = np.isin(asking, _ASKING)
     offered = hashes.ravel()
+    owners, which = np.divmod(np.arange(hashes.size), hashes.shape[1])
+    asks = np.isin(which, _ASKING)
     found = [np.empty(0, np.int64)]
-    width = min(22, max(8, (4 * count).bit_length()))
+    width = min(22, max(8, (8 * count).bit_length()))
     for bits in _chosen(width, radius):
         keys = _keys(offered, bits)
         order = np.argsort(keys)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=1 << width))])
-        askers = order[asking[order]]  # in the order of their keys, which reads memory in its order
+        askers = order[asks[order]]  # in the order of their keys, so that memory is read in its order
+        counts = np.bincount(keys, minlength=1 << width).astype(np.int32)
+        starts = (np.cumsum(counts) - counts).astype(np.int32)
+        asked, asking, listed = keys[askers], offered[askers], offered[order]
         for flipped in (0, *(1 << place for place in range(width))):
-            wanted = keys[askers] ^ flipped
-            low, many = starts[wanted], starts[wanted + 1] - starts[wanted]
+            wanted = asked ^ np.int32(flipped)
+            many = counts[wanted]
+            some = np.flatnonzero(many)
+            many, low = many[some], starts[wanted[some]]
             for one, end in _parts(many):
-                some = many[one:end]
-                asker = np.repeat(askers[one:end], some)
-                place = np.arange(len(asker)) - np.repeat(np.cumsum(some) - some, some)
-                other = order[np.repeat(low[one:end], some) + place]
-                near = np.bitwise_count(offered[asker] ^ offered[other]) <= radius
-                first, second = owners[asker[near]], owners[other[near]]
+                ends = np.cumsum(many[one:end])
+                places = np.arange(ends[-1]) + np.repeat(low[one:end] - (ends - many[one:end]), many[one:end])
+                apart = np.repeat(asking[some[one:end]], many[one:end]) ^ listed[places]
+                near = np.flatnonzero(np.bitwise_count(apart) <= radius)
+                asker = some[one:end][np.searchsorted(ends, near, side="right")]
+                first, second = owners[askers[asker]], owners[order[places[near]]]
                 pairs = np.minimum(first, second) * count + np.maximum(first, second)
                 found.append(np.unique(pairs[first != second]))
     return np.stack(np.divmod(np.unique(np.concatenate(found)), max(1, count)), axis=1)
@@ -64,15 +68,15 @@ def _chosen(width: int, radius: int) -> Iterator[np.ndarray]:
 
 
 def _keys(hashes: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """Return the chosen bits of each hash as a number, int64."""
-    keys = np.zeros(len(hashes), np.uint64)
+    """Return the chosen bits of each hash as a number, int32."""
+    keys = np.zeros(len(hashes), np.int32)
     for place, bit in enumerate(bits.tolist()):
-        keys |= (hashes >> np.uint64(bit) & np.uint64(1)) << np.uint64(place)
-    return keys.astype(np.int64)
+        keys |= (hashes >> np.uint64(bit) & np.uint64(1)).astype(np.int32) << np.int32(place)
+    return keys
 
 
 def _parts(counts: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Cut a sequence of counts into stretches of about ``_AT_ONCE`` each."""
+    """Cut a sequence of counts, none of them 0, into stretches of about ``_AT_ONCE`` each."""
     total = np.cumsum(counts)
     cuts = np.searchsorted(total, np.arange(_AT_ONCE, total[-1] if len(total) else 0, _AT_ONCE))
     edges = np.unique([0, *cuts, len(counts)])

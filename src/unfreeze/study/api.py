@@ -60,7 +60,9 @@ class Study:
         """Return the cells and networks; nothing runs, and only the names of the data's classes are needed."""
         if self.config.data == "food101":  # planned on machines that do not have its images
             return make_plan(self.config, FOOD101_CLASSES)
-        return make_plan(self.config, len(open_source(self.config.data, self.config.tests, Path.cwd()).classes))
+        follow = self.config.check.follow_symlinks
+        source = open_source(self.config.data, self.config.tests, Path.cwd(), follow)
+        return make_plan(self.config, len(source.classes))
 
     def run(
         self,

@@ -24,22 +24,23 @@ SUPPORTED = (
 )
 
 
-def open_source(data: str, tests: Mapping[str, str], base: Path) -> Source:
+def open_source(data: str, tests: Mapping[str, str], base: Path, follow_symlinks: bool = False) -> Source:
     """List the files of the main data and of further test sets.
 
     Args:
         data: see ``SUPPORTED``.
         tests: folders of class folders by name; each image in them is a test image.
         base: the folder that relative paths refer to.
+        follow_symlinks: in folders, follow links to other folders and to files elsewhere; else only those to files within.
 
     Raises:
         UserError: data is missing or unreadable, there are fewer than two classes, two class names differ only in
             case or Unicode form, a further test set has a class that the main data has not.
     """
-    main = _main(data, base)
+    main = _main(data, base, follow_symlinks)
     roots, items, ignored = dict(main.roots), list(main.items), list(main.ignored)
     for name, value in tests.items():
-        further = read_test_folder(name, _folder(value, base, f"tests.{name}", FOLDERS), main.classes)
+        further = read_test_folder(name, _folder(value, base, f"tests.{name}", FOLDERS), main.classes, follow_symlinks)
         roots |= further.roots
         items += further.items
         ignored += further.ignored
@@ -51,7 +52,7 @@ def open_source(data: str, tests: Mapping[str, str], base: Path) -> Source:
     )
 
 
-def _main(data: str, base: Path) -> Source:
+def _main(data: str, base: Path, follow: bool) -> Source:
     if data == "food101":
         return read_food101()
     if data.startswith(PREFIX):
@@ -61,7 +62,7 @@ def _main(data: str, base: Path) -> Source:
         if not path.is_file():
             raise _missing("data", data, path, "file", SUPPORTED)
         return read_manifest(path.resolve())
-    return read_folder(_folder(data, base, "data", SUPPORTED))
+    return read_folder(_folder(data, base, "data", SUPPORTED), follow)
 
 
 def _folder(value: str, base: Path, key: str, expected: str) -> Path:

@@ -23,15 +23,20 @@ class _Tree:
     ignored: list[tuple[str, str]]
 
 
-def _scan(root: Path) -> _Tree:
-    """List a folder tree. Links to folders are never followed, links to files only within the root."""
+def _scan(root: Path, follow: bool) -> _Tree:
+    """List a folder tree.
+
+    Args:
+        root: the folder.
+        follow: also links to folders and out of the root; without it only links to files within the root are followed.
+    """
     tree = _Tree([], [], [])
     real_root = os.path.realpath(root)
-    waiting = [""]
+    waiting = [("", (real_root,))]  # and the real folders around, the nearest last
     while waiting:
-        prefix = waiting.pop()
+        prefix, around = waiting.pop()
         try:
-            with os.scandir(os.path.join(real_root, prefix)) as entries:
+            with os.scandir(around[-1]) as entries:
                 found = list(entries)
         except OSError as error:
             if not prefix:
@@ -45,13 +50,13 @@ def _scan(root: Path) -> _Tree:
         for entry in found:
             # Of a link that points at itself, DirEntry.is_dir would raise.
             is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-            reason = _unwanted(entry, is_folder, real_root)
+            reason = _unwanted(entry, is_folder, around, follow)
             if is_folder:
                 if reason:
                     tree.ignored.append((f"{prefix}{entry.name}/", reason))
                 else:
                     tree.folders.append(f"{prefix}{entry.name}")
-                    waiting.append(f"{prefix}{entry.name}/")
+                    waiting.append((f"{prefix}{entry.name}/", (*around, os.path.realpath(entry.path))))
             elif reason:
                 tree.ignored.append((f"{prefix}{entry.name}", reason))
             else:
@@ -59,25 +64,27 @@ def _scan(root: Path) -> _Tree:
     return tree
 
 
-def _unwanted(entry: os.DirEntry[str], is_folder: bool, root: str) -> str:
+def _unwanted(entry: os.DirEntry[str], is_folder: bool, around: tuple[str, ...], follow: bool) -> str:
     """Return why a directory entry is ignored, or ""."""
     if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
         return "hidden"
+    target = os.path.realpath(entry.path) if is_folder or entry.is_symlink() else ""
     if is_folder:
+        if target in around:
+            return "link to a folder around it" if follow else "link to a folder"
         # The parent's path is real; a link, or a junction on Windows, leads elsewhere.
-        return "" if os.path.realpath(entry.path) == entry.path else "link to a folder"
+        return "" if follow or target == entry.path else "link to a folder"
     if entry.is_symlink():
-        target = os.path.realpath(entry.path)
         if not os.path.exists(target):
             return "broken link"
-        if not target.startswith(os.path.join(root, "")):
+        if not follow and not target.startswith(os.path.join(around[0], "")):
             return "link out of the folder"
     return "" if entry.is_file() else "not a regular file"
 
 
-def read_folder(root: Path) -> Source:
-    """Read a folder of class folders, or of split folders with class folders in them."""
-    tree = _scan(root)
+def read_folder(root: Path, follow: bool = False) -> Source:
+    """Read a folder of class folders, or of split folders with class folders in them; ``follow``: see ``_scan``."""
+    tree = _scan(root, follow)
     splits = _split_folders(tree)
     depth = 1 if splits else 0
     items: list[Item] = []
@@ -142,9 +149,9 @@ def check_names(what: str, where: Path, names: set[str]) -> None:
             )
 
 
-def read_test_folder(name: str, root: Path, classes: tuple[str, ...]) -> Source:
-    """Read a further test set: class folders whose names are all classes of the main data."""
-    tree = _scan(root)
+def read_test_folder(name: str, root: Path, classes: tuple[str, ...], follow: bool = False) -> Source:
+    """Read a further test set: class folders whose names are classes of the main data; ``follow``: see ``_scan``."""
+    tree = _scan(root, follow)
     unknown = sorted({folder for folder in tree.folders if "/" not in folder} - set(classes))
     if unknown:
         close = [(label, near(label, classes)) for label in unknown]

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from unfreeze.data.sources.folders import check_names
 from unfreeze.data.sources.place import cache_folder
 from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
 from unfreeze.errors import UserError
@@ -15,6 +16,8 @@ _SIGNATURES = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"), 
 
 def read_huggingface(data: str, base: Path) -> Source:
     """Load a data set with one image and one label column, and write its images, byte for byte, beside the cache.
+
+    A label column is of the type ClassLabel, or named ``label`` or ``labels`` and text.
 
     Args:
         data: ``hf:`` and then owner/name, or a folder that ``datasets`` can load.
@@ -49,19 +52,27 @@ def read_huggingface(data: str, base: Path) -> Source:
         if split not in SPLIT_NAMES:
             raise UserError(f"data: {data} has a split {split}", "train, validation and test", "use one with these")
         image, label = _columns(datasets, data, rows.features)
-        names = rows.features[label].names
-        classes |= set(names)
+        names = getattr(rows.features[label], "names", None)  # None: the labels are text
+        classes |= set(names or ())
         for number, row in enumerate(rows.cast_column(image, datasets.Image(decode=False))):
             chosen = row[label]
-            if chosen is None or not 0 <= chosen < len(names):
+            if names is not None and chosen is not None:
+                chosen = names[chosen] if 0 <= chosen < len(names) else None
+            if not chosen:
                 raise UserError(
                     f"data: {data}: image {number} of {split} has no label", "a label for every image",
                     "leave that split out, or write a manifest of the files that have one",
                 )  # fmt: skip
-            item = Item(_write(data, root, row[image], base), names[chosen], SPLIT_NAMES[split] if given else "", "")
+            classes.add(chosen)
+            item = Item(_write(data, root, row[image], base), chosen, SPLIT_NAMES[split] if given else "", "")
             if item in items:
                 ignored.append(Ignored(item.path, "listed twice with the same label"))
             items[item] = None
+    if len(classes) < 2:
+        raise UserError(
+            f"data: {data} has {len(classes)} classes: {', '.join(classes)}", "at least two", "use another data set"
+        )
+    check_names("label", root, classes)
     return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)))
 
 
@@ -78,6 +89,8 @@ def _package(data: str) -> Any:
 def _columns(datasets: Any, data: str, features: Any) -> tuple[str, str]:
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    if not labels:  # text in a column of that name is one as well
+        labels = [name for name in features if name in ("label", "labels") and features[name].dtype == "string"]
     if len(images) != 1 or len(labels) != 1:
         raise UserError(
             f"data: {data} has {len(images)} image and {len(labels)} label columns: {', '.join(features)}",
