@@ -31,7 +31,7 @@ def open_source(data: str, tests: Mapping[str, str], base: Path, follow_symlinks
         data: see ``SUPPORTED``.
         tests: folders of class folders by name; each image in them is a test image.
         base: the folder that relative paths refer to.
-        follow_symlinks: in folders, follow links to other folders and to files elsewhere; else only those to files within.
+        follow_symlinks: in folders, follow links to other folders and to files elsewhere, not only to files within.
 
     Raises:
         UserError: data is missing or unreadable, there are fewer than two classes, two class names differ only in

@@ -1,0 +1,135 @@
+"""Processes that decode: the same looks as threads give, and a crash costs one file."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.data.pictures import save
+from unfreeze.data import looking, workers
+from unfreeze.data.decode import digest, open_regular, stamp
+from unfreeze.data.look import Look
+from unfreeze.data.looking import look_at_all
+from unfreeze.data.looks import Remembered
+from unfreeze.data.workers import CRASHED, Task, Workers
+from unfreeze.errors import UserError
+
+DYING = """
+import os, unfreeze.data.worker as worker
+look = worker._look
+worker._look = lambda path, *rest: os._exit(3) if "bad" in path else look(path, *rest)
+worker.main()
+"""
+
+
+def task(path: Path) -> Task:
+    with open_regular(path) as file:
+        before = stamp(file)
+        return Task(str(path), digest(file), *before)
+
+
+def in_threads(paths: list[Path]) -> list[Look]:
+    return look_at_all(paths, Remembered(None), None, 1, lambda *_: None)
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Processes begin early, and get few files at once."""
+    monkeypatch.setattr(looking, "_MANY", 10)
+    monkeypatch.setattr(looking, "_SOME", 2)
+    monkeypatch.setattr(looking, "_TOGETHER", 4)
+
+
+def mixed(folder: Path) -> list[Path]:
+    """Pictures, copies of some, a cut one, one that is no image, a bomb, a pipe, one that is not there."""
+    paths = [save(folder / f"{number:02}.png", number) for number in range(30)]
+    paths += [Path(shutil.copy(paths[number], folder / f"copy{number}.png")) for number in (0, 1, 29)]
+    for name, content in (("cut.png", paths[5].read_bytes()[:90]), ("no.png", b"no image"), ("empty.png", b"")):
+        (folder / name).write_bytes(content)
+    Image.new("1", (12_000, 9_000)).save(folder / "bomb.png")
+    paths += [folder / name for name in ("cut.png", "no.png", "empty.png", "bomb.png", "gone.png", "\udcff.png")]
+    shutil.copy(paths[0], paths[-1])
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe.png")
+        paths.append(folder / "pipe.png")
+    return paths
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_processes_find_what_threads_find_in_the_same_order(tmp_path, monkeypatch, soon, count):
+    paths = mixed(tmp_path / "photos")
+    expected = in_threads(paths)
+    asked, look = [], Workers.look
+    monkeypatch.setattr(Workers, "look", lambda self, tasks: asked.extend(tasks) or look(self, tasks))
+    told = []
+    found = look_at_all(
+        paths, Remembered(tmp_path / "looks"), lambda done, total: told.append((done, total)), count, None
+    )
+    assert found == expected
+    assert {look.reason for look in found} >= {"truncated", "not an image", "empty file"}
+    assert told == [(done + 1, len(paths)) for done in range(len(paths))]
+    assert len(asked) >= 20
+    contents = [one.sha256 for one in asked]
+    assert len(set(contents)) == len(contents)  # each content once
+    asked.clear()
+    assert look_at_all(paths, Remembered(tmp_path / "looks"), None, count, None) == expected
+    assert {one.sha256 for one in asked} <= {one.sha256 for one in expected if one.reason}  # only what is unfit
+
+
+def test_a_file_that_kills_the_process_is_named_and_costs_nothing_else(tmp_path, monkeypatch, soon):
+    paths = [save(tmp_path / f"{number:02}.png", number) for number in range(30)]
+    expected = in_threads(paths)
+    for number in (13, 14, 27):
+        paths[number] = paths[number].rename(tmp_path / f"bad{number}.png")
+    monkeypatch.setattr(workers, "_COMMAND", ("-c", DYING))
+    found = look_at_all(paths, Remembered(tmp_path / "looks"), None, 2, None)
+    for number in (13, 14, 27):
+        size = paths[number].stat().st_size
+        assert found[number] == Look(expected[number].sha256, reason=CRASHED, bytes=size)
+    rest = [number for number in range(30) if number not in (13, 14, 27)]
+    assert [found[number] for number in rest] == [expected[number] for number in rest]
+
+
+def test_a_file_written_to_since_it_was_hashed_is_set_aside(tmp_path):
+    paths = [save(tmp_path / f"{number}.png", number) for number in range(3)]
+    tasks = [task(path) for path in paths]
+    paths[1].write_bytes(paths[1].read_bytes() + b"more")
+    paths[2].unlink()
+    with Workers() as processes:
+        found = processes.look(tasks)
+    assert found[0] == in_threads(paths[:1])[0]
+    assert [look.reason for look in found[1:]] == [
+        "changed while it was read",
+        "cannot be read: no such file or directory",
+    ]
+
+
+def test_all_processes_end_also_where_the_scan_is_interrupted(tmp_path, monkeypatch, soon):
+    paths = [save(tmp_path / f"{number:02}.png", number) for number in range(60)]
+    started, start = [], Workers._started
+    monkeypatch.setattr(Workers, "_started", lambda self: started.append(start(self)) or started[-1])
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        look_at_all(paths, Remembered(tmp_path / "looks"), interrupt, 2, None)
+    assert started
+    assert all(process.returncode is not None for process in started)
+    assert len(Remembered(tmp_path / "looks").looks) == 30
+
+
+def test_a_python_that_does_not_start_is_named(tmp_path, monkeypatch):
+    paths = [save(tmp_path / "1.png")]
+    monkeypatch.setattr(workers, "_COMMAND", ("-c", "raise SystemExit(3)"))
+    with Workers() as processes, pytest.raises(UserError) as caught:
+        processes.look([task(path) for path in paths])
+    assert str(caught.value) == (
+        f"{sys.executable} cannot be started to decode images: it ended with 3 before it could be asked\n"
+        "  expected: a Python that can start another one\n"
+        "  to mend:  free memory, or run the command with the Python that unfreeze is installed in"
+    )
