@@ -93,7 +93,7 @@ def likeness(picture: Image.Image) -> Likeness:
 def _pixels(picture: Image.Image) -> str:
     """Hash the pixels as Pillow holds them, four bytes each: to pack them into three takes longer than all the rest."""
     held = np.frombuffer(picture.tobytes("raw", "RGBX"), "<u4") & 0xFFFFFF  # the fourth byte may be anything
-    hashed = xxhash.xxh3_128(held)
+    hashed = xxhash.xxh3_128(held.data)
     hashed.update(f"{picture.width}x{picture.height}\n".encode())
     return hashed.hexdigest()
 

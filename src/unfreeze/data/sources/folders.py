@@ -32,7 +32,7 @@ def _scan(root: Path, follow: bool) -> _Tree:
     """
     tree = _Tree([], [], [])
     real_root = os.path.realpath(root)
-    waiting = [("", (real_root,))]  # and the real folders around, the nearest last
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", (real_root,))]  # and the real folders around, the nearest last
     while waiting:
         prefix, around = waiting.pop()
         try:
