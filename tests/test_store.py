@@ -112,9 +112,12 @@ def test_a_team_can_read_what_one_wrote(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
 
 
-def test_a_record_says_its_format_first(tmp_path: Path) -> None:
+def test_a_record_says_its_format_first_and_its_checksum_last(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"name": "café", "n": 1})
-    assert (tmp_path / "a.json").read_text("utf-8") == '{\n "format": 1,\n "name": "café",\n "n": 1\n}\n'
+    assert (tmp_path / "a.json").read_text("utf-8") == (
+        '{\n "format": 1,\n "name": "café",\n "n": 1,\n '
+        '"checksum": "ce0a66776b9fb320ce3d03be748ea5dfc6390395ed8049038affb6ac0a9be0b0"\n}\n'
+    )
     assert read_json(tmp_path / "a.json") == {"format": 1, "name": "café", "n": 1}
 
 

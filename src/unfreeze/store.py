@@ -1,16 +1,21 @@
 """The study directory: durable writes, records, and what is finished.
 
 A file appears whole or not at all: unique temporary file in the same directory, fsync, rename, fsync of the directory.
-A cell is finished when, and only when, its ``result.json`` exists; it is written last.
+A cell is finished when, and only when, its ``result.json`` exists; it is written last. Records end with a checksum of
+themselves, and those that speak of other files hold the checksums of these.
 """
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +28,17 @@ from safetensors.numpy import save_file
 
 from unfreeze.errors import UserError
 
+if os.name == "posix":
+    import fcntl
+
 FORMAT = 1
+TEMPORARY, ALTERED = ".tmp", ".altered"
+FORGOTTEN = 24 * 3600.0
+"""Seconds after which a temporary file is nobody's, where a writer cannot hold a lock on it."""
+
+CHECKSUM = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n', re.ASCII)
+"""The end of a record: the sha256 of what it would be without this line."""
+
 TEXT_COLUMNS = frozenset(
     {"id", "path", "label", "sha256", "mode", "status", "reason", "group", "given_split", "source", "split"}
     | {"pixels", "phash", "cluster", "given_fold"}
@@ -31,6 +46,10 @@ TEXT_COLUMNS = frozenset(
     | {"within", "a", "b", "test", "class", "helps"}
 )
 """Columns that hold text in every table: a class or a regime named 007 stays that name."""
+
+
+class Altered(UserError):
+    """A file is not as it was written: cut short, altered, or no file of its kind."""
 
 
 @contextlib.contextmanager
@@ -42,12 +61,14 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
-    os.close(handle)
     temporary = Path(name)
     try:
+        _claim(handle)
+        if os.name != "posix":  # Windows renames no open file
+            os.close(handle)
         yield temporary
         _open_to_umask(temporary)
         _sync(temporary)
@@ -58,6 +79,32 @@ def replacing(path: Path) -> Iterator[Path]:
         raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        if os.name == "posix":
+            os.close(handle)
+
+
+def _claim(handle: int) -> bool:
+    """Mark an open temporary file as some living process's, until it is closed; tell whether it was free."""
+    if os.name != "posix":
+        return os.fstat(handle).st_mtime + FORGOTTEN < time.time()
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another's, or a file system without locks
+        return False
+    return True
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files below a folder whose writers are dead; those of the living are left to them."""
+    for path in sorted(folder.rglob(f".*{TEMPORARY}")):
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                dead = _claim(handle)
+            finally:
+                os.close(handle)
+            if dead:
+                path.unlink()
 
 
 def _open_to_umask(path: Path) -> None:
@@ -90,30 +137,40 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record as JSON with the format's version in front."""
-    write_text(path, json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a record as JSON with the format's version in front and a checksum at the end."""
+    body = json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(path, f'{body[:-2]},\n "checksum": "{_sha256(body)}"\n}}\n')
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a record that ``write_json`` wrote.
+    """Read a record that ``write_json`` wrote, without its checksum. One that never had a checksum is read, too.
 
     Raises:
-        UserError: the file is not JSON, or was written by a newer version.
+        Altered: the file is not JSON, or was altered since it was written.
+        UserError: it was written by a newer version.
     """
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
     try:
-        record = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-    except json.JSONDecodeError as error:
-        raise UserError(
+        record = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise Altered(
             f"{path} cannot be read: {error}",
             "a JSON file written by unfreeze",
             "delete it and run the study again; only what is missing is computed",
         ) from error
+    if _is_altered(text, record):
+        raise Altered(
+            f"{path} was altered after it was written: its checksum does not hold",
+            "the file as unfreeze wrote it",
+            "delete it and run the study again; only what is missing is computed",
+        )
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(
             f"{path} has format {record.get('format') if isinstance(record, dict) else 'unknown'}",
             f"format {FORMAT}",
             "use the version of unfreeze that wrote it, or a new directory",
         )
+    record.pop("checksum", None)
     return record
 
 
@@ -122,8 +179,27 @@ def any_text() -> AbstractContextManager[None]:
     return pd.option_context("mode.string_storage", "python")
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV; floats keep all their digits, so that reading gives the same numbers."""
+def _is_altered(text: str, record: object) -> bool:
+    """Tell whether a record's text is not what its last line says, even if that line itself was altered."""
+    end = CHECKSUM.search(text, max(0, len(text) - 128))
+    if end and end.end() == len(text):
+        return _sha256(text[: end.start()] + "\n}") != end[1]
+    last = list(record.values())[-1:] if isinstance(record, dict) else []
+    return any(isinstance(value, str) and len(value) == 64 for value in last)  # no other record ends so
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """Return a table as CSV; floats keep all their digits, so that reading gives the same numbers."""
 
     def text(quoting: Literal[0, 2]) -> str:
         buffer = io.StringIO()
@@ -131,7 +207,12 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         return buffer.getvalue()
 
     plain = text(csv.QUOTE_MINIMAL)  # which leaves a lone carriage return unquoted (Python before 3.13)
-    write_text(path, text(csv.QUOTE_NONNUMERIC) if "\r" in plain else plain)
+    return text(csv.QUOTE_NONNUMERIC) if "\r" in plain else plain
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, durably."""
+    write_text(path, table_text(table))
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -175,6 +256,44 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return {name: file.get_tensor(name) for name in file.keys()}, about
 
 
+def sealed(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the sha256 of those of a folder's files that are there, by name."""
+    return {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
+
+
+Accepted = Mapping[str, Sequence[str]]
+"""By file, the sha256 of what it may hold: what is about to be written, and what was there before; "" for no file."""
+
+
+def accepted(folder: Path, texts: Mapping[str, str], before: Accepted) -> Accepted:
+    """Return what some files of a folder may hold from now on, whether or not their new texts come to be written.
+
+    Args:
+        folder: theirs.
+        texts: about to be written, by name.
+        before: what they could hold before; a file that holds something else was altered.
+    """
+    now = {name: file_sha256(folder / name) if (folder / name).is_file() else "" for name in texts}
+    return {
+        name: list(dict.fromkeys([_sha256(text), *[now[name]] * (now[name] in before.get(name, [now[name]]))]))
+        for name, text in texts.items()
+    }
+
+
+def is_accepted(path: Path, files: Accepted) -> bool:
+    """Tell whether a file that is there holds what it may; one that nothing is said about may hold anything."""
+    return path.name not in files or file_sha256(path) in files[path.name]
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a record, and the files whose checksums it holds, are as they were written."""
+    try:
+        files = dict(read_json(path).get("files", {}))
+        return sealed(path.parent, files) == files
+    except (Altered, OSError):
+        return False
+
+
 @dataclass(frozen=True)
 class StudyDir:
     """Paths and records of one study directory."""
@@ -197,6 +316,23 @@ class StudyDir:
     def is_stale(self, cell: Mapping[str, Any]) -> bool:
         """Tell whether a planned cell was finished with other settings or images."""
         return (self.cell(cell["cell"]) / "result.json").is_file() and not self.is_finished(cell)
+
+    def set_aside_altered(self, cells: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Take the record from each planned cell whose files are not as they were written; return which cells.
+
+        Such a cell counts as not run; its record is kept beside, as ``result.json.altered``. A failed cell's record is
+        ``error.json``.
+        """
+        records = [(cell["cell"], path) for cell in cells for path in self._records(cell["cell"]) if path.is_file()]
+        with ThreadPoolExecutor() as pool:  # hashing leaves the GIL
+            whole = list(pool.map(_is_whole, [path for _, path in records]))
+        altered = [record for record, good in zip(records, whole, strict=True) if not good]
+        for _, path in altered:
+            path.replace(path.with_name(path.name + ALTERED))
+        return list(dict.fromkeys(cell for cell, _ in altered))
+
+    def _records(self, cell: str) -> tuple[Path, ...]:
+        return self.cell(cell) / "result.json", self.cell(cell) / "error.json"
 
     def planned_cells(self) -> list[dict[str, Any]]:
         """Return the cells of plan.json, in plan order.

@@ -158,8 +158,8 @@ def test_a_failing_cell_does_not_stop_the_others(tmp_path: Path) -> None:
     results, events = run(tmp_path, strategies={"bad": diverging} | strategies)
     assert results.failed == ("bad.small.s0",)
     (failure,) = (event for event in events if isinstance(event, CellFailed))
-    assert failure.error.startswith("Diverged: the training loss is ")
-    assert results.table["status"].tolist() == ["failed", "finished", "finished"]
+    assert failure.error.startswith("diverged: the training loss is ")
+    assert results.table["status"].tolist() == ["diverged", "finished", "finished"]
     assert json.loads((results.path / "cells" / "bad.small.s0" / "error.json").read_text())["error"] == failure.error
     _, events = run(tmp_path, strategies={"bad": diverging} | strategies)
     assert ran(events) == ["bad.small.s0"]

@@ -10,7 +10,8 @@ from torch import nn
 from unfreeze.config.resolve import Optimizer, Phase
 from unfreeze.config.study import EarlyStopping, ScheduleConfig
 from unfreeze.train.device import Compute
-from unfreeze.train.loop import Course, Diverged, Fed, Trainee, Watch, train_phase
+from unfreeze.train.loop import Course, Diverged, Fed, Position, Trainee, Watch, train_phase
+from unfreeze.train.optimizer import build_optimizer
 from unfreeze.train.stopping import StoppingState
 
 CPU = Compute(torch.device("cpu"), "float32")
@@ -48,13 +49,14 @@ def train(net, settings, stream, stopping=None, losses=None, ends=(2, 4, 6), see
         return {"val_loss": next(given), "val_accuracy": 0.5, "val_metric": 0.5}
 
     training = train_phase(
-        Trainee(net, [net]),
+        Trainee(net),
+        build_optimizer([net], settings.optimizer),
         settings,
         Course(0, 1, 0, ends, seed),
         CPU,
         stopping,
         "accuracy",
-        StoppingState(),
+        Position(1, 0, StoppingState()),
         Watch(validate, lambda epoch, step: None, rows.append, lambda: best.append(len(rows) + 1)),
     )
     state, stopped = fed(training, stream)
@@ -159,13 +161,14 @@ def test_bfloat16_trains_too() -> None:
     net = network()
     rows = []
     training = train_phase(
-        Trainee(net, [net]),
+        Trainee(net),
+        build_optimizer([net], phase(lr=0.5).optimizer),
         phase(lr=0.5, epochs=1),
         Course(0, 1, 0, [50], 0),
         Compute(torch.device("cpu"), "bfloat16"),
         None,
         "accuracy",
-        StoppingState(),
+        Position(1, 0, StoppingState()),
         Watch(
             lambda: {"val_loss": 1.0, "val_accuracy": 0.5, "val_metric": 0.5},
             lambda epoch, step: None,

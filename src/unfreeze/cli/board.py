@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from unfreeze.study import events
 
-State = Literal["waiting", "running", "finished", "earlier", "failed", "left"]
+State = Literal["waiting", "running", "finished", "earlier", "failed", "diverged", "left"]
 TELLING_SHARE = 0.05
 """The first steps are slow: memory is fetched, workers start."""
-ENDED: tuple[State, ...] = ("finished", "earlier", "failed")
+ENDED: tuple[State, ...] = ("finished", "earlier", "failed", "diverged")
 
 
 @dataclass
@@ -22,6 +22,7 @@ class CellView:
         state: ``earlier`` is finished by an earlier run, ``left`` left out by the time limit.
         total: examples that it will draw if nothing stops it early.
         examples: drawn so far.
+        before: drawn by an earlier run.
         epoch: the epoch it is in, counted from 1.
         candidate: the candidate in training, "" without tuning.
         validation: the metric on validation: the latest while it runs, the reported one when it is finished.
@@ -34,6 +35,7 @@ class CellView:
     state: State = "waiting"
     total: int = 0
     examples: int = 0
+    before: int = 0
     epoch: int = 0
     candidate: str = ""
     validation: float | None = None
@@ -49,9 +51,10 @@ class CellView:
 
     def seconds_left(self, now: float) -> float | None:
         """Seconds that a running cell still needs at its pace so far; None before that tells anything."""
-        if self.share < TELLING_SHARE:
+        drawn = self.share - (self.before / self.total if self.total else 0.0)
+        if drawn < TELLING_SHARE:
             return None
-        return (now - self.started) * (1 - self.share) / self.share
+        return (now - self.started) * (1 - self.share) / drawn
 
 
 @dataclass
@@ -105,10 +108,13 @@ class Board:
                 self.cells[name].validation = row["val_metric"]
             case events.CellFinished(name, result):
                 self._end(name, "finished", result)
-            case events.CellFailed(name, error):
+            case events.CellResumed(name, candidate, epoch, examples):
+                cell = self.cells[name]
+                cell.candidate, cell.epoch, cell.examples, cell.before = candidate, epoch, examples, examples
+            case events.CellFailed(name, error, diverged):
                 self.preparing = None  # it may have failed in the middle of shared work
                 self.errors[name] = error
-                self._end(name, "failed", {})
+                self._end(name, "diverged" if diverged else "failed", {})
             case events.CellsLeft(names):
                 for name in names:
                     self.cells[name].state = "left"

@@ -1,8 +1,8 @@
 """SIGINT and SIGTERM while a command runs: what is finished stays, and one line says that the command goes on.
 
 An exception in the middle of anything would leave half-spoken sentences between this process and those that read
-images for it, which they complain about. So the first signal ends the work at its next event; if none comes in time,
-or at a second signal, it ends where it stands.
+images for it, which they complain about. So the first signal ends the work at its next event between two steps, where
+training saves its state; if none comes in time, or at a second signal, it ends where it stands.
 """
 
 import gc
@@ -10,16 +10,21 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 import typer
 
 GOES_ON = "interrupted; the same command goes on from here"
-PATIENCE = 2.0
-"""Seconds to wait for the next event."""
+PATIENCE = 7.0
+"""Seconds to wait until the work stands well and has saved its state; then it ends where it stands."""
+LIMIT = 9.0
+"""Seconds after which the process ends, whatever it does."""
+AT_ONCE = 1.0
+"""Seconds that a second signal leaves for putting things away."""
 
 Check = Callable[[], None]
 """To be called where the work can end well; raises if it has to."""
@@ -35,12 +40,24 @@ class Interrupted(BaseException):
 
 @dataclass
 class _Pending:
+    """A signal that came, and what happens if the work does not end of itself."""
+
     number: int = 0
-    timer: threading.Timer | None = None
+    timers: list[threading.Timer] = field(default_factory=list)
 
     def check(self) -> None:
         if self.number:
             raise Interrupted(self.number)
+
+    def later(self, seconds: float, do: Callable[[int], Any]) -> None:
+        timer = threading.Timer(seconds, do, [self.number])
+        timer.daemon = True
+        timer.start()
+        self.timers.append(timer)
+
+    def forget(self) -> None:
+        for timer in self.timers:
+            timer.cancel()
 
 
 def resumable(work: Callable[[Check], None]) -> None:
@@ -61,17 +78,19 @@ def resumable(work: Callable[[Check], None]) -> None:
 
 def _interrupted_by(work: Callable[[Check], None]) -> int:
     """Return the number of the signal that ended the work, or 0; the exception and its frames are gone then."""
-    process, pending = os.getpid(), _Pending()
+    process, pending, began = os.getpid(), _Pending(), 0.0
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal began
         if os.getpid() != process:  # a process forked to read images: this one ends it
             return
         if pending.number:
+            if time.monotonic() - began < PATIENCE:  # asked again, by someone
+                pending.later(AT_ONCE, _leave)
             raise Interrupted(pending.number)
-        pending.number = number
-        pending.timer = threading.Timer(PATIENCE, _again, [number])
-        pending.timer.daemon = True
-        pending.timer.start()
+        pending.number, began = number, time.monotonic()
+        pending.later(PATIENCE, _again)
+        pending.later(LIMIT, _leave)
 
     before = _install(stop)
     try:
@@ -82,11 +101,16 @@ def _interrupted_by(work: Callable[[Check], None]) -> int:
     except KeyboardInterrupt:
         return signal.SIGINT
     finally:
-        if pending.timer:
-            pending.timer.cancel()
+        pending.forget()
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def _leave(number: int) -> None:
+    """End the process here and now."""
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{GOES_ON}\n".encode())
+    os._exit(128 + number)
 
 
 def _again(number: int) -> None:

@@ -22,8 +22,11 @@ def line_of(event: events.Event, board: Board) -> str | None:
             return f"{_count(board)} {name}: {_epoch(row, board)}"
         case events.CellFinished(name, result):
             return f"{_count(board)} {name}: finished; {_finished(result, board)}"
-        case events.CellFailed(name, error):
-            return f"{_count(board)} {name}: failed: {error}"
+        case events.CellResumed(name, candidate, epoch, examples):
+            where = f"{candidate}, epoch {epoch}" if candidate else f"epoch {epoch}"
+            return f"{_count(board)} {name}: goes on in {where}, after {plural(examples, 'example')}"
+        case events.CellFailed(name, error, diverged):
+            return f"{_count(board)} {name}: {error}" if diverged else f"{_count(board)} {name}: failed: {error}"
         case events.CellsLeft(names):
             return f"left out by the time limit: {', '.join(names)}"
     return None

@@ -14,7 +14,7 @@ AROUND = 7
 """Lines that are not cells: the head of the table, the counts, the overall bar, a line to breathe."""
 WIDE = 100
 """Columns from which there is room for longer bars and whole words."""
-STYLES = {"running": "bold", "finished": "", "earlier": "dim", "failed": "red", "waiting": "dim", "left": "dim"}
+STYLES = {"running": "bold", "earlier": "dim", "failed": "red", "diverged": "red", "waiting": "dim", "left": "dim"}
 STATES = {"earlier": "finished before", "left": "left out"}
 
 
@@ -94,7 +94,7 @@ def _cells(board: Board, cells: list[CellView], width: int) -> Table:
             _score(board, cell, cell.validation),
             _score(board, cell, cell.test),
             _time(board, cell),
-            style=STYLES[cell.state],
+            style=STYLES.get(cell.state, ""),
         )
     return table
 
@@ -131,13 +131,15 @@ def _time(board: Board, cell: CellView) -> str:
             return "testing"
         left = cell.seconds_left(board.clock())
         return "" if left is None else f"{seconds_text(left)} left"
-    return seconds_text(cell.ended - cell.started) if cell.state in ("finished", "failed") and cell.started else ""
+    ended = cell.state in ("finished", "failed", "diverged")
+    return seconds_text(cell.ended - cell.started) if ended and cell.started else ""
 
 
 def _counts(board: Board) -> str:
     counts = {
         "finished": len(board.in_state("finished", "earlier")),
         "failed": len(board.in_state("failed")),
+        "diverged": len(board.in_state("diverged")),
         "running": len(board.in_state("running")),
         "waiting": len(board.in_state("waiting")),
         "left out": len(board.in_state("left")),

@@ -12,7 +12,10 @@ from unfreeze.study import events
 
 @contextmanager
 def watching(board: Board, live: bool, check: Check) -> Iterator[events.Emit]:
-    """Yield what to tell events to; they are written on the board and shown on stderr, then ``check`` is called."""
+    """Yield what to tell events to; they are written on the board and shown on stderr.
+
+    ``check`` is called after each that work can end at without a loss.
+    """
     if live:
         from rich.live import Live
         from rich.text import Text
@@ -27,7 +30,7 @@ def watching(board: Board, live: bool, check: Check) -> Iterator[events.Emit]:
                 board.take(event)
                 if isinstance(event, events.Warned):
                     console.print(Text(line_of(event, board) or "", style="yellow"))
-                check()
+                _may_end(event, check)
 
             yield show
         return
@@ -37,9 +40,14 @@ def watching(board: Board, live: bool, check: Check) -> Iterator[events.Emit]:
         line = line_of(event, board)
         if line is not None:
             print(line, file=sys.stderr, flush=True)
-        check()
+        _may_end(event, check)
 
     yield tell
+
+
+def _may_end(event: events.Event, check: Check) -> None:
+    if not isinstance(event, events.MIDST):
+        check()
 
 
 def is_terminal() -> bool:

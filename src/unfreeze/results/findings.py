@@ -225,7 +225,7 @@ def _compared(
 
 
 def _unfinished(results: pd.DataFrame) -> Iterable[str]:
-    for status, words in (("failed", "failed"), ("missing", "not run")):
+    for status, words in (("failed", "failed"), ("diverged", "diverged"), ("missing", "not run")):
         count = int((results["status"] == status).sum())
         if count:
             verb = ("has " if count == 1 else "have ") if status == "missing" else ""

@@ -127,7 +127,7 @@ def _fields(
         state = [words.plural(len(done), noun)] if len(done) else []
         state += [
             f"{int((group['status'] == status).sum())} {text}"
-            for status, text in (("failed", "failed"), ("missing", "not run"))
+            for status, text in (("failed", "failed"), ("diverged", "diverged"), ("missing", "not run"))
             if (group["status"] == status).any()
         ]
         views.append(
@@ -145,7 +145,8 @@ def _fields(
 
 
 def _counts(results: pd.DataFrame) -> dict[str, int]:
-    return {status: int((results["status"] == status).sum()) for status in ("finished", "failed", "missing")}
+    kinds = {"finished": ("finished",), "failed": ("failed", "diverged"), "missing": ("missing",)}
+    return {kind: int(results["status"].isin(statuses).sum()) for kind, statuses in kinds.items()}
 
 
 def _facts(record: dict[str, Any], results: pd.DataFrame) -> list[str]:

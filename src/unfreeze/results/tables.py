@@ -78,8 +78,8 @@ _FURTHER_TEST = re.compile(r"test_.+_(accuracy|metric)")
 def results_table(study: StudyDir) -> pd.DataFrame:
     """Return one row a planned cell, in plan order, with exactly the columns of results.csv.
 
-    ``status`` is ``finished``, ``failed`` or, where neither record exists yet, ``missing``; numbers are empty unless
-    the cell finished. Whole numbers are ``Int64``, measured ones ``float64`` (shares, seconds), the rest text.
+    ``status`` is ``finished``, ``failed``, ``diverged`` or, where no record exists yet, ``missing``; numbers are empty
+    unless the cell finished. Whole numbers are ``Int64``, measured ones ``float64`` (shares, seconds), the rest text.
 
     Raises:
         UserError: no plan.json, or a record that cannot be read.
@@ -178,10 +178,11 @@ def _row(study: StudyDir, cell: Mapping[str, Any], backbones: Mapping[str, str])
     row = {column: cell.get(column) for column in CELL_COLUMNS}
     if study.is_finished(cell):
         record = read_json(study.cell(cell["cell"]) / "result.json")
-        known = {column: value for column, value in record.items() if column not in ("format", "warnings")}
+        known = {column: value for column, value in record.items() if column not in ("format", "warnings", "files")}
         return {**known, **row, "status": "finished"}
-    failed = (study.cell(cell["cell"]) / "error.json").is_file()
-    return {**row, "backbone": backbones.get(cell["strategy"], ""), "status": "failed" if failed else "missing"}
+    error = study.cell(cell["cell"]) / "error.json"
+    status = read_json(error).get("status", "failed") if error.is_file() else "missing"
+    return {**row, "backbone": backbones.get(cell["strategy"], ""), "status": status}
 
 
 def _text(value: object) -> str:

@@ -1,7 +1,8 @@
 """Train one candidate: build the network phase by phase, keep its best weights and its history."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,16 +28,44 @@ from unfreeze.model.network import (
 from unfreeze.train.batches import Batch
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import evaluate
-from unfreeze.train.loop import Course, Fed, Trainee, Watch, train_phase
+from unfreeze.train.loop import Course, Diverged, Fed, Position, Trainee, Watch, train_phase
+from unfreeze.train.optimizer import build_optimizer, moments, set_moments
 from unfreeze.train.stopping import StoppingState
 
 
 @dataclass(frozen=True)
+class CandidateState:
+    """All that the rest of a candidate's training depends on: from here on it goes as if it had never stopped.
+
+    Attributes:
+        phase: number of the phase that it is in; the number of phases where it is trained to its end.
+        position: where in the phase.
+        stopped: whether early stopping ended the last phase.
+        history: its rows so far.
+        weights: the trained tensors; none at the very beginning.
+        best: the best of them so far, where they are kept.
+        moments: the optimiser's.
+    """
+
+    phase: int = 0
+    position: Position = Position(1, 0, StoppingState())
+    stopped: bool = False
+    history: Sequence[Mapping[str, Any]] = ()
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    best: Mapping[str, Tensor] = field(default_factory=dict)
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Need:
-    """A step whose batch a candidate waits for, and the number of frozen stages that its inputs have passed."""
+    """A step whose batch a candidate waits for, and the number of frozen stages that its inputs have passed.
+
+    ``state`` gives what it would take to go on from here.
+    """
 
     step: int
     cut: int
+    state: Callable[[], CandidateState] = field(default=CandidateState, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -60,6 +89,17 @@ class Trained:
     def best(self) -> dict[str, Any]:
         """The history row of the reported epoch."""
         return next(row for row in self.history if row["epoch"] == self.best_epoch)
+
+    def state(self, phases: int) -> CandidateState:
+        """Return what it would take to have it again without training; ``phases`` is the number of its phases."""
+        last = self.history[-1]
+        return CandidateState(
+            phase=phases,
+            position=Position(last["epoch"], last["step"], StoppingState(best_epoch=self.best_epoch)),
+            stopped=self.stopped_by == "early_stopping",
+            history=self.history,
+            weights=trained_state(self.network, self.backbone),
+        )
 
 
 def cuts_of(strategy: Strategy, backbone: Backbone) -> list[int]:
@@ -113,6 +153,7 @@ def train_candidate(
     compute: Compute,
     on_step: Callable[[int, int], None],
     on_epoch: Callable[[dict[str, Any]], None],
+    begin: CandidateState,
 ) -> Generator[Need, Fed, Trained]:
     """Train all phases of one candidate: yield what is needed, be sent that step's batch, and so on.
 
@@ -129,11 +170,12 @@ def train_candidate(
         validation: gives, for a number of frozen stages, the validation batches after them.
         compute: device and precision.
         on_step: called with (epoch, examples drawn) after each step.
-        on_epoch: called with each history row.
+        on_epoch: called with each new history row.
+        begin: the first step of all, or the state of an earlier ``Need``.
 
     Raises:
         UserError: a cut does not exist.
-        Diverged: the loss became infinite or NaN.
+        Diverged: a loss or a gradient became infinite or NaN; carries the best weights so far, if they are kept.
     """
     head = build_head(strategy.head, backbone, classes, seed)
     cuts = cuts_of(strategy, backbone)
@@ -144,18 +186,28 @@ def train_candidate(
     lowest = min(cuts)
     weights = None if class_weights is None else torch.tensor(class_weights, device=compute.device)
     everything = build_network(backbone, head, lowest, "train", start=lowest).to(compute.device)
-    state, history = StoppingState(), list[dict[str, Any]]()
-    best: dict[str, Tensor] = {}
-    first_epoch, first_step, stopped = 1, 0, False
+    history = [dict(row) for row in begin.history]
+    best = dict(begin.best)
+    state, stopped = begin.position.stopping, begin.stopped
     for number, (phase, cut, start) in enumerate(zip(strategy.phases, cuts, feed_cuts(cuts), strict=True)):
         if phase.reinit:
             reinitialise(backbone, cut, seed)
             fresh_from = min(fresh_from, cut)
         network = build_network(backbone, head, cut, phase.batch_norm, fresh_from, start)
         network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if number < begin.phase:  # what it trained is among the weights
+            continue
+        if number == begin.phase and begin.weights:
+            load_trained_state(everything, backbone, begin.weights)
         _check_batches(network, images, strategy.batch_size)
         before = tensors_hash(frozen_state(backbone, cut)) if cut > start else ""
-        last_epoch = first_epoch + phase.epochs - 1
+        first_epoch, first_step = _after([row for row in history if row["phase"] < number])
+        position = Position(first_epoch, first_step, replace(state, waited=0))
+        optimizer = build_optimizer([*network.suffix.stages, head], phase.optimizer)
+        if number == begin.phase:
+            position = begin.position
+            set_moments(optimizer, begin.moments)
+            begin = replace(begin, weights={}, best={}, moments={})  # so that they are not held twice
         batches, channels_last = validation(start), start < len(backbone.stages)
 
         def validate(
@@ -171,14 +223,19 @@ def train_candidate(
             if stopping and stopping.restore_best:
                 best.update(trained_state(everything, backbone))
 
+        def here(at: Position, number: int = number, optimizer: torch.optim.Optimizer = optimizer) -> CandidateState:
+            tensors = trained_state(everything, backbone)
+            return CandidateState(number, at, False, list(history), tensors, dict(best), moments(optimizer))
+
         training = train_phase(
-            Trainee(network, [*network.suffix.stages, head], channels_last, weights),
+            Trainee(network, channels_last, weights),
+            optimizer,
             phase,
-            Course(number, first_epoch, first_step, ends[first_epoch - 1 : last_epoch], seed),
+            Course(number, first_epoch, first_step, ends[first_epoch - 1 : first_epoch - 1 + phase.epochs], seed),
             compute,
             stopping,
             metric,
-            replace(state, waited=0),
+            position,
             Watch(
                 validate,
                 lambda epoch, step: on_step(epoch, examples_after(images, strategy.batch_size, step)),
@@ -186,12 +243,16 @@ def train_candidate(
                 keep_best,
             ),
         )
-        state, stopped = yield from _needing(training, start)
+        try:
+            state, stopped = yield from _needing(training, start, here)
+        except Diverged as error:
+            raise Diverged(str(error), best) from error
         if before:
             _check_frozen(backbone, cut, before)
         if best:
             load_trained_state(everything, backbone, best)
-        first_epoch, first_step = history[-1]["epoch"] + 1, history[-1]["step"]
+    if begin.phase == len(strategy.phases):
+        load_trained_state(everything, backbone, begin.weights)
     _check_frozen(backbone, lowest, prefix_hash)
     keeps = stopping is not None and stopping.restore_best
     return Trained(
@@ -212,13 +273,20 @@ def _check_frozen(backbone: Backbone, frozen: int, before: str) -> None:
         raise RuntimeError(f"the frozen stages of {backbone.name} changed while the others trained; this is a bug")
 
 
+def _after(history: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Return the epoch that follows (from 1) and the steps that are done."""
+    return (history[-1]["epoch"] + 1, history[-1]["step"]) if history else (1, 0)
+
+
 def _needing(
-    training: Generator[int, Fed, tuple[StoppingState, bool]], cut: int
+    training: Generator[Position, Fed, tuple[StoppingState, bool]],
+    cut: int,
+    state: Callable[[Position], CandidateState],
 ) -> Generator[Need, Fed, tuple[StoppingState, bool]]:
     """Say of each step that a phase waits for at which cut its batch is needed."""
     try:
-        step = next(training)
+        at = next(training)
         while True:
-            step = training.send((yield Need(step, cut)))
+            at = training.send((yield Need(at.step, cut, partial(state, at))))
     except StopIteration as end:
         return end.value

@@ -11,6 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from unfreeze import metrics
 from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.resolve import Cell, Strategy, candidates, expected_epochs
@@ -19,12 +22,16 @@ from unfreeze.data.catalog import Catalog, rows_of
 from unfreeze.data.order import examples_after
 from unfreeze.data.regimes import Selection
 from unfreeze.model.network import trained_state
-from unfreeze.store import StudyDir, write_json, write_tensors
+from unfreeze.store import StudyDir, sealed, write_json, write_tensors
 from unfreeze.study.candidate import Trained, epoch_ends
 from unfreeze.study.needs import Shas
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
+from unfreeze.train.loop import Diverged
+
+CELL_FILES = ("cell.json", "history.csv", "logits.safetensors", "model.safetensors")
+"""What a finished cell has beside its result.json."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,9 @@ def finish_cell(
 
     Returns:
         Its row of results.csv by column name.
+
+    Raises:
+        Diverged: a prediction is not a finite number.
     """
     started = time.perf_counter()
     logits = _logits(job, job.candidates[name], trained, supply, compute)
@@ -162,7 +172,9 @@ def finish_cell(
     _write(job, store.cell(job.cell.id), trained, logits)
     row["seconds_total"] = times.total + time.perf_counter() - started
     row["seconds_shared"] = times.shared
-    write_json(store.cell(job.cell.id) / "result.json", {**row, "warnings": [*job.selection.warnings, *warnings]})
+    files = sealed(store.cell(job.cell.id), CELL_FILES)
+    said = [*job.selection.warnings, *warnings]
+    write_json(store.cell(job.cell.id) / "result.json", {**row, "warnings": said, "files": files})
     return row
 
 
@@ -173,7 +185,10 @@ def _logits(job: Job, strategy: Strategy, trained: Trained, supply: Supply, comp
         if ids:
             batches = supply.plain(strategy, supply.images(ids), trained.cut)
             channels_last = trained.cut < len(trained.backbone.stages)
-            predicted[split] = (ids, *predict(trained.network, batches, compute, channels_last))
+            scores, labels = predict(trained.network, batches, compute, channels_last)
+            if not np.isfinite(scores).all():
+                raise Diverged(f"the predictions of {split} are not all finite numbers")
+            predicted[split] = ids, scores, labels
     return predicted
 
 
@@ -255,6 +270,10 @@ def _write(
     write_tensors(
         folder / "logits.safetensors", {split: scores for split, (_, scores, _) in logits.items()}, {"ids": ids}
     )
-    state = {name: tensor.numpy() for name, tensor in trained_state(trained.network, trained.backbone).items()}
-    about = {"prefix_sha256": trained.prefix_hash, "backbone": trained.backbone.name}
-    write_tensors(folder / "model.safetensors", state, about)
+    write_model(folder, trained_state(trained.network, trained.backbone), trained.prefix_hash, trained.backbone.name)
+
+
+def write_model(folder: Path, trained: Mapping[str, Tensor], prefix_hash: str, backbone: str) -> None:
+    """Write a cell's trained tensors, with the hash of the frozen ones that they go with."""
+    about = {"prefix_sha256": prefix_hash, "backbone": backbone}
+    write_tensors(folder / "model.safetensors", {name: tensor.numpy() for name, tensor in trained.items()}, about)

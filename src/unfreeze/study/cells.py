@@ -1,5 +1,6 @@
 """Run the cells that are not finished, group by group; under a time limit those that fit, the most telling first."""
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -10,13 +11,15 @@ from unfreeze.data.cache import folder_bytes
 from unfreeze.data.rowstore import Row
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
-from unfreeze.store import StudyDir, read_json, write_json
+from unfreeze.store import Altered, StudyDir, read_json, sealed, write_json
+from unfreeze.study.cell import CELL_FILES
 from unfreeze.study.events import CellFailed, CellsLeft, Emit
 from unfreeze.study.group import GroupJob, GroupRun, groups_of
 from unfreeze.study.needs import Piece, PrefixKey, together
 from unfreeze.study.shared import Shared, name_of
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute
+from unfreeze.train.loop import Diverged
 
 
 class CellsRun:
@@ -110,12 +113,14 @@ class CellsRun:
         run.run()
 
     def _fail(self, name: str, error: Exception) -> None:
-        said = isinstance(error, UserError)
-        text = str(error) if said else f"{type(error).__name__}: {error}"
-        trace = "" if said else "".join(traceback.format_exception(error))
+        diverged, said = isinstance(error, Diverged), isinstance(error, UserError)
+        text = f"diverged: {error}" if diverged else str(error) if said else f"{type(error).__name__}: {error}"
+        trace = "" if said or diverged else "".join(traceback.format_exception(error))
         self._failed.append(name)
-        write_json(self.store.cell(name) / "error.json", {"error": text, "traceback": trace})
-        self.emit(CellFailed(name, text))
+        record = {"error": text, "traceback": trace, "status": "diverged" if diverged else "failed"}
+        files = sealed(self.store.cell(name), CELL_FILES)
+        write_json(self.store.cell(name) / "error.json", {**record, "files": files})
+        self.emit(CellFailed(name, text, diverged))
 
 
 def add_facts(
@@ -137,7 +142,9 @@ def add_facts(
         times: seconds of the parts of the run.
     """
     path = store.path / "shared.json"
-    runs = read_json(path)["runs"] if path.is_file() else []
+    runs = []
+    with contextlib.suppress(FileNotFoundError, Altered):  # what earlier runs took is for the report alone
+        runs = read_json(path)["runs"]
     facts = supply.facts
     pieces = [
         {"name": name_of(piece, stages), "rows": facts.computed[piece], "seconds": facts.seconds[piece]}

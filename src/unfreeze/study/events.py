@@ -46,6 +46,21 @@ class CellStarted:
 
 
 @dataclass(frozen=True)
+class CellResumed:
+    """A cell that has begun goes on where its training state was saved: in an epoch, after so many examples."""
+
+    cell: str
+    candidate: str
+    epoch: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class BetweenSteps:
+    """Training stands between two steps: whoever ends the run here, by raising, loses nothing."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """A step is done: examples drawn by this cell so far, over all its candidates."""
 
@@ -73,10 +88,11 @@ class CellFinished:
 
 @dataclass(frozen=True)
 class CellFailed:
-    """A cell failed; the others go on."""
+    """A cell failed, or ``diverged``; the others go on."""
 
     cell: str
     error: str
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,10 +108,15 @@ Event = (
     | Warned
     | Preparing
     | CellStarted
+    | CellResumed
+    | BetweenSteps
     | Progress
     | EpochEnded
     | CellFinished
     | CellFailed
     | CellsLeft
 )
+MIDST = (Progress, EpochEnded, CellFinished, CellFailed)
+"""Told in the midst of a step or a cell's end: ending the run there would lose what training has not saved."""
+
 Emit = Callable[[Event], None]

@@ -1,24 +1,28 @@
 """Run cells that share their batches: train all their candidates in lock-step, choose, report, write."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from unfreeze import metrics
+from unfreeze.config.fingerprint import plain
 from unfreeze.config.resolve import Strategy
 from unfreeze.model.backbone import Backbone, own_copy
 from unfreeze.results.tables import HISTORY_COLUMNS
 from unfreeze.store import StudyDir, write_table
-from unfreeze.study.candidate import Trained, train_candidate
-from unfreeze.study.cell import Job, Times, examples_of, finish_cell
-from unfreeze.study.events import CellFinished, CellStarted, Emit, EpochEnded, Progress
+from unfreeze.study.candidate import CandidateState, Need, Trained, train_candidate
+from unfreeze.study.cell import Job, Times, examples_of, finish_cell, write_model
+from unfreeze.study.environment import conditions
+from unfreeze.study.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress
 from unfreeze.study.lockstep import Training, train_together
 from unfreeze.study.needs import Needs, Piece, Span, bank, prefix_of, spans_of
 from unfreeze.study.plan import NetworkPlan
+from unfreeze.study.saving import END_SECONDS, Saving
+from unfreeze.study.state import CellState
 from unfreeze.study.supply import Shown, Supply
 from unfreeze.train.device import Compute
 from unfreeze.train.loop import Diverged
@@ -80,8 +84,12 @@ def groups_of(jobs: Mapping[str, GroupJob]) -> list[list[str]]:
 
 @dataclass
 class _Progress:
-    """What is known of a cell while it runs; history and examples drawn by candidate."""
+    """What is known of a cell while it runs; history and examples drawn by candidate.
 
+    ``begun`` holds what candidates go on from, until they do.
+    """
+
+    begun: dict[str, CandidateState] = field(default_factory=dict)
     history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     drawn: dict[str, int] = field(default_factory=dict)
     waiting: set[str] = field(default_factory=set)
@@ -116,23 +124,39 @@ class GroupRun:
         self.jobs, self.backbones, self.supply, self.store = jobs, backbones, supply, store
         self.compute, self.emit, self.on_failed = compute, emit, on_failed
         self._cells = {name: _Progress(waiting=set(one.networks)) for name, one in jobs.items()}
+        self._conditions = conditions(compute)
+        self._saving = Saving(store, self._bound_to, emit)
 
     def run(self) -> None:
         """Run every cell to its end."""
-        for name, one in self.jobs.items():
-            shutil.rmtree(self.store.cell(name), ignore_errors=True)  # of a cell that failed, or had other settings
-            drawn = sum(examples_of(one.job, strategy) for strategy in one.job.candidates.values())
-            self.emit(CellStarted(name, drawn))
+        for name in self.jobs:
+            self._begin(name)
         for members in self._lots():
             alive = [member for member in members if not self._cells[member[0]].failed]
             if alive:
                 self._train(alive)
 
+    def _begin(self, name: str) -> None:
+        one, progress, state = self.jobs[name], self._cells[name], self._saving.begin(name)
+        drawn = sum(examples_of(one.job, strategy) for strategy in one.job.candidates.values())
+        self.emit(CellStarted(name, drawn))
+        histories = {**state.ended, **{candidate: rows for candidate, (_, rows) in state.diverged.items()}}
+        progress.waiting -= histories.keys()
+        progress.begun.update(state.candidates)
+        progress.diverged.update({candidate: Diverged(text) for candidate, (text, _) in state.diverged.items()})
+        histories |= {candidate: begun.history for candidate, begun in state.candidates.items()}
+        for candidate, rows in histories.items():
+            progress.history[candidate] = [{"candidate": candidate, **row} for row in rows]
+            progress.drawn[candidate] = rows[-1]["examples"] if rows else 0
+        for candidate, begun in state.candidates.items():
+            progress.drawn[candidate] += begun.position.seen.examples
+            self.emit(CellResumed(name, candidate, begun.position.epoch, sum(progress.drawn.values())))
+
     def _lots(self) -> Iterator[list[tuple[str, str]]]:
         """Yield (cell, candidate) pairs that train together: one stream, and no more at once than fit into memory."""
         streams: dict[StreamKey, list[tuple[str, str]]] = {}
         for name, one in self.jobs.items():
-            for candidate in one.networks:
+            for candidate in [candidate for candidate in one.networks if candidate in self._cells[name].waiting]:
                 streams.setdefault(stream_key(one, candidate), []).append((name, candidate))
         for members in streams.values():
             lot, used = list[tuple[str, str]](), 0
@@ -165,7 +189,43 @@ class GroupRun:
             for name in dict.fromkeys(name for name, _ in members):
                 self._fail(name, error)
             return
-        train_together(training, stream, self._ended)
+        train_together(training, stream, self._ended, self._between)
+
+    def _between(self, waiting: Mapping[tuple[str, str], Need]) -> None:
+        """Save where the cells stand if it is time to, or if whoever is told ends the run here."""
+
+        def save() -> None:
+            names = dict.fromkeys(name for name, _ in waiting if not self._cells[name].failed)
+            self._saving.save({name: partial(self._state, name, waiting) for name in names})
+
+        try:
+            self.emit(BetweenSteps())
+        except BaseException:
+            save()
+            raise
+        if self._saving.due():
+            save()
+
+    def _state(self, name: str, waiting: Mapping[tuple[str, str], Need]) -> CellState:
+        """Return where a cell stands, its candidates in training waiting as given."""
+        progress, networks = self._cells[name], self.jobs[name].networks
+        candidates = dict(progress.begun)  # those whose turn has not come again
+        candidates |= {candidate: need.state() for (cell, candidate), need in waiting.items() if cell == name}
+        if progress.chosen is not None:
+            best, trained = progress.chosen
+            candidates[best] = trained.state(len(networks[best].strategy.phases))
+        ended = networks.keys() - candidates.keys() - progress.waiting
+        return CellState(
+            candidates,
+            {each: _plain(progress.history[each]) for each in networks if each in ended - progress.diverged.keys()},
+            {each: (str(error), _plain(progress.history[each])) for each, error in progress.diverged.items()},
+        )
+
+    def _bound_to(self, name: str) -> dict[str, Any]:
+        job = self.jobs[name].job
+        prefixes = dict.fromkeys(prefix_of(strategy) for strategy in job.candidates.values())
+        engines = [self.supply.prefixes[key].calibration.engine for key in prefixes if key in self.supply.prefixes]
+        return {"settings": job.fingerprint, "data": job.data_fingerprint, "engines": plain(engines)} | self._conditions
 
     def _training(self, name: str, candidate: str) -> Training:
         one, progress = self.jobs[name], self._cells[name]
@@ -173,7 +233,7 @@ class GroupRun:
         lowest, seed = min(cuts), job.cell.seed
         pristine = self.backbones(strategy, seed)
         train, validation = self._shown(job)
-        progress.history[candidate], progress.drawn[candidate] = [], 0
+        progress.history.setdefault(candidate, [])
 
         def on_step(epoch: int, examples: int) -> None:
             progress.drawn[candidate] = examples
@@ -197,6 +257,7 @@ class GroupRun:
             compute=self.compute,
             on_step=on_step,
             on_epoch=on_epoch,
+            begin=progress.begun.pop(candidate, CandidateState()),
         )
 
     def _shown(self, job: Job) -> tuple[Shown, Shown]:
@@ -233,6 +294,8 @@ class GroupRun:
         one, progress = self.jobs[name], self._cells[name]
         if progress.chosen is None:
             raise next(progress.diverged[candidate] for candidate in one.networks if candidate in progress.diverged)
+        if self._saving.due(END_SECONDS):
+            self._saving.save({name: partial(self._state, name, {})})
         self._write_history(name)
         candidate, trained = progress.chosen
         warnings = [
@@ -248,6 +311,7 @@ class GroupRun:
         )
         result = finish_cell(one.job, candidate, trained, self.supply, self.store, self.compute, times, warnings)
         progress.chosen = None  # its weights are on disk
+        self._saving.remove(name)
         self.emit(CellFinished(name, result))
 
     def _shared_seconds(self, one: GroupJob) -> float:
@@ -269,12 +333,28 @@ class GroupRun:
         if not progress.failed:
             progress.failed, progress.chosen = True, None
             self._write_history(name)
+            if isinstance(error, Diverged):
+                self._saving.remove(name)
+            if isinstance(error, Diverged) and error.best:
+                self._write_best(name, error)
             self.on_failed(name, error)
+
+    def _write_best(self, name: str, error: Diverged) -> None:
+        job = self.jobs[name].job
+        strategy = next(iter(job.candidates.values()))
+        lowest = min(next(iter(self.jobs[name].networks.values())).cuts)
+        prefix = self.supply.prefix_sha256(prefix_of(strategy), lowest)
+        write_model(self.store.cell(name), error.best, prefix, strategy.backbone.name)
 
 
 def _spans(one: GroupJob, candidate: str) -> list[Span]:
     network = one.networks[candidate]
     return spans_of(network.strategy, network.cuts, len(one.job.train), one.job.regime)
+
+
+def _plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a candidate's rows as it made them, without its name."""
+    return [{name: value for name, value in row.items() if name != "candidate"} for row in rows]
 
 
 def _trained_bytes(network: NetworkPlan) -> int:

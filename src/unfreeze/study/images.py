@@ -21,7 +21,7 @@ from unfreeze.data.sources import Source
 from unfreeze.data.splits import TEST, TRAIN, VALIDATION, draw_split
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
-from unfreeze.store import StudyDir, read_table
+from unfreeze.store import StudyDir, is_accepted, read_table
 from unfreeze.study.cell import Job
 from unfreeze.study.events import Emit, Preparing, Scanning
 from unfreeze.study.forecast import bases_of, disk_budget, preprocessings
@@ -97,6 +97,9 @@ def since_last_run(store: StudyDir, before: Mapping[str, Any], study: StudyConfi
     paths = store.path / "catalog.csv", store.path / "splits.csv"
     if not before or not all(path.is_file() for path in paths):
         return Since(catalog, {}, Changes(), ())
+    altered = [path.name for path in paths if not is_accepted(path, before.get("files", {}))]
+    if altered:
+        return Since(catalog, {}, Changes(), (f"{' and '.join(altered)}: altered since, so the split is drawn anew",))
     seen, splits = map(read_table, paths)
     changed = changes(seen, catalog.images)
     words = f"the images changed since the last run: {changed.words} (listed in study.json)"

@@ -13,7 +13,10 @@ Training = Generator[Need, Fed, Trained]
 
 
 def train_together(
-    members: Mapping[Key, Training], stream: Stream, on_end: Callable[[Key, Trained | Exception], None]
+    members: Mapping[Key, Training],
+    stream: Stream,
+    on_end: Callable[[Key, Trained | Exception], None],
+    between: Callable[[Mapping[Key, Need]], None] = lambda waiting: None,
 ) -> None:
     """Train every member to its end, each as if it were alone.
 
@@ -21,6 +24,7 @@ def train_together(
         members: candidates that draw the same images in the same order.
         stream: their batches.
         on_end: is told as soon as a member has ended, and how; one that fails does not stop the others.
+        between: is called before each step, when every member stands between two of its own, with what they need.
     """
     waiting: dict[Key, Need] = {}
 
@@ -39,6 +43,7 @@ def train_together(
         go_on(key, None)
     try:
         while waiting:
+            between(waiting)
             step = min(need.step for need in waiting.values())
             cuts = sorted({need.cut for need in waiting.values() if need.step == step})
             stream.turn_to(step, cuts)

@@ -1,11 +1,9 @@
 """Run what is missing of a study, cell by cell; a failing cell does not stop the others."""
 
 import os
-import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +24,20 @@ from unfreeze.results.predictions import read_predictions
 from unfreeze.results.tables import results_table
 from unfreeze.results.words import plural
 from unfreeze.reuse.engines import Settings
-from unfreeze.store import StudyDir, read_json, write_json, write_table, write_text
+from unfreeze.store import (
+    Altered,
+    StudyDir,
+    accepted,
+    read_json,
+    remove_leftovers,
+    table_text,
+    write_json,
+    write_table,
+    write_text,
+)
 from unfreeze.study.cell import Job
 from unfreeze.study.cells import CellsRun, add_facts
+from unfreeze.study.environment import environment
 from unfreeze.study.events import Emit, Planned, Warned
 from unfreeze.study.explain import explain
 from unfreeze.study.forecast import (
@@ -47,10 +56,10 @@ from unfreeze.study.images import (
     make_jobs,
     since_last_run,
 )
-from unfreeze.study.measure import processor
 from unfreeze.study.plan import BackboneKey, as_record, make_plan, weight_hashes
 from unfreeze.study.shared import Shared
 from unfreeze.study.shared import as_record as shared_record
+from unfreeze.study.state import FOLDER, remove_state
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute, pick
 
@@ -90,10 +99,11 @@ def run_study(
     store = StudyDir(out)
     compute = pick(study.device, study.precision)
     _check_directory(study, out)
-    before = _before(store)
+    remove_leftovers(out)
+    before = _before(store, emit)
     if "threads" in before:
         torch.set_num_threads(int(before["threads"]))  # as fixed by the first run: sums depend on it
-    source = open_source(study.data, study.tests, Path.cwd())
+    source = open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks)
     backbones: dict[BackboneKey, Backbone] = {}
     plan = make_plan(study, len(source.classes), backbones)
     cache = usable_cache(lambda text: emit(Warned(text)))
@@ -130,7 +140,11 @@ def run_study(
         record = as_record(plan, {name: job.fingerprint for name, job in jobs.items()})
         record |= shared_record(shared, calibrated.stages)
         _write_study(store, study, catalog, splits, since, told, before, record, jobs, compute, calibrated, source_text)
+        for name in store.set_aside_altered(record["cells"]):
+            emit(Warned(f"{name}: a file of this finished cell was altered or lost, so it runs again"))
         finished = [cell["cell"] for cell in record["cells"] if store.is_finished(cell)]
+        for name in finished:
+            remove_state(store.cell(name) / FOLDER)  # of a run that was killed in between
         stale = [cell["cell"] for cell in record["cells"] if store.is_stale(cell)]
         if stale:
             emit(Warned(f"finished with other settings or images, so not part of this study now: {', '.join(stale)}"))
@@ -157,10 +171,14 @@ def run_study(
     return Outcome(tuple(failed), tuple(left))
 
 
-def _before(store: StudyDir) -> dict[str, Any]:
+def _before(store: StudyDir, emit: Emit) -> dict[str, Any]:
     """Return what the first run fixed."""
     path = store.path / "study.json"
-    return read_json(path) if path.is_file() else {}
+    try:
+        return read_json(path) if path.is_file() else {}
+    except Altered:
+        emit(Warned(f"{path} was altered or cut short; threads, engines and the split are chosen anew"))
+        return {}
 
 
 def _engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated) -> list[str]:
@@ -228,11 +246,16 @@ def _write_study(
     record["notes"] += told
     # A run that goes on after a crash sees no change: the list of the one before stays.
     record["changes"] = plain(since.changed) if since.changed.words or "changes" not in before else before["changes"]
+    tables = {
+        "catalog.csv": table_text(catalog.images),
+        "splits.csv": table_text(_splits(splits, jobs.values())),
+    }
+    record["files"] = accepted(store.path, tables, before.get("files", {}))
     write_json(store.path / "study.json", record)
     write_json(store.path / "plan.json", plan)
     write_json(store.path / "environment.json", environment(compute))
-    write_table(store.path / "catalog.csv", catalog.images)
-    write_table(store.path / "splits.csv", _splits(splits, jobs.values()))
+    for name, text in tables.items():
+        write_text(store.path / name, text)
 
 
 def study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibrated: Calibrated) -> dict[str, Any]:
@@ -257,20 +280,6 @@ def study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibra
         "threads": torch.get_num_threads(),
         "engines": {key.label: plain(found) for key, found in calibrated.calibrations.items()},
         "notes": notes,
-    }
-
-
-def environment(compute: Compute) -> dict[str, Any]:
-    """Return what the numbers were computed with."""
-    packages = ("torch", "ncnn", "openvino", "torchvision", "timm", "pillow", "numpy", "unfreeze")
-    return {
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in packages},
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if compute.device.type == "cuda" else str(compute.device),
-        "platform": platform.platform(),
     }
 
 

@@ -3,36 +3,45 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 
 from unfreeze.config.resolve import Phase
 from unfreeze.config.study import EarlyStopping
 from unfreeze.streams import stream_seed
 from unfreeze.train.batches import Batch
 from unfreeze.train.device import Compute
-from unfreeze.train.optimizer import build_optimizer, learning_rate, set_learning_rate
+from unfreeze.train.optimizer import gradient_norm, gradients_are_finite, learning_rate, set_learning_rate
 from unfreeze.train.stopping import StoppingState, after_epoch, should_stop
 
 
 class Diverged(Exception):
-    """The training loss is no longer a number."""
+    """A loss, a gradient or a prediction is no longer a number.
+
+    Args:
+        text: which, and where.
+        best: the best trained tensors so far, where they are kept.
+    """
+
+    def __init__(self, text: str, best: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__(text)
+        self.best = dict(best or {})
 
 
 @dataclass(frozen=True)
 class Trainee:
-    """What one phase trains: the network from its inputs on, its trained layers in order (stages, then the head).
+    """What one phase trains: the network from its inputs on.
 
     ``channels_last`` says that inputs of four axes should come in that order: wherever convolutions follow.
     ``class_weights``, float32 (classes,), weigh the training loss.
     """
 
     network: nn.Module
-    layers: Sequence[nn.Module]
     channels_last: bool = True
     class_weights: Tensor | None = None
 
@@ -57,6 +66,36 @@ class Course:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What an epoch has seen so far: examples, the sum of their losses, hits, and seconds of this network's own."""
+
+    examples: int = 0
+    loss: float = 0.0
+    hits: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training stands between two steps.
+
+    With the network's tensors and the optimiser's this is all that the rest depends on: rates, batches and dropout are
+    functions of the step.
+
+    Attributes:
+        epoch: the next step's, counted from 1.
+        step: how many are done, over all phases.
+        stopping: early stopping so far.
+        seen: in this epoch.
+    """
+
+    epoch: int
+    step: int
+    stopping: StoppingState
+    seen: Seen = Seen()
+
+
+@dataclass(frozen=True)
 class Watch:
     """What the loop calls: for validation scores, after each step and epoch, and when weights are the best so far."""
 
@@ -68,33 +107,43 @@ class Watch:
 
 def train_phase(
     trainee: Trainee,
+    optimizer: Optimizer,
     phase: Phase,
     course: Course,
     compute: Compute,
     stopping: EarlyStopping | None,
     metric: str,
-    state: StoppingState,
+    begin: Position,
     watch: Watch,
-) -> Generator[int, Fed, tuple[StoppingState, bool]]:
-    """Train one phase: yield the number of a step, be sent its batch, and so on.
+) -> Generator[Position, Fed, tuple[StoppingState, bool]]:
+    """Train one phase from a position on: yield the position before a step, be sent that step's batch, and so on.
 
     Several networks that meet the same batches can thus train in lock-step, each as if it were alone. An epoch's
     seconds are this network's own, whatever happens between a yield and its answer.
+
+    Args:
+        trainee: the network, with its tensors as they were at ``begin``.
+        optimizer: over its trained parameters, with what it remembered there.
+        phase: how it is trained.
+        course: where the phase lies.
+        compute: device and precision.
+        stopping: settings of early stopping.
+        metric: the study's.
+        begin: the phase's first step, or a position that was yielded before.
+        watch: is told what happens.
 
     Returns:
         The state of early stopping, and whether it ended the phase.
 
     Raises:
-        Diverged: the loss became infinite or NaN.
+        Diverged: a loss or a gradient became infinite or NaN.
     """
-    optimizer = build_optimizer(trainee.layers, phase.optimizer)
     steps = course.epoch_ends[-1] - course.first_step
-    step = course.first_step
-    for epoch, end in enumerate(course.epoch_ends, start=course.first_epoch):
+    step, state, seen = begin.step, begin.stopping, begin.seen
+    for epoch in range(begin.epoch, course.first_epoch + len(course.epoch_ends)):
         trainee.network.train()
-        seen, loss_sum, hits, spent = 0, 0.0, 0, 0.0
-        while step < end:
-            fed = yield step
+        while step < course.epoch_ends[epoch - course.first_epoch]:
+            fed = yield Position(epoch, step, state, seen)
             started = time.perf_counter()
             rate = learning_rate(phase.schedule, phase.optimizer.lr, step - course.first_step, steps)
             set_learning_rate(optimizer, rate)
@@ -103,29 +152,41 @@ def train_phase(
                 loss, logits = _forward(trainee, inputs, labels, phase.label_smoothing, compute)
             loss.backward()
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)  # now, so that networks in lock-step hold no gradients meanwhile
             step += 1
-            seen += len(labels)
-            loss_sum += loss.item() * len(labels)
-            hits += int((logits.detach().argmax(dim=1) == labels).sum())
-            if not loss_sum < float("inf"):  # NaN compares false
-                raise Diverged(f"the training loss is {loss.item()} at step {step}")
-            spent += fed.seconds + time.perf_counter() - started
+            mean, hits = _measured(loss, logits, labels, optimizer, step)
+            optimizer.zero_grad(set_to_none=True)  # now, so that networks in lock-step hold no gradients meanwhile
+            spent = seen.seconds + fed.seconds + time.perf_counter() - started
+            seen = Seen(seen.examples + len(labels), seen.loss + mean * len(labels), seen.hits + hits, spent)
             watch.on_step(epoch, step)
         started = time.perf_counter()
         row = {"phase": course.phase, "epoch": epoch, "step": step, "lr": rate}
-        row |= {"train_loss": loss_sum / seen, "train_accuracy": hits / seen}
+        row |= {"train_loss": seen.loss / seen.examples, "train_accuracy": seen.hits / seen.examples}
         row |= watch.validate()
         if not math.isfinite(row["val_loss"]):
             raise Diverged(f"the validation loss is {row['val_loss']} after epoch {epoch}")
-        row["seconds"] = spent + time.perf_counter() - started
-        state = after_epoch(state, stopping, metric, row, epoch)
+        row["seconds"] = seen.seconds + time.perf_counter() - started
+        state, seen = after_epoch(state, stopping, metric, row, epoch), Seen()
         if state.best_epoch == epoch:
             watch.on_best()
         watch.on_epoch(row)
         if should_stop(state, stopping):
             return state, True
     return state, False
+
+
+def _measured(loss: Tensor, logits: Tensor, labels: Tensor, optimizer: Optimizer, step: int) -> tuple[float, int]:
+    """Return a step's mean loss and hits, in one exchange with the device.
+
+    Raises:
+        Diverged: the loss or a gradient is infinite or NaN.
+    """
+    hits = (logits.detach().argmax(dim=1) == labels).sum()
+    mean, norm, count = torch.stack([loss.detach(), gradient_norm(optimizer), hits.float()]).tolist()
+    if not math.isfinite(mean):
+        raise Diverged(f"the training loss is {mean} at step {step}")
+    if not math.isfinite(norm) and not gradients_are_finite(optimizer):
+        raise Diverged(f"a gradient is not a finite number at step {step}")
+    return mean, int(count)
 
 
 def _moved(batch: Batch, channels_last: bool, compute: Compute) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,10 @@
 """Optimisers and their schedules. The learning rate is a pure function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unfreeze.config.resolve import Optimizer
 from unfreeze.config.study import ScheduleConfig
@@ -61,3 +61,44 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of the rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what the optimiser remembers, by parameter (counted through its groups) and name: ``7.exp_avg``.
+
+    The tensors are the optimiser's own, not copies.
+    """
+    return {
+        f"{number}.{name}": value
+        for number, parameter in enumerate(_parameters(optimizer))
+        for name, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def set_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Let a new optimiser remember what ``moments`` of another one gave: on its parameters' device, in their layout."""
+    parameters = _parameters(optimizer)
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        parameter = parameters[int(number)]
+        like = parameter.detach() if value.shape == parameter.shape else value.to(parameter.device)
+        optimizer.state[parameter][name] = torch.empty_like(like, dtype=value.dtype).copy_(value)
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    """Return the Euclidean norm of all gradients, float32 (), on their device: a number only if all of them are."""
+    return torch.nn.utils.get_total_norm(_gradients(optimizer)).float()
+
+
+def gradients_are_finite(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether every gradient is a number; of huge ones the norm's square may not be."""
+    return all(bool(gradient.isfinite().all()) for gradient in _gradients(optimizer))
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter.grad for parameter in _parameters(optimizer) if parameter.grad is not None]
