@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+ALTERED_CELL = "a file of this cell was altered or lost, so it is left out; unfreeze run makes it again"
+
 
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A study directory.")],
@@ -22,6 +24,8 @@ def report(
     from unfreeze.store import StudyDir, write_table
 
     store = StudyDir(directory)
+    for cell in store.set_aside_altered(store.planned_cells()):
+        typer.echo(f"warning: {cell}: {ALTERED_CELL}", err=True)
     results = results_table(store)
     apart = by_column(store, by) if by else None
     path = write_report(store)

@@ -130,5 +130,10 @@ class Results:
         return compare(self.comparisons, a, b)
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Write the report, by default report.html in the study directory, and return its path."""
+        """Write the report, by default report.html in the study directory, and return its path.
+
+        A cell with a file that was altered or lost is left out; the next run makes it again.
+        """
+        store = StudyDir(self.path)
+        store.set_aside_altered(store.planned_cells())
         return write_report(StudyDir(self.path), Path(path) if path else self.path / "report.html")

@@ -13,7 +13,7 @@ import torch
 from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.study import StudyConfig
 from unfreeze.config.units import seconds_of
-from unfreeze.data.cache import in_use, make_room
+from unfreeze.data.cache import in_use, make_room, tidy
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.check import refuse_losses, warnings_of
 from unfreeze.data.sources import open_source, refuse_inside, usable_cache
@@ -107,6 +107,9 @@ def run_study(
     backbones: dict[BackboneKey, Backbone] = {}
     plan = make_plan(study, len(source.classes), backbones)
     cache = usable_cache(lambda text: emit(Warned(text)))
+    if cache:
+        remove_leftovers(cache)
+        tidy(cache)
     scanned = time.perf_counter()
     catalog = look_at_data(study, source, plan, backbones, cache, emit)
     scanned = time.perf_counter() - scanned

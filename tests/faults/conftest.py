@@ -1,0 +1,89 @@
+"""A study to be killed, and the process that runs and kills it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.study.test_resume import CLOCK, ends
+from tests.worlds import write_photographs, write_weights
+from unfreeze.store import read_table
+
+ROOT = Path(__file__).parents[2]
+STUDY = """\
+name: killed
+data: photographs
+backbone: {name: test_resnet, weights: weights.safetensors}
+image_size: 32
+batch_size: 4
+epochs: 2
+strategies:
+  head: {train: head, tune: {optimizer.lr: [1e-3, 1e-2]}, early_stopping: {patience: 1}}
+  two: {phases: [{train: head, epochs: 1}, {train: {last: 1}, epochs: 1}]}
+  scratch: {weights: none, train: all, head: {hidden: [8], dropout: [0.5]}}
+regimes:
+  small: {train_per_class: 5, val_per_class: 2, augment: flip_crop, views: 2}
+seeds: 1
+"""
+
+
+class Killer:
+    """Runs the study in a folder, in directories and caches named by number, as told in ``tests.faults.zygote``."""
+
+    def __init__(self, folder: Path, zygote: subprocess.Popen) -> None:
+        self.folder, self.zygote = folder, zygote
+
+    def run(self, name: str, command: str = "run", **job: Any) -> dict[str, Any]:
+        target = ["study.yaml", "--out", name] if command == "run" else [name]
+        asked = {
+            "folder": str(self.folder),
+            "cache": f"cache-{name}",
+            "log": str(self.folder / f"{name}.log"),
+            "command": [command, *target],
+        }
+        self.zygote.stdin.write(json.dumps(asked | job) + "\n")
+        self.zygote.stdin.flush()
+        return json.loads(self.zygote.stdout.readline())
+
+    def steps(self, name: str) -> int:
+        """Return the numbered steps of the last command that came to its end."""
+        return int((self.folder / f"{name}.steps").read_text())
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def results(self, name: str) -> dict[str, Any]:
+        """Return all that a finished study holds but for times, after a look for litter."""
+        out, cache = self.folder / name, self.folder / f"cache-{name}"
+        files = [path for folder in (out, cache) for path in folder.rglob("*")]
+        litter = [path for path in files if path.suffix in (".tmp", ".altered") or path.name == "state"]
+        assert not litter
+        rows = [path for path in files if path.suffix == ".rows" and not path.with_suffix(".manifest").exists()]
+        assert not rows
+        assert (out / "report.html").stat().st_size > 10_000
+        tables = {each: (out / each).read_bytes() for each in ("catalog.csv", "splits.csv")}
+        return {**ends(out), **tables, "results.csv": read_table(out / "results.csv").drop(columns=CLOCK).to_csv()}
+
+
+@pytest.fixture(scope="module")
+def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
+    folder = tmp_path_factory.mktemp("killed")
+    write_photographs(folder / "photographs")
+    write_weights(folder / "weights.safetensors")
+    (folder / "study.yaml").write_text(STUDY)
+    zygote = subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.zygote"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert zygote.stdout.readline() == "ready\n"
+    yield Killer(folder, zygote)
+    zygote.stdin.close()
+    zygote.stdout.close()
+    zygote.wait(timeout=30)

@@ -1,0 +1,91 @@
+"""Runs commands of the program in processes of their own and kills them: after some seconds, or at a numbered step.
+
+A process that has imported everything forks one for each command, so that a kill costs the command alone. Started as
+``python -m tests.faults.zygote``; reads jobs from stdin and answers on stdout, a line of JSON each.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Steps = list[int]
+
+
+def child(job: dict[str, Any]) -> int:
+    """Run one command; files that are made, synced, renamed or deleted are counted as steps."""
+    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(job["folder"])
+    os.environ["UNFREEZE_CACHE"] = str(Path(job["folder"]) / job["cache"])
+    from unfreeze.cli import main
+    from unfreeze.study import run, saving
+
+    saving.SAVE_SECONDS, saving.SHARE, saving.END_SECONDS = job.get("save_seconds", 0.0), 1e9, 0.0
+    workers = job.get("workers", 0)
+    run.default_workers = lambda: workers
+    steps = count_steps(job.get("at"))
+    code = main(job["command"])
+    Path(job["log"]).with_suffix(".steps").write_text(str(steps[0]))
+    return code
+
+
+def count_steps(kill_at: int | None) -> Steps:
+    """Count the numbered steps from now on, and die just before one of them."""
+    steps = [0]
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **named: Any) -> Any:
+            steps[0] += 1
+            if steps[0] == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **named)
+
+        return step
+
+    tempfile.mkstemp = counted(tempfile.mkstemp)
+    os.fsync = counted(os.fsync)
+    shutil.rmtree = counted(shutil.rmtree)  # type: ignore[assignment]
+    for name in ("replace", "rename", "unlink", "mkdir"):
+        setattr(Path, name, counted(getattr(Path, name)))
+    return steps
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    began = time.monotonic()
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            code = child(job)
+        finally:
+            os._exit(code)
+    for number, seconds in job.get("signals", []):
+        time.sleep(max(0.0, began + seconds - time.monotonic()))
+        os.kill(process, number)
+    signalled = time.monotonic()
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    ended = time.monotonic()
+    return {"code": code, "seconds": ended - began, "after_signal": ended - signalled}
+
+
+def main() -> None:
+    import unfreeze.cli.board
+    import unfreeze.cli.summary
+    import unfreeze.results.report
+    import unfreeze.study.api  # noqa: F401
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
