@@ -60,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
         UserError: the directory cannot be written to, or the disk is full.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -81,6 +81,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if os.name == "posix":
             os.close(handle)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, durably."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing if os.name == "posix" else ():
+        _sync(each.parent)
 
 
 def _claim(handle: int) -> bool:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class Killer:
     def __init__(self, folder: Path, zygote: subprocess.Popen) -> None:
         self.folder, self.zygote = folder, zygote
 
-    def run(self, name: str, command: str = "run", **job: Any) -> dict[str, Any]:
-        target = ["study.yaml", "--out", name] if command == "run" else [name]
+    def run(self, name: str, command: str = "run", more: Sequence[str] = (), **job: Any) -> dict[str, Any]:
+        target = ["study.yaml", "--out", name, *more] if command == "run" else [name]
         asked = {
             "folder": str(self.folder),
             "cache": f"cache-{name}",

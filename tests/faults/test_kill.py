@@ -49,21 +49,25 @@ def test_killed_with_a_process_that_reads_images(killer: Killer, whole: tuple[di
     kill_at_moments(killer, whole, 4, seed=2, workers=1)
 
 
-def kill_at_steps(killer: Killer, whole: tuple[dict, float, int], steps: list[int]) -> None:
-    for step in steps:
+def test_killed_at_some_of_the_numbered_steps(killer: Killer, whole: tuple[dict, float, int]) -> None:
+    for step in np.linspace(1, whole[2], 5).astype(int).tolist():
         name = f"step-{step}"
         assert killer.run(name, at=step)["code"] == -signal.SIGKILL, killer.log(name)
         assert killer.run(name)["code"] == 0, killer.log(name)
         assert killer.results(name) == whole[0], name
 
 
-def test_killed_at_some_of_the_numbered_steps(killer: Killer, whole: tuple[dict, float, int]) -> None:
-    kill_at_steps(killer, whole, np.linspace(1, whole[2], 5).astype(int).tolist())
-
-
 @pytest.mark.slow
-def test_killed_at_every_numbered_step(killer: Killer, whole: tuple[dict, float, int]) -> None:
-    kill_at_steps(killer, whole, list(range(1, whole[2] + 1)))
+def test_killed_at_every_numbered_step_of_one_cell(killer: Killer) -> None:
+    one = ["--set", "strategies={head: {train: head, epochs: 1}}"]
+    save = 1e9  # but for the state at the cell's end
+    assert killer.run("one", more=one, save_seconds=save)["code"] == 0
+    expected = killer.results("one")
+    for step in range(1, killer.steps("one") + 1):
+        name = f"one-{step}"
+        assert killer.run(name, more=one, save_seconds=save, at=step)["code"] == -signal.SIGKILL, killer.log(name)
+        assert killer.run(name, more=one, save_seconds=save)["code"] == 0, killer.log(name)
+        assert killer.results(name) == expected, name
 
 
 def test_killed_while_a_report_is_written(killer: Killer, whole: tuple[dict, float, int]) -> None:

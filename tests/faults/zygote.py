@@ -28,7 +28,7 @@ def child(job: dict[str, Any]) -> int:
     from unfreeze.cli import main
     from unfreeze.study import run, saving
 
-    saving.SAVE_SECONDS, saving.SHARE, saving.END_SECONDS = job.get("save_seconds", 0.0), 1e9, 0.0
+    saving.SAVE_SECONDS, saving.SHARE, saving.END_SECONDS = job.get("save_seconds", 0.0), 1e9, 1e-9
     workers = job.get("workers", 0)
     run.default_workers = lambda: workers
     steps = count_steps(job.get("at"))

@@ -18,7 +18,15 @@ from unfreeze.train.loop import Position, Seen
 from unfreeze.train.stopping import StoppingState
 
 BOUND = {"settings": "ab", "torch": "2.12", "threads": 2, "engines": [{"name": "pytorch"}]}
-ROW = {"phase": 0, "epoch": 1, "step": 4, "lr": 0.1 + 0.2, "train_loss": 1e-300, "val_loss": 0.5, "val_metric": math.nan}
+ROW = {
+    "phase": 0,
+    "epoch": 1,
+    "step": 4,
+    "lr": 0.1 + 0.2,
+    "train_loss": 1e-300,
+    "val_loss": 0.5,
+    "val_metric": math.nan,
+}
 
 
 def cell_state(step: int = 5) -> CellState:

@@ -1,0 +1,210 @@
+"""A file that is not as it was written is noticed before it is used, and what it held is made again."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.damage import damaged
+from tests.study.test_resume import CLOCK, Stops, ends
+from tests.worlds import tiny_study
+from unfreeze import Study
+from unfreeze.cli import main
+from unfreeze.data import looks
+from unfreeze.data.cache import entries
+from unfreeze.data.rowstore import MissingRows, RowStore
+from unfreeze.store import Altered, StudyDir, is_accepted, read_json, read_table
+from unfreeze.study.events import Warned
+from unfreeze.study.run import run_study
+
+DIVERGING = {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}}
+STRATEGIES = {"head": {"train": "head"}, "bad": DIVERGING}
+CELL = "head.small.s0"
+REGIMES = {"small": {"train_per_class": 5, "val_per_class": 2, "augment": "flip_crop", "views": 2}}
+RECORDS = ["study.json", "plan.json", "environment.json", "shared.json"]
+CELL_FILES = ["cell.json", "history.csv", "logits.safetensors", "model.safetensors", "result.json"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished study, one of whose cells diverged, with a cache of its own."""
+    folder = tmp_path_factory.mktemp("damage")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
+        run(folder, Stops())
+        yield folder
+
+
+def run(folder: Path, told: Stops) -> None:
+    study = Study(**tiny_study(folder, strategies=STRATEGIES, regimes=REGIMES))
+    run_study(study.config, folder / "out", told, workers=0)
+
+
+def tried(path: Path, notices: Callable[[], bool]) -> int:
+    """Damage a file in every way; return how often, all of them noticed."""
+    content, count = path.read_bytes(), 0
+    try:
+        for altered in damaged(content):
+            path.write_bytes(altered)
+            assert notices(), (path.name, count)
+            count += 1
+    finally:
+        path.write_bytes(content)
+    return count
+
+
+def is_altered(path: Path) -> bool:
+    try:
+        read_json(path)
+    except Altered:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_damaged_record_is_noticed(name: str, folder: Path) -> None:
+    assert tried(folder / "out" / name, lambda: is_altered(folder / "out" / name)) >= 320
+
+
+@pytest.mark.parametrize("name", ["catalog.csv", "splits.csv"])
+def test_a_damaged_table_is_noticed(name: str, folder: Path) -> None:
+    files = read_json(folder / "out" / "study.json")["files"]
+    assert is_accepted(folder / "out" / name, files)
+    assert tried(folder / "out" / name, lambda: not is_accepted(folder / "out" / name, files)) >= 320
+
+
+@pytest.mark.parametrize("name", CELL_FILES)
+def test_a_damaged_file_of_a_finished_cell_is_noticed(name: str, folder: Path) -> None:
+    store, result = StudyDir(folder / "out"), folder / "out" / "cells" / CELL / "result.json"
+    content = result.read_bytes()
+    assert store.set_aside_altered([{"cell": CELL}]) == []
+
+    def notices() -> bool:
+        found = store.set_aside_altered([{"cell": CELL}]) == [CELL] and not result.exists()
+        result.with_name("result.json.altered").unlink()
+        if name != "result.json":
+            result.write_bytes(content)
+        return found
+
+    assert tried(result.with_name(name), notices) >= 320
+
+
+def test_a_damaged_record_of_a_diverged_cell_is_noticed(folder: Path) -> None:
+    store, error = StudyDir(folder / "out"), folder / "out" / "cells" / "bad.small.s0" / "error.json"
+
+    def notices() -> bool:
+        found = store.set_aside_altered([{"cell": "bad.small.s0"}]) == ["bad.small.s0"] and not error.exists()
+        error.with_name("error.json.altered").unlink()
+        return found
+
+    assert tried(error, notices) >= 320
+
+
+def stores(folder: Path) -> list[RowStore]:
+    found = entries(folder / "cache")
+    assert {entry.kind for entry in found} == {"activations", "pixels"}
+    return [RowStore(entry.path, entry.identity, read_json(entry.path / "entry.json")["dtype"]) for entry in found]
+
+
+@pytest.mark.parametrize("kind", [".rows", ".manifest"])
+def test_a_damaged_shard_is_noticed(kind: str, folder: Path) -> None:
+    store = stores(folder)[0]
+    shard = next(path for path in store.folder.iterdir() if path.suffix == kind)
+    manifest = shard.with_suffix(".manifest")
+    rows, kept = sorted(store.held()), {path: path.read_bytes() for path in (manifest, manifest.with_suffix(".rows"))}
+
+    def notices() -> bool:
+        told: list[int] = []
+        try:
+            store.open(rows, told.append)
+        except MissingRows:
+            pass
+        for path, content in kept.items():
+            path.with_name(path.name + ".altered").unlink(missing_ok=True)
+            if path != shard:
+                path.write_bytes(content)
+        return bool(told)
+
+    assert tried(shard, notices) >= 320
+
+
+def test_a_damaged_line_of_remembered_looks_is_noticed(folder: Path) -> None:
+    path = next((folder / "cache" / "looks").glob("*.jsonl"))
+    whole = {look.sha256: look for look in looks._read(path)}
+    assert len(whole) == 36
+
+    def notices() -> bool:
+        found = {look.sha256: look for look in looks._read(path)}
+        return len(found) < 36 and all(whole[sha256] == look for sha256, look in found.items())
+
+    assert tried(path, notices) >= 320
+
+
+def test_damaged_calibrations_are_noticed(folder: Path) -> None:
+    for path in (folder / "cache" / "calibrations").iterdir():
+        assert tried(path, lambda path=path: is_altered(path)) >= 320
+
+
+def zero_byte(content: bytes) -> bytes:
+    return b""
+
+
+def half_written(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def zero_tailed(content: bytes) -> bytes:
+    return content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
+
+
+@pytest.mark.parametrize("damage", [zero_byte, half_written, zero_tailed])
+def test_whatever_file_is_damaged_the_next_run_ends_with_the_same_results(
+    damage: Callable[[bytes], bytes], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = ends(folder / "out")
+    table = read_table(folder / "out" / "results.csv").drop(columns=CLOCK)
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("tests.worlds.write_photographs", lambda photographs: photographs)
+    paths = [path for part in ("out", "cache") for path in sorted((tmp_path / part).rglob("*")) if path.is_file()]
+    kinds: set[str] = set()
+    for path in paths:
+        content = path.read_bytes() if path.exists() else b""
+        kind = path.name if path.is_relative_to(tmp_path / "out") else f"{path.parent.parent.name}{path.suffix}"
+        if not content or kind in kinds or damage(content) == content:
+            continue
+        kinds.add(kind)
+        path.write_bytes(damage(content))
+        run_study(settings(folder), tmp_path / "out", Stops(), workers=0)
+        assert ends(tmp_path / "out") == expected, path
+        assert read_table(tmp_path / "out" / "results.csv").drop(columns=CLOCK).equals(table), path
+    assert len(kinds) >= 15
+
+
+def settings(folder: Path) -> object:
+    return Study(**tiny_study(folder, strategies=STRATEGIES, regimes=REGIMES)).config
+
+
+def test_a_damaged_finished_cell_runs_again_and_that_is_said(folder: Path) -> None:
+    model = folder / "out" / "cells" / CELL / "model.safetensors"
+    content = model.read_bytes()
+    model.write_bytes(content[:-1])
+    told = Stops()
+    run(folder, told)
+    words = f"{CELL}: a file of this finished cell was altered or lost, so it runs again"
+    assert Warned(words) in told.events
+    assert model.read_bytes() == content
+    assert not list((folder / "out").rglob("*.altered"))
+
+
+def test_a_report_leaves_a_damaged_cell_out_and_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    (out / "cells" / CELL / "logits.safetensors").write_bytes(b"")
+    assert main(["report", str(out)]) == 0
+    words = "a file of this cell was altered or lost, so it is left out; unfreeze run makes it again"
+    assert capsys.readouterr().err == f"warning: {CELL}: {words}\n"
+    assert read_table(out / "results.csv")["status"].tolist() == ["missing", "diverged"]

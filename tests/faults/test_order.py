@@ -1,0 +1,137 @@
+"""What a power cut can leave: every file that is written is synced, renamed, and its folder synced, in this order."""
+
+import ast
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.worlds import tiny_study, write_photographs
+from unfreeze import Study
+from unfreeze.cli import main
+from unfreeze.study import saving
+
+PACKAGE = Path(__file__).parents[2] / "src" / "unfreeze"
+
+NO_FILES = {
+    ("cli/thumbnails.py", "save"): "into memory",
+    ("study/demo.py", "save"): "into memory",
+    ("study/demo.py", "write_bytes"): "the demo's images, compared with what they should be at every start",
+    ("data/cache.py", "touch"): "an empty mark of when an entry was used; its absence does no harm",
+    ("data/shards.py", "open"): "a temporary file that replacing() gave, for as long as the shard grows",
+    ("store.py", "to_csv"): "into memory",
+    ("study/group.py", "save"): "training states, by write_state",
+    ("reuse/engines/ncnn.py", "save"): "into a temporary folder, for a converter, deleted after",
+}
+"""Calls that look as if they wrote a file that lasts."""
+
+MAKE_FILES = {"save_file", "save", "savez", "to_csv", "tofile", "write_html", "copyfile", "copy2"}
+
+
+class Step(NamedTuple):
+    what: str
+    path: Path
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
+    """Note each temporary file that is made, each sync and each rename, by path."""
+    steps: list[Step] = []
+    make, sync, replace = tempfile.mkstemp, os.fsync, Path.replace
+
+    def noted_make(*arguments: Any, **named: Any) -> tuple[int, str]:
+        handle, name = make(*arguments, **named)
+        steps.append(Step("made", Path(name)))
+        return handle, name
+
+    def noted_sync(handle: int) -> None:
+        sync(handle)
+        steps.append(Step("synced", Path(os.readlink(f"/proc/self/fd/{handle}"))))
+
+    def noted_replace(self: Path, target: Path) -> Path:
+        size = self.stat().st_size
+        steps.append(Step(f"renamed, {size} bytes", self))
+        steps.append(Step("appeared", Path(target).absolute()))
+        return replace(self, target)
+
+    monkeypatch.setattr(tempfile, "mkstemp", noted_make)
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    return steps
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux which file a descriptor belongs to")
+def test_every_file_is_synced_renamed_and_its_folder_synced(
+    recorded: list[Step], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path.resolve()
+    monkeypatch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(saving, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(saving, "SHARE", 1e9)
+    monkeypatch.chdir(folder)
+    regimes = {"small": {"train_per_class": 5, "val_per_class": 2, "augment": "flip_crop", "views": 2}}
+    strategies = {
+        "head": {"train": "head"},
+        "bad": {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}},
+    }
+    study = Study(**tiny_study(folder, regimes=regimes, strategies=strategies))
+    study.source_text = "name: tiny\n"
+    study.run(folder / "out", workers=0)
+    write_photographs(folder / "photos")
+    assert main(["check", "photos"]) in (0, 1)
+    assert main(["init", "photos"]) == 0
+
+    appeared = [number for number, step in enumerate(recorded) if step.what == "appeared"]
+    for number in appeared:
+        temporary, target = recorded[number - 1].path, recorded[number].path
+        before = [step for step in recorded[: number - 1] if step.path == temporary]
+        assert [step.what for step in before] == ["made", "synced"], target
+        assert temporary.parent == target.parent
+        assert recorded[number + 1] == Step("synced", target.parent), target  # at once, before anything else happens
+    names = {path.suffix if path.is_relative_to(folder / "cache") else path.name for path in
+             (recorded[number].path for number in appeared)}  # fmt: skip
+    assert names >= {".rows", ".manifest", ".json", ".jsonl"}
+    assert names >= {"study.yaml", "study.json", "plan.json", "environment.json", "shared.json", "catalog.csv"}
+    assert names >= {"splits.csv", "cell.json", "history.csv", "logits.safetensors", "model.safetensors"}
+    assert names >= {"result.json", "error.json", "results.csv", "report.html", "check.html", "1.safetensors", "1.json"}
+
+    order = [recorded[number].path for number in appeared]
+    out = folder / "out"
+    cell = [path.name for path in order if path.parent == out / "cells" / "head.small.s0"]
+    assert cell == ["history.csv", "cell.json", "logits.safetensors", "model.safetensors", "result.json"]
+    assert [path.name for path in order if path.parent == out / "cells" / "bad.small.s0"][-1] == "error.json"
+    states = [path.name for path in order if path.parent.name == "state" and "head" in str(path)]
+    assert states[:4] == ["1.safetensors", "1.json", "2.safetensors", "2.json"]
+    assert order.index(out / "study.json") < order.index(out / "catalog.csv") < order.index(out / "splits.csv")
+    shards = [path for path in order if path.suffix in (".rows", ".manifest")]
+    assert [path.with_suffix("") for path in shards[::2]] == [path.with_suffix("") for path in shards[1::2]]
+    assert {path.suffix for path in shards[::2]} == {".rows"}
+    first = recorded.index(Step("appeared", out / "study.yaml"))
+    assert Step("synced", folder) in recorded[:first]  # so that the new folder is there, too
+
+
+def writes(tree: ast.AST, inside: bool = False) -> list[tuple[str, int]]:
+    """Return the calls outside of ``with replacing(...)`` that write files, by method and line."""
+    found = []
+    for node in ast.iter_child_nodes(tree):
+        within = inside
+        if isinstance(node, ast.With):
+            within = inside or any("replacing(" in ast.unparse(item.context_expr) for item in node.items)
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            method = isinstance(node.func, ast.Attribute)
+            modes = [value.value for value in ast.walk(node) if isinstance(value, ast.Constant)]
+            opens = name in ("open", "fdopen", "TemporaryFile") and {"w", "wb", "a", "ab", "x", "xb", "w+"} & set(modes)
+            made = name in MAKE_FILES or (method and name in ("write_text", "write_bytes", "touch"))
+            if (opens or made) and not within:
+                found.append((name, node.lineno))
+        found += writes(node, within)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_else_writes_files_that_last(path: Path) -> None:
+    where = path.relative_to(PACKAGE).as_posix()
+    assert [found for found in writes(ast.parse(path.read_text("utf-8"))) if (where, found[0]) not in NO_FILES] == []

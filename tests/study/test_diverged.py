@@ -1,0 +1,114 @@
+"""Bad numbers stop their cell within a step, mark it, and keep its best weights; the study goes on."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.worlds import tiny_study
+from unfreeze import Study
+from unfreeze.cli import main
+from unfreeze.results.report import render_report
+from unfreeze.store import StudyDir, read_tensors
+from unfreeze.study import cell as cells
+from unfreeze.study.events import CellFailed, Event, Progress
+from unfreeze.train import loop
+
+HEAD = {"train": "head", "optimizer": {"lr": 1e-2}, "early_stopping": {"patience": 9}, "epochs": 4}
+
+
+def run(folder: Path, **values: Any) -> tuple[Any, list[Event]]:
+    events: list[Event] = []
+    return Study(**tiny_study(folder, **values)).run(folder / "out", emit=events.append, workers=0), events
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, at: int, what: str, number: float) -> None:
+    """Make the loss or a gradient of a training step, counted over the whole run, no number."""
+    steps = iter(range(1, 10**6))
+    forward, norm = loop._forward, loop.gradient_norm
+
+    def bad_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        loss, logits = forward(*arguments)
+        return (loss * number if what == "loss" and next(steps) == at else loss), logits
+
+    def bad_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+        if what == "gradient" and next(steps) == at:
+            optimizer.param_groups[0]["params"][0].grad[0, 0] = number
+        return norm(optimizer)
+
+    monkeypatch.setattr(loop, "_forward", bad_forward)
+    monkeypatch.setattr(loop, "gradient_norm", bad_norm)
+
+
+@pytest.mark.parametrize(
+    ("what", "number", "words"),
+    [
+        ("loss", math.nan, "diverged: the training loss is nan at step 5"),
+        ("loss", math.inf, "diverged: the training loss is inf at step 5"),
+        ("gradient", math.nan, "diverged: a gradient is not a finite number at step 5"),
+        ("gradient", -math.inf, "diverged: a gradient is not a finite number at step 5"),
+    ],
+)
+def test_a_bad_number_stops_the_cell_at_that_step_and_keeps_its_best_weights(
+    what: str, number: float, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 10, what, number)  # in lock-step, so step 5 of either
+    results, events = run(tmp_path, strategies={"bad": HEAD, "good": {"train": {"last": 1}}})
+    (failed,) = (event for event in events if isinstance(event, CellFailed))
+    assert failed == CellFailed("bad.small.s0", words, diverged=True)
+    assert results.failed == ("bad.small.s0",)
+    assert results.table["status"].tolist() == ["diverged", "finished"]
+    assert max(event.examples for event in events if isinstance(event, Progress) and event.cell == failed.cell) == 15
+    folder = tmp_path / "out" / "cells" / "bad.small.s0"
+    assert sorted(path.name for path in folder.iterdir()) == ["error.json", "history.csv", "model.safetensors"]
+    tensors, about = read_tensors(folder / "model.safetensors")
+    assert sorted(tensors) == ["head.out.bias", "head.out.weight"]
+    assert about["backbone"] == "test_resnet"
+    record = json.loads((folder / "error.json").read_text())
+    assert (record["status"], record["error"], record["traceback"]) == ("diverged", words, "")
+    assert sorted(record["files"]) == ["history.csv", "model.safetensors"]
+
+
+def test_huge_gradients_whose_squares_are_no_numbers_are_numbers() -> None:
+    weights = torch.nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.SGD([weights], lr=1e-30)
+    weights.grad = torch.full((3,), 1e30)
+    logits = torch.zeros(2, 3)
+    labels = torch.zeros(2, dtype=torch.int64)
+    assert loop._measured(torch.tensor(0.5), logits, labels, optimizer, 1) == (0.5, 2)
+
+
+def test_predictions_that_are_no_numbers_are_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict = cells.predict
+
+    def bad(*arguments: Any) -> Any:
+        scores, labels = predict(*arguments)
+        scores[-1, 0] = math.nan
+        return scores, labels
+
+    monkeypatch.setattr(cells, "predict", bad)
+    results, _ = run(tmp_path, strategies={"head": {"train": "head"}})
+    assert results.table["status"].tolist() == ["diverged"]
+    error = json.loads((tmp_path / "out" / "cells" / "head.small.s0" / "error.json").read_text())["error"]
+    assert error == "diverged: the predictions of validation are not all finite numbers"
+
+
+def test_report_and_exit_code_tell_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = tiny_study(tmp_path, strategies={"bad": {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}}})
+    Path("study.yaml").write_text(json.dumps(values))
+    assert main(["run", "study.yaml", "--out", "out"]) == 3
+    said = capsys.readouterr()
+    assert "] bad.small.s0: diverged: the training loss is " in said.err
+    assert "failed: bad.small.s0: diverged: the training loss is " in said.out
+    page = render_report(StudyDir(tmp_path / "out"))
+    assert '<span class="badge bad">diverged</span>' in page
+    assert "1 cell failed:" in page
+    assert "1 diverged" in page
+    assert (tmp_path / "out" / "results.csv").read_text().splitlines()[1].split(",")[7] == "diverged"
