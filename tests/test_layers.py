@@ -29,7 +29,7 @@ NO_TORCH = ("errors", "streams", "metrics", "store", "config", "results")
 HEAVY = ("torch", "torchvision", "timm", "ncnn", "openvino", "pnnx")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 NEVER_CALLED = {"eval", "exec", "compile", "__import__"}
-NEVER_NAMED = {"read_pickle", "to_pickle"}
+NEVER_NAMED = {"read_pickle", "to_pickle", "extractall", "unsafe_load", "full_load"}
 
 
 def modules(part: str) -> list[Path]:

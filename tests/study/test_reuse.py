@@ -41,7 +41,9 @@ def numbers(results: Results, cell: str) -> tuple[Any, ...]:
     folder = results.path / "cells" / cell
     history = pd.read_csv(folder / "history.csv").drop(columns="seconds").to_csv(index=False)
     files = [(folder / name).read_bytes() for name in ("logits.safetensors", "model.safetensors")]
-    row = {name: value for name, value in read_json(folder / "result.json").items() if not name.startswith("seconds")}
+    record = read_json(folder / "result.json")
+    del record["files"]  # history.csv holds seconds
+    row = {name: value for name, value in record.items() if not name.startswith("seconds")}
     return history, *files, json.dumps(row)
 
 

@@ -14,7 +14,8 @@ from unfreeze.model.backbone import Backbone
 from unfreeze.store import Altered, StudyDir, read_json, sealed, write_json
 from unfreeze.study.cell import CELL_FILES
 from unfreeze.study.events import CellFailed, CellsLeft, Emit
-from unfreeze.study.group import GroupJob, GroupRun, groups_of
+from unfreeze.study.group import GroupRun
+from unfreeze.study.grouping import GroupJob, groups_of
 from unfreeze.study.needs import Piece, PrefixKey, together
 from unfreeze.study.shared import Shared, name_of
 from unfreeze.study.supply import Supply

@@ -18,68 +18,14 @@ from unfreeze.study.candidate import CandidateState, Need, Trained, train_candid
 from unfreeze.study.cell import Job, Times, examples_of, finish_cell, write_model
 from unfreeze.study.environment import conditions
 from unfreeze.study.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress
+from unfreeze.study.grouping import MEMBER_BYTES, GroupJob, StreamKey, spans_of_candidate, stream_key, trained_bytes
 from unfreeze.study.lockstep import Training, train_together
-from unfreeze.study.needs import Needs, Piece, Span, bank, prefix_of, spans_of
-from unfreeze.study.plan import NetworkPlan
+from unfreeze.study.needs import prefix_of
 from unfreeze.study.saving import END_SECONDS, Saving
 from unfreeze.study.state import CellState
 from unfreeze.study.supply import Shown, Supply
 from unfreeze.train.device import Compute
 from unfreeze.train.loop import Diverged
-
-MEMBER_BYTES = 4 * 10**9
-"""Of trained tensors, their gradients, moments and best copies that candidates in lock-step may hold at once."""
-
-BYTES_PER_PARAMETER = 4 * 5  # float32: itself, its gradient, up to two moments, the best so far
-
-
-@dataclass(frozen=True)
-class GroupJob:
-    """A cell of a group.
-
-    Attributes:
-        job: what its numbers depend on.
-        networks: of its candidates, by name.
-        needs: what it takes of shared pieces.
-        shares: by piece, the part of its rows' cost that this cell bears, the others that use them the rest.
-    """
-
-    job: Job
-    networks: Mapping[str, NetworkPlan]
-    needs: Needs
-    shares: Mapping[Piece, float]
-
-
-StreamKey = tuple[Any, ...]
-
-
-def stream_key(one: GroupJob, candidate: str) -> StreamKey:
-    """Return what candidates have in common that can train on the same batches.
-
-    They draw the same images in the same order, seen by one backbone at one size; where views are fresh and stages
-    frozen, one live forward serves all their cuts; otherwise they read the same stored pieces, or none.
-    """
-    network, job = one.networks[candidate], one.job
-    strategy = network.strategy
-    live = bank(job.regime) is None and max(network.cuts) > 0
-    spans = _spans(one, candidate)
-    cuts = ("live",) if live else tuple(dict.fromkeys(span.cut for span in spans))
-    draws = job.cell.regime, job.cell.seed, job.cell.fold, strategy.batch_size
-    return prefix_of(strategy), draws, cuts
-
-
-def groups_of(jobs: Mapping[str, GroupJob]) -> list[list[str]]:
-    """Put cells together whose candidates all train on the same batches, in the order of their first ones.
-
-    A cell from pixels alone stands alone: nothing frozen would be saved.
-    """
-    groups: dict[StreamKey, list[str]] = {}
-    for name, one in jobs.items():
-        keys = {stream_key(one, candidate) for candidate in one.networks}
-        frozen = all(max(network.cuts) > 0 for network in one.networks.values())
-        key = keys.pop() if len(keys) == 1 and frozen else (name,)
-        groups.setdefault(key, []).append(name)
-    return list(groups.values())
 
 
 @dataclass
@@ -161,7 +107,7 @@ class GroupRun:
         for members in streams.values():
             lot, used = list[tuple[str, str]](), 0
             for name, candidate in members:
-                size = _trained_bytes(self.jobs[name].networks[candidate])
+                size = trained_bytes(self.jobs[name].networks[candidate])
                 if lot and used + size > MEMBER_BYTES:
                     yield lot
                     lot, used = [], 0
@@ -174,7 +120,7 @@ class GroupRun:
             training = {member: self._training(*member) for member in members}
             name, candidate = members[0]
             job = self.jobs[name].job
-            spans = [span for member in members for span in _spans(self.jobs[member[0]], member[1])]
+            spans = [span for member in members for span in spans_of_candidate(self.jobs[member[0]], member[1])]
             stream = self.supply.stream(
                 job.candidates[candidate],
                 job.regime,
@@ -347,16 +293,6 @@ class GroupRun:
         write_model(self.store.cell(name), error.best, prefix, strategy.backbone.name)
 
 
-def _spans(one: GroupJob, candidate: str) -> list[Span]:
-    network = one.networks[candidate]
-    return spans_of(network.strategy, network.cuts, len(one.job.train), one.job.regime)
-
-
 def _plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a candidate's rows as it made them, without its name."""
     return [{name: value for name, value in row.items() if name != "candidate"} for row in rows]
-
-
-def _trained_bytes(network: NetworkPlan) -> int:
-    stages = sum(stage.params for stage in network.stages[min(network.cuts) :])
-    return BYTES_PER_PARAMETER * (stages + network.head.params)

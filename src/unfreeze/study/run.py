@@ -48,7 +48,7 @@ from unfreeze.study.forecast import (
     share,
     works_of,
 )
-from unfreeze.study.group import GroupJob
+from unfreeze.study.grouping import GroupJob
 from unfreeze.study.images import (
     Since,
     draw_splits,
