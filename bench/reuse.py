@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from reusing import record
-from reusing.process import Failed, Ran, run
-from reusing.reading import disk, facts, val_accuracy
+from reusing.process import Failed, run
+from reusing.reading import disk, facts, trained, val_accuracy
 from reusing.rows import ROWS, table
 from reusing.setting import (
     OTHER_HEADS,
@@ -64,12 +64,12 @@ Measure = Callable[[Place], dict[str, Any]]
 
 
 def peer(command: Sequence[str | Path], strategy: str, epochs: int, place: Place) -> dict[str, Any]:
-    """Run a peer; its own account, with the seconds of the whole process."""
+    """Run a peer; its own account: seconds from its start to its saved model, and those of the whole process."""
     out = place.folder / ("model.keras" if "keras" in str(command[1]) else "model.pt")
     options = ["--weights", place.weights, "--strategy", strategy, "--epochs", epochs, "--seed", place.number]
     ran = run([*command, place.subset, *options, "--started", "{started}", "--out", out], {}, place.folder / "peer")
     told = ran.last_json()
-    return {**told, "seconds": ran.seconds, "told_seconds": told["seconds"]}
+    return {**told, "process_seconds": ran.seconds}
 
 
 def unfreeze(name: str, asked: Callable[[Place], dict[str, Any]], place: Place, sample: bool = False) -> dict[str, Any]:
@@ -78,11 +78,9 @@ def unfreeze(name: str, asked: Callable[[Place], dict[str, Any]], place: Place, 
     out, cache = place.folder / f"{name}.study", place.folder / f"{name}.cache"
     command = [UNFREEZE, "run", file, "--out", out]
     ran = run(command, {"UNFREEZE_CACHE": str(cache)}, place.folder / name, sample)
-    return {"val_accuracy": val_accuracy(out), "disk": disk(cache), **_measured(ran), **facts(out)}
-
-
-def _measured(ran: Ran) -> dict[str, Any]:
-    return {"seconds": ran.seconds} | ({"anonymous": ran.anonymous} if ran.anonymous else {})
+    memory = {"anonymous": ran.anonymous} if ran.anonymous else {}
+    times = {"seconds": trained(out) - ran.started, "process_seconds": ran.seconds}
+    return {"val_accuracy": val_accuracy(out), "disk": disk(cache), **memory, **times, **facts(out)}
 
 
 def again(name: str, asked: Callable[[Place], dict[str, Any]], earlier: str, place: Place) -> dict[str, Any]:

@@ -18,8 +18,10 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Ran:
-    """A process that ended well: wall seconds, bytes of anonymous memory at their highest (0: not sampled), stdout."""
+    """A process that ended well: when it started (seconds since 1970), wall seconds, bytes of anonymous memory at their
+    highest (0: not sampled), stdout."""
 
+    started: float
     seconds: float
     anonymous: int
     said: str
@@ -51,7 +53,7 @@ def run(command: Sequence[str | Path], env: Mapping[str, str], logs: Path, sampl
         seconds = time.perf_counter() - begun
     if status != 0:
         raise Failed(f"exit code {status}: " + (err.read_text()[-1500:] or out.read_text()[-1500:]).strip())
-    return Ran(seconds, anonymous, out.read_text())
+    return Ran(started, seconds, anonymous, out.read_text())
 
 
 def _watched(process: subprocess.Popen) -> int:

@@ -24,6 +24,11 @@ def facts(out: Path) -> dict[str, Any]:
     }
 
 
+def trained(out: Path) -> float:
+    """Return when the last model was trained and saved, in seconds since 1970: a cell's result.json is written last."""
+    return max(path.stat().st_mtime for path in out.glob("cells/*/result.json"))
+
+
 def disk(cache: Path) -> int:
     """Return the bytes of pixels and activations that studies left in a cache folder."""
     kinds = [cache / "pixels", cache / "activations"]
