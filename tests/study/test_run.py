@@ -46,7 +46,7 @@ def test_the_exact_set_of_files(tmp_path: Path) -> None:
     explained = read_json(results.path / "explain" / "explain.json")
     shown = [one[kind] for one in [*explained["wrong"], *explained["suspects"]] for kind in ("picture", "overlay")]
     pictures = [f"explain/{name}" for name in shown if name]
-    assert found == sorted([*cells, *tables, *pictures])
+    assert found == sorted([*cells, *tables, *pictures, ".run.lock"])
 
 
 def test_the_user_s_folder_is_not_written_to(tmp_path: Path) -> None:

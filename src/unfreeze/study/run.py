@@ -49,6 +49,7 @@ from unfreeze.study.forecast import (
     works_of,
 )
 from unfreeze.study.grouping import GroupJob
+from unfreeze.study.held import held
 from unfreeze.study.images import (
     Since,
     draw_splits,
@@ -91,14 +92,21 @@ def run_study(
         seconds: run only the cells that fit into this time, the most telling first; by default ``budget.time``.
 
     Raises:
-        UserError: anything in the study, its data or the directory that has to be mended first.
+        UserError: anything in the study, its data or the directory that has to be mended first; another run has it.
     """
+    _check_directory(study, out)
+    with held(out):
+        return _run(study, out, emit, source_text, workers, seconds)
+
+
+def _run(
+    study: StudyConfig, out: Path, emit: Emit, source_text: str, workers: int | None, seconds: float | None
+) -> Outcome:
     started = time.perf_counter()
     if seconds is None and study.budget.time is not None:
         seconds = seconds_of(study.budget.time)
     store = StudyDir(out)
     compute = pick(study.device, study.precision)
-    _check_directory(study, out)
     remove_leftovers(out)
     before = _before(store, emit)
     if "threads" in before:

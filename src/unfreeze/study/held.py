@@ -1,0 +1,58 @@
+"""One run at a time in a study directory: the second is told who has it."""
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from unfreeze.errors import UserError
+from unfreeze.store import read_json, write_json
+
+LOCK, HOLDER = ".run.lock", ".run.json"
+
+
+@contextlib.contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold a study directory until the end of the block or of the process, however it ends.
+
+    Two runs would do the same work twice; the results would be right all the same, so where a file system has no locks
+    nothing is held. The lock's file stays, since deleting it could let two processes hold two files of one name, unless
+    nothing else was written.
+
+    Raises:
+        UserError: another run holds the directory.
+    """
+    lock, new = filelock.FileLock(out / LOCK, thread_local=False), not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"{out} is being run{_holder(out)}",
+            "one run at a time in a study directory",
+            "wait for it, stop it, or give another --out DIR",
+        ) from error
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        write_json(out / HOLDER, {"process": os.getpid(), "host": platform.node()})
+        yield
+    finally:
+        (out / HOLDER).unlink(missing_ok=True)
+        if new and [path.name for path in out.iterdir()] == [LOCK]:  # refused before anything was written
+            (out / LOCK).unlink()
+            out.rmdir()
+        lock.release()
+
+
+def _holder(out: Path) -> str:
+    """Say which process has it, if that can be read."""
+    try:
+        record = read_json(out / HOLDER)
+    except (UserError, OSError):  # it has just begun, or just ended
+        return " by another process"
+    return f" by process {record['process']} on {record['host']}"
