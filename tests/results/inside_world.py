@@ -14,7 +14,10 @@ FILE = "paper/<img src=x onerror=alert(2)>.jpg"
 
 
 def add_predictions(study: StudyDir, cell: str, classes: list[str], images: int = 240, seed: int = 0) -> None:
-    """Give a cell logits of so many test and validation images, and the study the catalog that they stand in."""
+    """Give a cell logits of so many test and validation images, and the study the catalog that they stand in.
+
+    The other cells get the same, so that all of them predict images of the catalog.
+    """
     draws = np.random.default_rng(seed)
     ids = [f"{number:016x}" for number in range(2 * images)]
     labels = np.arange(2 * images) % len(classes)
@@ -23,7 +26,9 @@ def add_predictions(study: StudyDir, cell: str, classes: list[str], images: int 
     logits = (3 * logits).astype(np.float32)  # surer than it should be
     tensors = {"test": logits[:images], "validation": logits[images:]}
     about = {"ids": {"test": ids[:images], "validation": ids[images:]}}
-    write_tensors(study.cell(cell) / "logits.safetensors", tensors, about)
+    others = [one["cell"] for one in study.planned_cells() if study.is_finished(one)]
+    for name in dict.fromkeys([cell, *others]):
+        write_tensors(study.cell(name) / "logits.safetensors", tensors, about)
     paths = [f"{classes[label]}/{number}.jpg" for number, label in enumerate(labels)]
     catalog = pd.DataFrame({"id": ids, "path": paths, "label": [classes[label] for label in labels]})
     write_table(study.path / "catalog.csv", catalog)

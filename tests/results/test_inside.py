@@ -12,7 +12,8 @@ from tests.results.inside_world import CELL, FILE, add_explanation, add_predicti
 from tests.results.synthetic import MARKUP, write_study
 from tests.results.test_report import Page
 from unfreeze.results import inside
-from unfreeze.results.findings import headline
+from unfreeze.results.answer import answer
+from unfreeze.results.evidence import read_evidence
 from unfreeze.results.inside import Scored
 from unfreeze.results.inside_pictures import confusion_figure
 from unfreeze.results.inside_view import inside_view
@@ -59,7 +60,7 @@ def test_of_equals_the_first_is_best_and_unfinished_cells_never() -> None:
 def test_the_best_cell_is_of_the_field_that_the_headline_names(study: StudyDir) -> None:
     results = results_table(study)
     strategy, regime, _ = str(best_cell(results, "accuracy")).split(".")
-    assert headline(results).startswith(f"{strategy} with {regime} has the best mean validation accuracy")
+    assert answer(read_evidence(study)).recipe == (strategy, regime)
 
 
 def test_confusion_counts_labels_by_predictions() -> None:
@@ -248,7 +249,10 @@ def small(tmp_path: Path) -> StudyDir:
     return study
 
 
-def test_there_is_no_section_without_predictions(study: StudyDir) -> None:
+def test_there_is_no_section_without_predictions(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=1, failed=None)
+    for path in (tmp_path / "cells").glob("*/logits.safetensors"):
+        path.unlink()
     assert view(study) is None
 
 

@@ -6,16 +6,26 @@ from typing import Annotated
 import typer
 
 ALTERED_CELL = "a file of this cell was altered or lost, so it is left out; unfreeze run makes it again"
+SIDE_BY_SIDE = "report-side-by-side.html"
+"""The page of several studies, in the current directory."""
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A study directory.")],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="One study directory or several.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help=f"Where the page goes: by default into DIR, of several to ./{SIDE_BY_SIDE}."),
+    ] = None,
     by: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Also write by_COLUMN.csv: test scores apart for each value of a column."),
     ] = None,
 ) -> None:
-    """Rebuild report.html, results.csv and comparisons.csv of a study directory from its cells."""
+    """Rebuild report.html, results.csv and comparisons.csv of a study directory from its cells.
+
+    Several directories are set side by side on one page; nothing is written into them.
+    """
+    from unfreeze.errors import UserError
     from unfreeze.results.by_column import by_column
     from unfreeze.results.comparisons import comparisons_table
     from unfreeze.results.predictions import read_predictions
@@ -23,12 +33,25 @@ def report(
     from unfreeze.results.tables import results_table
     from unfreeze.store import StudyDir, write_table
 
+    if len(directories) > 1:
+        from unfreeze.results.side_by_side import write_side_by_side
+
+        if by:
+            raise UserError(
+                f"--by {by} with {len(directories)} studies",
+                "--by with one study directory",
+                "leave --by out, or name one directory",
+            )
+        page = write_side_by_side([StudyDir(one) for one in directories], out or Path(SIDE_BY_SIDE))
+        typer.echo(f"report: {page}")
+        return
+    directory = directories[0]
     store = StudyDir(directory)
     for cell in store.set_aside_altered(store.planned_cells()):
         typer.echo(f"warning: {cell}: {ALTERED_CELL}", err=True)
     results = results_table(store)
     apart = by_column(store, by) if by else None
-    path = write_report(store)
+    path = write_report(store, out)
     write_table(directory / "results.csv", results)
     write_table(directory / "comparisons.csv", comparisons_table(read_predictions(store)))
     if by and apart is not None:

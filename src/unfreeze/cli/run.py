@@ -11,8 +11,6 @@ from unfreeze.cli.interrupts import Check, resumable
 from unfreeze.cli.options import AsJson, BackboneName, Out, Overrides, Preset, Seeds, Target, Time, asked_study
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from unfreeze.config.study import StudyConfig
 
 SOME_CELLS_FAILED = 3
@@ -100,19 +98,18 @@ def _already(board: Any) -> str:
     return planned_line(len(board.cells), finished) if finished else ""
 
 
-def _headline(study: "StudyConfig", results: "pd.DataFrame") -> str:
-    from unfreeze.results.findings import headline
-
-    return headline(results, study.metric, study.split.val == "test")
-
-
 def _as_json(
     study: "StudyConfig", out: Path, report: Path, failed: tuple[str, ...], left: tuple[str, ...]
 ) -> dict[str, Any]:
-    from unfreeze.results.tables import cell_warnings, results_table
+    from dataclasses import asdict
+
+    from unfreeze.results.answer import answer
+    from unfreeze.results.answer_text import facts, headline
+    from unfreeze.results.evidence import read_evidence
     from unfreeze.store import StudyDir
 
-    results = results_table(StudyDir(out))
+    evidence = read_evidence(StudyDir(out))
+    results, answered = evidence.results, answer(evidence)
     rows = results.astype(object).where(results.notna(), None).to_dict("records")
     return {
         "study": study.name,
@@ -120,10 +117,12 @@ def _as_json(
         "cells": results["cell"].tolist(),
         "failed": list(failed),
         "left": list(left),
-        "warnings": list(cell_warnings(StudyDir(out))),
-        "headline": _headline(study, results),
+        "warnings": list(evidence.warnings),
+        "headline": headline(answered),
         "results": rows,
         "report": str(report),
+        "answer": [asdict(fact) for fact in facts(answered)],
+        "conclusions": [one.text for one in answered.conclusions],
     }
 
 
@@ -133,22 +132,25 @@ def _print_outcome(
     from rich.text import Text
 
     from unfreeze.cli import screen
-    from unfreeze.cli.summary import summary
-    from unfreeze.results.tables import cell_warnings, results_table
+    from unfreeze.cli.summary import answer_lines, summary
+    from unfreeze.results.answer import answer
+    from unfreeze.results.evidence import read_evidence
     from unfreeze.results.words import plural
-    from unfreeze.store import StudyDir, read_json
+    from unfreeze.store import StudyDir
 
-    console, store = screen.stdout(), StudyDir(out)
-    results = results_table(store)
+    console = screen.stdout()
+    evidence = read_evidence(StudyDir(out))
     if already:
         console.print(already + "\n")
-    screen.show(console, summary(results, study.metric, console))
-    console.print(_headline(study, results) + "\n")
+    screen.show(console, summary(evidence.results, study.metric, console))
+    for line in answer_lines(answer(evidence)):
+        console.print(line)
+    console.print()
     for cell, error in errors.items():
         console.print(Text(f"failed: {cell}: {error}", style="red"))
     if errors:
         console.print(f"The same command tries {plural(len(errors), 'failed cell')} again.\n")
-    notes = [*read_json(store.path / "study.json")["notes"], *cell_warnings(store)]
+    notes = [*evidence.record["notes"], *evidence.warnings]
     for note in notes:
         console.print(Text(f"warning: {note}", style="yellow"))
     if notes:

@@ -1,4 +1,4 @@
-"""The results of a study as a table for people: a row a strategy and regime, means over seeds."""
+"""The results of a study for people: a table with a row a strategy and regime, and the answer in a few lines."""
 
 import math
 from collections.abc import Hashable
@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from unfreeze.cli.screen import least_width, table
 from unfreeze.results.words import METRIC_NAMES, MISSING, metric_text, seconds_text, spread_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from unfreeze.results.answer import Answer
 
 LEAST_TELLING = ("epochs", "a cell", "cells")
 
@@ -37,6 +40,23 @@ def summary(results: "pd.DataFrame", metric: str, console: Console) -> Table:
         if least_width(console, made) <= console.width:
             break
     return made
+
+
+def answer_lines(answer: "Answer") -> list[Text]:
+    """Return the report's answer: a line a fact, label first."""
+    from unfreeze.results.answer_text import NOTHING_YET, ON_TEST, facts
+
+    found = facts(answer)
+    if not found:
+        return [Text(NOTHING_YET)]
+    width = max(len(fact.label) for fact in found)
+    lines = [Text(ON_TEST, style="yellow")] if answer.on_test else []
+    for fact in found:
+        line = Text(f"{fact.label:<{width}}  ", style="dim")
+        line.append(fact.value, style="not dim bold")
+        line.append(f" ({fact.detail})" if fact.detail else "", style="not dim")
+        lines.append(line)
+    return lines
 
 
 def _table(rows: list[dict[str, str]], metric: str, hidden: tuple[str, ...]) -> Table:

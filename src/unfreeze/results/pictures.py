@@ -16,6 +16,7 @@ from unfreeze.results.tables import chosen_history
 from unfreeze.results.words import seconds_text
 
 PALETTE_SIZE = 7
+_ROLES = {"train": "training", "validation": "validation"}
 _POINTS_UP_TO = 12  # epochs: few enough that each gets a point, and one epoch alone is still seen
 
 
@@ -46,8 +47,9 @@ def grid_figures(results: pd.DataFrame, history: pd.DataFrame) -> dict[tuple[str
             rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.13, subplot_titles=["accuracy", "loss"]
         )
         figure.update_annotations(x=0, xanchor="left", font={"size": 12})
-        for cell, epochs in field.groupby("cell", sort=False):
-            _add_cell(figure, epochs, None if pd.isna(best[cell]) else int(best[cell]), last <= _POINTS_UP_TO)
+        for place, (cell, epochs) in enumerate(field.groupby("cell", sort=False)):
+            at = None if pd.isna(best[cell]) else int(best[cell])
+            _add_cell(figure, epochs, at, last <= _POINTS_UP_TO, place == 0)
         for boundary in sorted(_phase_boundaries(field)):
             figure.add_vline(x=boundary, line={"color": "var(--muted)", "width": 1, "dash": "dot"})
         figure.update_layout(**_layout(height=320, margin={"l": 40, "r": 8, "t": 22, "b": 36}), showlegend=False)
@@ -133,7 +135,7 @@ def seconds_figure(results: pd.DataFrame) -> go.Figure | None:
     return figure
 
 
-def _add_cell(figure: go.Figure, epochs: pd.DataFrame, best: int | None, points: bool) -> None:
+def _add_cell(figure: go.Figure, epochs: pd.DataFrame, best: int | None, points: bool, first: bool) -> None:
     seed, fold = epochs["seed"].iloc[0], epochs["fold"].iloc[0]
     run = f"seed {seed}" if pd.isna(fold) else f"seed {seed}, fold {fold}"
     for row, quantity, value in ((1, "accuracy", "%{y:.1%}"), (2, "loss", "%{y:.3f}")):
@@ -141,7 +143,9 @@ def _add_cell(figure: go.Figure, epochs: pd.DataFrame, best: int | None, points:
             figure.add_scatter(
                 row=row,
                 col=1,
-                name=f"{role} {quantity}, {run}",
+                name=_ROLES[role],
+                legendgroup=role,
+                showlegend=row == 1 and first,
                 x=[int(epoch) for epoch in epochs["epoch"]],
                 y=_numbers(epochs[column]),
                 mode="lines+markers" if points else "lines",
@@ -154,7 +158,9 @@ def _add_cell(figure: go.Figure, epochs: pd.DataFrame, best: int | None, points:
         figure.add_scatter(
             row=row,
             col=1,
-            name=f"best epoch, {run}",
+            name="best epoch",
+            legendgroup="best",
+            showlegend=row == 1 and first,
             x=[int(epoch) for epoch in at_best["epoch"]],
             y=_numbers(at_best[f"val_{quantity}"]),
             mode="markers",

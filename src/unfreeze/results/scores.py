@@ -67,6 +67,11 @@ def wilson(values: Values, units: NDArray[np.str_]) -> Interval:
     return _wilson(share, size, quantile)
 
 
+def wilson_of(share: float, size: float) -> Interval:
+    """Return Wilson's interval of a share of ``size`` independent units."""
+    return _wilson(share, size, float(stats.norm.ppf(1 - LEVEL / 2)))
+
+
 def _wilson(share: float, size: float, quantile: float) -> Interval:
     square = quantile**2 / size
     middle = (share + square / 2) / (1 + square)
@@ -114,12 +119,12 @@ def _interval(metric: str, values: Values, one: Prediction) -> Interval:
     if len(units) == 1:
         return math.nan, math.nan
     if metric in SHARES and metric != "ece" and (mean >= 1 or mean <= 0):  # a bound: no variance to go by
-        return _wilson(min(1.0, max(0.0, mean)), _support(one), float(stats.norm.ppf(1 - LEVEL / 2)))
+        return wilson_of(min(1.0, max(0.0, mean)), _support(one))
     half = float(half_width(crossed(units[None, :]), 1 / len(units) if metric in SHARES else 0.0))
-    return _logit(mean, half) if metric in SHARES else _log(mean, half)
+    return logit_interval(mean, half) if metric in SHARES else log_interval(mean, half)
 
 
-def _logit(share: float, half: float) -> Interval:
+def logit_interval(share: float, half: float) -> Interval:
     """Carry mean +- half over to the scale of log odds and back, so that it stays within 0 and 1 (delta method)."""
     if not 0 < share < 1:
         return max(0.0, share - half), min(1.0, share + half)
@@ -131,7 +136,7 @@ def _logistic(value: float) -> float:
     return float(0.5 * (1 + math.tanh(value / 2)))
 
 
-def _log(loss: float, half: float) -> Interval:
+def log_interval(loss: float, half: float) -> Interval:
     """Carry mean +- half over to the logarithm and back, so that it stays above 0 (delta method)."""
     if loss <= 0:
         return 0.0, half

@@ -1,4 +1,4 @@
-"""Numbers as people read them; shared by the findings and the report so that both round alike."""
+"""Numbers as people read them; shared by the terminal and the report so that both round alike."""
 
 import math
 from collections.abc import Sequence
@@ -32,6 +32,32 @@ def change_text(metric: str, value: float) -> str:
 def spread_text(metric: str, value: float) -> str:
     """Write a standard deviation of a metric, in points (of percent) or with three decimals."""
     return change_text(metric, value).lstrip("+")
+
+
+def between_text(metric: str, low: float, high: float) -> str:
+    """Write an interval of a metric without its unit, e.g. ``88.1 to 92.7``; nothing where there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return " to ".join(metric_text(metric, bound).removesuffix(" %") for bound in (low, high))
+
+
+def change_between_text(metric: str, low: float, high: float) -> str:
+    """Write an interval of a difference without its unit, e.g. ``-0.4 to +2.1``; nothing where there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return " to ".join(change_text(metric, bound).removesuffix(" points") for bound in (low, high))
+
+
+def estimate_text(metric: str, value: float, low: float, high: float) -> str:
+    """Write a metric with its interval, e.g. ``90.6 % (88.1 to 92.7)``."""
+    interval = between_text(metric, low, high)
+    return f"{metric_text(metric, value)} ({interval})" if interval else metric_text(metric, value)
+
+
+def difference_text(metric: str, value: float, low: float, high: float) -> str:
+    """Write a difference with its interval, e.g. ``+1.3 points (-0.4 to +2.1)``."""
+    interval = change_between_text(metric, low, high)
+    return f"{change_text(metric, value)} ({interval})" if interval else change_text(metric, value)
 
 
 def seconds_text(seconds: float) -> str:

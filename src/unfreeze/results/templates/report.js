@@ -16,17 +16,42 @@
     return variable ? style.getPropertyValue(variable[1]).trim() : value;
   }
 
-  function draw() {
+  function drawOne(box) {
     const style = getComputedStyle(document.documentElement);
-    for (const box of document.querySelectorAll("[data-figure]")) {
-      const { data, layout } = coloured(figures[box.dataset.figure], "", style);
-      Plotly.react(box, data, { ...layout, dragmode, width: box.clientWidth }, config);
-    }
+    const { data, layout } = coloured(figures[box.dataset.figure], "", style);
+    const large = "large" in box.dataset ? { showlegend: true, height: Math.max(360, Math.min(560, innerHeight - 240)) } : {};
+    Plotly.react(box, data, { ...layout, dragmode, width: box.clientWidth, ...large }, config);
+    box.dataset.drawn = "";
   }
+
+  function draw() {
+    document.querySelectorAll("[data-drawn]").forEach((box) => box.clientWidth && drawOne(box));
+  }
+
+  // The page is there at once; a figure is drawn when it comes near the window, or its dialog or details open.
+  const near = new IntersectionObserver(
+    (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
+      near.unobserve(entry.target);
+      drawOne(entry.target);
+    }),
+    { rootMargin: "600px" },
+  );
+  document.querySelectorAll("[data-figure]").forEach((box) => near.observe(box));
+
+  document.querySelectorAll("[data-opens]").forEach((button) => button.addEventListener("click", () => {
+    document.getElementById(button.dataset.opens).showModal();
+  }));
+  document.querySelectorAll("dialog").forEach((dialog) => dialog.addEventListener("click", (event) => {
+    if (event.target === dialog || event.target.matches(".close")) dialog.close();
+  }));
 
   // Paper is white and narrower than the window, and the curves have to be drawn for it before the page is laid out.
   function printing(on) {
     document.documentElement.classList.toggle("printing", on);
+    if (on) {
+      document.getElementById("curves").open = true;
+      document.querySelectorAll("[data-figure]").forEach((box) => box.closest("dialog") || drawOne(box));
+    }
     draw();
   }
 
@@ -40,5 +65,4 @@
   dark.addEventListener("change", draw);
   addEventListener("beforeprint", () => printing(true));
   addEventListener("afterprint", () => printing(false));
-  draw();
 })();

@@ -1,0 +1,107 @@
+"""All that a study measured and what the statistics make of it, read once: answer, page and tables rest on it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unfreeze.results.augmentation import augmentation_table
+from unfreeze.results.comparisons import comparisons_table
+from unfreeze.results.convergence import convergence_table
+from unfreeze.results.learning_curve import Curve, learning_curves
+from unfreeze.results.predictions import Predictions, read_predictions
+from unfreeze.results.tables import cell_errors, cell_warnings, history_table, results_table
+from unfreeze.store import StudyDir, read_json
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a study holds.
+
+    Attributes:
+        study: the directory.
+        record: study.json.
+        plan: plan.json.
+        shared: shared.json; empty where nothing has run.
+        results, history: the tables of ``results.tables``.
+        predictions: of the finished cells for test images.
+        comparisons: the table of ``results.comparisons``.
+        curves: learning curves on the test set.
+        augmentation: the table of ``results.augmentation``.
+        convergence: the table of ``results.convergence``.
+        errors: of failed cells, by cell; ``warnings``: the cells that gave each.
+    """
+
+    study: StudyDir
+    record: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    shared: Mapping[str, Any]
+    results: pd.DataFrame
+    history: pd.DataFrame
+    predictions: Predictions
+    comparisons: pd.DataFrame
+    curves: tuple[Curve, ...]
+    augmentation: pd.DataFrame
+    convergence: pd.DataFrame
+    errors: Mapping[str, str]
+    warnings: Mapping[str, list[str]]
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return str(self.record["name"])
+
+    @property
+    def metric(self) -> str:
+        """The study's metric."""
+        return str(self.record["metric"])
+
+    @property
+    def regimes(self) -> Mapping[str, Mapping[str, Any]]:
+        """The resolved regimes by name."""
+        return self.record["study"].get("regimes") or {}
+
+    @property
+    def validates_on_test(self) -> bool:
+        """Tell whether the images that stopped the training also report."""
+        return bool((self.record["study"].get("split") or {}).get("val") == "test")
+
+    @property
+    def test(self) -> str | None:
+        """Name of the test set that the answer rests on; None where no finished cell has one."""
+        return self.predictions.tests[0] if self.predictions.tests else None
+
+
+def read_evidence(study: StudyDir) -> Evidence:
+    """Read a study, finished or not, and compute its statistics.
+
+    Raises:
+        UserError: the directory holds no study, or a record cannot be read.
+    """
+    results, history = results_table(study), history_table(study)
+    record, plan = read_json(study.path / "study.json"), read_json(study.path / "plan.json")
+    predictions = read_predictions(study)
+    regimes = record["study"].get("regimes") or {}
+    curves = learning_curves(predictions, results, regimes)
+    return Evidence(
+        study=study,
+        record=record,
+        plan=plan,
+        shared=record_of(study.path / "shared.json"),
+        results=results,
+        history=history,
+        predictions=predictions,
+        comparisons=comparisons_table(predictions),
+        curves=tuple(curves),
+        augmentation=augmentation_table(predictions, results, history, regimes, curves),
+        convergence=convergence_table(study, results, history),
+        errors=cell_errors(study),
+        warnings=cell_warnings(study),
+    )
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """Return a record's values but its format; nothing where there is no such file yet."""
+    return {key: value for key, value in read_json(path).items() if key != "format"} if path.is_file() else {}

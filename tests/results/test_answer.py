@@ -1,0 +1,129 @@
+"""The answer of studies that are whole, half done, uneven, without a test set: what it says, and what it owns up to."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.results.synthetic import FAILED, MARKUP, write_study
+from unfreeze.results.answer import answer
+from unfreeze.results.answer_text import NOTHING_YET, facts, headline
+from unfreeze.results.data_found import data_found, leak_text
+from unfreeze.results.evidence import read_evidence
+from unfreeze.results.side_by_side import write_side_by_side
+from unfreeze.store import StudyDir, read_json, read_table, read_tensors, write_json, write_table, write_tensors
+
+
+def said(study: StudyDir) -> dict[str, tuple[str, str]]:
+    return {fact.key: (fact.value, fact.detail) for fact in facts(answer(read_evidence(study)))}
+
+
+def test_a_whole_study_names_recipe_score_runner_up_and_worst_class(study: StudyDir) -> None:
+    made = answer(read_evidence(study))
+    assert made.recipe == ("last_block", "full")
+    assert made.runner_up == ("last_block", "small_augmented")
+    assert made.score is not None and made.score.low < made.score.value < made.score.high
+    assert (made.score.seeds, made.score.images) == (2, 120)
+    found = said(study)
+    assert found["recipe"] == ("last_block with full", "best mean validation accuracy of 9 recipes, 91.8 %")
+    assert found["score"] == ("90.8 %", "95 % interval 81.8 to 95.6; 2 seeds, 120 test images")
+    assert found["runner_up"][1].startswith("too little to tell: +3.3 points (-41.5 to +48.2) for the recipe, 2 seeds")
+    assert found["worst"][0] == f"{MARKUP}, recall 85.0 %"
+    assert found["doubling"] == (
+        "cannot be said",
+        "that takes 3 sizes of training set that differ in nothing else, last_block has 2 "
+        "(regimes: sweep in the study file makes them)",
+    )
+    assert made.failed.startswith(f"1 cell failed: {FAILED} (RuntimeError: ")
+
+
+def test_a_test_score_never_chooses(tmp_path: Path) -> None:
+    study = write_study(tmp_path, failed=None)
+    before = answer(read_evidence(study)).recipe
+    for path in (tmp_path / "cells").glob("scratch*/logits.safetensors"):
+        logits, about = read_tensors(path)
+        logits["test"][:, :] = 0
+        logits["test"][range(120), [place % 6 for place in range(120)]] = 9  # all right
+        write_tensors(path, logits, about)
+    assert answer(read_evidence(study)).recipe == before == ("last_block", "full")
+
+
+def test_one_seed_owns_up_that_no_verdict_is_possible(tmp_path: Path) -> None:
+    made = answer(read_evidence(write_study(tmp_path, seeds=1, failed=None)))
+    assert made.verdict is not None and made.verdict.verdict == "too little to tell"
+    assert (
+        "Every number rests on one seed: intervals count the images alone, and no verdict is possible." in made.warnings
+    )
+
+
+def test_nothing_has_run(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=1, failed=None)
+    for path in (tmp_path / "cells").glob("*/*"):
+        path.unlink()
+    made = answer(read_evidence(study))
+    assert (made.recipe, facts(made), made.conclusions) == (None, (), ())
+    assert headline(made) == NOTHING_YET
+    assert "9 cells have not run yet; the same run command continues." in made.warnings
+
+
+def test_without_test_images_validation_is_shown_and_called_flattering(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=1, failed=None)
+    for path in (tmp_path / "cells").glob("*/logits.safetensors"):
+        logits, about = read_tensors(path)
+        write_tensors(path, {"validation": logits["validation"]}, about)
+    found = said(study)
+    assert found["score"][1] == (
+        "no test images to report on; validation chose this number for being the best, which flatters"
+    )
+    assert found["runner_up"][1] == "no test images to compare them on"
+    assert found["worst"] == ("not known", "no test images")
+
+
+def test_a_study_that_reports_on_what_stopped_it_says_so(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=1, failed=None)
+    record = read_json(tmp_path / "study.json")
+    record["study"]["split"] = {"val": "test"}
+    write_json(tmp_path / "study.json", {name: value for name, value in record.items() if name != "format"})
+    made = answer(read_evidence(study))
+    assert made.on_test
+    assert headline(made).endswith(", on images that also chose it.")
+
+
+def test_uneven_classes_bring_balanced_accuracy_and_the_worst_recall(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=1, failed=None)
+    assert "beside" not in said(study)
+    catalog = read_table(tmp_path / "catalog.csv").astype(str)
+    more = catalog[catalog["label"] == "glass"].sample(100, replace=True, random_state=0)
+    more = more.assign(id=[f"more-{number}" for number in range(100)])
+    catalog = catalog.astype(object).where(catalog != "nan", "")
+    write_table(tmp_path / "catalog.csv", pd.concat([catalog, more]).fillna(""))
+    value, detail = said(study)["beside"]
+    assert value.startswith("balanced accuracy ") and "; worst-class recall " in value
+    assert detail == "accuracy alone hides the small classes"
+
+
+def test_copies_on_both_sides_of_the_split_are_a_leak(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=1, failed=None)
+    catalog = read_table(tmp_path / "catalog.csv").astype(object)
+    catalog.loc[[0, 1, 100], "cluster"] = "c1"  # validation-0, validation-1, test-40
+    write_table(tmp_path / "catalog.csv", catalog.where(catalog.notna(), ""))
+    splits = catalog[["id"]].assign(split=catalog["id"].str.split("-").str[0], fold="")
+    write_table(tmp_path / "splits.csv", splits)
+    found = data_found(study)
+    assert found.counts[0][:3] == ("leaks", 1, 3)
+    assert leak_text(found) == (
+        "1 group of copies or of one group lie both in training and in test images, so test scores flatter."
+    )
+    write_table(tmp_path / "splits.csv", splits.assign(split="test"))
+    assert data_found(study).straddling == 0
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_several_studies_side_by_side(study: StudyDir, tmp_path: Path, others: int) -> None:
+    more = [write_study(tmp_path / str(place), seeds=1, name=f"other {place}", failed=None) for place in range(others)]
+    before = sorted(study.path.rglob("*"))
+    text = write_side_by_side([study, *more], tmp_path / "side.html").read_text(encoding="utf-8")
+    assert text.count("<article") == others + 1
+    assert MARKUP not in text
+    assert "90.8 % (81.8 to 95.6)" in text
+    assert sorted(study.path.rglob("*")) == before
