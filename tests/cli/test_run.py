@@ -28,7 +28,7 @@ def test_a_study_runs_once_and_the_same_command_finds_nothing_to_do(unfreeze, st
         "[2/2] sgd.few.s0",
     ]
     assert "strategy   regime   cells   epochs" in said
-    assert "validation accuracy" in said
+    assert "Test accuracy" in said
     assert said.endswith("\nreport: runs/study/report.html\n")
     written = sorted(path.name for path in Path("runs/study").iterdir())
     assert {"report.html", "results.csv", "study.yaml", "plan.json", "cells"} <= set(written)
@@ -47,6 +47,7 @@ def test_json_alone_on_stdout(unfreeze, study):
     cells = ["scratch.few.s0", "sgd.few.s0", "scratch.few.s3", "sgd.few.s3"]
     assert list(record) == [
         "study", "directory", "cells", "failed", "left", "warnings", "headline", "results", "report",
+        "answer", "conclusions",
     ]  # fmt: skip
     assert (record["study"], record["directory"], record["report"]) == ("study", "here", "here/report.html")
     assert (record["cells"], record["failed"], record["left"]) == (cells, [], [])
