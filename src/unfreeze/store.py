@@ -293,7 +293,7 @@ def is_accepted(path: Path, files: Accepted) -> bool:
     return path.name not in files or file_sha256(path) in files[path.name]
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
     """Tell whether a record, and the files whose checksums it holds, are as they were written."""
     try:
         files = dict(read_json(path).get("files", {}))
@@ -333,7 +333,7 @@ class StudyDir:
         """
         records = [(cell["cell"], path) for cell in cells for path in self._records(cell["cell"]) if path.is_file()]
         with ThreadPoolExecutor() as pool:  # hashing leaves the GIL
-            whole = list(pool.map(_is_whole, [path for _, path in records]))
+            whole = list(pool.map(is_whole, [path for _, path in records]))
         altered = [record for record, good in zip(records, whole, strict=True) if not good]
         for _, path in altered:
             path.replace(path.with_name(path.name + ALTERED))

@@ -13,7 +13,7 @@ from unfreeze import metrics
 from unfreeze.results import inside, words
 from unfreeze.results.inside_pictures import confusion_figure, confusion_sizes, reliability_figure
 from unfreeze.results.selection import best_cell
-from unfreeze.store import StudyDir, read_json, read_table
+from unfreeze.store import StudyDir, is_whole, read_json, read_table
 
 PAIRS = 10
 """Most confused pairs that are listed."""
@@ -170,9 +170,9 @@ def _class_rows(counts: inside.Counts, classes: list[str]) -> list[dict[str, Any
 
 
 def _explained(study: StudyDir, cell: str) -> dict[str, Any]:
-    """Return explain.json if it is of this very model; otherwise nothing."""
+    """Return explain.json if it is of this very model and whole, with its pictures; otherwise nothing."""
     path = study.path / "explain" / "explain.json"
-    if not path.is_file():
+    if not is_whole(path):
         return {}
     record = read_json(path)
     same = (cell, read_json(study.cell(cell) / "cell.json")["fingerprint"]) == (record["cell"], record["fingerprint"])

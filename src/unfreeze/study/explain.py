@@ -21,7 +21,7 @@ from unfreeze.errors import UserError
 from unfreeze.metrics import Logits
 from unfreeze.results.inside import Scored, most_wrong, pooled, read_scored, suspects
 from unfreeze.results.selection import best_cell
-from unfreeze.store import StudyDir, read_json, replacing, write_json
+from unfreeze.store import StudyDir, is_whole, read_json, replacing, sealed, write_json
 from unfreeze.study.events import Emit, Preparing, Warned
 from unfreeze.study.finished import Finished, check_logits, load_finished
 from unfreeze.study.gradcam import NoMap, Place, find_place, grad_cam
@@ -77,12 +77,13 @@ def explain(
         emit(Warned(f"no pictures of the best model: {text}"))
         shutil.rmtree(folder, ignore_errors=True)
         found = {"complete": False, "note": text, "map": None, "wrong": [], "suspects": []}
-    write_json(folder / "explain.json", about | found)
+    names = sorted(path.name for path in folder.glob("*.webp"))
+    write_json(folder / "explain.json", about | found | {"files": sealed(folder, names)})
 
 
 def _is_current(store: StudyDir, cell: str) -> bool:
     path = store.path / "explain" / "explain.json"
-    if not path.is_file():
+    if not is_whole(path):
         return False
     record, now = read_json(path), read_json(store.cell(cell) / "cell.json")["fingerprint"]
     return record["complete"] and (record["rules"], record["cell"], record["fingerprint"]) == (RULES, cell, now)
