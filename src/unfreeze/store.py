@@ -60,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
         UserError: the directory cannot be written to, or the disk is full.
     """
     try:
-        _make(path.parent)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -83,7 +83,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(handle)
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make a folder and those above it, durably."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import filelock
 
 from unfreeze.errors import UserError
-from unfreeze.store import read_json, write_json
+from unfreeze.store import make_folder, read_json, write_json
 
 LOCK, HOLDER = ".run.lock", ".run.json"
 
@@ -27,7 +27,7 @@ def held(out: Path) -> Iterator[None]:
     """
     lock, new = filelock.FileLock(out / LOCK, thread_local=False), not out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise UserError(
