@@ -66,7 +66,7 @@ def test_ls(unfreeze, cache, stores):
         ["pixels", "146-crop", "30.6 kB", "3", "just now", "yes"],
         ["looks", "records of studies", "2.0 kB"],
     ]
-    assert said.splitlines()[-1] == "443.2 kB in all"
+    assert said.splitlines()[-1] == "443.4 kB in all"
 
 
 def test_gc_takes_only_what_is_unfinished(unfreeze, cache):
@@ -84,7 +84,7 @@ def test_gc_evicts_beyond_its_limit(unfreeze, cache, stores, monkeypatch):
 
 def test_clear(unfreeze, cache):
     code, said, _ = unfreeze("cache", "clear", "--yes")
-    assert (code, said) == (0, f"deleted activations, pixels and looks of {cache}: 443.2 kB\n")
+    assert (code, said) == (0, f"deleted activations, pixels and looks of {cache}: 443.4 kB\n")
     assert sorted(path.name for path in cache.iterdir()) == ["calibrations", "food-101", "link"]
     assert (cache.parent / "mine" / "photo").exists()
 
@@ -102,5 +102,5 @@ def test_clear_asks(unfreeze, cache, monkeypatch):
     monkeypatch.setattr("typer.confirm", asked.append)
     code, said, _ = unfreeze("cache", "clear")
     assert (code, said) == (0, "nothing was deleted\n")
-    assert asked == [f"Delete activations, pixels and looks, 443.2 kB, of {cache}?"]
+    assert asked == [f"Delete activations, pixels and looks, 443.4 kB, of {cache}?"]
     assert len(list(cache.iterdir())) == 6
