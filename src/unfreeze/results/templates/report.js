@@ -19,7 +19,12 @@
   function drawOne(box) {
     const style = getComputedStyle(document.documentElement);
     const { data, layout } = coloured(figures[box.dataset.figure], "", style);
-    const large = "large" in box.dataset ? { showlegend: true, height: Math.max(360, Math.min(560, innerHeight - 240)) } : {};
+    const large = "large" in box.dataset ? {
+      showlegend: true,
+      legend: { orientation: "h", x: 0, y: 1.06, yanchor: "bottom" },  // beside the plot it would take half a phone
+      margin: { ...layout.margin, t: 56 },
+      height: Math.max(360, Math.min(560, innerHeight - 240)),
+    } : {};
     Plotly.react(box, data, { ...layout, dragmode, width: box.clientWidth, ...large }, config);
     box.dataset.drawn = "";
   }
