@@ -13,6 +13,7 @@ from tests.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.errors import UserError
 from unfreeze.store import read_json, read_table, read_tensors
+from unfreeze.study import environment
 from unfreeze.study.events import CellFailed, CellFinished, CellStarted, EpochEnded, Event, Planned, Progress, Warned
 
 CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared"]
@@ -306,6 +307,20 @@ def test_other_weights_in_the_same_file_are_other_weights_and_moved_ones_the_sam
     save_file({name: tensor + 1 for name, tensor in other.items()}, moved)
     _, events = run(tmp_path, backbone={"name": "test_resnet", "weights": str(moved)})
     assert ran(events) == ["head.small.s0", "last.small.s0"]
+
+
+def test_other_versions_are_noticed_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path)
+    older = {**environment.versions(), "torch": "9.9", "timm": "0.1"}
+    now = {name: environment.versions()[name] for name in ("torch", "timm")}
+    monkeypatch.setattr(environment, "versions", lambda: older)
+    _, events = run(tmp_path)
+    said = [event.text for event in events if isinstance(event, Warned)]
+    assert (
+        f"finished under other conditions (torch {now['torch']}, now 9.9; timm {now['timm']}, now 0.1), which new "
+        "cells may differ from in the last digits: head.small.s0, last.small.s0"
+    ) in said
+    assert ran(events) == []
 
 
 def test_weights_that_are_not_there_are_said_before_anything_runs(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from unfreeze.data.regimes import Selection
 from unfreeze.model.network import trained_state
 from unfreeze.store import StudyDir, sealed, write_json, write_tensors
 from unfreeze.study.candidate import Trained, epoch_ends
+from unfreeze.study.environment import conditions
 from unfreeze.study.needs import Shas
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute
@@ -169,7 +170,7 @@ def finish_cell(
     logits = _logits(job, job.candidates[name], trained, supply, compute)
     row = _result(job, name, trained, logits)
     row["seconds_per_epoch"] = times.per_epoch
-    _write(job, store.cell(job.cell.id), trained, logits)
+    _write(job, store.cell(job.cell.id), trained, logits, conditions(compute))
     row["seconds_total"] = times.total + time.perf_counter() - started
     row["seconds_shared"] = times.shared
     files = sealed(store.cell(job.cell.id), CELL_FILES)
@@ -251,6 +252,7 @@ def _write(
     folder: Path,
     trained: Trained,
     logits: Logits,
+    made_with: Mapping[str, Any],
 ) -> None:
     weights = trained.backbone.weights
     write_json(
@@ -264,6 +266,7 @@ def _write(
             "regime_settings": plain(job.regime),
             "weights": {"source": weights.source, "sha256": weights.sha256},
             "classes": list(job.catalog.classes),
+            "made_with": made_with,
         },
     )
     ids = {split: list(names) for split, (names, _, _) in logits.items()}

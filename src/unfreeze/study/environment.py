@@ -2,12 +2,13 @@
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import torch
 
+from unfreeze.store import StudyDir, read_json
 from unfreeze.study.measure import processor
 from unfreeze.train.device import Compute
 
@@ -36,6 +37,25 @@ def conditions(compute: Compute) -> dict[str, Any]:
         "device": _device(compute),
         "precision": compute.precision,
     }
+
+
+def made_otherwise(store: StudyDir, finished: Sequence[str], compute: Compute) -> list[str]:
+    """Return a sentence for each set of other conditions that finished cells were made under: what, which cells.
+
+    They stay finished: their numbers are what they were, and new ones may differ from them in the last digits.
+    """
+    now = conditions(compute)
+    cells: dict[str, list[str]] = {}
+    for name in finished:
+        before = read_json(store.cell(name) / "cell.json").get("made_with", {})
+        differing = [f"{key} {before[key]}, now {now[key]}" for key in now if before.get(key, now[key]) != now[key]]
+        if differing:
+            cells.setdefault("; ".join(differing), []).append(name)
+    return [
+        f"finished under other conditions ({differing}), which new cells may differ from in the last digits: "
+        f"{', '.join(names)}"
+        for differing, names in cells.items()
+    ]
 
 
 def versions() -> Mapping[str, str]:

@@ -37,7 +37,7 @@ from unfreeze.store import (
 )
 from unfreeze.study.cell import Job
 from unfreeze.study.cells import CellsRun, add_facts
-from unfreeze.study.environment import environment
+from unfreeze.study.environment import environment, made_otherwise
 from unfreeze.study.events import Emit, Planned, Warned
 from unfreeze.study.explain import explain
 from unfreeze.study.forecast import (
@@ -159,6 +159,8 @@ def _run(
         stale = [cell["cell"] for cell in record["cells"] if store.is_stale(cell)]
         if stale:
             emit(Warned(f"finished with other settings or images, so not part of this study now: {', '.join(stale)}"))
+        for warning in made_otherwise(store, finished, compute):
+            emit(Warned(warning))
         emit(Planned(tuple(jobs), tuple(finished)))
         waiting = [work for work in works if work.cell not in finished]
         shares = shared.shares()
