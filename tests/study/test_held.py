@@ -47,7 +47,7 @@ def test_the_second_run_is_told_who_has_it(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_was_made_for_nothing_goes(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), held(tmp_path / "study"):
+    with pytest.raises(KeyError), held(tmp_path / "runs" / "study"):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
 

@@ -25,7 +25,8 @@ def held(out: Path) -> Iterator[None]:
     Raises:
         UserError: another run holds the directory.
     """
-    lock, new = filelock.FileLock(out / LOCK, thread_local=False), not out.exists()
+    lock = filelock.FileLock(out / LOCK, thread_local=False)
+    new = [each for each in (out, *out.parents) if not each.exists()]
     try:
         make_folder(out)
         lock.acquire(timeout=0)
@@ -45,7 +46,9 @@ def held(out: Path) -> Iterator[None]:
         (out / HOLDER).unlink(missing_ok=True)
         if new and [path.name for path in out.iterdir()] == [LOCK]:  # refused before anything was written
             (out / LOCK).unlink()
-            out.rmdir()
+            for each in new:
+                with contextlib.suppress(OSError):  # somebody else has put something there
+                    each.rmdir()
         lock.release()
 
 
