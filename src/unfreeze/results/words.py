@@ -26,7 +26,9 @@ def change_text(metric: str, value: float) -> str:
     """Write a difference of two metrics with its sign: points (of percent) or three decimals."""
     if not math.isfinite(value):
         return MISSING
-    return f"{100 * value:+.1f} points" if metric in _PERCENT else f"{value:+.3f}"
+    digits, unit = (1, " points") if metric in _PERCENT else (3, "")
+    rounded = round(100 * value if metric in _PERCENT else value, digits)
+    return f"{rounded:+.{digits}f}{unit}" if rounded else f"{0:.{digits}f}{unit}"  # what rounds to 0 has no sign
 
 
 def spread_text(metric: str, value: float) -> str:
