@@ -91,6 +91,14 @@ def test_one_seed_never_tells(tmp_path: Path) -> None:
     assert set(table["helps"]) == {"at least two more seeds: one says nothing about others"}
 
 
+def test_two_shares_never_differ_by_more_than_one() -> None:
+    right = {("a", 0, None): [1, 1], ("a", 1, None): [0, 1], ("b", 0, None): [0, 0], ("b", 1, None): [0, 1]}
+    row = comparisons_table(made(right)).iloc[0]
+    assert (row["difference"], row["verdict"]) == (0.5, "too little to tell")
+    assert (row["low_simultaneous"], row["high_simultaneous"]) == (-1, 1)
+    assert row["low"] >= -1 and row["high"] <= 1
+
+
 def test_a_study_that_has_not_run_compares_nothing(tmp_path: Path) -> None:
     study = write_study(tmp_path, seeds=1, failed=None)
     for path in study.path.rglob("result.json"):

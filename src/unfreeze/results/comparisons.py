@@ -207,12 +207,13 @@ def _row(
     said = verdict(metric, difference, whole)
     seeds = table.seeds > 1
     unit = "test image" if table.images == one.values.shape[1] else "test group"
+    most = 1.0 if metric in SHARES else math.inf  # two shares differ by no more
     return row | {
         "difference": difference,
-        "low": difference - half,
-        "high": difference + half,
-        "low_simultaneous": difference - whole,
-        "high_simultaneous": difference + whole,
+        "low": max(difference - half, -most),
+        "high": min(difference + half, most),
+        "low_simultaneous": max(difference - whole, -most),
+        "high_simultaneous": min(difference + whole, most),
         "se_seed": math.sqrt(float(table.from_seeds)) if part is not None else math.nan,
         "se_image": math.sqrt(float(table.from_images if seeds else table.ms_image / table.images)),
         "df": float(degrees(table)) if table.images > 1 else math.nan,
