@@ -37,6 +37,14 @@ def test_a_whole_study_names_recipe_score_runner_up_and_worst_class(study: Study
     assert made.failed.startswith(f"1 cell failed: {FAILED} (RuntimeError: ")
 
 
+def test_a_regime_is_one_size_though_its_cells_draw_more_or_fewer(tmp_path: Path) -> None:
+    study = write_study(tmp_path, failed=None)
+    path = study.cell("last_block.full.s1") / "result.json"
+    record = {name: value for name, value in read_json(path).items() if name != "format"}
+    write_json(path, record | {"n_train": record["n_train"] - 1})
+    assert "last_block has 2 (" in said(study)["doubling"][1]
+
+
 def test_a_test_score_never_chooses(tmp_path: Path) -> None:
     study = write_study(tmp_path, failed=None)
     before = answer(read_evidence(study)).recipe
