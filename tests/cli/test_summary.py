@@ -46,6 +46,11 @@ def test_a_wide_terminal_shows_everything(results):
     ]
 
 
+def test_folds_are_named_where_the_means_run_over_them(results):
+    results["fold"] = [0, 1] * 4
+    assert printed(results, 130)[0].rstrip() == "accuracy, mean and standard deviation over seeds and folds"
+
+
 @pytest.mark.parametrize("width", [80, 90, 100])
 def test_a_narrow_terminal_loses_no_digit(results, width):
     lines = printed(results, width)

@@ -34,9 +34,10 @@ def summary(results: "pd.DataFrame", metric: str, console: Console) -> Table:
             name = column.removesuffix("_metric_mean")
             scores[name.removeprefix("test_")] = f"{name}_metric"
     rows = [_row(row, metric, scores) for row in means.to_dict("records")]
+    over = "seeds and folds" if results["fold"].notna().any() else "seeds"
     hidden: tuple[str, ...] = ()
     for hidden in ((), LEAST_TELLING[:1], LEAST_TELLING[:2], LEAST_TELLING):
-        made = _table(rows, metric, hidden)
+        made = _table(rows, metric, over, hidden)
         if least_width(console, made) <= console.width:
             break
     return made
@@ -59,10 +60,10 @@ def answer_lines(answer: "Answer") -> list[Text]:
     return lines
 
 
-def _table(rows: list[dict[str, str]], metric: str, hidden: tuple[str, ...]) -> Table:
+def _table(rows: list[dict[str, str]], metric: str, over: str, hidden: tuple[str, ...]) -> Table:
     shown = [name for name in rows[0] if name not in hidden]
     made = table(*shown, numbers=tuple(shown[2:]))
-    made.title = f"{METRIC_NAMES[metric]}, mean and standard deviation over seeds"
+    made.title = f"{METRIC_NAMES[metric]}, mean and standard deviation over {over}"
     made.title_justify, made.title_style = "left", "dim"
     for row in rows:
         made.add_row(*(row[name] for name in shown))
