@@ -97,7 +97,7 @@ def test_copies_in_two_given_splits_are_a_leak(tmp_path, second):
     assert note == f"2 images, the same pixels, in {' and '.join(sorted([name, 'train']))}"
     (warning,) = warnings_of(found)
     assert warning.startswith(
-        "1 pictures have copies in two splits that the data gives, so test scores flatter; first "
+        "1 picture has copies in two splits that the data gives, so test scores flatter; first "
     )
 
 
@@ -109,6 +109,18 @@ def test_a_further_test_set_with_pictures_of_the_main_data_is_a_leak(tmp_path):
     ((_, paths, note),) = of_kind(found, "split_leak")
     assert paths == ["a/00.png", "site:a/leak.bmp"]
     assert note == "2 images, the same pixels, in the main data and the test set site"
+
+
+def test_copies_in_two_test_sets_are_no_leak(tmp_path):
+    for split, start in (("train", 0), ("test", 200)):
+        write(tmp_path / "main" / split, {"a": 12, "b": 12}, start)
+    for site in ("north", "south"):
+        write(tmp_path / site, {"a": 2, "b": 2}, 100)
+    photo(200, 64, 48).save(tmp_path / "north/a/again.bmp")
+    found = look(tmp_path / "main", north=str(tmp_path / "north"), south=str(tmp_path / "south"))
+    assert of_kind(found, "split_leak") == []
+    assert len(of_kind(found, "exact_duplicate")) == 5
+    assert warnings_of(found) == []
 
 
 def test_small_and_uneven_classes(tmp_path):

@@ -118,16 +118,20 @@ def warnings_of(catalog: Catalog) -> list[str]:
         rows = [row for one in conflicts for row in one.rows]
         aside = (catalog.images["status"].iloc[rows] == "set_aside").all()
         told.append(
-            f"{len(conflicts)} pictures have copies with different labels, {len(rows)} images, "
+            f"{_pictures(conflicts)} copies with different labels, {len(rows)} images, "
             f"{'set aside' if aside else 'kept'}, first {path_of(catalog, rows[0])} and {path_of(catalog, rows[1])}"
         )
     if leaks:
         first = leaks[0]
         told.append(
-            f"{len(leaks)} pictures have copies in two splits that the data gives, so test scores flatter; "
+            f"{_pictures(leaks)} copies in two splits that the data gives, so test scores flatter; "
             f"first {path_of(catalog, first.rows[0])} and {path_of(catalog, first.rows[1])}"
         )
     return told
+
+
+def _pictures(found: Sequence[Finding]) -> str:
+    return "1 picture has" if len(found) == 1 else f"{len(found):,} pictures have"
 
 
 def path_of(catalog: Catalog, row: int) -> str:
@@ -174,10 +178,10 @@ def _duplicates(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:
 def _leak(group: pd.DataFrame, what: str) -> list[Finding]:
     """Return a finding if used images that belong together lie in several places that the data gives."""
     used = group[group["status"] == "used"]
-    columns = zip(used["given_split"], used["given_fold"], used["source"], strict=True)
-    places = sorted({_place(*given) for given in columns})
-    if len(places) < 2:
-        return []
+    given_places = set(zip(used["given_split"], used["given_fold"], used["source"], strict=True))
+    places = sorted({_place(*given) for given in given_places})
+    if len(places) < 2 or all(given == "test" or source for given, _, source in given_places):
+        return []  # copies in two test sets flatter no score
     return [Finding("split_leak", "error", tuple(used.index), f"{what}, in {' and '.join(places)}")]
 
 
