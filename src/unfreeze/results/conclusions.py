@@ -141,7 +141,7 @@ def _depth(evidence: Evidence, recipe: Field) -> Iterable[Conclusion]:
     if len(tuned) > 1:
         return
     yield Conclusion("Depth", "How much of the network to train, this study cannot tell.",
-                     "That takes two strategies that start from the same weights.")  # fmt: skip
+                     "That takes two strategies that start from the same pretrained weights.")  # fmt: skip
 
 
 def _overfitting(evidence: Evidence) -> Iterable[Conclusion]:
