@@ -96,9 +96,7 @@ def test_copies_in_two_given_splits_are_a_leak(tmp_path, second):
     assert (severity, sorted(paths)) == ("error", sorted(["train/a/00.png", f"{second}/a/leak.bmp"]))
     assert note == f"2 images, the same pixels, in {' and '.join(sorted([name, 'train']))}"
     (warning,) = warnings_of(found)
-    assert warning.startswith(
-        "1 picture has copies in two splits that the data gives, so test scores flatter; first "
-    )
+    assert warning.startswith("1 picture has copies in two splits that the data gives, so test scores flatter; first ")
 
 
 def test_a_further_test_set_with_pictures_of_the_main_data_is_a_leak(tmp_path):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from unfreeze.results.compared import Compared, compared
 from unfreeze.results.conclusions import Conclusion, conclusions
+from unfreeze.results.convergence import times_alone
 from unfreeze.results.data_found import UNEVEN, DataFound, data_found, leak_text
 from unfreeze.results.evidence import Evidence
 from unfreeze.results.field_scores import Estimate, class_recalls, field_score
@@ -41,8 +42,8 @@ class Answer:
         doubling: the learning curve that says what twice the labels would bring; None where ``no_curve`` says why not.
         no_curve: why.
         seconds: measured in all; NaN where no run has told.
-        alone: predicted for the same cells in plain PyTorch without reuse; NaN where the plan does not say, or not all
-            cells have finished.
+        alone: of the same cells in plain PyTorch without reuse, from what they took and predicted ratios; NaN where the
+            plan does not say, or not all cells have finished.
         recipe_seconds: mean of one run of the recipe.
         warnings: on data and leaks, on what failed or has not run; ``failed`` is the part of failed cells, "" if none.
         conclusions: sentences in the order of the article's.
@@ -177,9 +178,10 @@ def _seconds(evidence: Evidence, recipe: Field | None) -> tuple[float, float, fl
     done = evidence.results[evidence.results["status"] == "finished"]
     runs = evidence.shared.get("runs", [])
     seconds = sum(float(run["seconds"]["total"]) for run in runs) if runs else float(done["seconds_total"].sum())
-    told = {str(one["cell"]): float(one["seconds_alone"]) for one in evidence.plan.get("reuse", [])}
-    whole = len(done) == len(evidence.results) and set(done["cell"]) <= set(told)
-    alone = sum(told[cell] for cell in done["cell"]) if whole and len(done) else math.nan
+    times = times_alone(evidence.plan)
+    whole = len(done) == len(evidence.results) and set(done["cell"]) <= set(times)
+    each = zip(done["cell"], done["seconds_total"], strict=True)
+    alone = sum(times[cell] * float(own) for cell, own in each) if whole and len(done) else math.nan
     own = math.nan
     if recipe:
         of_recipe = done[(done["strategy"] == recipe[0]) & (done["regime"] == recipe[1])]

@@ -1,6 +1,7 @@
 """How fast each field trains, how far training runs ahead of validation, and what it costs with and without reuse."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -26,8 +27,8 @@ def convergence_table(study: StudyDir, results: pd.DataFrame, history: pd.DataFr
     training minus the validation accuracy at the best epoch, ``_low`` and ``_high`` its least and greatest over the
     runs: training accuracy is a running mean over the epoch with dropout and augmentation on, so the true gap tends to
     be larger. ``seconds_total`` and ``seconds_shared`` (a run's share of work that others use too) are measured;
-    ``seconds_alone`` is what plan.json predicts for the same run in plain PyTorch without reuse, NaN where it does not
-    say. Numbers that no run has are NaN.
+    ``seconds_alone`` is what the same run would take in plain PyTorch without reuse: as many times the measured seconds
+    as plan.json predicts (``times_alone``), NaN where it does not say. Numbers that no run has are NaN.
 
     Args:
         study: the study directory.
@@ -35,7 +36,7 @@ def convergence_table(study: StudyDir, results: pd.DataFrame, history: pd.DataFr
         history: the table of ``history_table``.
     """
     plan = read_json(study.path / "plan.json")
-    alone = {str(one["cell"]): float(one["seconds_alone"]) for one in plan.get("reuse", [])}
+    alone = times_alone(plan)
     epochs = dict(list(chosen_history(results, history).groupby("cell", sort=False)))
     done = results[results["status"] == "finished"]
     rows = []
@@ -50,11 +51,23 @@ def convergence_table(study: StudyDir, results: pd.DataFrame, history: pd.DataFr
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def times_alone(plan: Mapping[str, Any]) -> dict[str, float]:
+    """Return how many times as long each cell takes without reuse, by plan.json: a ratio of two predictions.
+
+    Both rest on the same measured steps, so a machine that was busy then spoils the ratio less than either.
+    """
+    return {
+        str(one["cell"]): float(one["seconds_alone"]) / float(one["seconds"])
+        for one in plan.get("reuse", [])
+        if one["seconds"] > 0
+    }
+
+
 def _run(row: dict[Any, Any], epochs: pd.DataFrame | None, alone: dict[str, float]) -> dict[str, float]:
     found = {name: math.nan for name in _MEANS}
     for name in ("epochs", "best_epoch", "seconds_per_epoch", "seconds_total", "seconds_shared"):
         found[name] = math.nan if pd.isna(row[name]) else float(row[name])
-    found["seconds_alone"] = alone.get(str(row["cell"]), math.nan)
+    found["seconds_alone"] = alone.get(str(row["cell"]), math.nan) * found["seconds_total"]
     if epochs is None or epochs["val_accuracy"].isna().all():
         return found
     near = epochs["val_accuracy"] >= epochs["val_accuracy"].max() - NEAR - 1e-12
