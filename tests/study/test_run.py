@@ -422,6 +422,10 @@ def test_compare_pairs_by_seed_and_image(tmp_path: Path) -> None:
     table = results.table.groupby("strategy")["test_metric"].mean()
     assert row["difference"] == pytest.approx(table["last"] - table["head"])
     assert row["low_simultaneous"] <= row["low"] <= row["difference"] <= row["high"] <= row["high_simultaneous"]
+    scores = results.scores
+    accuracy = scores[scores["metric"] == "accuracy"].set_index("cell")
+    for cell, value in results.table.set_index("cell")["test_accuracy"].items():
+        assert accuracy.loc[cell, "low"] <= accuracy.loc[cell, "value"] == value <= accuracy.loc[cell, "high"]
     written = read_table(results.path / "comparisons.csv")
     (own,) = written.to_dict("records")
     assert (own["a"], own["b"], own["difference"]) == ("head", "last", -row["difference"])

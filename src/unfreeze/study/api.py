@@ -14,6 +14,7 @@ from unfreeze.results.by_column import by_column
 from unfreeze.results.comparisons import compare, comparisons_table
 from unfreeze.results.predictions import read_predictions
 from unfreeze.results.report import write_report
+from unfreeze.results.scores import scores_table
 from unfreeze.results.tables import history_table, results_table
 from unfreeze.store import StudyDir
 from unfreeze.study.events import Emit, Event
@@ -108,6 +109,11 @@ class Results:
     def comparisons(self) -> pd.DataFrame:
         """A row a comparison and test set, with the columns of comparisons.csv."""
         return comparisons_table(read_predictions(StudyDir(self.path)))
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """A row a cell, test set and metric with its 95 % interval, see ``results.scores.scores_table``."""
+        return scores_table(read_predictions(StudyDir(self.path)))
 
     def by(self, column: str) -> pd.DataFrame:
         """Return test scores apart for each value of a column of the data, see ``results.by_column``.
