@@ -6,6 +6,9 @@ import pandas as pd
 
 from unfreeze.metrics import HIGHER_IS_BETTER
 
+DIGITS = 12
+"""Of a mean that count: what sums in another order differ by must not choose, nor hide that two fields are level."""
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -26,7 +29,7 @@ def ranking(results: pd.DataFrame, metric: str) -> list[Ranked]:
     """
     done = results[(results["status"] == "finished") & results["val_metric"].notna()]
     fields = [
-        Ranked(str(strategy), str(regime), float(group["val_metric"].mean()), len(group))
+        Ranked(str(strategy), str(regime), round(float(group["val_metric"].mean()), DIGITS), len(group))
         for (strategy, regime), group in done.groupby(["strategy", "regime"], sort=False)
     ]
     return sorted(fields, key=lambda field: -field.mean if HIGHER_IS_BETTER[metric] else field.mean)
