@@ -45,6 +45,27 @@ def test_a_regime_is_one_size_though_its_cells_draw_more_or_fewer(tmp_path: Path
     assert "last_block has 2 (" in said(study)["doubling"][1]
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "auroc"])
+def test_further_test_sets_are_told_of_the_recipe(tmp_path: Path, metric: str) -> None:
+    study = write_study(tmp_path, failed=None)
+    record = {name: value for name, value in read_json(tmp_path / "study.json").items() if name != "format"}
+    write_json(tmp_path / "study.json", record | {"metric": metric})
+    for path in (tmp_path / "cells").glob("*/logits.safetensors"):
+        logits, about = read_tensors(path)
+        few = [place for place in range(30) if place % 6]  # no image of the first class
+        ids = about["ids"] | {"site_b": [about["ids"]["test"][place] for place in few]}
+        write_tensors(path, {**logits, "site_b": logits["test"][few]}, about | {"ids": ids})
+    value, detail = said(study)["further"]
+    if metric == "accuracy":
+        assert value.startswith("site_b ") and " % (" in value
+        assert detail == "test accuracy of the recipe"
+    else:
+        assert value == "site_b –"
+        assert detail == (
+            "test AUROC of the recipe, not defined where a class has no image: site_b has not all classes"
+        )
+
+
 def test_a_test_score_never_chooses(tmp_path: Path) -> None:
     study = write_study(tmp_path, failed=None)
     before = answer(read_evidence(study)).recipe

@@ -10,7 +10,7 @@ import pytest
 
 from tests.results.synthetic import FAILED, MARKUP, REGIMES, STRATEGIES, write_study
 from unfreeze.results.pictures import grid_figures, seconds_figure
-from unfreeze.results.report import write_report
+from unfreeze.results.report import _facts, write_report
 from unfreeze.results.tables import history_table, results_table
 from unfreeze.store import StudyDir, read_json, read_tensors, write_json, write_table, write_tensors
 
@@ -102,6 +102,15 @@ def test_the_answer_and_the_notes_come_first(page: Page) -> None:
     assert "The images that stopped the training also report the score, as in the article." in top
     assert f"1 cell failed: {FAILED} (RuntimeError: the loss is not a number after step 12 <b>of</b> epoch 3)" in top
     assert "has 77 training images, fewer than the 80 asked for (12 cells)" in top
+
+
+def test_test_images_are_counted_over_all_folds() -> None:
+    results = pd.DataFrame(
+        {"strategy": "head", "regime": "full", "seed": [0, 0, 1, 1], "fold": [0, 1, 0, 1], "n_test": [13, 15, 13, 15]}
+    ).astype({"fold": "Int64", "n_test": "Int64"})
+    whole = results.assign(fold=pd.NA).astype({"fold": "Int64"})
+    assert _facts({"classes": ["a", "b"]}, results)[-1] == "28 test images"
+    assert _facts({"classes": ["a", "b"]}, whole)[-1] == "15 test images"
 
 
 def test_strategies_show_their_stages_in_each_phase(page: Page) -> None:

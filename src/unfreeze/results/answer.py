@@ -35,6 +35,7 @@ class Answer:
         level: further fields with the same validation metric.
         score: of the recipe on the test set; None without test images.
         beside: balanced accuracy and recall of the worst class, by name, where classes differ by more than 3 to 1.
+        further: its scores on the study's further test sets, by their names; none for a set without a whole run.
         runner_up: the best field on validation that the study compares with the recipe; None where there is none.
         verdict: the recipe minus the runner-up on the test images.
         unmatched: a field that is ahead of the runner-up, but differs from the recipe in strategy and regime.
@@ -61,6 +62,7 @@ class Answer:
     level: tuple[Field, ...]
     score: Estimate | None
     beside: tuple[tuple[str, Estimate], ...]
+    further: tuple[tuple[str, Estimate], ...]
     runner_up: Field | None
     verdict: Compared | None
     unmatched: Field | None
@@ -111,6 +113,7 @@ def answer(evidence: Evidence, found: DataFound | None = None) -> Answer:
         level=tuple(_field(one) for one in order[1:] if one.mean == order[0].mean),
         score=score,
         beside=_beside(evidence, recipe, worst) if found.unevenness > UNEVEN else (),
+        further=_further(evidence, recipe),
         runner_up=runner_up,
         verdict=verdict,
         unmatched=unmatched,
@@ -138,6 +141,14 @@ def _beside(
     balanced = field_score(evidence.predictions, recipe, evidence.test, "balanced_accuracy")
     parts = [("balanced accuracy", balanced), ("worst-class recall", worst[1] if worst else None)]
     return tuple((name, one) for name, one in parts if one is not None)
+
+
+def _further(evidence: Evidence, recipe: Field | None) -> tuple[tuple[str, Estimate], ...]:
+    if recipe is None:
+        return ()
+    names = [name for name in evidence.predictions.tests if name != evidence.test]
+    scores = [(name, field_score(evidence.predictions, recipe, name, evidence.metric)) for name in names]
+    return tuple((name, one) for name, one in scores if one is not None)
 
 
 def _runner_up(evidence: Evidence, order: Sequence[Ranked]) -> tuple[Field | None, Compared | None, Field | None]:

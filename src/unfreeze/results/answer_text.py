@@ -56,8 +56,8 @@ def facts(answer: Answer) -> tuple[Fact, ...]:
     return tuple(
         Fact(*one)
         for one in (
-            _recipe(answer), _score(answer), *_beside(answer), _runner_up(answer), _worst(answer), _doubling(answer),
-            _time(answer),
+            _recipe(answer), _score(answer), *_beside(answer), *_further(answer), _runner_up(answer), _worst(answer),
+            _doubling(answer), _time(answer),
         )
     )  # fmt: skip
 
@@ -98,6 +98,18 @@ def _beside(answer: Answer) -> list[Line]:
         return []
     value = "; ".join(f"{name} {_text('accuracy', one)}" for name, one in answer.beside)
     return [("beside", "Classes are uneven", value, "accuracy alone hides the small classes")]
+
+
+def _further(answer: Answer) -> list[Line]:
+    if not answer.further:
+        return []
+    value = "; ".join(f"{name} {_text(answer.metric, one)}" for name, one in answer.further)
+    undefined = [name for name, one in answer.further if not math.isfinite(one.value)]
+    detail = f"test {METRIC_NAMES[answer.metric]} of the recipe"
+    if undefined and answer.metric == "auroc":
+        verb = "has" if len(undefined) == 1 else "have"
+        detail += f", not defined where a class has no image: {join_words(undefined)} {verb} not all classes"
+    return [("further", "Further tests", value, detail)]
 
 
 def _runner_up(answer: Answer) -> Line:

@@ -119,9 +119,10 @@ def _facts(record: Mapping[str, Any], results: pd.DataFrame) -> list[str]:
         words.plural(seeds, "seed"),
         words.plural(len(record.get("classes", [])), "class").replace("classs", "classes"),
     ]
-    tests = results["n_test"].dropna()
-    if len(tests):
-        facts.append(words.plural(int(tests.max()), "test image"))
+    tests = results[results["n_test"].notna()]
+    if len(tests):  # folds take turns, so each has test images of its own
+        count = tests.groupby(tests["fold"].fillna(-1))["n_test"].max().sum()
+        facts.append(words.plural(int(count), "test image"))
     return facts
 
 
