@@ -133,4 +133,11 @@ def test_report_is_rebuilt(unfreeze, study):
     for file in files:
         file.unlink()
     assert unfreeze("report", "runs/study") == (0, "report: runs/study/report.html\n", "")
+    assert unfreeze("report", "runs/study", "--out", "runs") == (
+        2,
+        "",
+        "unfreeze: --out runs is a directory\n"
+        "  expected: a file for the page\n"
+        "  to mend:  name one in it: --out runs/report.html\n",
+    )
     assert [file.read_bytes() for file in files] == before

@@ -33,6 +33,10 @@ def report(
     from unfreeze.results.tables import results_table
     from unfreeze.store import StudyDir, write_table
 
+    if out is not None and out.is_dir():
+        raise UserError(
+            f"--out {out} is a directory", "a file for the page", f"name one in it: --out {out / 'report.html'}"
+        )
     if len(directories) > 1:
         from unfreeze.results.side_by_side import write_side_by_side
 
