@@ -34,6 +34,10 @@ def test_scores_apart_add_up_to_the_whole(results):
     assert set(apart["test"]) == {"test"}
 
 
+def test_a_study_directory_may_be_text(results):
+    assert Results(str(results.path)).table.equals(results.table)
+
+
 def test_the_command_writes_them(results, capsys):
     assert main(["report", str(results.path), "--by", "site"]) == 0
     assert f"by site: {results.path / 'by_site.csv'}" in capsys.readouterr().out

@@ -86,7 +86,7 @@ class Results:
     """What a study directory holds.
 
     Attributes:
-        path: the study directory.
+        path: the study directory; text will do.
         failed: cells that failed in this run.
         left: cells that the time limit left out.
     """
@@ -94,6 +94,9 @@ class Results:
     path: Path
     failed: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
 
     @property
     def table(self) -> pd.DataFrame:
