@@ -28,7 +28,7 @@ def opened(browser: Any, report: Path, width: int) -> tuple[Any, list[str], list
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(report.as_uri())
-    return page, errors, [url for url in requests if not url.startswith(("data:", "blob:"))]
+    return page, errors, requests  # both go on growing
 
 
 def test_a_field_opens_and_the_legend_hides_its_curves(browser: Any, report: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_field_opens_and_the_legend_hides_its_curves(browser: Any, report: Pat
     page.keyboard.press("Escape")
     assert page.locator("dialog[open]").count() == 0
     assert errors == []
-    assert requests == [report.as_uri()]
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
 
 
 def test_a_phone_scrolls_downwards_only(browser: Any, report: Path) -> None:
