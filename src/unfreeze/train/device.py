@@ -1,6 +1,7 @@
 """Where the numbers are computed: device, precision, memory format."""
 
 import contextlib
+import os
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +48,19 @@ def pick(device: str, precision: str) -> Compute:
         )
     if precision == "bfloat16" and chosen == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError("precision: bfloat16 is not supported by this GPU", "float32", "set precision: float32")
-    if chosen == "cuda":  # float32 means float32: TF32 keeps ten bits of it
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+    if chosen == "cuda":
+        _same_numbers_always()
     return Compute(torch.device(chosen), precision)
+
+
+def _same_numbers_always() -> None:
+    """Let CUDA's kernels sum in one fixed order; without, hardly any network trains to the same weights twice.
+
+    An operation that has no such kernel raises a RuntimeError that names it (https://docs.pytorch.org/docs/stable/
+    generated/torch.use_deterministic_algorithms.html).
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
+    torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32: TF32 keeps ten bits of it
+    torch.backends.cudnn.allow_tf32 = False
