@@ -24,7 +24,7 @@ _MIRROR = np.where(np.arange(_KEPT) % 2, -1, 1)  # odd frequencies of a mirror i
 _GREYS = np.arange(256)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Likeness:
     """A description of an upright 8-bit RGB picture.
 

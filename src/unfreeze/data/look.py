@@ -10,7 +10,7 @@ from unfreeze.data.decode import Undecodable, load, to_rgb, upright_size
 from unfreeze.data.likeness import Likeness, as_values, from_values, likeness
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Look:
     """What looking at one file gave.
 

@@ -15,7 +15,7 @@ SPLIT_NAMES = {
 """What data calls its splits, and what they are."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One labelled file.
 
