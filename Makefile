@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long check format clean
+.PHONY: demo test test-long check format lock clean
 
 demo: .venv/installed
 	$(BIN)/unfreeze demo
@@ -22,12 +22,21 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# pip 25.1 reads dependency groups
-.venv/installed: pyproject.toml
+# What is locked comes with its hashes; PyTorch, whose build depends on the machine, and what it brings is not locked.
+# pip 25.1 reads dependency groups.
+.venv/installed: pyproject.toml requirements-dev.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q "pip>=25.1,<26.2"
-	$(BIN)/python -m pip install -q -e . --group dev
+	$(BIN)/python -m pip install -q --require-hashes --no-deps -r requirements-dev.lock
+	$(BIN)/python -m pip install -q --no-build-isolation -e . --group dev
 	touch $@
+
+# Takes the latest releases; for every platform and Python from 3.11 on.
+lock: .venv/installed
+	$(BIN)/python -m pip install -q uv
+	printf "torch ; python_version < '0'\ntorchvision ; python_version < '0'\n" > .venv/not-locked
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --group dev \
+		--override .venv/not-locked --no-header --no-annotate -o requirements-dev.lock pyproject.toml
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
