@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
+from unfreeze.model.fitting import NoRoom, fitted, no_room
 from unfreeze.model.network import Frozen
 from unfreeze.reuse import engines
 from unfreeze.reuse.engines import Engine, Settings
@@ -32,13 +33,25 @@ class Reference(NamedTuple):
 
 
 def pytorch_reference(backbone: Backbone, cut: int, images: Tensor, device: torch.device) -> Reference:
-    """Run the first ``cut`` stages in PyTorch."""
+    """Run the first ``cut`` stages in PyTorch.
+
+    Raises:
+        UserError: not even one image fits into the device's memory.
+    """
     stages = Frozen([stage.module for stage in backbone.stages[:cut]])
-    stages.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rows = images.to(device).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        found, seconds = _timed(lambda: stages(rows), len(rows))
-    return Reference(found.float().cpu(), seconds)
+
+    def attempt(rows: int) -> Reference:
+        stages.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        some = [part.to(device).contiguous(memory_format=torch.channels_last) for part in images.split(rows)]
+        with torch.inference_mode():
+            found, seconds = _timed(lambda: torch.cat([stages(part).float() for part in some]), len(images))
+        return Reference(found.cpu(), seconds)
+
+    try:
+        return fitted(attempt, len(images), device)[0]
+    except NoRoom:
+        pass
+    raise no_room("the frozen stages of", backbone.name, backbone.image_size, "float32", device)
 
 
 def calibrate(
@@ -152,6 +165,8 @@ def _build(group: Sequence[Settings], stages: Frozen, shape: tuple[int, ...], de
         began = time.perf_counter()
         try:
             engine = engines.build(settings, stages, shape, device)
+            if device.type != "cpu":
+                engine(torch.zeros(1, *shape))  # padded to a whole batch: is there memory for it?
         except EngineFailed as failure:
             refused[_label(settings)] = str(failure)
         except (OSError, ImportError, RuntimeError) as error:  # no room to convert, no such library: others can do it

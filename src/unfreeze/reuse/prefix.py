@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
+from unfreeze.model.fitting import NoRoom, fitted, no_room
 from unfreeze.model.network import Frozen, frozen_state, tensors_hash
 from unfreeze.reuse import engines
 from unfreeze.reuse.engines import Engine, Settings
@@ -68,7 +69,9 @@ class Prefix:
         self.backbone, self.calibration, self.dtype, self.device = backbone, calibration, dtype, device
         self.forwards = 0
         """Rows computed so far, at any cut."""
-        self._engines = dict(built or {})
+        self.batch = int(calibration.engine.get("batch", 1))
+        """Rows that PyTorch takes at once; fewer than calibrated where a device's memory did not suffice later on."""
+        self._engines = {(*stages, self.batch): engine for stages, engine in (built or {}).items()}
         self._hashes: dict[int, str] = {}
 
     def shape(self, cut: int) -> tuple[int, ...]:
@@ -102,14 +105,30 @@ class Prefix:
 
         Raises:
             ValueError: the stages are not wholly frozen.
-            UserError: a number does not fit into float16.
+            UserError: a number does not fit into float16, or not even one row into the device's memory.
         """
-        if (start, stop) not in self._engines:
-            stages = Frozen([stage.module for stage in self.backbone.stages[start:stop]])
-            self._engines[start, stop] = engines.build(self.calibration.engine, stages, self.shape(start), self.device)
         self.forwards += len(rows)
-        found = self._engines[start, stop](rows.float())
+        found = self._fitted(rows.float(), start, stop)
         return found if self.dtype == "float32" else self._halved(found)
+
+    def _fitted(self, rows: Tensor, start: int, stop: int) -> Tensor:
+        """Run the engine; PyTorch on fewer rows at once from where memory does not suffice on."""
+        if self.calibration.engine["name"] != "pytorch":
+            return self._engine(start, stop, self.batch)(rows)
+        try:
+            found, self.batch = fitted(lambda batch: self._engine(start, stop, batch)(rows), self.batch, self.device)
+            return found
+        except NoRoom:
+            precision = str(self.calibration.engine["precision"])
+            size = self.backbone.image_size
+        raise no_room("the frozen stages of", self.backbone.name, size, precision, self.device)
+
+    def _engine(self, start: int, stop: int, batch: int) -> Engine:
+        if (start, stop, batch) not in self._engines:
+            stages = Frozen([stage.module for stage in self.backbone.stages[start:stop]])
+            settings = {**self.calibration.engine, "batch": batch}
+            self._engines[start, stop, batch] = engines.build(settings, stages, self.shape(start), self.device)
+        return self._engines[start, stop, batch]
 
     def _halved(self, rows: Tensor) -> Tensor:
         halved = rows.half()

@@ -15,6 +15,7 @@ from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.resolve import Strategy
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, own_copy
+from unfreeze.model.fitting import NoRoom, fitted
 from unfreeze.model.head import build_head
 from unfreeze.model.network import build_network
 from unfreeze.reuse import engines
@@ -134,6 +135,9 @@ def step_cost(
 ) -> StepCost:
     """Return the seconds of one phase's training steps, measured on random inputs or remembered.
 
+    Where not even one image fits into the device's memory, they are those of the network's operations: to say that it
+    does not fit is for its cells.
+
     Args:
         cache: the folder of the cache.
         backbone: gives it; it is not changed.
@@ -146,15 +150,23 @@ def step_cost(
     """
     key = step_key(network.strategy, network.cuts[phase], phase, start, classes)
 
-    def measure() -> dict[str, Any]:
-        flops = sum(stage.flops for stage in network.stages[start:]) + network.head.flops
-        flops += 2 * (sum(stage.flops for stage in network.stages[network.cuts[phase] :]) + network.head.flops)
-        fitting = int(STEP_SECONDS / (max(1, flops) * (seconds_per_flop or 1 / FLOPS_GUESSED)))
-        return asdict(
-            _step(backbone(), network.strategy, network.cuts[phase], phase, start, classes, compute, max(2, fitting))
-        )
+    look = sum(stage.flops for stage in network.stages[start:]) + network.head.flops
+    flops = look + 2 * (sum(stage.flops for stage in network.stages[network.cuts[phase] :]) + network.head.flops)
+    pace = seconds_per_flop or 1 / FLOPS_GUESSED
 
-    record = _remembered(cache, {"step": key, "rules": RULES, **machine(compute)}, measure)
+    def measure() -> dict[str, Any]:
+        at_most = max(2, int(STEP_SECONDS / (max(1, flops) * pace)))
+        count = min(network.strategy.batch_size, at_most)
+
+        def attempt(rows: int) -> StepCost:
+            return _step(backbone(), network.strategy, network.cuts[phase], phase, start, classes, compute, rows)
+
+        return asdict(fitted(attempt, count, compute.device)[0])
+
+    try:
+        record = _remembered(cache, {"step": key, "rules": RULES, **machine(compute)}, measure)
+    except NoRoom:
+        return StepCost(flops * pace, 0.0, look * pace)
     return StepCost(**record)
 
 
@@ -203,7 +215,7 @@ def _step(
     start: int,
     classes: int,
     compute: Compute,
-    fitting: int,
+    count: int,
 ) -> StepCost:
     backbone = own_copy(backbone, cut)
     head = build_head(strategy.head, backbone, classes, 0)
@@ -211,7 +223,6 @@ def _step(
     network = build_network(backbone, head, cut, settings.batch_norm, None, start)
     network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer([*network.suffix.stages, head], settings.optimizer)
-    count = min(strategy.batch_size, fitting)
     shape = backbone.stages[start - 1].output_shape if start else (3, backbone.image_size, backbone.image_size)
     generator = torch.Generator().manual_seed(stream_seed(0, "order", "measure"))
     inputs = compute.move(torch.randn(count, *shape, generator=generator), start < len(backbone.stages))

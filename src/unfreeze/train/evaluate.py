@@ -4,31 +4,60 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unfreeze import metrics
+from unfreeze.model.fitting import fitted
 from unfreeze.train.batches import Batch
 from unfreeze.train.device import Compute
+from unfreeze.train.room import Room
 
 
 def predict(
-    network: nn.Module, batches: Iterable[Batch], compute: Compute, channels_last: bool = True
+    network: nn.Module,
+    batches: Iterable[Batch],
+    compute: Compute,
+    channels_last: bool = True,
+    room: Room | None = None,
 ) -> tuple[metrics.Logits, metrics.Labels]:
-    """Return logits (n, classes) float32 and labels (n,) int64 of all draws, in the order they were drawn."""
+    """Return logits (n, classes) float32 and labels (n,) int64 of all draws, in the order they were drawn.
+
+    Raises:
+        NoRoom: not even one row fits into the device's memory; ``room`` says how many do.
+    """
+    room = room or Room()
     network.eval()
     logits, labels = [], []
     with torch.inference_mode(), compute.autocast():
         for inputs, answers, _ in batches:
-            logits.append(network(compute.move(inputs, channels_last)).float().cpu().numpy())
+            logits += _logits(network, inputs, compute, channels_last, room)
             labels.append(answers.numpy())
     return np.concatenate(logits), np.concatenate(labels)
 
 
+def _logits(
+    network: nn.Module, inputs: Tensor, compute: Compute, channels_last: bool, room: Room
+) -> list[metrics.Logits]:
+    def attempt(rows: int) -> list[metrics.Logits]:
+        return [network(compute.move(some, channels_last)).float().cpu().numpy() for some in inputs.split(rows)]
+
+    asked = min(room.evaluation or len(inputs), len(inputs))
+    found, rows = fitted(attempt, asked, compute.device)
+    if rows < asked:
+        room.less(evaluation=rows)
+    return found
+
+
 def evaluate(
-    network: nn.Module, batches: Iterable[Batch], compute: Compute, metric: str, channels_last: bool = True
+    network: nn.Module,
+    batches: Iterable[Batch],
+    compute: Compute,
+    metric: str,
+    channels_last: bool = True,
+    room: Room | None = None,
 ) -> dict[str, float]:
     """Return ``val_loss``, ``val_accuracy`` and ``val_metric`` over all draws."""
-    logits, labels = predict(network, batches, compute, channels_last)
+    logits, labels = predict(network, batches, compute, channels_last, room)
     return {
         "val_loss": metrics.loss(logits, labels),
         "val_accuracy": metrics.score("accuracy", logits, labels),

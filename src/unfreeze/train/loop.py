@@ -13,10 +13,13 @@ from torch.optim import Optimizer
 
 from unfreeze.config.resolve import Phase
 from unfreeze.config.study import EarlyStopping
+from unfreeze.model.fitting import fitted, parts
 from unfreeze.streams import stream_seed
 from unfreeze.train.batches import Batch
 from unfreeze.train.device import Compute
 from unfreeze.train.optimizer import gradient_norm, gradients_are_finite, learning_rate, set_learning_rate
+from unfreeze.train.parts import Statistics, WholeDropout, loss_weight
+from unfreeze.train.room import Room
 from unfreeze.train.stopping import StoppingState, after_epoch, should_stop
 
 
@@ -115,6 +118,7 @@ def train_phase(
     metric: str,
     begin: Position,
     watch: Watch,
+    room: Room | None = None,
 ) -> Generator[Position, Fed, tuple[StoppingState, bool]]:
     """Train one phase from a position on: yield the position before a step, be sent that step's batch, and so on.
 
@@ -131,13 +135,16 @@ def train_phase(
         metric: the study's.
         begin: the phase's first step, or a position that was yielded before.
         watch: is told what happens.
+        room: how many rows of a batch fit into the device's memory at once; lowered where they do not.
 
     Returns:
         The state of early stopping, and whether it ended the phase.
 
     Raises:
         Diverged: a loss or a gradient became infinite or NaN.
+        NoRoom: not even one row fits.
     """
+    room = room or Room()
     steps = course.epoch_ends[-1] - course.first_step
     step, state, seen = begin.step, begin.stopping, begin.seen
     for epoch in range(begin.epoch, course.first_epoch + len(course.epoch_ends)):
@@ -147,10 +154,7 @@ def train_phase(
             started = time.perf_counter()
             rate = learning_rate(phase.schedule, phase.optimizer.lr, step - course.first_step, steps)
             set_learning_rate(optimizer, rate)
-            inputs, labels = _moved(fed.batch, trainee.channels_last, compute)
-            with _dropout_stream(course.seed, step):
-                loss, logits = _forward(trainee, inputs, labels, phase.label_smoothing, compute)
-            loss.backward()
+            loss, logits, labels = _gradients(trainee, optimizer, fed.batch, phase, (course.seed, step), compute, room)
             optimizer.step()
             step += 1
             mean, hits = _measured(loss, logits, labels, optimizer, step)
@@ -189,18 +193,72 @@ def _measured(loss: Tensor, logits: Tensor, labels: Tensor, optimizer: Optimizer
     return mean, int(count)
 
 
+def _gradients(
+    trainee: Trainee,
+    optimizer: Optimizer,
+    batch: Batch,
+    phase: Phase,
+    draw: tuple[int, int],
+    compute: Compute,
+    room: Room,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Leave a batch's gradients with the parameters, all at once or in parts; return its mean loss, logits and labels.
+
+    ``draw`` is the seed and step that dropout depends on, however the batch is divided.
+    """
+    network, before = trainee.network, Statistics(trainee.network)
+    count = len(batch[1])
+
+    def undo() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        before.put_back()
+
+    def attempt(rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        with _dropout_stream(*draw):
+            if rows >= count:
+                inputs, labels = _moved(batch, trainee.channels_last, compute)
+                loss, logits = _forward(trainee, inputs, labels, phase.label_smoothing, compute)
+                loss.backward()
+                return loss.detach(), logits.detach(), labels
+            inputs, labels, indices = batch[0], batch[1].to(compute.device), batch[2]
+            whole, losses, found = loss_weight(labels, trainee.class_weights), list[Tensor](), list[Tensor]()
+            masks = WholeDropout(count)
+            with masks.inside(network):
+                for part in parts(count, rows, before.least):
+                    masks.turn_to(part)
+                    some, wanted = _moved((inputs[part], labels[part], indices), trainee.channels_last, compute)
+                    loss, logits = _forward(trainee, some, wanted, phase.label_smoothing, compute, whole)
+                    loss.backward()
+                    losses.append(loss.detach())
+                    found.append(logits.detach())
+            return torch.stack(losses).sum(), torch.cat(found), labels
+
+    asked = min(room.training or count, count)
+    made, rows = fitted(attempt, asked, compute.device, min(asked, before.least), undo)
+    if rows < asked:
+        room.less(training=rows)
+    return made
+
+
 def _moved(batch: Batch, channels_last: bool, compute: Compute) -> tuple[Tensor, Tensor]:
     inputs, labels, _ = batch
     return compute.move(inputs, channels_last), labels.to(compute.device, non_blocking=True)
 
 
 def _forward(
-    trainee: Trainee, inputs: Tensor, labels: Tensor, smoothing: float, compute: Compute
+    trainee: Trainee,
+    inputs: Tensor,
+    labels: Tensor,
+    smoothing: float,
+    compute: Compute,
+    whole: Tensor | int | None = None,
 ) -> tuple[Tensor, Tensor]:
+    """Return the mean loss of a batch, or a part's share of it where ``whole`` is the batch's weight, and logits."""
     with compute.autocast():
         logits = trainee.network(inputs)
-        loss = cross_entropy(logits.float(), labels, trainee.class_weights, label_smoothing=smoothing)
-        return loss, logits
+        how = "mean" if whole is None else "sum"
+        loss = cross_entropy(logits.float(), labels, trainee.class_weights, reduction=how, label_smoothing=smoothing)
+        return loss if whole is None else loss / whole, logits
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """PyTorch itself: every device, every network.
 
 Its kernels may choose another way of summing for another batch size, so rows go through in batches of one fixed size,
-the last one padded.
+the last one padded. Where a device has memory of its own the largest size is taken that fits when it is calibrated.
 """
 
 import contextlib
@@ -12,22 +12,24 @@ from torch import Tensor, nn
 from unfreeze.model.network import Frozen
 
 BATCH = 32
+SMALLER = (16, 8, 4, 2, 1)
 
 WORTH_SECONDS = 0.0
 """Always: nothing has to be made."""
 
 
 def offers(device: torch.device, precision: str, threads: int) -> list[dict[str, str | int]]:
-    """Return the one setting."""
+    """Return the one setting of a processor; elsewhere that of each batch size, the largest first."""
     return [
         {
             "name": "pytorch",
             "version": torch.__version__,
             "precision": precision,
-            "batch": BATCH,
+            "batch": batch,
             "threads": threads,
             "kernels": torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else _device_name(device),
         }
+        for batch in (BATCH, *(SMALLER if device.type != "cpu" else ()))
     ]
 
 
@@ -37,26 +39,26 @@ def _device_name(device: torch.device) -> str:
 
 def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> "PyTorchEngine":
     """Return the stages as an engine; they are moved to the device."""
-    precision = settings["precision"]  # type: ignore[index]
-    return PyTorchEngine(stages, device, precision)
+    precision, batch = settings["precision"], settings["batch"]  # type: ignore[index]
+    return PyTorchEngine(stages, device, precision, batch)
 
 
 class PyTorchEngine:
     """Frozen stages in channels-last order, in inference mode."""
 
-    def __init__(self, stages: nn.Module, device: torch.device, precision: str) -> None:
+    def __init__(self, stages: nn.Module, device: torch.device, precision: str, batch: int) -> None:
         self.stages = stages.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.batch = device, precision, batch
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Compute rows in batches of BATCH."""
+        """Compute rows in batches of one size."""
         outputs = []
         with torch.no_grad(), self._autocast():  # not inference mode: what trains on the rows saves them for later
-            for start in range(0, len(rows), BATCH):
-                batch = rows[start : start + BATCH].to(self.device, non_blocking=True)
+            for start in range(0, len(rows), self.batch):
+                batch = rows[start : start + self.batch].to(self.device, non_blocking=True)
                 count = len(batch)
-                if count < BATCH:
-                    batch = torch.cat([batch, batch.new_zeros(BATCH - count, *batch.shape[1:])])
+                if count < self.batch:
+                    batch = torch.cat([batch, batch.new_zeros(self.batch - count, *batch.shape[1:])])
                 if batch.ndim == 4:
                     batch = batch.contiguous(memory_format=torch.channels_last)
                 outputs.append(self.stages(batch)[:count].float().contiguous())
