@@ -22,7 +22,11 @@ SAID = (
 
 
 class NoRoom(Exception):
-    """Not even the fewest rows fit into the memory of a device."""
+    """Not even the fewest rows fit into the memory of a device: ``least`` of them."""
+
+    def __init__(self, least: int = 1) -> None:
+        self.least = least
+        super().__init__(least)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -64,7 +68,7 @@ def fitted(
         undo()
         release(device)
         if rows <= least:
-            raise NoRoom
+            raise NoRoom(least)
         rows = max(least, rows // 2)
 
 
@@ -85,22 +89,22 @@ def parts(count: int, rows: int, least: int = 1) -> list[slice]:
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
 
 
-def no_room(work: str, backbone: str, size: int, precision: str, device: torch.device, least: int = 1) -> UserError:
-    """Return the mistake of asking for more than a device can do.
+def no_room(network: str, size: int, precision: str, device: torch.device, least: int = 1) -> UserError:
+    """Return the mistake of asking a device for more than it can do.
 
     Args:
-        work: what does not fit: "training", say.
-        backbone: its name.
+        network: what does not fit.
         size: of its images, in pixels.
         precision: of its forward passes.
         device: whose memory does not suffice.
         least: the fewest images that it takes at once.
     """
     images = "one image" if least == 1 else f"{least} images"
-    elsewhere = [*["precision: bfloat16"] * (precision == "float32"), *["device: cpu"] * (device.type != "cpu")]
+    settings = [*["precision: bfloat16"] * (precision == "float32"), *["device: cpu"] * (device.type != "cpu")]
     return UserError(
-        f"the memory of {device} is too small for {work} {backbone} on even {images} of {size} pixels in {precision}",
-        f"memory for {images} at a time",
-        "set a smaller image_size or another backbone, train fewer of its stages"
-        + "".join(f", or set {setting}" for setting in elsewhere),
+        f"the memory of {device} is too small for {network} with {images} of {size} pixels at a time, in {precision}",
+        f"a network that fits with {images} at a time",
+        ", or ".join(
+            ["set a smaller image_size or another backbone, train fewer stages", *(f"set {one}" for one in settings)]
+        ),
     )

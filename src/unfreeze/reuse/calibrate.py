@@ -51,7 +51,7 @@ def pytorch_reference(backbone: Backbone, cut: int, images: Tensor, device: torc
         return fitted(attempt, len(images), device)[0]
     except NoRoom:
         pass
-    raise no_room("the frozen stages of", backbone.name, backbone.image_size, "float32", device)
+    raise no_room(f"frozen stages of {backbone.name}", backbone.image_size, "float32", device)
 
 
 def calibrate(

@@ -120,8 +120,7 @@ class Prefix:
             return found
         except NoRoom:
             precision = str(self.calibration.engine["precision"])
-            size = self.backbone.image_size
-        raise no_room("the frozen stages of", self.backbone.name, size, precision, self.device)
+        raise no_room(f"frozen stages of {self.backbone.name}", self.backbone.image_size, precision, self.device)
 
     def _engine(self, start: int, stop: int, batch: int) -> Engine:
         if (start, stop, batch) not in self._engines:

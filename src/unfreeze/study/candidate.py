@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from unfreeze.config.resolve import Strategy, expected_epochs
 from unfreeze.config.study import Metric, RegimeConfig
@@ -30,6 +29,8 @@ from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import evaluate
 from unfreeze.train.loop import Course, Diverged, Fed, Position, Trainee, Watch, train_phase
 from unfreeze.train.optimizer import build_optimizer, moments, set_moments
+from unfreeze.train.parts import batch_norm_trains
+from unfreeze.train.room import AtOnce, Room
 from unfreeze.train.stopping import StoppingState
 
 
@@ -45,6 +46,7 @@ class CandidateState:
         weights: the trained tensors; none at the very beginning.
         best: the best of them so far, where they are kept.
         moments: the optimiser's.
+        at_once: how many rows fit into the device's memory at once, as far as is known.
     """
 
     phase: int = 0
@@ -54,6 +56,7 @@ class CandidateState:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     best: Mapping[str, Tensor] = field(default_factory=dict)
     moments: Mapping[str, Tensor] = field(default_factory=dict)
+    at_once: AtOnce = AtOnce()
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Need:
 class Trained:
     """A trained candidate: its network with the reported weights, its history, and what was counted.
 
-    The network begins after ``cut`` stages, which nothing has trained.
+    The network begins after ``cut`` stages, which nothing has trained. ``room`` says how many rows it takes at once.
     """
 
     network: Network
@@ -84,6 +87,7 @@ class Trained:
     params_total: int
     params_trained: int
     prefix_hash: str
+    room: Room
 
     @property
     def best(self) -> dict[str, Any]:
@@ -99,6 +103,7 @@ class Trained:
             stopped=self.stopped_by == "early_stopping",
             history=self.history,
             weights=trained_state(self.network, self.backbone),
+            at_once=self.room.at_once,
         )
 
 
@@ -124,8 +129,7 @@ def epoch_ends(images: int, batch_size: int, regime: RegimeConfig, epochs: int) 
 
 def _check_batches(network: Network, images: int, batch_size: int) -> None:
     """Refuse a last batch of one image where BatchNorm would have to take its statistics."""
-    training = any(module.training for module in network.suffix.modules() if isinstance(module, _BatchNorm))
-    if training and images % batch_size == 1:
+    if batch_norm_trains(network.suffix) and images % batch_size == 1:
         raise UserError(
             f"batch_size: {batch_size} with {images} training images leaves a last batch of one",
             "at least two images in a batch, since the BatchNorm of stages with fresh weights (or batch_norm: train) "
@@ -154,6 +158,7 @@ def train_candidate(
     on_step: Callable[[int, int], None],
     on_epoch: Callable[[dict[str, Any]], None],
     begin: CandidateState,
+    room: Room,
 ) -> Generator[Need, Fed, Trained]:
     """Train all phases of one candidate: yield what is needed, be sent that step's batch, and so on.
 
@@ -172,10 +177,12 @@ def train_candidate(
         on_step: called with (epoch, examples drawn) after each step.
         on_epoch: called with each new history row.
         begin: the first step of all, or the state of an earlier ``Need``.
+        room: how many rows it takes at once; lowered where memory does not suffice.
 
     Raises:
         UserError: a cut does not exist.
         Diverged: a loss or a gradient became infinite or NaN; carries the best weights so far, if they are kept.
+        NoRoom: not even one image fits into the device's memory.
     """
     head = build_head(strategy.head, backbone, classes, seed)
     cuts = cuts_of(strategy, backbone)
@@ -195,6 +202,7 @@ def train_candidate(
             fresh_from = min(fresh_from, cut)
         network = build_network(backbone, head, cut, phase.batch_norm, fresh_from, start)
         network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        room.batch_norm = room.batch_norm or batch_norm_trains(network.suffix)
         if number < begin.phase:  # what it trained is among the weights
             continue
         if number == begin.phase and begin.weights:
@@ -213,7 +221,7 @@ def train_candidate(
         def validate(
             network: Network = network, batches: Iterable[Batch] = batches, channels_last: bool = channels_last
         ) -> dict[str, float]:
-            return evaluate(network, batches, compute, metric, channels_last)
+            return evaluate(network, batches, compute, metric, channels_last, room)
 
         def keep(row: dict[str, Any]) -> None:
             history.append({**row, "examples": examples_after(images, strategy.batch_size, row["step"])})
@@ -225,7 +233,8 @@ def train_candidate(
 
         def here(at: Position, number: int = number, optimizer: torch.optim.Optimizer = optimizer) -> CandidateState:
             tensors = trained_state(everything, backbone)
-            return CandidateState(number, at, False, list(history), tensors, dict(best), moments(optimizer))
+            found = dict(best), moments(optimizer), room.at_once
+            return CandidateState(number, at, False, list(history), tensors, *found)
 
         training = train_phase(
             Trainee(network, channels_last, weights),
@@ -242,6 +251,7 @@ def train_candidate(
                 keep,
                 keep_best,
             ),
+            room,
         )
         try:
             state, stopped = yield from _needing(training, start, here)
@@ -265,6 +275,7 @@ def train_candidate(
         params_total=count_parameters(backbone.model) + count_parameters(head),
         params_trained=count_parameters(everything.suffix) + count_parameters(head),
         prefix_hash=prefix_hash,
+        room=room,
     )
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,7 +146,7 @@ def finish_cell(
     store: StudyDir,
     compute: Compute,
     times: Times,
-    warnings: list[str],
+    warnings: Callable[[], Sequence[str]],
 ) -> dict[str, Any]:
     """Report a cell's chosen candidate on validation and tests, and write its files; result.json last.
 
@@ -158,7 +158,7 @@ def finish_cell(
         store: the study directory.
         compute: device and precision.
         times: what the cell took so far.
-        warnings: that its record repeats.
+        warnings: gives those that its record repeats, when everything is predicted.
 
     Returns:
         Its row of results.csv by column name.
@@ -174,7 +174,7 @@ def finish_cell(
     row["seconds_total"] = times.total + time.perf_counter() - started
     row["seconds_shared"] = times.shared
     files = sealed(store.cell(job.cell.id), CELL_FILES)
-    said = [*job.selection.warnings, *warnings]
+    said = [*job.selection.warnings, *warnings()]
     write_json(store.cell(job.cell.id) / "result.json", {**row, "warnings": said, "files": files})
     return row
 
@@ -186,7 +186,7 @@ def _logits(job: Job, strategy: Strategy, trained: Trained, supply: Supply, comp
         if ids:
             batches = supply.plain(strategy, supply.images(ids), trained.cut)
             channels_last = trained.cut < len(trained.backbone.stages)
-            scores, labels = predict(trained.network, batches, compute, channels_last)
+            scores, labels = predict(trained.network, batches, compute, channels_last, trained.room)
             if not np.isfinite(scores).all():
                 raise Diverged(f"the predictions of {split} are not all finite numbers")
             predicted[split] = ids, scores, labels

@@ -12,6 +12,7 @@ from unfreeze import metrics
 from unfreeze.config.fingerprint import plain
 from unfreeze.config.resolve import Strategy
 from unfreeze.model.backbone import Backbone, own_copy
+from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
 from unfreeze.results.tables import HISTORY_COLUMNS
 from unfreeze.store import StudyDir, write_table
 from unfreeze.study.candidate import CandidateState, Need, Trained, train_candidate
@@ -20,12 +21,14 @@ from unfreeze.study.environment import conditions
 from unfreeze.study.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress
 from unfreeze.study.grouping import MEMBER_BYTES, GroupJob, StreamKey, spans_of_candidate, stream_key, trained_bytes
 from unfreeze.study.lockstep import Training, train_together
+from unfreeze.study.memory import Memory
 from unfreeze.study.needs import prefix_of
 from unfreeze.study.saving import END_SECONDS, Saving
 from unfreeze.study.state import CellState
 from unfreeze.study.supply import Shown, Supply
 from unfreeze.train.device import Compute
 from unfreeze.train.loop import Diverged
+from unfreeze.train.room import Room
 
 
 @dataclass
@@ -72,9 +75,11 @@ class GroupRun:
         self._cells = {name: _Progress(waiting=set(one.networks)) for name, one in jobs.items()}
         self._conditions = conditions(compute)
         self._saving = Saving(store, self._bound_to, emit)
+        self._memory = Memory(store, self._conditions["device"], compute.precision, supply.prefixes, emit)
 
     def run(self) -> None:
         """Run every cell to its end."""
+        self._memory.tell()
         for name in self.jobs:
             self._begin(name)
         for members in self._lots():
@@ -136,6 +141,7 @@ class GroupRun:
                 self._fail(name, error)
             return
         train_together(training, stream, self._ended, self._between)
+        self._memory.tell()
 
     def _between(self, waiting: Mapping[tuple[str, str], Need]) -> None:
         """Save where the cells stand if it is time to, or if whoever is told ends the run here."""
@@ -145,11 +151,12 @@ class GroupRun:
             self._saving.save({name: partial(self._state, name, waiting) for name in names})
 
         try:
+            lowered = self._memory.tell()
             self.emit(BetweenSteps())
         except BaseException:
             save()
             raise
-        if self._saving.due():
+        if lowered or self._saving.due():  # what was lowered then goes on as it did, whenever this run ends
             save()
 
     def _state(self, name: str, waiting: Mapping[tuple[str, str], Need]) -> CellState:
@@ -180,6 +187,10 @@ class GroupRun:
         pristine = self.backbones(strategy, seed)
         train, validation = self._shown(job)
         progress.history.setdefault(candidate, [])
+        begin = progress.begun.pop(candidate, None) or CandidateState(
+            at_once=self._memory.at_once(job.cell.strategy, strategy)
+        )
+        room = Room(begin.at_once, lambda: self._memory.lower(job.cell.strategy, strategy, room))
 
         def on_step(epoch: int, examples: int) -> None:
             progress.drawn[candidate] = examples
@@ -203,7 +214,8 @@ class GroupRun:
             compute=self.compute,
             on_step=on_step,
             on_epoch=on_epoch,
-            begin=progress.begun.pop(candidate, CandidateState()),
+            begin=begin,
+            room=room,
         )
 
     def _shown(self, job: Job) -> tuple[Shown, Shown]:
@@ -226,7 +238,7 @@ class GroupRun:
         elif isinstance(result, Diverged):
             progress.diverged[candidate] = result
         else:
-            self._fail(name, result)
+            self._fail(name, result, candidate)
             return
         if not progress.waiting:
             try:
@@ -234,7 +246,7 @@ class GroupRun:
             except BrokenPipeError:
                 raise
             except Exception as error:  # whatever it is, the other cells go on
-                self._fail(name, error)
+                self._fail(name, error, progress.chosen and progress.chosen[0])
 
     def _finish(self, name: str) -> None:
         one, progress = self.jobs[name], self._cells[name]
@@ -244,11 +256,19 @@ class GroupRun:
             self._saving.save({name: partial(self._state, name, {})})
         self._write_history(name)
         candidate, trained = progress.chosen
-        warnings = [
-            f"candidate {diverged} diverged: {progress.diverged[diverged]}"
-            for diverged in one.networks
-            if diverged in progress.diverged
-        ]
+
+        def warnings() -> list[str]:
+            strategy, room = one.job.candidates[candidate], trained.room
+            return [
+                *(
+                    f"candidate {each} diverged: {progress.diverged[each]}"
+                    for each in one.networks
+                    if each in progress.diverged
+                ),
+                *self._memory.words(one.job.cell.strategy, strategy, room.at_once, room.batch_norm),
+                *self._memory.prefix_words(prefix_of(strategy)),
+            ]
+
         rows = [row for candidate in one.networks for row in progress.history[candidate]]
         times = Times(
             per_epoch=float(np.mean([row["seconds"] for row in trained.history])),
@@ -274,8 +294,14 @@ class GroupRun:
             table = pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
             write_table(self.store.cell(name) / "history.csv", table)
 
-    def _fail(self, name: str, error: Exception) -> None:
+    def _fail(self, name: str, error: Exception, candidate: str | None = None) -> None:
         progress = self._cells[name]
+        if is_out_of_memory(error) and not isinstance(error, MemoryError):  # Python's own is not the device's
+            strategies = self.jobs[name].job.candidates
+            strategy = strategies[next(iter(strategies)) if candidate is None else candidate]
+            least = error.least if isinstance(error, NoRoom) else 1
+            size, precision, device = strategy.image_size, self.compute.precision, self.compute.device
+            error = no_room(strategy.backbone.name, size, precision, device, least)
         if not progress.failed:
             progress.failed, progress.chosen = True, None
             self._write_history(name)

@@ -135,8 +135,8 @@ def step_cost(
 ) -> StepCost:
     """Return the seconds of one phase's training steps, measured on random inputs or remembered.
 
-    Where not even one image fits into the device's memory, they are those of the network's operations: to say that it
-    does not fit is for its cells.
+    Where not even two images fit into the device's memory, they are guessed from the network's operations; whether it
+    can be trained at all is for its cells to find out.
 
     Args:
         cache: the folder of the cache.
@@ -161,7 +161,7 @@ def step_cost(
         def attempt(rows: int) -> StepCost:
             return _step(backbone(), network.strategy, network.cuts[phase], phase, start, classes, compute, rows)
 
-        return asdict(fitted(attempt, count, compute.device)[0])
+        return asdict(fitted(attempt, count, compute.device, least=min(2, count))[0])
 
     try:
         record = _remembered(cache, {"step": key, "rules": RULES, **machine(compute)}, measure)

@@ -17,6 +17,7 @@ from torch import Tensor, from_numpy
 from unfreeze.store import Altered, file_sha256, read_json, read_tensors, write_json, write_tensors
 from unfreeze.study.candidate import CandidateState
 from unfreeze.train.loop import Position, Seen
+from unfreeze.train.room import AtOnce
 from unfreeze.train.stopping import StoppingState
 
 FOLDER = "state"
@@ -133,6 +134,7 @@ def _written(candidate: CandidateState) -> dict[str, Any]:
         "position": position,
         "stopped": candidate.stopped,
         "history": _rows_written(candidate.history),
+        "at_once": asdict(candidate.at_once),
     }
 
 
@@ -163,6 +165,7 @@ def _read(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> CellState:
             values["stopped"],
             [_numbers_read(row) for row in values["history"]],
             **{kind: tensors.get((str(number), kind), {}) for kind in KINDS},
+            at_once=AtOnce(**values.get("at_once", {})),
         )
     return CellState(
         candidates,

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -13,7 +12,8 @@ class Statistics:
     """The running statistics of BatchNorm layers in training, as they are now, to be had back."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._kept = [(buffer, buffer.clone()) for layer in _training(network) for buffer in layer.buffers()]
+        layers = [module for module in network.modules() if _trains(module)]
+        self._kept = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
 
     @property
     def least(self) -> int:
@@ -26,8 +26,13 @@ class Statistics:
             buffer.copy_(before)
 
 
-def _training(network: nn.Module) -> list[nn.Module]:
-    return [module for module in network.modules() if isinstance(module, _BatchNorm) and module.training]
+def batch_norm_trains(network: nn.Module) -> bool:
+    """Tell whether a BatchNorm layer takes its statistics from batches: parts of a batch then give other numbers."""
+    return any(map(_trains, network.modules()))
+
+
+def _trains(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.training
 
 
 class WholeDropout:

@@ -20,8 +20,10 @@ class Room:
         on_less: is told each time that it is less.
     """
 
-    def __init__(self, at_once: AtOnce | None = None, on_less: Callable[[AtOnce], None] = lambda at_once: None) -> None:
+    def __init__(self, at_once: AtOnce | None = None, on_less: Callable[[], None] = lambda: None) -> None:
         self.at_once, self.on_less = at_once or AtOnce(), on_less
+        self.batch_norm = False
+        """Whether BatchNorm takes its statistics from as many rows as there are at once."""
 
     @property
     def training(self) -> int | None:
@@ -36,4 +38,4 @@ class Room:
     def less(self, training: int | None = None, evaluation: int | None = None) -> None:
         """Take fewer rows at once from now on."""
         self.at_once = AtOnce(training or self.training, evaluation or self.evaluation)
-        self.on_less(self.at_once)
+        self.on_less()

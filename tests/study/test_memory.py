@@ -1,0 +1,293 @@
+"""A device whose memory is short: the same batches in parts, remembered in the study, resumed bit for bit, and said."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.short import Short, out_of_memory
+from tests.study.test_resume import FRESH, GROUP, ONE, PLAIN, Stopped, Stops, ends
+from tests.worlds import tiny_study
+from unfreeze import Study
+from unfreeze.store import read_json, read_tensors
+from unfreeze.study.events import BetweenSteps, CellFailed, Event, Planned, Progress, Warned
+from unfreeze.study.run import run_study
+
+PARTS = (
+    "last: a batch of 4 images does not fit into the memory of cpu; it trains on 2 at a time and adds up their "
+    "gradients, so its batches stay what they are and its numbers differ by rounding"
+)
+NORM = (
+    "all: a batch of 4 images does not fit into the memory of cpu; it trains on 2 at a time and adds up their "
+    "gradients, but BatchNorm takes its statistics from those 2, so its results are not those of whole batches"
+)
+PREDICTS = (
+    "last: 64 images at once do not fit into the memory of cpu; it predicts 3 at a time, so its numbers may differ by "
+    "rounding"
+)
+FROZEN = (
+    "test_resnet (weights), 32 pixels: 32 images at once do not fit into the memory of cpu; its frozen stages run on 8 "
+    "at a time, so their numbers may differ by rounding from those computed before"
+)
+LAST = {"last": ONE["dropout"]}
+SGD = {"name": "sgd", "lr": 1e-2, "momentum": 0.9}
+
+
+class Listener:
+    """Notes what is told, begins to count the calls of networks with the first cell, and may end the run."""
+
+    def __init__(self, short: Short | None = None, stops: Stops | None = None, kill_at: int | None = None) -> None:
+        self.short, self.stops, self.kill_at = short, stops, kill_at
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if self.short is not None and isinstance(event, Planned):
+            self.short.counting = True
+        if isinstance(event, Progress) and self.kill_at is not None:
+            self.kill_at -= 1
+            if self.kill_at == 0:  # in the midst of a step, where nothing is saved any more
+                raise Stopped
+        if self.stops is not None:
+            self.stops(event)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, Warned)]
+
+
+def run(folder: Path, out: str, listener: Listener, **values: Any) -> Path:
+    try:
+        run_study(Study(**tiny_study(folder, **values)).config, folder / out, listener, workers=0)
+    finally:
+        if listener.short is not None:
+            listener.short.counting = False
+    return folder / out
+
+
+def tensors(out: Path, name: str) -> dict[str, np.ndarray]:
+    return {key: found for path in sorted(out.rglob(name)) for key, found in read_tensors(path)[0].items()}
+
+
+def difference(one: Path, other: Path, name: str = "model.safetensors") -> float:
+    found, expected = tensors(one, name), tensors(other, name)
+    assert found.keys() == expected.keys()
+    return max(float(np.abs(found[key] - expected[key]).max()) for key in expected)
+
+
+def warnings_of(out: Path) -> list[str]:
+    return [text for path in sorted(out.rglob("result.json")) for text in read_json(path)["warnings"]]
+
+
+def row(work: str, at_once: int, strategy: str = "last") -> dict[str, Any]:
+    about = {"work": work, "strategy": strategy, "backbone": "test_resnet", "batch_size": 4, "image_size": 32}
+    return {**about, "device": "cpu", "precision": "float32", "at_once": at_once}
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return read_json(out / "memory.json")["rows"]
+
+
+STUDIES: dict[str, dict[str, Any]] = {
+    "fresh": {"strategies": LAST, "regimes": FRESH},
+    "plain": {"strategies": LAST, "regimes": PLAIN},
+    "weighed, smoothed": {
+        "strategies": {"last": {**LAST["last"], "label_smoothing": 0.1, "optimizer": SGD}},
+        "regimes": {"small": {**FRESH["small"], "balance": "weights"}},
+    },
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("at", [[1], [4], [7], [2, 9]], ids=str)
+def test_memory_that_is_short_in_training_changes_weights_by_rounding(
+    name: str, at: Collection[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tmp_path, "whole", Listener(), **STUDIES[name])
+    assert not (whole / "memory.json").exists()
+    told = Listener(Short(monkeypatch, training=at))
+    found = run(tmp_path, "short", told, **STUDIES[name])
+    least = min(told.short.rows[True])
+    assert least < 4
+    assert difference(found, whole) <= 1e-5
+    assert difference(found, whole, "logits.safetensors") <= 1e-5
+    assert rows(found)[-1] == row("training", 1 if len(at) == 2 else 2)
+    assert told.warnings[0] == PARTS
+    assert warnings_of(found) == [PARTS if len(at) == 1 else PARTS.replace("on 2 at", "on 1 at")]
+
+
+def test_memory_that_is_short_in_the_backward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path, "whole", Listener(), **STUDIES["fresh"])
+    found = run(tmp_path, "short", Listener(Short(monkeypatch, training=[3], backward=True)), **STUDIES["fresh"])
+    assert difference(found, whole) <= 1e-5
+    assert warnings_of(found) == [PARTS]
+
+
+def test_batch_norm_in_training_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = {"strategies": {"all": {"train": "all", "batch_norm": "train"}}, "regimes": FRESH}
+    found = run(tmp_path, "short", Listener(Short(monkeypatch, training=[3])), **study)
+    assert warnings_of(found) == [NORM]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4], ids=str)  # two epochs, then validation and test
+def test_memory_that_is_short_in_evaluation(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path, "whole", Listener(), **STUDIES["fresh"])
+    told = Listener(Short(monkeypatch, evaluation=[at]))
+    found = run(tmp_path, "short", told, **STUDIES["fresh"])
+    assert difference(found, whole) == 0
+    assert difference(found, whole, "logits.safetensors") <= 1e-5
+    (said,) = warnings_of(found)
+    assert said == PREDICTS.replace("predicts 3", f"predicts {rows(found)[-1]['at_once']}")
+    assert told.warnings == [said]
+
+
+@pytest.mark.parametrize("regimes", [PLAIN, FRESH], ids=["stored", "live"])
+def test_memory_that_is_short_in_frozen_stages(
+    regimes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = {"strategies": LAST, "regimes": regimes, "seeds": 1}
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "one"))
+    whole = run(tmp_path, "whole", Listener(), **study)
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "other"))
+    short = Short(monkeypatch, frozen=8)
+    told = Listener(short)
+    found = run(tmp_path, "short", told, **study)
+    assert short.frozen_rows[:3] == [32, 16, 8]
+    assert set(short.frozen_rows[3:]) == {8}
+    assert difference(found, whole) <= 1e-5
+    assert told.warnings == warnings_of(found) == [FROZEN]
+    about = {"work": "frozen stages", "backbone": "test_resnet (weights), 32 pixels", "device": "cpu"}
+    assert rows(found) == [{**about, "precision": "float32", "at_once": 8}]
+    short.frozen_rows.clear()
+    run(tmp_path, "short", Listener(short), **study | {"seeds": 2})
+    assert set(short.frozen_rows) == {8}
+
+
+def test_later_cells_begin_with_what_fits_and_so_does_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Listener(Short(monkeypatch, training=[3]))
+    study = STUDIES["fresh"] | {"strategies": LAST | {"head": {"train": "head"}}}
+    found = run(tmp_path, "short", told, **study | {"seeds": 2})
+    sizes = told.short.rows[True]
+    assert sizes[3:].count(4) <= 2 * 8  # those of the other strategy
+    cells = {path.parent.name: read_json(path)["warnings"] for path in found.rglob("result.json")}
+    first = [name for name, said in cells.items() if name.startswith(("last", "head")) and said]
+    assert len(first) == 2  # both seeds of one strategy
+    assert len({name.partition(".")[0] for name in first}) == 1
+    assert len(told.warnings) == 1
+    again = Listener(Short(monkeypatch))
+    run(tmp_path, "short", again, **study | {"seeds": 3})
+    assert 2 in again.short.rows[True]
+    assert again.warnings == []
+    cells = {path.parent.name: read_json(path)["warnings"] for path in found.rglob("result.json")}
+    assert len([name for name, said in cells.items() if said]) == 3
+
+
+@pytest.mark.parametrize("strategies", [LAST, GROUP], ids=["one", "lock-step"])
+@pytest.mark.parametrize("after", [1, 5, 7])
+def test_a_run_that_is_stopped_after_memory_was_short_ends_as_if_it_never_was(
+    after: int, strategies: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = {"strategies": strategies, "regimes": FRESH}
+    whole = run(tmp_path, "whole", Listener(Short(monkeypatch, training=[2], evaluation=[1])), **study)
+    for name, how in (
+        ("stopped", {"stops": Stops(after)}),
+        ("killed", {"kill_at": 2 + after * (len(strategies) > 1) + after}),
+    ):
+        monkeypatch.undo()
+        with pytest.raises(Stopped):
+            run(tmp_path, name, Listener(Short(monkeypatch, training=[2], evaluation=[1]), **how), **study)
+        monkeypatch.undo()
+        out = run(tmp_path, name, Listener(), **study)
+        assert ends(out) == ends(whole), name
+
+
+def test_not_even_one_image_fails_its_cell_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = {"strategies": LAST | {"head": {"train": "head"}}, "regimes": PLAIN}
+    # In lock-step: the first one's first step at 4, 2 and 1 image.
+    told = Listener(Short(monkeypatch, training=[1, 2, 3]))
+    found = run(tmp_path, "short", told, **study)
+    (failed,) = [event for event in told.events if isinstance(event, CellFailed)]
+    assert failed.cell == "last.small.s0"
+    assert failed.error == (
+        "the memory of cpu is too small for test_resnet with one image of 32 pixels at a time, in float32\n"
+        "  expected: a network that fits with one image at a time\n"
+        "  to mend:  set a smaller image_size or another backbone, train fewer stages, or set precision: bfloat16"
+    )
+    assert read_json(found / "cells" / "last.small.s0" / "error.json")["traceback"] == ""
+    assert (found / "cells" / "head.small.s0" / "result.json").is_file()
+    assert not (found / "memory.json").exists()
+
+
+@pytest.mark.parametrize("mode", [{"training": [3]}, {"evaluation": [1]}, {"training": [3], "backward": True}], ids=str)
+def test_other_errors_are_never_swallowed(
+    mode: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "CUDA error: device-side assert triggered"
+    told = Listener(Short(monkeypatch, **mode, error=lambda: RuntimeError(text)))
+    found = run(tmp_path, "short", told, **STUDIES["fresh"])
+    (failed,) = [event for event in told.events if isinstance(event, CellFailed)]
+    assert failed.error == f"RuntimeError: {text}"
+    assert "Traceback" in read_json(found / "cells" / "last.small.s0" / "error.json")["traceback"]
+    assert not (found / "memory.json").exists()
+
+
+def test_a_damaged_record_is_noticed_and_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(tmp_path, "short", Listener(Short(monkeypatch, training=[3])), **STUDIES["fresh"])
+    path = found / "memory.json"
+    path.write_text(path.read_text().replace('"at_once": 2', '"at_once": 3'))
+    told = Listener(Short(monkeypatch, training=[3]))
+    run(tmp_path, "short", told, **STUDIES["fresh"] | {"seeds": 2})
+    assert told.warnings[0] == (
+        f"{path} was altered or cut short; how many images fit into memory at once is found out anew"
+    )
+    assert rows(found) == [row("training", 2)]
+
+
+def test_measuring_before_the_run_takes_fewer_rows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    short = Short(monkeypatch, training=[1, 3, 4])
+    short.counting = True
+    told = Listener(short)
+    found = run(tmp_path, "short", told, **STUDIES["fresh"] | {"batch_size": 8})
+    assert short.rows[True][:2] == [8, 4]
+    assert json.loads((found / "plan.json").read_text())["predictions"]["seconds"] > 0
+    assert len(list(found.rglob("result.json"))) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = {
+        "image_size": 256,
+        "batch_size": 48,
+        "device": "cuda",
+        "strategies": {"all": {"train": "all", "optimizer": SGD}, "head": {"train": "head", "optimizer": SGD}},
+        "regimes": {"small": {"train_per_class": 16, "val_per_class": 4, "augment": "flip_crop"}},
+    }
+    from tests.worlds import write_photographs
+
+    write_photographs(tmp_path / "photographs", per_class=24)
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "one"))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    whole = run(tmp_path, "whole", Listener(), **study)
+    peak, total = torch.cuda.max_memory_reserved(), torch.cuda.get_device_properties(0).total_memory
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "other"))
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.4 * peak / total)
+    try:
+        told = Listener()
+        found = run(tmp_path, "short", told, **study)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert not [event for event in told.events if isinstance(event, CellFailed)]
+    (lowered,) = [one for one in rows(found) if one.get("strategy") == "all" and one["work"] == "training"]
+    assert 1 <= lowered["at_once"] < 48
+    assert torch.cuda.get_device_name() in told.warnings[0]
+    assert difference(found, whole) <= 1e-4  # a GPU's sums are not in one order
+    assert difference(found, whole, "logits.safetensors") <= 1e-3

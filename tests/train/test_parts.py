@@ -1,0 +1,207 @@
+"""A step in parts is the step of the whole batch but for rounding, whatever ran out of memory, and when."""
+
+import itertools
+from collections.abc import Callable, Collection
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.train.test_loop import CPU, data, fed, network
+from unfreeze.config.resolve import Optimizer, Phase
+from unfreeze.config.study import ScheduleConfig
+from unfreeze.model.fitting import NoRoom
+from unfreeze.train.evaluate import predict
+from unfreeze.train.loop import Course, Position, Trainee, Watch, train_phase
+from unfreeze.train.optimizer import build_optimizer
+from unfreeze.train.parts import Statistics, WholeDropout, batch_norm_trains
+from unfreeze.train.room import AtOnce, Room
+from unfreeze.train.stopping import StoppingState
+
+STEPS = 6
+
+
+def out_of_memory() -> Exception:
+    return torch.OutOfMemoryError("CUDA out of memory.")
+
+
+class Failing(nn.Module):
+    """A network whose calls of some numbers fail after all was computed, so that nothing stays undone by itself."""
+
+    def __init__(self, inner: nn.Module, at: Collection[int], error: Callable[[], Exception] = out_of_memory) -> None:
+        super().__init__()
+        self.inner, self.at, self.error, self.rows = inner, at, error, list[int]()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found = self.inner(inputs)
+        self.rows.append(len(inputs))
+        if len(self.rows) in self.at:
+            raise self.error()
+        return found
+
+
+def trained(
+    at: Collection[int] = (),
+    optimizer: str = "sgd",
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    room: Room | None = None,
+    error: Callable[[], Exception] = out_of_memory,
+    inner: nn.Module | None = None,
+) -> tuple[Failing, list[dict]]:
+    net = Failing(network(dropout=0.5) if inner is None else inner, at, error)
+    rows: list[dict] = []
+    settings = Optimizer(optimizer, 0.05, momentum=0.9, weight_decay=0.01, layer_decay=1.0)
+    phase = Phase("all", 3, settings, ScheduleConfig(name="constant", warmup=0), "frozen", False, smoothing)
+    inputs, labels = data()
+    batches = itertools.cycle([(inputs[:8], labels[:8], None), (inputs[8:], labels[8:], None)])
+    training = train_phase(
+        Trainee(net, class_weights=weights),
+        build_optimizer([net], settings),
+        phase,
+        Course(0, 1, 0, [2, 4, STEPS], 0),
+        CPU,
+        None,
+        "accuracy",
+        Position(1, 0, StoppingState()),
+        Watch(
+            lambda: {"val_loss": 1.0, "val_accuracy": 0.5, "val_metric": 0.5},
+            lambda epoch, step: None,
+            rows.append,
+            lambda: None,
+        ),
+        room,
+    )
+    fed(training, batches)
+    return net, rows
+
+
+def difference(one: nn.Module, other: nn.Module) -> float:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+WEIGHTS = torch.tensor([0.5, 2.0, 1.0])
+HOW = {
+    "plain": {},
+    "class weights": {"weights": WEIGHTS},
+    "smoothing": {"smoothing": 0.1},
+    "both": {"weights": WEIGHTS, "smoothing": 0.1},
+    "adamw": {"optimizer": "adamw", "weights": WEIGHTS},
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("at", [[1], [2], [5], [6], [3, 4], [3, 4, 5], [1, 8]], ids=str)
+def test_weights_differ_by_rounding_from_those_of_whole_batches(at: list[int], how: str) -> None:
+    whole, expected = trained(**HOW[how])
+    assert whole.rows == [8, 4] * 3
+    room = Room()
+    found, rows = trained(at, room=room, **HOW[how])
+    assert room.training == min(found.rows)
+    assert len(found.rows) > len(whole.rows)
+    assert difference(found, whole) <= 1e-5
+    assert [row["train_accuracy"] for row in rows] == [row["train_accuracy"] for row in expected]
+    assert [row["train_loss"] for row in rows] == pytest.approx([row["train_loss"] for row in expected], abs=1e-6)
+
+
+def test_rows_at_once_are_halved_and_stay_so() -> None:
+    told: list[AtOnce] = []
+    room = Room(on_less=lambda: told.append(room.at_once))
+    net, _ = trained([3, 4], room=room)
+    assert net.rows == [8, 4, 8, 4, *[2] * 12]
+    assert told == [AtOnce(2, None)]
+
+
+def test_a_room_that_is_given_is_kept_to() -> None:
+    room = Room(AtOnce(training=3))
+    net, _ = trained(room=room)
+    assert net.rows == [3, 3, 2, 3, 1] * 3
+    assert room.at_once == AtOnce(training=3)
+
+
+def test_one_row_that_does_not_fit_ends_training() -> None:
+    with pytest.raises(NoRoom):
+        trained(range(3, 99))
+
+
+@pytest.mark.parametrize("text", ["CUDA error: device-side assert triggered", "out of memory"])
+def test_other_errors_are_never_swallowed(text: str) -> None:
+    room = Room()
+    with pytest.raises(RuntimeError, match=f"^{text}$"):
+        trained([4], room=room, error=lambda: RuntimeError(text))
+    assert room.at_once == AtOnce()
+
+
+def test_memory_that_is_short_in_the_backward_pass_leaves_no_gradients() -> None:
+    whole, _ = trained()
+    inner = network(dropout=0.5)
+    calls = itertools.count(1)
+
+    def fail(gradient: Tensor) -> None:
+        if next(calls) == 3:
+            raise out_of_memory()
+
+    inner[0].weight.register_hook(fail)  # the last one to get its gradient
+    found, _ = trained(inner=inner)
+    assert 4 in found.rows[3:]
+    assert difference(found, whole) <= 1e-5
+
+
+def test_dropout_of_parts_is_that_of_the_whole_batch() -> None:
+    layers = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 7), nn.Dropout(0.3), nn.Dropout(0.0))
+    inputs = torch.randn(10, 6, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(3)
+    whole = layers[0](inputs)
+    torch.manual_seed(3)
+    masks = WholeDropout(10)
+    with masks.inside(layers):
+        found = []
+        for start in range(0, 10, 3):
+            masks.turn_to(slice(start, start + 3))
+            found.append(layers[0](inputs[start : start + 3]))
+            layers[1:](found[-1])
+    assert torch.equal(torch.cat(found), whole)
+    assert all(layer.training for layer in layers)
+    assert not any(layer._forward_hooks for layer in layers)
+
+
+def test_batch_norm_gets_its_statistics_back_and_never_a_single_row() -> None:
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    assert batch_norm_trains(inner)
+    net, _ = trained([1, 2], inner=inner, room=Room())
+    assert net.rows[:2] == [8, 4]
+    assert set(net.rows[2:]) == {2}
+    assert int(inner[1].num_batches_tracked) == len(net.rows) - 2
+    assert Statistics(inner).least == 2
+    inner.eval()
+    assert not batch_norm_trains(inner)
+    assert Statistics(inner).least == 1
+
+
+def test_batch_norm_that_does_not_get_two_rows_ends_training() -> None:
+    inner = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    with pytest.raises(NoRoom) as caught:
+        trained(range(1, 99), inner=inner)
+    assert caught.value.least == 2
+
+
+@pytest.mark.parametrize("at", [[1], [2], [2, 3], [3]], ids=str)
+def test_predictions_are_those_of_whole_batches(at: list[int]) -> None:
+    inputs, labels = data()
+    batches = [(inputs[:8], labels[:8], None), (inputs[8:], labels[8:], None)]
+    expected, _ = predict(network(), batches, CPU)
+    room, net = Room(), Failing(network(), at)
+    found, answers = predict(net, batches, CPU, room=room)
+    assert abs(found - expected).max() <= 1e-6
+    assert answers.tolist() == labels.tolist()
+    assert (room.training, room.evaluation) == (None, min(net.rows) if at != [3] else None)
+
+
+def test_predictions_fail_for_other_reasons_as_they_did() -> None:
+    inputs, labels = data()
+    with pytest.raises(RuntimeError, match=r"^no$"):
+        predict(Failing(network(), [1], lambda: RuntimeError("no")), [(inputs, labels, None)], CPU)
+    with pytest.raises(NoRoom):
+        predict(Failing(network(), range(99)), [(inputs, labels, None)], CPU)
