@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from unfreeze.model.network import Frozen, Network
-from unfreeze.study.events import CellStarted, Event
 
 
 def out_of_memory() -> torch.OutOfMemoryError:
@@ -19,7 +18,7 @@ class Short:
     """Networks run out of memory after their forward pass, which has then drawn and changed what it draws and changes.
 
     Args:
-        training, evaluation: at which calls of networks in that mode, counted from 1 from the first cell on.
+        training, evaluation: at which calls of networks in that mode, counted from 1 while ``counting``.
         frozen: rows that frozen stages have memory for; None: for all.
         error: what is raised.
         backward: whether it is raised in the backward pass instead, when the later stages have their gradients.
@@ -62,14 +61,6 @@ class Short:
 
         patch.setattr(Network, "forward", forward)
         patch.setattr(Frozen, "forward", frozen_forward)
-
-    def counts_from(self, kind: type[Event] = CellStarted) -> Callable[[Event], None]:
-        """Return a listener that begins to count with an event; before it, networks are only measured."""
-
-        def listen(event: Event) -> None:
-            self.counting = self.counting or isinstance(event, kind)
-
-        return listen
 
 
 def _fail_backward(network: Network, error: Callable[[], Exception]) -> None:
