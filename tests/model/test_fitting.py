@@ -40,7 +40,9 @@ def test_memory_that_could_not_be_had(error: Exception) -> None:
     [
         RuntimeError("CUDA error: device-side assert triggered"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a non-contiguous"),
+        RuntimeError(
+            "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a non-contiguous"
+        ),
         RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x3 and 4x3)"),
         RuntimeError("out of memory"),
         ValueError("CUDA error: out of memory"),
@@ -69,7 +71,9 @@ class Device:
         self.undone += 1
 
 
-@pytest.mark.parametrize(("fits", "asked"), [(40, [32]), (31, [32, 16]), (7, [32, 16, 8, 4]), (1, [32, 16, 8, 4, 2, 1])])
+@pytest.mark.parametrize(
+    ("fits", "asked"), [(40, [32]), (31, [32, 16]), (7, [32, 16, 8, 4]), (1, [32, 16, 8, 4, 2, 1])]
+)
 def test_half_as_many_until_it_suffices(fits: int, asked: list[int]) -> None:
     device = Device(fits)
     assert fitted(device.attempt, 32, CPU, undo=device.undo) == (f"{asked[-1]} at a time", asked[-1])

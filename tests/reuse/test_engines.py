@@ -1,5 +1,7 @@
 """Calibration and its tolerance; float16; what is not frozen is refused. Row by row: test_rows_alone."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -99,3 +101,75 @@ def test_for_little_frozen_work_no_engine_is_made() -> None:
         seconds: {str(one["name"]) for one in OFFERS if engines.worth_trying(one, seconds)} for seconds in (1, 9, 99)
     }
     assert names == {1: {"pytorch"}, 9: {"pytorch", "openvino"}, 99: {"pytorch", "openvino", "ncnn"}}
+
+
+def test_of_pytorch_s_batches_the_largest_is_taken_that_fits_into_memory(
+    resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = engines.build
+
+    def short(settings: Settings, *rest: Any) -> Engine:
+        if int(settings["batch"]) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return build(settings, *rest)
+
+    monkeypatch.setattr(engines, "build", short)
+    offers = engines.offers(torch.device("meta"), "float32", 2)
+    reference = pytorch_reference(resnet, 5, images[:8], CPU)
+    prefix = calibrate(resnet, [5], images[:8], reference, "float32", "float32", offers, CPU)
+    assert prefix.calibration.engine["batch"] == prefix.batch == 8
+    assert list(prefix.calibration.refused or {}) == ["pytorch, batch 32", "pytorch, batch 16"]
+    assert torch.equal(prefix.run(images, 0, 5)[:8].float(), prefix.run(images[:8], 0, 5))
+
+
+def test_frozen_stages_go_on_with_fewer_rows_and_say_what_does_not_fit_at_all(
+    resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = Prefix(resnet, Calibration(OFFERS[-1], 0.0, 0.0, 0.0, 0.0), "float32", CPU)
+    whole, forward, fits, error = prefix.run(images, 0, 4), Frozen.forward, 4, torch.OutOfMemoryError("no")
+
+    def short(stages: Frozen, rows: Tensor) -> Tensor:
+        if len(rows) > fits:
+            raise error
+        return forward(stages, rows)
+
+    monkeypatch.setattr(Frozen, "forward", short)
+    assert float((prefix.run(images, 0, 4) - whole).abs().max()) < 1e-5
+    assert prefix.batch == 4
+    assert torch.equal(prefix.run(images[:1], 0, 4), prefix.run(images, 0, 4)[:1])
+    fits, error = 0, RuntimeError("CUDA error: device-side assert triggered")
+    with pytest.raises(RuntimeError, match=r"^CUDA error: device-side assert triggered$"):
+        prefix.run(images, 0, 4)
+    error = torch.OutOfMemoryError("no")
+    with pytest.raises(UserError) as caught:
+        prefix.run(images, 0, 4)
+    assert caught.value.given == (
+        "the memory of cpu is too small for frozen stages of test_resnet with one image of 32 pixels at a time, in "
+        "float32"
+    )
+    with pytest.raises(UserError, match=r"^the memory of cpu is too small for frozen stages of test_resnet "):
+        pytorch_reference(resnet, 5, images[:8], CPU)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_with_little_memory_gets_a_smaller_batch_when_it_is_calibrated() -> None:
+    device = torch.device("cuda")
+    backbone = load_backbone("test_resnet", "none", 512, seed=0)
+    rows = torch.randn(8, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    offers = engines.offers(device, "float32", 2)
+    reference = pytorch_reference(backbone, 5, rows, device)
+    whole = calibrate(backbone, [5], rows, reference, "float32", "float32", offers, device)
+    assert whole.calibration.engine["batch"] == 32
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    whole.run(rows[:1], 0, 5)  # padded to 32
+    peak, total = torch.cuda.max_memory_reserved(), torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.6 * peak / total)
+    try:
+        short = calibrate(backbone, [5], rows, reference, "float32", "float32", offers, device)
+        found = short.run(rows, 0, 5)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert short.calibration.engine["batch"] < 32
+    assert float((found - whole.run(rows, 0, 5)).norm() / found.norm()) < 1e-4
