@@ -48,6 +48,20 @@ def test_what_is_not_wholly_frozen_is_refused_with_the_reason(resnet: Backbone) 
         engines.build(OFFERS[0], stages, (3, 32, 32), CPU)
 
 
+def test_float32_takes_the_place_of_a_precision_that_loses_too_much(
+    resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers = [one for one in engines.offers(CPU, "bfloat16", 2) if one["name"] == "pytorch"]
+    assert [one["precision"] for one in offers] == ["bfloat16", "float32"]
+    reference = pytorch_reference(resnet, 5, images[:8], CPU)
+    found = calibrate(resnet, [3, 5], images[:8], reference, "bfloat16", "float32", offers, CPU).calibration
+    assert found.engine == offers[0]
+    monkeypatch.setitem(calibrating.TOLERANCE, "bfloat16", 1e-5)
+    found = calibrate(resnet, [3, 5], images[:8], reference, "bfloat16", "float32", offers, CPU).calibration
+    assert (found.engine, found.error) == (offers[1], 0.0)
+    assert found.refused is not None and "above 1e-05" in found.refused["pytorch, batch 32"]
+
+
 def test_calibration_keeps_to_the_tolerance_and_tries_which_cuts_chain(resnet: Backbone, images: Tensor) -> None:
     reference = pytorch_reference(resnet, 5, images[:8], CPU)
     prefix = calibrate(resnet, [3, 5], images[:8], reference, "float32", "float32", OFFERS[:1], CPU)
@@ -165,7 +179,7 @@ def test_a_gpu_with_little_memory_gets_a_smaller_batch_when_it_is_calibrated() -
     whole.run(rows[:1], 0, 5)  # padded to 32
     peak, total = torch.cuda.max_memory_reserved(), torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(0.6 * peak / total)
+    torch.cuda.set_per_process_memory_fraction(0.2 * peak / total)
     try:
         short = calibrate(backbone, [5], rows, reference, "float32", "float32", offers, device)
         found = short.run(rows, 0, 5)

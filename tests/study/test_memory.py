@@ -66,7 +66,7 @@ def about_memory(warnings: Iterable[str]) -> list[str]:
 
 def run(folder: Path, out: str, listener: Listener, **values: Any) -> Path:
     try:
-        run_study(Study(**tiny_study(folder, **values)).config, folder / out, listener, workers=0)
+        run_study(Study(**tiny_study(folder, **{"device": "cpu"} | values)).config, folder / out, listener, workers=0)
     finally:
         if listener.short is not None:
             listener.short.counting = False
@@ -310,7 +310,7 @@ def test_a_gpu_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     peak, total = torch.cuda.max_memory_reserved(), torch.cuda.get_device_properties(0).total_memory
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "other"))
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(0.4 * peak / total)
+    torch.cuda.set_per_process_memory_fraction(0.15 * peak / total)
     try:
         told = Listener()
         found = run(tmp_path, "short", told, **study)

@@ -66,7 +66,8 @@ def calibrate(
 ) -> Prefix:
     """Measure every engine on the deepest cut, take the fastest within tolerance, and try which cuts chain.
 
-    Of engines that are nearly as fast (see ``CLEARLY``) the one offered first is taken.
+    Of engines that are nearly as fast (see ``CLEARLY``) the one offered first is taken; one of another precision than
+    that asked for only where no other is within tolerance.
 
     Args:
         backbone: pretrained.
@@ -85,15 +86,15 @@ def calibrate(
         UserError: no engine is within tolerance, or a number does not fit into float16.
     """
     stages = Frozen([stage.module for stage in backbone.stages[: max(cuts)]])
-    by_name = [list(group) for _, group in groupby(offers, key=lambda settings: settings["name"])]
+    alike = [list(group) for _, group in groupby(offers, key=lambda settings: (settings["name"], settings["precision"]))]
     with ThreadPoolExecutor() as pool:  # converting takes seconds, on one core
-        builds = list(pool.map(lambda group: _build(group, stages, tuple(images.shape[1:]), device), by_name))
+        builds = list(pool.map(lambda group: _build(group, stages, tuple(images.shape[1:]), device), alike))
     refused = {label: reason for built in builds for label, reason in built.refused.items()}
     able: list[tuple[Calibration, Engine]] = []
     for settings, engine, build, _ in builds:
         if engine is None:
             continue
-        if settings["name"] == "pytorch" and precision == "float32":  # the reference itself
+        if settings["name"] == "pytorch" and settings["precision"] == "float32":  # the reference itself
             found, seconds = reference
         else:
             best = min((one.seconds for one, _ in able), default=float("inf"))
@@ -103,6 +104,7 @@ def calibrate(
             refused[_label(settings)] = f"relative error {error:.1e} against PyTorch, above {TOLERANCE[precision]:g}"
         else:
             able.append((Calibration(settings, error, seconds, reference.seconds, build), engine))
+    able = [one for one in able if one[0].engine["precision"] == precision] or able
     while able:
         best_one = able[0]
         for one in able[1:]:
@@ -130,7 +132,8 @@ def _chains(prefix: Prefix, cuts: Sequence[int], images: Tensor) -> tuple[tuple[
     """Return the pairs of cuts where the way over the shallower one changes no bit."""
     if len(cuts) < 2:
         return ()
-    if prefix.calibration.engine["name"] == "pytorch" and prefix.dtype == "float32":
+    engine = prefix.calibration.engine
+    if (engine["name"], engine["precision"], prefix.dtype) == ("pytorch", "float32", "float32"):
         return tuple(combinations(cuts, 2))  # stage by stage either way, which loading the backbone has checked
     rows = {cut: prefix.run(images, 0, cut) for cut in cuts}
     near = [pair for pair in pairwise(cuts) if _links(prefix, pair, rows)]

@@ -136,7 +136,7 @@ def _run(
     fixed = {label: found["engine"] for label, found in before.get("engines", {}).items()}
     works = works_of(jobs, plan)
     calibrated = calibrate_study(study, plan, works, backbones, catalog, sample, compute, folder, fixed, emit)
-    for warning in _engine_warnings(fixed, calibrated):
+    for warning in _engine_warnings(fixed, calibrated, compute.precision):
         emit(Warned(warning))
     budget = disk_budget(study, cache) if cache else 0
     shared = share(study, works, calibrated, catalog, folder, budget)
@@ -194,8 +194,15 @@ def _before(store: StudyDir, emit: Emit) -> dict[str, Any]:
         return {}
 
 
-def _engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated) -> list[str]:
-    return [
+def _engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, precision: str) -> list[str]:
+    """Say which frozen stages run otherwise than before, or than was asked for."""
+    refused = [
+        f"{key.label}: frozen stages run in {found.engine['precision']}, since {precision} is not near enough "
+        f"({'; '.join(dict.fromkeys((found.refused or {}).values()))})"
+        for key, found in calibrated.calibrations.items()
+        if found.engine["precision"] != precision
+    ]
+    return refused + [
         f"{key.label}: the study used {_engine_words(fixed[key.label])}, which is not there any more; frozen stages "
         f"now run on {_engine_words(found.engine)}, and new cells may differ in the last digits"
         for key, found in calibrated.calibrations.items()

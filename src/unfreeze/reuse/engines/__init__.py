@@ -28,8 +28,17 @@ _MODULES = {"ncnn": ncnn, "openvino": openvino, "pytorch": pytorch}
 
 
 def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
-    """Return every engine that can run on a device, in the settings worth trying."""
-    return [settings for module in _MODULES.values() for settings in module.offers(device, precision, threads)]
+    """Return every engine that can run on a device, in the settings worth trying.
+
+    Where another precision than float32 is asked for, PyTorch in float32 comes last: some networks lose too much.
+    """
+    return [
+        settings
+        for asked in dict.fromkeys((precision, "float32"))
+        for name, module in _MODULES.items()
+        for settings in module.offers(device, asked, threads)
+        if asked == precision or name == "pytorch"
+    ]
 
 
 def worth_trying(settings: Settings, frozen_seconds: float) -> bool:
