@@ -74,8 +74,8 @@ def features_of(job: Job, size: int) -> dict[str, Tensor]:
     weights = backbone.weights
     preprocessing = Preprocessing(size, "crop", weights.mean, weights.std, weights.interpolation, weights.crop_share)
     paths = [job.catalog.roots[""] / path for path in used["path"]]
-    pictures = DecodedPictures(paths, preprocessing.base)
-    views = ViewDataset(pictures, list(used["sha256"]), preprocessing, "none", 0)
+    shas = list(used["sha256"])
+    views = ViewDataset(DecodedPictures(paths, shas, preprocessing.base), shas, preprocessing, "none", 0)
     images = ImageSet(views, torch.zeros(len(used)).long())
     rows, _ = predict(network, EvaluationBatches(images, workers=1), pick("cpu", "float32"))
     return dict(zip(used["id"], torch.from_numpy(rows), strict=True))

@@ -41,7 +41,7 @@ CHECKSUM = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n', re.ASCII)
 
 TEXT_COLUMNS = frozenset(
     {"id", "path", "label", "sha256", "mode", "status", "reason", "group", "given_split", "source", "split"}
-    | {"pixels", "phash", "cluster", "given_fold"}
+    | {"pixels", "phash", "cluster", "given_fold", "note"}
     | {"cell", "strategy", "regime", "candidate", "chosen", "backbone", "stopped_by"}
     | {"within", "a", "b", "test", "class", "helps"}
 )

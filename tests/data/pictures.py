@@ -1,5 +1,6 @@
 """Small pictures, folders and catalogs for the tests of data/."""
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,11 @@ def save(path: Path, number: int = 0) -> Path:
     return path
 
 
+def shas(paths: Sequence[Path]) -> list[str]:
+    """The sha256 of each file's content."""
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+
+
 def folder(root: Path, counts: Mapping[str, int]) -> Path:
     """Write a folder of class folders, each picture different."""
     number = 0
@@ -55,7 +61,7 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, **chunks:
 def catalog(rows: Sequence[Mapping[str, str]]) -> Catalog:
     """A catalog of files that do not exist; each row gives at least sha256 and label."""
     defaults = {"path": "", "group": "", "given_split": "", "source": "", "reason": "", "mode": "RGB", "status": "used"}
-    defaults |= {"cluster": "", "pixels": "", "phash": "", "given_fold": ""}
+    defaults |= {"cluster": "", "pixels": "", "phash": "", "given_fold": "", "note": ""}
     table = [{"width": 8, "height": 6, **defaults, **row} for row in rows]
     for number, row in enumerate(table):
         row.setdefault("id", f"{row['sha256']}.{row['label']}.{number}")

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from tests.data.pictures import smooth
+from tests.data.pictures import shas, smooth
 from unfreeze.data.order import passes
 from unfreeze.data.pixels import DecodedPictures, base_picture
 from unfreeze.data.views import AUGMENTATIONS, Preprocessing, ViewDataset, plain
@@ -36,7 +36,7 @@ def pictures(folder: Path, count: int = 5) -> tuple[list[Path], list[str]]:
 
 
 def views_of(paths, keys, settings: Preprocessing, augment: str, seed: int) -> ViewDataset:
-    return ViewDataset(DecodedPictures(paths, settings.base), keys, settings, augment, seed)
+    return ViewDataset(DecodedPictures(paths, shas(paths), settings.base), keys, settings, augment, seed)
 
 
 def plain_view(picture: Image.Image, settings: Preprocessing) -> np.ndarray:
@@ -243,7 +243,7 @@ def test_views_come_from_the_base_picture_alone(tmp_path, resize, augment):
     """A file of the base picture's own pixels gives the same views: it is its own base picture."""
     paths, keys = pictures(tmp_path, 1)
     settings = preprocessing(resize=resize)
-    Image.fromarray(DecodedPictures(paths, settings.base)[0]).save(tmp_path / "base.png")
+    Image.fromarray(DecodedPictures(paths, shas(paths), settings.base)[0]).save(tmp_path / "base.png")
     original, again = (views_of(files, keys, settings, augment, 0) for files in (paths, [tmp_path / "base.png"]))
     for number in range(4):
         assert torch.equal(original[0, number][0], again[0, number][0])
@@ -278,7 +278,7 @@ def test_a_picture_made_for_other_settings_is_refused(resize):
 
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="^1 pictures and 0 keys$"):
-        views_of([Path("a")], [], preprocessing(), "none", 0)
+        views_of([Path(__file__)], [], preprocessing(), "none", 0)
     with pytest.raises(ValueError, match="^unknown augmentation 'mirror'$"):
         views_of([], [], preprocessing(), "mirror", 0)
 

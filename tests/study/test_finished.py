@@ -38,8 +38,9 @@ def store(world: Path, tmp_path: Path) -> StudyDir:
 
 def views(world: Path, finished: Finished, ids: list[str]) -> torch.Tensor:
     catalog = build_catalog(open_source(str(world / "photographs"), {}, world))
-    pictures = DecodedPictures(paths_of(catalog, ids), finished.preprocessing.base)
-    made = ViewDataset(pictures, list(rows_of(catalog, ids)["sha256"]), finished.preprocessing, "none", 0)
+    shas = list(rows_of(catalog, ids)["sha256"])
+    pictures = DecodedPictures(paths_of(catalog, ids), shas, finished.preprocessing.base)
+    made = ViewDataset(pictures, shas, finished.preprocessing, "none", 0)
     return torch.stack([made[number, 0][0] for number in range(len(ids))])
 
 

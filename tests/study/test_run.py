@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.worlds import tiny_study, write_photographs
@@ -368,8 +369,11 @@ def test_a_last_batch_of_one_image_cannot_train_batch_norm(tmp_path: Path) -> No
     assert results.failed == ("all.small.s0",)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_vanishes_is_named(tmp_path: Path, workers: int) -> None:
+GONE, OTHER = "cannot be read: no such file or directory", "its content has changed"
+
+
+@pytest.mark.parametrize(("ill", "workers"), [(GONE, 0), (GONE, 1), (OTHER, 0)])
+def test_an_image_that_vanishes_or_changes_is_named(tmp_path: Path, ill: str, workers: int) -> None:
     photographs = write_photographs(tmp_path / "photographs")
     asked = {"strategies": {"head": {"train": "head"}}, "regimes": {"full": {}}, "budget": {"disk": "1KB"}}
     study = Study(**tiny_study(tmp_path, **asked))  # no room to keep pictures: files are read again
@@ -378,14 +382,17 @@ def test_an_image_that_vanishes_is_named(tmp_path: Path, workers: int) -> None:
     def emit(event: Event) -> None:
         if isinstance(event, Planned):
             for path in photographs.rglob("*.png"):
-                path.unlink()
+                if ill == GONE:
+                    path.unlink()
+                else:  # a whole picture, but another one
+                    Image.new("RGB", (24, 24), "red").save(path)
         if isinstance(event, CellFailed):
             failures.append(event.error)
 
     study.run(tmp_path / "out", emit=emit, workers=workers)
     (failure,) = failures
     first, *rest = failure.splitlines()
-    assert first.startswith(str(photographs)) and first.endswith(".png: cannot be read: no such file or directory")
+    assert first.startswith(str(photographs)) and first.endswith(f".png: {ill}")
     assert rest == [
         "  expected: the image as it was when the study began",
         "  to mend:  restore the file, or begin a new study without it",

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.data.pictures import shas
 from tests.worlds import write_photographs
 from unfreeze.data.pixels import DecodedPictures
 from unfreeze.data.views import Preprocessing, ViewDataset
@@ -16,7 +17,7 @@ def images(tmp_path: Path) -> ImageSet:
     folder = write_photographs(tmp_path / "photographs", per_class=5)
     paths = sorted(folder.rglob("*.png"))
     preprocessing = Preprocessing(16, "crop", MEAN, STD, "bilinear", 0.875)
-    pictures = DecodedPictures(paths, preprocessing.base)
+    pictures = DecodedPictures(paths, shas(paths), preprocessing.base)
     views = ViewDataset(pictures, [path.name for path in paths], preprocessing, "trivial", seed=3)
     return ImageSet(views, torch.tensor([number // 5 for number in range(15)]))
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
@@ -21,7 +21,7 @@ from unfreeze.store import any_text
 
 COLUMNS = (
     "id", "path", "label", "sha256", "width", "height", "mode", "status", "reason", "group", "given_split", "source",
-    "bytes", "pixels", "phash", "cluster", "brightness", "contrast", "sharpness", "colour", "given_fold",
+    "bytes", "pixels", "phash", "cluster", "brightness", "contrast", "sharpness", "colour", "given_fold", "note",
 )  # fmt: skip
 
 
@@ -39,7 +39,8 @@ class Catalog:
             "x" and the path's sha256 where the content was not read. `width` and `height` are in pixels, upright, 0
             where unknown; `mode` is Pillow's name of the stored pixel mode; `status` is used, set_aside or ignored;
             text is "" where there is none. `bytes` is the file's size; images of one `cluster` are copies of each
-            other; `given_fold` is the fold that the data says; `data_NAME` are further columns of the data; the rest is
+            other; `given_fold` is the fold that the data says; `note` says what is odd about a file that is used, see
+            ``SEVERAL`` and ``MISNAMED``; `data_NAME` are further columns of the data; the rest is
             that of `data.likeness.Likeness`, NaN where nothing was decoded.
         roots: folder by source.
         classes: sorted names.
@@ -128,10 +129,10 @@ def _catalog(
             + (_NOT_SEEN if seen is None else (seen.pixels, f"{seen.hashes[0]:016x}"))
             + (cluster,)
             + (_NOT_MEASURED if seen is None else (seen.brightness, seen.contrast, seen.sharpness, seen.colour))
-            + (item.fold, *_values(item, more))
+            + (item.fold, _note(item.path, look), *_values(item, more))
         )
     rows += [
-        ("", path, "", "", 0, 0, "", "ignored", reason, "", "", name, 0, *_NOT_SEEN, "", *_NOT_MEASURED, "")
+        ("", path, "", "", 0, 0, "", "ignored", reason, "", "", name, 0, *_NOT_SEEN, "", *_NOT_MEASURED, "", "")
         + ("",) * len(more)
         for path, reason, name in source.ignored
     ]
@@ -150,6 +151,23 @@ def _catalog(
             )
         images["group"] = _groups(images, pattern)
     return Catalog(images, source.roots, source.classes, copies.likeness)
+
+
+SEVERAL = "only the first frame or page is used"
+MISNAMED = "by its content"
+"""What a note says: of an animation or of several pages, and after the format of a file whose name says another."""
+_SUFFIXES = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP",
+    ".gif": "GIF", ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".heic": "HEIC", ".avif": "AVIF",
+}  # fmt: skip
+
+
+def _note(path: str, look: Look) -> str:
+    if look.reason:
+        return ""
+    misnamed = look.format and _SUFFIXES.get(PurePosixPath(path).suffix.lower(), look.format) != look.format
+    notes = [f"{look.format} {MISNAMED}"] * bool(misnamed) + [SEVERAL] * look.several
+    return "; ".join(notes)
 
 
 def _values(item: Item, columns: Sequence[str]) -> list[str]:

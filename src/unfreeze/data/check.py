@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from unfreeze.data.catalog import CONFLICT, Catalog
+from unfreeze.data.catalog import CONFLICT, MISNAMED, SEVERAL, Catalog
 from unfreeze.errors import UserError
 
 Kind = Literal[
@@ -72,6 +72,7 @@ def findings(catalog: Catalog, image_size: int | None = None) -> list[Finding]:
         *_classes(used, catalog.classes),
         *_sizes(used, image_size),
         *_outliers(used),
+        *_noted(used),
     ]
     return sorted(
         found,
@@ -259,6 +260,13 @@ def _outliers(used: pd.DataFrame) -> list[Finding]:
     return [
         Finding("outlier", "note", tuple(seen.index[chosen]), words) for words, chosen in picked.items() if chosen.any()
     ]
+
+
+def _noted(used: pd.DataFrame) -> list[Finding]:
+    """Return what is odd about files and not about their pictures."""
+    told = {SEVERAL: SEVERAL, MISNAMED: "another format than the name says: the content counts"}
+    rows = {words: used.index[used["note"].str.contains(mark, regex=False)] for mark, words in told.items()}
+    return [Finding("outlier", "note", tuple(found), words) for words, found in rows.items() if len(found)]
 
 
 def _fence(values: pd.Series, side: int) -> float:

@@ -166,16 +166,28 @@ def load(file: BufferedReader, at_least: int | None = None) -> Image.Image:
         return image
 
 
-def header(file: BufferedReader) -> tuple[str, tuple[int, int]]:
-    """Return the mode and the upright (width, height) in pixels as the header says, without decoding any pixel.
+def header(file: BufferedReader) -> tuple[str, tuple[int, int], tuple[str, bool]]:
+    """Return the mode, the upright (width, height) in pixels and the ``kind``, without decoding any pixel.
 
     They equal those of the loaded image, but for an orientation that a PNG keeps behind its pixels.
     """
     with _refusals(file):
         image = _open(file)
         if isinstance(image, TiffImagePlugin.TiffImageFile):  # which is upright by itself
-            return image.mode, image.size
-        return image.mode, upright_size(image)
+            return image.mode, image.size, kind(image)
+        return image.mode, upright_size(image), kind(image)
+
+
+def kind(image: Image.Image) -> tuple[str, bool]:
+    """Return the format, one of ``FORMATS``, and whether frames or pages follow the first.
+
+    To see whether a GIF has some it is read on, so that its pixels, if loaded, are lost.
+    """
+    try:
+        several = bool(getattr(image, "is_animated", False))
+    except _DECODER_ERRORS:  # what follows is damaged, and is not used anyway
+        several = True
+    return "JPEG" if image.format == "MPO" else image.format or "", several
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from unfreeze.data.decode import Undecodable, load, to_rgb, upright_size
+from unfreeze.data.decode import Undecodable, kind, load, to_rgb, upright_size
 from unfreeze.data.likeness import Likeness, as_values, from_values, likeness
 
 
@@ -20,6 +20,8 @@ class Look:
         mode: Pillow's name of the stored pixel mode, "" where unknown.
         reason: why the file is not fit for use, "" where it is.
         bytes: size of the content, 0 where unknown.
+        format: one of ``decode.FORMATS``, "" where unknown.
+        several: whether frames or pages follow the first, which alone is used.
         likeness: what the picture looks like; None where it was not decoded.
     """
 
@@ -29,6 +31,8 @@ class Look:
     mode: str = ""
     reason: str = ""
     bytes: int = 0
+    format: str = ""
+    several: bool = False
     likeness: Likeness | None = None
 
 
@@ -39,18 +43,17 @@ def decoded(file: BufferedReader, sha256: str, size: int) -> tuple[Look, Image.I
         image = load(file)
         mode, (width, height) = image.mode, upright_size(image)
         picture = to_rgb(image)
-        return Look(sha256, width, height, mode, "", size, likeness(picture)), picture
+        return Look(sha256, width, height, mode, "", size, *kind(image), likeness(picture)), picture
     except Undecodable as error:
         return Look(sha256, width, height, mode, error.reason, size), None
 
 
 def look_values(look: Look) -> list[Any]:
     """Return a look as JSON data."""
-    values = [look.sha256, look.width, look.height, look.mode, look.reason, look.bytes]
+    values = [look.sha256, look.width, look.height, look.mode, look.reason, look.bytes, look.format, look.several]
     return values + (as_values(look.likeness) if look.likeness else [])
 
 
 def look_from(values: list[Any]) -> Look:
     """Read what ``look_values`` gave."""
-    sha256, width, height, mode, reason, size, *rest = values
-    return Look(sha256, width, height, mode, reason, size, from_values(rest) if rest else None)
+    return Look(*values[:8], from_values(values[8:]) if values[8:] else None)

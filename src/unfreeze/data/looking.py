@@ -183,7 +183,7 @@ def _glance(known: Mapping[str, Look], path: Path) -> Look:
             sha256, size = digest(file), stamp(file)[0]
             if sha256 in known:
                 return known[sha256]
-            mode, (width, height) = header(file)
+            mode, (width, height), kind = header(file)
     except Undecodable as error:
         return Look(sha256, reason=error.reason, bytes=size)
-    return Look(sha256, width, height, mode, bytes=size)
+    return Look(sha256, width, height, mode, "", size, *kind)

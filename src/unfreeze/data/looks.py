@@ -15,7 +15,7 @@ from unfreeze.data.look import Look, look_from, look_values
 from unfreeze.errors import UserError
 from unfreeze.store import replacing
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Remembered:

@@ -16,7 +16,6 @@ from unfreeze.data.decode import (
     DECODE_RULES,
     Undecodable,
     check_unchanged,
-    decode,
     digest,
     load,
     open_regular,
@@ -121,9 +120,10 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class DecodedPictures:
-    """Base pictures made from the files each time they are asked for."""
+    """Base pictures made from the files each time they are asked for, of the contents that their sha256s say."""
 
     paths: Sequence[Path]
+    keys: Sequence[str]
     base: Base
 
     def __len__(self) -> int:
@@ -134,13 +134,9 @@ class DecodedPictures:
         """Return the base picture, uint8, (height, width, 3), read-only.
 
         Raises:
-            UserError: the file is gone or can no longer be decoded whole.
+            UserError: the file is gone, is not of the content that its key says or can no longer be decoded whole.
         """
-        try:
-            picture = decode(self.paths[index])
-        except Undecodable as error:
-            raise _altered(self.paths[index], error.reason) from error
-        return np.asarray(base_picture(picture, self.base))
+        return _made(self.base, (self.keys[index], self.paths[index]))[1]
 
 
 @dataclass(frozen=True)

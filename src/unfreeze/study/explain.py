@@ -142,10 +142,11 @@ def _cams(
 
 
 def _look(finished: Finished, catalog: Catalog, ids: Sequence[str]) -> Looked:
-    pictures = DecodedPictures(paths_of(catalog, ids), finished.preprocessing.base)
+    shas = rows_of(catalog, ids)["sha256"].tolist()
+    pictures = DecodedPictures(paths_of(catalog, ids), shas, finished.preprocessing.base)
     with quiet_pillow():
         bases = [pictures[number] for number in range(len(ids))]
-    views = ViewDataset(bases, list(rows_of(catalog, ids)["sha256"]), finished.preprocessing, "none", 0)
+    views = ViewDataset(bases, shas, finished.preprocessing, "none", 0)
     pixels = [plain(base, finished.preprocessing) for base in bases]
     return Looked(pixels, torch.stack([views[number, 0][0] for number in range(len(ids))]))
 

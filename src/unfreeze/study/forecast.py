@@ -224,8 +224,9 @@ def _sample(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) 
 
 
 def _plain_views(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) -> ViewDataset:
-    pictures = DecodedPictures(paths_of(catalog, ids), preprocessing.base)
-    return ViewDataset(pictures, rows_of(catalog, ids)["sha256"].tolist(), preprocessing, "none", 0)
+    shas = rows_of(catalog, ids)["sha256"].tolist()
+    pictures = DecodedPictures(paths_of(catalog, ids), shas, preprocessing.base)
+    return ViewDataset(pictures, shas, preprocessing, "none", 0)
 
 
 def _picture_seconds(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) -> tuple[float, float]:

@@ -201,7 +201,7 @@ class Supply:
         base = self.preprocessing[key].base
         paths = paths_of(self.catalog, shown.ids)
         if not self.stored_pixels:
-            return DecodedPictures(paths, base)
+            return DecodedPictures(paths, shown.shas, base)
         known = (fingerprint(base.identity()), shown.shas)
         if known not in self._pictures_of:
             while len(self._pictures_of) >= OPEN_SETS:

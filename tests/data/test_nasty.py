@@ -1,0 +1,141 @@
+"""The nasty pack through the check: each file ends as it must, nothing blocks, nothing else runs or is written."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import ImageFile
+
+from tests.data.nasty import bombs, names, write_pack
+from unfreeze.data.catalog import Catalog, build_catalog
+from unfreeze.data.sources import open_source
+
+LEAST = 60
+"""Files in the pack."""
+
+
+def tree(root: Path) -> dict[str, tuple[int, int, str]]:
+    """Everything below a folder, with its time of change."""
+    found = {}
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            state = path.lstat()
+            content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            found[str(path)] = (state.st_mtime_ns, state.st_mode, hashlib.sha256(content).hexdigest())
+    return found
+
+
+def reasons(catalog: Catalog) -> dict[str, str]:
+    return dict(zip(catalog.images["path"], catalog.images["reason"], strict=True))
+
+
+def within(seconds: float, work: Callable[[], object]) -> object:
+    """Return what some work returns; it fails where that takes longer, which a pipe may do for ever."""
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert found, f"not done after {seconds} s"
+    return found[0]
+
+
+def test_each_file_of_the_nasty_pack_ends_as_it_must(tmp_path, monkeypatch):
+    root = tmp_path / "pack"
+    expected = write_pack(root)
+    assert len(expected) >= LEAST
+    before = tree(root)
+    monkeypatch.setattr(subprocess, "Popen", None)  # no Ghostscript, no anything
+    catalog = within(60, lambda: build_catalog(open_source(str(root), {}, tmp_path)))
+    images = catalog.images
+    words = images["reason"].where(images["status"] != "used", "used: " + images["note"]).str.removesuffix(": ")
+    assert dict(zip(images["path"], words, strict=True)) == expected
+    counts = images["status"].value_counts()
+    assert counts["used"] + counts["set_aside"] + counts["ignored"] == len(images) == len(expected)
+    used = images[images["status"] == "used"]
+    assert (used["label"] == used["path"].str.split("/").str[0]).all()
+    assert catalog.classes == ("a", "b")
+    turned = images[images["path"].str.startswith("a/exif")]
+    assert len(turned) == 8 and turned["pixels"].nunique() == 1 and turned["cluster"].nunique() == 1
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    assert tree(root) == before
+
+
+MEASURED = """
+import resource, sys, time
+from pathlib import Path
+from unfreeze.data.decode import Undecodable, decode, quiet_pillow
+with quiet_pillow():
+    for path in sorted(Path(sys.argv[1]).iterdir()):
+        before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+        try:
+            decode(path)
+        except Undecodable as error:
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            print(path.name, grown, time.perf_counter() - begun, error.reason, sep="|")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in KiB on Linux alone")
+def test_bombs_take_neither_memory_nor_time(tmp_path):
+    for name, content in bombs().items():
+        (tmp_path / name).write_bytes(content)
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(tmp_path)], capture_output=True, text=True, check=True)
+    told = [line.split("|") for line in done.stdout.splitlines()]
+    assert [name for name, *_ in told] == sorted(bombs())
+    for name, grown, seconds, reason in told:
+        assert int(grown) < 64 * 1024, name
+        assert float(seconds) < 1, name
+        assert reason == "too large: more than 89.5 million pixels", name
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize("follow", [False, True])
+def test_pipes_and_devices_never_block(tmp_path, follow):
+    for label in "ab":
+        (tmp_path / "p" / label).mkdir(parents=True)
+        os.mkfifo(tmp_path / "p" / label / "pipe.png")
+        (tmp_path / "p" / label / "zero.png").symlink_to("/dev/zero")
+    source = open_source("p", {}, tmp_path, follow_symlinks=follow)
+    images = within(5, lambda: build_catalog(source)).images
+    assert set(images["status"]) == {"ignored"}
+    manifest = "path,label\np/a/pipe.png,a\n/dev/zero,b\np/b/pipe.png,b\n"
+    (tmp_path / "m.csv").write_text(manifest, encoding="utf-8")
+    images = within(5, lambda: build_catalog(open_source("m.csv", {}, tmp_path))).images
+    assert set(images["reason"]) == {"not a regular file"}
+    assert set(images["status"]) == {"set_aside"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
+def test_a_file_that_became_a_pipe_after_it_was_listed_blocks_nobody(tmp_path):
+    write_pack(tmp_path / "pack")
+    source = open_source("pack", {}, tmp_path)
+    for name in ("b/0.png", "a/cmyk.jpg"):
+        (tmp_path / "pack" / name).unlink()
+        os.mkfifo(tmp_path / "pack" / name)
+    found = reasons(within(60, lambda: build_catalog(source)))
+    assert found["b/0.png"] == found["a/cmyk.jpg"] == "not a regular file"
+
+
+def test_a_file_without_permissions_is_set_aside(tmp_path, monkeypatch):
+    write_pack(tmp_path / "pack")
+    opened = Path.open
+
+    def refusing(path, *args, **options):  # as the system would, were this not root perhaps
+        if path.name == "0.png":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    found = reasons(build_catalog(open_source("pack", {}, tmp_path)))
+    assert found["b/0.png"] == "cannot be read: permission denied"
+
+
+def test_the_names_are_as_hard_as_they_say():
+    assert len(set(names())) == len(names())
+    assert max(map(len, names())) == 255
