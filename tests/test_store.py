@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and hold what was written."""
 
+import csv
 import math
 import os
 import stat
@@ -210,6 +211,37 @@ def test_text_that_looks_like_something_else_stays_text(tmp_path: Path, column: 
     words = ["007", "1e5", "12e4567890123456", "NA", "nan", "None", "True", "inf", "", " a ", "1_000", "-", "0x10"]
     for table in (pd.DataFrame({column: words}), *(pd.DataFrame({column: [word], "n": [1]}) for word in words)):
         assert back(tmp_path / "a.csv", table)[column].tolist() == table[column].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "formula"),
+    [
+        ("=1+1", True), ("=cmd|' /C calc'!A0", True), ("+1+1", True), ("-1+1", True), ("@SUM(A1)", True),
+        ("\t=1", True), ("\r=1", True), ("-rf", True), ("'=1", True), ("-1", False), ("+1.5e-3", False),
+        ("-.5", False), ("a=1", False), ("'tis", False), ("'", False), ("", False),
+    ],
+)  # fmt: skip
+def test_what_a_spreadsheet_would_run_is_shielded_and_comes_back(tmp_path: Path, text: str, formula: bool) -> None:
+    table = pd.DataFrame({"label": [text, "b"], "data_site": ["b", text], "n": [-1, 2]})
+    assert back(tmp_path / "a.csv", table)[["label", "data_site"]].to_numpy().tolist() == [[text, "b"], ["b", text]]
+    shown = pd.read_csv(tmp_path / "a.csv", keep_default_na=False, dtype=str)
+    assert shown["label"].tolist() == [f"'{text}" if formula else text, "b"]
+    assert shown["n"].tolist() == ["-1", "2"]
+
+
+HOSTILE = st.text(st.sampled_from("'=+-@\t\r\n1.e,\" a"), max_size=6)
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(HOSTILE, min_size=1, max_size=4))
+def test_no_field_of_a_table_begins_as_a_formula_and_all_come_back(tmp_path: Path, texts: list[str]) -> None:
+    table = pd.DataFrame({"label": texts})
+    assert back(tmp_path / "a.csv", table)["label"].tolist() == texts
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        fields = [row[0] for row in csv.reader(file) if row][1:]
+    for field in fields:
+        assert not field.startswith(("=", "@", "\t", "\r"))
+        assert not field.startswith(("+", "-")) or float(field) is not None
 
 
 def test_bytes_of_a_file_name_that_is_not_utf_8_stay(tmp_path: Path) -> None:

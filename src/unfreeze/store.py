@@ -39,6 +39,9 @@ FORGOTTEN = 24 * 3600.0
 CHECKSUM = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n', re.ASCII)
 """The end of a record: the sha256 of what it would be without this line."""
 
+FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?!(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z))")
+"""How text begins that a spreadsheet takes for a formula and runs, numbers aside; and such text shielded from that."""
+
 TEXT_COLUMNS = frozenset(
     {"id", "path", "label", "sha256", "mode", "status", "reason", "group", "given_split", "source", "split"}
     | {"pixels", "phash", "cluster", "given_fold", "note"}
@@ -160,7 +163,7 @@ def read_json(path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8", errors="surrogateescape")
     try:
         record = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or deeper or of longer numbers than Python reads
         raise Altered(
             f"{path} cannot be read: {error}",
             "a JSON file written by unfreeze",
@@ -207,7 +210,15 @@ def file_sha256(path: Path) -> str:
 
 
 def table_text(table: pd.DataFrame) -> str:
-    """Return a table as CSV; floats keep all their digits, so that reading gives the same numbers."""
+    """Return a table as CSV; floats keep all their digits, so that reading gives the same numbers.
+
+    Text that a spreadsheet would run as a formula, as the name of a class or a file may be, has an apostrophe in front
+    (CWE-1236); ``read_table`` takes it away again.
+    """
+    texts = table.select_dtypes(exclude=["number", "bool"])
+    table = table.assign(
+        **{str(name): _shielded(values) for name, values in texts.items() if any(map(_is_formula, values))}
+    )
 
     def text(quoting: Literal[0, 2]) -> str:
         buffer = io.StringIO()
@@ -216,6 +227,19 @@ def table_text(table: pd.DataFrame) -> str:
 
     plain = text(csv.QUOTE_MINIMAL)  # which leaves a lone carriage return unquoted (Python before 3.13)
     return text(csv.QUOTE_NONNUMERIC) if "\r" in plain else plain
+
+
+def _is_formula(value: object) -> bool:
+    return isinstance(value, str) and FORMULA.match(value) is not None
+
+
+def _shielded(column: pd.Series) -> pd.Series:
+    values = [f"'{value}" if _is_formula(value) else value for value in column]
+    return pd.Series(values, index=column.index, dtype=object)
+
+
+def _bare(value: str) -> str:
+    return value[1:] if value.startswith("'") and FORMULA.match(value) else value
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -233,6 +257,9 @@ def read_table(path: Path) -> pd.DataFrame:
             encoding_errors="surrogateescape",
             skip_blank_lines=False,  # a lone column's empty field is a blank line
         )
+        for name, values in table.items():
+            if values.str.startswith("'").any():
+                table[name] = values.map(_bare).astype(values.dtype)
     for name in set(table.columns) - TEXT_COLUMNS:
         table[name] = _typed(table[name])
     return table
