@@ -127,6 +127,27 @@ def test_the_plan_is_what_the_run_does(unfreeze, study):
     assert re.search(r"after layer3 \d+ [\d.]+ kB images yes, is there already last.few.s0 TIME", again)
 
 
+def test_the_plan_keeps_what_an_earlier_run_drew(unfreeze, study):
+    (study / "study.yaml").write_text(HEADS)
+    write_weights(study / "weights.safetensors")
+    assert unfreeze("run", "study.yaml", "--out", "out")[0] == 0
+    more = write_photos(study / "more", 60)
+    for path in sorted(more.rglob("*.png")):
+        if int(path.stem) >= 12:
+            path.rename(study / "photos" / path.parent.name / path.name)
+    afresh = json.loads(unfreeze("plan", "study.yaml", "--json")[1])
+    planned = json.loads(unfreeze("plan", "study.yaml", "--out", "out", "--json")[1])
+    changed = (
+        "the images changed since the last run: 144 new; the test set stays as it was drawn, and cells whose images"
+    )
+    assert [text for text in planned["warnings"] if "test set" in text] == [f"{changed} changed run again"]
+    assert not [text for text in afresh["warnings"] if "test set" in text]
+    assert unfreeze("run", "study.yaml", "--out", "out")[0] == 0
+    ran = json.loads((study / "out" / "plan.json").read_text())
+    assert [one["rows"] for one in planned["shared"]] == [one["rows"] for one in ran["shared"]]
+    assert [one["rows"] for one in afresh["shared"]] != [one["rows"] for one in ran["shared"]]
+
+
 def test_nothing_fits_into_the_disk_budget(unfreeze, study):
     (study / "study.yaml").write_text(HEADS)
     write_weights(study / "weights.safetensors")

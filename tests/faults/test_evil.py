@@ -177,8 +177,8 @@ def test_a_refused_file_is_not_loaded_again(name: str, tmp_path: Path, monkeypat
 
 DTYPES = ["F32", "F64", "F16", "BF16", "I64", "I8", "U16", "BOOL", "F8_E4M3", "F8_E5M2", "C64", "F4", "X", ""]
 BITS = {
-    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "U16": 16, "U32": 32,
-    "U64": 64, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "C64": 64, "F4": 4,
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "U16": 16,
+    "U32": 32, "U64": 64, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "C64": 64, "F4": 4,
 }  # fmt: skip
 SIZES = st.sampled_from([0, 1, 2, 3, 6, 24, 2**31, 2**40, 2**63, 2**64, -1]) | st.integers(0, 40)
 ENTRY = st.fixed_dictionaries(

@@ -211,6 +211,30 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (torch.full((32,), 1e300, dtype=torch.float64), "1 not finite (bn1.bias)"),
+        (torch.zeros(32, dtype=torch.complex64), "1 of a type that is not read (bn1.bias complex64)"),
+        (torch.zeros(32, dtype=torch.int8), "1 of a type that is not read (bn1.bias int8)"),
+        (torch.zeros(32).to(torch.float8_e4m3fn), "1 of a type that is not read (bn1.bias float8_e4m3fn)"),
+    ],
+)
+def test_numbers_that_the_model_cannot_hold(tmp_path: Path, values: torch.Tensor, problem: str) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(load_file(published("test_resnet", tmp_path)) | {"bn1.bias": values}, path)
+    assert message("test_resnet", str(path)).startswith(f"weights {path} for test_resnet does not fit: {problem}\n")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_precisions_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "w.safetensors"
+    state = load_file(published("test_resnet", tmp_path))
+    save_file({name: tensor.to(dtype) for name, tensor in state.items()}, path)
+    found = load_backbone("test_resnet", str(path), 64, seed=0).model.state_dict()
+    assert all(torch.equal(tensor, state[name].to(dtype).to(tensor.dtype)) for name, tensor in found.items())
+
+
 def test_a_file_without_counters_of_batches_fits(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     state = load_file(published("test_resnet", tmp_path))

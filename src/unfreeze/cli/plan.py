@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from unfreeze.cli.options import AsJson, BackboneName, Overrides, Preset, Seeds, Target, asked_study
+from unfreeze.cli.options import AsJson, BackboneName, Out, Overrides, Preset, Seeds, Target, asked_study
 
 if TYPE_CHECKING:
     from unfreeze.cli.files import Pools
@@ -21,6 +21,7 @@ def plan(
     preset: Preset = None,
     backbone: BackboneName = None,
     seeds: Seeds = None,
+    out: Out = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -33,7 +34,7 @@ def plan(
     source, absent = _source(study)
     pools = pools_by_class(source, study.split) if source else {}
     planned = make_plan(study, len(source.classes) if source else FOOD101_CLASSES)
-    forecast, further = _forecast(study, source) if source else (None, [])
+    forecast, further = _forecast(study, source, out or Path("runs") / study.name) if source else (None, [])
     told = [*absent, *warnings(study, pools), *further]
     if as_json:
         typer.echo(json.dumps(_as_json(study, planned, pools, forecast, told), ensure_ascii=False, indent=1))
@@ -54,7 +55,7 @@ def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
         return None, [f"{error.given}; the study cannot run before it is: {error.mend}"]
 
 
-def _forecast(study: "StudyConfig", source: "Source") -> tuple[dict[str, Any] | None, list[str]]:
+def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """Return the plan of shared work as plan.json will hold it, or none, and warnings: why there is none, say."""
     from unfreeze.cli import screen
     from unfreeze.errors import UserError
@@ -76,7 +77,7 @@ def _forecast(study: "StudyConfig", source: "Source") -> tuple[dict[str, Any] | 
                 status.update(counting or "measuring what steps take")
 
         try:
-            foreseen = foresee(study, source, emit)
+            foreseen = foresee(study, source, out, emit)
         except UserError as error:
             return None, [*told, f"what is shared and what it takes cannot be told: {error}"]
     return as_record(foreseen.shared, foreseen.stages), told

@@ -29,6 +29,8 @@ HUB_TIMEOUT = 10  # seconds for the hub's answer, not for the download
 # How timm's conversions of published weights fail on tensors that they were not written for.
 CONVERSION_ERRORS = (KeyError, AttributeError, IndexError, RuntimeError, ValueError)
 LISTED = 3  # names in a message
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -182,13 +184,24 @@ def _load_by_name(model: nn.Module, adapter: Adapter, state: State, config: Pret
         for name, tensor in wanted.items()
         if name in state and state[name].shape != tensor.shape
     ]
-    not_finite = [name for name in wanted if name in state and not bool(state[name].isfinite().all())]
+    types = [
+        f"{name} {str(state[name].dtype).removeprefix('torch.')}"
+        for name, tensor in wanted.items()
+        if name in state and state[name].dtype not in (FLOATS if tensor.is_floating_point() else FLOATS + WHOLE)
+    ]
+    # Judged as the model will hold them: what a float64 holds may be too large for it.
+    not_finite = [
+        name
+        for name, tensor in wanted.items()
+        if name in state and not types and not bool(state[name].to(tensor.dtype).isfinite().all())
+    ]
     problems = [
         f"{len(names)} {what} ({_first(names)})"
         for what, names in (
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", shapes),
+            ("of a type that is not read", types),
             ("not finite", not_finite),
         )
         if names

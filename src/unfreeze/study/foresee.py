@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import torch
+
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog, glance, paths_of
 from unfreeze.data.decode import Undecodable, decode
@@ -14,9 +16,10 @@ from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.describe import StageInfo
 from unfreeze.reuse.calibrate import IMAGES
+from unfreeze.store import StudyDir
 from unfreeze.study.events import Emit, Scanning, Warned
 from unfreeze.study.forecast import calibrate_study, disk_budget, share, works_of
-from unfreeze.study.images import draw_splits, make_jobs
+from unfreeze.study.images import draw_splits, engines_fixed, first_fixed, make_jobs, since_last_run
 from unfreeze.study.needs import PrefixKey
 from unfreeze.study.plan import BackboneKey, make_plan, weight_hashes
 from unfreeze.study.shared import Shared
@@ -31,8 +34,10 @@ class Foreseen:
     stages: Mapping[PrefixKey, Sequence[StageInfo]]
 
 
-def foresee(study: StudyConfig, source: Source, emit: Emit) -> Foreseen:
-    """Plan the shared work of all of a study's cells as a run that starts now would.
+def foresee(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Foreseen:
+    """Plan the shared work of all of a study's cells as a run that starts now would, had none of them run.
+
+    What an earlier run fixed counts: the split that it drew, its engines and its number of threads.
 
     Every file is hashed and its header read; only the few images of the calibration are decoded. What is measured is
     remembered in the cache, so the run does not measure it again. Images that turn out to be damaged count until a run
@@ -41,6 +46,7 @@ def foresee(study: StudyConfig, source: Source, emit: Emit) -> Foreseen:
     Args:
         study: what would run.
         source: its files.
+        out: the study directory, whether or not it is there.
         emit: is told how far the files are, what is measured, and what is wrong with the cache.
 
     Raises:
@@ -50,12 +56,21 @@ def foresee(study: StudyConfig, source: Source, emit: Emit) -> Foreseen:
     def progress(done: int, total: int) -> None:
         emit(Scanning(done, total))
 
+    store = StudyDir(out)
+    before = first_fixed(store, emit)
+    if "threads" in before:
+        torch.set_num_threads(int(before["threads"]))
     compute = pick(study.device, study.precision)
     backbones: dict[BackboneKey, Backbone] = {}
     plan = make_plan(study, len(source.classes), backbones)
     cache = usable_cache(lambda text: emit(Warned(text)))
     catalog = glance(source, study.split.group, progress, looks=cache / "looks" if cache else None, check=study.check)
-    jobs = make_jobs(study, catalog, plan, draw_splits(study, catalog, plan, {}), weight_hashes(backbones), compute)
+    since = since_last_run(store, before, study, catalog)
+    catalog = since.catalog
+    for warning in since.warnings:
+        emit(Warned(warning))
+    splits = draw_splits(study, catalog, plan, since.drawn)
+    jobs = make_jobs(study, catalog, plan, splits, weight_hashes(backbones), compute)
     works = works_of(jobs, plan)
     sample = list(islice(_whole(catalog, next(iter(jobs.values())).selection.train), IMAGES))
     if not sample:
@@ -64,7 +79,9 @@ def foresee(study: StudyConfig, source: Source, emit: Emit) -> Foreseen:
         )
     with tempfile.TemporaryDirectory() as elsewhere:  # stays empty but for what was measured
         folder = cache or Path(elsewhere)
-        calibrated = calibrate_study(study, plan, works, backbones, catalog, sample, compute, folder, {}, emit)
+        calibrated = calibrate_study(
+            study, plan, works, backbones, catalog, sample, compute, folder, engines_fixed(before), emit
+        )
         budget = disk_budget(study, cache) if cache else 0
         return Foreseen(share(study, works, calibrated, catalog, folder, budget), calibrated.stages)
 

@@ -21,9 +21,10 @@ from unfreeze.data.sources import Source
 from unfreeze.data.splits import TEST, TRAIN, VALIDATION, draw_split
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
-from unfreeze.store import StudyDir, is_accepted, read_table
+from unfreeze.reuse.engines import Settings
+from unfreeze.store import Altered, StudyDir, is_accepted, read_json, read_table
 from unfreeze.study.cell import Job
-from unfreeze.study.events import Emit, Preparing, Scanning
+from unfreeze.study.events import Emit, Preparing, Scanning, Warned
 from unfreeze.study.forecast import bases_of, disk_budget, preprocessings
 from unfreeze.study.plan import BackboneKey, Plan, all_problems
 from unfreeze.train.device import Compute
@@ -92,8 +93,33 @@ class Since:
     warnings: tuple[str, ...]
 
 
-def since_last_run(store: StudyDir, before: Mapping[str, Any], study: StudyConfig, catalog: Catalog) -> Since:
-    """Compare the data with what the last run of this study saw (decision 16 of the design: the test set stays)."""
+def first_fixed(store: StudyDir, emit: Emit) -> dict[str, Any]:
+    """Return the record of what the first run of a study fixed: threads, engines, the split; empty before it."""
+    path = store.path / "study.json"
+    try:
+        return read_json(path) if path.is_file() else {}
+    except Altered:
+        emit(Warned(f"{path} was altered or cut short; threads, engines and the split are chosen anew"))
+        return {}
+
+
+def engines_fixed(before: Mapping[str, Any]) -> dict[str, Settings]:
+    """Return the engine of each frozen part that the first run chose, by its label."""
+    return {label: found["engine"] for label, found in before.get("engines", {}).items()}
+
+
+def since_last_run(
+    store: StudyDir, before: Mapping[str, Any], study: StudyConfig, catalog: Catalog, where: str = ""
+) -> Since:
+    """Compare the data with what the last run of this study saw (decision 16 of the design: the test set stays).
+
+    Args:
+        store: the study directory.
+        before: see ``first_fixed``.
+        study: as it is now.
+        catalog: of the data as it is now.
+        where: said of the changes: where they are listed.
+    """
     paths = store.path / "catalog.csv", store.path / "splits.csv"
     if not before or not all(path.is_file() for path in paths):
         return Since(catalog, {}, Changes(), ())
@@ -102,7 +128,7 @@ def since_last_run(store: StudyDir, before: Mapping[str, Any], study: StudyConfi
         return Since(catalog, {}, Changes(), (f"{' and '.join(altered)}: altered since, so the split is drawn anew",))
     seen, splits = map(read_table, paths)
     changed = changes(seen, catalog.images)
-    words = f"the images changed since the last run: {changed.words} (listed in study.json)"
+    words = f"the images changed since the last run: {changed.words}{where}"
     anew = before["study"]["split"] != plain(study.split) or 2 * len(changed.removed) > len(seen)
     if anew:
         told = f"{words}; the split is drawn anew" if changed.words else "the split is drawn anew, as split asks for"

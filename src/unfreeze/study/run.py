@@ -25,10 +25,8 @@ from unfreeze.results.tables import results_table
 from unfreeze.results.words import plural
 from unfreeze.reuse.engines import Settings
 from unfreeze.store import (
-    Altered,
     StudyDir,
     accepted,
-    read_json,
     remove_leftovers,
     table_text,
     write_json,
@@ -53,6 +51,8 @@ from unfreeze.study.held import held
 from unfreeze.study.images import (
     Since,
     draw_splits,
+    engines_fixed,
+    first_fixed,
     look_at_data,
     make_jobs,
     since_last_run,
@@ -108,7 +108,7 @@ def _run(
     store = StudyDir(out)
     compute = pick(study.device, study.precision)
     remove_leftovers(out)
-    before = _before(store, emit)
+    before = first_fixed(store, emit)
     if "threads" in before:
         torch.set_num_threads(int(before["threads"]))  # as fixed by the first run: sums depend on it
     source = open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks)
@@ -122,7 +122,7 @@ def _run(
     catalog = look_at_data(study, source, plan, backbones, cache, emit)
     scanned = time.perf_counter() - scanned
     refuse_losses(catalog, study.check.max_set_aside)
-    since = since_last_run(store, before, study, catalog)
+    since = since_last_run(store, before, study, catalog, " (listed in study.json)")
     catalog = since.catalog
     told = [*warnings_of(catalog), *since.warnings]
     for warning in told:
@@ -133,7 +133,7 @@ def _run(
         emit(Warned(warning))
     sample = next(iter(jobs.values())).selection.train
     folder = cache or out  # then it holds calibrations alone, since the budget is 0
-    fixed = {label: found["engine"] for label, found in before.get("engines", {}).items()}
+    fixed = engines_fixed(before)
     works = works_of(jobs, plan)
     calibrated = calibrate_study(study, plan, works, backbones, catalog, sample, compute, folder, fixed, emit)
     for warning in _engine_warnings(fixed, calibrated, compute.precision):
@@ -182,16 +182,6 @@ def _run(
     write_table(out / "comparisons.csv", comparisons_table(read_predictions(store)))
     explain(store, results, study.metric, catalog, compute, emit)
     return Outcome(tuple(failed), tuple(left))
-
-
-def _before(store: StudyDir, emit: Emit) -> dict[str, Any]:
-    """Return what the first run fixed."""
-    path = store.path / "study.json"
-    try:
-        return read_json(path) if path.is_file() else {}
-    except Altered:
-        emit(Warned(f"{path} was altered or cut short; threads, engines and the split are chosen anew"))
-        return {}
 
 
 def _engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, precision: str) -> list[str]:

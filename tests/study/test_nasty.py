@@ -1,0 +1,69 @@
+"""A whole study on the nasty pack: it ends, counts every file once, and leaves the folder alone."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.nasty import write_pack
+from tests.data.test_nasty import tree
+from tests.worlds import tiny_study
+from unfreeze import Study
+from unfreeze.errors import UserError
+from unfreeze.store import read_table, read_tensors
+from unfreeze.study.events import Event, Warned
+
+ASKED = {"strategies": {"head": {"train": "head"}, "all": {"train": "all"}}, "regimes": {"full": {}}}
+
+
+def test_a_study_on_the_nasty_pack(tmp_path: Path) -> None:
+    expected = write_pack(tmp_path / "pack")
+    before = tree(tmp_path / "pack")
+    told: list[Event] = []
+    study = tiny_study(tmp_path, data=str(tmp_path / "pack"), check={"max_set_aside": 0.9}, **ASKED)
+    results = Study(**study).run(tmp_path / "out", emit=told.append, workers=0)
+    assert tree(tmp_path / "pack") == before
+    assert set(results.table["status"]) == {"finished"}
+    for cell in results.table["cell"]:
+        logits, about = read_tensors(results.path / "cells" / cell / "logits.safetensors")
+        assert set(logits) == {"validation", "test"}
+        assert all(
+            np.isfinite(scores).all() and len(scores) == len(about["ids"][split]) for split, scores in logits.items()
+        )
+    images = read_table(results.path / "catalog.csv")
+    assert sorted(map(os.fsencode, images["path"])) == sorted(map(os.fsencode, expected))
+    counts = images["status"].value_counts()
+    assert counts.sum() == len(expected)
+    used = set(images.loc[images["status"] == "used", "id"])
+    assert set(read_table(results.path / "splits.csv")["id"]) == used
+    assert used == {name for name, outcome in zip(images["id"], images["status"], strict=True) if outcome == "used"}
+    report = (results.path / "report.html").read_bytes().decode()  # valid UTF-8, whatever the names
+    assert f"Set aside: {counts['set_aside']} images; catalog.csv says why." in report
+    assert "<script>alert(1)" not in report
+    assert not [event for event in told if isinstance(event, Warned) and "no pictures" in event.text]
+
+
+def test_too_many_unreadable_files_stop_a_study(tmp_path: Path) -> None:
+    write_pack(tmp_path / "pack")
+    with pytest.raises(UserError) as caught:
+        Study(**tiny_study(tmp_path, data=str(tmp_path / "pack"), **ASKED)).run(tmp_path / "out", workers=0)
+    assert caught.value.expected == "at most 5% of the files, and no whole class"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["heic", "avif"])
+def test_a_folder_of_pictures_from_a_telephone_says_what_to_do(tmp_path: Path, name: str) -> None:
+    for label in "ab":
+        (tmp_path / "pack" / label).mkdir(parents=True)
+        for number in range(3):
+            content = b"\x00\x00\x00\x18ftyp" + name[:4].encode() + b"\x00\x00\x00\x00" + bytes([number, label == "a"])
+            (tmp_path / "pack" / label / f"{number}.{name}").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        Study(**tiny_study(tmp_path, data=str(tmp_path / "pack"), **ASKED)).run(tmp_path / "out", workers=0)
+    assert str(caught.value) == (
+        f"6 of 6 files are set aside (6 {name} is not supported: convert it to jpeg or png); "
+        "classes that fall away: a (all 3), b (all 3)\n"
+        "  expected: at most 5% of the files, and no whole class\n"
+        "  to mend:  'unfreeze check DATA' shows them all; mend or take away the files, or raise check.max_set_aside"
+    )
