@@ -26,7 +26,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label in LABELS:
         (root / label).mkdir()
     for number in range(MANY):
-        photo(number, 64, 48).save(root / LABELS[number % 2] / f"{number}.png")
+        photo(number).save(root / LABELS[number % 2] / f"{number}.png")
     return root
 
 
@@ -37,7 +37,7 @@ def planted(originals: Path, root: Path, kind: str, other_label: bool = False, c
         (root / path.parent.name / path.name).write_bytes(path.read_bytes())
     make = COPIES.get(kind, lambda picture: picture)
     for number in range(count):
-        make(photo(number, 64, 48)).save(root / LABELS[(number + other_label) % 2] / f"{number}-copy.bmp")
+        make(photo(number)).save(root / LABELS[(number + other_label) % 2] / f"{number}-copy.bmp")
     return root
 
 
@@ -74,8 +74,8 @@ def test_planted_conflicts_are_reported_and_used_nowhere(originals, tmp_path):
 def grouped(draw: st.DrawFn) -> list[dict[str, str]]:
     """Images of two classes in groups of any size, some with both classes in them, and copies of some."""
     salt = draw(st.integers(0, 10**9))
-    sizes = draw(st.lists(st.integers(1, 6), min_size=14, max_size=24))
-    mixed = draw(st.sets(st.integers(0, len(sizes) - 1), max_size=5))
+    sizes = draw(st.lists(st.integers(1, 4), min_size=10, max_size=16))
+    mixed = draw(st.sets(st.integers(0, len(sizes) - 1), max_size=4))
     rows = []
     for group, size in enumerate(sizes):
         for number in range(size):

@@ -37,7 +37,6 @@ def test_a_study_on_the_nasty_pack(tmp_path: Path) -> None:
     assert counts.sum() == len(expected)
     used = set(images.loc[images["status"] == "used", "id"])
     assert set(read_table(results.path / "splits.csv")["id"]) == used
-    assert used == {name for name, outcome in zip(images["id"], images["status"], strict=True) if outcome == "used"}
     report = (results.path / "report.html").read_bytes().decode()  # valid UTF-8, whatever the names
     assert f"Set aside: {counts['set_aside']} images; catalog.csv says why." in report
     assert "<script>alert(1)" not in report

@@ -26,9 +26,7 @@ def thumbnails(catalog: "Catalog", found: "list[Finding]") -> tuple[list[dict[st
             {
                 "path": path_of(catalog, row),
                 "label": catalog.images["label"].iloc[row],
-                "place": catalog.images["given_split"].iloc[row],
-                "size": _size(catalog, row),
-                "aside": catalog.images["reason"].iloc[row],
+                "lines": _lines(catalog, row),
                 "picture": _picture(catalog, row),
             }
             for row in rows
@@ -38,9 +36,13 @@ def thumbnails(catalog: "Catalog", found: "list[Finding]") -> tuple[list[dict[st
     return shown, left_out
 
 
-def _size(catalog: "Catalog", row: int) -> str:
-    width, height = catalog.images["width"].iloc[row], catalog.images["height"].iloc[row]
-    return f"{width} x {height}" if width else ""
+def _lines(catalog: "Catalog", row: int) -> list[str]:
+    """Return what is told below a picture: its size and split, what is odd about its file, why it is set aside."""
+    image = catalog.images.iloc[row]
+    size = f"{image['width']} x {image['height']}" if image["width"] else ""
+    aside = f"set aside: {image['reason']}" if image["reason"] else ""
+    first = " · ".join(part for part in (size, image["given_split"]) if part)
+    return [line for line in (first, image["note"], aside) if line]
 
 
 def _picture(catalog: "Catalog", row: int) -> str:

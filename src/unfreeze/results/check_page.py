@@ -32,8 +32,8 @@ def write_check_page(
         path: the file.
         name: of the data.
         summary: images, used, set_aside, ignored: numbers of files; classes: used images by class.
-        shown: findings, the worst first: kind, severity, note, more (images not shown), pictures (path, label, place,
-            size, aside, picture: a data URI or "").
+        shown: findings, the worst first: kind, severity, note, more (images not shown), pictures (path, label,
+            lines below it, picture: a data URI or "").
         left_out: images that the page does not show.
     """
     sections: dict[str, list[Mapping[str, Any]]] = {}

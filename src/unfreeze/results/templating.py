@@ -18,6 +18,7 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_readable,
     )
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     made.filters.update(
@@ -30,6 +31,13 @@ def environment() -> jinja2.Environment:
         size=words.bytes_text,
     )
     return made
+
+
+def _readable(value: object) -> object:
+    """Return text with bytes of file names that are not UTF-8 as \\xNN: a page is valid UTF-8."""
+    if isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return value
 
 
 def asset(name: str) -> str:
