@@ -1,4 +1,6 @@
+import time
 from collections import Counter
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from tests.data.pictures import catalog
 from unfreeze.config.study import SplitConfig
 from unfreeze.data.catalog import Catalog
+from unfreeze.data.check import findings
 from unfreeze.data.splits import draw_split
 from unfreeze.errors import UserError
 
@@ -222,6 +225,28 @@ def test_too_few_images():
         "  expected: at least 3 in each class: one each for train and validation and test\n"
         "  to mend:  add images to these classes, or take their folders away"
     )
+
+
+def test_an_empty_class_and_one_of_a_single_image_are_named():
+    empty = replace(catalog(images({"a": 9, "b": 1})), classes=("a", "b", "empty"))
+    with pytest.raises(UserError) as caught:
+        draw_split(empty, SplitConfig())
+    assert str(caught.value) == (
+        "too few images in 2 of 3 classes: b has 1, empty has 0 "
+        "(copies of one picture, and the images of one group, count once)\n"
+        "  expected: at least 3 in each class: one each for train and validation and test\n"
+        "  to mend:  add images to these classes, or take their folders away"
+    )
+
+
+def test_ten_thousand_small_classes_take_seconds():
+    rows = [{"sha256": f"{c}-{n}", "id": f"{c}-{n}", "label": f"c{c}"} for c in range(10_000) for n in range(4)]
+    catalogued = catalog(rows)
+    begun = time.perf_counter()
+    drawn = draw_split(catalogued, SplitConfig())
+    assert sum(one.kind == "small_class" for one in findings(catalogued)) == 10_000
+    assert time.perf_counter() - begun < 15
+    assert len(counts(catalogued, drawn)) == 3 * 10_000
 
 
 def test_two_images_are_enough_where_validation_is_test():

@@ -204,15 +204,16 @@ def _least_likeness(copied: pd.DataFrame, catalog: Catalog) -> dict[str, float]:
 
 def _classes(used: pd.DataFrame, classes: Sequence[str]) -> list[Finding]:
     main = used[used["source"] == ""]
-    there = Counter(main["label"])
-    counts = {label: there[label] for label in classes}
+    rows_of = {label: tuple(rows) for label, rows in main.groupby("label").groups.items()}
+    counts = {label: len(rows_of.get(label, ())) for label in classes}
     found = []
     for label, count in counts.items():
         if count >= FEW:
             continue
-        rows = tuple(main.index[main["label"] == label])
         severity: Severity = "error" if count < 3 else "warning"
-        found.append(Finding("small_class", severity, rows, f"class {label} has {count} usable images", -count))
+        found.append(
+            Finding("small_class", severity, rows_of.get(label, ()), f"class {label} has {count} usable images", -count)
+        )
     splits = [name for name in ("train", "validation", "test") if (main["given_split"] == name).any()]
     for split in splits:
         in_it = set(main.loc[main["given_split"] == split, "label"])

@@ -56,4 +56,5 @@ def look_values(look: Look) -> list[Any]:
 
 def look_from(values: list[Any]) -> Look:
     """Read what ``look_values`` gave."""
-    return Look(*values[:8], from_values(values[8:]) if values[8:] else None)
+    sha256, width, height, mode, reason, size, form, several, *rest = values
+    return Look(sha256, width, height, mode, reason, size, form, several, from_values(rest) if rest else None)

@@ -224,14 +224,16 @@ def _fill(
     None is taken from the pool `keep`, nor from one that would then have fewer than `least` of a class.
     """
     counts = Counter((where, label) for where, cluster in zip(drawn, clusters, strict=True) for label in cluster.labels)
+    of_label: dict[str, list[int]] = {}
+    for i, cluster in enumerate(clusters):
+        for label in cluster.labels:
+            of_label.setdefault(label, []).append(i)
     for label in classes:
         while counts[pool, label] < least:
             able = [
                 i
-                for i, cluster in enumerate(clusters)
-                if label in cluster.labels
-                and drawn[i] not in (pool, keep)
-                and all(counts[drawn[i], other] > least for other in cluster.labels)
+                for i in of_label.get(label, [])
+                if drawn[i] not in (pool, keep) and all(counts[drawn[i], other] > least for other in clusters[i].labels)
             ]
             if not able:
                 break  # reported by the caller, for all classes at once
