@@ -28,7 +28,10 @@ MAY_IMPORT = {  # a part may always import itself
 NO_TORCH = ("errors", "streams", "metrics", "store", "config", "results")
 HEAVY = ("torch", "torchvision", "timm", "ncnn", "openvino", "pnnx")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
-NEVER_CALLED = {"eval", "exec", "compile", "__import__"}
+NEVER_CALLED = {
+    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.jit.load", "torch.hub.load",
+    "torch.package.PackageImporter",
+}  # fmt: skip
 NEVER_NAMED = {"read_pickle", "to_pickle", "extractall", "unsafe_load", "full_load"}
 
 
@@ -95,6 +98,8 @@ def test_nothing_unsafe_is_in_the_package(path: Path) -> None:
             assert called not in NEVER_CALLED, f"{where}: {called}"
             assert called != "torch.load" or given.get("weights_only") == "True", f"{where}: unpickles"
             assert given.get("allow_pickle", "False") == "False", f"{where}: unpickles"
+            assert called != "np.load" or len(node.args) < 3, f"{where}: may unpickle"
+            assert given.get("trust_remote_code", "False") == "False", f"{where}: runs what it fetches"
             assert given.get("shell", "False") == "False", f"{where}: runs a shell"
 
 

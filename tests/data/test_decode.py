@@ -1,6 +1,8 @@
 import hashlib
+import importlib
 import io
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+import unfreeze
 from tests.data.pictures import png, smooth
 from unfreeze.data.decode import FORMATS, MAX_PIXELS, Undecodable, decode, digest, open_regular
 
@@ -215,6 +218,30 @@ def test_what_is_no_image_says_so(tmp_path, content, expected, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)  # no Ghostscript, no anything
     (tmp_path / "a.jpg").write_bytes(content)
     assert reason(tmp_path / "a.jpg") == expected
+
+
+def test_a_plugin_for_another_format_changes_nothing(tmp_path, monkeypatch):
+    """What is read depends on the list of formats, never on what is installed beside."""
+    content = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00"
+    (tmp_path / "a.heic").write_bytes(content)
+    Image.init()
+    monkeypatch.setitem(Image.OPEN, "HEIF", (lambda *_: Image.new("RGB", (8, 8)), lambda start: start[4:8] == b"ftyp"))
+    monkeypatch.setattr(Image, "ID", [*Image.ID, "HEIF"])
+    assert Image.open(io.BytesIO(content)).size == (8, 8)  # Pillow itself would use it
+    assert reason(tmp_path / "a.heic") == "heic is not supported: convert it to jpeg or png"
+
+
+@pytest.mark.parametrize(("form", "told"), [("AVIF", "avif"), ("JPEG2000", "jpeg 2000")])
+def test_formats_that_pillow_reads_and_we_do_not(tmp_path, form, told):
+    Image.fromarray(smooth()).save(tmp_path / "a.jpg", format=form)
+    assert reason(tmp_path / "a.jpg") == f"{told} is not supported: convert it to jpeg or png"
+
+
+def test_nothing_that_is_imported_makes_pillow_accept_truncated_files():
+    for module in pkgutil.walk_packages(unfreeze.__path__, "unfreeze."):
+        importlib.import_module(module.name)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
 
 
 BOMB = "too large: more than 89.5 million pixels"

@@ -1,6 +1,7 @@
 """Data sets of Hugging Face, saved here: nothing is fetched."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,4 +100,26 @@ def test_what_has_no_labels_is_refused(tmp_path, datasets):
     made(datasets, tmp_path, ["cat", "cat"], datasets.Value("string")).save_to_disk(str(tmp_path / "cats"))
     assert refusal("hf:cats", tmp_path) == (
         "data: hf:cats has 1 classes: cat\n  expected: at least two\n  to mend:  use another data set"
+    )
+
+
+def test_a_name_that_cannot_be_had_says_how_to_get_it(tmp_path, datasets, monkeypatch):
+    def unreachable(name: str) -> None:
+        raise ConnectionError(f"Couldn't reach '{name}' on the Hub\nand more")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    assert refusal("hf:nobody/nothing", tmp_path) == (
+        "data: hf:nobody/nothing cannot be had: Couldn't reach 'nobody/nothing' on the Hub\n"
+        "  expected: hf:owner/name of a data set of images, or hf:FOLDER\n"
+        "  to mend:  correct the name, or get it once where there is a network: "
+        "python -c \"from datasets import load_dataset; load_dataset('nobody/nothing')\""
+    )
+
+
+def test_without_the_package_the_message_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert refusal("hf:owner/name", tmp_path) == (
+        "data: hf:owner/name: the package datasets is not installed\n"
+        "  expected: it\n"
+        '  to mend:  pip install "unfreeze[datasets]"'
     )

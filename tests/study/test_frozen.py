@@ -24,7 +24,7 @@ STRATEGIES: dict[str, Any] = {
     "phased": {"phases": [{"train": "head", "epochs": 1}, {"train": {"last": 2}, "epochs": 1, "optimizer": LR}]},
     "tuned": {"train": {"last": 1}, "optimizer": LR, "tune": {"optimizer.lr": [0.1, 0.01]}},
 }
-FROZEN = {"head": 5, "deep_head": 5, "last": 4, "share": 2, "statistics": 3, "reinit": 4, "phased": 3, "tuned": 4}
+FROZEN = {"head": 5, "deep_head": 5, "last": 4, "share": 3, "statistics": 3, "reinit": 4, "phased": 3, "tuned": 4}
 
 
 @pytest.mark.parametrize("disk", ["1KB", "1GB"])  # frozen stages run live, or their outputs are stored

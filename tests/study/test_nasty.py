@@ -11,7 +11,7 @@ from tests.data.test_nasty import tree
 from tests.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.errors import UserError
-from unfreeze.store import read_table, read_tensors
+from unfreeze.store import read_json, read_table, read_tensors
 from unfreeze.study.events import Event, Warned
 
 ASKED = {"strategies": {"head": {"train": "head"}, "all": {"train": "all"}}, "regimes": {"full": {}}}
@@ -37,6 +37,9 @@ def test_a_study_on_the_nasty_pack(tmp_path: Path) -> None:
     assert counts.sum() == len(expected)
     used = set(images.loc[images["status"] == "used", "id"])
     assert set(read_table(results.path / "splits.csv")["id"]) == used
+    record = read_json(results.path / "study.json")
+    assert record["study"]["check"]["max_set_aside"] == 0.9  # what the run does about what it finds
+    assert record["copies"] == {"likeness": 0.97, "bits": 10}  # what counted as a copy
     report = (results.path / "report.html").read_bytes().decode()  # valid UTF-8, whatever the names
     assert f"Set aside: {counts['set_aside']} images; catalog.csv says why." in report
     assert "<script>alert(1)" not in report

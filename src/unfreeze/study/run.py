@@ -16,6 +16,8 @@ from unfreeze.config.units import seconds_of
 from unfreeze.data.cache import in_use, make_room, tidy
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.check import refuse_losses, warnings_of
+from unfreeze.data.duplicates import ALIKE
+from unfreeze.data.pairing import RADIUS
 from unfreeze.data.sources import open_source, refuse_inside, usable_cache
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
@@ -285,6 +287,7 @@ def study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibra
         "study": plain(study),
         "fingerprint": fingerprint(study),
         "classes": list(catalog.classes),
+        "copies": {"likeness": ALIKE, "bits": RADIUS},
         "device": str(compute.device),
         "dtype": compute.precision,
         "threads": torch.get_num_threads(),
