@@ -80,3 +80,17 @@ def test_clean_data(unfreeze, folder):
     _, said, _ = unfreeze("check", "clean")
     assert "nothing found that is wrong\n" in said
     assert "Nothing was found that is wrong." in Path("check.html").read_text(encoding="utf-8")
+
+
+def test_classes_too_small_for_a_study(unfreeze, photos):
+    regimes = "regimes: {few: {train_per_class: 30}, more: {train_per_class: 30}}\n"
+    Path("study.yaml").write_text(
+        f"data: photos\nbackbone: test_resnet\nimage_size: 32\nstrategies: {{head: {{train: head}}}}\n{regimes}"
+    )
+    _, said, _ = unfreeze("check", "study.yaml", "--json")
+    small = [one for one in json.loads(said)["findings"] if one["kind"] == "small_class"]
+    assert [one["severity"] for one in small] == ["warning", "warning"]
+    assert all(one["note"].startswith("regimes few and more: class ") for one in small)
+    assert "regimes few and more: class red gives " in Path("check.html").read_text(encoding="utf-8")
+    _, said, _ = unfreeze("check", "photos", "--json")
+    assert not [one for one in json.loads(said)["findings"] if one["kind"] == "small_class"]

@@ -50,6 +50,17 @@ def test_unreadable_files_are_one_finding_with_their_reasons(tmp_path):
     ]
 
 
+def test_many_reasons_are_summed_up(tmp_path):
+    write(tmp_path, {"a": 12, "b": 12})
+    whole = (tmp_path / "a/00.png").read_bytes()
+    signatures = [b"\x00\x00\x00\x18ftypheic", b"\x00\x00\x00\x18ftypavif", b"\xff\x0a\x00\x00"]
+    for number, content in enumerate([b"", b"", b"text", whole[:90], *signatures]):
+        (tmp_path / f"a/bad{number}.jpg").write_bytes(content)
+    ((_, paths, note),) = of_kind(look(tmp_path), "unreadable")
+    assert len(paths) == 7
+    assert note.startswith("cannot be decoded whole: 2 empty file, 1 ") and note.endswith(", 2 for other reasons")
+
+
 def test_copies_of_one_label_are_duplicates_and_of_two_a_conflict(tmp_path):
     write(tmp_path, {"a": 12, "b": 12})
     photo(0, 64, 48).save(tmp_path / "a/again.bmp")

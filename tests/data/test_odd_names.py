@@ -41,13 +41,14 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def _no_pictures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:  # they take longest, and hold no names
+def _quick() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:  # pictures and the disk take longest, and know no names
+        patch.setattr("unfreeze.store._sync", lambda _: None)
         patch.setattr("unfreeze.cli.thumbnails._picture", lambda *_: "")
         yield
 
 
-@pytest.mark.usefixtures("_no_pictures")
+@pytest.mark.usefixtures("_quick")
 @settings(deadline=None, max_examples=300)
 @given(files=st.lists(FILES, min_size=1, max_size=6, unique=True), labels=st.tuples(LABELS, LABELS))
 @example(files=names(), labels=("=1+1", "<img src=x onerror=alert(1)>"))

@@ -27,7 +27,8 @@ def check(
     """Look at every file once, say what is wrong with the data, and write a page of what to look at."""
     study, _ = asked_study(target, None, None, None, overrides)
     from unfreeze.cli.thumbnails import thumbnails
-    from unfreeze.data.check import findings
+    from unfreeze.data.check import findings, worst_first
+    from unfreeze.data.shortfall import shortfalls
     from unfreeze.data.sources import refuse_inside
     from unfreeze.results.check_page import write_check_page
     from unfreeze.results.words import plural
@@ -35,7 +36,10 @@ def check(
     refuse_inside(out, "page", "a file", "--out FILE", (study.data, *study.tests.values()))
     told: list[str] = []
     catalog = _look(study, told)
-    found = findings(catalog, study.image_size if target.endswith((".yaml", ".yml")) else None)
+    asked = target.endswith((".yaml", ".yml"))  # else nobody said how large pictures and classes have to be
+    found = findings(catalog, study.image_size if asked else None)
+    if asked:
+        found = worst_first([*found, *shortfalls(catalog, study.split, study.regimes)])
     page = write_check_page(out, study.name, _summary(catalog), *thumbnails(catalog, found))
     if as_json:
         typer.echo(json.dumps(_as_json(catalog, found), ensure_ascii=False, indent=1))

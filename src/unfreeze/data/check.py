@@ -36,6 +36,8 @@ FLAT = 0.02
 """Contrast below which a picture is called blank."""
 FENCES = 3.0
 """Interquartile ranges beyond the quartiles from which on a value is an outlier: Tukey's outer fence."""
+REASONS = 4
+"""Reasons that the note on unreadable files counts; the page and the catalog have each file's."""
 _ENOUGH = 20  # images from which on outliers mean something
 
 
@@ -74,6 +76,11 @@ def findings(catalog: Catalog, image_size: int | None = None) -> list[Finding]:
         *_outliers(used),
         *_noted(used),
     ]
+    return worst_first(found)
+
+
+def worst_first(found: Sequence[Finding]) -> list[Finding]:
+    """Return findings in the order in which they are told."""
     return sorted(
         found,
         key=lambda one: (
@@ -149,7 +156,10 @@ def _unreadable(images: pd.DataFrame) -> list[Finding]:
     rows = images[(images["status"] == "set_aside") & ~images["reason"].str.startswith(CONFLICT)]
     if rows.empty:
         return []
-    counted = ", ".join(f"{count} {reason}" for reason, count in Counter(rows["reason"]).most_common())
+    reasons = Counter(rows["reason"]).most_common()
+    counted = ", ".join(f"{count} {reason}" for reason, count in reasons[:REASONS])
+    if rest := sum(count for _, count in reasons[REASONS:]):
+        counted += f", {rest} for other reasons"
     return [Finding("unreadable", "warning", tuple(rows.index), f"cannot be decoded whole: {counted}")]
 
 
