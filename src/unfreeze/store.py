@@ -348,6 +348,17 @@ class StudyDir:
         whole = (folder / "result.json").is_file() and (folder / "cell.json").is_file()
         return whole and read_json(folder / "cell.json")["fingerprint"] == cell["fingerprint"]
 
+    def finished(self, cell: str, fingerprint: str) -> dict[str, Any] | None:
+        """Return the row of results of a cell whose files are whole and have this fingerprint, None of any other."""
+        path = self.cell(cell) / "result.json"
+        try:
+            if not self.is_finished({"cell": cell, "fingerprint": fingerprint}) or not is_whole(path):
+                return None
+            record = read_json(path)
+        except (UserError, OSError):  # another process has it in hand
+            return None
+        return {name: value for name, value in record.items() if name not in ("format", "warnings", "files")}
+
     def is_stale(self, cell: Mapping[str, Any]) -> bool:
         """Tell whether a planned cell was finished with other settings or images."""
         return (self.cell(cell["cell"]) / "result.json").is_file() and not self.is_finished(cell)

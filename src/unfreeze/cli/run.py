@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from unfreeze.cli.interrupts import Check, resumable
-from unfreeze.cli.options import AsJson, BackboneName, Out, Overrides, Preset, Seeds, Target, Time, asked_study
+from unfreeze.cli.options import (
+    AsJson,
+    BackboneName,
+    Out,
+    Overrides,
+    Parallel,
+    Preset,
+    Seeds,
+    Target,
+    Time,
+    asked_study,
+)
 
 if TYPE_CHECKING:
     from unfreeze.config.study import StudyConfig
@@ -23,6 +34,7 @@ def run(
     backbone: BackboneName = None,
     seeds: Seeds = None,
     time: Time = None,
+    parallel: Parallel = 1,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -33,7 +45,7 @@ def run(
 
     def work(check: Check) -> None:
         study, text = asked_study(target, preset, backbone, seeds, overrides)
-        carry_out(study, text, out or Path("runs") / study.name, time, as_json, check)
+        carry_out(study, text, out or Path("runs") / study.name, time, as_json, check, parallel=parallel)
 
     resumable(work)
 
@@ -46,6 +58,7 @@ def carry_out(
     as_json: bool,
     check: Check,
     workers: int | None = None,
+    parallel: int = 1,
 ) -> None:
     """Run a study in a directory, show it, write its report and print what came out.
 
@@ -57,6 +70,7 @@ def carry_out(
         as_json: print JSON instead of tables.
         check: is called at each event; the work can end well there.
         workers: processes that prepare batches; no number depends on it.
+        parallel: processes that run cells; no number depends on it.
 
     Raises:
         UserError: anything that has to be mended first.
@@ -75,7 +89,7 @@ def carry_out(
         from unfreeze.study.run import run_study
 
         seconds = None if time is None else parse_duration(time)
-        outcome = run_study(study, out, emit, text, workers, seconds)
+        outcome = run_study(study, out, emit, text, workers, seconds, parallel)
         report = write_report(StudyDir(out))
     if as_json:
         typer.echo(json.dumps(_as_json(study, out, report, outcome.failed, outcome.left), ensure_ascii=False, indent=1))

@@ -72,10 +72,14 @@ class Study:
         emit: Emit = _silent,
         workers: int | None = None,
         seconds: float | None = None,
+        parallel: int = 1,
     ) -> "Results":
-        """Run what is missing in the directory ``out`` (by default ``runs/NAME``), and return what is there."""
+        """Run what is missing in the directory ``out`` (by default ``runs/NAME``), and return what is there.
+
+        The arguments are those of ``study.run.run_study``.
+        """
         directory = Path(out) if out else Path("runs") / self.config.name
-        outcome = run_study(self.config, directory, emit, self.source_text, workers, seconds)
+        outcome = run_study(self.config, directory, emit, self.source_text, workers, seconds, parallel)
         results = Results(directory, outcome.failed, outcome.left)
         results.report()
         return results

@@ -4,7 +4,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from unfreeze.config.resolve import Strategy
 from unfreeze.data.cache import folder_bytes
@@ -13,7 +13,7 @@ from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.store import Altered, StudyDir, read_json, sealed, write_json
 from unfreeze.study.cell import CELL_FILES
-from unfreeze.study.events import CellFailed, CellsLeft, Emit
+from unfreeze.study.events import CellFailed, CellFinished, CellsLeft, Emit
 from unfreeze.study.group import GroupRun
 from unfreeze.study.grouping import GroupJob, groups_of
 from unfreeze.study.needs import Piece, PrefixKey, together
@@ -23,12 +23,36 @@ from unfreeze.train.device import Compute
 from unfreeze.train.loop import Diverged
 
 
-class CellsRun:
-    """The cells of one run.
+class Hands(Protocol):
+    """Whoever runs groups of cells: this process, or several others.
+
+    Attributes:
+        failed: the cells that failed so far.
+        predicted: seconds predicted for the groups that have ended.
+        spent: seconds that these took.
+    """
+
+    failed: list[str]
+    predicted: float
+    spent: float
+
+    def wait(self) -> None:
+        """Return when another group can be taken."""
+        ...
+
+    def take(self, jobs: Mapping[str, GroupJob], predicted: float) -> None:
+        """Run a group that is predicted to take so many seconds, or begin to."""
+        ...
+
+    def finish(self) -> None:
+        """Return when every group that was taken has ended."""
+        ...
+
+
+class Here:
+    """Runs groups in this process, one after another.
 
     Args:
-        jobs: those that are not finished, by id, in plan order.
-        shared: what they share, and what everything is predicted to take.
         supply: gives inputs.
         backbones: gives a backbone for a strategy and seed; it is not changed.
         store: the study directory.
@@ -38,19 +62,79 @@ class CellsRun:
 
     def __init__(
         self,
-        jobs: Mapping[str, GroupJob],
-        shared: Shared,
         supply: Supply,
         backbones: Callable[[Strategy, int], Backbone],
         store: StudyDir,
         compute: Compute,
         emit: Emit,
     ) -> None:
-        self.jobs, self.shared, self.supply, self.backbones = jobs, shared, supply, backbones
-        self.store, self.compute, self.emit = store, compute, emit
-        self.predicted = 0.0
-        """Seconds predicted for what was run."""
-        self._failed: list[str] = []
+        self.supply, self.backbones, self.store, self.compute, self.emit = supply, backbones, store, compute, emit
+        self.failed = list[str]()
+        self.predicted = self.spent = 0.0
+
+    def wait(self) -> None:
+        """Return at once: nothing runs between two calls."""
+
+    def take(self, jobs: Mapping[str, GroupJob], predicted: float) -> None:
+        """Run a group to its end."""
+        began = time.perf_counter()
+        mine = self._not_finished(jobs)
+        run = GroupRun(mine, self.backbones, self.supply, self.store, self.compute, self.emit, self._fail)
+        try:
+            self.supply.prepare(together(one.needs for one in mine.values()))
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # whatever it is, the study's other cells go on
+            for name in mine:
+                self._fail(name, error)
+        else:
+            run.run()
+        self.predicted += predicted
+        self.spent += time.perf_counter() - began
+
+    def finish(self) -> None:
+        """Return at once: nothing runs between two calls."""
+
+    def _not_finished(self, jobs: Mapping[str, GroupJob]) -> dict[str, GroupJob]:
+        """Leave out what another run in the same directory has finished meanwhile, which locks alone prevent."""
+        mine = {}
+        for name, one in jobs.items():
+            found = self.store.finished(name, one.job.fingerprint)
+            if found is None:
+                mine[name] = one
+            else:
+                self.emit(CellFinished(name, found))
+        return mine
+
+    def _fail(self, name: str, error: Exception) -> None:
+        self.failed.append(name)
+        write_failure(self.store, name, error, self.emit)
+
+
+def write_failure(store: StudyDir, name: str, error: Exception, emit: Emit) -> None:
+    """Write what a cell failed of, or how it diverged, and tell of it."""
+    diverged, said = isinstance(error, Diverged), isinstance(error, UserError)
+    text = f"diverged: {error}" if diverged else str(error) if said else f"{type(error).__name__}: {error}"
+    trace = "" if said or diverged else "".join(traceback.format_exception(error))
+    record = {"error": text, "traceback": trace, "status": "diverged" if diverged else "failed"}
+    files = sealed(store.cell(name), CELL_FILES)
+    write_json(store.cell(name) / "error.json", {**record, "files": files})
+    emit(CellFailed(name, text, diverged))
+
+
+class CellsRun:
+    """The cells of one run.
+
+    Args:
+        jobs: those that are not finished, by id, in plan order.
+        shared: what they share, and what everything is predicted to take.
+        supply: knows what is stored.
+        hands: run them.
+        emit: is told what is left out.
+    """
+
+    def __init__(self, jobs: Mapping[str, GroupJob], shared: Shared, supply: Supply, hands: Hands, emit: Emit) -> None:
+        self.jobs, self.shared, self.supply, self.hands, self.emit = jobs, shared, supply, hands, emit
         self._rates = {one.piece: one.seconds / max(1, len(one.rows) - one.held) for one in shared.pieces if one.stored}
 
     def all(self, seconds: float | None) -> tuple[list[str], list[str]]:
@@ -65,11 +149,12 @@ class CellsRun:
         left: list[str] = []
         began = time.perf_counter()
         for group in groups_of(order):
+            self.hands.wait()
+            spent = time.perf_counter() - began
+            pace = max(1.0, self.hands.spent / self.hands.predicted) if self.hands.predicted else 1.0
             chosen, predicted, counted = list[str](), 0.0, dict[Piece, set[Row]]()
             for name in group:
                 expected, rows = self._seconds(name, counted)
-                spent = time.perf_counter() - began
-                pace = max(1.0, spent / self.predicted) if self.predicted else 1.0
                 if seconds is not None and spent + (predicted + expected) * pace > seconds:
                     left.append(name)
                     continue
@@ -78,11 +163,11 @@ class CellsRun:
                 for piece, new in rows.items():
                     counted.setdefault(piece, set()).update(new)
             if chosen:
-                self.predicted += predicted
-                self._run({name: self.jobs[name] for name in chosen})
+                self.hands.take({name: self.jobs[name] for name in chosen}, predicted)
+        self.hands.finish()
         if left:
             self.emit(CellsLeft(tuple(left)))
-        return self._failed, left
+        return self.hands.failed, left
 
     def _telling(self, name: str, one: GroupJob) -> tuple[int, int, float]:
         """Order cells: a whole grid before the next seed, in it what is done soonest."""
@@ -100,28 +185,6 @@ class CellsRun:
         }
         shared = sum(self._rates[piece] * len(rows) for piece, rows in missing.items())
         return self.shared.cells[name].seconds + shared, missing
-
-    def _run(self, jobs: Mapping[str, GroupJob]) -> None:
-        run = GroupRun(jobs, self.backbones, self.supply, self.store, self.compute, self.emit, self._fail)
-        try:
-            self.supply.prepare(together(one.needs for one in jobs.values()))
-        except BrokenPipeError:
-            raise
-        except Exception as error:  # whatever it is, the study's other cells go on
-            for name in jobs:
-                self._fail(name, error)
-            return
-        run.run()
-
-    def _fail(self, name: str, error: Exception) -> None:
-        diverged, said = isinstance(error, Diverged), isinstance(error, UserError)
-        text = f"diverged: {error}" if diverged else str(error) if said else f"{type(error).__name__}: {error}"
-        trace = "" if said or diverged else "".join(traceback.format_exception(error))
-        self._failed.append(name)
-        record = {"error": text, "traceback": trace, "status": "diverged" if diverged else "failed"}
-        files = sealed(self.store.cell(name), CELL_FILES)
-        write_json(self.store.cell(name) / "error.json", {**record, "files": files})
-        self.emit(CellFailed(name, text, diverged))
 
 
 def add_facts(

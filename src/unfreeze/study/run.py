@@ -1,5 +1,6 @@
 """Run what is missing of a study, cell by cell; a failing cell does not stop the others."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +37,7 @@ from unfreeze.store import (
     write_text,
 )
 from unfreeze.study.cell import Job
-from unfreeze.study.cells import CellsRun, add_facts
+from unfreeze.study.cells import CellsRun, Hands, Here, add_facts
 from unfreeze.study.environment import environment, made_otherwise
 from unfreeze.study.events import Emit, Planned, Warned
 from unfreeze.study.explain import explain
@@ -48,7 +49,7 @@ from unfreeze.study.forecast import (
     share,
     works_of,
 )
-from unfreeze.study.grouping import GroupJob
+from unfreeze.study.grouping import GroupJob, groups_of
 from unfreeze.study.held import held
 from unfreeze.study.images import (
     Since,
@@ -59,7 +60,9 @@ from unfreeze.study.images import (
     make_jobs,
     since_last_run,
 )
+from unfreeze.study.parallel import Processes
 from unfreeze.study.plan import BackboneKey, as_record, make_plan, weight_hashes
+from unfreeze.study.process import briefing
 from unfreeze.study.shared import Shared
 from unfreeze.study.shared import as_record as shared_record
 from unfreeze.study.state import FOLDER, remove_state
@@ -82,6 +85,7 @@ def run_study(
     source_text: str = "",
     workers: int | None = None,
     seconds: float | None = None,
+    parallel: int = 1,
 ) -> Outcome:
     """Run the cells of a study that are not finished, and write its tables.
 
@@ -92,17 +96,26 @@ def run_study(
         source_text: the study file as given, kept as study.yaml.
         workers: processes that prepare batches (see ``default_workers``); no number depends on it.
         seconds: run only the cells that fit into this time, the most telling first; by default ``budget.time``.
+        parallel: processes that run cells at once, each a network of its own in memory; no number depends on it.
 
     Raises:
         UserError: anything in the study, its data or the directory that has to be mended first; another run has it.
     """
+    if parallel < 1:
+        raise UserError(f"parallel: {parallel}", "a number of processes from 1", "leave it out, or say 2 or more")
     _check_directory(study, out)
     with held(out):
-        return _run(study, out, emit, source_text, workers, seconds)
+        return _run(study, out, emit, source_text, workers, seconds, parallel)
 
 
 def _run(
-    study: StudyConfig, out: Path, emit: Emit, source_text: str, workers: int | None, seconds: float | None
+    study: StudyConfig,
+    out: Path,
+    emit: Emit,
+    source_text: str,
+    workers: int | None,
+    seconds: float | None,
+    parallel: int,
 ) -> Outcome:
     started = time.perf_counter()
     if seconds is None and study.budget.time is not None:
@@ -166,19 +179,22 @@ def _run(
         emit(Planned(tuple(jobs), tuple(finished)))
         waiting = [work for work in works if work.cell not in finished]
         shares = shared.shares()
-        run = CellsRun(
-            {work.cell: GroupJob(jobs[work.cell], work.networks, work.needs, shares) for work in waiting},
-            shared,
-            supply,
-            lambda strategy, seed: backbone_of(strategy, backbones, seed),
-            store,
-            compute,
-            emit,
-        )
-        failed, left = run.all(None if seconds is None else seconds - (time.perf_counter() - started))
+        todo = {work.cell: GroupJob(jobs[work.cell], work.networks, work.needs, shares) for work in waiting}
+        parallel = min(parallel, len(groups_of(todo)))
+        several: contextlib.AbstractContextManager[Hands]
+        if parallel > 1:
+            known = briefing(study, out, catalog, jobs, calibrated, shared, folder, -(-supply.workers // parallel))
+            several = Processes(parallel, known, supply, store, emit)
+        else:
+            several = contextlib.nullcontext(
+                Here(supply, lambda strategy, seed: backbone_of(strategy, backbones, seed), store, compute, emit)
+            )
+        with several as hands:
+            remaining = None if seconds is None else seconds - (time.perf_counter() - started)
+            failed, left = CellsRun(todo, shared, supply, hands, emit).all(remaining)
     if waiting:
         times = {"scan": scanned, "calibration": calibrated.seconds, "total": time.perf_counter() - started}
-        add_facts(store, shared, supply, run.predicted, calibrated.stages, times)
+        add_facts(store, shared, supply, hands.predicted, calibrated.stages, times)
     results = results_table(store)
     write_table(out / "results.csv", results)
     write_table(out / "comparisons.csv", comparisons_table(read_predictions(store)))
