@@ -64,12 +64,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         make_folder(path.parent)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+        handle, temporary = _make_temporary(path)
     except OSError as error:
         raise _unwritable(path, error) from error
-    temporary = Path(name)
     try:
-        _claim(handle)
         if os.name != "posix":  # Windows renames no open file
             os.close(handle)
         yield temporary
@@ -94,28 +92,88 @@ def make_folder(folder: Path) -> None:
         _sync(each.parent)
 
 
-def _claim(handle: int) -> bool:
-    """Mark an open temporary file as some living process's, until it is closed; tell whether it was free."""
-    if os.name != "posix":
-        return os.fstat(handle).st_mtime + FORGOTTEN < time.time()
+def _make_temporary(path: Path) -> tuple[int, Path]:
+    """Make an empty temporary file beside ``path``, open and claimed."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+        if os.name != "posix":
+            return handle, Path(name)
+        if _claim(handle) is not False and Path(name).exists():
+            return handle, Path(name)
+        os.close(handle)  # before it was claimed, another process took it for that of a dead one
+        Path(name).unlink(missing_ok=True)
+
+
+def _claim(handle: int) -> bool | None:
+    """Mark an open temporary file as some living process's, until it is closed.
+
+    Returns:
+        Whether it was free; None where the file system has no locks.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another's, or a file system without locks
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
 
 
+def time_without_locks(folder: Path) -> float | None:
+    """Return the time by a folder's file system if file locks there keep nobody out, None where they do.
+
+    Some network file systems grant every lock, or none. There nothing but its age tells what is nobody's any more.
+    Locks that hold within one machine only, on a volume of several, are taken for locks.
+    """
+    if os.name != "posix":  # Windows has locks everywhere
+        return None
+    try:
+        first, name = tempfile.mkstemp(prefix=".locks.", suffix=TEMPORARY, dir=folder)
+    except OSError:  # nothing can be written there, or deleted
+        return None
+    handles = [first]
+    try:
+        handles.append(os.open(name, os.O_RDWR))
+        claims = [_claim(handle) for handle in handles]
+        return None if False in claims else os.fstat(first).st_mtime
+    except FileNotFoundError:  # another process took it for litter, which only a lock tells
+        return None
+    finally:
+        for handle in handles:
+            os.close(handle)
+        Path(name).unlink(missing_ok=True)
+
+
+def is_forgotten(path: Path, now: float) -> bool:
+    """Tell whether a file is so old that it is nobody's, where locks do not tell."""
+    try:
+        return path.stat().st_mtime + FORGOTTEN < now
+    except OSError:  # it is gone
+        return False
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files below a folder whose writers are dead; those of the living are left to them."""
-    for path in sorted(folder.rglob(f".*{TEMPORARY}")):
+    """Delete the temporary files below a folder whose writers are dead; those of the living are left to them.
+
+    Where locks do not tell who lives, those that are a day old are deleted.
+    """
+    left = sorted(folder.rglob(f".*{TEMPORARY}"))
+    now = time.time() if os.name != "posix" else time_without_locks(folder) if left else None
+    for path in left:
         with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDWR)
-            try:
-                dead = _claim(handle)
-            finally:
-                os.close(handle)
-            if dead:
+            if now is None:
+                _remove_unclaimed(path)
+            elif is_forgotten(path, now):
                 path.unlink()
+
+
+def _remove_unclaimed(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        if _claim(handle):
+            path.unlink()  # while it is claimed: else its maker could claim it in between
+    finally:
+        os.close(handle)
 
 
 def _open_to_umask(path: Path) -> None:

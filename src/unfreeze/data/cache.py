@@ -8,7 +8,8 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,17 @@ import filelock
 from unfreeze.data.rowstore import RECORD, RowStore
 from unfreeze.data.shards import DATA, MANIFEST, SET_ASIDE
 from unfreeze.errors import UserError
-from unfreeze.store import read_json
+from unfreeze.store import is_forgotten, read_json, time_without_locks
 
 KINDS = ("activations", "pixels")
 RECORDS = ("looks", "calibrations")
 """Small records of studies beside the entries: no part of the budget."""
 
-USED, USE = "used", ".use"
+USED, USE, FILLING = "used", ".use", "filling.lock"
 UNFINISHED = ".tmp"
+
+LOOK_SECONDS = 0.1
+"""Between two looks at whether a lock is free: that of a killed process is, at once."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,44 @@ def in_use(stores: Sequence[RowStore]) -> Iterator[None]:
             with contextlib.suppress(OSError, NotImplementedError):
                 stack.callback(_release, _mark(folder), folder)
         yield
+
+
+@contextlib.contextmanager
+def alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Do work that others may be doing, too, when none of them does it: then most of it may be done.
+
+    What cannot be locked is done at once.
+
+    Args:
+        lock: a file that stands for the work; it is made, and stays.
+        waiting: called every ``LOOK_SECONDS`` while another process works; what it raises ends the wait.
+    """
+    held = filelock.FileLock(lock, mode=0o666, thread_local=False)
+    try:
+        with contextlib.suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+        while not _acquired(held):
+            waiting()
+            time.sleep(LOOK_SECONDS)
+        yield
+    finally:
+        held.release()
+
+
+def _acquired(lock: filelock.BaseFileLock) -> bool:
+    """Try to lock a file; tell whether it is locked, or cannot be."""
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return False
+    except (OSError, NotImplementedError):
+        pass
+    return True
+
+
+def filling(store: RowStore, waiting: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+    """Compute rows of an entry when no other process does; ask anew what is missing, then."""
+    return alone(store.folder / FILLING, waiting)
 
 
 def entries(cache: Path) -> list[Entry]:
@@ -117,12 +159,17 @@ def clear(cache: Path) -> None:
 def tidy(cache: Path) -> list[int]:
     """Delete what nobody will use: unfinished and set-aside files of entries not in use, and entries half deleted.
 
+    Where locks do not tell what is in use, such files stay for a day.
+
     Returns:
         The bytes of each thing that was deleted.
     """
     left = [path for kind in _kinds(cache) for path in sorted((cache / kind).iterdir()) if path.suffix == UNFINISHED]
+    now = time_without_locks(cache)
     for folder in _folders(cache):
-        if not _is_in_use(folder):
+        if now is not None:  # marks tell nothing: another process may be writing
+            left += [path for path in _leftovers(folder) if is_forgotten(path, now)]
+        elif not _is_in_use(folder):
             left += _leftovers(folder)
     return [_delete(path) for path in left]
 
@@ -186,7 +233,10 @@ def _last_used(folder: Path) -> float:
 
 def _leftovers(folder: Path) -> list[Path]:
     """Return the files of an entry that were never finished or are set aside; files of others are not among them."""
-    names = set(os.listdir(folder))
+    try:
+        names = set(os.listdir(folder))
+    except FileNotFoundError:  # evicted meanwhile
+        return []
     return [
         folder / name
         for name in sorted(names)
@@ -220,14 +270,22 @@ def _release(lock: filelock.BaseFileLock, folder: Path) -> None:
     lock.release()
     with contextlib.suppress(OSError):
         Path(lock.lock_file).unlink(missing_ok=True)
-        if not (folder / RECORD).exists() and set(os.listdir(folder)) == {USED}:  # nothing was written after all
-            (folder / USED).unlink()
+        if not (folder / RECORD).exists() and set(os.listdir(folder)) <= {USED, FILLING}:
+            for name in (USED, FILLING):  # nothing was written after all
+                (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 
 
 def _is_in_use(folder: Path) -> bool:
-    """Tell whether a living process marked the entry; marks of dead ones are deleted."""
-    return any([_is_held(path) for path in sorted(folder.glob(f"*{USE}"))])
+    """Tell whether a living process marked the entry; marks of dead ones are deleted.
+
+    Where locks do not tell who lives, a mark counts for a day.
+    """
+    marks = sorted(folder.glob(f"*{USE}"))
+    now = time_without_locks(folder.parent) if marks else None
+    if now is not None:
+        return not all(is_forgotten(path, now) for path in marks)
+    return any([_is_held(path) for path in marks])
 
 
 def _is_held(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """What cells are fed with: pixels and activations, stored where the plan says so, computed live where it does not."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from unfreeze.config.fingerprint import fingerprint
 from unfreeze.config.resolve import Strategy
 from unfreeze.config.study import RegimeConfig
+from unfreeze.data.cache import filling
 from unfreeze.data.catalog import Catalog, paths_of, rows_of
 from unfreeze.data.order import copies_of
 from unfreeze.data.pixels import Base, DecodedPictures, Pictures, StoredPictures, pixel_store, store_pictures
@@ -20,7 +21,7 @@ from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.network import tensors_hash
 from unfreeze.reuse.activations import activation_store, fill
 from unfreeze.reuse.prefix import Prefix
-from unfreeze.study.events import Emit, Preparing, Warned
+from unfreeze.study.events import BetweenSteps, Emit, Preparing, Warned
 from unfreeze.study.needs import (
     Needs,
     Piece,
@@ -212,9 +213,10 @@ class Supply:
     def _stored_pictures(self, base: Base, paths: Sequence[Path], shown: Shown) -> StoredPictures:
         store = pixel_store(self.cache, base)
         wanted = [(sha, 0) for sha in shown.shas]
-        missing = set(store.missing(wanted))
-        if missing:
-            self._decode(store, [(path, row) for path, row in zip(paths, wanted, strict=True) if row in missing])
+        if store.missing(wanted):
+            with filling(store, self._waiting("decodes images")):
+                missing = set(store.missing(wanted))  # another process may have decoded some
+                self._decode(store, [(path, row) for path, row in zip(paths, wanted, strict=True) if row in missing])
         while True:
             try:
                 return StoredPictures(store.open(wanted, self._altered))
@@ -223,6 +225,8 @@ class Supply:
                 self._decode(store, [(path, row) for path, row in zip(paths, wanted, strict=True) if row in gone])
 
     def _decode(self, store: RowStore, images: Sequence[tuple[Path, Row]]) -> None:
+        if not images:
+            return
         store_pictures(
             store,
             [path for path, _ in images],
@@ -237,26 +241,45 @@ class Supply:
             return opened[1]
         wanted = list(dict.fromkeys([*(opened[0] if opened else ()), *rows]))
         store = self.store(piece)
-        missing = store.missing(wanted)
+        if store.missing(wanted):
+            with filling(store, self._waiting(f"computes {self._words(piece)}")):
+                self._compute(piece, store, store.missing(wanted))  # another process may have computed some
         while True:
-            if missing:
-                self._compute(piece, store, missing)
             try:
                 found = store.open(wanted, self._altered)
                 break
             except MissingRows as error:
-                missing = error.rows
+                self._compute(piece, store, error.rows)
         self._open[piece] = ({row: index for index, row in enumerate(wanted)}, found)
         return found
 
+    def _words(self, piece: Piece) -> str:
+        stage = self.prefixes[piece.prefix].backbone.stages[piece.cut - 1].name
+        return f"frozen stages of {piece.prefix.label}, after {stage}"
+
+    def _waiting(self, work: str) -> Callable[[], None]:
+        """Return what to call while another process does some work; it is told of once."""
+        told = False
+
+        def wait() -> None:
+            nonlocal told
+            if not told:
+                told = True
+                self.emit(Preparing(f"waiting for another process, which {work}", 0, 1))
+            self.emit(BetweenSteps())
+
+        return wait
+
     def _compute(self, piece: Piece, store: RowStore, missing: Sequence[Row]) -> None:
+        if not missing:
+            return
         prefix, start = self.prefixes[piece.prefix], self.starts.get(piece)
         near = [row for row in missing if start is not None and row in self.rows[start]]
         far = [row for row in missing if start is None or row not in self.rows[start]]
         if start is not None and near:
             self._ensure(start, dict.fromkeys(near))
         began, done = time.perf_counter(), 0
-        words = f"frozen stages of {piece.prefix.label}, after {prefix.backbone.stages[piece.cut - 1].name}"
+        words = self._words(piece)
         self.emit(Preparing(words, 0, len(missing)))
         with store.writer() as writer:
             for low, batches in ((start, self._from_rows(start, near)), (None, self._from_images(piece, far))):
