@@ -35,6 +35,8 @@ FORMAT = 1
 TEMPORARY, ALTERED = ".tmp", ".altered"
 FORGOTTEN = 24 * 3600.0
 """Seconds after which a temporary file is nobody's, where a writer cannot hold a lock on it."""
+WRITING_SECONDS = 2.0
+"""In which another run, that no lock keeps out, has written a cell's files."""
 
 CHECKSUM = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n', re.ASCII)
 """The end of a record: the sha256 of what it would be without this line."""
@@ -387,6 +389,13 @@ def is_whole(path: Path) -> bool:
         return False
 
 
+def _not_whole(records: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Return those of some cells' records that are not whole."""
+    with ThreadPoolExecutor() as pool:  # hashing leaves the GIL
+        whole = list(pool.map(is_whole, [path for _, path in records]))
+    return [record for record, good in zip(records, whole, strict=True) if not good]
+
+
 @dataclass(frozen=True)
 class StudyDir:
     """Paths and records of one study directory."""
@@ -428,9 +437,10 @@ class StudyDir:
         ``error.json``.
         """
         records = [(cell["cell"], path) for cell in cells for path in self._records(cell["cell"]) if path.is_file()]
-        with ThreadPoolExecutor() as pool:  # hashing leaves the GIL
-            whole = list(pool.map(is_whole, [path for _, path in records]))
-        altered = [record for record, good in zip(records, whole, strict=True) if not good]
+        altered = _not_whole(records)
+        if altered and time_without_locks(self.path) is not None:  # another run may be writing them
+            time.sleep(WRITING_SECONDS)
+            altered = _not_whole(altered)
         for _, path in altered:
             path.replace(path.with_name(path.name + ALTERED))
         return list(dict.fromkeys(cell for cell, _ in altered))

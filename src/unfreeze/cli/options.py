@@ -30,7 +30,7 @@ Time = Annotated[
     str | None, typer.Option("--time", metavar="TIME", help="Run only what fits, most telling cells first: 30m, 1h30m.")
 ]
 Parallel = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Run cells in so many processes at once; each holds a network.")
+    int, typer.Option(metavar="N", help="Run cells in so many processes at once; each holds a network.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 

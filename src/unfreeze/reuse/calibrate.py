@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import combinations, groupby, pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -86,7 +87,7 @@ def calibrate(
         UserError: no engine is within tolerance, or a number does not fit into float16.
     """
     stages = Frozen([stage.module for stage in backbone.stages[: max(cuts)]])
-    alike = [list(group) for _, group in groupby(offers, key=lambda settings: (settings["name"], settings["precision"]))]
+    alike = [list(group) for _, group in groupby(offers, key=itemgetter("name", "precision"))]
     with ThreadPoolExecutor() as pool:  # converting takes seconds, on one core
         builds = list(pool.map(lambda group: _build(group, stages, tuple(images.shape[1:]), device), alike))
     refused = {label: reason for built in builds for label, reason in built.refused.items()}

@@ -68,7 +68,6 @@ def explain(
     if cell is None or _is_current(store, cell):
         return
     folder = store.path / "explain"
-    shutil.rmtree(folder, ignore_errors=True)
     about = {"rules": RULES, "cell": cell, "fingerprint": read_json(store.cell(cell) / "cell.json")["fingerprint"]}
     try:
         found = _explanation(store, cell, catalog, compute, emit)
@@ -77,8 +76,12 @@ def explain(
         emit(Warned(f"no pictures of the best model: {text}"))
         shutil.rmtree(folder, ignore_errors=True)
         found = {"complete": False, "note": text, "map": None, "wrong": [], "suspects": []}
-    names = sorted(path.name for path in folder.glob("*.webp"))
+    shown = [*found["wrong"], *found["suspects"]]
+    names = sorted(one[kind] for one in shown for kind in ("picture", "overlay") if one[kind])
     write_json(folder / "explain.json", about | found | {"files": sealed(folder, names)})
+    for path in folder.glob("*.webp"):
+        if path.name not in names:  # of the best model before
+            path.unlink(missing_ok=True)
 
 
 def _is_current(store: StudyDir, cell: str) -> bool:

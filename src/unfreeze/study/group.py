@@ -14,9 +14,9 @@ from unfreeze.config.resolve import Strategy
 from unfreeze.model.backbone import Backbone, own_copy
 from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
 from unfreeze.results.tables import HISTORY_COLUMNS
-from unfreeze.store import StudyDir, write_table
+from unfreeze.store import StudyDir, time_without_locks, write_table
 from unfreeze.study.candidate import CandidateState, Need, Trained, train_candidate
-from unfreeze.study.cell import Job, Times, examples_of, finish_cell, write_model
+from unfreeze.study.cell import CELL_FILES, Job, Times, examples_of, finish_cell, write_model
 from unfreeze.study.environment import conditions
 from unfreeze.study.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress
 from unfreeze.study.grouping import MEMBER_BYTES, GroupJob, StreamKey, spans_of_candidate, stream_key, trained_bytes
@@ -254,8 +254,22 @@ class GroupRun:
             raise next(progress.diverged[candidate] for candidate in one.networks if candidate in progress.diverged)
         if self._saving.due(END_SECONDS):
             self._saving.save({name: partial(self._state, name, {})})
-        self._write_history(name)
-        candidate, trained = progress.chosen
+        result = self.store.finished(name, one.job.fingerprint)  # by another run, which locks alone prevent
+        while result is None:
+            self._write_history(name)
+            result = self._write(name, *progress.chosen)
+            if time_without_locks(self.store.path) is not None and not self._is_complete(name):
+                result = None  # another run was at it at the same moment
+        progress.chosen = None  # its weights are on disk
+        self._saving.remove(name)
+        self.emit(CellFinished(name, result))
+
+    def _is_complete(self, name: str) -> bool:
+        whole = self.store.finished(name, self.jobs[name].job.fingerprint) is not None
+        return whole and all((self.store.cell(name) / file).is_file() for file in CELL_FILES)
+
+    def _write(self, name: str, candidate: str, trained: Trained) -> dict[str, Any]:
+        one, progress = self.jobs[name], self._cells[name]
 
         def warnings() -> list[str]:
             strategy, room = one.job.candidates[candidate], trained.room
@@ -275,10 +289,7 @@ class GroupRun:
             total=sum(row["seconds"] for row in rows),
             shared=self._shared_seconds(one),
         )
-        result = finish_cell(one.job, candidate, trained, self.supply, self.store, self.compute, times, warnings)
-        progress.chosen = None  # its weights are on disk
-        self._saving.remove(name)
-        self.emit(CellFinished(name, result))
+        return finish_cell(one.job, candidate, trained, self.supply, self.store, self.compute, times, warnings)
 
     def _shared_seconds(self, one: GroupJob) -> float:
         facts = self.supply.facts

@@ -200,6 +200,8 @@ class Processes:
             for other in self._processes:
                 if other is not one:
                     other.ask(message)
+        elif "refused" in message:
+            raise UserError(*message["refused"])
         elif "broken" in message:
             one.broken = message["broken"]
         elif "began" in message:
@@ -232,7 +234,7 @@ class Processes:
             self.emit(Warned(f"a process that ran cells {why}; in another one go on: {', '.join(group.waiting)}"))
             return
         error = UserError(
-            f"the process that ran it {why}, and so did the one before",
+            f"the process that ran it {why}, for the second time",
             "a process that lives until its cells are finished; where memory runs out, the system ends one",
             "run the same command again, with a smaller --parallel or without",
         )

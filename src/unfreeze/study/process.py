@@ -255,9 +255,10 @@ def main() -> None:
         _serve(asker)
     except _Left:
         pass
+    except UserError as error:  # not a cell's, whose errors are its own: the run's
+        asker.tell(refused=[error.given, error.expected, error.mend])
     except Exception as error:
-        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        asker.tell(broken=text)
+        asker.tell(broken=f"failed: {type(error).__name__}: {error}")
         traceback.print_exc()
     gc.collect()  # loaders go, and end their processes before this one ends
 

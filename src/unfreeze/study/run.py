@@ -150,7 +150,14 @@ def _run(
     folder = cache or out  # then it holds calibrations alone, since the budget is 0
     fixed = engines_fixed(before)
     works = works_of(jobs, plan)
-    calibrated = calibrate_study(study, plan, works, backbones, catalog, sample, compute, folder, fixed, emit)
+
+    def calibrate(fixed: Mapping[str, Settings]) -> Calibrated:
+        return calibrate_study(study, plan, works, backbones, catalog, sample, compute, folder, fixed, emit)
+
+    calibrated = calibrate(fixed)
+    if engines_fixed(first_fixed(store, emit)) != fixed:  # a run that no lock kept out fixed them meanwhile
+        fixed = engines_fixed(first_fixed(store, emit))
+        calibrated = calibrate(fixed)
     for warning in _engine_warnings(fixed, calibrated, compute.precision):
         emit(Warned(warning))
     budget = disk_budget(study, cache) if cache else 0

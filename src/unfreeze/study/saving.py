@@ -1,12 +1,11 @@
 """When training states are written, and what is said about them."""
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from unfreeze.errors import UserError
-from unfreeze.store import StudyDir
+from unfreeze.store import TEMPORARY, StudyDir
 from unfreeze.study.events import Emit, Warned
 from unfreeze.study.state import FOLDER, CellState, read_state, remove_state, write_state
 
@@ -45,13 +44,13 @@ class Saving:
         found = read_state(folder / FOLDER, self.bound_to(cell))
         if found.said:
             self.emit(Warned(f"{cell}: {found.said}"))
+        for path in folder.iterdir() if folder.is_dir() else ():  # of a run that failed after the state was saved
+            # A file under construction is another run's, where locks do nothing.
+            if path.name != FOLDER and path.suffix != TEMPORARY:
+                path.unlink(missing_ok=True)
         if found.state is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            return CellState()
-        for path in folder.iterdir():  # of a run that failed after the state was saved
-            if path.name != FOLDER:
-                path.unlink()
-        return found.state
+            remove_state(folder / FOLDER)
+        return found.state or CellState()
 
     def due(self, seconds: float = 0.0) -> bool:
         """Tell whether it is time to save: there are ``seconds`` (by default ``SAVE_SECONDS``) of unsaved training."""
@@ -63,10 +62,11 @@ class Saving:
         for cell, state in states.items():
             try:
                 write_state(self.store.cell(cell) / FOLDER, self.bound_to(cell), state())
-            except UserError as error:
+            except (UserError, FileNotFoundError) as error:  # or another run deleted it, where locks do nothing
                 if not self._failed:
                     self._failed = True
-                    self.emit(Warned(f"the state of training is not saved, though training goes on: {error.given}"))
+                    why = error.given if isinstance(error, UserError) else str(error)
+                    self.emit(Warned(f"the state of training is not saved, though training goes on: {why}"))
         self._saved = self.clock()
         self._took = self._saved - began
 

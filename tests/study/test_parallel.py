@@ -1,0 +1,192 @@
+"""Cells in several processes: the same numbers, and the same when one of them fails, dies or is stopped."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.study.test_resume import BANK, CLOCK, FRESH, GROUP, PLAIN, SCRATCH, TUNED, Stopped, ends
+from tests.worlds import tiny_study
+from unfreeze import Results, Study
+from unfreeze.errors import UserError
+from unfreeze.store import read_json
+from unfreeze.study import parallel
+from unfreeze.study.events import CellFailed, CellsLeft, CellStarted, EpochEnded, Event, Planned, Warned
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+MANY: dict[str, Any] = {
+    "strategies": GROUP | SCRATCH | TUNED,
+    "regimes": {"plain": PLAIN["small"], "bank": BANK["small"], "fresh": FRESH["small"]},
+}
+"""Groups in lock-step, cells alone, stored and live views, a candidate that diverges."""
+TWO: dict[str, Any] = {"strategies": {"all": {"train": "all"}, "last": {"train": {"last": 1}}}, "epochs": 6}
+"""Two groups."""
+
+Emit = Callable[[Event], None]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen]:
+    """The processes that were started, in order."""
+    processes: list[subprocess.Popen] = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            processes.append(self)
+
+    monkeypatch.setattr(parallel.subprocess, "Popen", Noted)
+    return processes
+
+
+def run(folder: Path, out: str, count: int, emit: Emit = lambda event: None, **values: Any) -> Results:
+    return Study(**tiny_study(folder, **values)).run(folder / out, emit=emit, workers=0, parallel=count)
+
+
+def all_but_times(out: Path) -> dict[str, Any]:
+    results = Results(out).table.drop(columns=CLOCK).to_csv()
+    tables = {name: (out / name).read_bytes() for name in ("comparisons.csv", "catalog.csv", "splits.csv", "plan.json")}
+    return {**ends(out), **tables, "results": results, "study": read_json(out / "study.json")}
+
+
+def forwards(out: Path) -> int:
+    return read_json(out / "shared.json")["forwards"]
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_no_number_depends_on_how_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen], count: int
+) -> None:
+    events: list[Event] = []
+    run(tmp_path, "one", 1, **MANY)
+    assert not started
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "another cache"))
+    run(tmp_path, "several", count, events.append, **MANY)
+    assert len(started) == count
+    assert all_but_times(tmp_path / "several") == all_but_times(tmp_path / "one")
+    assert forwards(tmp_path / "several") == forwards(tmp_path / "one")  # no work is done twice
+    (cells,) = (event.cells for event in events if isinstance(event, Planned))
+    assert sorted(event.cell for event in events if isinstance(event, CellStarted)) == sorted(cells)
+
+
+def test_cells_that_fail_or_diverge_stop_no_other(tmp_path: Path) -> None:
+    strategies = {
+        "fails": {"train": "all", "batch_norm": "train"},
+        "diverges": {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}},
+        "head": {"train": "head"},
+    }
+    events: list[Event] = []
+    one = run(tmp_path, "one", 1, strategies=strategies, batch_size=7)
+    several = run(tmp_path, "several", 2, events.append, strategies=strategies, batch_size=7)
+    assert sorted(several.failed) == sorted(one.failed) == ["diverges.small.s0", "fails.small.s0"]
+    assert all_but_times(several.path) == all_but_times(one.path)
+    told = {event.cell: (event.error, event.diverged) for event in events if isinstance(event, CellFailed)}
+    assert told["diverges.small.s0"][1]
+    assert told["fails.small.s0"][0] == read_json(one.path / "cells" / "fails.small.s0" / "error.json")["error"]
+
+
+@posix
+def test_the_cells_of_a_process_that_is_killed_go_on_in_another(
+    tmp_path: Path, started: list[subprocess.Popen]
+) -> None:
+    events: list[Event] = []
+
+    def kill_one(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, EpochEnded) and not any(isinstance(each, EpochEnded) for each in events[:-1]):
+            started[0].kill()
+            started[1].kill()
+
+    one, several = run(tmp_path, "one", 1, **TWO), run(tmp_path, "several", 2, kill_one, **TWO)
+    assert several.failed == ()
+    assert all_but_times(several.path) == all_but_times(one.path)
+    (first, second) = [event.text for event in events if isinstance(event, Warned)]
+    assert {first, second} == {
+        f"a process that ran cells was ended by SIGKILL; in another one go on: {cell}.small.s0"
+        for cell in ("all", "last")
+    }
+    assert len(started) == 3  # one fewer at once: it may have been for memory
+
+
+@posix
+@pytest.mark.slow
+def test_cells_whose_process_is_killed_twice_fail_and_say_why(tmp_path: Path, started: list[subprocess.Popen]) -> None:
+    def kill(event: Event) -> None:
+        if isinstance(event, EpochEnded) and event.cell == "all.small.s0":
+            for process in started:
+                process.kill()
+
+    several = run(tmp_path, "several", 2, kill, **TWO)
+    assert "all.small.s0" in several.failed
+    assert read_json(several.path / "cells" / "all.small.s0" / "error.json")["error"] == (
+        "the process that ran it was ended by SIGKILL, for the second time\n"
+        "  expected: a process that lives until its cells are finished; where memory runs out, the system ends one\n"
+        "  to mend:  run the same command again, with a smaller --parallel or without"
+    )
+    again = run(tmp_path, "several", 1, **TWO)
+    assert again.failed == ()
+    assert all_but_times(again.path) == all_but_times(run(tmp_path, "one", 1, **TWO).path)
+
+
+def test_a_run_that_is_stopped_ends_as_if_it_never_was(tmp_path: Path, started: list[subprocess.Popen]) -> None:
+    long = TWO | {"epochs": 60}
+
+    def stop(event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(tmp_path, "several", 2, stop, **long)
+    assert [process.poll() is not None for process in started] == [True, True]
+    assert list((tmp_path / "several").rglob("state/1.json"))
+    events: list[Event] = []
+    run(tmp_path, "several", 1, events.append, **long)
+    run(tmp_path, "one", 1, **long)
+    assert all_but_times(tmp_path / "several") == all_but_times(tmp_path / "one")
+
+
+@posix
+def test_when_the_run_is_killed_its_processes_are_gone_at_once(tmp_path: Path, started: list[subprocess.Popen]) -> None:
+    gone: list[float] = []
+
+    def abandon(event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            for process in started:  # what the system does when this process dies
+                process.stdin.close()
+            began = time.monotonic()
+            for process in started:
+                process.wait(timeout=10)
+            gone.append(time.monotonic() - began)
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(tmp_path, "several", 2, abandon, **(TWO | {"epochs": 500}))
+    assert gone[0] < 2
+
+
+def test_a_time_limit_leaves_the_same_cells(tmp_path: Path) -> None:
+    events: list[Event] = []
+    study = Study(**tiny_study(tmp_path, **TWO))
+    results = study.run(tmp_path / "out", emit=events.append, workers=0, parallel=2, seconds=0.0)
+    assert set(results.left) == {"all.small.s0", "last.small.s0"}
+    assert [event.cells for event in events if isinstance(event, CellsLeft)] == [results.left]
+
+
+def test_none_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, "out", 0)
+    assert str(caught.value) == (
+        "parallel: 0\n  expected: a number of processes from 1\n  to mend:  leave it out, or say 2 or more"
+    )
+    assert not (tmp_path / "out").exists()
