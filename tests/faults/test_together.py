@@ -1,0 +1,295 @@
+"""Several processes on one cache or one study: right where locks do nothing, and no work done twice where they work."""
+
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.study.test_parallel import MANY, TWO, all_but_times
+from tests.study.test_resume import BANK, GROUP, PLAIN
+from tests.worlds import tiny_study
+from unfreeze import Study
+from unfreeze.data import cache as caches
+from unfreeze.data.cache import alone, in_use, tidy
+from unfreeze.data.rowstore import entry
+from unfreeze.store import StudyDir, read_json, remove_leftovers
+from unfreeze.study import run as running
+from unfreeze.study import saving
+from unfreeze.study.events import Event, Warned
+from unfreeze.study.held import held
+from unfreeze.study.needs import together
+from unfreeze.study.process import _planned, briefing
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+
+Work = Callable[[int], Any]
+
+
+def no_locks() -> None:
+    """Grant every lock, as some network file systems do."""
+    fcntl.flock = lambda *_: None  # type: ignore[assignment]
+
+
+def at_once(folder: Path, count: int, work: Work) -> list[Any]:
+    """Do work in several processes at once; return what each of them gave."""
+    children = []
+    for number in range(count):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                (folder / f"{number}.json").write_text(json.dumps(work(number)))
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * count
+    return [json.loads((folder / f"{number}.json").read_text()) for number in range(count)]
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a process is told of a study with stored activations at two cuts, in plain and augmented views."""
+    found: list[dict[str, Any]] = []
+
+    def noted(*arguments: Any) -> dict[str, Any]:
+        found.append(briefing(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "first cache"))
+    monkeypatch.setattr(running, "briefing", noted)
+    regimes = {"plain": PLAIN["small"], "bank": BANK["small"]}
+    study = Study(**tiny_study(tmp_path, strategies={name: GROUP[name] for name in ("head", "last")}, regimes=regimes))
+    with pytest.raises(KeyboardInterrupt):
+        study.run(tmp_path / "out", workers=0, parallel=2)
+    assert len(found[0]["stored"]) == 4
+    return found[0]
+
+
+def prepared(told: dict[str, Any], cache: Path) -> dict[str, Any]:
+    """Have all of a study's rows at hand; return what they are, what was computed for it, and what was altered."""
+    groups, here = _planned(told | {"cache": str(cache)}, lambda event: None)
+    supply = here.supply
+    tidy(cache)
+    remove_leftovers(cache)
+    with in_use(supply.stores()):
+        supply.prepare(together(one.needs for one in groups.values()))
+    rows = hashlib.sha256()
+    for piece in supply.rows:
+        places, opened = supply._open[piece]
+        for row in sorted(places):
+            rows.update(opened.read(places[row]).tobytes())
+    computed = sum(prefix.forwards for prefix in supply.prefixes.values())
+    return {"rows": rows.hexdigest(), "computed": computed, "altered": supply.facts.altered_chunks}
+
+
+def check_one_cache(folder: Path, told: dict[str, Any], processes: int, rounds: int, locks: bool) -> float:
+    """Fill one cache from several processes, again and again; return the work done as a multiple of what is needed."""
+    expected = prepared(told, folder / "alone")
+    assert expected["computed"] > 100
+    barrier = multiprocessing.get_context("fork").Barrier(processes)
+
+    def work(number: int) -> list[dict[str, Any]]:
+        if not locks:
+            no_locks()
+        found = []
+        for each in range(rounds):
+            (folder / f"cache {each}").mkdir(exist_ok=True)
+            barrier.wait(timeout=300)
+            found.append(prepared(told, folder / f"cache {each}"))
+        return found
+
+    found = [one for each in at_once(folder, processes, work) for one in each]
+    assert len(found) == processes * rounds
+    assert {one["rows"] for one in found} == {expected["rows"]}
+    assert {one["altered"] for one in found} == {0}
+    for each in range(rounds):
+        assert prepared(told, folder / f"cache {each}") == {**expected, "computed": 0}
+        assert not [path for path in (folder / f"cache {each}").rglob("*") if path.suffix in (".tmp", ".altered")]
+    return sum(one["computed"] for one in found) / (rounds * expected["computed"])
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["locks", "no locks"])
+@pytest.mark.parametrize(("processes", "rounds"), [(4, 8), pytest.param(8, 50, marks=pytest.mark.slow)])
+def test_processes_fill_one_cache(
+    tmp_path: Path, told: dict[str, Any], processes: int, rounds: int, locks: bool
+) -> None:
+    times = check_one_cache(tmp_path, told, processes, rounds, locks)
+    print(f"{processes} processes, {rounds} rounds, {'locks' if locks else 'no locks'}: work done {times:.2f} times")
+    assert times <= 1.1 if locks else times > 1.1  # else locks were not patched out
+
+
+def once_more(folder: Path, out: Path) -> list[str]:
+    """Run a study in a process of its own; return the warnings."""
+    said: list[str] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Warned):
+            said.append(event.text)
+
+    results = Study(**tiny_study(folder, **MANY)).run(out, emit=emit, workers=0)
+    assert results.failed == ()
+    return said
+
+
+def check_one_study(folder: Path, monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
+    monkeypatch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
+    once_more(folder, folder / "alone")
+    expected = all_but_times(folder / "alone")
+    barrier = multiprocessing.get_context("fork").Barrier(2)
+
+    def work(number: int) -> list[str]:
+        no_locks()
+        saving.SAVE_SECONDS, saving.SHARE = 0.0, 1e9
+        said = []
+        for each in range(rounds):
+            barrier.wait(timeout=300)
+            time.sleep(0.3 * number * (each % 3))  # side by side, and one behind the other
+            said += once_more(folder, folder / f"out {each}")
+        return said
+
+    at_once(folder, 2, work)
+    for each in range(rounds):
+        out = folder / f"out {each}"
+        store = StudyDir(out)
+        assert store.set_aside_altered(store.planned_cells()) == []
+        assert all_but_times(out) == expected
+        assert (out / "report.html").stat().st_size > 10_000
+        assert read_json(out / "explain" / "explain.json")["complete"]
+        assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".altered") or path.name == "state"]
+
+
+def test_two_runs_of_one_study_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_one_study(tmp_path, monkeypatch, 2)
+
+
+@pytest.mark.slow
+def test_many_pairs_of_runs_of_one_study_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_one_study(tmp_path, monkeypatch, 30)
+
+
+def killed_while(hold: Callable[[], Any]) -> None:
+    """Have a process hold something, and kill it."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with hold():
+            os.write(writing, b"!")
+            time.sleep(60)
+        os._exit(1)
+    os.close(writing)
+    assert os.read(reading, 1) == b"!"
+    os.close(reading)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_a_killed_holder_s_lock_is_free_within_a_second(tmp_path: Path) -> None:
+    lock, waited = tmp_path / "entry" / "work.lock", list[float]()
+    killed_while(lambda: alone(lock, lambda: None))
+    began = time.monotonic()
+    with alone(lock, lambda: waited.append(time.monotonic())):
+        assert time.monotonic() - began < 1
+    killed_while(lambda: held(tmp_path / "study"))
+    began = time.monotonic()
+    with held(tmp_path / "study"):
+        assert time.monotonic() - began < 1
+
+
+def test_who_waits_gets_the_lock_within_a_second_of_the_holder_s_death(tmp_path: Path) -> None:
+    lock = tmp_path / "work.lock"
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with alone(lock, lambda: None):
+            os.write(writing, b"!")
+            time.sleep(60)
+        os._exit(1)
+    assert os.read(reading, 1) == b"!"
+    killed: list[float] = []
+
+    def kill() -> None:
+        if not killed:
+            killed.append(time.monotonic())
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+    with alone(lock, kill):
+        assert time.monotonic() - killed[0] < 1
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_ends_the_wait_is_not_taken_for_a_lock(tmp_path: Path) -> None:
+    lock = tmp_path / "work.lock"
+
+    def end() -> None:
+        raise BrokenPipeError
+
+    with alone(lock, lambda: None), pytest.raises(BrokenPipeError), alone(lock, end):
+        pass
+
+
+def test_without_locks_only_what_is_old_is_nobody_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    store = entry(tmp_path, "activations", "x", {}, "uint8")
+    store.folder.mkdir(parents=True)
+    names = [f"{age}.{kind}" for age in ("old", "new") for kind in ("rows", "rows.altered", "use")]
+    names += [".old.rows.x.tmp", ".new.rows.x.tmp"]
+    for name in names:
+        (store.folder / name).write_bytes(b"x")
+        if "old" in name:
+            os.utime(store.folder / name, (time.time() - 25 * 3600,) * 2)
+    remove_leftovers(tmp_path)
+    tidy(tmp_path)
+    assert sorted(path.name for path in store.folder.iterdir() if "old" in path.name) == ["old.use"]
+    assert len([path for path in store.folder.iterdir() if "new" in path.name]) == 4
+    assert caches.make_room(tmp_path, 10, 10, []) < 10  # the new mark keeps it
+    (store.folder / "new.use").unlink()
+    caches.make_room(tmp_path, 10, 10, [])
+    assert not store.folder.exists()
+
+
+def entries(folder: Path) -> Sequence[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_where_there_are_no_locks_only_what_is_old_is_nobody_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(37, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    for name in (".old.tmp", ".new.tmp"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".old.tmp", (time.time() - 25 * 3600,) * 2)
+    remove_leftovers(tmp_path)
+    assert entries(tmp_path) == [".new.tmp"]
+
+
+def test_a_second_run_on_a_study_in_the_meantime_finds_its_cells_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where locks do nothing, what another run has finished is taken, not run again."""
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    study = Study(**tiny_study(tmp_path, **TWO))
+    said: list[Event] = []
+
+    def emit(event: Event) -> None:
+        if type(event).__name__ == "Planned" and not said:
+            said.append(event)
+            study.run(tmp_path / "out", workers=0)
+        said.append(event)
+
+    study.run(tmp_path / "out", emit=emit, workers=0)
+    names = [type(event).__name__ for event in said]
+    assert names.count("CellFinished") == 2
+    assert "CellStarted" not in names

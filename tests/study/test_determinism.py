@@ -1,0 +1,128 @@
+"""Numbers depend on the study alone: not on the run, the workers, the order of cells, or how many run at once."""
+
+import hashlib
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.study.test_parallel import MANY, Emit, all_but_times
+from tests.study.test_resume import ANEW, BACK, BANK, FRESH, GROUP, ONE, PLAIN, SCRATCH, TWO
+from tests.worlds import tiny_study
+from unfreeze import Study
+from unfreeze.model.backbone import load_backbone
+from unfreeze.model.network import frozen_state, tensors_hash
+from unfreeze.store import read_tensors
+from unfreeze.study import cells, group, stream
+from unfreeze.study.candidate import Trained
+from unfreeze.study.grouping import GroupJob, groups_of
+from unfreeze.train.batches import training_batches
+
+NO_ROOM = {"disk": "1KB"}
+
+
+def run(folder: Path, out: str, workers: int = 0, emit: Emit = lambda event: None, **values: Any) -> Path:
+    return Study(**tiny_study(folder, **values)).run(folder / out, emit=emit, workers=workers).path
+
+
+def sha256s(out: Path) -> dict[str, str]:
+    """Return the sha256 of each cell's trained weights."""
+    return {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.rglob("model.safetensors")}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+
+
+def test_two_runs_give_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = run(tmp_path, "one", **MANY)
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "another cache"))
+    two = run(tmp_path, "two", **MANY)
+    assert len(sha256s(one)) == 15
+    assert sha256s(one) == sha256s(two)
+    assert all_but_times(one) == all_but_times(two)
+
+
+@pytest.mark.parametrize("regimes", [FRESH, BANK], ids=["fresh", "bank"])
+@pytest.mark.parametrize("room", [{}, NO_ROOM], ids=["cached", "live"])
+def test_batches_and_weights_do_not_depend_on_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, regimes: Mapping[str, Any], room: Mapping[str, Any]
+) -> None:
+    drawn: list[str] = []
+
+    def noted(*arguments: Any) -> Any:
+        for batch in training_batches(*arguments):
+            drawn.append(tensors_hash(dict(zip("abc", batch, strict=True))))
+            yield batch
+
+    monkeypatch.setattr(stream, "training_batches", noted)
+    found = []
+    for workers in (0, 1, 2, 4):
+        monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / f"cache-{workers}"))
+        asked = {"strategies": {"last": GROUP["last"]} | SCRATCH, "regimes": regimes, "budget": room}
+        out = run(tmp_path, f"out-{workers}", workers, **asked)
+        found.append((list(drawn), sha256s(out), all_but_times(out)))
+        drawn.clear()
+    assert len(found[0][0]) >= 8
+    assert len(found[0][1]) == 2
+    for other in found[1:]:
+        assert other == found[0]
+
+
+@pytest.mark.parametrize("order", ["reversed", "shuffled", "shuffled otherwise"])
+def test_the_order_of_cells_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    began: list[str] = []
+
+    def otherwise(jobs: Mapping[str, GroupJob]) -> list[list[str]]:
+        names = list(jobs)[::-1]
+        if order != "reversed":
+            random.Random(order).shuffle(names)
+        found = groups_of({name: jobs[name] for name in names})
+        began.extend(name for group in found for name in group)
+        return found
+
+    expected = all_but_times(run(tmp_path, "whole", **MANY))
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "another cache"))
+    monkeypatch.setattr(cells, "groups_of", otherwise)
+    out = run(tmp_path, "otherwise", **MANY)
+    assert began != [name for name in sha256s(out)]
+    assert all_but_times(out) == expected
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_vit"])
+def test_frozen_stages_keep_every_bit_while_others_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    """After training, parameters and buffers of the frozen stages are those of the weights' file."""
+    from tests.worlds import write_weights
+
+    weights = write_weights(tmp_path / "weights.safetensors", backbone)
+    trained: dict[str, Trained] = {}
+    finish = group.finish_cell
+
+    def noted(job: Any, name: str, result: Trained, *arguments: Any) -> Any:
+        trained[job.cell.id] = result
+        return finish(job, name, result, *arguments)
+
+    monkeypatch.setattr(group, "finish_cell", noted)
+    strategies = ONE | TWO | BACK | ANEW | GROUP
+    # BatchNorm that trains takes its statistics from batches, of which none may hold one image.
+    out = run(tmp_path, "out", strategies=strategies, regimes={**PLAIN, **{"fresh": FRESH["small"]}},
+              backbone={"name": backbone, "weights": str(weights)})  # fmt: skip
+    assert len(trained) == 2 * len(strategies)
+    pristine = load_backbone(backbone, str(weights), 32, 0)
+    frozen = 0
+    for cell, one in trained.items():
+        assert tensors_hash(frozen_state(one.backbone, one.cut)) == tensors_hash(frozen_state(pristine, one.cut)), cell
+        told = read_tensors(out / "cells" / cell / "model.safetensors")[1]
+        assert told["prefix_sha256"] == tensors_hash(frozen_state(pristine, one.cut))
+        frozen += one.cut > 0
+        moved = one.backbone.model.state_dict()
+        stages = [name for stage in one.backbone.stages[one.cut :] for name in stage.tensors]
+        if stages:
+            assert any(not torch.equal(moved[name], pristine.model.state_dict()[name]) for name in stages), cell
+    assert frozen >= 8
