@@ -53,6 +53,60 @@ def test_an_interrupt_is_one_line_and_the_run_goes_on(study, unfreeze, number, c
     assert "\n2 cells, 1 finished already: 1 to run\n" in told
 
 
+def children(process: subprocess.Popen) -> list[int]:
+    """Return the processes that run cells for another one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"PPid:\t{process.pid}\n" in (path / "status").read_text():
+                found += [int(path.name)] if b"study.process" in (path / "cmdline").read_bytes() else []
+        except OSError:  # it has just ended
+            pass
+    return found
+
+
+def living(numbers: list[int]) -> list[int]:
+    return [number for number in numbers if Path(f"/proc/{number}").exists()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for processes as Linux shows them")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_processes_that_run_cells_end_with_the_run(study, unfreeze, number):
+    log = study / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*PROGRAM, *LONG, "--set", "strategies.scratch.epochs=100000", "--parallel", "2"],
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            start_new_session=True,
+        )
+        wait_for(log, "scratch.few.s0: epoch 2:", process)
+        wait_for(log, "sgd.few.s0: epoch 2:", process)
+        mine = children(process)
+        began = time.monotonic()
+        if number == signal.SIGINT:  # Ctrl-C reaches all of them
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        process.communicate(timeout=30)
+        assert time.monotonic() - began < 10
+    assert len(mine) == 2
+    if number == signal.SIGKILL:
+        end = time.monotonic() + 5
+        while living(mine):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    else:
+        assert not living(mine)
+        assert process.returncode == 128 + number
+        assert log.read_text().splitlines()[-1] == GOES_ON
+        states = [path.parent.parent.name for path in Path("runs").rglob("state/*.json")]
+        assert set(states) == {"scratch.few.s0", "sgd.few.s0"}
+    assert "Traceback" not in log.read_text()
+    assert not list(Path("runs").rglob("*.tmp"))
+
+
 @posix
 def test_a_live_display_on_a_terminal(study):
     import pty

@@ -23,7 +23,7 @@ from unfreeze.data.rowstore import entry
 from unfreeze.store import StudyDir, read_json, remove_leftovers
 from unfreeze.study import run as running
 from unfreeze.study import saving
-from unfreeze.study.events import Event, Warned
+from unfreeze.study.events import Event, Planned, Warned
 from unfreeze.study.held import held
 from unfreeze.study.needs import together
 from unfreeze.study.process import _planned, briefing
@@ -94,7 +94,7 @@ def prepared(told: dict[str, Any], cache: Path) -> dict[str, Any]:
 def check_one_cache(folder: Path, told: dict[str, Any], processes: int, rounds: int, locks: bool) -> float:
     """Fill one cache from several processes, again and again; return the work done as a multiple of what is needed."""
     expected = prepared(told, folder / "alone")
-    assert expected["computed"] > 100
+    assert expected["computed"] > 90
     barrier = multiprocessing.get_context("fork").Barrier(processes)
 
     def work(number: int) -> list[dict[str, Any]]:
@@ -281,15 +281,13 @@ def test_a_second_run_on_a_study_in_the_meantime_finds_its_cells_finished(
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     study = Study(**tiny_study(tmp_path, **TWO))
-    said: list[Event] = []
+    said: list[str] = []
 
     def emit(event: Event) -> None:
-        if type(event).__name__ == "Planned" and not said:
-            said.append(event)
+        if isinstance(event, Planned):
             study.run(tmp_path / "out", workers=0)
-        said.append(event)
+        said.append(type(event).__name__)
 
     study.run(tmp_path / "out", emit=emit, workers=0)
-    names = [type(event).__name__ for event in said]
-    assert names.count("CellFinished") == 2
-    assert "CellStarted" not in names
+    assert said.count("CellFinished") == 2
+    assert "CellStarted" not in said

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,10 +107,11 @@ def test_the_cells_of_a_process_that_is_killed_go_on_in_another(
             started[0].kill()
             started[1].kill()
 
-    one, several = run(tmp_path, "one", 1, **TWO), run(tmp_path, "several", 2, kill_one, **TWO)
+    long = TWO | {"epochs": 40}
+    one, several = run(tmp_path, "one", 1, **long), run(tmp_path, "several", 2, kill_one, **long)
     assert several.failed == ()
     assert all_but_times(several.path) == all_but_times(one.path)
-    (first, second) = [event.text for event in events if isinstance(event, Warned)]
+    (first, second) = [event.text for event in events if isinstance(event, Warned) and "process" in event.text]
     assert {first, second} == {
         f"a process that ran cells was ended by SIGKILL; in another one go on: {cell}.small.s0"
         for cell in ("all", "last")
@@ -154,25 +154,6 @@ def test_a_run_that_is_stopped_ends_as_if_it_never_was(tmp_path: Path, started: 
     run(tmp_path, "several", 1, events.append, **long)
     run(tmp_path, "one", 1, **long)
     assert all_but_times(tmp_path / "several") == all_but_times(tmp_path / "one")
-
-
-@posix
-def test_when_the_run_is_killed_its_processes_are_gone_at_once(tmp_path: Path, started: list[subprocess.Popen]) -> None:
-    gone: list[float] = []
-
-    def abandon(event: Event) -> None:
-        if isinstance(event, EpochEnded):
-            for process in started:  # what the system does when this process dies
-                process.stdin.close()
-            began = time.monotonic()
-            for process in started:
-                process.wait(timeout=10)
-            gone.append(time.monotonic() - began)
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        run(tmp_path, "several", 2, abandon, **(TWO | {"epochs": 500}))
-    assert gone[0] < 2
 
 
 def test_a_time_limit_leaves_the_same_cells(tmp_path: Path) -> None:

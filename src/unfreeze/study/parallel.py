@@ -33,7 +33,13 @@ TURN_SECONDS = 0.1
 
 BURY_SECONDS = 2.0
 
-_COMMAND = ("-P", "-c", "from unfreeze.study.process import main; main()")
+_COMMAND = (
+    "-P",
+    "-c",
+    # Ctrl-C reaches it, too, perhaps before all is imported.
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "from unfreeze.study.process import main; main()",
+)
 
 
 @dataclass
