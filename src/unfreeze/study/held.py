@@ -1,15 +1,16 @@
-"""One run at a time in a study directory: the second is told who has it."""
+"""One run at a time in a study directory: the second is told who has it. What is shared otherwise is waited for."""
 
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
 
 from unfreeze.errors import UserError
 from unfreeze.store import make_folder, read_json, write_json
+from unfreeze.study.events import BetweenSteps, Emit, Preparing
 
 LOCK, HOLDER = ".run.lock", ".run.json"
 
@@ -50,6 +51,20 @@ def held(out: Path) -> Iterator[None]:
                 with contextlib.suppress(OSError):  # somebody else has put something there
                     each.rmdir()
         lock.release()
+
+
+def waiting(emit: Emit, work: str) -> Callable[[], None]:
+    """Return what to call while another process does some work; it is told of once, and can end the wait each time."""
+    told = False
+
+    def wait() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            emit(Preparing(f"waiting for another process, which {work}", 0, 1))
+        emit(BetweenSteps())
+
+    return wait
 
 
 def _holder(out: Path) -> str:

@@ -14,12 +14,12 @@ import torch
 from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.study import StudyConfig
 from unfreeze.config.units import seconds_of
-from unfreeze.data.cache import in_use, make_room, tidy
+from unfreeze.data.cache import alone, in_use, make_room, tidy
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.check import refuse_losses, warnings_of
 from unfreeze.data.duplicates import ALIKE
 from unfreeze.data.pairing import RADIUS
-from unfreeze.data.sources import open_source, refuse_inside, usable_cache
+from unfreeze.data.sources import Source, open_source, refuse_inside, usable_cache
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.results.comparisons import comparisons_table
@@ -50,7 +50,7 @@ from unfreeze.study.forecast import (
     works_of,
 )
 from unfreeze.study.grouping import GroupJob, groups_of
-from unfreeze.study.held import held
+from unfreeze.study.held import held, waiting
 from unfreeze.study.images import (
     Since,
     draw_splits,
@@ -134,7 +134,8 @@ def _run(
         remove_leftovers(cache)
         tidy(cache)
     scanned = time.perf_counter()
-    catalog = look_at_data(study, source, plan, backbones, cache, emit)
+    with _one_looker(source, cache, emit):
+        catalog = look_at_data(study, source, plan, backbones, cache, emit)
     scanned = time.perf_counter() - scanned
     refuse_losses(catalog, study.check.max_set_aside)
     since = since_last_run(store, before, study, catalog, " (listed in study.json)")
@@ -184,9 +185,9 @@ def _run(
         for warning in made_otherwise(store, finished, compute):
             emit(Warned(warning))
         emit(Planned(tuple(jobs), tuple(finished)))
-        waiting = [work for work in works if work.cell not in finished]
+        unfinished = [work for work in works if work.cell not in finished]
         shares = shared.shares()
-        todo = {work.cell: GroupJob(jobs[work.cell], work.networks, work.needs, shares) for work in waiting}
+        todo = {work.cell: GroupJob(jobs[work.cell], work.networks, work.needs, shares) for work in unfinished}
         parallel = min(parallel, len(groups_of(todo)))
         several: contextlib.AbstractContextManager[Hands]
         if parallel > 1:
@@ -199,7 +200,7 @@ def _run(
         with several as hands:
             remaining = None if seconds is None else seconds - (time.perf_counter() - started)
             failed, left = CellsRun(todo, shared, supply, hands, emit).all(remaining)
-    if waiting:
+    if unfinished:
         times = {"scan": scanned, "calibration": calibrated.seconds, "total": time.perf_counter() - started}
         add_facts(store, shared, supply, hands.predicted, calibrated.stages, times)
     results = results_table(store)
@@ -207,6 +208,14 @@ def _run(
     write_table(out / "comparisons.csv", comparisons_table(read_predictions(store)))
     explain(store, results, study.metric, catalog, compute, emit)
     return Outcome(tuple(failed), tuple(left))
+
+
+def _one_looker(source: Source, cache: Path | None, emit: Emit) -> contextlib.AbstractContextManager[None]:
+    """Wait for another process that looks at the same images: it remembers what it sees."""
+    if cache is None:
+        return contextlib.nullcontext()
+    roots = sorted(str(root.resolve()) for root in source.roots.values())
+    return alone(cache / "looks" / f"{fingerprint(roots)}.lock", waiting(emit, "looks at the same images"))
 
 
 def _engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, precision: str) -> list[str]:

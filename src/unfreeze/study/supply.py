@@ -21,7 +21,8 @@ from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.network import tensors_hash
 from unfreeze.reuse.activations import activation_store, fill
 from unfreeze.reuse.prefix import Prefix
-from unfreeze.study.events import BetweenSteps, Emit, Preparing, Warned
+from unfreeze.study.events import Emit, Preparing, Warned
+from unfreeze.study.held import waiting
 from unfreeze.study.needs import (
     Needs,
     Piece,
@@ -214,7 +215,7 @@ class Supply:
         store = pixel_store(self.cache, base)
         wanted = [(sha, 0) for sha in shown.shas]
         if store.missing(wanted):
-            with filling(store, self._waiting("decodes images")):
+            with filling(store, waiting(self.emit, "decodes images")):
                 missing = set(store.missing(wanted))  # another process may have decoded some
                 self._decode(store, [(path, row) for path, row in zip(paths, wanted, strict=True) if row in missing])
         while True:
@@ -242,7 +243,7 @@ class Supply:
         wanted = list(dict.fromkeys([*(opened[0] if opened else ()), *rows]))
         store = self.store(piece)
         if store.missing(wanted):
-            with filling(store, self._waiting(f"computes {self._words(piece)}")):
+            with filling(store, waiting(self.emit, f"computes {self._words(piece)}")):
                 self._compute(piece, store, store.missing(wanted))  # another process may have computed some
         while True:
             try:
@@ -256,19 +257,6 @@ class Supply:
     def _words(self, piece: Piece) -> str:
         stage = self.prefixes[piece.prefix].backbone.stages[piece.cut - 1].name
         return f"frozen stages of {piece.prefix.label}, after {stage}"
-
-    def _waiting(self, work: str) -> Callable[[], None]:
-        """Return what to call while another process does some work; it is told of once."""
-        told = False
-
-        def wait() -> None:
-            nonlocal told
-            if not told:
-                told = True
-                self.emit(Preparing(f"waiting for another process, which {work}", 0, 1))
-            self.emit(BetweenSteps())
-
-        return wait
 
     def _compute(self, piece: Piece, store: RowStore, missing: Sequence[Row]) -> None:
         if not missing:
