@@ -23,6 +23,7 @@ NO_FILES = {
     ("data/shards.py", "open"): "a temporary file that replacing() gave, for as long as the shard grows",
     ("store.py", "to_csv"): "into memory",
     ("data/worker.py", "fdopen"): "standard output, where answers go",
+    ("study/process.py", "fdopen"): "standard output, where events go",
     ("study/group.py", "save"): "training states, by write_state",
     ("reuse/engines/ncnn.py", "save"): "into a temporary folder, for a converter, deleted after",
 }

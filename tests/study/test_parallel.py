@@ -1,5 +1,6 @@
 """Cells in several processes: the same numbers, and the same when one of them fails, dies or is stopped."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -11,6 +12,9 @@ import pytest
 from tests.study.test_resume import BANK, CLOCK, FRESH, GROUP, PLAIN, SCRATCH, TUNED, Stopped, ends
 from tests.worlds import tiny_study
 from unfreeze import Results, Study
+from unfreeze.config.parse import read_study
+from unfreeze.config.resolve import candidates
+from unfreeze.config.study import StudyConfig
 from unfreeze.errors import UserError
 from unfreeze.store import read_json
 from unfreeze.study import parallel
@@ -171,3 +175,14 @@ def test_none_is_too_few(tmp_path: Path) -> None:
         "parallel: 0\n  expected: a number of processes from 1\n  to mend:  leave it out, or say 2 or more"
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("preset", ["quick", "thorough", "article", "demo"])
+def test_a_study_that_is_told_is_the_study(preset: str) -> None:
+    """What is not set decides where defaults come from, so that must come across, too."""
+    study = read_study(preset=preset, values={"data": "photos"} if preset != "article" else {})
+    told = StudyConfig.model_validate(json.loads(json.dumps(study.model_dump(mode="json", exclude_unset=True))))
+    assert told == study
+    assert {name: candidates(told, name) for name in told.strategies} == {
+        name: candidates(study, name) for name in study.strategies
+    }

@@ -25,7 +25,7 @@ from unfreeze.study import events
 from unfreeze.study.cells import write_failure
 from unfreeze.study.events import BetweenSteps, CellFailed, CellFinished, Emit, Warned
 from unfreeze.study.grouping import GroupJob
-from unfreeze.study.process import LEAVE_SECONDS, add_record
+from unfreeze.study.process import LEAVE_SECONDS, add_record, record_of
 from unfreeze.study.supply import Supply
 
 TURN_SECONDS = 0.1
@@ -185,13 +185,17 @@ class Processes:
             one = _Process(lambda teller, message: self._told.put((teller, message)))
             self._processes.append(one)
             one.ask(self.briefing)
+            one.ask({"facts": record_of(self.supply, self._pieces)})
         one.group, one.began, group.tries = group, time.perf_counter(), group.tries + 1
         one.ask({"run": list(group.waiting)})
 
     def _turn(self) -> None:
         """Take in what was told, and see who died; then whoever is told may end the run."""
+        told: tuple[_Process, dict[str, Any]] | None = None
         with contextlib.suppress(queue.Empty):
-            self._take_in(*self._told.get(timeout=TURN_SECONDS))
+            told = self._told.get(timeout=TURN_SECONDS)
+        if told is not None:
+            self._take_in(*told)
         for one in [one for one in self._processes if one.is_dead]:
             one.bury(BURY_SECONDS)
             while not self._told.empty():

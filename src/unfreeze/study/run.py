@@ -207,7 +207,7 @@ def _run(
     write_table(out / "results.csv", results)
     write_table(out / "comparisons.csv", comparisons_table(read_predictions(store)))
     explain(store, results, study.metric, catalog, compute, emit)
-    return Outcome(tuple(failed), tuple(left))
+    return Outcome(tuple(name for name in jobs if name in failed), tuple(left))
 
 
 def _one_looker(source: Source, cache: Path | None, emit: Emit) -> contextlib.AbstractContextManager[None]:

@@ -1,7 +1,7 @@
 """What cells are fed with: pixels and activations, stored where the plan says so, computed live where it does not."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
