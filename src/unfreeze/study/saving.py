@@ -1,5 +1,6 @@
 """When training states are written, and what is said about them."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -50,6 +51,8 @@ class Saving:
                 path.unlink(missing_ok=True)
         if found.state is None:
             remove_state(folder / FOLDER)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         return found.state or CellState()
 
     def due(self, seconds: float = 0.0) -> bool:
