@@ -13,7 +13,8 @@ MAY_IMPORT = {  # a part may always import itself
     "errors": set(),
     "streams": set(),
     "metrics": set(),
-    "store": {"errors", "streams"},
+    "tensors": set(),
+    "store": {"errors", "streams", "tensors"},
     "config": {"errors"},
     "data": BOTTOM | {"config", "store"},
     "model": BOTTOM | {"config", "store"},
@@ -25,7 +26,7 @@ MAY_IMPORT = {  # a part may always import itself
     "__init__": {"study"},
     "__main__": {"cli"},
 }
-NO_TORCH = ("errors", "streams", "metrics", "store", "config", "results")
+NO_TORCH = ("errors", "streams", "metrics", "tensors", "store", "config", "results")
 HEAVY = ("torch", "torchvision", "timm", "ncnn", "openvino", "pnnx")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 NEVER_CALLED = {

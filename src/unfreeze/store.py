@@ -7,6 +7,7 @@ themselves, and those that speak of other files hold the checksums of these.
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -23,16 +24,17 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from unfreeze.errors import UserError
+from unfreeze.tensors import Unreadable, read_arrays, write_arrays
 
 if os.name == "posix":
     import fcntl
 
 FORMAT = 1
 TEMPORARY, ALTERED = ".tmp", ".altered"
+NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""Errors that say that a disk is full, a quota used up, or a file longer than this process may write."""
 FORGOTTEN = 24 * 3600.0
 """Seconds after which a temporary file is nobody's, where a writer cannot hold a lock on it."""
 WRITING_SECONDS = 2.0
@@ -57,18 +59,36 @@ class Altered(UserError):
     """A file is not as it was written: cut short, altered, or no file of its kind."""
 
 
+class DiskFull(UserError):
+    """There is no room for a file, whose former content is still there; so it would be with the files that follow.
+
+    Args:
+        path: the file.
+        given, expected, mend: as of any mistake.
+    """
+
+    def __init__(self, path: Path, given: str, expected: str, mend: str) -> None:
+        self.path = path
+        super().__init__(given, expected, mend)
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, size: int = 0) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on a clean exit its bytes become ``path``, durably and at once.
 
+    Args:
+        path: the file.
+        size: bytes that it will have, 0 if nobody knows; said where there is no room for them.
+
     Raises:
-        UserError: the directory cannot be written to, or the disk is full.
+        DiskFull: there is no room.
+        UserError: the directory cannot be written to.
     """
     try:
         make_folder(path.parent)
         handle, temporary = _make_temporary(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable(path, error, size) from error
     try:
         if os.name != "posix":  # Windows renames no open file
             os.close(handle)
@@ -79,7 +99,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if os.name == "posix":  # Windows has no handle on a directory to sync
             _sync(path.parent)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable(path, error, size) from error
     finally:
         temporary.unlink(missing_ok=True)
         if os.name == "posix":
@@ -193,7 +213,15 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
+def _unwritable(path: Path, error: OSError, size: int) -> UserError:
+    if error.errno in NO_ROOM:
+        return DiskFull(
+            path,
+            f"cannot write {path}{f' of {size:,} bytes' if size else ''}: {error.strerror}",
+            "a directory with room on its disk",
+            "free space and run the same command again, which goes on from what is finished, or give another "
+            "directory with --out DIR",
+        )
     return UserError(
         f"cannot write {path}: {error.strerror or error}",
         "a directory that can be written to, with room on its disk",
@@ -203,8 +231,9 @@ def _unwritable(path: Path, error: OSError) -> UserError:
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, durably; the bytes of file names that are not UTF-8 stay as they are."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
+    content = text.encode("utf-8", "surrogateescape")
+    with replacing(path, len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
@@ -339,16 +368,27 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], about: Mapping[
     """Write named arrays as safetensors; the same arrays and ``about`` (JSON data) give the same bytes."""
     # One entry: the order of several would differ from run to run.
     metadata = {"unfreeze": json.dumps({"format": FORMAT, **about}, ensure_ascii=True)}
-    with replacing(path) as temporary:
-        # np.ascontiguousarray would turn a scalar, such as a BatchNorm's count of batches, into an array of one.
-        save_file({name: np.asarray(array, order="C") for name, array in tensors.items()}, temporary, metadata)
+    size = sum(array.nbytes for array in tensors.values())
+    with replacing(path, size) as temporary, temporary.open("wb") as file:
+        write_arrays(file, tensors, metadata)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the arrays and ``about`` that ``write_tensors`` wrote."""
-    with safe_open(path, "np") as file:
-        about = json.loads(file.metadata()["unfreeze"])
-        return {name: file.get_tensor(name) for name in file.keys()}, about
+    """Read the arrays and ``about`` that ``write_tensors`` wrote.
+
+    Raises:
+        Altered: the file is cut short, or none that ``write_tensors`` wrote.
+        OSError: it cannot be read.
+    """
+    try:
+        arrays, metadata = read_arrays(path)
+        return arrays, json.loads(metadata["unfreeze"])
+    except (Unreadable, KeyError, json.JSONDecodeError) as error:
+        raise Altered(
+            f"{path} was altered or cut short: its arrays cannot be read",
+            "the file as unfreeze wrote it",
+            "run the study again; only what is missing is computed",
+        ) from error
 
 
 def sealed(folder: Path, names: Iterable[str]) -> dict[str, str]:

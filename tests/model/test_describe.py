@@ -15,7 +15,9 @@ def test_vgg16_by_arithmetic() -> None:
         side = size // 2 ** (number - 1)
         params = sum(9 * before * width + width for before in inputs)
         flops = sum(2 * 9 * before * width * side**2 for before in inputs)
-        expected.append(StageInfo(f"block{number}", (width, side // 2, side // 2), params, flops))
+        expected.append(
+            StageInfo(f"block{number}", (width, side // 2, side // 2), params, flops, 4 * params + 2 * layers * 120)
+        )
         channels = width
 
     assert describe(vgg) == expected

@@ -59,6 +59,8 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
     """Return the plan of shared work as plan.json will hold it, or none, and warnings: why there is none, say."""
     from unfreeze.cli import screen
     from unfreeze.errors import UserError
+    from unfreeze.study.disk import as_record as disk_record
+    from unfreeze.study.disk import refusal
     from unfreeze.study.events import Event, Scanning, Warned
     from unfreeze.study.foresee import foresee
     from unfreeze.study.shared import as_record
@@ -80,7 +82,11 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
             foreseen = foresee(study, source, out, emit)
         except UserError as error:
             return None, [*told, f"what is shared and what it takes cannot be told: {error}"]
-    return as_record(foreseen.shared, foreseen.stages), told
+    refused = refusal(out, foreseen.writes)
+    told += [f"the study cannot run: {refused}"] if refused else []
+    record = as_record(foreseen.shared, foreseen.stages)
+    record["predictions"] |= disk_record(out, foreseen.writes)
+    return record, told
 
 
 def _as_json(

@@ -100,5 +100,8 @@ def prediction(record: Mapping[str, Any]) -> str:
     found = record["predictions"]
     return (
         f"predicted: {seconds_text(found['seconds'])}, {bytes_text(found['disk'])} of disk; every cell alone in plain "
-        f"PyTorch {seconds_text(found['seconds_alone'])}, {found['ratio']:.1f} times as long"
+        f"PyTorch {seconds_text(found['seconds_alone'])}, {found['ratio']:.1f} times as long\n"
+        f"written to {found['directory']}: up to {bytes_text(found['directory_bytes'])}, "
+        f"{bytes_text(found['models_bytes'])} of it for models and predictions; "
+        f"{bytes_text(found['directory_free'])} are free there"
     )

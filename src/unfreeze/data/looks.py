@@ -18,6 +18,10 @@ from unfreeze.store import replacing
 _FORMAT = 3
 
 
+class Unremembered(UserError):
+    """What was found out cannot be kept in the cache; whoever has no cache finds it out again."""
+
+
 class Remembered:
     """The looks kept in a folder of the cache, by sha256, and those that are to be added to it.
 
@@ -49,7 +53,7 @@ class Remembered:
         """Write, durably, what was kept since the last time.
 
         Raises:
-            UserError: the folder cannot be written to, or the disk is full.
+            Unremembered: the folder cannot be written to, or the disk is full.
         """
         if self._folder is None or not self._fresh:
             return
@@ -61,14 +65,14 @@ def write_lines(folder: Path, key: str, lines: Iterable[bytes]) -> None:
     """Write lines, durably, into a file of the folder with a name of its own.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full.
+        Unremembered: the folder cannot be written to, or the disk is full.
     """
     try:
         with replacing(folder / f"{key}-{uuid.uuid4().hex}.jsonl") as temporary:
             with temporary.open("wb") as file:
                 file.writelines(lines)
     except UserError as error:
-        raise UserError(
+        raise Unremembered(
             error.given,
             "a cache folder that can be written to, with room on its disk",
             "set UNFREEZE_CACHE to another folder, or free space and run the same command again",

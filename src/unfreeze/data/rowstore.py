@@ -35,7 +35,7 @@ from unfreeze.data.shards import (
 from unfreeze.errors import UserError
 from unfreeze.store import write_json
 
-__all__ = ["MissingRows", "Row", "RowStore", "Rows", "Writer", "entry"]
+__all__ = ["MissingRows", "Row", "RowStore", "Rows", "Unstored", "Writer", "entry"]
 
 SHARD_BYTES = 256 * 10**6
 CHUNK_BYTES = 4 * 2**20
@@ -58,6 +58,10 @@ class MissingRows(Exception):
 
     def __str__(self) -> str:
         return f"{len(self.rows)} rows are not in the store"
+
+
+class Unstored(UserError):
+    """Rows cannot be stored: the cache's disk is full, or it may only be read. Whoever needs them can compute them."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ class Writer:
 
         Raises:
             ValueError: the array has another dtype.
-            UserError: the cache cannot be written to, or the disk is full.
+            Unstored: the cache cannot be written to, or the disk is full.
         """
         if array.dtype != self._store.dtype:
             raise ValueError(f"a row of {array.dtype} for a store of {self._store.dtype}")
@@ -213,7 +217,7 @@ def _writing() -> Iterator[None]:
         yield
     except (OSError, UserError) as error:
         given = error.given if isinstance(error, UserError) else f"cannot write to the cache: {error.strerror or error}"
-        raise UserError(
+        raise Unstored(
             given,
             "a cache folder that can be written to, with room on its disk",
             "free space (unfreeze cache clear gives back all that can be made again), or name another folder in "

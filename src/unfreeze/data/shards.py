@@ -166,8 +166,13 @@ class NewShard:
             "shape_of": self._shape_of,
         }
         body = json.dumps(record, separators=(",", ":")).encode()
-        with replacing(self._base.with_suffix(MANIFEST)) as temporary:
-            temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        try:
+            with replacing(self._base.with_suffix(MANIFEST)) as temporary:
+                temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        except UserError:  # the disk is full, say: without its manifest the data would only take room
+            with contextlib.suppress(OSError):
+                self._base.with_suffix(DATA).unlink()
+            raise
 
     def abandon(self) -> None:
         """Delete what was written of it."""

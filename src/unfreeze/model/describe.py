@@ -8,7 +8,10 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from unfreeze.model.backbone import Backbone
+from unfreeze.model.backbone import Backbone, Stage
+
+HEADER_BYTES = 120
+"""Of a tensor's entry in the header of a safetensors file, at most."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,14 @@ class StageInfo:
         params: number of parameters.
         flops: for one image, a multiply-add counted as two, as torch.utils.flop_counter counts (convolutions, matrix
             products, attention).
+        file_bytes: that its parameters and buffers take in a safetensors file, at most.
     """
 
     name: str
     output_shape: tuple[int, ...]
     params: int
     flops: int
+    file_bytes: int
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,14 @@ def describe(backbone: Backbone) -> list[StageInfo]:
     infos = []
     for stage in backbone.stages:
         x, flops = _run(stage.module, x)
-        infos.append(StageInfo(stage.name, stage.output_shape, count_parameters(stage.module), flops))
+        infos.append(_info(stage, flops))
     return infos
+
+
+def _info(stage: Stage, flops: int) -> StageInfo:
+    tensors = stage.module.state_dict().values()
+    stored = sum(tensor.nbytes + HEADER_BYTES for tensor in tensors)
+    return StageInfo(stage.name, stage.output_shape, count_parameters(stage.module), flops, stored)
 
 
 def describe_head(head: nn.Sequential, backbone: Backbone) -> HeadInfo:

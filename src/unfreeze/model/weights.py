@@ -16,7 +16,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
     RepositoryNotFoundError,
 )
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from timm.models import PretrainedCfg
 from torch import nn
 
@@ -111,7 +111,7 @@ def _weights_file(weights: str) -> Path:
 
 def _read(path: Path) -> State:
     try:
-        return load_file(path)
+        return load(path.read_bytes())  # mapped into memory, a file that is cut short meanwhile would end the process
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"weights: {path} cannot be read ({error})",

@@ -11,7 +11,7 @@ from unfreeze.data.cache import folder_bytes
 from unfreeze.data.rowstore import Row
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
-from unfreeze.store import Altered, StudyDir, read_json, sealed, write_json
+from unfreeze.store import Altered, DiskFull, StudyDir, read_json, sealed, write_json
 from unfreeze.study.cell import CELL_FILES
 from unfreeze.study.events import CellFailed, CellFinished, CellsLeft, Emit
 from unfreeze.study.group import GroupRun
@@ -82,7 +82,7 @@ class Here:
         run = GroupRun(mine, self.backbones, self.supply, self.store, self.compute, self.emit, self._fail)
         try:
             self.supply.prepare(together(one.needs for one in mine.values()))
-        except BrokenPipeError:
+        except (BrokenPipeError, DiskFull):
             raise
         except Exception as error:  # whatever it is, the study's other cells go on
             for name in mine:

@@ -21,7 +21,7 @@ from unfreeze.errors import UserError
 from unfreeze.metrics import Logits
 from unfreeze.results.inside import Scored, most_wrong, pooled, read_scored, suspects
 from unfreeze.results.selection import best_cell
-from unfreeze.store import StudyDir, is_whole, read_json, replacing, sealed, write_json
+from unfreeze.store import DiskFull, StudyDir, is_whole, read_json, replacing, sealed, write_json
 from unfreeze.study.events import Emit, Preparing, Warned
 from unfreeze.study.finished import Finished, check_logits, load_finished
 from unfreeze.study.gradcam import NoMap, Place, find_place, grad_cam
@@ -71,6 +71,8 @@ def explain(
     about = {"rules": RULES, "cell": cell, "fingerprint": read_json(store.cell(cell) / "cell.json")["fingerprint"]}
     try:
         found = _explanation(store, cell, catalog, compute, emit)
+    except DiskFull:
+        raise
     except ERRORS as error:
         text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         emit(Warned(f"no pictures of the best model: {text}"))

@@ -1,6 +1,5 @@
 """From cells to the plan of shared work: calibrate, look what the cache holds, decide, predict."""
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from unfreeze.data.pixels import Base, DecodedPictures, picture_bytes, pixel_sto
 from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.model.describe import StageInfo
+from unfreeze.results.words import bytes_text
 from unfreeze.reuse.activations import activation_store
 from unfreeze.reuse.calibrate import IMAGES
 from unfreeze.reuse.costs import PrefixCost, StepCost
@@ -26,6 +26,7 @@ from unfreeze.reuse.engines import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
 from unfreeze.study.candidate import feed_cuts
 from unfreeze.study.cell import Job
+from unfreeze.study.disk import SPARE, free_bytes
 from unfreeze.study.events import Emit, Preparing
 from unfreeze.study.measure import prefix_calibration, step_cost, step_key
 from unfreeze.study.needs import Piece, PrefixKey, prefix_of, together
@@ -249,10 +250,15 @@ def bases_of(calibrated: Mapping[PrefixKey, Preprocessing]) -> list[Base]:
     return list({str(made.base.identity()): made.base for made in calibrated.values()}.values())
 
 
-def disk_budget(study: StudyConfig, cache: Path) -> int:
-    """Return the bytes that the cache may have in all: the study's budget, or what the disk has room for."""
-    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    return min(bytes_of(study.budget.disk), used_bytes(cache) + int(0.95 * shutil.disk_usage(there).free))
+def disk_budget(study: StudyConfig, cache: Path, reserve: int = 0) -> int:
+    """Return the bytes that the cache may have in all: the study's budget, or what its disk has room for.
+
+    Args:
+        study: gives the budget.
+        cache: the folder of the cache.
+        reserve: bytes that stay free on its disk.
+    """
+    return min(bytes_of(study.budget.disk), used_bytes(cache) + int(max(0, free_bytes(cache) - reserve) / SPARE))
 
 
 def share(
@@ -264,6 +270,7 @@ def share(
     budget: int,
 ) -> Shared:
     """Decide what is stored in a cache of so many bytes, and predict."""
+    words = study.budget.disk if budget in (0, bytes_of(study.budget.disk)) else bytes_text(budget)
     used = catalog.images[catalog.images["status"] == "used"]
     pixel_bytes = pixels = pixels_missing = 0
     for base in bases_of(calibrated.preprocessing):
@@ -281,6 +288,28 @@ def share(
     bytes_per_row = {
         (piece.prefix, piece.cut): calibrated.prefixes[piece.prefix].bytes_per_row(piece.cut) for piece in total.rows
     }
-    return plan_shared(
-        works, calibrated.costs, bytes_per_row, held, pixel_bytes, pixels, pixels_missing, budget, study.budget.disk
+    return plan_shared(works, calibrated.costs, bytes_per_row, held, pixel_bytes, pixels, pixels_missing, budget, words)
+
+
+def share_on_disk(
+    study: StudyConfig, works: Sequence[CellWork], calibrated: Calibrated, catalog: Catalog, cache: Path, reserve: int
+) -> tuple[Shared, int, list[str]]:
+    """Decide what is stored where the cache's disk may have less room than the study's budget.
+
+    Returns:
+        The plan, the bytes that the cache may have in all, and what to say if less is stored for want of room.
+    """
+    asked, budget = bytes_of(study.budget.disk), disk_budget(study, cache, reserve)
+    shared = share(study, works, calibrated, catalog, cache, budget)
+    wanted = share(study, works, calibrated, catalog, cache, asked) if budget < asked else shared
+    if shared.bytes >= wanted.bytes:
+        return shared, budget, []
+    return (
+        shared,
+        budget,
+        [
+            f"the disk of the cache {cache} has too little room: {bytes_text(shared.bytes)} of "
+            f"{bytes_text(wanted.bytes)} are stored, and the rest is computed again and again; free space there, or name another folder in "
+            "UNFREEZE_CACHE"
+        ],
     )

@@ -17,8 +17,9 @@ from unfreeze.model.backbone import Backbone
 from unfreeze.model.describe import StageInfo
 from unfreeze.reuse.calibrate import IMAGES
 from unfreeze.store import StudyDir
+from unfreeze.study.disk import Writes, reserved, writes
 from unfreeze.study.events import Emit, Scanning, Warned
-from unfreeze.study.forecast import calibrate_study, disk_budget, share, works_of
+from unfreeze.study.forecast import calibrate_study, share, share_on_disk, works_of
 from unfreeze.study.images import draw_splits, engines_fixed, first_fixed, make_jobs, since_last_run
 from unfreeze.study.needs import PrefixKey
 from unfreeze.study.plan import BackboneKey, make_plan, weight_hashes
@@ -28,10 +29,11 @@ from unfreeze.train.device import pick
 
 @dataclass(frozen=True)
 class Foreseen:
-    """The plan of shared work of a study that has not run, and what names its stages."""
+    """The plan of shared work of a study that has not run, what names its stages, and what it still writes."""
 
     shared: Shared
     stages: Mapping[PrefixKey, Sequence[StageInfo]]
+    writes: Writes
 
 
 def foresee(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Foreseen:
@@ -82,8 +84,15 @@ def foresee(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forese
         calibrated = calibrate_study(
             study, plan, works, backbones, catalog, sample, compute, folder, engines_fixed(before), emit
         )
-        budget = disk_budget(study, cache) if cache else 0
-        return Foreseen(share(study, works, calibrated, catalog, folder, budget), calibrated.stages)
+        needed = writes(store, plan, len(source.items), jobs, works)
+        if cache:
+            reserve = reserved(cache, out, needed)
+            shared, _, warnings = share_on_disk(study, works, calibrated, catalog, cache, reserve)
+            for warning in warnings:
+                emit(Warned(warning))
+        else:
+            shared = share(study, works, calibrated, catalog, folder, 0)
+        return Foreseen(shared, calibrated.stages, needed)
 
 
 def _whole(catalog: Catalog, ids: Sequence[str]) -> Iterator[str]:

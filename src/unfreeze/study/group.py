@@ -14,7 +14,7 @@ from unfreeze.config.resolve import Strategy
 from unfreeze.model.backbone import Backbone, own_copy
 from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
 from unfreeze.results.tables import HISTORY_COLUMNS
-from unfreeze.store import StudyDir, time_without_locks, write_table
+from unfreeze.store import DiskFull, StudyDir, time_without_locks, write_table
 from unfreeze.study.candidate import CandidateState, Need, Trained, train_candidate
 from unfreeze.study.cell import CELL_FILES, Job, Times, examples_of, finish_cell, write_model
 from unfreeze.study.environment import conditions
@@ -306,6 +306,8 @@ class GroupRun:
             write_table(self.store.cell(name) / "history.csv", table)
 
     def _fail(self, name: str, error: Exception, candidate: str | None = None) -> None:
+        if isinstance(error, DiskFull):  # so it would be for the other cells
+            raise error
         progress = self._cells[name]
         if is_out_of_memory(error) and not isinstance(error, MemoryError):  # Python's own is not the device's
             strategies = self.jobs[name].job.candidates

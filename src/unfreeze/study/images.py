@@ -1,7 +1,7 @@
 """A study's images: looked at, compared with what its last run saw, split, and given to its cells."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from unfreeze.config.study import StudyConfig
 from unfreeze.data.cache import in_use, used_bytes
 from unfreeze.data.catalog import Catalog, build_catalog
 from unfreeze.data.growth import Changes, Drawn, changes, keep_what_was_drawn
+from unfreeze.data.looks import Unremembered
 from unfreeze.data.pixels import base_picture, pixel_store
 from unfreeze.data.regimes import Selection, select
+from unfreeze.data.rowstore import RowStore, Unstored, Writer
 from unfreeze.data.sources import Source
 from unfreeze.data.splits import TEST, TRAIN, VALIDATION, draw_split
 from unfreeze.errors import UserError
@@ -37,8 +39,12 @@ def look_at_data(
     backbones: Mapping[BackboneKey, Backbone],
     cache: Path | None,
     emit: Emit,
+    reserve: int = 0,
 ) -> Catalog:
-    """Read and decode every image of a study's data that is not known yet, keeping its base pictures on the way."""
+    """Read and decode every image of a study's data that is not known yet, keeping its base pictures on the way.
+
+    ``reserve`` bytes stay free on the cache's disk.
+    """
 
     def progress(done: int, total: int) -> None:
         emit(Scanning(done, total))
@@ -46,13 +52,19 @@ def look_at_data(
     def comparing(done: int, total: int) -> None:
         emit(Preparing("comparing pictures that look alike", done, total))
 
+    def catalog(looks: Path | None, **pictures: Any) -> Catalog:
+        return build_catalog(
+            source, study.split.group, progress, looks=looks, check=study.check, comparing=comparing, **pictures
+        )
+
     if cache is None:
-        return build_catalog(source, study.split.group, progress, check=study.check, comparing=comparing)
-    room = disk_budget(study, cache) - used_bytes(cache)
+        return catalog(None)
+    room = disk_budget(study, cache, reserve) - used_bytes(cache)
+    failed: list[UserError] = []
     with contextlib.ExitStack() as stack:
         stores = [(base, pixel_store(cache, base)) for base in bases_of(preprocessings(plan, backbones))]
         stack.enter_context(in_use([store for _, store in stores]))
-        keepers = [(base, stack.enter_context(store.writer()), store.held()) for base, store in stores]
+        keepers = [(base, stack.enter_context(_writing(store, failed)), store.held()) for base, store in stores]
 
         def prepare(picture: Image.Image) -> list[np.ndarray]:
             return [np.asarray(base_picture(picture, base)) for base, _, _ in keepers]
@@ -61,19 +73,31 @@ def look_at_data(
             nonlocal room
             for (_, writer, held), pixels in zip(keepers, pictures, strict=True):
                 if pixels.nbytes <= room and (sha256, 0) not in held:
-                    writer.add((sha256, 0), pixels)
+                    try:
+                        writer.add((sha256, 0), pixels)
+                    except Unstored as error:
+                        failed.append(error)
+                        room = 0
                     room -= pixels.nbytes
 
-        return build_catalog(
-            source,
-            study.split.group,
-            progress,
-            looks=cache / "looks",
-            on_picture=keep,
-            prepare=prepare,
-            check=study.check,
-            comparing=comparing,
-        )
+        try:
+            found = catalog(cache / "looks", on_picture=keep, prepare=prepare)
+        except Unremembered as error:  # looked at once more, which is seldom, and slower than to remember
+            failed.append(error)
+            found = catalog(None)
+    if failed:
+        emit(Warned(f"not all that was seen of the images is kept for the next run: {failed[0].given}"))
+    return found
+
+
+@contextlib.contextmanager
+def _writing(store: RowStore, failed: list[UserError]) -> Iterator[Writer]:
+    """Give a writer whose last shard may fail: what is not stored is made again."""
+    try:
+        with store.writer() as writer:
+            yield writer
+    except Unstored as error:
+        failed.append(error)
 
 
 @dataclass(frozen=True)

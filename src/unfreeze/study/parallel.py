@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from unfreeze.errors import UserError
-from unfreeze.store import StudyDir
+from unfreeze.store import DiskFull, StudyDir
 from unfreeze.study import events
 from unfreeze.study.cells import write_failure
 from unfreeze.study.events import BetweenSteps, CellFailed, CellFinished, Emit, Warned
@@ -210,6 +211,9 @@ class Processes:
             for other in self._processes:
                 if other is not one:
                     other.ask(message)
+        elif "full" in message:
+            path, *words = message["full"]
+            raise DiskFull(Path(path), *words)
         elif "refused" in message:
             raise UserError(*message["refused"])
         elif "broken" in message:

@@ -28,7 +28,7 @@ from unfreeze.data.regimes import Selection
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.reuse.prefix import Calibration, Prefix
-from unfreeze.store import StudyDir, read_table
+from unfreeze.store import DiskFull, StudyDir, read_table
 from unfreeze.study.cell import Job
 from unfreeze.study.cells import Here
 from unfreeze.study.events import MIDST, BetweenSteps, Emit, Event, Progress
@@ -255,6 +255,8 @@ def main() -> None:
         _serve(asker)
     except _Left:
         pass
+    except DiskFull as error:
+        asker.tell(full=[str(error.path), error.given, error.expected, error.mend])
     except UserError as error:  # not a cell's, whose errors are its own: the run's
         asker.tell(refused=[error.given, error.expected, error.mend])
     except Exception as error:

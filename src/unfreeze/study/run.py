@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from unfreeze.store import (
 )
 from unfreeze.study.cell import Job
 from unfreeze.study.cells import CellsRun, Hands, Here, add_facts
+from unfreeze.study.disk import Writes, refuse, reserved, saying_what_is_needed, writes, writes_at_first
 from unfreeze.study.environment import environment, made_otherwise
 from unfreeze.study.events import Emit, Planned, Warned
 from unfreeze.study.explain import explain
@@ -45,8 +46,8 @@ from unfreeze.study.forecast import (
     Calibrated,
     backbone_of,
     calibrate_study,
-    disk_budget,
     share,
+    share_on_disk,
     works_of,
 )
 from unfreeze.study.grouping import GroupJob, groups_of
@@ -99,13 +100,16 @@ def run_study(
         parallel: processes that run cells at once, each a network of its own in memory; no number depends on it.
 
     Raises:
-        UserError: anything in the study, its data or the directory that has to be mended first; another run has it.
+        UserError: anything in the study, its data or the directory that has to be mended first, too little room on its
+            disk among it; another run has it.
+        DiskFull: there was no room all the same.
     """
     if parallel < 1:
         raise UserError(f"parallel: {parallel}", "a number of processes from 1", "leave it out, or say 2 or more")
     _check_directory(study, out)
-    with held(out):
-        return _run(study, out, emit, source_text, workers, seconds, parallel)
+    left: list[Callable[[], Writes]] = []
+    with held(out), saying_what_is_needed(out, left):
+        return _run(study, out, emit, source_text, workers, seconds, parallel, left)
 
 
 def _run(
@@ -116,6 +120,7 @@ def _run(
     workers: int | None,
     seconds: float | None,
     parallel: int,
+    left: list[Callable[[], Writes]],
 ) -> Outcome:
     started = time.perf_counter()
     if seconds is None and study.budget.time is not None:
@@ -133,9 +138,12 @@ def _run(
     if cache:
         remove_leftovers(cache)
         tidy(cache)
+    left.append(lambda: writes_at_first(store, plan, len(source.items)))
+    refuse(out, expected := left[-1]())
     scanned = time.perf_counter()
+    reserve = reserved(cache, out, expected) if cache else 0
     with _one_looker(source, cache, emit):
-        catalog = look_at_data(study, source, plan, backbones, cache, emit)
+        catalog = look_at_data(study, source, plan, backbones, cache, emit, reserve)
     scanned = time.perf_counter() - scanned
     refuse_losses(catalog, study.check.max_set_aside)
     since = since_last_run(store, before, study, catalog, " (listed in study.json)")
@@ -151,6 +159,8 @@ def _run(
     folder = cache or out  # then it holds calibrations alone, since the budget is 0
     fixed = engines_fixed(before)
     works = works_of(jobs, plan)
+    left.append(lambda: writes(store, plan, len(source.items), jobs, works))
+    refuse(out, expected := left[-1]())
 
     def calibrate(fixed: Mapping[str, Settings]) -> Calibrated:
         return calibrate_study(study, plan, works, backbones, catalog, sample, compute, folder, fixed, emit)
@@ -161,8 +171,13 @@ def _run(
         calibrated = calibrate(fixed)
     for warning in _engine_warnings(fixed, calibrated, compute.precision):
         emit(Warned(warning))
-    budget = disk_budget(study, cache) if cache else 0
-    shared = share(study, works, calibrated, catalog, folder, budget)
+    if cache:
+        reserve = reserved(cache, out, expected)
+        shared, budget, warnings = share_on_disk(study, works, calibrated, catalog, cache, reserve)
+        for warning in warnings:
+            emit(Warned(warning))
+    else:
+        shared = share(study, works, calibrated, catalog, folder, 0)
     supply = _supply(catalog, calibrated, shared, folder, workers, emit)
     with in_use(supply.stores() if cache else []):
         if cache:
@@ -199,7 +214,7 @@ def _run(
             )
         with several as hands:
             remaining = None if seconds is None else seconds - (time.perf_counter() - started)
-            failed, left = CellsRun(todo, shared, supply, hands, emit).all(remaining)
+            failed, left_out = CellsRun(todo, shared, supply, hands, emit).all(remaining)
     if unfinished:
         times = {"scan": scanned, "calibration": calibrated.seconds, "total": time.perf_counter() - started}
         add_facts(store, shared, supply, hands.predicted, calibrated.stages, times)
@@ -207,7 +222,7 @@ def _run(
     write_table(out / "results.csv", results)
     write_table(out / "comparisons.csv", comparisons_table(read_predictions(store)))
     explain(store, results, study.metric, catalog, compute, emit)
-    return Outcome(tuple(name for name in jobs if name in failed), tuple(left))
+    return Outcome(tuple(name for name in jobs if name in failed), tuple(left_out))
 
 
 def _one_looker(source: Source, cache: Path | None, emit: Emit) -> contextlib.AbstractContextManager[None]:

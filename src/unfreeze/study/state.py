@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor, from_numpy
 
+from unfreeze.errors import UserError
 from unfreeze.store import Altered, file_sha256, read_json, read_tensors, write_json, write_tensors
 from unfreeze.study.candidate import CandidateState
 from unfreeze.train.loop import Position, Seen
@@ -63,6 +63,16 @@ def write_state(folder: Path, bound_to: Mapping[str, Any], state: CellState) -> 
     """
     before = _generations(folder)
     number = max(before, default=0) + 1
+    try:
+        _write_generation(folder, number, bound_to, state)
+    except UserError:
+        _remove_generation(folder, number)
+        raise
+    for old in sorted([*before, number])[:-GENERATIONS]:
+        _remove_generation(folder, old)
+
+
+def _write_generation(folder: Path, number: int, bound_to: Mapping[str, Any], state: CellState) -> None:
     tensors = folder / f"{number}.safetensors"
     write_tensors(
         tensors,
@@ -82,9 +92,11 @@ def write_state(folder: Path, bound_to: Mapping[str, Any], state: CellState) -> 
         "diverged": {name: [text, _rows_written(rows)] for name, (text, rows) in state.diverged.items()},
     }
     write_json(folder / f"{number}.json", record)
-    for old in sorted([*before, number])[:-GENERATIONS]:
-        for path in (folder / f"{old}.json", folder / f"{old}.safetensors"):
-            path.unlink(missing_ok=True)
+
+
+def _remove_generation(folder: Path, number: int) -> None:
+    for path in (folder / f"{number}.json", folder / f"{number}.safetensors"):
+        path.unlink(missing_ok=True)
 
 
 def read_state(folder: Path, bound_to: Mapping[str, Any]) -> Found:
@@ -99,7 +111,7 @@ def read_state(folder: Path, bound_to: Mapping[str, Any]) -> Found:
             if differences:
                 return Found(None, f"its training state does not fit ({', '.join(differences)}), so it begins anew")
             state = _read(record, read_tensors(folder / f"{number}.safetensors")[0])
-        except (Altered, OSError, SafetensorError):
+        except (Altered, OSError):
             damaged += 1
             continue
         return Found(state, "its latest training state was damaged; it goes on from the one before" if damaged else "")

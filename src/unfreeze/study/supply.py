@@ -16,7 +16,7 @@ from unfreeze.data.cache import filling
 from unfreeze.data.catalog import Catalog, paths_of, rows_of
 from unfreeze.data.order import copies_of
 from unfreeze.data.pixels import Base, DecodedPictures, Pictures, StoredPictures, pixel_store, store_pictures
-from unfreeze.data.rowstore import MissingRows, Row, Rows, RowStore
+from unfreeze.data.rowstore import MissingRows, Row, Rows, RowStore, Unstored
 from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.network import tensors_hash
 from unfreeze.reuse.activations import activation_store, fill
@@ -37,6 +37,7 @@ from unfreeze.study.stream import LiveEvaluation, StoredEvaluation, StoredInputs
 from unfreeze.train.batches import EVALUATION_BATCH, Batch, Draw, EvaluationBatches, ImageSet, evaluation_draws
 
 ALTERED = "{count} chunks of the cache were altered or could not be read; their rows were computed again"
+UNSTORED = "nothing more is stored by this run, and frozen stages run live: {why}"
 
 
 @dataclass
@@ -95,6 +96,7 @@ class Supply:
         self._numbers = {label: number for number, label in enumerate(catalog.classes)}
         used = catalog.images[catalog.images["sha256"] != ""].drop_duplicates("sha256")
         self._id_of = dict(zip(used["sha256"], used["id"], strict=True))
+        self._unstored: Unstored | None = None
         self._open: dict[Piece, tuple[dict[Row, int], Rows]] = {}
         self._pictures_of: dict[tuple[str, tuple[str, ...]], StoredPictures] = {}
 
@@ -117,12 +119,28 @@ class Supply:
     def prepare(self, needs: Needs) -> None:
         """Have all rows of stored pieces that are needed at hand, computing what is missing.
 
+        A piece that cannot be stored, since the disk is full, say, is computed live from then on, to the same numbers.
+
         Raises:
-            UserError: a file is gone, or the cache cannot be written to.
+            UserError: a file is gone.
         """
         for piece in sorted(needs.rows, key=lambda one: one.cut):
             if piece in self.rows:
-                self._ensure(piece, needs.rows[piece])
+                try:
+                    self._ensure(piece, needs.rows[piece])
+                except Unstored as error:
+                    self._open.pop(piece, None)
+                    self.store_no_more(error)
+
+    def store_no_more(self, error: Unstored) -> None:
+        """Write nothing to the cache from now on; what it holds is read all the same. Said once."""
+        if self._unstored is None:
+            self._unstored = error
+            self.emit(Warned(UNSTORED.format(why=error.given)))
+
+    def _check_stored(self) -> None:
+        if self._unstored is not None:
+            raise self._unstored
 
     def stream(
         self, strategy: Strategy, regime: RegimeConfig, seed: int, train: Shown, cuts: Iterable[int], stop: int
@@ -208,7 +226,11 @@ class Supply:
         if known not in self._pictures_of:
             while len(self._pictures_of) >= OPEN_SETS:
                 del self._pictures_of[next(iter(self._pictures_of))]
-            self._pictures_of[known] = self._stored_pictures(base, paths, shown)
+            try:
+                self._pictures_of[known] = self._stored_pictures(base, paths, shown)
+            except Unstored as error:
+                self.store_no_more(error)
+                return DecodedPictures(paths, base)
         return self._pictures_of[known]
 
     def _stored_pictures(self, base: Base, paths: Sequence[Path], shown: Shown) -> StoredPictures:
@@ -228,6 +250,7 @@ class Supply:
     def _decode(self, store: RowStore, images: Sequence[tuple[Path, Row]]) -> None:
         if not images:
             return
+        self._check_stored()
         store_pictures(
             store,
             [path for path, _ in images],
@@ -261,6 +284,7 @@ class Supply:
     def _compute(self, piece: Piece, store: RowStore, missing: Sequence[Row]) -> None:
         if not missing:
             return
+        self._check_stored()
         prefix, start = self.prefixes[piece.prefix], self.starts.get(piece)
         near = [row for row in missing if start is not None and row in self.rows[start]]
         far = [row for row in missing if start is None or row not in self.rows[start]]

@@ -1,0 +1,254 @@
+"""What a study still writes to its directory, and whether the disk has room for it: asked before anything runs.
+
+The bytes are upper bounds: nothing stops early, every cell of a group is saved while it trains, paths are long.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unfreeze.config.resolve import Cell, Optimizer, expected_epochs
+from unfreeze.data.cache import folder_bytes
+from unfreeze.errors import UserError
+from unfreeze.model.describe import HEADER_BYTES
+from unfreeze.results.words import bytes_text
+from unfreeze.store import Altered, DiskFull, StudyDir
+from unfreeze.study.cell import Job
+from unfreeze.study.grouping import MEMBER_BYTES, GroupJob, groups_of
+from unfreeze.study.plan import NetworkPlan, Plan
+from unfreeze.study.shared import CellWork
+from unfreeze.study.state import FOLDER, GENERATIONS
+
+SPARE = 1.1
+"""Times what is predicted that has to be free: file systems need some room for themselves."""
+
+HEAD_TENSORS = 8
+"""More than a head has, each with an entry in a file's header."""
+ID_BYTES = 24
+"""Of an image's id in the header of a cell's predictions."""
+EPOCH_BYTES = 180
+"""Of a row of history.csv, and of an epoch in a training state."""
+RECORD_BYTES, CANDIDATE_BYTES = 4_000, 1_500
+"""Of a cell's records, and of the settings of one of its candidates in them."""
+CATALOG_BYTES, SPLIT_BYTES, USE_BYTES = 330, 32, 11
+"""Of an image in catalog.csv and splits.csv, and there in the column of a regime and seed."""
+REPORT_BYTES, SHOWN_BYTES = 5_200_000, 1_200_000
+"""Of the report, nearly all of it the library that draws in it, and of the pictures of the best model, in it and
+beside it."""
+PLANNED_BYTES = 5_000
+"""Of a cell in all tables, plan.json and the report."""
+
+
+@dataclass(frozen=True)
+class Writes:
+    """Bytes that a study still writes to its directory, at most.
+
+    Attributes:
+        cells: models, predictions and records, which stay.
+        states: training states of the cells that train at one time, which go.
+        tables: tables and report, written anew by every run.
+    """
+
+    cells: int
+    states: int
+    tables: int
+
+    @property
+    def bytes(self) -> int:
+        """All of them together."""
+        return self.cells + self.states + self.tables
+
+
+def writes_at_first(store: StudyDir, plan: Plan, images: int) -> Writes:
+    """Return what is certain before an image is read: what the networks take, without the predictions.
+
+    Args:
+        store: the study directory, which need not be there.
+        plan: the study's.
+        images: files of the data.
+    """
+    missing = {
+        cell.id: plan.candidates[cell.strategy]
+        for cell in plan.cells
+        if not (store.cell(cell.id) / "result.json").is_file()
+    }
+    return _writes(store, plan.cells, images, missing, [[name] for name in missing], {})
+
+
+def writes(store: StudyDir, plan: Plan, images: int, jobs: Mapping[str, Job], works: Sequence[CellWork]) -> Writes:
+    """Return what a study still writes.
+
+    Args:
+        store: the study directory, which need not be there.
+        plan: the study's.
+        images: files of the data.
+        jobs, works: its cells, by id and in plan order.
+    """
+    missing = {
+        work.cell: GroupJob(jobs[work.cell], work.networks, work.needs, {})
+        for work in works
+        if not _is_finished(store, work.cell, jobs[work.cell].fingerprint)
+    }
+    predictions = {
+        name: (len(one.job.shas.validation) + len(one.job.shas.tests)) * (4 * len(one.job.catalog.classes) + ID_BYTES)
+        for name, one in missing.items()
+    }
+    networks = {name: one.networks for name, one in missing.items()}
+    return _writes(store, plan.cells, images, networks, groups_of(missing), predictions)
+
+
+def _is_finished(store: StudyDir, cell: str, fingerprint: str) -> bool:
+    try:
+        return store.is_finished({"cell": cell, "fingerprint": fingerprint})
+    except Altered:  # it will run again
+        return False
+
+
+def _writes(
+    store: StudyDir,
+    planned: Sequence[Cell],
+    images: int,
+    missing: Mapping[str, Mapping[str, NetworkPlan]],
+    groups: Sequence[Sequence[str]],
+    predictions: Mapping[str, int],
+) -> Writes:
+    cells = states_there = 0
+    for name, networks in missing.items():
+        saved = folder_bytes(store.cell(name) / FOLDER)
+        states_there += saved
+        cells += max(0, _cell_bytes(networks) + predictions.get(name, 0) - (folder_bytes(store.cell(name)) - saved))
+    states = max((_group_bytes([missing[name] for name in group]) for group in groups), default=0)
+    columns = len({(cell.regime, cell.seed, cell.fold) for cell in planned})
+    folds = len({cell.fold for cell in planned})
+    tables = images * (CATALOG_BYTES + folds * SPLIT_BYTES + columns * USE_BYTES) + len(planned) * PLANNED_BYTES
+    return Writes(cells, max(0, states - states_there), tables + REPORT_BYTES + SHOWN_BYTES)
+
+
+def _cell_bytes(networks: Mapping[str, NetworkPlan]) -> int:
+    epochs = sum(expected_epochs(network.strategy) for network in networks.values())
+    records = RECORD_BYTES + len(networks) * CANDIDATE_BYTES + epochs * EPOCH_BYTES
+    return max(map(_trained_bytes, networks.values())) + records
+
+
+def _trained_bytes(network: NetworkPlan, cut: int | None = None) -> int:
+    """Return the bytes of the tensors from a cut on (by default the lowest), as a file holds them."""
+    cut = min(network.cuts) if cut is None else cut
+    stages = sum(stage.file_bytes for stage in network.stages[cut:])
+    return stages + 4 * network.head.params + HEAD_TENSORS * HEADER_BYTES
+
+
+def _group_bytes(cells: Sequence[Mapping[str, NetworkPlan]]) -> int:
+    """Return what the states of cells that train together take: the latest ones, and one that is being written."""
+    trained = [max(map(_trained_bytes, networks.values())) for networks in cells]  # of a candidate that has ended
+    each = [sum(map(_state_bytes, networks.values())) for networks in cells]
+    largest = max(_state_bytes(network) for networks in cells for network in networks.values())
+    most = max(MEMBER_BYTES, largest)  # more do not train at once
+    return GENERATIONS * (min(sum(each), most) + sum(trained)) + min(max(each), most) + max(trained)
+
+
+def _state_bytes(network: NetworkPlan) -> int:
+    """Return the bytes of one candidate's state: its weights, the best so far, the optimiser's moments, history."""
+    strategy, trained = network.strategy, _trained_bytes(network)
+    stopping = strategy.early_stopping
+    best = trained if stopping and stopping.restore_best else 0
+    phases = zip(strategy.phases, network.cuts, strict=True)
+    moments = max(_moments(phase.optimizer) * _trained_bytes(network, cut) for phase, cut in phases)
+    return trained + best + moments + expected_epochs(strategy) * EPOCH_BYTES + CANDIDATE_BYTES
+
+
+def _moments(optimizer: Optimizer) -> int:
+    """Return how many numbers an optimiser keeps of each parameter, a step's count taken for one more tensor."""
+    return (1 if optimizer.momentum else 0) if optimizer.name == "sgd" else 2
+
+
+def there(path: Path) -> Path:
+    """Return the nearest folder above a path, or the path itself, that is there."""
+    return next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes that this user may still write on the disk of a path, which need not be there."""
+    return shutil.disk_usage(there(path)).free
+
+
+def same_disk(one: Path, other: Path) -> bool:
+    """Tell whether two paths, which need not be there, are on one disk."""
+    return os.stat(there(one)).st_dev == os.stat(there(other)).st_dev
+
+
+def reserved(cache: Path, out: Path, found: Writes) -> int:
+    """Return the bytes that the cache has to leave on its disk, since the study directory needs them."""
+    return int(SPARE * found.bytes) if same_disk(cache, out) else 0
+
+
+def refusal(out: Path, found: Writes) -> UserError | None:
+    """Return why a study cannot begin: its directory's disk has no room for it. None: it has."""
+    free = free_bytes(out)
+    if free >= SPARE * found.bytes:
+        return None
+    return UserError(
+        f"{out} is on a disk with {bytes_text(free)} free, and the study may still write {words(found)} there",
+        f"{bytes_text(SPARE * found.bytes)} free, a tenth more than that",
+        f"free {bytes_text(SPARE * found.bytes - free)} on that disk, give another with --out DIR, or ask for fewer "
+        "cells",
+    )
+
+
+def refuse(out: Path, found: Writes) -> None:
+    """Refuse a study whose directory's disk has no room for it.
+
+    Raises:
+        UserError: it has not.
+    """
+    error = refusal(out, found)
+    if error is not None:
+        raise error
+
+
+def as_record(out: Path, found: Writes) -> dict[str, Any]:
+    """Return what ``plan`` says of it beside its other predictions."""
+    return {
+        "directory": str(out),
+        "directory_bytes": found.bytes,
+        "models_bytes": found.cells,
+        "states_bytes": found.states,
+        "directory_free": free_bytes(out),
+    }
+
+
+def words(found: Writes) -> str:
+    """Say how much a study still writes, and what it is."""
+    return (
+        f"{bytes_text(found.bytes)} ({bytes_text(found.cells)} of models and predictions, "
+        f"{bytes_text(found.states)} of training states, {bytes_text(found.tables)} of tables and report)"
+    )
+
+
+@contextlib.contextmanager
+def saying_what_is_needed(out: Path, left: Sequence[Callable[[], Writes]]) -> Iterator[None]:
+    """Say of a disk that is full all the same how much the study still needs.
+
+    Args:
+        out: the study directory.
+        left: the last one tells what it still writes; without any nothing is known yet.
+
+    Raises:
+        DiskFull: instead of one that does not say it.
+    """
+    try:
+        yield
+    except DiskFull as error:
+        if not left:
+            raise
+        needed = left[-1]()
+        raise DiskFull(
+            error.path,
+            f"{error.given} ({bytes_text(free_bytes(error.path))} free)",
+            f"room for what the study still writes: {words(needed)}",
+            f"free {bytes_text(SPARE * needed.bytes)} on the disk of {out} and run the same command again, which goes "
+            "on from what is finished and from the last training states",
+        ) from error
