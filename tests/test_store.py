@@ -62,9 +62,10 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch
     with pytest.raises(UserError) as caught:
         write_text(path, "new")
     assert str(caught.value) == (
-        f"cannot write {path}: No space left on device\n"
-        "  expected: a directory that can be written to, with room on its disk\n"
-        "  to mend:  give another directory with --out DIR, or free space and run the same command again"
+        f"cannot write {path} of 3 bytes: No space left on device\n"
+        "  expected: a directory with room on its disk\n"
+        "  to mend:  free space and run the same command again, which goes on from what is finished, or give another "
+        "directory with --out DIR"
     )
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]

@@ -309,7 +309,7 @@ def share_on_disk(
         budget,
         [
             f"the disk of the cache {cache} has too little room: {bytes_text(shared.bytes)} of "
-            f"{bytes_text(wanted.bytes)} are stored, and the rest is computed again and again; free space there, or name another folder in "
-            "UNFREEZE_CACHE"
+            f"{bytes_text(wanted.bytes)} are stored, and the rest is computed again and again; free space "
+            "there, or name another folder in UNFREEZE_CACHE"
         ],
     )

@@ -12,7 +12,15 @@ from torch import Tensor
 from unfreeze.data.order import Copies, passes
 from unfreeze.data.rowstore import Rows
 from unfreeze.reuse.prefix import Prefix
-from unfreeze.train.batches import EVALUATION_BATCH, Batch, Draw, EvaluationBatches, ImageSet, training_batches
+from unfreeze.train.batches import (
+    EVALUATION_BATCH,
+    Batch,
+    EvaluationBatches,
+    ImageSet,
+    nobody,
+    training_batches,
+)
+from unfreeze.train.loading import Draw, OnKilled
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Stream:
         prefix: computes what is not; None where nothing is frozen.
         stop: the last step of the longest member.
         workers: processes that prepare pixels.
+        on_killed: is told if one of them is killed.
     """
 
     def __init__(
@@ -65,9 +74,11 @@ class Stream:
         prefix: Prefix | None,
         stop: int,
         workers: int,
+        on_killed: OnKilled = nobody,
     ) -> None:
         self.labels, self.pixels, self.stored, self.prefix, self.workers = labels, pixels, stored, prefix, workers
         self.batch_size, self.seed, self.views, self.copies, self.stop = batch_size, seed, views, copies, stop
+        self.on_killed = on_killed
         self._step = -1
         self._sources: dict[int, Iterator[Batch]] = {}  # by cut, or 0 for pixels; each stands at the current step
         self._made: dict[int, Batch] = {}
@@ -115,6 +126,7 @@ class Stream:
                 self.workers,
                 self.views,
                 self.copies,
+                self.on_killed,
             )
         draws = islice(
             passes(len(self.labels), self.batch_size, self.seed, self._step, self.views, self.copies),

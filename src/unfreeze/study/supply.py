@@ -34,9 +34,11 @@ from unfreeze.study.needs import (
     validation_piece,
 )
 from unfreeze.study.stream import LiveEvaluation, StoredEvaluation, StoredInputs, Stream
-from unfreeze.train.batches import EVALUATION_BATCH, Batch, Draw, EvaluationBatches, ImageSet, evaluation_draws
+from unfreeze.train.batches import EVALUATION_BATCH, Batch, EvaluationBatches, ImageSet, evaluation_draws
+from unfreeze.train.loading import Draw
 
 ALTERED = "{count} chunks of the cache were altered or could not be read; their rows were computed again"
+KILLED = "a process that prepares images was killed by {by}, perhaps for want of memory; from now on {left} the work"
 UNSTORED = "nothing more is stored by this run, and frozen stages run live: {why}"
 
 
@@ -138,6 +140,10 @@ class Supply:
             self._unstored = error
             self.emit(Warned(UNSTORED.format(why=error.given)))
 
+    def _killed(self, by: str, left: int) -> None:
+        self.workers = left
+        self.emit(Warned(KILLED.format(by=by, left="1 does" if left == 1 else f"{left} do")))
+
     def _check_stored(self) -> None:
         if self._unstored is not None:
             raise self._unstored
@@ -177,6 +183,7 @@ class Supply:
             prefix,
             stop,
             self.workers,
+            self._killed,
         )
 
     def validation(
@@ -199,7 +206,7 @@ class Supply:
         if stored is not None:
             return StoredEvaluation(stored, draws, shown.labels)
         images = ImageSet(self._views(piece.prefix, shown, piece.augment, max(0, piece.seed)), shown.labels)
-        batches = EvaluationBatches(images, self.workers, draws)
+        batches = EvaluationBatches(images, self.workers, draws, self._killed)
         if not piece.cut:
             return batches
         prefix = self.prefixes[piece.prefix]
@@ -230,7 +237,7 @@ class Supply:
                 self._pictures_of[known] = self._stored_pictures(base, paths, shown)
             except Unstored as error:
                 self.store_no_more(error)
-                return DecodedPictures(paths, base)
+                return DecodedPictures(paths, shown.shas, base)
         return self._pictures_of[known]
 
     def _stored_pictures(self, base: Base, paths: Sequence[Path], shown: Shown) -> StoredPictures:
@@ -318,7 +325,7 @@ class Supply:
         shown = self.images([self._id_of[sha] for sha in shas])
         position = {sha: index for index, sha in enumerate(shas)}
         images = ImageSet(self._views(piece.prefix, shown, piece.augment, max(0, piece.seed)), shown.labels)
-        batches = EvaluationBatches(images, self.workers, [(position[sha], view) for sha, view in rows])
+        batches = EvaluationBatches(images, self.workers, [(position[sha], view) for sha, view in rows], self._killed)
         first = 0
         for inputs, _, _ in batches:
             yield list(rows[first : first + len(inputs)]), inputs

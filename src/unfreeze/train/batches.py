@@ -1,16 +1,15 @@
 """From images on disk to batches of tensors, in the order that the study's streams fix."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 
 from unfreeze.data.order import Copies, passes
 from unfreeze.data.views import ViewDataset
 from unfreeze.errors import UserError
+from unfreeze.train.loading import Draw, Loading, OnKilled
 
 EVALUATION_BATCH = 64
 
@@ -29,18 +28,8 @@ class ImageSet:
         return len(self.labels)
 
 
-Draw = tuple[int, int]
-"""An image's index and the number of its view."""
-
-
-class Draws(Sampler[list[Draw]]):
-    """Batches of draws, made anew for each iteration: what a DataLoader asks its workers for."""
-
-    def __init__(self, make: Callable[[], Iterator[list[Draw]]]) -> None:
-        self.make = make
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        return self.make()
+def nobody(by: str, left: int) -> None:
+    """Tell nobody that a process was killed."""
 
 
 def training_batches(
@@ -52,16 +41,18 @@ def training_batches(
     workers: int,
     views: int | None = None,
     copies: Copies | None = None,
+    on_killed: OnKilled = nobody,
 ) -> Iterator[Batch]:
     """Yield the batches of the steps from ``start`` up to ``stop`` of the endless stream of shuffled passes.
 
     Of each image there are ``views`` views, or new ones for ever; ``copies`` tells of images that are there repeatedly.
+    ``on_killed`` is told if one of the ``workers`` is killed; half as many prepare the rest.
     """
 
     def draws() -> Iterator[list[Draw]]:
         return islice(passes(len(images), batch_size, seed, start, views, copies), stop - start)
 
-    return _labelled(images, _loader(images, draws, workers))
+    return _labelled(images, Loading(images.views, draws, workers, on_killed))
 
 
 def evaluation_draws(images: int, examples: int | None, seed: int) -> list[Draw]:
@@ -74,11 +65,13 @@ def evaluation_draws(images: int, examples: int | None, seed: int) -> list[Draw]
 class EvaluationBatches:
     """The same batches each time it is iterated over; its workers live as long as it does."""
 
-    def __init__(self, images: ImageSet, workers: int, draws: Sequence[Draw] | None = None) -> None:
+    def __init__(
+        self, images: ImageSet, workers: int, draws: Sequence[Draw] | None = None, on_killed: OnKilled = nobody
+    ) -> None:
         """Show each image once in its plain view, in order; or the draws given."""
         draws = evaluation_draws(len(images), None, 0) if draws is None else draws
         self.images = images
-        self.loader = _loader(images, lambda: _chunks(draws, EVALUATION_BATCH), workers)
+        self.loader = Loading(images.views, lambda: _chunks(draws, EVALUATION_BATCH), workers, on_killed)
 
     def __iter__(self) -> Iterator[Batch]:
         return _labelled(self.images, self.loader)
@@ -89,17 +82,7 @@ def _chunks(draws: Sequence[Draw], size: int) -> Iterator[list[Draw]]:
         yield list(draws[start : start + size])
 
 
-def _loader(images: ImageSet, make: Callable[[], Iterator[list[Draw]]], workers: int) -> DataLoader:
-    return DataLoader(
-        images.views,
-        batch_sampler=Draws(make),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def _labelled(images: ImageSet, loader: DataLoader) -> Iterator[Batch]:
+def _labelled(images: ImageSet, loader: Loading) -> Iterator[Batch]:
     try:
         for inputs, indices in loader:
             yield inputs, images.labels[indices], indices

@@ -1,0 +1,104 @@
+"""A process that prepares batches is killed: the batches are the same, prepared by fewer, or the cause is named."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.worlds import tiny_study
+from unfreeze import Study
+from unfreeze.errors import UserError
+from unfreeze.study.events import BetweenSteps, Event, Warned
+from unfreeze.study.run import run_study
+from unfreeze.train.loading import Loading
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+BATCHES = 30
+
+
+class Numbers(torch.utils.data.Dataset):
+    """Gives the index of a draw; slowly, so that most batches are yet to come when a process is killed."""
+
+    def __getitem__(self, draw: tuple[int, int]) -> tuple[int, int]:
+        time.sleep(0.02)
+        return draw
+
+
+def loading(workers: int, told: list[tuple[str, int]]) -> Loading:
+    def draws() -> object:
+        return ([(2 * number, 0), (2 * number + 1, 0)] for number in range(BATCHES))
+
+    return Loading(Numbers(), draws, workers, lambda by, left: told.append((by, left)))
+
+
+def kill_one() -> None:
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+
+def taken(batches: Loading, kill_at: tuple[int, ...]) -> list[list[int]]:
+    found = []
+    for number, (indices, _) in enumerate(batches):
+        found.append(indices.tolist())
+        if number in kill_at:
+            kill_one()
+    return found
+
+
+@pytest.mark.parametrize(("workers", "left"), [(2, 1), (1, 1)])
+def test_fewer_go_on_where_one_was_killed(workers: int, left: int) -> None:
+    told: list[tuple[str, int]] = []
+    batches, handler = loading(workers, told), signal.getsignal(signal.SIGCHLD)
+    began = time.monotonic()
+    expected = [[2 * number, 2 * number + 1] for number in range(BATCHES)]
+    assert taken(batches, kill_at=(3,)) == expected
+    assert time.monotonic() - began < 60
+    assert told == [("SIGKILL", left)]
+    assert taken(batches, kill_at=()) == expected
+    assert signal.getsignal(signal.SIGCHLD) is handler  # so that nothing is raised in the midst of a step
+
+
+def test_a_second_kill_is_an_error_that_names_the_cause() -> None:
+    told: list[tuple[str, int]] = []
+    began = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        taken(loading(2, told), kill_at=(2, 8))
+    assert time.monotonic() - began < 60
+    assert str(caught.value) == (
+        "a process that prepares images was killed by SIGKILL, as one before it was\n"
+        "  expected: processes that live to the end, with memory enough for them\n"
+        "  to mend:  free memory and run the same command again, which goes on from here"
+    )
+
+
+def run(folder: Path, name: str, told: Callable[[Event], None]) -> bytes:
+    regimes = {"small": {"train_per_class": 6, "val_per_class": 2, "augment": "flip_crop"}}  # fresh views, live
+    strategies = {"all": {"train": "all", "optimizer": {"lr": 1e-3}}}
+    study = Study(**tiny_study(folder, strategies=strategies, regimes=regimes, epochs=4))
+    assert run_study(study.config, folder / name, told, workers=2).failed == ()
+    return (folder / name / "cells" / "all.small.s0" / "model.safetensors").read_bytes()
+
+
+def test_a_study_ends_with_the_same_weights_where_one_of_its_processes_is_killed(tmp_path: Path) -> None:
+    warned: list[str] = []
+    steps = 0
+
+    def kills(event: Event) -> None:
+        nonlocal steps
+        if isinstance(event, Warned):
+            warned.append(event.text)
+        if isinstance(event, BetweenSteps):
+            steps += 1
+            if steps == 2:
+                kill_one()
+
+    began = time.monotonic()
+    killed = run(tmp_path, "killed", kills)
+    assert time.monotonic() - began < 60
+    assert killed == run(tmp_path, "whole", lambda event: None)
+    words = "a process that prepares images was killed by SIGKILL, perhaps for want of memory"
+    assert warned == [f"{words}; from now on 1 does the work"]
