@@ -4,6 +4,7 @@ A process that has imported everything forks one for each command, so that a kil
 ``python -m tests.faults.zygote``; reads jobs from stdin and answers on stdout, a line of JSON each.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -31,7 +32,7 @@ def child(job: dict[str, Any]) -> int:
     saving.SAVE_SECONDS, saving.SHARE, saving.END_SECONDS = job.get("save_seconds", 0.0), 1e9, 1e-9
     workers = job.get("workers", 0)
     run.default_workers = lambda: workers
-    steps = count_steps(job.get("at"))
+    steps = fill_disk(job["full_at"], job["for_good"]) if "full_at" in job else count_steps(job.get("at"))
     code = main(job["command"])
     Path(job["log"]).with_suffix(".steps").write_text(str(steps[0]))
     return code
@@ -55,6 +56,37 @@ def count_steps(kill_at: int | None) -> Steps:
     shutil.rmtree = counted(shutil.rmtree)  # type: ignore[assignment]
     for name in ("replace", "rename", "unlink", "mkdir"):
         setattr(Path, name, counted(getattr(Path, name)))
+    return steps
+
+
+def fill_disk(full_at: int, for_good: bool) -> Steps:
+    """Count what takes room on a disk from now on; at one of these steps, or from it on, there is none."""
+    from unfreeze import store
+    from unfreeze.data import shards
+
+    steps = [0]
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **named: Any) -> Any:
+            steps[0] += 1
+            if steps[0] == full_at or (for_good and steps[0] > full_at):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return function(*arguments, **named)
+
+        return step
+
+    make = Path.mkdir
+
+    def mkdir(self: Path, *arguments: Any, **named: Any) -> None:
+        (make if self.exists() else counted(make))(self, *arguments, **named)
+
+    tempfile.mkstemp = counted(tempfile.mkstemp)
+    os.fsync = counted(os.fsync)
+    Path.mkdir = mkdir  # type: ignore[method-assign]
+    for name in ("write_bytes", "replace"):
+        setattr(Path, name, counted(getattr(Path, name)))
+    store.write_arrays = counted(store.write_arrays)
+    shards.NewShard.append = counted(shards.NewShard.append)  # type: ignore[method-assign]
     return steps
 
 

@@ -1,0 +1,202 @@
+"""The disk is full, at any moment: what was there stays, one message says what is needed, the same command goes on."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.faults.conftest import Killer
+from tests.study.test_resume import CLOCK, ends
+from tests.worlds import tiny_study
+from unfreeze import Study
+from unfreeze.errors import UserError
+from unfreeze.store import DiskFull, read_table
+from unfreeze.study import saving
+from unfreeze.study.events import BetweenSteps, Event, Warned
+from unfreeze.study.run import run_study
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes, limits them, mounts")
+
+NO_ROOM = "No space left on device"
+NEVER = 10**9
+ONE = ["--set", "strategies={last: {train: {last: 1}, epochs: 1}}"]
+SPREAD = 20
+
+
+@pytest.fixture(scope="module")
+def whole(killer: Killer) -> tuple[dict[str, Any], int]:
+    """What a run with room gives, and its steps that take room."""
+    assert killer.run("whole", more=ONE, full_at=NEVER, for_good=False)["code"] == 0, killer.log("whole")
+    return killer.results("whole"), killer.steps("whole")
+
+
+def litter(killer: Killer, name: str) -> list[Path]:
+    folders = killer.folder / name, killer.folder / f"cache-{name}"
+    return [path for folder in folders for path in folder.rglob("*.tmp")]
+
+
+def fill(killer: Killer, expected: dict[str, Any], step: int, for_good: bool) -> int:
+    """Let the disk be full at a step, or from it on; the same command ends as if it never had been."""
+    name = f"full-{step}-{for_good}"
+    code = killer.run(name, more=ONE, full_at=step, for_good=for_good)["code"]
+    log = killer.log(name)
+    assert "Traceback" not in log, (name, log)
+    assert code in ((2,) if for_good else (0, 2)), (name, log)
+    assert code == 0 or f": {NO_ROOM}" in log.split("unfreeze: ")[-1], (name, log)
+    assert not litter(killer, name), name
+    assert killer.run(name, more=ONE)["code"] == 0, (name, killer.log(name))
+    assert killer.results(name) == expected, name
+    return code
+
+
+def test_at_some_steps_of_a_run(killer: Killer, whole: tuple[dict[str, Any], int]) -> None:
+    expected, steps = whole
+    at = np.unique(np.linspace(1, steps, SPREAD).astype(int)).tolist()
+    codes = [fill(killer, expected, step, bool(number % 2)) for number, step in enumerate(at)]
+    assert 0 in codes  # the cache alone was concerned, or a training state
+    assert 2 in codes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("for_good", [False, True])
+def test_at_every_step_of_a_run(killer: Killer, whole: tuple[dict[str, Any], int], for_good: bool) -> None:
+    expected, steps = whole
+    for step in range(1, steps + 1):
+        fill(killer, expected, step, for_good)
+
+
+def tables(out: Path) -> tuple[Any, ...]:
+    return ends(out), read_table(out / "results.csv").drop(columns=CLOCK).to_csv()
+
+
+def test_a_limit_on_the_size_of_files(killer: Killer) -> None:
+    """A real refusal of the system: a file may have so many bytes, which the model's exceeds."""
+
+    def unfreeze(limit: int) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys; from unfreeze.cli import main; sys.exit(main())",
+                "run",
+                "study.yaml",
+                "--out",
+                "limited",
+                *ONE,
+            ],
+            cwd=killer.folder,
+            env={**os.environ, "UNFREEZE_CACHE": str(killer.folder / "cache-limited")},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
+            capture_output=True,
+            text=True,
+        )
+
+    ended = unfreeze(200_000)
+    assert ended.returncode == 2, ended.stderr
+    model = Path("limited/cells/last.small.s0/model.safetensors")
+    said = ended.stderr[ended.stderr.index("unfreeze: ") :].splitlines()
+    assert said[0].startswith(f"unfreeze: cannot write {model} of 1,07")
+    assert said[0].split(" bytes: ")[1].startswith("File too large (")
+    assert said[1].startswith("  expected: room for what the study still writes: ")
+    assert said[2].startswith("  to mend:  free ")
+    assert said[2].endswith(
+        " on the disk of limited and run the same command again, which goes on from what is finished and from the last "
+        "training states"
+    )
+    assert not (killer.folder / model).exists()
+    assert not litter(killer, "limited")
+    ended = unfreeze(resource.RLIM_INFINITY)
+    assert ended.returncode == 0, ended.stderr
+    killer.run("unlimited", more=ONE)
+    assert tables(killer.folder / "limited") == tables(killer.folder / "unlimited")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 16 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting is not allowed here: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def ballast(disk: Path, leave: int = 0) -> Path:
+    path = disk / "ballast"
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    path.write_bytes(bytes(free - leave))
+    return path
+
+
+EARLY = {"all": {"train": "all", "early_stopping": {"patience": 2}}}
+
+
+def test_a_disk_that_somebody_else_fills(tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(saving, "SHARE", 1e9)
+    warned: list[str] = []
+    steps = 0
+
+    def fills(event: Event) -> None:
+        nonlocal steps
+        if isinstance(event, Warned):
+            warned.append(event.text)
+        if isinstance(event, BetweenSteps):
+            steps += 1
+            if steps == 3:
+                ballast(small_disk)
+
+    def run(out: Path, told: Any = lambda event: None) -> None:
+        run_study(Study(**tiny_study(tmp_path, strategies=EARLY)).config, out, told, workers=0)
+
+    out = small_disk / "out"
+    with pytest.raises(DiskFull) as caught:
+        run(out, fills)
+    assert caught.value.given.startswith("cannot write ")
+    assert caught.value.given.endswith(f": {NO_ROOM} (0 bytes free)")
+    assert len([text for text in warned if text.startswith("the state of training is not saved")]) == 1
+    assert not list(out.rglob("*.tmp"))
+    states = sorted(path.name for path in (out / "cells" / "all.small.s0" / "state").iterdir())
+    assert states == ["1.json", "1.safetensors", "2.json", "2.safetensors"]
+    (small_disk / "ballast").unlink()
+    resumed: list[Event] = []
+    run(out, resumed.append)
+    assert any(type(event).__name__ == "CellResumed" for event in resumed)
+    run(tmp_path / "whole")
+    assert tables(out) == tables(tmp_path / "whole")
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path: Path, small_disk: Path) -> None:
+    ballast(small_disk, leave=5 * 10**6)
+    study = Study(**tiny_study(tmp_path, strategies=EARLY))
+    with pytest.raises(UserError) as caught:
+        run_study(study.config, small_disk / "runs" / "out", lambda event: None, workers=0)
+    assert caught.value.given.startswith(
+        f"{small_disk}/runs/out is on a disk with 5.0 MB free, and the study may still"
+    )
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+
+
+def test_a_cache_without_room_costs_the_store_and_not_the_study(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache is on another disk than the study: what does not fit is computed, to the same numbers."""
+    asked = tiny_study(tmp_path)
+    whole = Study(**asked).run(tmp_path / "whole", workers=0)
+    left = ballast(small_disk, leave=40_000)
+    monkeypatch.setenv("UNFREEZE_CACHE", str(small_disk / "cache"))
+    told: list[Event] = []
+    run_study(Study(**asked).config, tmp_path / "out", told.append, workers=0)
+    said = [event.text for event in told if isinstance(event, Warned) and "too little room" in event.text]
+    assert len(said) == 1
+    assert said[0].startswith(f"the disk of the cache {small_disk}/cache has too little room: ")
+    assert tables(tmp_path / "out") == tables(whole.path)
+    assert left.stat().st_size > 0
