@@ -78,6 +78,8 @@ def tables(out: Path) -> tuple[Any, ...]:
 def test_a_limit_on_the_size_of_files(killer: Killer) -> None:
     """A real refusal of the system: a file may have so many bytes, which the model's exceeds."""
 
+    program = "import sys; from unfreeze.cli import main; sys.exit(main())"
+
     def unfreeze(limit: int) -> subprocess.CompletedProcess:
         return subprocess.run(
             [

@@ -62,6 +62,11 @@ class Writes:
         """All of them together."""
         return self.cells + self.states + self.tables
 
+    @property
+    def room(self) -> int:
+        """Bytes that have to be free for them, with some to spare."""
+        return round(SPARE * self.bytes)
+
 
 def writes_at_first(store: StudyDir, plan: Plan, images: int) -> Writes:
     """Return what is certain before an image is read: what the networks take, without the predictions.
@@ -182,19 +187,18 @@ def same_disk(one: Path, other: Path) -> bool:
 
 def reserved(cache: Path, out: Path, found: Writes) -> int:
     """Return the bytes that the cache has to leave on its disk, since the study directory needs them."""
-    return int(SPARE * found.bytes) if same_disk(cache, out) else 0
+    return found.room if same_disk(cache, out) else 0
 
 
 def refusal(out: Path, found: Writes) -> UserError | None:
     """Return why a study cannot begin: its directory's disk has no room for it. None: it has."""
     free = free_bytes(out)
-    if free >= SPARE * found.bytes:
+    if free >= found.room:
         return None
     return UserError(
         f"{out} is on a disk with {bytes_text(free)} free, and the study may still write {words(found)} there",
-        f"{bytes_text(SPARE * found.bytes)} free, a tenth more than that",
-        f"free {bytes_text(SPARE * found.bytes - free)} on that disk, give another with --out DIR, or ask for fewer "
-        "cells",
+        f"{bytes_text(found.room)} free, a tenth more than that",
+        f"free {bytes_text(found.room - free)} on that disk, give another with --out DIR, or ask for fewer cells",
     )
 
 
@@ -249,6 +253,6 @@ def saying_what_is_needed(out: Path, left: Sequence[Callable[[], Writes]]) -> It
             error.path,
             f"{error.given} ({bytes_text(free_bytes(error.path))} free)",
             f"room for what the study still writes: {words(needed)}",
-            f"free {bytes_text(SPARE * needed.bytes)} on the disk of {out} and run the same command again, which goes "
+            f"free {bytes_text(needed.room)} on the disk of {out} and run the same command again, which goes "
             "on from what is finished and from the last training states",
         ) from error
