@@ -85,7 +85,7 @@ def test_a_limit_on_the_size_of_files(killer: Killer) -> None:
             [
                 sys.executable,
                 "-c",
-                "import sys; from unfreeze.cli import main; sys.exit(main())",
+                program,
                 "run",
                 "study.yaml",
                 "--out",
@@ -121,10 +121,10 @@ def test_a_limit_on_the_size_of_files(killer: Killer) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 16 MB."""
+    """A disk of 48 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"mounting is not allowed here: {mounted.stderr.decode().strip()}")
     yield disk

@@ -25,6 +25,10 @@ def child(job: dict[str, Any]) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(job["folder"])
+    if "user" in job:
+        os.setgid(job["user"])
+        os.setuid(job["user"])
+    os.umask(job.get("umask", 0o022))
     os.environ["UNFREEZE_CACHE"] = str(Path(job["folder"]) / job["cache"])
     from unfreeze.cli import main
     from unfreeze.study import run, saving
@@ -34,7 +38,8 @@ def child(job: dict[str, Any]) -> int:
     run.default_workers = lambda: workers
     steps = fill_disk(job["full_at"], job["for_good"]) if "full_at" in job else count_steps(job.get("at"))
     code = main(job["command"])
-    Path(job["log"]).with_suffix(".steps").write_text(str(steps[0]))
+    if "user" not in job:
+        Path(job["log"]).with_suffix(".steps").write_text(str(steps[0]))
     return code
 
 

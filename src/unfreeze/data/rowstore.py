@@ -332,7 +332,11 @@ class Rows:
         return self._places.shapes[self._places.shape_of[index]]
 
     def read(self, index: int) -> np.ndarray:
-        """Return a row as a new array."""
+        """Return a row as a new array.
+
+        Raises:
+            UserError: its file was cut short since it was opened, or cannot be read any more.
+        """
         array = np.empty(self.shape(index), dtype=self.dtype)
         self._read(index, array.reshape(-1).view(np.uint8).data)
         return array
@@ -346,6 +350,7 @@ class Rows:
 
         Raises:
             ValueError: ``out`` is not such an array.
+            UserError: a file was cut short since it was opened, or cannot be read any more.
         """
         shapes = {self._places.shapes[kind] for kind in np.unique(self._places.shape_of[np.asarray(indices, int)])}
         fits = len(out) == len(indices) and shapes <= {out.shape[1:]}
@@ -362,4 +367,12 @@ class Rows:
             self._read(index, flat[position * size : (position + 1) * size])
 
     def _read(self, index: int, buffer: memoryview) -> None:
-        read_into(self._files[int(self._places.shards[index])], buffer, int(self._places.offsets[index]))
+        shard = int(self._places.shards[index])
+        try:
+            read_into(self._files[shard], buffer, int(self._places.offsets[index]))
+        except OSError as error:
+            raise UserError(
+                f"{self._paths[shard]} cannot be read any more: {error.strerror}",
+                "a cache that unfreeze alone writes to",
+                "run the same command again; what is missing in the cache is computed anew",
+            ) from error

@@ -119,6 +119,9 @@ def _altered(runs: list[Mapping[str, Any]]) -> Iterable[str]:
     if chunks:
         were = "was" if chunks == 1 else "were"
         yield f"{plural(chunks, 'stored chunk')} {were} unreadable or altered, and computed again."
+    unstored = [run["unstored"] for run in runs if run.get("unstored")]
+    if unstored:
+        yield f"{plural(len(unstored), 'run')} could not write to the cache and ran frozen stages live: {unstored[-1]}."
 
 
 def _why_not(plan: Mapping[str, Any]) -> Iterable[str]:

@@ -221,6 +221,7 @@ def add_facts(
         "pieces": pieces,
         "forwards": sum(prefix.forwards for prefix in supply.prefixes.values()),
         "altered_chunks": facts.altered_chunks,
+        "unstored": facts.unstored,
         "predicted_disk": shared.bytes,
         "disk": sum(disk.values()),
     }

@@ -148,7 +148,8 @@ def _trained_bytes(network: NetworkPlan, cut: int | None = None) -> int:
 
 def _group_bytes(cells: Sequence[Mapping[str, NetworkPlan]]) -> int:
     """Return what the states of cells that train together take: the latest ones, and one that is being written."""
-    trained = [max(map(_trained_bytes, networks.values())) for networks in cells]  # of a candidate that has ended
+    # Of a candidate that has ended, while others train.
+    trained = [max(map(_trained_bytes, networks.values())) if len(networks) > 1 else 0 for networks in cells]
     each = [sum(map(_state_bytes, networks.values())) for networks in cells]
     largest = max(_state_bytes(network) for networks in cells for network in networks.values())
     most = max(MEMBER_BYTES, largest)  # more do not train at once

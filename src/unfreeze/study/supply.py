@@ -49,6 +49,8 @@ class Facts:
     seconds: dict[Piece, float] = field(default_factory=dict)
     computed: dict[Piece, int] = field(default_factory=dict)
     altered_chunks: int = 0
+    unstored: str = ""
+    """Why nothing more was stored from some moment on."""
 
 
 OPEN_SETS = 8
@@ -137,7 +139,7 @@ class Supply:
     def store_no_more(self, error: Unstored) -> None:
         """Write nothing to the cache from now on; what it holds is read all the same. Said once."""
         if self._unstored is None:
-            self._unstored = error
+            self._unstored, self.facts.unstored = error, error.given
             self.emit(Warned(UNSTORED.format(why=error.given)))
 
     def _killed(self, by: str, left: int) -> None:
