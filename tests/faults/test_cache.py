@@ -1,4 +1,4 @@
-"""The cache and its neighbours: replaced, cut short or deleted under a reader, read-only, another user's, odd clocks."""
+"""The cache under faults: replaced, cut short or deleted under a reader, read-only, another user's, odd clocks."""
 
 import errno
 import os
@@ -112,7 +112,10 @@ def test_no_file_of_a_study_or_of_weights_stays_mapped(tmp_path: Path) -> None:
 
 
 def test_entries_deleted_under_their_readers_fail_nobody(tmp_path: Path) -> None:
-    """A process deletes the entry as fast as it can; this one writes, opens and reads it 200 times."""
+    """A process deletes the entry as fast as it can; this one writes, opens and reads it 200 times.
+
+    An entry that goes between a shard's data and its manifest looks damaged, and is written again.
+    """
     store = entry(tmp_path, "activations", "x", {}, "float32")
     child = os.fork()
     if not child:
@@ -123,7 +126,7 @@ def test_entries_deleted_under_their_readers_fail_nobody(tmp_path: Path) -> None
     try:
         while read < 200:
             try:
-                opened = store.open(ROWS, never)
+                opened = store.open(ROWS, lambda count: None)
             except MissingRows:
                 try:
                     fill(store)
@@ -153,6 +156,11 @@ def read_only(number: int) -> Callable[..., Any]:
     return fails
 
 
+def warnings_of(told: list[Event]) -> list[str]:
+    """Return what was said but of the data, which is scarce."""
+    return [event.text for event in told if isinstance(event, Warned) and not event.text.startswith("class ")]
+
+
 def run(folder: Path, name: str, told: list[Event] | None = None, **values: Any) -> Path:
     emit = (lambda event: None) if told is None else told.append
     outcome = run_study(Study(**tiny_study(folder, regimes=BANK, **values)).config, folder / name, emit, workers=0)
@@ -180,8 +188,7 @@ def test_a_cache_that_fails_in_the_midst_costs_the_store_alone(
     monkeypatch.setattr(shards.NewShard, "append", fails)
     out = run(tmp_path, "out", told)
     why = f"cannot write to the cache: {os.strerror(number)}"
-    warned = [event.text for event in told if isinstance(event, Warned)]
-    assert warned == [f"nothing more is stored by this run, and frozen stages run live: {why}"]
+    assert warnings_of(told) == [f"nothing more is stored by this run, and frozen stages run live: {why}"]
     assert read_json(out / "shared.json")["runs"][0]["unstored"] == why
     assert tables(out) == tables(whole)
     assert not list((tmp_path / "cache").rglob("*.tmp"))
@@ -196,7 +203,7 @@ def test_a_cache_that_can_only_be_read_is_said_once(
     monkeypatch.setattr(tempfile, "TemporaryFile", read_only(number))
     told: list[Event] = []
     out = run(tmp_path, "out", told)
-    assert [event.text for event in told if isinstance(event, Warned)] == [
+    assert warnings_of(told) == [
         f"the cache {tmp_path / 'cache'} cannot be written to ({os.strerror(number)}), so nothing is stored and frozen "
         "stages run live; name another folder in UNFREEZE_CACHE"
     ]
@@ -218,8 +225,12 @@ def shared_killer(killer: Killer) -> Iterator[Killer]:
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="becomes another user, which root alone may")
 def test_another_user_runs_without_the_cache_and_reads_what_the_first_one_wrote(shared_killer: Killer) -> None:
-    assert shared_killer.run("first", more=ONE)["code"] == 0, shared_killer.log("first")
     folder, nobody = shared_killer.folder, 65534
+    before = ["run", "study.yaml", "--out", "first", *ONE]
+    done = shared_killer.run("second", more=ONE, before=before, user=nobody, cache="cache-first")
+    log = shared_killer.log("second")
+    assert done["code"] == 0, log
+    assert log.count(f"the cache {folder / 'cache-first'} cannot be written to (Permission denied)") == 1
     modes = {
         stat.S_IMODE(path.stat().st_mode)
         for part in ("first", "cache-first")
@@ -227,13 +238,9 @@ def test_another_user_runs_without_the_cache_and_reads_what_the_first_one_wrote(
         if path.is_file()
     }
     assert modes == {0o644}
-    done = shared_killer.run("second", more=ONE, user=nobody, cache="cache-first")
-    assert done["code"] == 0, shared_killer.log("second")
-    said = [line for line in shared_killer.log("second").splitlines() if "cannot be written to" in line]
-    assert said and all("Permission denied" in line for line in said)
-    assert tables(folder / "second") == tables(folder / "first")
+    assert {path.stat().st_uid for path in (folder / "first").rglob("*")} == {0}
     assert {path.stat().st_uid for path in (folder / "second").rglob("*")} == {nobody}
-    assert shared_killer.run("second", more=ONE, user=nobody, cache="cache-first")["code"] == 0
+    assert tables(folder / "second") == tables(folder / "first")
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o027, 0o640), (0o077, 0o600)])
@@ -261,7 +268,7 @@ def test_a_clock_that_goes_backwards_stops_nothing(tmp_path: Path, monkeypatch: 
     told: list[Event] = []
     out = run(tmp_path, "out", told)
     assert any(isinstance(event, BetweenSteps) for event in told)
-    assert not any(isinstance(event, Warned) for event in told)
+    assert warnings_of(told) == []
     assert tables(out) == tables(whole)
 
 
@@ -271,10 +278,10 @@ def test_uses_in_the_future_go_last_and_room_is_made_all_the_same(tmp_path: Path
         fill(store)
         (store.folder / cache.USED).touch()
         os.utime(store.folder / cache.USED, (time.time() + seconds, time.time() + seconds))
-    size = cache.used_bytes(tmp_path) // 3
+    size = max(cache.folder_bytes(store.folder) for store in stores)
     assert cache.make_room(tmp_path, size, 3 * size, []) >= size
     assert [store.folder.exists() for store in stores] == [False, True, True]
-    assert cache.make_room(tmp_path, 3 * size, 3 * size, []) == 3 * size
+    assert cache.make_room(tmp_path, 3 * size, 3 * size, []) >= 3 * size
     assert not any(store.folder.exists() for store in stores)
 
 

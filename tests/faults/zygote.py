@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,6 @@ def child(job: dict[str, Any]) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(job["folder"])
-    if "user" in job:
-        os.setgid(job["user"])
-        os.setuid(job["user"])
     os.umask(job.get("umask", 0o022))
     os.environ["UNFREEZE_CACHE"] = str(Path(job["folder"]) / job["cache"])
     from unfreeze.cli import main
@@ -36,6 +34,10 @@ def child(job: dict[str, Any]) -> int:
     saving.SAVE_SECONDS, saving.SHARE, saving.END_SECONDS = job.get("save_seconds", 0.0), 1e9, 1e-9
     workers = job.get("workers", 0)
     run.default_workers = lambda: workers
+    if "user" in job:
+        main(job["before"])  # imports everything, which may lie where that user cannot read
+        os.setgid(job["user"])
+        os.setuid(job["user"])
     steps = fill_disk(job["full_at"], job["for_good"]) if "full_at" in job else count_steps(job.get("at"))
     code = main(job["command"])
     if "user" not in job:
@@ -102,6 +104,8 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         code = 1
         try:
             code = child(job)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     for number, seconds in job.get("signals", []):

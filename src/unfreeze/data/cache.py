@@ -235,7 +235,7 @@ def _leftovers(folder: Path) -> list[Path]:
     """Return the files of an entry that were never finished or are set aside; files of others are not among them."""
     try:
         names = set(os.listdir(folder))
-    except FileNotFoundError:  # evicted meanwhile
+    except FileNotFoundError:  # evicted by another process
         return []
     return [
         folder / name
@@ -281,7 +281,10 @@ def _is_in_use(folder: Path) -> bool:
 
     Where locks do not tell who lives, a mark counts for a day.
     """
-    marks = sorted(folder.glob(f"*{USE}"))
+    try:
+        marks = sorted(folder.glob(f"*{USE}"))
+    except FileNotFoundError:  # evicted by another process
+        return False
     now = time_without_locks(folder.parent) if marks else None
     if now is not None:
         return not all(is_forgotten(path, now) for path in marks)

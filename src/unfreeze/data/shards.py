@@ -66,7 +66,11 @@ class Shard:
 def finished_shards(folder: Path, itemsize: int) -> tuple[list[Shard], list[Path]]:
     """Return the finished shards, and the manifests that cannot be read or do not hold what was written."""
     shards, unreadable = [], []
-    for path in sorted(folder.glob(f"*{MANIFEST}")):
+    try:
+        manifests = sorted(folder.glob(f"*{MANIFEST}"))
+    except FileNotFoundError:  # evicted while it was listed
+        manifests = []
+    for path in manifests:
         try:
             shards.append(_read_manifest(path, itemsize))
         except FileNotFoundError:
