@@ -53,7 +53,7 @@ def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device
     """Trace the stages for one row and convert them.
 
     Raises:
-        EngineFailed: they cannot be traced, converted or run.
+        EngineFailed: they cannot be traced, converted or run, or there is no room for temporary files.
     """
     threads = settings["threads"]  # type: ignore[index]
     with tempfile.TemporaryDirectory(prefix="unfreeze-ncnn-") as folder:
@@ -73,7 +73,10 @@ def _convert(stages: nn.Module, input_shape: tuple[int, ...], folder: Path) -> t
     graph = traced("ncnn", stages, input_shape)
     with torch.no_grad():
         output_shape = tuple(graph(torch.zeros(1, *input_shape)).shape)[1:]
-    graph.save(str(folder / "stages.pt"))
+    try:
+        graph.save(str(folder / "stages.pt"))
+    except RuntimeError as error:  # the disk of temporary files is full, say
+        raise EngineFailed(f"ncnn's network cannot be written to {folder}") from error
     files = [f"{name}={folder / name}" for name in ncnn_network.FILES] + [
         f"{name}={folder / 'unused'}" for name in _NOT_KEPT
     ]
