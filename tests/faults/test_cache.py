@@ -112,7 +112,7 @@ def test_no_file_of_a_study_or_of_weights_stays_mapped(tmp_path: Path) -> None:
 
 
 def test_entries_deleted_under_their_readers_fail_nobody(tmp_path: Path) -> None:
-    """A process deletes the entry as fast as it can; this one writes, opens and reads it 200 times.
+    """A process deletes the entry as fast as it can; this one writes, opens and reads it 50 times.
 
     An entry that goes between a shard's data and its manifest looks damaged, and is written again.
     """
@@ -124,7 +124,7 @@ def test_entries_deleted_under_their_readers_fail_nobody(tmp_path: Path) -> None
             time.sleep(0.001)
     read = 0
     try:
-        while read < 200:
+        while read < 50:
             try:
                 opened = store.open(ROWS, lambda count: None)
             except MissingRows:
@@ -139,7 +139,7 @@ def test_entries_deleted_under_their_readers_fail_nobody(tmp_path: Path) -> None
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
-    assert read == 200
+    assert read == 50
 
 
 def test_what_is_marked_as_in_use_is_never_deleted_for_room(store: RowStore) -> None:

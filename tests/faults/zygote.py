@@ -7,6 +7,7 @@ A process that has imported everything forks one for each command, so that a kil
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -38,6 +39,8 @@ def child(job: dict[str, Any]) -> int:
         main(job["before"])  # imports everything, which may lie where that user cannot read
         os.setgid(job["user"])
         os.setuid(job["user"])
+    if "file_bytes" in job:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_bytes"], resource.RLIM_INFINITY))
     steps = fill_disk(job["full_at"], job["for_good"]) if "full_at" in job else count_steps(job.get("at"))
     code = main(job["command"])
     if "user" not in job:
