@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ def writes_at_first(store: StudyDir, plan: Plan, images: int) -> Writes:
     return _writes(store, plan.cells, images, missing, [[name] for name in missing], {})
 
 
-def writes(store: StudyDir, plan: Plan, images: int, jobs: Mapping[str, Job], works: Sequence[CellWork]) -> Writes:
+def writes(
+    store: StudyDir, plan: Plan, images: int, jobs: Mapping[str, Job], works: Sequence[CellWork], parallel: int = 1
+) -> Writes:
     """Return what a study still writes.
 
     Args:
@@ -92,6 +95,7 @@ def writes(store: StudyDir, plan: Plan, images: int, jobs: Mapping[str, Job], wo
         plan: the study's.
         images: files of the data.
         jobs, works: its cells, by id and in plan order.
+        parallel: processes that run groups of cells at once.
     """
     missing = {
         work.cell: GroupJob(jobs[work.cell], work.networks, work.needs, {})
@@ -103,7 +107,7 @@ def writes(store: StudyDir, plan: Plan, images: int, jobs: Mapping[str, Job], wo
         for name, one in missing.items()
     }
     networks = {name: one.networks for name, one in missing.items()}
-    return _writes(store, plan.cells, images, networks, groups_of(missing), predictions)
+    return _writes(store, plan.cells, images, networks, groups_of(missing), predictions, parallel)
 
 
 def _is_finished(store: StudyDir, cell: str, fingerprint: str) -> bool:
@@ -120,13 +124,14 @@ def _writes(
     missing: Mapping[str, Mapping[str, NetworkPlan]],
     groups: Sequence[Sequence[str]],
     predictions: Mapping[str, int],
+    parallel: int = 1,
 ) -> Writes:
     cells = states_there = 0
     for name, networks in missing.items():
         saved = folder_bytes(store.cell(name) / FOLDER)
         states_there += saved
         cells += max(0, _cell_bytes(networks) + predictions.get(name, 0) - (folder_bytes(store.cell(name)) - saved))
-    states = max((_group_bytes([missing[name] for name in group]) for group in groups), default=0)
+    states = sum(nlargest(parallel, (_group_bytes([missing[name] for name in group]) for group in groups)))
     columns = len({(cell.regime, cell.seed, cell.fold) for cell in planned})
     folds = len({cell.fold for cell in planned})
     tables = images * (CATALOG_BYTES + folds * SPLIT_BYTES + columns * USE_BYTES) + len(planned) * PLANNED_BYTES

@@ -159,7 +159,7 @@ def _run(
     folder = cache or out  # then it holds calibrations alone, since the budget is 0
     fixed = engines_fixed(before)
     works = works_of(jobs, plan)
-    left.append(lambda: writes(store, plan, len(source.items), jobs, works))
+    left.append(lambda: writes(store, plan, len(source.items), jobs, works, parallel))
     refuse(out, expected := left[-1]())
 
     def calibrate(fixed: Mapping[str, Settings]) -> Calibrated:
