@@ -470,6 +470,14 @@ class StudyDir:
         """Tell whether a planned cell was finished with other settings or images."""
         return (self.cell(cell["cell"]) / "result.json").is_file() and not self.is_finished(cell)
 
+    def failure(self, cell: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return what a planned cell failed of, None if it did not, or did with other settings or images."""
+        path = self.cell(cell["cell"]) / "error.json"
+        record = read_json(path) if path.is_file() else None
+        if record is None or record.get("fingerprint", cell.get("fingerprint")) != cell.get("fingerprint"):
+            return None
+        return record
+
     def set_aside_altered(self, cells: Iterable[Mapping[str, Any]]) -> list[str]:
         """Take the record from each planned cell whose files are not as they were written; return which cells.
 

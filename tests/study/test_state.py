@@ -106,7 +106,7 @@ def test_what_a_killed_process_left_of_a_state_is_no_state_and_its_number_is_not
     ("changed", "words"),
     [
         ({"torch": "2.13"}, "torch: 2.12, now 2.13"),
-        ({"threads": 4, "settings": "cd"}, "settings: ab, now cd, threads: 2, now 4"),
+        ({"threads": 4, "settings": "cd"}, "other settings, threads: 2, now 4"),
         ({"engines": []}, "engines: [{'name': 'pytorch'}], now []"),
         ({"more": 1}, "more: None, now 1"),
     ],

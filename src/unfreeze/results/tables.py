@@ -106,7 +106,7 @@ def history_table(study: StudyDir) -> pd.DataFrame:
     parts = []
     for cell in study.planned_cells():
         path = study.cell(cell["cell"]) / "history.csv"
-        if path.is_file() and not study.is_stale(cell):
+        if path.is_file() and (study.is_finished(cell) or study.failure(cell) is not None):
             part = read_table(path).reindex(columns=list(HISTORY_COLUMNS))
             for place, column in enumerate(CELL_COLUMNS):
                 part.insert(place, column, [cell.get(column)] * len(part))
@@ -150,9 +150,8 @@ def cell_errors(study: StudyDir) -> dict[str, str]:
     """Return the error text of each failed cell, its traceback (if there is one) below it, by cell."""
     errors = {}
     for cell in study.planned_cells():
-        path = study.cell(cell["cell"]) / "error.json"
-        if path.is_file() and not study.is_finished(cell):
-            record = read_json(path)
+        record = None if study.is_finished(cell) else study.failure(cell)
+        if record is not None:
             errors[cell["cell"]] = "\n\n".join(filter(None, (str(record["error"]), str(record.get("traceback", "")))))
     return errors
 
@@ -180,8 +179,8 @@ def _row(study: StudyDir, cell: Mapping[str, Any], backbones: Mapping[str, str])
         record = read_json(study.cell(cell["cell"]) / "result.json")
         known = {column: value for column, value in record.items() if column not in ("format", "warnings", "files")}
         return {**known, **row, "status": "finished"}
-    error = study.cell(cell["cell"]) / "error.json"
-    status = read_json(error).get("status", "failed") if error.is_file() else "missing"
+    failure = study.failure(cell)
+    status = "missing" if failure is None else failure.get("status", "failed")
     return {**row, "backbone": backbones.get(cell["strategy"], ""), "status": status}
 
 

@@ -109,8 +109,19 @@ class Job:
             name: plain(strategy) | {"backbone": [strategy.backbone.name, self.weights[weights_key(strategy)]]}
             for name, strategy in self.candidates.items()
         }
-        compute = [self.device, self.study.precision, self.study.activations, self.study.metric]
+        compute = list(self.compute.values())
         return fingerprint(settings, self.regime, self.cell.seed, self.cell.fold, compute, self.data_fingerprint)
+
+    @property
+    def compute(self) -> dict[str, str]:
+        """What of the whole study its numbers depend on."""
+        study = self.study
+        return {
+            "device": self.device,
+            "precision": study.precision,
+            "activations": study.activations,
+            "metric": study.metric,
+        }
 
 
 @dataclass(frozen=True)
@@ -264,6 +275,7 @@ def _write(
             "data_fingerprint": job.data_fingerprint,
             "candidates": plain(job.candidates),
             "regime_settings": plain(job.regime),
+            "compute": job.compute,
             "weights": {"source": weights.source, "sha256": weights.sha256},
             "classes": list(job.catalog.classes),
             "made_with": made_with,

@@ -79,14 +79,19 @@ class Here:
         """Run a group to its end."""
         began = time.perf_counter()
         mine = self._not_finished(jobs)
-        run = GroupRun(mine, self.backbones, self.supply, self.store, self.compute, self.emit, self._fail)
+
+        def fail(name: str, error: Exception) -> None:
+            self.failed.append(name)
+            write_failure(self.store, name, mine[name].job.fingerprint, error, self.emit)
+
+        run = GroupRun(mine, self.backbones, self.supply, self.store, self.compute, self.emit, fail)
         try:
             self.supply.prepare(together(one.needs for one in mine.values()))
         except (BrokenPipeError, DiskFull):
             raise
         except Exception as error:  # whatever it is, the study's other cells go on
             for name in mine:
-                self._fail(name, error)
+                fail(name, error)
         else:
             run.run()
         self.predicted += predicted
@@ -106,17 +111,14 @@ class Here:
                 self.emit(CellFinished(name, found))
         return mine
 
-    def _fail(self, name: str, error: Exception) -> None:
-        self.failed.append(name)
-        write_failure(self.store, name, error, self.emit)
 
-
-def write_failure(store: StudyDir, name: str, error: Exception, emit: Emit) -> None:
-    """Write what a cell failed of, or how it diverged, and tell of it."""
+def write_failure(store: StudyDir, name: str, fingerprint: str, error: Exception, emit: Emit) -> None:
+    """Write what a cell of this fingerprint failed of, or how it diverged, and tell of it."""
     diverged, said = isinstance(error, Diverged), isinstance(error, UserError)
     text = f"diverged: {error}" if diverged else str(error) if said else f"{type(error).__name__}: {error}"
     trace = "" if said or diverged else "".join(traceback.format_exception(error))
-    record = {"error": text, "traceback": trace, "status": "diverged" if diverged else "failed"}
+    status = "diverged" if diverged else "failed"
+    record = {"error": text, "traceback": trace, "status": status, "fingerprint": fingerprint}
     files = sealed(store.cell(name), CELL_FILES)
     write_json(store.cell(name) / "error.json", {**record, "files": files})
     emit(CellFailed(name, text, diverged))

@@ -45,9 +45,9 @@ _COMMAND = (
 
 @dataclass
 class _Group:
-    """A group on its way: its cells that have not ended, and in how many processes it was begun."""
+    """A group on its way: its cells that have not ended with their fingerprints, and how often it was begun."""
 
-    waiting: list[str]
+    waiting: dict[str, str]
     predicted: float
     tries: int = 0
 
@@ -167,7 +167,7 @@ class Processes:
 
     def take(self, jobs: Mapping[str, GroupJob], predicted: float) -> None:
         """Give a group to a process that is free, or to a new one."""
-        self._begin(_Group(list(jobs), predicted))
+        self._begin(_Group({name: one.job.fingerprint for name, one in jobs.items()}, predicted))
 
     def finish(self) -> None:
         """Return when every group that was taken has ended."""
@@ -225,7 +225,7 @@ class Processes:
         else:
             event = getattr(events, message.pop("event"))(**message)
             if isinstance(event, CellFinished | CellFailed) and one.group and event.cell in one.group.waiting:
-                one.group.waiting.remove(event.cell)
+                del one.group.waiting[event.cell]
             if isinstance(event, CellFailed):
                 self.failed.append(event.cell)
             self.emit(event)
@@ -252,9 +252,9 @@ class Processes:
             "a process that lives until its cells are finished; where memory runs out, the system ends one",
             "run the same command again, with a smaller --parallel or without",
         )
-        for name in group.waiting:
+        for name, fingerprint in group.waiting.items():
             self.failed.append(name)
-            write_failure(self.store, name, error, self.emit)
+            write_failure(self.store, name, fingerprint, error, self.emit)
 
 
 def _how(code: int) -> str:

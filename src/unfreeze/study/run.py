@@ -39,6 +39,7 @@ from unfreeze.store import (
 from unfreeze.study.cell import Job
 from unfreeze.study.cells import CellsRun, Hands, Here, add_facts
 from unfreeze.study.disk import Writes, refuse, reserved, saying_what_is_needed, writes, writes_at_first
+from unfreeze.study.edited import finished_otherwise, left_over
 from unfreeze.study.environment import environment, made_otherwise
 from unfreeze.study.events import Emit, Planned, Warned
 from unfreeze.study.explain import explain
@@ -148,7 +149,7 @@ def _run(
     refuse_losses(catalog, study.check.max_set_aside)
     since = since_last_run(store, before, study, catalog, " (listed in study.json)")
     catalog = since.catalog
-    told = [*warnings_of(catalog), *since.warnings]
+    told = [*warnings_of(catalog), *since.warnings, *left_over(store, [cell.id for cell in plan.cells])]
     for warning in told:
         emit(Warned(warning))
     splits = draw_splits(study, catalog, plan, since.drawn)
@@ -194,10 +195,7 @@ def _run(
         finished = [cell["cell"] for cell in record["cells"] if store.is_finished(cell)]
         for name in finished:
             remove_state(store.cell(name) / FOLDER)  # of a run that was killed in between
-        stale = [cell["cell"] for cell in record["cells"] if store.is_stale(cell)]
-        if stale:
-            emit(Warned(f"finished with other settings or images, so not part of this study now: {', '.join(stale)}"))
-        for warning in made_otherwise(store, finished, compute):
+        for warning in [*finished_otherwise(store, jobs), *made_otherwise(store, finished, compute)]:
             emit(Warned(warning))
         emit(Planned(tuple(jobs), tuple(finished)))
         unfinished = [work for work in works if work.cell not in finished]

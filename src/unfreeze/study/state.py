@@ -135,7 +135,8 @@ def _generations(folder: Path) -> set[int]:
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for name in dict.fromkeys([*before, *now]):
         if before.get(name) != now.get(name):
-            yield f"{name}: {before.get(name)}, now {now.get(name)}"
+            fingerprints = name in ("settings", "data")  # which say nothing to people
+            yield f"other {name}" if fingerprints else f"{name}: {before.get(name)}, now {now.get(name)}"
 
 
 def _written(candidate: CandidateState) -> dict[str, Any]:

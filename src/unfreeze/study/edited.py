@@ -1,0 +1,95 @@
+"""What an edited study leaves behind: cells finished with other settings or images, and cells that it has no more."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from unfreeze.config.fingerprint import plain
+from unfreeze.results.words import plural
+from unfreeze.store import StudyDir, read_json
+from unfreeze.study.cell import Job
+
+SHOWN = 3
+"""Differences that a warning spells out."""
+
+
+def finished_otherwise(store: StudyDir, jobs: Mapping[str, Job]) -> list[str]:
+    """Return a sentence for each set of differences that finished cells have from what is planned now: what, which.
+
+    Args:
+        store: the study directory.
+        jobs: the cells as planned, by id.
+    """
+    cells: dict[str, list[str]] = {}
+    for name, job in jobs.items():
+        if store.is_stale({"cell": name, "fingerprint": job.fingerprint}):
+            cells.setdefault(_differences(store, name, job), []).append(name)
+    return [
+        f"finished with other settings or images ({differing}), so not part of this study now: {', '.join(names)}"
+        for differing, names in cells.items()
+    ]
+
+
+def left_over(store: StudyDir, planned: Sequence[str]) -> list[str]:
+    """Return a sentence on the cells in the directory that the study does not have, nothing without any."""
+    folder = store.path / "cells"
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    others = [name for name in names if name not in planned and any(store.cell(name).iterdir())]
+    if not others:
+        return []
+    are, their = ("is", "its") if len(others) == 1 else ("are", "their")
+    return [
+        f"{plural(len(others), 'cell')} of an earlier version of the study {are} not part of it now; {their} files stay "
+        f"in cells/: {', '.join(others)}"
+    ]
+
+
+def _differences(store: StudyDir, name: str, job: Job) -> str:
+    folder = store.cell(name)
+    if not (folder / "cell.json").is_file():
+        return "cell.json is lost"
+    before = read_json(folder / "cell.json")
+    found = [
+        f"{path} {_shown(was)}, now {_shown(now)}"
+        for path, was, now in _differing(_settings(before), _settings(_record(job)))
+    ]
+    if before["weights"]["sha256"] not in job.weights.values():
+        found.append("other initial weights")
+    if before["data_fingerprint"] != job.data_fingerprint:
+        found.append("other images")
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return "; ".join([*found[:SHOWN], *more]) or "in what older versions did not write down"
+
+
+def _record(job: Job) -> dict[str, Any]:
+    return {
+        "candidates": plain(job.candidates),
+        "regime_settings": plain(job.regime),
+        "compute": job.compute,
+    }
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a cell's settings as they are compared: a lone candidate's without its empty name, weights by content."""
+    candidates = {
+        name: {**settings, "backbone": settings["backbone"]["name"]} for name, settings in record["candidates"].items()
+    }
+    strategy = candidates[""] if list(candidates) == [""] else {"candidates": candidates}
+    regime = {f"regime's {name}": value for name, value in record["regime_settings"].items()}
+    return strategy | regime | record.get("compute", {})
+
+
+def _differing(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the paths at which two settings differ, with both values; None where there is nothing."""
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        was, now = dict(enumerate(was)), dict(enumerate(now))
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        if was != now:
+            yield path, was, now
+        return
+    for key in dict.fromkeys([*was, *now]):
+        yield from _differing(was.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
