@@ -1,7 +1,7 @@
 """A run as plain lines: one an event that matters, for logs and pipes."""
 
 from unfreeze.cli.board import ENDED, Board
-from unfreeze.results.words import metric_text, plural, seconds_text
+from unfreeze.results.words import METRIC_NAMES, metric_text, plural, seconds_text
 from unfreeze.study import events
 
 
@@ -52,7 +52,7 @@ def _epoch(row: dict, board: Board) -> str:
         f"validation loss {row['val_loss']:.3f}, accuracy {metric_text('accuracy', row['val_accuracy'])}",
     ]
     if board.metric != "accuracy":
-        parts.append(f"{board.metric} {metric_text(board.metric, row['val_metric'])}")
+        parts.append(f"{METRIC_NAMES[board.metric]} {metric_text(board.metric, row['val_metric'])}")
     return f"{tuned}epoch {row['epoch']}: {'; '.join(parts)}; {seconds_text(row['seconds'])}"
 
 
@@ -63,6 +63,6 @@ def _finished(result: dict, board: Board) -> str:
         if value is not None
     ]
     return (
-        f"{board.metric} on {', '.join(scores)}; epoch {result['best_epoch']} of {result['epochs']}; "
+        f"{METRIC_NAMES[board.metric]} on {', '.join(scores)}; epoch {result['best_epoch']} of {result['epochs']}; "
         f"{seconds_text(result['seconds_total'])}"
     )

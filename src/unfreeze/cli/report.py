@@ -27,10 +27,8 @@ def report(
     """
     from unfreeze.errors import UserError
     from unfreeze.results.by_column import by_column
-    from unfreeze.results.comparisons import comparisons_table
-    from unfreeze.results.predictions import read_predictions
+    from unfreeze.results.evidence import read_evidence
     from unfreeze.results.report import write_report
-    from unfreeze.results.tables import results_table
     from unfreeze.store import StudyDir, write_table
 
     if out is not None and out.is_dir():
@@ -53,11 +51,11 @@ def report(
     store = StudyDir(directory)
     for cell in store.set_aside_altered(store.planned_cells()):
         typer.echo(f"warning: {cell}: {ALTERED_CELL}", err=True)
-    results = results_table(store)
+    evidence = read_evidence(store)
     apart = by_column(store, by) if by else None
-    path = write_report(store, out)
-    write_table(directory / "results.csv", results)
-    write_table(directory / "comparisons.csv", comparisons_table(read_predictions(store)))
+    path = write_report(evidence, out)
+    write_table(directory / "results.csv", evidence.results)
+    write_table(directory / "comparisons.csv", evidence.comparisons)
     if by and apart is not None:
         write_table(directory / f"by_{by}.csv", apart)
         typer.echo(f"by {by}: {directory / f'by_{by}.csv'}")

@@ -23,6 +23,7 @@ from unfreeze.cli.options import (
 
 if TYPE_CHECKING:
     from unfreeze.config.study import StudyConfig
+    from unfreeze.study.run import Outcome
 
 SOME_CELLS_FAILED = 3
 
@@ -84,17 +85,16 @@ def carry_out(
     board = Board(study.metric, epochs, lambda cell: _record(out, cell))
     with watching(board, is_terminal() and not as_json, check) as emit:
         from unfreeze.results.report import write_report
-        from unfreeze.store import StudyDir
         from unfreeze.study.budget import parse_duration
         from unfreeze.study.run import run_study
 
         seconds = None if time is None else parse_duration(time)
         outcome = run_study(study, out, emit, text, workers, seconds, parallel)
-        report = write_report(StudyDir(out))
+        report = write_report(outcome.evidence)
     if as_json:
-        typer.echo(json.dumps(_as_json(study, out, report, outcome.failed, outcome.left), ensure_ascii=False, indent=1))
+        typer.echo(json.dumps(_as_json(outcome, report), ensure_ascii=False, indent=1))
     else:
-        _print_outcome(study, out, report, board.errors, outcome.left, _already(board))
+        _print_outcome(outcome, report, board.errors, _already(board))
     if outcome.failed:
         raise typer.Exit(SOME_CELLS_FAILED)
 
@@ -112,25 +112,21 @@ def _already(board: Any) -> str:
     return planned_line(len(board.cells), finished) if finished else ""
 
 
-def _as_json(
-    study: "StudyConfig", out: Path, report: Path, failed: tuple[str, ...], left: tuple[str, ...]
-) -> dict[str, Any]:
+def _as_json(outcome: "Outcome", report: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
     from unfreeze.results.answer import answer
     from unfreeze.results.answer_text import facts, headline
-    from unfreeze.results.evidence import read_evidence
-    from unfreeze.store import StudyDir
 
-    evidence = read_evidence(StudyDir(out))
+    evidence = outcome.evidence
     results, answered = evidence.results, answer(evidence)
     rows = results.astype(object).where(results.notna(), None).to_dict("records")
     return {
-        "study": study.name,
-        "directory": str(out),
+        "study": evidence.name,
+        "directory": str(evidence.study.path),
         "cells": results["cell"].tolist(),
-        "failed": list(failed),
-        "left": list(left),
+        "failed": list(outcome.failed),
+        "left": list(outcome.left),
         "warnings": list(evidence.warnings),
         "headline": headline(answered),
         "results": rows,
@@ -140,23 +136,19 @@ def _as_json(
     }
 
 
-def _print_outcome(
-    study: "StudyConfig", out: Path, report: Path, errors: Mapping[str, str], left: tuple[str, ...], already: str
-) -> None:
+def _print_outcome(outcome: "Outcome", report: Path, errors: Mapping[str, str], already: str) -> None:
     from rich.text import Text
 
     from unfreeze.cli import screen
     from unfreeze.cli.summary import answer_lines, summary
     from unfreeze.results.answer import answer
-    from unfreeze.results.evidence import read_evidence
     from unfreeze.results.words import plural
-    from unfreeze.store import StudyDir
 
     console = screen.stdout()
-    evidence = read_evidence(StudyDir(out))
+    evidence = outcome.evidence
     if already:
         console.print(already + "\n")
-    screen.show(console, summary(evidence.results, study.metric, console))
+    screen.show(console, summary(evidence.results, evidence.metric, console))
     for line in answer_lines(answer(evidence)):
         console.print(line)
     console.print()
@@ -169,7 +161,7 @@ def _print_outcome(
         console.print(Text(f"warning: {note}", style="yellow"))
     if notes:
         console.print()
-    if left:
-        cells = plural(len(left), "cell")
+    if outcome.left:
+        cells = plural(len(outcome.left), "cell")
         console.print(f"{cells} did not fit into the time; the same command without --time runs the rest.\n")
     console.print(f"report: {report}")

@@ -239,7 +239,7 @@ def _explain(error: ValidationError, model: type[BaseModel] = StudyConfig) -> li
         is_name = kind.startswith("string_") and place[-1:] == ["[key]"]
         path = ".".join(map(str, place[:-1] if is_name else place))
         if kind == "extra_forbidden":
-            lines.append(f"{path}: unknown key{_did_you_mean(str(place[-1]), _keys_beside(model, place))}")
+            lines.append(f"{path}: unknown key{_meant(model, place)}")
         elif kind == "missing":
             lines.append(f"{path}: missing")
         elif kind == "value_error":
@@ -249,6 +249,19 @@ def _explain(error: ValidationError, model: type[BaseModel] = StudyConfig) -> li
         else:
             lines.append(f"{path}: {'the name ' if is_name else ''}{_expected(problem)}, but is {_shown(given)}")
     return lines
+
+
+def _meant(model: type[BaseModel], place: Sequence[int | str]) -> str:
+    """Say what an unknown key may have meant: at a file's top a key of one of its parts, else one that is alike."""
+    word = str(place[-1])
+    within = [
+        f"{name}.{word}"
+        for name, field in (model.model_fields.items() if len(place) == 1 else ())
+        if isinstance(field.annotation, type)
+        and issubclass(field.annotation, BaseModel)
+        and word in field.annotation.model_fields
+    ]
+    return f"; did you mean {within[0]!r}?" if within else _did_you_mean(word, _keys_beside(model, place))
 
 
 def _expected(problem: ErrorDetails) -> str:

@@ -68,8 +68,8 @@ def build_catalog(
 
     Args:
         source: the files.
-        group: regular expression searched in the path; its first group, or the whole match where it has none, names
-            the group that the image belongs to.
+        group: a further column of the data, which names the group that an image belongs to; or a regular expression
+            searched in the path: its first group, or the whole match where it has none, does.
         progress: called with (files done, files in all) after each file, in this thread.
         workers: threads, by default one per core; the result does not depend on it.
         looks: folder of the cache in which it is remembered which contents are fit for use, `looks/`; what was
@@ -149,7 +149,8 @@ def _catalog(
                 "one way to say which images belong together",
                 "take split.group out of the study, or the column out of the data",
             )
-        images["group"] = _groups(images, pattern)
+        column = f"data_{pattern.pattern}"
+        images["group"] = images[column] if pattern.pattern in more else _groups(images, pattern)
     return Catalog(images, source.roots, source.classes, copies.likeness)
 
 

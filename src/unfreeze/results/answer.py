@@ -16,7 +16,7 @@ from unfreeze.results.evidence import Evidence
 from unfreeze.results.field_scores import Estimate, class_recalls, field_score
 from unfreeze.results.learning_curve import LEAST_SIZES, Curve, series_of
 from unfreeze.results.predictions import Field
-from unfreeze.results.selection import Ranked, ranking
+from unfreeze.results.selection import Ranked, ranking, unequal_runs
 from unfreeze.results.words import plural
 
 
@@ -33,6 +33,7 @@ class Answer:
         recipe: strategy and regime to use; None where nothing has finished.
         validation: mean validation metric of the recipe, over ``runs`` seeds x folds.
         level: further fields with the same validation metric.
+        unequal: the fewest and most runs of a field, where not all were run with the same seeds and folds.
         score: of the recipe on the test set; None without test images.
         beside: balanced accuracy and recall of the worst class, by name, where classes differ by more than 3 to 1.
         further: its scores on the study's further test sets, by their names; none for a set without a whole run.
@@ -60,6 +61,7 @@ class Answer:
     validation: float
     runs: int
     level: tuple[Field, ...]
+    unequal: tuple[int, int] | None
     score: Estimate | None
     beside: tuple[tuple[str, Estimate], ...]
     further: tuple[tuple[str, Estimate], ...]
@@ -111,6 +113,7 @@ def answer(evidence: Evidence, found: DataFound | None = None) -> Answer:
         validation=order[0].mean if order else math.nan,
         runs=order[0].runs if order else 0,
         level=tuple(_field(one) for one in order[1:] if one.mean == order[0].mean),
+        unequal=unequal_runs(results),
         score=score,
         beside=_beside(evidence, recipe, worst) if found.unevenness > UNEVEN else (),
         further=_further(evidence, recipe),

@@ -14,6 +14,7 @@ from unfreeze.results.words import (
     difference_text,
     estimate_text,
     join_words,
+    mean_count_text,
     metric_text,
     plural,
     seconds_text,
@@ -75,6 +76,7 @@ def _recipe(answer: Answer) -> Line:
     of = f" of {answer.fields} recipes" if answer.fields > 1 else ""
     detail = (
         f"best {_mean(answer)}validation {name}{of}, {metric_text(answer.metric, answer.validation)}{_level(answer)}"
+        f"{_unequal(answer)}"
     )
     if answer.fields == 1:
         detail = f"the only recipe that has finished; validation {name} {metric_text(answer.metric, answer.validation)}"
@@ -158,8 +160,8 @@ def _doubling(answer: Answer) -> Line:
         "doubling",
         label,
         difference_text(answer.metric, *curve.doubling()),
-        f"test {METRIC_NAMES[answer.metric]} from {largest:.4g} to {2 * largest:.4g} images a class, by the learning "
-        f"curve of {curve.strategy}{series} through {len(curve.sizes)} sizes{rests}",
+        f"test {METRIC_NAMES[answer.metric]} from {mean_count_text(largest)} to {mean_count_text(2 * largest)} images a "
+        f"class, by the learning curve of {curve.strategy}{series} through {len(curve.sizes)} sizes{rests}",
     )
 
 
@@ -176,6 +178,14 @@ def _time(answer: Answer) -> Line:
 
 def _mean(answer: Answer) -> str:
     return "mean " if answer.runs > 1 else ""
+
+
+def _unequal(answer: Answer) -> str:
+    if answer.unequal is None:
+        return ""
+    few, many = answer.unequal
+    each = f"{many} runs each" if few == many else f"{few} to {many} runs"
+    return f"; recipes were not all run with the same seeds ({each}), which this ranking does not even out"
 
 
 def _level(answer: Answer) -> str:

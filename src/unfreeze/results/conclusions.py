@@ -21,6 +21,7 @@ from unfreeze.results.words import (
     change_text,
     count_text,
     join_words,
+    mean_count_text,
     plural,
     seconds_text,
 )
@@ -79,7 +80,8 @@ def _more_data(evidence: Evidence, recipe: Field) -> Iterable[Conclusion]:
         return
     few, many = min(names, key=sizes.__getitem__), max(names, key=sizes.__getitem__)
     found = _all(evidence, [((strategy, many), (strategy, few)) for strategy in _strategies(evidence, recipe)])
-    between = f"From {few} to {many} ({sizes[few]:.4g} to {sizes[many]:.4g} training images a class)"
+    counts = f"{mean_count_text(sizes[few])} to {mean_count_text(sizes[many])}"
+    between = f"From {few} to {many} ({counts} training images a class)"
     yield _concluded(
         "More data", "More data", found, [one.field[0] for one in found], f"{between}, {_scored(evidence)} changes by"
     )
@@ -210,7 +212,7 @@ def _augmentation(evidence: Evidence, recipe: Field) -> Iterable[Conclusion]:
     small = min(sizes[plain] for plain, _ in pairs)
     plain, augmented = next(pair for pair in pairs if sizes[pair[0]] == small)
     found = _all(evidence, [((one, augmented), (one, plain)) for one in _strategies(evidence, recipe)])
-    rests = f"{augmented} against {plain} ({small:.4g} images a class): {_scored(evidence)} changes by"
+    rests = f"{augmented} against {plain} ({mean_count_text(small)} images a class): {_scored(evidence)} changes by"
     made = _concluded("Augmentation", "Augmentation", found, [one.field[0] for one in found], rests)
     worth = []
     for one in found[:MOST]:

@@ -23,7 +23,7 @@ from unfreeze.results.answer import answer, gist
 from unfreeze.results.answer_text import NOTHING_YET, ON_TEST, facts
 from unfreeze.results.data_found import data_found
 from unfreeze.results.data_pictures import curves_figure
-from unfreeze.results.evidence import read_evidence, record_of
+from unfreeze.results.evidence import Evidence, record_of
 from unfreeze.results.grid_view import HEIGHT, WIDTH, grid_view, records
 from unfreeze.results.inside_view import inside_view
 from unfreeze.results.learning_curve import curves_table
@@ -31,27 +31,27 @@ from unfreeze.results.networks import strategy_pictures
 from unfreeze.results.pictures import grid_figures, seconds_figure
 from unfreeze.results.shared_work import shared_work
 from unfreeze.results.templating import asset, environment
-from unfreeze.store import StudyDir, write_text
+from unfreeze.store import write_text
 
 
-def write_report(study: StudyDir, path: Path | None = None) -> Path:
+def write_report(evidence: Evidence, path: Path | None = None) -> Path:
     """Write the report of a study, finished or not, and return its path (by default report.html in the directory).
 
     Raises:
-        UserError: the directory holds no study, a record cannot be read, or the path cannot be written.
+        UserError: a record cannot be read, or the path cannot be written.
     """
-    target = path or study.path / "report.html"
-    write_text(target, render_report(study))
+    target = path or evidence.study.path / "report.html"
+    write_text(target, render_report(evidence))
     return target
 
 
-def render_report(study: StudyDir) -> str:
+def render_report(evidence: Evidence) -> str:
     """Return the report of a study as one HTML document, UTF-8 declared.
 
     Raises:
-        UserError: the directory holds no study, or a record cannot be read.
+        UserError: a record cannot be read.
     """
-    evidence = read_evidence(study)
+    study = evidence.study
     found = data_found(study)
     answered = answer(evidence, found)
     results, record, plan, metric = evidence.results, evidence.record, evidence.plan, evidence.metric

@@ -35,6 +35,23 @@ def ranking(results: pd.DataFrame, metric: str) -> list[Ranked]:
     return sorted(fields, key=lambda field: -field.mean if HIGHER_IS_BETTER[metric] else field.mean)
 
 
+def unequal_runs(results: pd.DataFrame) -> tuple[int, int] | None:
+    """Return the fewest and the most runs of a ranked field where not all were run with the same seeds and folds.
+
+    Their means then rest on other splits and initial weights, too, which a ranking cannot tell from the recipes.
+
+    Args:
+        results: the table of ``results_table``.
+    """
+    done = results[(results["status"] == "finished") & results["val_metric"].notna()]
+    runs = [
+        frozenset(zip(group["seed"], group["fold"].fillna(-1), strict=True))
+        for _, group in done.groupby(["strategy", "regime"], sort=False)
+    ]
+    counts = [len(one) for one in runs]
+    return (min(counts), max(counts)) if len(set(runs)) > 1 else None
+
+
 def recommended(results: pd.DataFrame, metric: str) -> Ranked | None:
     """Return the field to use, or None where nothing has finished."""
     fields = ranking(results, metric)

@@ -31,6 +31,11 @@ def change_text(metric: str, value: float) -> str:
     return f"{rounded:+.{digits}f}{unit}" if rounded else f"{0:.{digits}f}{unit}"  # what rounds to 0 has no sign
 
 
+def mean_count_text(mean: float) -> str:
+    """Write a mean number of things that come whole, such as images a class: ``8``, or ``about 8`` of 7.667."""
+    return f"{mean:,.0f}" if float(mean).is_integer() else f"about {mean:,.0f}"
+
+
 def spread_text(metric: str, value: float) -> str:
     """Write a standard deviation of a metric, in points (of percent) or with three decimals."""
     return change_text(metric, value).lstrip("+")

@@ -12,6 +12,7 @@ from unfreeze.config.study import StudyConfig
 from unfreeze.data.sources import open_source
 from unfreeze.results.by_column import by_column
 from unfreeze.results.comparisons import compare, comparisons_table
+from unfreeze.results.evidence import read_evidence
 from unfreeze.results.predictions import read_predictions
 from unfreeze.results.report import write_report
 from unfreeze.results.scores import scores_table
@@ -80,9 +81,8 @@ class Study:
         """
         directory = Path(out) if out else Path("runs") / self.config.name
         outcome = run_study(self.config, directory, emit, self.source_text, workers, seconds, parallel)
-        results = Results(directory, outcome.failed, outcome.left)
-        results.report()
-        return results
+        write_report(outcome.evidence)
+        return Results(directory, outcome.failed, outcome.left)
 
 
 @dataclass(frozen=True)
@@ -149,4 +149,4 @@ class Results:
         """
         store = StudyDir(self.path)
         store.set_aside_altered(store.planned_cells())
-        return write_report(StudyDir(self.path), Path(path) if path else self.path / "report.html")
+        return write_report(read_evidence(store), Path(path) if path else None)

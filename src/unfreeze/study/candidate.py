@@ -130,12 +130,17 @@ def epoch_ends(images: int, batch_size: int, regime: RegimeConfig, epochs: int) 
 def _check_batches(network: Network, images: int, batch_size: int) -> None:
     """Refuse a last batch of one image where BatchNorm would have to take its statistics."""
     if batch_norm_trains(network.suffix) and images % batch_size == 1:
-        raise UserError(
-            f"batch_size: {batch_size} with {images} training images leaves a last batch of one",
-            "at least two images in a batch, since the BatchNorm of stages with fresh weights (or batch_norm: train) "
-            "takes its statistics from each",
-            "choose another batch_size, or another number of images",
-        )
+        raise lone_batch(batch_size, str(images))
+
+
+def lone_batch(batch_size: int, images: str) -> UserError:
+    """Return what is said where BatchNorm would have to take its statistics from a last batch of one image."""
+    return UserError(
+        f"batch_size: {batch_size} with {images} training images leaves a last batch of one",
+        "at least two images in a batch, since the BatchNorm of stages with fresh weights (or batch_norm: train) "
+        "takes its statistics from each",
+        "choose another batch_size, or another number of images",
+    )
 
 
 def feed_cuts(cuts: Sequence[int]) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 from unfreeze.config.fingerprint import plain
 from unfreeze.results.words import plural
 from unfreeze.store import StudyDir, read_json
-from unfreeze.study.cell import Job
+from unfreeze.study.cell import Job, weights_key
 
 SHOWN = 3
 """Differences that a warning spells out."""
@@ -39,8 +39,8 @@ def left_over(store: StudyDir, planned: Sequence[str]) -> list[str]:
         return []
     are, their = ("is", "its") if len(others) == 1 else ("are", "their")
     return [
-        f"{plural(len(others), 'cell')} of an earlier version of the study {are} not part of it now; {their} files stay "
-        f"in cells/: {', '.join(others)}"
+        f"{plural(len(others), 'cell')} of an earlier version of the study {are} not part of it now; {their} files "
+        f"stay in cells/: {', '.join(others)}"
     ]
 
 
@@ -49,32 +49,26 @@ def _differences(store: StudyDir, name: str, job: Job) -> str:
     if not (folder / "cell.json").is_file():
         return "cell.json is lost"
     before = read_json(folder / "cell.json")
+    record = {"candidates": plain(job.candidates), "regime_settings": plain(job.regime), "compute": job.compute}
+    now = {part: settings for part, settings in record.items() if part in before}  # older versions wrote down less
     found = [
-        f"{path} {_shown(was)}, now {_shown(now)}"
-        for path, was, now in _differing(_settings(before), _settings(_record(job)))
+        f"{path} {_shown(was)}, now {_shown(wanted)}"
+        for path, was, wanted in _differing(_settings(before), _settings(now))
     ]
-    if before["weights"]["sha256"] not in job.weights.values():
+    if before["weights"]["sha256"] not in [job.weights[weights_key(one)] for one in job.candidates.values()]:
         found.append("other initial weights")
     if before["data_fingerprint"] != job.data_fingerprint:
         found.append("other images")
     more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-    return "; ".join([*found[:SHOWN], *more]) or "in what older versions did not write down"
-
-
-def _record(job: Job) -> dict[str, Any]:
-    return {
-        "candidates": plain(job.candidates),
-        "regime_settings": plain(job.regime),
-        "compute": job.compute,
-    }
+    return "; ".join([*found[:SHOWN], *more]) or "in what is not written down"
 
 
 def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a cell's settings as they are compared: a lone candidate's without its empty name, weights by content."""
-    candidates = {
-        name: {**settings, "backbone": settings["backbone"]["name"]} for name, settings in record["candidates"].items()
-    }
-    strategy = candidates[""] if list(candidates) == [""] else {"candidates": candidates}
+    """Return a cell's settings as they are compared: of candidates the tuned values, and one for all; no weights."""
+    labels = list(record["candidates"])
+    first = record["candidates"][labels[0]]
+    strategy = {"tune": " or ".join(labels) or "nothing"}
+    strategy |= {**first, "backbone": first["backbone"]["name"]}
     regime = {f"regime's {name}": value for name, value in record["regime_settings"].items()}
     return strategy | regime | record.get("compute", {})
 

@@ -29,7 +29,7 @@ from unfreeze.study.cell import Job
 from unfreeze.study.disk import SPARE, free_bytes
 from unfreeze.study.events import Emit, Preparing
 from unfreeze.study.measure import prefix_calibration, step_cost, step_key
-from unfreeze.study.needs import Piece, PrefixKey, prefix_of, together
+from unfreeze.study.needs import Piece, PrefixKey, label_of, prefix_of, together
 from unfreeze.study.plan import BackboneKey, Plan
 from unfreeze.study.shared import CellWork, Costs, Shared, plan_shared
 from unfreeze.train.device import Compute
@@ -119,7 +119,7 @@ def calibrate_study(
         sample: ids of a few training images.
         compute: device and precision.
         cache: the folder of the cache.
-        fixed: engines that the study has been using, by the prefix's label.
+        fixed: engines that the study has been using, see ``label_of``.
         emit: is told what is measured.
     """
     began = time.perf_counter()
@@ -152,7 +152,7 @@ def calibrate_study(
             study.activations,
             rows.get(key, 0),
             compute,
-            fixed.get(key.label),
+            fixed.get(label_of(key, stages)),
         )
         calibrations[key] = found = prefixes[key].calibration
         flops = tuple(stage.flops for stage in stages[key])

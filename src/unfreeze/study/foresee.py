@@ -21,6 +21,7 @@ from unfreeze.study.disk import Writes, reserved, writes
 from unfreeze.study.events import Emit, Scanning, Warned
 from unfreeze.study.forecast import calibrate_study, share, share_on_disk, works_of
 from unfreeze.study.images import draw_splits, engines_fixed, first_fixed, make_jobs, since_last_run
+from unfreeze.study.lone import refuse_lone_batches
 from unfreeze.study.needs import PrefixKey
 from unfreeze.study.plan import BackboneKey, make_plan, weight_hashes
 from unfreeze.study.shared import Shared
@@ -73,6 +74,7 @@ def foresee(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forese
         emit(Warned(warning))
     splits = draw_splits(study, catalog, plan, since.drawn)
     jobs = make_jobs(study, catalog, plan, splits, weight_hashes(backbones), compute)
+    refuse_lone_batches(jobs, backbones)
     works = works_of(jobs, plan)
     sample = list(islice(_whole(catalog, next(iter(jobs.values())).selection.train), IMAGES))
     if not sample:
@@ -82,7 +84,7 @@ def foresee(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forese
     with tempfile.TemporaryDirectory() as elsewhere:  # stays empty but for what was measured
         folder = cache or Path(elsewhere)
         calibrated = calibrate_study(
-            study, plan, works, backbones, catalog, sample, compute, folder, engines_fixed(before), emit
+            study, plan, works, backbones, catalog, sample, compute, folder, engines_fixed(before, compute), emit
         )
         needed = writes(store, plan, len(source.items), jobs, works)
         if cache:

@@ -94,7 +94,8 @@ class GroupRun:
         histories = {**state.ended, **{candidate: rows for candidate, (_, rows) in state.diverged.items()}}
         progress.waiting -= histories.keys()
         progress.begun.update(state.candidates)
-        progress.diverged.update({candidate: Diverged(text) for candidate, (text, _) in state.diverged.items()})
+        for candidate, (text, _) in state.diverged.items():
+            progress.diverged[candidate] = Diverged(text, state.diverged_best.get(candidate))
         histories |= {candidate: begun.history for candidate, begun in state.candidates.items()}
         for candidate, rows in histories.items():
             progress.history[candidate] = [{"candidate": candidate, **row} for row in rows]
@@ -167,11 +168,13 @@ class GroupRun:
         if progress.chosen is not None:
             best, trained = progress.chosen
             candidates[best] = trained.state(len(networks[best].strategy.phases))
+        first = next(iter(networks))  # whose weights stay if all diverge
         ended = networks.keys() - candidates.keys() - progress.waiting
         return CellState(
             candidates,
             {each: _plain(progress.history[each]) for each in networks if each in ended - progress.diverged.keys()},
             {each: (str(error), _plain(progress.history[each])) for each, error in progress.diverged.items()},
+            {each: error.best for each, error in progress.diverged.items() if each == first},
         )
 
     def _bound_to(self, name: str) -> dict[str, Any]:

@@ -127,9 +127,10 @@ def first_fixed(store: StudyDir, emit: Emit) -> dict[str, Any]:
         return {}
 
 
-def engines_fixed(before: Mapping[str, Any]) -> dict[str, Settings]:
-    """Return the engine of each frozen part that the first run chose, by its label."""
-    return {label: found["engine"] for label, found in before.get("engines", {}).items()}
+def engines_fixed(before: Mapping[str, Any], compute: Compute) -> dict[str, Settings]:
+    """Return the engine of each frozen part that the first run chose, by its label; none on another device."""
+    as_before = (before.get("device"), before.get("dtype")) == (str(compute.device), compute.precision)
+    return {label: found["engine"] for label, found in before.get("engines", {}).items() if as_before}
 
 
 def since_last_run(

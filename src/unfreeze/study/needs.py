@@ -24,9 +24,19 @@ class PrefixKey:
     @property
     def label(self) -> str:
         """Its name for people: of weights in a file with the file's name, of another resizing than a crop with that."""
-        file = "" if self.weights in ("pretrained", "none") else f" ({Path(self.weights).stem})"
+        return self.named(Path(self.weights).stem)
+
+    def named(self, file: str) -> str:
+        """Return its name for people, with a name for the file of its weights if they are in one."""
+        file = "" if self.weights in ("pretrained", "none") else f" ({file})"
         resize = "" if self.resize == "crop" else f" ({self.resize})"
         return f"{self.backbone}{file}, {self.image_size} pixels{resize}"
+
+
+def label_of(key: PrefixKey, keys: Iterable[PrefixKey]) -> str:
+    """Return a prefix's name for people among those of a study: the file's whole path where its name is another's."""
+    collides = any(one.label == key.label for one in keys if one != key)
+    return key.named(key.weights) if collides else key.label
 
 
 @dataclass(frozen=True, order=True)

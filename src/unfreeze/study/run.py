@@ -22,11 +22,10 @@ from unfreeze.data.pairing import RADIUS
 from unfreeze.data.sources import Source, open_source, refuse_inside, usable_cache
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
-from unfreeze.results.comparisons import comparisons_table
-from unfreeze.results.predictions import read_predictions
-from unfreeze.results.tables import results_table
+from unfreeze.results.evidence import Evidence, read_evidence
 from unfreeze.results.words import plural
 from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.prefix import Calibration
 from unfreeze.store import (
     StudyDir,
     accepted,
@@ -62,6 +61,8 @@ from unfreeze.study.images import (
     make_jobs,
     since_last_run,
 )
+from unfreeze.study.lone import refuse_lone_batches
+from unfreeze.study.needs import label_of
 from unfreeze.study.parallel import Processes
 from unfreeze.study.plan import BackboneKey, as_record, make_plan, weight_hashes
 from unfreeze.study.process import briefing
@@ -74,10 +75,11 @@ from unfreeze.train.device import Compute, pick
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the cells that failed, and those that the time limit left out."""
+    """How a run ended: the cells that failed, those that the time limit left out, and what the study holds now."""
 
     failed: tuple[str, ...]
     left: tuple[str, ...]
+    evidence: Evidence
 
 
 def run_study(
@@ -156,9 +158,10 @@ def _run(
     jobs = make_jobs(study, catalog, plan, splits, weight_hashes(backbones), compute)
     for warning in dict.fromkeys(warning for job in jobs.values() for warning in job.selection.warnings):
         emit(Warned(warning))
+    refuse_lone_batches(jobs, backbones)
     sample = next(iter(jobs.values())).selection.train
     folder = cache or out  # then it holds calibrations alone, since the budget is 0
-    fixed = engines_fixed(before)
+    fixed = engines_fixed(before, compute)
     works = works_of(jobs, plan)
     left.append(lambda: writes(store, plan, len(source.items), jobs, works, parallel))
     refuse(out, expected := left[-1]())
@@ -167,8 +170,8 @@ def _run(
         return calibrate_study(study, plan, works, backbones, catalog, sample, compute, folder, fixed, emit)
 
     calibrated = calibrate(fixed)
-    if engines_fixed(first_fixed(store, emit)) != fixed:  # a run that no lock kept out fixed them meanwhile
-        fixed = engines_fixed(first_fixed(store, emit))
+    if engines_fixed(first_fixed(store, emit), compute) != fixed:  # a run that no lock kept out fixed them meanwhile
+        fixed = engines_fixed(first_fixed(store, emit), compute)
         calibrated = calibrate(fixed)
     for warning in _engine_warnings(fixed, calibrated, compute.precision):
         emit(Warned(warning))
@@ -216,11 +219,11 @@ def _run(
     if unfinished:
         times = {"scan": scanned, "calibration": calibrated.seconds, "total": time.perf_counter() - started}
         add_facts(store, shared, supply, hands.predicted, calibrated.stages, times)
-    results = results_table(store)
-    write_table(out / "results.csv", results)
-    write_table(out / "comparisons.csv", comparisons_table(read_predictions(store)))
-    explain(store, results, study.metric, catalog, compute, emit)
-    return Outcome(tuple(name for name in jobs if name in failed), tuple(left_out))
+    evidence = read_evidence(store)
+    write_table(out / "results.csv", evidence.results)
+    write_table(out / "comparisons.csv", evidence.comparisons)
+    explain(store, evidence.results, study.metric, catalog, compute, emit)
+    return Outcome(tuple(name for name in jobs if name in failed), tuple(left_out), evidence)
 
 
 def _one_looker(source: Source, cache: Path | None, emit: Emit) -> contextlib.AbstractContextManager[None]:
@@ -233,18 +236,23 @@ def _one_looker(source: Source, cache: Path | None, emit: Emit) -> contextlib.Ab
 
 def _engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, precision: str) -> list[str]:
     """Say which frozen stages run otherwise than before, or than was asked for."""
+    labelled = _labelled(calibrated)
     refused = [
-        f"{key.label}: frozen stages run in {found.engine['precision']}, since {precision} is not near enough "
+        f"{label}: frozen stages run in {found.engine['precision']}, since {precision} is not near enough "
         f"({'; '.join(dict.fromkeys((found.refused or {}).values()))})"
-        for key, found in calibrated.calibrations.items()
+        for label, found in labelled.items()
         if found.engine["precision"] != precision
     ]
     return refused + [
-        f"{key.label}: the study used {_engine_words(fixed[key.label])}, which is not there any more; frozen stages "
+        f"{label}: the study used {_engine_words(fixed[label])}, which is not there any more; frozen stages "
         f"now run on {_engine_words(found.engine)}, and new cells may differ in the last digits"
-        for key, found in calibrated.calibrations.items()
-        if key.label in fixed and dict(fixed[key.label]) != dict(found.engine)
+        for label, found in labelled.items()
+        if label in fixed and dict(fixed[label]) != dict(found.engine)
     ]
+
+
+def _labelled(calibrated: Calibrated) -> dict[str, Calibration]:
+    return {label_of(key, calibrated.stages): found for key, found in calibrated.calibrations.items()}
 
 
 def _engine_words(settings: Settings) -> str:
@@ -336,7 +344,7 @@ def study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibra
         "device": str(compute.device),
         "dtype": compute.precision,
         "threads": torch.get_num_threads(),
-        "engines": {key.label: plain(found) for key, found in calibrated.calibrations.items()},
+        "engines": {label: plain(found) for label, found in _labelled(calibrated).items()},
         "notes": notes,
     }
 

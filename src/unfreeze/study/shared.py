@@ -12,7 +12,7 @@ from unfreeze.results.words import bytes_text
 from unfreeze.reuse.activations import MANIFEST_BYTES
 from unfreeze.reuse.costs import PrefixCost, StepCost, Storable, choose, seconds_of, start_of
 from unfreeze.study.measure import step_key
-from unfreeze.study.needs import Needs, Piece, PrefixKey, Shas, bank, needs_of, prefix_of, spans_of, together
+from unfreeze.study.needs import Needs, Piece, PrefixKey, Shas, bank, label_of, needs_of, prefix_of, spans_of, together
 from unfreeze.study.plan import NetworkPlan
 
 CELL_SECONDS = 0.3
@@ -356,4 +356,4 @@ def as_record(shared: Shared, stages: Mapping[PrefixKey, Sequence[StageInfo]]) -
 def name_of(piece: Piece, stages: Mapping[PrefixKey, Sequence[StageInfo]]) -> str:
     """Return a piece's name for people."""
     view = "" if piece.augment == "none" else f", {piece.augment}, seed {piece.seed}"
-    return f"{piece.prefix.label}, after {stages[piece.prefix][piece.cut - 1].name}{view}"
+    return f"{label_of(piece.prefix, stages)}, after {stages[piece.prefix][piece.cut - 1].name}{view}"

@@ -23,6 +23,7 @@ from unfreeze.train.stopping import StoppingState
 FOLDER = "state"
 GENERATIONS = 2
 KINDS = ("weights", "best", "moments")
+DIVERGED = "diverged"
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -35,11 +36,13 @@ class CellState:
         candidates: in training, and of those that are trained the best so far.
         ended: the histories of those that are trained and were beaten.
         diverged: the histories of those that diverged, and how.
+        diverged_best: the best weights of those of them that the cell keeps if nothing else is left.
     """
 
     candidates: Mapping[str, CandidateState] = field(default_factory=dict)
     ended: Mapping[str, Rows] = field(default_factory=dict)
     diverged: Mapping[str, tuple[str, Rows]] = field(default_factory=dict)
+    diverged_best: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ def _write_generation(folder: Path, number: int, bound_to: Mapping[str, Any], st
             for position, candidate in enumerate(state.candidates.values())
             for kind in KINDS
             for name, tensor in getattr(candidate, kind).items()
+        }
+        | {
+            f"{position}.{DIVERGED}.{name}": tensor.detach().cpu().numpy()
+            for position, candidate in enumerate(state.diverged)
+            for name, tensor in state.diverged_best.get(candidate, {}).items()
         },
         {},
     )
@@ -184,4 +192,9 @@ def _read(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> CellState:
         candidates,
         {name: [_numbers_read(row) for row in rows] for name, rows in record["ended"].items()},
         {name: (text, [_numbers_read(row) for row in rows]) for name, (text, rows) in record["diverged"].items()},
+        {
+            name: tensors[str(number), DIVERGED]
+            for number, name in enumerate(record["diverged"])
+            if (str(number), DIVERGED) in tensors
+        },
     )

@@ -28,6 +28,7 @@ from unfreeze.study.needs import (
     Piece,
     PrefixKey,
     bank,
+    label_of,
     plain_piece,
     prefix_of,
     training_piece,
@@ -288,7 +289,7 @@ class Supply:
 
     def _words(self, piece: Piece) -> str:
         stage = self.prefixes[piece.prefix].backbone.stages[piece.cut - 1].name
-        return f"frozen stages of {piece.prefix.label}, after {stage}"
+        return f"frozen stages of {label_of(piece.prefix, self.prefixes)}, after {stage}"
 
     def _compute(self, piece: Piece, store: RowStore, missing: Sequence[Row]) -> None:
         if not missing:

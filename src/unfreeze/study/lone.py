@@ -1,0 +1,58 @@
+"""Strategies whose training cannot begin with the images there are: BatchNorm would see a batch of one."""
+
+from collections.abc import Mapping
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from unfreeze.config.resolve import Strategy
+from unfreeze.errors import UserError
+from unfreeze.model.backbone import Backbone
+from unfreeze.results.words import join_words
+from unfreeze.study.candidate import cuts_of, lone_batch
+from unfreeze.study.cell import Job
+from unfreeze.study.forecast import backbone_of
+from unfreeze.study.plan import BackboneKey, all_problems
+
+
+def refuse_lone_batches(jobs: Mapping[str, Job], backbones: Mapping[BackboneKey, Backbone]) -> None:
+    """Refuse a study with a strategy none of whose cells can train, since each has a last batch of one image.
+
+    Where some of a strategy's cells can, the study runs, and the others fail when their turn comes.
+
+    Args:
+        jobs: the cells, by id.
+        backbones: the pretrained ones.
+
+    Raises:
+        UserError: names every such strategy.
+    """
+    counts: dict[str, dict[int, list[int]]] = {}
+    able = set()
+    for job in jobs.values():
+        images = len(job.train)
+        lone = [one.batch_size for one in job.candidates.values() if _is_lone(one, backbones, images)]
+        if lone:
+            counts.setdefault(job.cell.strategy, {}).setdefault(lone[0], []).append(images)
+        else:
+            able.add(job.cell.strategy)
+    problems: dict[str, UserError] = {}
+    for strategy, found in counts.items():
+        if strategy not in able:
+            size, images = next(iter(found.items()))
+            problems[strategy] = lone_batch(size, join_words([str(one) for one in sorted(set(images))]))
+    if problems:
+        raise all_problems("strategies", problems)
+
+
+def _is_lone(strategy: Strategy, backbones: Mapping[BackboneKey, Backbone], images: int) -> bool:
+    """Tell whether a phase has a BatchNorm that takes its statistics from batches, of which the last is one image."""
+    if images % strategy.batch_size != 1:
+        return False
+    backbone = backbone_of(strategy, backbones, 0)
+    fresh = 0 if strategy.backbone.weights == "none" else len(backbone.stages)
+    for phase, cut in zip(strategy.phases, cuts_of(strategy, backbone), strict=True):
+        fresh = min(fresh, cut) if phase.reinit else fresh
+        learning = backbone.stages[cut if phase.batch_norm == "train" else max(cut, fresh) :]
+        if any(isinstance(module, _BatchNorm) for stage in learning for module in stage.module.modules()):
+            return True
+    return False
