@@ -138,5 +138,14 @@ def test_a_line_names_the_metric_that_counts(clock):
     board.take(CellStarted(CELLS[0], 5))
     assert line_of(EpochEnded(CELLS[0], EPOCH), board) == (
         "[0/1] head.few.s0: epoch 3: training loss 0.500, accuracy 75.0 %; validation loss 0.400, accuracy 80.0 %; "
-        "log_loss 0.700; 2.0 s"
+        "log loss 0.700; 2.0 s"
     )
+
+
+def test_a_finished_line_names_the_metric_as_people_do(clock):
+    board = Board("auroc", {"head": 5}, {}.__getitem__, clock)
+    board.take(Planned(CELLS[:1], ()))
+    event = CellFinished(CELLS[0], RESULT)
+    board.take(event)
+    line = "[1/1] head.few.s0: finished; AUROC on validation 0.800, test 0.700; epoch 3 of 5; 12 s"
+    assert line_of(event, board) == line

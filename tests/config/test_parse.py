@@ -50,6 +50,8 @@ def test_the_least_study_has_the_documented_defaults() -> None:
     [
         ({"metrik": "auroc"}, "metrik: unknown key; did you mean 'metric'?"),
         ({"zzz": 1}, "zzz: unknown key"),
+        ({"folds": 5}, "folds: unknown key; did you mean 'split.folds'?"),
+        ({"disk": "1GB"}, "disk: unknown key; did you mean 'budget.disk'?"),
         ({"split": {"tset": 0.2}}, "split.tset: unknown key; did you mean 'test'?"),
         (
             {"regimes": {"a": {"validation": {"augmnt": 1}}}},

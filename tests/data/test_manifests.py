@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.data.pictures import save
 from unfreeze.config.study import SplitConfig
-from unfreeze.data.catalog import build_catalog
+from unfreeze.data.catalog import build_catalog, glance
 from unfreeze.data.sources import Ignored, Item, Source, open_source
 from unfreeze.data.splits import draw_split
 from unfreeze.errors import UserError
@@ -91,6 +91,16 @@ def test_files_that_are_not_there_are_set_aside_and_columns_kept(tmp_path):
 def test_a_group_column_and_a_group_expression_are_one_too_many(tmp_path):
     with pytest.raises(UserError, match=r"^split\.group: x: the data has a column group already"):
         build_catalog(read(tmp_path, "path,label,group\n1.png,a,p1\n2.png,b,p2\n"), group="x")
+
+
+def test_a_column_of_the_data_names_the_groups(tmp_path):
+    save(tmp_path / "1.png")
+    save(tmp_path / "2.png", 1)
+    save(tmp_path / "3.png", 2)
+    source = read(tmp_path, "path,label,patient\n1.png,a,007\n2.png,b,\n3.png,a,007\n")
+    assert build_catalog(source, group="patient").images["group"].tolist() == ["007", "", "007"]
+    assert glance(source, group="patient").images["group"].tolist() == ["007", "", "007"]
+    assert build_catalog(source, group=r"\d").images["group"].tolist() == ["1", "2", "3"]
 
 
 def test_folds_that_the_data_gives(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.results.synthetic import write_study
+from unfreeze.results.evidence import read_evidence
 from unfreeze.results.report import write_report
 from unfreeze.store import StudyDir
 
@@ -16,4 +17,4 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
 
 @pytest.fixture(scope="session")
 def report(study: StudyDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(study, tmp_path_factory.mktemp("report") / "report.html")
+    return write_report(read_evidence(study), tmp_path_factory.mktemp("report") / "report.html")

@@ -85,6 +85,33 @@ def test_one_seed_owns_up_that_no_verdict_is_possible(tmp_path: Path) -> None:
     )
 
 
+def test_recipes_that_were_run_with_other_seeds_are_ranked_and_it_is_said(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=3, failed=None)
+    made = answer(read_evidence(study))
+    assert made.unequal is None
+    (before,) = (fact.detail for fact in facts(made) if fact.key == "recipe")
+    cells = tmp_path / "cells"
+    for name in ("head.full.s2", "scratch.full.s0", "scratch.full.s1"):
+        (cells / name / "result.json").unlink()
+    made = answer(read_evidence(study))
+    assert made.unequal == (1, 3)
+    (after,) = (fact.detail for fact in facts(made) if fact.key == "recipe")
+    assert after == before + (
+        "; recipes were not all run with the same seeds (1 to 3 runs), which this ranking does not even out"
+    )
+
+
+def test_as_many_seeds_are_not_the_same_seeds(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=2, failed=None)
+    for cell in study.planned_cells():
+        if cell["seed"] == (cell["strategy"] == "head"):
+            (study.cell(cell["cell"]) / "result.json").unlink()
+    made = answer(read_evidence(study))
+    assert made.unequal == (1, 1)
+    (detail,) = (fact.detail for fact in facts(made) if fact.key == "recipe")
+    assert detail.endswith("not all run with the same seeds (1 run each), which this ranking does not even out")
+
+
 def test_nothing_has_run(tmp_path: Path) -> None:
     study = write_study(tmp_path, seeds=1, failed=None)
     for path in (tmp_path / "cells").glob("*/*"):

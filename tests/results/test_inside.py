@@ -182,7 +182,7 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
 
 @pytest.fixture(scope="module")
 def page(explained: StudyDir) -> Page:
-    return Page(write_report(explained).read_text(encoding="utf-8"))
+    return Page(write_report(read_evidence(explained)).read_text(encoding="utf-8"))
 
 
 def test_the_section_shows_pictures_as_data_and_names_as_text(page: Page) -> None:
@@ -230,7 +230,7 @@ def test_a_hundred_and_one_classes_still_make_a_small_page(tmp_path: Path) -> No
     classes = [f"class number {number}" for number in range(101)]
     write_json(tmp_path / "study.json", read_json(tmp_path / "study.json") | {"classes": classes})
     add_predictions(study, CELL, classes, images=1010)
-    path = write_report(study)
+    path = write_report(read_evidence(study))
     assert path.stat().st_size < 6_000_000
     text = re.sub(r"\s+", " ", Page(path.read_text(encoding="utf-8")).text)
     assert "Classes that are mistaken for each other stand side by side." in text

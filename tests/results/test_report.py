@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.results.synthetic import FAILED, MARKUP, REGIMES, STRATEGIES, write_study
+from unfreeze.results.evidence import read_evidence
 from unfreeze.results.pictures import grid_figures, seconds_figure
 from unfreeze.results.report import _facts, write_report
 from unfreeze.results.tables import history_table, results_table
@@ -128,7 +129,7 @@ def test_a_study_that_has_not_run_has_a_report(tmp_path: Path) -> None:
     for path in (study.path / "cells").glob("*/*"):
         path.unlink()
     (study.path / "environment.json").unlink()
-    page = Page(write_report(study).read_text(encoding="utf-8"))
+    page = Page(write_report(read_evidence(study)).read_text(encoding="utf-8"))
     assert "No cell has finished yet, so there is nothing to compare." in page.text
     assert "9 cells have not run yet; the same run command continues." in page.text
     assert page.text.count("not run") > 9
@@ -144,7 +145,7 @@ def test_a_metric_other_than_accuracy_and_no_test_set(tmp_path: Path) -> None:
         write_json(path, {**result, "test_accuracy": None, "test_loss": None, "test_metric": None, "n_test": 0})
         logits, about = read_tensors(path.parent / "logits.safetensors")
         write_tensors(path.parent / "logits.safetensors", {"validation": logits["validation"]}, about)
-    text = Page(write_report(study).read_text(encoding="utf-8")).text
+    text = Page(write_report(read_evidence(study)).read_text(encoding="utf-8")).text
     assert "Validation log loss" in text
     assert "no test images to report on; validation chose this number for being the best" in text
 
@@ -221,7 +222,7 @@ def add_shared_work(study: StudyDir) -> None:
 
 
 def once(study: StudyDir) -> str:
-    text = Page(write_report(study).read_text(encoding="utf-8")).text
+    text = Page(write_report(read_evidence(study)).read_text(encoding="utf-8")).text
     return re.sub(r"\s+", " ", text[text.index("What was computed once") : text.index("The strategies")])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unfreeze.results.words import change_text, difference_text
+from unfreeze.results.words import change_text, difference_text, mean_count_text
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 4e-4, -4e-4])
@@ -14,3 +14,8 @@ def test_a_change_that_rounds_to_nothing_has_no_sign(value: float) -> None:
 def test_a_difference_has_its_sign_and_interval() -> None:
     assert difference_text("accuracy", 0.0125, -0.0041, 0.02) == "+1.2 points (-0.4 to +2.0)"
     assert difference_text("log_loss", -0.0125, -0.02, -0.0001) == "-0.013 (-0.020 to 0.000)"
+
+
+@pytest.mark.parametrize(("mean", "text"), [(8.0, "8"), (23 / 3, "about 8"), (1234.5, "about 1,234"), (2e3, "2,000")])
+def test_a_mean_of_images_is_a_whole_number_and_says_so_if_it_was_none(mean: float, text: str) -> None:
+    assert mean_count_text(mean) == text

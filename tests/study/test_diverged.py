@@ -12,10 +12,12 @@ from torch import Tensor
 from tests.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.cli import main
+from unfreeze.results.evidence import read_evidence
 from unfreeze.results.report import render_report
 from unfreeze.store import StudyDir, read_tensors
 from unfreeze.study import cell as cells
-from unfreeze.study.events import CellFailed, Event, Progress
+from unfreeze.study.events import BetweenSteps, CellFailed, CellResumed, Event, Progress
+from unfreeze.study.run import run_study
 from unfreeze.train import loop
 
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}, "early_stopping": {"patience": 9}, "epochs": 4}
@@ -107,8 +109,46 @@ def test_report_and_exit_code_tell_of_it(
     said = capsys.readouterr()
     assert "] bad.small.s0: diverged: the training loss is " in said.err
     assert "failed: bad.small.s0: diverged: the training loss is " in said.out
-    page = render_report(StudyDir(tmp_path / "out"))
+    page = render_report(read_evidence(StudyDir(tmp_path / "out")))
     assert '<span class="badge bad">diverged</span>' in page
     assert "1 cell failed:" in page
     assert "1 diverged" in page
     assert (tmp_path / "out" / "results.csv").read_text().splitlines()[1].split(",")[7] == "diverged"
+
+
+class Stopped(BaseException):
+    """What ends a run, as a signal would."""
+
+
+def test_a_cell_whose_candidates_all_diverge_keeps_the_same_weights_when_it_was_killed_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = loop._measured
+
+    def bad(loss: Tensor, logits: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer, step: int) -> Any:
+        return measured(loss * math.nan if step == 6 else loss, logits, labels, optimizer, step)
+
+    monkeypatch.setattr(loop, "_measured", bad)
+    tuned = {"strategies": {"tuned": HEAD | {"tune": {"image_size": [24, 32]}}}}  # one after the other
+    study = Study(**tiny_study(tmp_path, **tuned)).config
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run_study(study, whole, lambda _: None, workers=0).failed == ("tuned.small.s0",)
+    steps = 0
+
+    def stop(event: Event) -> None:
+        nonlocal steps
+        steps += isinstance(event, BetweenSteps)
+        if steps == 10:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_study(study, out, stop, workers=0)
+    events: list[Event] = []
+    run_study(study, out, events.append, workers=0)
+    assert [event.candidate for event in events if isinstance(event, CellResumed)] == ["image_size=32"]
+    one, other = whole / "cells" / "tuned.small.s0", out / "cells" / "tuned.small.s0"
+    assert sorted(path.name for path in other.iterdir()) == ["error.json", "history.csv", "model.safetensors"]
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    errors = [json.loads((folder / "error.json").read_text()) for folder in (one, other)]
+    assert errors[0]["error"] == errors[1]["error"] == "diverged: the training loss is nan at step 6"
+    assert errors[0]["fingerprint"] == errors[1]["fingerprint"]

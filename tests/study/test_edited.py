@@ -1,5 +1,7 @@
 """An edited study runs what is new, keeps what is unchanged bit for bit, and says what is no part of it any more."""
 
+import contextlib
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,11 @@ import pytest
 
 from tests.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.store import read_table
-from unfreeze.study.events import CellStarted, Event, Planned, Warned
+from unfreeze.results.evidence import read_evidence
+from unfreeze.results.report import render_report
+from unfreeze.store import StudyDir, read_json, read_table
+from unfreeze.study import environment
+from unfreeze.study.events import BetweenSteps, CellResumed, CellStarted, Event, Planned, Warned
 from unfreeze.study.run import run_study
 from unfreeze.train.device import pick
 
@@ -41,10 +46,8 @@ def run(folder: Path, out: Path, stop: int | None = None, seconds: float | None 
             raise Stopped
 
     study = Study(**tiny_study(folder, **{**BASE, **values})).config
-    try:
+    with contextlib.suppress(Stopped):
         run_study(study, out, emit, workers=0, seconds=seconds)
-    except Stopped:
-        pass
     return events
 
 

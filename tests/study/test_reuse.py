@@ -170,3 +170,21 @@ def test_an_image_s_content_counts_and_neither_name_nor_place_nor_time(tmp_path:
     pixels[0, 0, 0] ^= 1
     Image.fromarray(pixels).save(path)
     assert computed(run(tmp_path, "changed", **asked)) == 1
+
+
+def test_two_files_of_weights_with_one_name_are_told_apart(tmp_path: Path) -> None:
+    files = []
+    for number, folder in enumerate(("one", "two")):
+        (tmp_path / folder).mkdir()
+        files.append(write_weights(tmp_path / folder / "weights.safetensors"))
+        save_file({name: tensor + number for name, tensor in load_file(files[-1]).items()}, files[-1])
+    strategies = {
+        file.parent.name: {"train": "head", "backbone": {"name": "test_resnet", "weights": str(file)}} for file in files
+    }
+    results = Study(**tiny_study(tmp_path, strategies=strategies)).run(tmp_path / "out", workers=0)
+    engines = read_json(results.path / "study.json")["engines"]
+    assert list(engines) == [f"test_resnet ({file}), 32 pixels" for file in files]
+    names = [piece["name"] for piece in read_json(results.path / "plan.json")["shared"]]
+    assert {name.partition(", 32 pixels")[0] for name in names} == {f"test_resnet ({file})" for file in files}
+    alone = Study(**tiny_study(tmp_path, strategies={"one": strategies["one"]})).run(tmp_path / "alone", workers=0)
+    assert list(read_json(alone.path / "study.json")["engines"]) == ["test_resnet (weights), 32 pixels"]

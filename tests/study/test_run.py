@@ -12,8 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.worlds import tiny_study, write_photographs
 from unfreeze import Study
+from unfreeze.cli import main
 from unfreeze.errors import UserError
-from unfreeze.store import read_json, read_table, read_tensors
+from unfreeze.results import evidence
+from unfreeze.results.comparisons import comparisons_table
+from unfreeze.store import read_json, read_table, read_tensors, table_text
 from unfreeze.study import environment
 from unfreeze.study.events import CellFailed, CellFinished, CellStarted, EpochEnded, Event, Planned, Progress, Warned
 
@@ -357,16 +360,41 @@ def test_an_epoch_shorter_than_a_batch_is_one_step(tmp_path: Path) -> None:
     assert results.history["step"].tolist() == [1, 2]
 
 
-def test_a_last_batch_of_one_image_cannot_train_batch_norm(tmp_path: Path) -> None:
-    results, events = run(tmp_path, strategies={"all": {"train": "all", "batch_norm": "train"}}, batch_size=7)
+LONE = (
+    "batch_size: 7 with 15 training images leaves a last batch of one\n"
+    "  expected: at least two images in a batch, since the BatchNorm of stages with fresh weights "
+    "(or batch_norm: train) takes its statistics from each\n"
+    "  to mend:  choose another batch_size, or another number of images"
+)
+
+
+@pytest.mark.parametrize(
+    "lone",
+    [
+        {"train": "all", "batch_norm": "train"},
+        {"train": {"last": 1}, "reinit": True},
+        {"train": "all", "weights": "none"},
+        {"phases": [{"train": "head"}, {"train": {"last": 1}, "batch_norm": "train"}]},
+        {"train": "all", "tune": {"batch_norm": ["frozen", "train"]}},
+    ],
+)
+def test_a_strategy_that_always_ends_on_one_image_is_refused_before_anything_runs(
+    tmp_path: Path, lone: dict[str, Any]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, strategies={"fine": {"train": "all"}, "all": lone}, batch_size=7, seeds=2)
+    assert str(caught.value) == f"strategies.all: {LONE}"
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_a_cell_that_ends_on_one_image_fails_alone_where_others_of_its_strategy_can_train(tmp_path: Path) -> None:
+    regimes = {"small": {"train_per_class": 5}, "less": {"train_per_class": 4}}
+    strategies = {"all": {"train": "all", "batch_norm": "train"}}
+    results, events = run(tmp_path, strategies=strategies, regimes=regimes, batch_size=7)
     (failure,) = (event.error for event in events if isinstance(event, CellFailed))
-    assert failure == (
-        "batch_size: 7 with 15 training images leaves a last batch of one\n"
-        "  expected: at least two images in a batch, since the BatchNorm of stages with fresh weights "
-        "(or batch_norm: train) takes its statistics from each\n"
-        "  to mend:  choose another batch_size, or another number of images"
-    )
+    assert failure == LONE
     assert results.failed == ("all.small.s0",)
+    assert results.table["status"].tolist() == ["failed", "finished"]
 
 
 GONE, OTHER = "cannot be read: no such file or directory", "its content has changed"
@@ -442,3 +470,25 @@ def test_compare_pairs_by_seed_and_image(tmp_path: Path) -> None:
         "compare: 'head' and 'nobody' are not two of the study's strategies or two of its regimes\n"
         "  expected: two of the strategies head, last\n  to mend:  name two of them"
     )
+
+
+def test_the_statistics_of_a_study_are_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted: list[Any] = []
+
+    def counting(predictions: Any) -> pd.DataFrame:
+        counted.append(comparisons_table(predictions))
+        return counted[-1]
+
+    monkeypatch.setattr(evidence, "comparisons_table", counting)
+    (tmp_path / "study.yaml").write_text(json.dumps(tiny_study(tmp_path)))
+    for number, more in enumerate(([], ["--json"], ["--seeds", "2"]), 1):
+        assert main(["run", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out"), *more]) == 0
+        assert len(counted) == number
+        assert (tmp_path / "out" / "comparisons.csv").read_text() == table_text(counted[-1])
+    assert counted[0]["seeds"].tolist() == [1]
+    assert counted[-1]["seeds"].tolist() == [2]
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "out")]) == 0
+    assert len(counted) == 4

@@ -29,6 +29,9 @@ ROW = {
 }
 
 
+DIVERGED = {"worse": ("a gradient is nan", [ROW]), "bad": ("the training loss is nan", [])}
+
+
 def cell_state(step: int = 5) -> CellState:
     generator = torch.Generator().manual_seed(step)
     weights = {"layer.weight": torch.randn(3, 4, generator=generator), "layer.count": torch.tensor(7)}
@@ -42,7 +45,7 @@ def cell_state(step: int = 5) -> CellState:
         {"0.exp_avg": torch.randn(3, 4, generator=generator), "0.step": torch.tensor(5.0)},
     )
     ended = CandidateState(2, Position(2, 8, StoppingState(0.25, 2, 0)), True, [ROW], weights)
-    return CellState({"lr=0.1,a.b": running, "": ended}, {"beaten": [ROW]}, {"bad": ("the training loss is nan", [])})
+    return CellState({"lr=0.1,a.b": running, "": ended}, {"beaten": [ROW]}, DIVERGED, {"bad": weights})
 
 
 def same(one: Any, other: Any) -> bool:

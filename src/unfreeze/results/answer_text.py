@@ -160,8 +160,8 @@ def _doubling(answer: Answer) -> Line:
         "doubling",
         label,
         difference_text(answer.metric, *curve.doubling()),
-        f"test {METRIC_NAMES[answer.metric]} from {mean_count_text(largest)} to {mean_count_text(2 * largest)} images a "
-        f"class, by the learning curve of {curve.strategy}{series} through {len(curve.sizes)} sizes{rests}",
+        f"test {METRIC_NAMES[answer.metric]} from {mean_count_text(largest)} to {mean_count_text(2 * largest)} images "
+        f"a class, by the learning curve of {curve.strategy}{series} through {len(curve.sizes)} sizes{rests}",
     )
 
 
@@ -184,7 +184,7 @@ def _unequal(answer: Answer) -> str:
     if answer.unequal is None:
         return ""
     few, many = answer.unequal
-    each = f"{many} runs each" if few == many else f"{few} to {many} runs"
+    each = f"{plural(many, 'run')} each" if few == many else f"{few} to {many} runs"
     return f"; recipes were not all run with the same seeds ({each}), which this ranking does not even out"
 
 
