@@ -25,9 +25,14 @@ HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
 LAST = {"train": {"last": 1}, "head": {"hidden": [8], "dropout": [0.5]}}
 MORE = {"train": "head", "optimizer": {"name": "sgd", "lr": 1e-2}}
 SMALL = {"train_per_class": 5, "val_per_class": 1}
-BASE: dict[str, Any] = {"strategies": {"aaa": HEAD, "bbb": LAST}, "regimes": {"small": SMALL}, "seeds": 2, "epochs": 1}
-AAA, BBB = ["aaa.small.s0", "aaa.small.s1"], ["bbb.small.s0", "bbb.small.s1"]
-EVERY = ["aaa.small.s0", "bbb.small.s0", "aaa.small.s1", "bbb.small.s1"]
+BASE: dict[str, Any] = {
+    "strategies": {"aaa": HEAD, "quokka": LAST},
+    "regimes": {"small": SMALL},
+    "seeds": 2,
+    "epochs": 1,
+}
+AAA, BBB = ["aaa.small.s0", "aaa.small.s1"], ["quokka.small.s0", "quokka.small.s1"]
+EVERY = ["aaa.small.s0", "quokka.small.s0", "aaa.small.s1", "quokka.small.s1"]
 OTHERWISE = "finished with other settings or images ({}), so not part of this study now: {}"
 LEFT = "2 cells of an earlier version of the study are not part of it now; their files stay in cells/: {}"
 
@@ -96,7 +101,7 @@ class Edit:
 
 
 def strategies(**more: Any) -> dict[str, Any]:
-    return {"strategies": {"aaa": HEAD, "bbb": LAST} | more}
+    return {"strategies": {"aaa": HEAD, "quokka": LAST} | more}
 
 
 EDITS = {
@@ -108,12 +113,18 @@ EDITS = {
         [LEFT.format(", ".join(BBB))],
     ),
     "two strategies that change names": Edit(
-        {"strategies": {"aaa": LAST, "bbb": HEAD}},
+        {"strategies": {"aaa": LAST, "quokka": HEAD}},
         EVERY,
         [
             OTHERWISE.format(
-                "head.name linear, now null; head.pool null, now native; head.hidden null, now [8]; and 4 more",
+                'head linear, now {"pool": "own", "hidden": [8], "dropout": [0.5]}; phases.0.train head, now '
+                '{"last": 1}; phases.0.optimizer.lr 0.01, now 0.0001',
                 ", ".join(AAA),
+            ),
+            OTHERWISE.format(
+                'head {"pool": "own", "hidden": [8], "dropout": [0.5]}, now linear; phases.0.train {"last": 1}, now '
+                "head; phases.0.optimizer.lr 0.0001, now 0.01",
+                ", ".join(BBB),
             ),
         ],
     ),
@@ -125,17 +136,22 @@ EDITS = {
     "tuned instead": Edit(
         strategies(aaa={"train": "head", "tune": {"optimizer.lr": [1e-3, 1e-2]}}),
         AAA,
-        [],
+        [
+            OTHERWISE.format(
+                "tune nothing, now optimizer.lr=0.001 or optimizer.lr=0.01; phases.0.optimizer.lr 0.01, now 0.001",
+                ", ".join(AAA),
+            )
+        ],
     ),
     "more epochs": Edit({"epochs": 2}, EVERY, [OTHERWISE.format("phases.0.epochs 1, now 2", ", ".join(EVERY))]),
     "more epochs for one": Edit(
-        strategies(bbb=LAST | {"epochs": 2}), BBB, [OTHERWISE.format("phases.0.epochs 1, now 2", ", ".join(BBB))]
+        strategies(quokka=LAST | {"epochs": 2}), BBB, [OTHERWISE.format("phases.0.epochs 1, now 2", ", ".join(BBB))]
     ),
-    "a seed more": Edit({"seeds": 3}, ["aaa.small.s2", "bbb.small.s2"], []),
-    "a seed less": Edit({"seeds": 1}, [], [LEFT.format("aaa.small.s1, bbb.small.s1")]),
+    "a seed more": Edit({"seeds": 3}, ["aaa.small.s2", "quokka.small.s2"], []),
+    "a seed less": Edit({"seeds": 1}, [], [LEFT.format("aaa.small.s1, quokka.small.s1")]),
     "a regime more": Edit(
         {"regimes": {"smaller": SMALL | {"train_per_class": 3}, "small": SMALL}},
-        [f"{name}.smaller.s{seed}" for seed in (0, 1) for name in ("aaa", "bbb")],
+        [f"{name}.smaller.s{seed}" for seed in (0, 1) for name in ("aaa", "quokka")],
         [],
     ),
     "fewer images in a regime": Edit(
@@ -160,12 +176,12 @@ EDITS = {
     ),
     "other batches": Edit({"batch_size": 5}, EVERY, [OTHERWISE.format("batch_size 4, now 5", ", ".join(EVERY))]),
     "another name": Edit({"name": "other"}, [], []),
-    "another order": Edit({"strategies": {"bbb": LAST, "aaa": HEAD}}, [], []),
+    "another order": Edit({"strategies": {"quokka": LAST, "aaa": HEAD}}, [], []),
     "a budget": Edit({"budget": {"disk": "1GB", "time": "1h"}}, [], []),
 }
 
 
-MIXED = ("a strategy more", "a strategy renamed", "another learning rate", "a seed more", "a regime more")
+MIXED = ("a strategy more", "another learning rate", "a seed more", "a regime more")
 """Edits after which kept cells stand beside new ones: the study has to be the one that was edited from the start."""
 
 
@@ -196,7 +212,6 @@ def test_an_edited_study_runs_what_is_new_and_keeps_what_is_unchanged(
         pd.testing.assert_frame_equal(numbers(out), numbers(tmp_path / "fresh"))
         for cell in planned:
             assert weights(out, cell) == weights(tmp_path / "fresh", cell)
-    assert ran(run(world, out, **edit.values)) == []
 
 
 def test_the_report_shows_the_edited_study_alone(world: Path, out: Path) -> None:
@@ -205,13 +220,13 @@ def test_the_report_shows_the_edited_study_alone(world: Path, out: Path) -> None
     told = LEFT.format(", ".join(BBB))
     assert told in page
     assert "zzz" in page
-    assert "bbb" not in page.replace(told, "")
+    assert "quokka" not in page.replace(told, "")
 
 
 def test_comments_and_the_order_of_keys_are_no_edit(world: Path, out: Path, tmp_path: Path) -> None:
     before = {cell: files(out, cell) for cell in EVERY}
     values = tiny_study(world, **BASE)
-    values |= {"strategies": {name: dict(reversed(values["strategies"][name].items())) for name in ("aaa", "bbb")}}
+    values |= {"strategies": {name: dict(reversed(values["strategies"][name].items())) for name in ("aaa", "quokka")}}
     path = tmp_path / "study.yaml"
     path.write_text("# a comment\n" + json.dumps(dict(reversed(values.items())), indent=1))
     study, events = Study.from_yaml(path), list[Event]()
@@ -241,6 +256,7 @@ def test_settings_that_are_set_back_after_they_ran_run_again_to_the_same_weights
     assert weights(out, AAA[0]) != weights(world / "base", AAA[0])
     events = run(world, out)
     assert sorted(ran(events)) == AAA
+    assert ran(run(world, out)) == []
     assert said(events) == [OTHERWISE.format("phases.0.optimizer.lr 0.001, now 0.01", ", ".join(AAA))]
     assert [weights(out, cell) for cell in EVERY] == [weights(world / "base", cell) for cell in EVERY]
     pd.testing.assert_frame_equal(numbers(out), numbers(world / "base"))
@@ -256,9 +272,9 @@ def test_a_strategy_that_comes_back_finds_its_cells_again(world: Path, out: Path
     pd.testing.assert_frame_equal(numbers(out), numbers(world / "base"))
 
 
-ONE: dict[str, Any] = {"strategies": {"bbb": LAST}, "seeds": 1, "epochs": 2}
-EDITED = ONE | {"strategies": {"bbb": LAST | {"optimizer": {"lr": 1e-2}}}}
-ANEW = "bbb.small.s0: its training state does not fit ({}), so it begins anew"
+ONE: dict[str, Any] = {"strategies": {"quokka": LAST}, "seeds": 1, "epochs": 2}
+EDITED = ONE | {"strategies": {"quokka": LAST | {"optimizer": {"lr": 1e-2}}}}
+ANEW = "quokka.small.s0: its training state does not fit ({}), so it begins anew"
 
 
 def resumed(events: list[Event]) -> list[str]:
@@ -278,7 +294,7 @@ def test_a_half_trained_cell_with_other_settings_begins_anew(world: Path, half: 
     assert resumed(events) == []
     assert said(events) == [ANEW.format("other settings")]
     run(world, tmp_path / "fresh", **EDITED)
-    assert weights(half, "bbb.small.s0") == weights(tmp_path / "fresh", "bbb.small.s0")
+    assert weights(half, "quokka.small.s0") == weights(tmp_path / "fresh", "quokka.small.s0")
     pd.testing.assert_frame_equal(numbers(half), numbers(tmp_path / "fresh"))
     assert not list(half.rglob("state"))
 
@@ -286,16 +302,16 @@ def test_a_half_trained_cell_with_other_settings_begins_anew(world: Path, half: 
 def test_a_half_trained_cell_that_is_set_back_goes_on(world: Path, half: Path, tmp_path: Path) -> None:
     assert ran(run(world, half, seconds=0.0, **EDITED)) == []
     events = run(world, half, **ONE)
-    assert resumed(events) == ["bbb.small.s0"]
+    assert resumed(events) == ["quokka.small.s0"]
     assert said(events) == []
     run(world, tmp_path / "whole", **ONE)
-    assert weights(half, "bbb.small.s0") == weights(tmp_path / "whole", "bbb.small.s0")
+    assert weights(half, "quokka.small.s0") == weights(tmp_path / "whole", "quokka.small.s0")
 
 
 def test_a_half_trained_cell_of_a_strategy_that_went_is_named(world: Path, half: Path) -> None:
     events = run(world, half, **ONE | {"strategies": {"aaa": HEAD}})
     assert said(events) == [
-        "1 cell of an earlier version of the study is not part of it now; its files stay in cells/: bbb.small.s0"
+        "1 cell of an earlier version of the study is not part of it now; its files stay in cells/: quokka.small.s0"
     ]
 
 
@@ -335,12 +351,12 @@ def test_new_cells_beside_those_of_an_older_version_are_told_apart(
         f"finished under other conditions ({differing}), which new cells may differ from in the last digits: "
         f"{', '.join(EVERY)}"
     ]
-    assert sorted(ran(events)) == ["aaa.small.s2", "bbb.small.s2"]
+    assert sorted(ran(events)) == ["aaa.small.s2", "quokka.small.s2"]
     assert read_json(out / "cells" / "aaa.small.s2" / "cell.json")["made_with"]["torch"] == "99.9"
     assert read_json(out / "cells" / "aaa.small.s0" / "cell.json")["made_with"]["torch"] == now["torch"]
 
 
-BAD = {"train": "head", "optimizer": {"name": "sgd", "lr": 1e30}}
+BAD = {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}}
 
 
 def test_what_failed_with_other_settings_has_not_failed_with_these(world: Path, tmp_path: Path) -> None:
