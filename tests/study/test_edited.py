@@ -216,6 +216,7 @@ def test_an_edited_study_runs_what_is_new_and_keeps_what_is_unchanged(
 
 def test_the_report_shows_the_edited_study_alone(world: Path, out: Path) -> None:
     run(world, out, strategies={"aaa": HEAD, "zzz": LAST})
+    assert weights(out, "zzz.small.s0") == weights(out, "quokka.small.s0")  # which stays
     page = render_report(read_evidence(StudyDir(out)))
     told = LEFT.format(", ".join(BBB))
     assert told in page
