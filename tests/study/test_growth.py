@@ -65,7 +65,9 @@ def test_new_removed_and_relabelled_images(tmp_path):
         40, [circles[0]], ["square/relabelled.png"],
     )  # fmt: skip
     assert held_out(second) == before
-    assert "finished with other settings or images, so not part of this study now: head.small.s0" in warned
+    assert (
+        "finished with other settings or images (other images), so not part of this study now: head.small.s0" in warned
+    )
     assert second.table["status"].tolist() == ["finished"]
     third, warned = run(tmp_path)
     assert warned == []

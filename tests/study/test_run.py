@@ -295,7 +295,10 @@ def test_settings_that_changed_make_the_report_forget_the_old_cells(tmp_path: Pa
     strategies: Any = tiny_study(tmp_path)["strategies"]
     changed = strategies | {"head": {"train": "head", "optimizer": {"lr": 1e-3}}}
     results, events = run(tmp_path, strategies=changed, seconds=0.0)
-    said = "finished with other settings or images, so not part of this study now: head.small.s0"
+    said = (
+        "finished with other settings or images (phases.0.optimizer.lr 0.01, now 0.001), so not part of this study "
+        "now: head.small.s0"
+    )
     assert said in [event.text for event in events if isinstance(event, Warned)]
     assert results.table["status"].tolist() == ["missing", "finished"]
     assert set(results.history["cell"]) == {"last.small.s0"}

@@ -184,8 +184,8 @@ def _unequal(answer: Answer) -> str:
     if answer.unequal is None:
         return ""
     few, many = answer.unequal
-    each = f"{plural(many, 'run')} each" if few == many else f"{few} to {many} runs"
-    return f"; recipes were not all run with the same seeds ({each}), which this ranking does not even out"
+    runs = plural(many, "run") if few == many else f"{few} to {plural(many, 'run')}"
+    return f"; not all recipes have the same seeds ({runs} each)"
 
 
 def _level(answer: Answer) -> str:
