@@ -26,20 +26,20 @@ def refuse_lone_batches(jobs: Mapping[str, Job], backbones: Mapping[BackboneKey,
     Raises:
         UserError: names every such strategy.
     """
-    counts: dict[str, dict[int, list[int]]] = {}
-    able = set()
+    lone: dict[str, list[tuple[int, int]]] = {}
+    able = set[str]()
     for job in jobs.values():
-        images = len(job.train)
-        lone = [one.batch_size for one in job.candidates.values() if _is_lone(one, backbones, images)]
-        if lone:
-            counts.setdefault(job.cell.strategy, {}).setdefault(lone[0], []).append(images)
+        name, images = job.cell.strategy, len(job.train)
+        sizes = [one.batch_size for one in job.candidates.values() if _is_lone(one, backbones, images)]
+        if sizes:
+            lone.setdefault(name, []).append((sizes[0], images))
         else:
-            able.add(job.cell.strategy)
+            able.add(name)
     problems: dict[str, UserError] = {}
-    for strategy, found in counts.items():
-        if strategy not in able:
-            size, images = next(iter(found.items()))
-            problems[strategy] = lone_batch(size, join_words([str(one) for one in sorted(set(images))]))
+    for name, found in lone.items():
+        if name not in able:
+            size, _ = found[0]
+            problems[name] = lone_batch(size, join_words([str(one) for one in sorted({each for _, each in found})]))
     if problems:
         raise all_problems("strategies", problems)
 
