@@ -13,6 +13,7 @@ from unfreeze.config.study import StudyConfig
 from unfreeze.data.cache import folder_bytes
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
+from unfreeze.results.evidence import read_evidence
 from unfreeze.results.report import write_report
 from unfreeze.store import StudyDir
 from unfreeze.study import disk, run, saving
@@ -61,7 +62,7 @@ def test_what_is_written_is_predicted(name: str, tmp_path: Path, monkeypatch: py
     first = at_first(config, out)
     run.run_study(config, out, lambda event: None, workers=0)
     cells_peak = peak  # before the report, which is the larger part of such a small study
-    write_report(StudyDir(out))
+    write_report(read_evidence(StudyDir(out)))
     found = predicted[0]
 
     cells = folder_bytes(out / "cells")
