@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.data.pictures import folder, png, save
-from unfreeze.data import look as look_module
+from unfreeze.data import sketch as sketch_module
 from unfreeze.data.catalog import COLUMNS, Catalog, build_catalog, glance, paths_of, rows_of
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
@@ -183,8 +183,8 @@ def test_what_is_known_is_not_decoded_again_wherever_it_lies(tmp_path, monkeypat
     (tmp_path / "moved/a/001.png").touch()
     save(tmp_path / "moved/a/002.png", 50)
     decoded, handed = [], []
-    load = look_module.load
-    monkeypatch.setattr(look_module, "load", lambda file: decoded.append(Path(file.name).name) or load(file))
+    load = sketch_module.load
+    monkeypatch.setattr(sketch_module, "load", lambda file: decoded.append(Path(file.name).name) or load(file))
     source = open_source(str(tmp_path / "moved"), {}, tmp_path)
     catalog = build_catalog(source, looks=tmp_path / "looks", on_picture=lambda sha256, _: handed.append(sha256))
     assert decoded == ["002.png"]
@@ -236,7 +236,7 @@ def test_a_glance_gives_what_decoding_gives_where_headers_tell_the_truth(tmp_pat
 def test_a_second_scan_of_real_photographs_decodes_nothing(tmp_path, monkeypatch):
     source = open_source(str(SHARED), {}, tmp_path)
     first = build_catalog(source, looks=tmp_path / "looks").images
-    monkeypatch.setattr(look_module, "load", None)
+    monkeypatch.setattr(sketch_module, "load", None)
     pd.testing.assert_frame_equal(build_catalog(source, looks=tmp_path / "looks").images, first)
     told = [*SEEN, "status", "reason"]  # which of them are copies, and so in conflict, only their pixels say
     pd.testing.assert_frame_equal(glance(source).images.drop(columns=told), first.drop(columns=told))

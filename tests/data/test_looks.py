@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.data.pictures import folder, save
-from unfreeze.data import look as look_module
 from unfreeze.data import looking, looks
+from unfreeze.data import sketch as sketch_module
 from unfreeze.data.decode import Undecodable, decode
 from unfreeze.data.look import Look
 from unfreeze.data.looking import look_at_all
@@ -103,8 +103,8 @@ def test_each_content_is_decoded_once_and_handed_over_one_at_a_time(tmp_path, mo
     for number in range(12):
         shutil.copy(tmp_path / "photos/a/000.png", tmp_path / f"photos/a/copy{number}.png")
     decoded, inside, handed = [], threading.Lock(), {}
-    load = look_module.load
-    monkeypatch.setattr(look_module, "load", lambda file: decoded.append(file.name) or load(file))
+    load = sketch_module.load
+    monkeypatch.setattr(sketch_module, "load", lambda file: decoded.append(file.name) or load(file))
 
     def on_picture(sha256: str, picture: Image.Image) -> None:
         assert inside.acquire(blocking=False)
@@ -155,7 +155,7 @@ def test_what_is_unfit_is_not_handed_over_and_looked_at_again(tmp_path):
 
 def test_a_file_written_to_meanwhile_is_set_aside_and_its_twin_is_not(tmp_path, monkeypatch):
     paths = [save(tmp_path / f"{number}.png") for number in range(4)]
-    load = look_module.load
+    load = sketch_module.load
 
     def slow(file):
         image = load(file)
@@ -164,7 +164,7 @@ def test_a_file_written_to_meanwhile_is_set_aside_and_its_twin_is_not(tmp_path, 
                 writing.write(b"more")
         return image
 
-    monkeypatch.setattr(look_module, "load", slow)
+    monkeypatch.setattr(sketch_module, "load", slow)
     handed = []
     found = look_at_all(paths, Remembered(tmp_path / "looks"), None, 4, lambda sha256, _: handed.append(sha256))
     assert {look.reason for look in found[1:]} == {""}

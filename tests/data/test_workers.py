@@ -19,8 +19,8 @@ from unfreeze.errors import UserError
 
 DYING = """
 import os, unfreeze.data.worker as worker
-look = worker._look
-worker._look = lambda path, *rest: os._exit(3) if "bad" in path else look(path, *rest)
+seen = worker._seen
+worker._seen = lambda path, *rest: os._exit(3) if "bad" in path else seen(path, *rest)
 worker.main()
 """
 
@@ -99,7 +99,7 @@ def test_a_file_written_to_since_it_was_hashed_is_set_aside(tmp_path):
     tasks = [task(path) for path in paths]
     paths[1].write_bytes(paths[1].read_bytes() + b"more")
     paths[2].unlink()
-    with Workers() as processes:
+    with Workers(2) as processes:
         found = processes.look(tasks)
     assert found[0] == in_threads(paths[:1])[0]
     assert [look.reason for look in found[1:]] == [
@@ -127,7 +127,7 @@ def test_all_processes_end_also_where_the_scan_is_interrupted(tmp_path, monkeypa
 def test_a_python_that_does_not_start_is_named(tmp_path, monkeypatch):
     paths = [save(tmp_path / "1.png")]
     monkeypatch.setattr(workers, "_COMMAND", ("-c", "raise SystemExit(3)"))
-    with Workers() as processes, pytest.raises(UserError) as caught:
+    with Workers(2) as processes, pytest.raises(UserError) as caught:
         processes.look([task(path) for path in paths])
     assert str(caught.value) == (
         f"{sys.executable} cannot be started to decode images: it ended with 3 before it could be asked\n"

@@ -24,6 +24,7 @@ NO_FILES = {
     ("store.py", "to_csv"): "into memory",
     ("data/worker.py", "fdopen"): "standard output, where answers go",
     ("study/process.py", "fdopen"): "standard output, where events go",
+    ("data/sketch.py", "save"): "into a hash",
     ("study/group.py", "save"): "training states, by write_state",
     ("reuse/engines/ncnn.py", "save"): "into a temporary folder, for a converter, deleted after",
 }

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
-import numpy as np
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -271,6 +270,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         raise Undecodable(f"mode {image.mode} has no known range of values")
     if not image.mode.startswith("I;16"):
         return image
+    import numpy as np  # here, since few pictures need it, and processes that decode start without it
+
     values = np.asarray(image)
     grey = Image.fromarray((values >> 8).astype(np.uint8))
     key = image.info.get("transparency")

@@ -1,13 +1,11 @@
-"""What reading and decoding one file tells; light to import, since processes are started that do nothing else."""
+"""What reading and decoding one file tells."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BufferedReader
 from typing import Any
 
-from PIL import Image
-
-from unfreeze.data.decode import Undecodable, kind, load, to_rgb, upright_size
-from unfreeze.data.likeness import Likeness, as_values, from_values, likeness
+from unfreeze.data.likeness import Likeness, as_values, described, from_values
+from unfreeze.data.sketch import Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +34,14 @@ class Look:
     likeness: Likeness | None = None
 
 
-def decoded(file: BufferedReader, sha256: str, size: int) -> tuple[Look, Image.Image | None]:
-    """Return the look at a file that is open, of known content, and its upright 8-bit RGB picture if it has one."""
-    mode, width, height = "", 0, 0
-    try:
-        image = load(file)
-        mode, (width, height) = image.mode, upright_size(image)
-        picture = to_rgb(image)
-        return Look(sha256, width, height, mode, "", size, *kind(image), likeness(picture)), picture
-    except Undecodable as error:
-        return Look(sha256, width, height, mode, error.reason, size), None
+def looks_at(files: Iterable[tuple[str, int, Seen]]) -> list[Look]:
+    """Return the looks at files of which sha256, size in bytes and what decoding told are known."""
+    files = list(files)
+    likenesses = iter(described([seen.sketch for _, _, seen in files if seen.sketch]))
+    return [
+        Look(sha256, *seen.size, seen.mode, seen.reason, size, *seen.kind, next(likenesses) if seen.sketch else None)
+        for sha256, size, seen in files
+    ]
 
 
 def look_values(look: Look) -> list[Any]:

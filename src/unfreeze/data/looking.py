@@ -10,8 +10,9 @@ from typing import Any
 from PIL import Image
 
 from unfreeze.data.decode import Undecodable, check_unchanged, digest, header, open_regular, quiet_pillow, stamp
-from unfreeze.data.look import Look, decoded
+from unfreeze.data.look import Look, looks_at
 from unfreeze.data.looks import Remembered
+from unfreeze.data.sketch import decoded
 from unfreeze.data.threads import cores, in_threads
 from unfreeze.data.workers import Task, Workers
 
@@ -48,7 +49,7 @@ def look_at_all(
         prepare: called first, in the same thread but side by side with others; on_picture then gets what it returns.
     """
     looks = []
-    with Workers() as processes, quiet_pillow():
+    with Workers(workers or cores()) as processes, quiet_pillow():
         if len(paths) >= _MANY and on_picture is None:
             found = _by_processes(_Looking(remembered.looks, processes=processes), paths, workers)
         else:
@@ -68,7 +69,7 @@ def look_at_all(
 
 
 def _by_processes(looking: "_Looking", paths: Sequence[Path], workers: int | None) -> Generator[Look, None, None]:
-    """Yield the looks in order; twice as many threads as processes, so that none of these has to wait."""
+    """Yield the looks in order; twice as many threads as processes, so that some hash while others wait for these."""
     parts = (paths[low : low + _TOGETHER] for low in range(0, len(paths), _TOGETHER))
     with contextlib.closing(in_threads(looking.look_together, parts, 2 * (workers or cores()))) as found:
         for looks in found:
@@ -117,8 +118,9 @@ class _Looking:
                 if not self._claim(sha256):
                     return self._known[sha256]
                 try:
-                    look, picture = decoded(file, sha256, before[0])
+                    seen, picture = decoded(file)
                     check_unchanged(file, before)  # before anybody is told what belongs to this sha256
+                    (look,) = looks_at([(sha256, before[0], seen)])
                     if picture is not None and self._on_picture is not None:
                         wanted = picture if self._prepare is None else self._prepare(picture)
                         with self._handing:

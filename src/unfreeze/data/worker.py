@@ -1,7 +1,9 @@
-"""A process that decodes files for ``data.workers``: a line of JSON in, a line of JSON out.
+"""A process that decodes files for ``data.workers``: a line of JSON in, a line of JSON and some bytes out.
 
-Asked: a list of [path, sha256, bytes, time of change in ns], as the asker has just read the file. Answered: a list of
-``look_values``, in the same order. It ends when nobody can ask any more.
+Asked: a list of [path, bytes, time of change in ns], as the asker has just read the file. Answered, in the same order:
+a list of [true, mode, [width, height], reason, [format, several], null or the sketch without what is drawn], or
+[false, reason] for a file that is not as it was; after the line what is drawn of all, one after another. It ends when
+nobody can ask any more.
 """
 
 import json
@@ -14,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from unfreeze.data.decode import Undecodable, check_unchanged, open_regular, quiet_pillow
-from unfreeze.data.look import Look, decoded, look_values
+from unfreeze.data.sketch import Seen, decoded
 
 READY = b"ready\n"
 """Said once, when everything is imported."""
@@ -31,16 +33,25 @@ def main() -> None:
     answers.flush()
     with quiet_pillow():
         for asked in sys.stdin.buffer:
-            answers.write(json.dumps([look_values(_look(*task)) for task in json.loads(asked)]).encode() + b"\n")
+            lines, drawn = [], []
+            for path, *before in json.loads(asked):
+                found = _seen(path, *before)
+                if isinstance(found, str):
+                    lines.append([False, found])
+                else:
+                    lines.append([True, *found[:-1], found.sketch and found.sketch[:-1]])
+                    drawn += [found.sketch.drawn] if found.sketch else []
+            answers.write(json.dumps(lines).encode() + b"\n" + b"".join(drawn))
             answers.flush()
 
 
-def _look(path: str, sha256: str, *before: Any) -> Look:
+def _seen(path: str, *before: Any) -> Seen | str:
+    """Return what a file tells, or why it could not be read as it was."""
     try:
         with open_regular(Path(path)) as file:
             check_unchanged(file, before)  # so that it still is what was hashed
-            look, _ = decoded(file, sha256, before[0])
+            seen, _ = decoded(file)
             check_unchanged(file, before)
-            return look
+            return seen
     except Undecodable as error:
-        return Look(reason=error.reason)
+        return error.reason

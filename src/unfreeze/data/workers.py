@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
-from unfreeze.data.look import Look, look_from
+from unfreeze.data.look import Look, looks_at
+from unfreeze.data.sketch import Seen, Sketch, drawn_bytes
 from unfreeze.data.worker import READY
 from unfreeze.errors import UserError
 
@@ -39,9 +40,14 @@ class Task(NamedTuple):
 
 
 class Workers:
-    """Processes, each started when a thread finds no idle one; to be closed, at which all of them end."""
+    """Processes, each started when a thread finds no idle one; to be closed, at which all of them end.
 
-    def __init__(self) -> None:
+    Args:
+        most: processes at a time; a thread that finds all of them busy waits.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._turns = threading.Semaphore(most)
         self._idle: list[subprocess.Popen[bytes]] = []
         self._all: list[subprocess.Popen[bytes]] = []
         self._lock = threading.Lock()
@@ -60,28 +66,33 @@ class Workers:
         Raises:
             UserError: no process can be started.
         """
-        found = self._asked(tasks)
-        if found is None and len(tasks) > 1:  # at which of them, only asking for each alone tells
+        with self._turns:
+            answers = self._asked(tasks)
+        if answers is None and len(tasks) > 1:  # at which of them it died, only asking for each alone tells
             return [look for task in tasks for look in self.look([task])]
-        return [Look(task.sha256, reason=CRASHED, bytes=task.bytes) for task in tasks] if found is None else found
+        if answers is None:
+            return [Look(task.sha256, reason=CRASHED, bytes=task.bytes) for task in tasks]
+        seen = [answer for answer in answers if isinstance(answer, Seen)]
+        known = [task for task, answer in zip(tasks, answers, strict=True) if isinstance(answer, Seen)]
+        looks = iter(looks_at((task.sha256, task.bytes, one) for task, one in zip(known, seen, strict=True)))
+        return [next(looks) if isinstance(answer, Seen) else Look(reason=answer) for answer in answers]
 
-    def _asked(self, tasks: Sequence[Task]) -> list[Look] | None:
-        """Return the looks; None where the process died."""
+    def _asked(self, tasks: Sequence[Task]) -> list[Seen | str] | None:
+        """Return what each file told, or why it could not be read as it was; None where the process died."""
         with self._lock:
             process = self._idle.pop() if self._idle else None
         process = process or self._started()
-        answer = b""
+        asked = json.dumps([(task.path, task.bytes, task.changed) for task in tasks]).encode() + b"\n"
         try:
-            process.stdin.write(json.dumps(tasks).encode() + b"\n")  # type: ignore[union-attr]
+            process.stdin.write(asked)  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]
-            answer = process.stdout.readline()  # type: ignore[union-attr]
+            answers = _answers(process.stdout)  # type: ignore[arg-type]
         except BrokenPipeError:  # it died before
             return None
-        if not answer.endswith(b"\n"):
-            return None
-        with self._lock:
-            self._idle.append(process)
-        return [look_from(values) for values in json.loads(answer)]
+        if answers is not None:
+            with self._lock:
+                self._idle.append(process)
+        return answers
 
     def _started(self) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
@@ -97,6 +108,27 @@ class Workers:
         if process.stdout.readline() != READY:  # type: ignore[union-attr]
             raise _cannot_start(f"it ended with {process.wait()} before it could be asked")
         return process
+
+
+def _answers(stream: IO[bytes]) -> list[Seen | str] | None:
+    """Read what a process answers; None where it ends before the end."""
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        return None
+    found: list[Seen | str] = []
+    for read, *values in json.loads(line):
+        if not read:
+            found.append(values[0])
+            continue
+        mode, size, reason, kind, sketched = values
+        sketch = None
+        if sketched is not None:
+            pixels, width, height = sketched
+            sketch = Sketch(pixels, width, height, stream.read(drawn_bytes(width, height)))
+            if len(sketch.drawn) < drawn_bytes(width, height):
+                return None
+        found.append(Seen(mode, tuple(size), reason, tuple(kind), sketch))
+    return found
 
 
 def _cannot_start(why: str) -> UserError:
