@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from tests.data.photos import COPIES, photo
-from unfreeze.data.duplicates import ALIKE, clusters, near_duplicates
+from unfreeze.data.duplicates import ALIKE, _middles, _prepare, _windows, clusters, near_duplicates
 from unfreeze.data.likeness import likeness
 
 MANY = 100
@@ -35,6 +35,18 @@ def test_of_pictures_that_are_all_different_at_most_1_percent_are_joined():
 def test_blank_pictures_are_not_near_duplicates():
     assert found([Image.new("RGB", (60, 40), (shade, shade, shade)) for shade in range(0, 250, 10)]) == set()
     assert found([Image.new("RGB", (60, 40), (shade, 20, 30)) for shade in range(0, 250, 10)]) == set()
+
+
+def test_parts_are_correlated_channel_by_channel():
+    one, other = (_prepare(photo(number)) for number in (3, 4))
+    parts, norms = _windows(one)
+    found = parts @ _middles(other).T / norms
+    for part, (row, column) in ((0, (0, 0)), (10, (1, 3)), (48, (6, 6))):
+        first = one[0][row : row + 26, column : column + 26].astype(np.float64)
+        second = other[0][3:29, 3:29].astype(np.float64)
+        first, second = (values - values.mean(axis=(0, 1)) for values in (first, second))
+        expected = (first * second).sum() / np.sqrt((first**2).sum() * (second**2).sum())
+        assert abs(found[part, 0] - expected) < 1e-3
 
 
 def test_what_was_compared_before_is_not_opened_again():

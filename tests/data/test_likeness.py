@@ -5,7 +5,8 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from tests.data.photos import photo
-from unfreeze.data.likeness import as_values, from_values, likeness
+from unfreeze.data.likeness import as_values, described, from_values, likeness
+from unfreeze.data.sketch import sketch
 
 
 def stored(picture: Image.Image, kind: str) -> Image.Image:
@@ -63,3 +64,18 @@ def test_extreme_shapes_are_described(size):
 def test_a_description_is_read_back_as_it_was():
     found = likeness(photo(3))
     assert from_values(as_values(found)) == found
+
+
+def test_many_at_once_are_described_as_each_alone():
+    pictures = [photo(number) for number in range(5)] + [Image.new("RGB", (2, 300), "red"), Image.new("RGB", (1, 1))]
+    assert described([sketch(picture) for picture in pictures]) == [likeness(picture) for picture in pictures]
+    assert described([]) == []
+
+
+def test_brightness_contrast_and_sharpness_are_what_numpy_says():
+    found = likeness(photo(2).resize((120, 90)))  # small enough to be measured as it is
+    greys = np.asarray(photo(2).resize((120, 90)).convert("L"), np.float64)
+    middle = greys[1:-1, 1:-1]
+    laplacian = greys[:-2, 1:-1] + greys[2:, 1:-1] + greys[1:-1, :-2] + greys[1:-1, 2:] - 4 * middle
+    assert (found.brightness, found.contrast) == (round(greys.mean() / 255, 4), round(greys.std() / 255, 4))
+    assert found.sharpness == round(laplacian.std(), 2)

@@ -1,7 +1,10 @@
 """Processes that decode: the same looks as threads give, and a crash costs one file."""
 
+import io
+import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from unfreeze.data.decode import digest, open_regular, stamp
 from unfreeze.data.look import Look
 from unfreeze.data.looking import look_at_all
 from unfreeze.data.looks import Remembered
-from unfreeze.data.workers import CRASHED, Task, Workers
+from unfreeze.data.sketch import Seen, Sketch, drawn_bytes
+from unfreeze.data.workers import CRASHED, Task, Workers, _answers
 from unfreeze.errors import UserError
 
 DYING = """
@@ -58,9 +62,12 @@ def mixed(folder: Path) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_processes_find_what_threads_find_in_the_same_order(tmp_path, monkeypatch, soon, count):
+@pytest.mark.parametrize(("count", "quick"), [(1, 60.0), (3, 60.0), (3, 0.0)])
+def test_processes_find_what_threads_find_in_the_same_order(tmp_path, monkeypatch, soon, count, quick):
+    monkeypatch.setattr(looking, "_QUICK", quick)  # hashed one thread at a time, or side by side
     paths = mixed(tmp_path / "photos")
+    started, start = [], Workers._started
+    monkeypatch.setattr(Workers, "_started", lambda self: started.append(1) or start(self))
     expected = in_threads(paths)
     asked, look = [], Workers.look
     monkeypatch.setattr(Workers, "look", lambda self, tasks: asked.extend(tasks) or look(self, tasks))
@@ -69,6 +76,7 @@ def test_processes_find_what_threads_find_in_the_same_order(tmp_path, monkeypatc
         paths, Remembered(tmp_path / "looks"), lambda done, total: told.append((done, total)), count, None
     )
     assert found == expected
+    assert 1 <= len(started) <= count
     assert {look.reason for look in found} >= {"truncated", "not an image", "empty file"}
     assert told == [(done + 1, len(paths)) for done in range(len(paths))]
     assert len(asked) >= 20
@@ -122,6 +130,19 @@ def test_all_processes_end_also_where_the_scan_is_interrupted(tmp_path, monkeypa
     assert started
     assert all(process.returncode is not None for process in started)
     assert len(Remembered(tmp_path / "looks").looks) == 30
+
+
+def test_a_process_that_ends_within_an_answer_has_not_answered():
+    drawn = bytes(drawn_bytes(4, 3))
+    line = json.dumps([[True, "RGB", 8, 6, "", ["ab", 4, 3]], [False, "gone"]]).encode() + b"\n"
+    assert _answers(io.BytesIO(line + drawn)) == [Seen("RGB", 8, 6, "", Sketch("ab", 4, 3, drawn)), "gone"]
+    for length in (0, len(line) - 1, len(line), len(line + drawn) - 1):
+        assert _answers(io.BytesIO((line + drawn)[:length])) is None
+
+
+def test_a_process_starts_without_numpy():
+    command = [sys.executable, "-c", "import sys, unfreeze.data.worker; sys.exit('numpy' in sys.modules)"]
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 def test_a_python_that_does_not_start_is_named(tmp_path, monkeypatch):

@@ -85,9 +85,10 @@ def build_catalog(
             cannot be written to.
     """
     pattern = _compile(group)
-    found = look_at_all(_files(source), Remembered(looks), progress, workers, on_picture, prepare)
+    files = _files(source)
+    found = look_at_all(files, Remembered(looks), progress, workers, on_picture, prepare)
     near = check.near_duplicates != "ignore"
-    copies = find_copies(found, _files(source), looks, near, progress=comparing)
+    copies = find_copies(found, files, looks, near, progress=comparing)
     return _catalog(source, found, pattern, copies, check)
 
 
@@ -105,9 +106,10 @@ def glance(
     an earlier look found. Nothing is written. Arguments and errors are those of `build_catalog`.
     """
     pattern = _compile(group)
-    found = glance_at_all(_files(source), Remembered(looks), progress, workers)
+    files = _files(source)
+    found = glance_at_all(files, Remembered(looks), progress, workers)
     near = check.near_duplicates != "ignore"
-    copies = find_copies(found, _files(source), looks, near, decoding=False)
+    copies = find_copies(found, files, looks, near, decoding=False)
     return _catalog(source, found, pattern, copies, check)
 
 

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from unfreeze.data.pairing import proposed
 from unfreeze.data.threads import in_threads
 
-DUPLICATE_RULES = 2
+DUPLICATE_RULES = 3
 """Counts up whenever two pictures come to be compared otherwise."""
 
 ROUGHLY = 0.7
@@ -117,17 +117,34 @@ def _alike(pictures: Mapping[int, _Small], pairs: Sequence[tuple[int, int]]) -> 
     middles = {index: _middles(pictures[index]) for index in partners}
     best: dict[tuple[int, int], float] = {}
     for index, others in partners.items():
-        laid = _windows(pictures[index]) @ np.concatenate([middles[other] for other in others]).T
+        parts, norms = _windows(pictures[index])
+        laid = parts @ np.concatenate([middles[other] for other in others]).T / norms
         for other, value in zip(others, laid.max(axis=0).reshape(len(others), -1).max(axis=1).tolist(), strict=True):
             pair = (index, other) if index < other else (other, index)
             best[pair] = max(value, best.get(pair, -1.0))
     return best
 
 
-def _windows(picture: _Small) -> np.ndarray:
-    """Return each 26 x 26 part of a picture's 32 x 32 pixels, float32 (49, 2028)."""
-    windows = sliding_window_view(picture[0].astype(np.float32), (_INNER, _INNER), axis=(0, 1))
-    return _rows(windows.transpose(0, 1, 3, 4, 2).reshape(-1, _INNER, _INNER, 3))
+def _windows(picture: _Small) -> tuple[np.ndarray, np.ndarray]:
+    """Return each 26 x 26 part of a picture's 32 x 32 pixels, float32 (49, 2028), and what divides it, float32 (49, 1).
+
+    The parts keep their means, which the rows they are multiplied with take away: those have the mean 0 by channel.
+    """
+    pixels = (picture[0] - picture[0].mean(axis=(0, 1))).astype(np.float32)
+    channels = pixels.shape[2]
+    parts = sliding_window_view(pixels.reshape(_SIDE, -1), (_INNER, _INNER * channels))[:, ::channels]
+    whole = picture[0].astype(np.int64)
+    sums, squares = _sums(whole), _sums(whole**2)  # whole numbers: what is left of their difference is exact
+    norms = np.sqrt((squares - sums**2 / _INNER**2).sum(axis=2).reshape(-1, 1))
+    return parts.reshape(len(norms), -1), (norms + 1.0).astype(np.float32)
+
+
+def _sums(values: np.ndarray) -> np.ndarray:
+    """Return the sum of each 26 x 26 part, by channel: (7, 7, 3)."""
+    total = np.zeros((_SIDE + 1, _SIDE + 1, values.shape[2]), values.dtype)
+    total[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
+    rows = total[_INNER:] - total[:-_INNER]
+    return rows[:, _INNER:] - rows[:, :-_INNER]
 
 
 def _middles(picture: _Small) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from unfreeze.data.workers import Task, Workers
 _WRITE_EVERY = 10_000  # files, so that a scan of very many that is killed need not begin at the beginning
 _MANY, _SOME = 500, 64  # files in all, and of these new ones, from which on starting processes pays
 _TOGETHER = 16  # files handed to a process at once
+_QUICK = 0.001  # seconds that a file takes to be read and hashed at most, where threads do so one at a time
 
 OnPicture = Callable[[str, Any], None]
 """Is given a file's sha256 and its upright 8-bit RGB picture, or what was made of it."""
@@ -107,7 +109,8 @@ class _Looking:
         self._on_picture, self._prepare, self._processes = on_picture, prepare, processes
         self._new = 0
         self._claims: dict[str, threading.Event] = {}
-        self._claiming, self._handing = threading.Lock(), threading.Lock()
+        self._claiming, self._handing, self._hashing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._quick = True
 
     def look(self, path: Path) -> Look:
         """Return what the file tells, decoding it if nobody has."""
@@ -134,28 +137,43 @@ class _Looking:
 
     def look_together(self, paths: Sequence[Path]) -> list[Look]:
         """Return what some files tell, those decoded by a process that nobody has; the first ones by this thread."""
-        if self._processes is None or self._new < _SOME:
-            return [self.look(path) for path in paths]
         tasks = dict[Path, Task]()
         found = dict[Path, Look]()
-        for path in paths:
-            try:
-                with open_regular(path) as file:
-                    before = stamp(file)
-                    sha256 = digest(file)
-            except Undecodable as error:
-                found[path] = Look(reason=error.reason)
-                continue
-            if self._claim(sha256, wait=False):
-                tasks[path] = Task(str(path), sha256, *before)
+        for path, task in zip(paths, self._hashed(paths), strict=True):
+            if isinstance(task, str):
+                found[path] = Look(reason=task)
+            elif task.sha256 in self._known:
+                found[path] = self._known[task.sha256]
+            elif self._new >= _SOME and self._claim(task.sha256, wait=False):
+                tasks[path] = task
         try:
-            for (path, task), look in zip(tasks.items(), self._processes.look(list(tasks.values())), strict=True):
+            decoded_there = self._processes.look(list(tasks.values())) if self._processes and tasks else []
+            for (path, task), look in zip(tasks.items(), decoded_there, strict=True):
                 found[path] = look
                 if look.sha256:  # else it has changed since it was hashed
                     self._known[task.sha256] = look
         finally:
             self._give_up(*(task.sha256 for task in tasks.values()))
         return [found[path] if path in found else self.look(path) for path in paths]
+
+    def _hashed(self, paths: Sequence[Path]) -> list[Task | str]:
+        """Hash some files, or say why one cannot be read.
+
+        Small files on a fast disk one thread at a time: Python's lock changes hands several times for each, and threads
+        that fight for it take three times as long as one. Where files take long, threads wait or hash side by side.
+        """
+        hashed: list[Task | str] = []
+        with self._hashing if self._quick else contextlib.nullcontext():
+            started = time.perf_counter()
+            for path in paths:
+                try:
+                    with open_regular(path) as file:
+                        before = stamp(file)
+                        hashed.append(Task(str(path), digest(file), *before))
+                except Undecodable as error:
+                    hashed.append(error.reason)
+            self._quick = time.perf_counter() - started < _QUICK * len(paths)
+        return hashed
 
     def _give_up(self, *claimed: str) -> None:
         with self._claiming:
