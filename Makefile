@@ -8,10 +8,10 @@ demo: .venv/installed
 	$(BIN)/unfreeze demo
 
 test: check
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 
 test-long: check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check: .venv/installed
 	$(BIN)/ruff check .

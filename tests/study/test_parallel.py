@@ -16,7 +16,7 @@ from unfreeze.config.parse import read_study
 from unfreeze.config.resolve import candidates
 from unfreeze.config.study import StudyConfig
 from unfreeze.errors import UserError
-from unfreeze.store import read_json
+from unfreeze.store import read_json, read_table
 from unfreeze.study import parallel
 from unfreeze.study.events import CellFailed, CellsLeft, CellStarted, EpochEnded, Event, Planned, Warned
 
@@ -84,19 +84,36 @@ def test_no_number_depends_on_how_many_there_are(
 
 
 def test_cells_that_fail_or_diverge_stop_no_other(tmp_path: Path) -> None:
-    strategies = {
-        "fails": {"train": "all", "batch_norm": "train"},
-        "diverges": {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}},
-        "head": {"train": "head"},
-    }
+    """One image that only the larger regime trains on vanishes once the study is planned."""
+    strategies = {"all": {"train": "all"}, "diverges": {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}}}
+    regimes = {"small": {"train_per_class": 2, "val_per_class": 2}, "large": {"train_per_class": 5, "val_per_class": 2}}
+    values = {"strategies": strategies, "regimes": regimes, "budget": {"disk": "0 B"}}
     events: list[Event] = []
-    one = run(tmp_path, "one", 1, strategies=strategies, batch_size=7)
-    several = run(tmp_path, "several", 2, events.append, strategies=strategies, batch_size=7)
-    assert sorted(several.failed) == sorted(one.failed) == ["diverges.small.s0", "fails.small.s0"]
+    gone: list[Path] = []
+
+    def run_without_one(out: str, count: int) -> Results:
+        def emit(event: Event) -> None:
+            events.append(event)
+            if isinstance(event, Planned):
+                splits = read_table(tmp_path / out / "splits.csv")
+                larger = splits[(splits["large.s0"] == "train") & (splits["small.s0"] != "train")]
+                paths = read_table(tmp_path / out / "catalog.csv").set_index("id")["path"]
+                path = tmp_path / "photographs" / paths[larger["id"].iloc[0]]
+                gone.append(path.rename(path.with_suffix(".gone")))
+
+        found = run(tmp_path, out, count, emit, **values)
+        gone[-1].rename(gone[-1].with_suffix(".png"))
+        return found
+
+    one, several = run_without_one("one", 1), run_without_one("several", 2)
+    assert several.failed == one.failed
+    assert set(several.failed) == {"all.large.s0", "diverges.small.s0", "diverges.large.s0"}
+    assert gone[0] == gone[1]
     assert all_but_times(several.path) == all_but_times(one.path)
     told = {event.cell: (event.error, event.diverged) for event in events if isinstance(event, CellFailed)}
     assert told["diverges.small.s0"][1]
-    assert told["fails.small.s0"][0] == read_json(one.path / "cells" / "fails.small.s0" / "error.json")["error"]
+    assert not told["all.large.s0"][1]
+    assert told["all.large.s0"][0] == read_json(one.path / "cells" / "all.large.s0" / "error.json")["error"]
 
 
 @posix
