@@ -19,7 +19,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors import SafetensorError
 from safetensors.torch import save
 from timm.models import PretrainedCfg
 from torch import nn
@@ -140,7 +139,7 @@ def test_tensors_of_a_study_are_no_pickles(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     for name, content in evil(canary).items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises((SafetensorError, json.JSONDecodeError)):
+        with pytest.raises(Altered):
             read_tensors(tmp_path / name)
     assert not canary.exists()
 

@@ -78,7 +78,7 @@ def alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
         lock: a file that stands for the work; it is made, and stays.
         waiting: called every ``LOOK_SECONDS`` while another process works; what it raises ends the wait.
     """
-    held = filelock.FileLock(lock, mode=0o666, thread_local=False)
+    held = filelock.FileLock(lock, thread_local=False)
     try:
         with contextlib.suppress(OSError):
             lock.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def folder_bytes(path: Path) -> int:
         if path.is_dir() and not path.is_symlink():
             return sum(folder_bytes(inner) for inner in path.iterdir())
         return path.lstat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 
@@ -260,7 +260,7 @@ def _mark(folder: Path) -> filelock.BaseFileLock:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / USED).touch()
     while True:
-        lock = filelock.FileLock(folder / f"{secrets.token_hex(8)}{USE}", mode=0o666, thread_local=False)
+        lock = filelock.FileLock(folder / f"{secrets.token_hex(8)}{USE}", thread_local=False)
         lock.acquire()
         if Path(lock.lock_file).exists():  # else taken for that of a dead process before it was locked
             return lock

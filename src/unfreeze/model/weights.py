@@ -112,9 +112,10 @@ def _weights_file(weights: str) -> Path:
 def _read(path: Path) -> State:
     try:
         return load(path.read_bytes())  # mapped into memory, a file that is cut short meanwhile would end the process
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError) as error:
+        why = f"it holds numbers of type {error}" if isinstance(error, KeyError) else error  # F4, which torch has not
         raise UserError(
-            f"weights: {path} cannot be read ({error})",
+            f"weights: {path} cannot be read ({why})",
             "a whole safetensors file",
             "get the file anew",
         ) from error

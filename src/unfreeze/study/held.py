@@ -26,7 +26,7 @@ def held(out: Path) -> Iterator[None]:
     Raises:
         UserError: another run holds the directory.
     """
-    lock = filelock.FileLock(out / LOCK, mode=0o666, thread_local=False)  # less the umask: a team can run it
+    lock = filelock.FileLock(out / LOCK, thread_local=False)
     new = [each for each in (out, *out.parents) if not each.exists()]
     try:
         make_folder(out)
