@@ -20,10 +20,11 @@ from unfreeze.store import StudyDir
 from unfreeze.study.disk import Writes, reserved, writes
 from unfreeze.study.events import Emit, Scanning, Warned
 from unfreeze.study.forecast import calibrate_study, share, share_on_disk, works_of
-from unfreeze.study.images import draw_splits, engines_fixed, first_fixed, make_jobs, since_last_run
+from unfreeze.study.images import draw_splits, make_jobs, since_last_run
 from unfreeze.study.lone import refuse_lone_batches
 from unfreeze.study.needs import PrefixKey
 from unfreeze.study.plan import BackboneKey, make_plan, weight_hashes
+from unfreeze.study.record import engines_fixed, first_fixed
 from unfreeze.study.shared import Shared
 from unfreeze.train.device import pick
 

@@ -23,8 +23,7 @@ from unfreeze.data.sources import Source
 from unfreeze.data.splits import TEST, TRAIN, VALIDATION, draw_split
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
-from unfreeze.reuse.engines import Settings
-from unfreeze.store import Altered, StudyDir, is_accepted, read_json, read_table
+from unfreeze.store import StudyDir, is_accepted, read_table
 from unfreeze.study.cell import Job
 from unfreeze.study.events import Emit, Preparing, Scanning, Warned
 from unfreeze.study.forecast import bases_of, disk_budget, preprocessings
@@ -117,22 +116,6 @@ class Since:
     warnings: tuple[str, ...]
 
 
-def first_fixed(store: StudyDir, emit: Emit) -> dict[str, Any]:
-    """Return the record of what the first run of a study fixed: threads, engines, the split; empty before it."""
-    path = store.path / "study.json"
-    try:
-        return read_json(path) if path.is_file() else {}
-    except Altered:
-        emit(Warned(f"{path} was altered or cut short; threads, engines and the split are chosen anew"))
-        return {}
-
-
-def engines_fixed(before: Mapping[str, Any], compute: Compute) -> dict[str, Settings]:
-    """Return the engine of each frozen part that the first run chose, by its label; none on another device."""
-    as_before = (before.get("device"), before.get("dtype")) == (str(compute.device), compute.precision)
-    return {label: found["engine"] for label, found in before.get("engines", {}).items() if as_before}
-
-
 def since_last_run(
     store: StudyDir, before: Mapping[str, Any], study: StudyConfig, catalog: Catalog, where: str = ""
 ) -> Since:
@@ -140,7 +123,7 @@ def since_last_run(
 
     Args:
         store: the study directory.
-        before: see ``first_fixed``.
+        before: see ``record.first_fixed``.
         study: as it is now.
         catalog: of the data as it is now.
         where: said of the changes: where they are listed.

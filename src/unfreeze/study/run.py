@@ -3,43 +3,32 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
 
-from unfreeze.config.fingerprint import fingerprint, plain
+from unfreeze.config.fingerprint import fingerprint
 from unfreeze.config.study import StudyConfig
 from unfreeze.config.units import seconds_of
 from unfreeze.data.cache import alone, in_use, make_room, tidy
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.check import refuse_losses, warnings_of
-from unfreeze.data.duplicates import ALIKE
-from unfreeze.data.pairing import RADIUS
 from unfreeze.data.sources import Source, open_source, refuse_inside, usable_cache
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.results.evidence import Evidence, read_evidence
-from unfreeze.results.words import plural
 from unfreeze.reuse.engines import Settings
-from unfreeze.reuse.prefix import Calibration
 from unfreeze.store import (
     StudyDir,
-    accepted,
     remove_leftovers,
-    table_text,
-    write_json,
     write_table,
-    write_text,
 )
-from unfreeze.study.cell import Job
 from unfreeze.study.cells import CellsRun, Hands, Here, add_facts
 from unfreeze.study.disk import Writes, refuse, reserved, saying_what_is_needed, writes, writes_at_first
 from unfreeze.study.edited import finished_otherwise, left_over
-from unfreeze.study.environment import environment, made_otherwise
+from unfreeze.study.environment import made_otherwise
 from unfreeze.study.events import Emit, Planned, Warned
 from unfreeze.study.explain import explain
 from unfreeze.study.forecast import (
@@ -53,24 +42,21 @@ from unfreeze.study.forecast import (
 from unfreeze.study.grouping import GroupJob, groups_of
 from unfreeze.study.held import held, waiting
 from unfreeze.study.images import (
-    Since,
     draw_splits,
-    engines_fixed,
-    first_fixed,
     look_at_data,
     make_jobs,
     since_last_run,
 )
 from unfreeze.study.lone import refuse_lone_batches
-from unfreeze.study.needs import label_of
 from unfreeze.study.parallel import Processes
 from unfreeze.study.plan import BackboneKey, as_record, make_plan, weight_hashes
 from unfreeze.study.process import briefing
+from unfreeze.study.record import engine_warnings, engines_fixed, first_fixed, write_record
 from unfreeze.study.shared import Shared
 from unfreeze.study.shared import as_record as shared_record
 from unfreeze.study.state import FOLDER, remove_state
 from unfreeze.study.supply import Supply
-from unfreeze.train.device import Compute, pick
+from unfreeze.train.device import pick
 
 
 @dataclass(frozen=True)
@@ -173,7 +159,7 @@ def _run(
     if engines_fixed(first_fixed(store, emit), compute) != fixed:  # a run that no lock kept out fixed them meanwhile
         fixed = engines_fixed(first_fixed(store, emit), compute)
         calibrated = calibrate(fixed)
-    for warning in _engine_warnings(fixed, calibrated, compute.precision):
+    for warning in engine_warnings(fixed, calibrated, compute.precision):
         emit(Warned(warning))
     if cache:
         reserve = reserved(cache, out, expected)
@@ -192,7 +178,7 @@ def _run(
                 supply = _supply(catalog, calibrated, shared, folder, workers, emit)
         record = as_record(plan, {name: job.fingerprint for name, job in jobs.items()})
         record |= shared_record(shared, calibrated.stages)
-        _write_study(store, study, catalog, splits, since, told, before, record, jobs, compute, calibrated, source_text)
+        write_record(store, study, catalog, splits, since, told, before, record, jobs, compute, calibrated, source_text)
         for name in store.set_aside_altered(record["cells"]):
             emit(Warned(f"{name}: a file of this finished cell was altered or lost, so it runs again"))
         finished = [cell["cell"] for cell in record["cells"] if store.is_finished(cell)]
@@ -234,32 +220,6 @@ def _one_looker(source: Source, cache: Path | None, emit: Emit) -> contextlib.Ab
     return alone(cache / "looks" / f"{fingerprint(roots)}.lock", waiting(emit, "looks at the same images"))
 
 
-def _engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, precision: str) -> list[str]:
-    """Say which frozen stages run otherwise than before, or than was asked for."""
-    labelled = _labelled(calibrated)
-    refused = [
-        f"{label}: frozen stages run in {found.engine['precision']}, since {precision} is not near enough "
-        f"({'; '.join(dict.fromkeys((found.refused or {}).values()))})"
-        for label, found in labelled.items()
-        if found.engine["precision"] != precision
-    ]
-    return refused + [
-        f"{label}: the study used {_engine_words(fixed[label])}, which is not there any more; frozen stages "
-        f"now run on {_engine_words(found.engine)}, and new cells may differ in the last digits"
-        for label, found in labelled.items()
-        if label in fixed and dict(fixed[label]) != dict(found.engine)
-    ]
-
-
-def _labelled(calibrated: Calibrated) -> dict[str, Calibration]:
-    return {label_of(key, calibrated.stages): found for key, found in calibrated.calibrations.items()}
-
-
-def _engine_words(settings: Settings) -> str:
-    threads = "1 thread" if settings.get("threads") == 1 else f"{settings.get('threads')} threads"
-    return f"{settings.get('name')} {settings.get('version')} ({settings.get('precision')}, {threads})"
-
-
 def _supply(
     catalog: Catalog, calibrated: Calibrated, shared: Shared, cache: Path, workers: int | None, emit: Emit
 ) -> Supply:
@@ -289,77 +249,3 @@ def default_workers() -> int:
     """Return how many processes prepare batches: one per core that this process may use but one, at most eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores - 1)
-
-
-def _write_study(
-    store: StudyDir,
-    study: StudyConfig,
-    catalog: Catalog,
-    splits: Mapping[int | None, pd.Series],
-    since: Since,
-    told: Sequence[str],
-    before: Mapping[str, Any],
-    plan: Mapping[str, Any],
-    jobs: dict[str, Job],
-    compute: Compute,
-    calibrated: Calibrated,
-    source_text: str,
-) -> None:
-    if source_text:
-        write_text(store.path / "study.yaml", source_text)
-    record = study_record(study, catalog, compute, calibrated)
-    record["notes"] += told
-    # A run that goes on after a crash sees no change: the list of the one before stays.
-    record["changes"] = plain(since.changed) if since.changed.words or "changes" not in before else before["changes"]
-    tables = {
-        "catalog.csv": table_text(catalog.images),
-        "splits.csv": table_text(_splits(splits, jobs.values())),
-    }
-    record["files"] = accepted(store.path, tables, before.get("files", {}))
-    write_json(store.path / "study.json", record)
-    write_json(store.path / "plan.json", plan)
-    write_json(store.path / "environment.json", environment(compute))
-    for name, text in tables.items():
-        write_text(store.path / name, text)
-
-
-def study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibrated: Calibrated) -> dict[str, Any]:
-    """Return the resolved study as study.json holds it."""
-    notes = []
-    if study.split.val == "test":
-        notes.append(
-            "Validation images are the test images: what stopped and chose also reports, so scores are optimistic."
-        )
-    set_aside = int((catalog.images["status"] == "set_aside").sum())
-    if set_aside:
-        notes.append(f"Set aside: {plural(set_aside, 'image')}; catalog.csv says why.")
-    return {
-        "name": study.name,
-        "metric": study.metric,
-        "data": study.data,
-        "study": plain(study),
-        "fingerprint": fingerprint(study),
-        "classes": list(catalog.classes),
-        "copies": {"likeness": ALIKE, "bits": RADIUS},
-        "device": str(compute.device),
-        "dtype": compute.precision,
-        "threads": torch.get_num_threads(),
-        "engines": {label: plain(found) for label, found in _labelled(calibrated).items()},
-        "notes": notes,
-    }
-
-
-def _splits(splits: Mapping[int | None, pd.Series], jobs: Iterable[Job]) -> pd.DataFrame:
-    """Return a row an image (and fold): its split, and per regime and seed what it is used for."""
-    tables = []
-    by_fold: dict[int | None, dict[tuple[str, int], Job]] = {}
-    for job in jobs:
-        by_fold.setdefault(job.cell.fold, {})[job.cell.regime, job.cell.seed] = job
-    for fold, chosen in by_fold.items():
-        split = splits[fold]
-        table = pd.DataFrame({"id": split.index, "split": split.to_numpy(), "fold": fold})
-        for (regime, seed), job in chosen.items():
-            use = dict.fromkeys(job.selection.validation, "validation") | dict.fromkeys(job.selection.train, "train")
-            table[f"{regime}.s{seed}"] = table["id"].map(use).fillna("")
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
