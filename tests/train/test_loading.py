@@ -62,6 +62,43 @@ def test_fewer_go_on_where_one_was_killed(workers: int, left: int) -> None:
     assert signal.getsignal(signal.SIGCHLD) is handler  # so that nothing is raised in the midst of a step
 
 
+class Tensors(Numbers):
+    """Gives tensors, whose memory a process hands over on a connection of its own; quickly, so that many wait."""
+
+    def __getitem__(self, draw: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        return torch.full((1000,), draw[0]), draw[0]
+
+
+def test_batches_that_a_killed_process_had_finished_are_prepared_anew() -> None:
+    """Its connection breaks before PyTorch sees that it is gone: refused, reset or at its end, as the kill falls."""
+    for kill_at in range(3):
+        told: list[tuple[str, int]] = []
+        batches = Loading(
+            Tensors(), loading(0, told)._draws.make, 2, lambda by, left, told=told: told.append((by, left))
+        )
+        found = []
+        for number, (inputs, indices) in enumerate(batches):
+            assert torch.equal(inputs[:, 0], indices)
+            found.append(indices.tolist())
+            if number == kill_at:
+                time.sleep(0.5)  # meanwhile both finish what they were asked for
+                for process in multiprocessing.active_children():
+                    os.kill(process.pid, signal.SIGKILL)
+        assert found == [[2 * number, 2 * number + 1] for number in range(BATCHES)]
+        assert told == [("SIGKILL", 1)]
+
+
+def test_a_broken_connection_of_living_processes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = loading(2, [])
+
+    def broken() -> object:
+        raise ConnectionResetError("of something else")
+
+    monkeypatch.setattr(batches, "_begun", broken)
+    with pytest.raises(ConnectionResetError, match="of something else"):
+        next(iter(batches))
+
+
 def test_a_second_kill_is_an_error_that_names_the_cause() -> None:
     told: list[tuple[str, int]] = []
     began = time.monotonic()

@@ -21,6 +21,8 @@ OnKilled = Callable[[str, int], None]
 KILLED = "DataLoader worker (pid"
 """How PyTorch's sentence about it begins; it looks every five seconds whether its processes live."""
 
+_ENDING = 1.0  # seconds until the end of a killed process is known, at most
+
 
 class Draws(Sampler[list[Draw]]):
     """Batches of draws, made anew for each iteration: what a DataLoader asks its workers for; ``done`` are left out."""
@@ -63,8 +65,8 @@ class Loading:
                     self._draws.done += 1
                     yield batch
                 return
-            except RuntimeError as error:
-                if not str(error).startswith(KILLED):
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if not self._was_killed(error):
                     raise
                 self._go_on_with_fewer(error)
 
@@ -90,7 +92,18 @@ class Loading:
         self._processes |= _children() - others
         return iterator
 
-    def _go_on_with_fewer(self, error: RuntimeError) -> None:
+    def _was_killed(self, error: Exception) -> bool:
+        """Tell whether an error means that a process was killed.
+
+        PyTorch says so; but a batch that a process had finished comes over a connection to it, which breaks first.
+        """
+        if isinstance(error, RuntimeError):
+            return str(error).startswith(KILLED)
+        for process in self._processes:
+            process.join(_ENDING / len(self._processes))
+        return any(process.exitcode for process in self._processes)
+
+    def _go_on_with_fewer(self, error: Exception) -> None:
         by = _words(self._processes)
         if self._lost:
             raise UserError(
