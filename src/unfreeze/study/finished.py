@@ -86,7 +86,7 @@ def check_logits(finished: Finished, images: Tensor, stored: Logits, compute: Co
     Raises:
         UserError: they differ by more than another engine's rounding explains.
     """
-    with torch.inference_mode(), compute.autocast():
+    with torch.inference_mode(), compute.forward_pass():
         logits = finished.network(compute.move(images)).float().cpu().numpy()
     largest = max(1.0, float(np.abs(stored).max()))
     difference = float(np.abs(logits - stored).max())

@@ -229,7 +229,7 @@ def _step(
     labels = torch.arange(count, device=compute.device) % classes
 
     def forward() -> torch.Tensor:
-        with compute.autocast():
+        with compute.forward_pass():
             return cross_entropy(network(inputs).float(), labels)
 
     seconds = []

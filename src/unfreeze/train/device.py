@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from unfreeze.errors import UserError
+from unfreeze.train import winograd
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,11 @@ class Compute:
     device: torch.device
     precision: str
 
-    def autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context of a forward pass: bfloat16 where it was asked for, else plain float32."""
+    def forward_pass(self) -> contextlib.AbstractContextManager:
+        """Return the context of a forward pass: bfloat16 where it was asked for, else float32."""
         if self.precision == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+        return winograd.Winograd() if winograd.available(self.device) else contextlib.nullcontext()
 
     def move(self, inputs: torch.Tensor, channels_last: bool = True) -> torch.Tensor:
         """Bring inputs to the device; (n, c, h, w) in channels-last order, in which convolutions are fastest."""

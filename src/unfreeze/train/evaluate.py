@@ -28,7 +28,7 @@ def predict(
     room = room or Room()
     network.eval()
     logits, labels = [], []
-    with torch.inference_mode(), compute.autocast():
+    with torch.inference_mode(), compute.forward_pass():
         for inputs, answers, _ in batches:
             logits += _logits(network, inputs, compute, channels_last, room)
             labels.append(answers.numpy())

@@ -254,7 +254,7 @@ def _forward(
     whole: Tensor | int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean loss of a batch, or a part's share of it where ``whole`` is the batch's weight, and logits."""
-    with compute.autocast():
+    with compute.forward_pass():
         logits = trainee.network(inputs)
         how = "mean" if whole is None else "sum"
         loss = cross_entropy(logits.float(), labels, trainee.class_weights, reduction=how, label_smoothing=smoothing)
