@@ -3,7 +3,7 @@
     python bench/reusing/bare.py bound FOLDER --weights FILE --strategy head --epochs 10
     python bench/reusing/bare.py extraction FOLDER --backbone resnet50 --weights none
 
-`bound` knows nothing of unfreeze but how to load and cut a backbone. `extraction` times unfreeze's engine against
+`bound` knows nothing of unfreeze but how to load and cut a backbone, and its way of large convolutions. `extraction` times unfreeze's engine against
 eager channels-last PyTorch on the same pictures, in turn. Both print one JSON line; seconds without imports.
 """
 
@@ -30,6 +30,7 @@ from torchvision.datasets import ImageFolder
 
 from unfreeze.cli.tuning import tune_process
 from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.winograd import Winograd
 
 SIZE, BATCH, PROBE = 128, 32, 64  # pixels; images a step; images on which engines are compared
 EXTRACTED, REPEATS = 256, 3
@@ -114,6 +115,17 @@ def eager_engine(module: nn.Module) -> Engine:
     return forward
 
 
+def winograd_engine(module: nn.Module) -> Engine:
+    """Return channels-last PyTorch, batch 32, with large convolutions by Winograd's way."""
+    eager, kept = eager_engine(module), dict[int, Tensor]()
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        with Winograd(kept):
+            return eager(images)
+
+    return forward
+
+
 def timed(engine: Engine, images: np.ndarray) -> float:
     begun = time.perf_counter()
     engine(images)
@@ -149,7 +161,8 @@ def bound_seconds(folder: Path, weights: Path, strategy: str, epochs: int) -> Bo
     backbone = load_backbone("vgg16", str(weights), SIZE, seed=0)
     images = {part: pictures(folder / part, backbone) for part in ("train", "val")}
     prefix = frozen_part(backbone, FROZEN[strategy])
-    engines = {"ncnn": ncnn_engine(prefix), **openvino_engines(prefix), "eager channels-last": eager_engine(prefix)}
+    engines = {"ncnn": ncnn_engine(prefix), **openvino_engines(prefix), "Winograd": winograd_engine(prefix)}
+    engines["eager channels-last"] = eager_engine(prefix)
     probe = images["train"][0][:PROBE]
     for engine in engines.values():
         engine(probe[:BATCH])
@@ -159,7 +172,8 @@ def bound_seconds(folder: Path, weights: Path, strategy: str, epochs: int) -> Bo
     forward = time.perf_counter() - begun
     labels = {part: torch.from_numpy(classes) for part, (_, classes) in images.items()}
     network = trained_part(backbone, FROZEN[strategy], int(labels["train"].max()) + 1)
-    steps, validation = bare_loop(network, activations, labels, epochs)
+    with Winograd():
+        steps, validation = bare_loop(network, activations, labels, epochs)
     return Bound(name, forward, steps, validation)
 
 

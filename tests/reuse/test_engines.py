@@ -114,7 +114,11 @@ def test_for_little_frozen_work_no_engine_is_made() -> None:
     names = {
         seconds: {str(one["name"]) for one in OFFERS if engines.worth_trying(one, seconds)} for seconds in (1, 9, 99)
     }
-    assert names == {1: {"pytorch"}, 9: {"pytorch", "openvino"}, 99: {"pytorch", "openvino", "ncnn"}}
+    assert names == {
+        1: {"pytorch"},
+        9: {"pytorch", "winograd", "openvino"},
+        99: {"pytorch", "winograd", "openvino", "ncnn"},
+    }
 
 
 def test_of_pytorch_s_batches_the_largest_is_taken_that_fits_into_memory(

@@ -1,11 +1,13 @@
 """Every engine gives a row the same numbers whatever surrounds it, and refuses what could change."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from unfreeze.model import winograd
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.model.network import Frozen
 from unfreeze.reuse import engines
@@ -40,8 +42,18 @@ def label(settings: Settings) -> str:
 REFUSED = {
     ("test_vit", "openvino-8"): "^openvino, batch 8: ",  # a tracer's constants hold the batch of the trace
     ("test_vit", "ncnn-1"): "^ncnn cannot run the network: RuntimeError: cannot load ncnnparam$",
+    ("test_vit", "winograd-32"): "^winograd: no large 3 x 3 convolution$",
 }
 PAIRS = [(name, settings) for name in NETWORKS for settings in offered() if (name, label(settings)) not in REFUSED]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_is_large() -> Iterator[None]:
+    """Let the convolutions of tiny networks count as large."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "_CHANNELS", 8)
+        patch.setattr(winograd, "_TILES", 1)
+        yield
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: f"{pair[0]}-{label(pair[1])}")
@@ -111,8 +123,21 @@ def test_numbers_do_not_depend_on_the_number_of_threads(name: str) -> None:
 
 def test_the_same_engine_is_offered_in_the_same_settings() -> None:
     assert offered() == offered()
-    assert {settings["name"] for settings in offered()} == {"ncnn", "openvino", "pytorch"}
+    assert {settings["name"] for settings in offered()} == {"ncnn", "openvino", "winograd", "pytorch"}
     assert all(settings["version"] and settings["precision"] == "float32" for settings in offered())
+
+
+def test_winograd_s_engine_computes_some_convolutions_so_and_is_not_offered_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stages = stages_of(load_backbone("test_resnet", "none", 64, 0), 0, 4)
+    rows = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    by_name = {settings["name"]: settings for settings in offered()}
+    found, plain = (engines.build(by_name[name], stages, (3, 64, 64), CPU)(rows) for name in ("winograd", "pytorch"))
+    assert not torch.equal(found, plain)
+    monkeypatch.setattr(winograd, "available", lambda device: False)
+    assert "winograd" not in {settings["name"] for settings in offered()}
+    assert "winograd" not in {one["name"] for one in engines.offers(CPU, "bfloat16", 2)}
 
 
 def test_elsewhere_than_on_the_cpu_pytorch_alone_is_offered() -> None:
@@ -121,7 +146,7 @@ def test_elsewhere_than_on_the_cpu_pytorch_alone_is_offered() -> None:
 
 
 def small() -> Frozen:
-    return Frozen([nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))])
+    return Frozen([nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5))])
 
 
 @pytest.mark.parametrize("settings", offered(), ids=label)
@@ -129,7 +154,7 @@ def test_stages_with_a_parameter_that_takes_a_gradient_are_refused(settings: Set
     stages = small()
     next(stages.parameters()).requires_grad_(True)
     with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole message is below
-        engines.build(settings, stages, (3, 8, 8), CPU)
+        engines.build(settings, stages, (8, 8, 8), CPU)
     assert str(caught.value) == "not wholly frozen, so not reused: stages.0.0.weight takes a gradient"
 
 
@@ -138,7 +163,7 @@ def test_stages_with_a_module_in_training_mode_are_refused(settings: Settings) -
     stages = small()
     next(module for module in stages.modules() if isinstance(module, nn.BatchNorm2d)).train()
     with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole message is below
-        engines.build(settings, stages, (3, 8, 8), CPU)
+        engines.build(settings, stages, (8, 8, 8), CPU)
     assert str(caught.value) == "not wholly frozen, so not reused: stages.0.1 is in training mode"
 
 
@@ -153,8 +178,8 @@ def test_a_prefix_in_training_mode_as_a_whole_is_named_so() -> None:
 @pytest.mark.parametrize("settings", offered(), ids=label)
 def test_dropout_and_batchnorm_are_in_inference_mode(settings: Settings) -> None:
     stages = small()
-    rows = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    rows = torch.randn(5, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     before = {name: tensor.clone() for name, tensor in stages.state_dict().items()}
-    engine = engines.build(settings, stages, (3, 8, 8), CPU)
+    engine = engines.build(settings, stages, (8, 8, 8), CPU)
     assert torch.equal(engine(rows), engine(rows))
     assert all(torch.equal(tensor, before[name]) for name, tensor in stages.state_dict().items())

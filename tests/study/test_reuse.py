@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.worlds import tiny_study, write_weights
 from unfreeze import Results, Study
+from unfreeze.model import winograd
 from unfreeze.reuse import engines
 from unfreeze.store import read_json
 from unfreeze.study.events import Event, Warned
@@ -61,7 +62,13 @@ def test_cached_equals_live_bit_for_bit(tmp_path: Path, regimes: dict[str, Any])
 
 @pytest.mark.parametrize(
     ("engine", "precision"),
-    [("ncnn", "float32"), ("openvino", "float32"), ("openvino", "bfloat16"), ("pytorch", "bfloat16")],
+    [
+        ("ncnn", "float32"),
+        ("openvino", "float32"),
+        ("openvino", "bfloat16"),
+        ("pytorch", "bfloat16"),
+        ("winograd", "float32"),
+    ],
 )
 def test_cached_equals_live_with_the_engine_that_the_study_fixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, precision: str
@@ -69,6 +76,8 @@ def test_cached_equals_live_with_the_engine_that_the_study_fixed(
     module = engines._MODULES[engine]
     monkeypatch.setattr(engines, "_MODULES", {engine: module})
     monkeypatch.setattr(module, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(winograd, "_CHANNELS", 8)  # for training as well
+    monkeypatch.setattr(winograd, "_TILES", 1)
     asked = {"strategies": {"head": HEAD, "last": LAST, "phases": PHASES}, "regimes": PLAIN, "precision": precision}
     cached, live = run(tmp_path, "cached", **asked), run(tmp_path, "live", **asked, budget=NO_ROOM)
     for results in (cached, live):

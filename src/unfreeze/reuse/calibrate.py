@@ -186,7 +186,7 @@ def _label(settings: Settings) -> str:
 
 def _measured(settings: Settings, engine: Engine, images: Tensor, best: float) -> tuple[Tensor, float]:
     """Return an engine's output for the images, and its seconds a row where every thread's request is full."""
-    requests = 1 if settings["name"] == "pytorch" else int(settings["threads"])  # its threads share one
+    requests = 1 if engines.together(settings) else int(settings["threads"])
     count = max(len(images), int(settings["batch"]) * requests)
     rows = images[torch.arange(count) % len(images)]
     found, seconds = _timed(lambda: engine(rows), count, best)

@@ -70,7 +70,7 @@ class Prefix:
         self.forwards = 0
         """Rows computed so far, at any cut."""
         self.batch = int(calibration.engine.get("batch", 1))
-        """Rows that PyTorch takes at once; fewer than calibrated where a device's memory did not suffice later on."""
+        """Rows that PyTorch's kind takes at once; fewer than calibrated where memory did not suffice later on."""
         self._engines = {(*stages, self.batch): engine for stages, engine in (built or {}).items()}
         self._hashes: dict[int, str] = {}
 
@@ -112,8 +112,8 @@ class Prefix:
         return found if self.dtype == "float32" else self._halved(found)
 
     def _fitted(self, rows: Tensor, start: int, stop: int) -> Tensor:
-        """Run the engine; PyTorch on fewer rows at once from where memory does not suffice on."""
-        if self.calibration.engine["name"] != "pytorch":
+        """Run the engine; PyTorch's kind on fewer rows at once from where memory does not suffice on."""
+        if not engines.together(self.calibration.engine):
             return self._engine(start, stop, self.batch)(rows)
         try:
             found, self.batch = fitted(lambda batch: self._engine(start, stop, batch)(rows), self.batch, self.device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from unfreeze.errors import UserError
-from unfreeze.train import winograd
+from unfreeze.model import winograd
 
 
 @dataclass(frozen=True)

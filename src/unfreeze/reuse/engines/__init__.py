@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unfreeze.model.network import Frozen
-from unfreeze.reuse.engines import ncnn, openvino, pytorch
+from unfreeze.reuse.engines import ncnn, openvino, pytorch, winograd
 
 
 class Engine(Protocol):
@@ -24,7 +24,7 @@ class Engine(Protocol):
 Settings = Mapping[str, str | int]
 """An engine and all that its numbers may depend on: name, version, precision, batch, threads. JSON data."""
 
-_MODULES = {"ncnn": ncnn, "openvino": openvino, "pytorch": pytorch}
+_MODULES = {"ncnn": ncnn, "openvino": openvino, "winograd": winograd, "pytorch": pytorch}
 
 
 def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
@@ -49,6 +49,11 @@ def worth_trying(settings: Settings, frozen_seconds: float) -> bool:
         frozen_seconds: that all frozen work would take in PyTorch.
     """
     return _MODULES[str(settings["name"])].WORTH_SECONDS <= frozen_seconds
+
+
+def together(settings: Settings) -> bool:
+    """Say whether all threads share one batch of rows; else each has a request of its own."""
+    return _MODULES[str(settings["name"])].TOGETHER
 
 
 def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> Engine:

@@ -31,6 +31,9 @@ _NOT_KEPT = ("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnpy")
 WORTH_SECONDS = 20.0
 """Of frozen work in PyTorch; below, making this engine (two to five seconds) would cost what it saves."""
 
+TOGETHER = False
+"""Each thread has a request of its own."""
+
 
 def offers(device: torch.device, precision: str, threads: int) -> list[dict[str, str | int]]:
     """Return the setting for a CPU in float32; none elsewhere."""

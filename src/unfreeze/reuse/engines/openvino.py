@@ -23,6 +23,9 @@ _PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 WORTH_SECONDS = 5.0
 """Of frozen work in PyTorch; below, making this engine (one to three seconds) would cost what it saves."""
 
+TOGETHER = False
+"""Each thread has a request of its own."""
+
 
 def offers(device: torch.device, precision: str, threads: int) -> list[dict[str, str | int]]:
     """Return the settings for a CPU, the better first; none elsewhere."""

@@ -5,6 +5,9 @@ the last one padded. Where a device has memory of its own the largest size is ta
 """
 
 import contextlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,35 @@ SMALLER = (16, 8, 4, 2, 1)
 
 WORTH_SECONDS = 0.0
 """Always: nothing has to be made."""
+
+TOGETHER = True
+"""All threads share one batch."""
+
+
+Numerics = Callable[[], contextlib.AbstractContextManager[Any]]
+"""Gives the context of a forward pass."""
+
+
+class Batched:
+    """Frozen stages in channels-last order, in inference mode, that take rows in batches of one size."""
+
+    def __init__(self, stages: nn.Module, device: torch.device, batch: int, numerics: Numerics) -> None:
+        self.stages = stages.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device, self.batch, self.numerics = device, batch, numerics
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Compute rows."""
+        outputs = []
+        with torch.no_grad(), self.numerics():  # not inference mode: what trains on the rows saves them for later
+            for start in range(0, len(rows), self.batch):
+                batch = rows[start : start + self.batch].to(self.device, non_blocking=True)
+                count = len(batch)
+                if count < self.batch:
+                    batch = torch.cat([batch, batch.new_zeros(self.batch - count, *batch.shape[1:])])
+                if batch.ndim == 4:
+                    batch = batch.contiguous(memory_format=torch.channels_last)
+                outputs.append(self.stages(batch)[:count].float().contiguous())
+            return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def offers(device: torch.device, precision: str, threads: int) -> list[dict[str, str | int]]:
@@ -37,34 +69,8 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> "PyTorchEngine":
+def build(settings: Mapping[str, Any], stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> Batched:
     """Return the stages as an engine; they are moved to the device."""
-    precision, batch = settings["precision"], settings["batch"]  # type: ignore[index]
-    return PyTorchEngine(stages, device, precision, batch)
-
-
-class PyTorchEngine:
-    """Frozen stages in channels-last order, in inference mode."""
-
-    def __init__(self, stages: nn.Module, device: torch.device, precision: str, batch: int) -> None:
-        self.stages = stages.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device, self.precision, self.batch = device, precision, batch
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Compute rows in batches of one size."""
-        outputs = []
-        with torch.no_grad(), self._autocast():  # not inference mode: what trains on the rows saves them for later
-            for start in range(0, len(rows), self.batch):
-                batch = rows[start : start + self.batch].to(self.device, non_blocking=True)
-                count = len(batch)
-                if count < self.batch:
-                    batch = torch.cat([batch, batch.new_zeros(self.batch - count, *batch.shape[1:])])
-                if batch.ndim == 4:
-                    batch = batch.contiguous(memory_format=torch.channels_last)
-                outputs.append(self.stages(batch)[:count].float().contiguous())
-            return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        if self.precision == "bfloat16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+    reduced = partial(torch.autocast, device.type, dtype=torch.bfloat16)
+    numerics = reduced if settings["precision"] == "bfloat16" else contextlib.nullcontext
+    return Batched(stages, device, settings["batch"], numerics)

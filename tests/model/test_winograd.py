@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from unfreeze.train import winograd
+from unfreeze.model import winograd
+from unfreeze.model.winograd import Winograd, available, convolve
 from unfreeze.train.device import Compute
-from unfreeze.train.winograd import Winograd, available, convolve
 
 CPU = torch.device("cpu")
 
@@ -73,9 +73,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of inputs that were convolved so."""
     shapes: list[tuple[int, ...]] = []
 
-    def noted(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def noted(x: Tensor, *rest: Tensor | None) -> Tensor:
         shapes.append(tuple(x.shape))
-        return convolve(x, weight, bias)
+        return convolve(x, *rest)
 
     monkeypatch.setattr(winograd, "convolve", noted)
     return shapes
@@ -133,6 +133,20 @@ def test_training_takes_it_on_x86_processors_alone(monkeypatch: pytest.MonkeyPat
         assert isinstance(Compute(CPU, "float32").forward_pass(), Winograd) is there
         assert not isinstance(Compute(CPU, "bfloat16").forward_pass(), Winograd)
     assert not available(torch.device("cuda"))
+
+
+def test_filters_that_stay_are_transformed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[int, Tensor] = {}
+    made, filters = [], winograd._filters
+    monkeypatch.setattr(winograd, "_filters", lambda weight: made.append(weight) or filters(weight))
+    first, second, x = layer(), layer(), drawn(8, 256, 8, 8)
+    with torch.no_grad():
+        with Winograd():
+            expected = second(first(x))
+        for _ in range(2):
+            with Winograd(kept):
+                assert torch.equal(second(first(x)), expected)
+    assert [id(weight) for weight in made[2:]] == list(kept) == [id(first.weight), id(second.weight)]
 
 
 def test_two_passes_give_the_same_bits() -> None:

@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering for the convolutions that train on a processor: a quarter of the multiplications.
+"""Winograd's minimal filtering for large convolutions on a processor: a quarter of the multiplications.
 
 Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks" (arXiv:1509.09308), F(4 x 4, 3 x 3): input,
 filter and output gradient go through small fixed matrices, between which there is one matrix product for each of 36
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import pad
 from torch.overrides import TorchFunctionMode
@@ -32,6 +32,9 @@ _LINE = torch.tensor(
 )
 _OUTPUT = torch.kron(_LINE, _LINE)
 
+RULES = 1
+"""Counts up whenever results come to differ in a bit."""
+
 _CHANNELS, _TILES = 256, 32
 """From so many channels on either side and tiles in a batch it takes less time (bench/convolutions.py)."""
 
@@ -40,7 +43,14 @@ class Winograd(TorchFunctionMode):
     """Within it, large 3 x 3 convolutions with stride and padding 1 on an x86 processor are computed so, in float32.
 
     Results differ from PyTorch's by rounding: 3e-6 of their norm, where PyTorch's own differ from exact ones by 1e-6.
+
+    Args:
+        kept: transformed filters of weights that stay as they are, by the weights' ``id``; None keeps none.
     """
+
+    def __init__(self, kept: dict[int, Tensor] | None = None) -> None:
+        super().__init__()
+        self._kept = kept
 
     def __torch_function__(
         self,
@@ -49,9 +59,16 @@ class Winograd(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is torch.conv2d and _suits(*args, **(kwargs or {})):
-            return convolve(*args[:3], **{name: value for name, value in (kwargs or {}).items() if name == "bias"})
+        if func is torch.conv2d and len(args) > 1 and _suits(*args, **(kwargs or {})):
+            return self._convolved(args[0], args[1], args[2] if len(args) > 2 else (kwargs or {}).get("bias"))
         return func(*args, **(kwargs or {}))
+
+    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._kept is None:
+            return convolve(x, weight, bias)
+        if id(weight) not in self._kept:
+            self._kept[id(weight)] = _filters(weight)
+        return convolve(x, weight, bias, self._kept[id(weight)])
 
 
 def available(device: torch.device) -> bool:
@@ -59,18 +76,27 @@ def available(device: torch.device) -> bool:
     return device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def worth_trying(network: nn.Module) -> bool:
+    """Tell whether a network has a convolution that may be large enough."""
+    return any(
+        isinstance(module, nn.Conv2d) and module.groups == 1 and module.stride == (1, 1) and _is_large(module.weight)
+        for module in network.modules()
+    )
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, filters: Tensor | None = None) -> Tensor:
     """Convolve with stride and padding 1.
 
     Args:
         x: (n, c, h, w) float32, best channels-last.
         weight: (k, c, 3, 3) float32, best channels-last.
         bias: (k,) float32.
+        filters: what ``_filters`` made of ``weight``, if it is there.
 
     Returns:
         (n, k, h, w) float32, channels-last.
     """
-    found: Tensor = _Convolution.apply(x, weight, bias)
+    found: Tensor = _Convolution.apply(x, weight, bias, _filters(weight) if filters is None else filters)
     return found
 
 
@@ -86,15 +112,23 @@ def _suits(
     ones = (1, (1, 1), [1, 1])
     return (
         x.ndim == 4
-        and tuple(weight.shape[2:]) == (3, 3)
         and stride in ones
         and padding in ones
         and dilation in ones
         and groups == 1
         and x.dtype == weight.dtype == torch.float32
-        and min(weight.shape[:2]) >= _CHANNELS
+        and _is_large(weight)
         and len(x) * _tiles(x.shape[2]) * _tiles(x.shape[3]) >= _TILES
     )
+
+
+def _is_large(weight: Tensor) -> bool:
+    return tuple(weight.shape[2:]) == (3, 3) and min(weight.shape[:2]) >= _CHANNELS
+
+
+def _filters(weight: Tensor) -> Tensor:
+    """Return a convolution's filters at the 36 points, (k, 36, c)."""
+    return torch.matmul(_FILTER, weight.detach().permute(0, 2, 3, 1).reshape(len(weight), 9, -1))
 
 
 def _tiles(pixels: int) -> int:
@@ -105,9 +139,8 @@ class _Convolution(torch.autograd.Function):
     """The tiles of the input are made anew for the backward pass: kept, they would take more than twice its memory."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        n, c, h, w = x.shape
-        filters = torch.matmul(_FILTER, weight.permute(0, 2, 3, 1).reshape(len(weight), 9, c))  # (k, 36, c)
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, filters: Tensor) -> Tensor:
+        n, _, h, w = x.shape
         points = torch.bmm(_seen(x), filters.permute(1, 2, 0))  # (36, tiles, k)
         tiles = (_OUTPUT @ points.view(_IN * _IN, -1)).view(_OUT, _OUT, n, _tiles(h), _tiles(w), -1)
         y = tiles.permute(2, 3, 0, 4, 1, 5).reshape(n, _OUT * _tiles(h), _OUT * _tiles(w), -1)
@@ -118,7 +151,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, filters = ctx.saved_tensors
         (n, c, h, w), k = x.shape, len(filters)
         high, wide = _tiles(h), _tiles(w)
@@ -134,7 +167,7 @@ class _Convolution(torch.autograd.Function):
             for_weight = for_weight.contiguous(memory_format=torch.channels_last)
         if ctx.needs_input_grad[2]:
             for_bias = grad.sum((0, 2, 3))
-        return for_x, for_weight, for_bias
+        return for_x, for_weight, for_bias, None
 
 
 def _seen(x: Tensor) -> Tensor:
