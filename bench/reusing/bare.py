@@ -3,8 +3,9 @@
     python bench/reusing/bare.py bound FOLDER --weights FILE --strategy head --epochs 10
     python bench/reusing/bare.py extraction FOLDER --backbone resnet50 --weights none
 
-`bound` knows nothing of unfreeze but how to load and cut a backbone, and its way of large convolutions. `extraction` times unfreeze's engine against
-eager channels-last PyTorch on the same pictures, in turn. Both print one JSON line; seconds without imports.
+`bound` knows nothing of unfreeze but how to load and cut a backbone, and its way of large convolutions. `extraction`
+times unfreeze's engine against eager channels-last PyTorch on the same pictures, in turn. Both print one JSON line;
+seconds without imports.
 """
 
 import argparse
