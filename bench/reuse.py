@@ -27,7 +27,7 @@ from typing import Any
 from reusing import record
 from reusing.process import Failed, run
 from reusing.reading import disk, facts, trained, val_accuracy
-from reusing.rows import ROWS, table
+from reusing.rows import ROWS
 from reusing.setting import (
     OTHER_HEADS,
     RATES,
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--peer-epochs", type=int, default=EPOCHS, help="epochs that peers run; fewer are scaled to 10")
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
     parser.add_argument("--only", default="", help="rows to measure, by name and comma; the others are kept")
-    parser.add_argument("--table", action="store_true", help="measure nothing: write the table of what is recorded")
+    parser.add_argument("--table", action="store_true", help="measure nothing: write the tables of what is recorded")
     asked = parser.parse_args()
 
     runs = record.read(RESULTS)
@@ -228,8 +228,9 @@ def main() -> None:
                 run_round(place, {name: offered[name] for name in names}, took)
                 shutil.rmtree(folder)
         runs = record.write(RESULTS, record.used(runs, this["date"]))
-    record.write_table(README, table(runs), runs)
-    print(table(runs))
+    written = record.tables(runs)
+    record.write_tables(README, written)
+    print(written)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The record of all runs that a row of the table rests on, and the table in the README."""
+"""The record of all runs that a row of a table rests on, and the tables in the README, one a machine."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reusing.rows import ROWS, latest
+from reusing.rows import ROWS, latest, table
 
 BEGIN, END = "<!-- reuse.py writes from here -->", "<!-- to here -->"
 
@@ -28,19 +28,34 @@ def write(path: Path, runs: Runs) -> Runs:
     return runs
 
 
+def by_machine(runs: Runs) -> dict[str, Runs]:
+    """Return the runs of each processor and number of cores, that of the newest run first."""
+    found: dict[str, Runs] = {}
+    for date, run in sorted(runs.items(), reverse=True):
+        found.setdefault(f"{run['processor']}, {run['cores']} cores", {})[date] = run
+    return {machine: dict(sorted(there.items())) for machine, there in found.items()}
+
+
 def used(runs: Runs, newest: str) -> Runs:
-    """Return the runs that a row of the table rests on, and the newest, which may have told only what failed."""
-    names = {latest(row, runs)[0] for row in ROWS} | {newest}
+    """Return the runs that a row of a table rests on, and the newest, which may have told only what failed."""
+    names = {latest(row, there)[0] for there in by_machine(runs).values() for row in ROWS} | {newest}
     return {name: run for name, run in runs.items() if name in names}
 
 
-def write_table(readme: Path, table: str, runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put the table, and the runs behind it, between the two marks in the README."""
+def tables(runs: Runs) -> str:
+    """Return a table for each machine, with the runs behind it."""
+    return "\n\n".join(
+        "\n\n".join((f"### {machine}", table(there), "\n".join(f"- {_about(run)}" for run in there.values())))
+        for machine, there in by_machine(runs).items()
+    )
+
+
+def write_tables(readme: Path, written: str) -> None:
+    """Put the tables between the two marks in the README."""
     text = readme.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    notes = "\n".join(f"- {_about(run)}" for run in runs.values())
-    readme.write_text(f"{before}{BEGIN}\n\n{table}\n\n{notes}\n\n{END}{after}", encoding="utf-8")
+    readme.write_text(f"{before}{BEGIN}\n\n{written}\n\n{END}{after}", encoding="utf-8")
 
 
 def _about(run: Mapping[str, Any]) -> str:
@@ -49,8 +64,8 @@ def _about(run: Mapping[str, Any]) -> str:
         versions |= {name: version for name, version in measured.get("versions", {}).items() if name not in versions}
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     rounds = len({measured["round"] for measured in run["measurements"]})
-    hardware = f"{run['processor']}, {run['cores']} cores"
-    return f"{run['date']}, `{run['command']}`, {rounds} rounds: {hardware}; Python {run['python']}, {listed}."
+    counted = "1 round" if rounds == 1 else f"{rounds} rounds"
+    return f"{run['date']}, `{run['command']}`, {counted}: Python {run['python']}, {listed}."
 
 
 def _rounded(value: Any) -> Any:

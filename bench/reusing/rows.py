@@ -230,10 +230,9 @@ def table(runs: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["| what | asked | found: median [min .. max] | seconds (median round) |", "| --- | --- | --- | --- |"]
     for row in ROWS:
         _, rounds = latest(row, runs)
-        asked = "" if row.floor is None else f"{row.at} {row.form.format(row.floor)}"
         if not rounds:
-            lines.append(f"| {row.what} | {asked} | not measured | |")
             continue
+        asked = "" if row.floor is None else f"{row.at} {row.form.format(row.floor)}"
         figures = [row.figure(found) for found in rounds]
         middle = sorted(rounds, key=row.figure)[len(rounds) // 2]
         low, median, high = map(row.form.format, (min(figures), statistics.median(figures), max(figures)))
