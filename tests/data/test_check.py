@@ -81,7 +81,7 @@ def test_copies_of_one_label_are_duplicates_and_of_two_a_conflict(tmp_path):
     assert set(aside["path"]) == {"a/02.png", "a/03.png", "b/darker.png", "b/same.bmp"}
     assert set(aside["reason"]) == {"copies have different labels: a and b"}
     assert of_kind(found, "unreadable") == []
-    assert warnings_of(found) == [
+    assert warnings_of(found, folds=False) == [
         "2 pictures have copies with different labels, 4 images, set aside, first a/03.png and b/same.bmp"
     ]
     kept = look(tmp_path, KEEP)
@@ -106,7 +106,7 @@ def test_copies_in_two_given_splits_are_a_leak(tmp_path, second):
     ((severity, paths, note),) = of_kind(found, "split_leak")
     assert (severity, sorted(paths)) == ("error", sorted(["train/a/00.png", f"{second}/a/leak.bmp"]))
     assert note == f"2 images, the same pixels, in {' and '.join(sorted([name, 'train']))}"
-    (warning,) = warnings_of(found)
+    (warning,) = warnings_of(found, folds=False)
     assert warning.startswith("1 picture has copies in two splits that the data gives, so test scores flatter; first ")
 
 
@@ -129,7 +129,7 @@ def test_copies_in_two_test_sets_are_no_leak(tmp_path):
     found = look(tmp_path / "main", north=str(tmp_path / "north"), south=str(tmp_path / "south"))
     assert of_kind(found, "split_leak") == []
     assert len(of_kind(found, "exact_duplicate")) == 5
-    assert warnings_of(found) == []
+    assert warnings_of(found, folds=False) == []
 
 
 def test_small_and_uneven_classes(tmp_path):
@@ -145,6 +145,42 @@ def test_a_class_that_a_given_split_lacks(tmp_path):
     write(tmp_path / "train", {"a": 12, "b": 12})
     write(tmp_path / "test", {"a": 12}, 100)
     assert ("error", [], "test has no image of b") in of_kind(look(tmp_path), "small_class")
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (("train",), ["validation"]),
+        (("test",), ["train"]),
+        (("val", "test"), ["train"]),
+        (("train", "val"), []),
+        (("train", "test"), []),  # validation is drawn from train
+    ],
+)
+def test_given_splits_without_training_or_validation_images(tmp_path, given, missing):
+    lines = ["path,label,split"]
+    for number, split in enumerate(given * 24):
+        photo(number, 64, 48).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{'ab'[number // len(given) % 2]},{split}")
+    (tmp_path / "images.csv").write_text("\n".join(lines))
+    told = [("error", [], f"{name} has no image of a, b") for name in missing]
+    assert of_kind(look(tmp_path / "images.csv"), "small_class") == told
+
+
+def test_copies_in_two_folds_are_a_leak_where_the_folds_are_used(tmp_path):
+    lines = ["path,label,fold"]
+    for number in range(24):
+        photo(number, 64, 48).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{'ab'[number % 2]},{number // 12}")
+    photo(0, 64, 48).save(tmp_path / "again.bmp")
+    (tmp_path / "images.csv").write_text("\n".join([*lines, "again.bmp,a,1"]))
+    found = look(tmp_path / "images.csv")
+    assert [(severity, note) for severity, _, note in of_kind(found, "split_leak")] == [
+        ("error", "2 images, the same pixels, in fold 0 and fold 1")
+    ]
+    assert [text[:37] for text in warnings_of(found, folds=True)] == ["1 picture has copies in two splits th"]
+    assert warnings_of(found, folds=False) == []
+    assert [one.kind for one in findings(found, folds=False)] == ["exact_duplicate"]
 
 
 def test_odd_sizes(tmp_path):

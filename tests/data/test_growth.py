@@ -1,5 +1,7 @@
 """Data that grows: what changed is told, and what was drawn stays drawn."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from tests.data.pictures import catalog
 from unfreeze.config.study import SplitConfig
 from unfreeze.data.catalog import CONFLICT, Catalog
-from unfreeze.data.growth import TIED_TO_TEST, changes, keep_what_was_drawn
+from unfreeze.data.growth import TIED_TO_TEST, changes, keep_ids, keep_what_was_drawn
 from unfreeze.data.splits import draw_split
 
 
@@ -49,6 +51,60 @@ def test_the_test_set_is_what_it_was_but_for_what_is_gone(start, added, gone):
     stays = {name: pool for name, pool in earlier.items() if name in now}
     assert {name: now[name] for name in stays} == stays
     assert all(pool != "test" for name, pool in now.items() if name not in earlier)
+
+
+def files(*found: tuple[str, str]) -> Catalog:
+    """Files of some content and path, numbered as a catalog numbers them."""
+    count, rows = Counter[str](), []
+    for path, content in sorted(found):
+        count[content] += 1
+        name = content * 16 if count[content] == 1 else f"{content * 16}-{count[content]}"
+        rows.append({"id": name, "sha256": content * 64, "path": path, "label": path.split("/")[0]})
+    return catalog(rows)
+
+
+def ids(catalogued: Catalog) -> dict[str, str]:
+    return dict(zip(catalogued.images["path"], catalogued.images["id"], strict=True))
+
+
+A, A2, A3 = "a" * 16, "a" * 16 + "-2", "a" * 16 + "-3"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "kept"),
+    [
+        # A new copy whose path comes first takes over neither the id nor, with it, the place in the split.
+        ([("dog/1", "a")], [("cat/1", "a"), ("dog/1", "a")], {"cat/1": A2, "dog/1": A}),
+        ([("dog/2", "a"), ("dog/3", "a")], [("dog/1", "a"), ("dog/3", "a")], {"dog/1": A, "dog/3": A2}),
+        ([("cat/1", "a"), ("dog/1", "a")], [("dog/1", "a")], {"dog/1": A2}),
+        # Renamed, it is known by its label; renamed and relabelled, by being the only one left.
+        ([("cat/2", "a"), ("dog/2", "a")], [("cat/9", "a"), ("dog/0", "a")], {"cat/9": A, "dog/0": A2}),
+        ([("dog/2", "a")], [("cat/3", "a")], {"cat/3": A}),
+        ([("dog/1", "a")], [("ape/1", "a"), ("cat/1", "a"), ("dog/1", "a")], {"ape/1": A2, "cat/1": A3, "dog/1": A}),
+        ([("dog/1", "a")], [("dog/1", "b")], {"dog/1": "b" * 16}),
+    ],
+)
+def test_a_file_keeps_its_id_whatever_copies_come_and_go(before, now, kept):
+    first = files(*before)
+    second = keep_ids(first.images, files(*now))
+    assert ids(second) == kept
+    assert ids(keep_ids(second.images, files(*now))) == kept
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_ids_are_unique_and_of_their_content_through_any_changes(data):
+    found = st.lists(
+        st.tuples(st.sampled_from(["cat/1", "cat/2", "dog/1", "dog/2", "dog/3"]), st.sampled_from("ab")),
+        min_size=1, unique_by=lambda file: file[0],
+    )  # fmt: skip
+    last = files(*data.draw(found))
+    for _ in range(3):
+        last, before = keep_ids(last.images, files(*data.draw(found))), last
+        assert last.images["id"].is_unique
+        assert (last.images["id"].str[0] == last.images["sha256"].str[0]).all()
+        was, now = (images.set_index(["path", "sha256"])["id"] for images in (before.images, last.images))
+        assert all(now[file] == was[file] for file in now.index.intersection(was.index))
 
 
 def settled(now: list[dict[str, str]], earlier: dict[str, str]) -> Catalog:

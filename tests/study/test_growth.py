@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.worlds import tiny_study
 from unfreeze import Results, Study
+from unfreeze.errors import UserError
 from unfreeze.store import read_json, read_table
 from unfreeze.study.events import Event, Warned
 
@@ -89,6 +90,45 @@ def test_a_cell_whose_images_did_not_change_stays(tmp_path):
         "the images changed since the last run: 1 removed (listed in study.json)"
     ]
     assert path.stat().st_mtime_ns == stamp
+    assert second.table["status"].tolist() == ["finished"]
+
+
+def test_a_new_copy_of_a_test_image_under_another_label_changes_nothing(tmp_path):
+    """Its path comes before the old one's, so that it would be numbered first."""
+    first, _ = run(tmp_path, check={"max_set_aside": 0.1})
+    before = held_out(first)
+    paths = read_table(first.path / "catalog.csv").set_index("id")["path"]
+    tested = next(paths[name] for name in sorted(before) if paths[name].startswith("triangle"))
+    shutil.copy(tmp_path / "photographs" / tested, tmp_path / "photographs" / "circle" / "0.png")
+    second, warned = run(tmp_path, check={"max_set_aside": 0.1})
+    rows = read_table(second.path / "catalog.csv").set_index("path")
+    assert rows.loc[tested, ["status", "label"]].tolist() == ["used", "triangle"]
+    assert rows.loc["circle/0.png", "status"] == "set_aside"
+    assert held_out(second) == before
+    assert rows.loc[tested, "id"] in before
+    changed = read_json(second.path / "study.json")["changes"]
+    assert changed == {"new": ["circle/0.png"], "removed": [], "relabelled": []}
+    assert warned[0] == (
+        f"1 picture has copies with different labels, 2 images, 1 of them set aside, first circle/0.png and {tested}"
+    )
+    stamps = [path.stat().st_mtime_ns for path in (first.path / "cells").rglob("result.json")]
+    assert stamps and max(stamps) < (second.path / "study.json").stat().st_mtime_ns  # no cell ran again
+
+
+def test_a_new_class_has_no_image_in_the_test_set_that_stays(tmp_path):
+    first, _ = run(tmp_path)
+    before = {path: path.read_bytes() for path in first.path.rglob("*.csv")}
+    (tmp_path / "photographs" / "oval").mkdir()
+    add(tmp_path, "oval", 20)
+    with pytest.raises(UserError) as caught:
+        run(tmp_path)
+    assert str(caught.value) == (
+        "new classes since the last run: oval; the test set, which stays as it was drawn, has no image of them\n"
+        "  expected: the classes that the study began with: circle, square, triangle\n"
+        "  to mend:  give another --out, where the split is drawn anew, or take the new classes away"
+    )
+    assert {path: path.read_bytes() for path in first.path.rglob("*.csv")} == before
+    second, warned = run(tmp_path, split={"test": 0.3})
     assert second.table["status"].tolist() == ["finished"]
 
 

@@ -37,7 +37,7 @@ def check(
     told: list[str] = []
     catalog = _look(study, told)
     asked = target.endswith((".yaml", ".yml"))  # else nobody said how large pictures and classes have to be
-    found = findings(catalog, study.image_size if asked else None)
+    found = findings(catalog, study.image_size, study.split.folds is not None) if asked else findings(catalog)
     if asked:
         found = worst_first([*found, *shortfalls(catalog, study.split, study.regimes)])
     page = write_check_page(out, study.name, _summary(catalog), *thumbnails(catalog, found))

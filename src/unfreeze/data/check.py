@@ -59,14 +59,17 @@ class Finding:
     measure: float = 0.0
 
 
-def findings(catalog: Catalog, image_size: int | None = None) -> list[Finding]:
+def findings(catalog: Catalog, image_size: int | None = None, folds: bool = True) -> list[Finding]:
     """Return what is wrong, the worst first.
 
     Args:
         catalog: the images.
         image_size: pixels that a study asks for; smaller pictures are told. None: that is not looked at.
+        folds: whether the folds that the data gives are used, so that copies in two of them are a leak.
     """
     images = catalog.images.reset_index(drop=True)
+    if not folds:
+        images["given_fold"] = ""
     used = images[images["status"] == "used"]
     found = [
         *_unreadable(images),
@@ -116,24 +119,26 @@ def refuse_losses(catalog: Catalog, most: float) -> None:
     )
 
 
-def warnings_of(catalog: Catalog) -> list[str]:
-    """Return what a run says of its data: pictures with two labels, and copies in two given splits."""
-    found = findings(catalog)
+def warnings_of(catalog: Catalog, folds: bool) -> list[str]:
+    """Return what a run says of its data: pictures with two labels, and copies in two given splits (or folds)."""
+    found = findings(catalog, folds=folds)
     conflicts = [one for one in found if one.kind == "label_conflict"]
     leaks = [one for one in found if one.kind == "split_leak"]
     told = []
     if conflicts:
         rows = [row for one in conflicts for row in one.rows]
-        aside = (catalog.images["status"].iloc[rows] == "set_aside").all()
+        aside = int((catalog.images["status"].iloc[rows] == "set_aside").sum())
+        became = {0: "kept", len(rows): "set aside"}.get(aside, f"{aside} of them set aside")
+        first, other = path_of(catalog, rows[0]), path_of(catalog, rows[1])
         told.append(
-            f"{_pictures(conflicts)} copies with different labels, {len(rows)} images, "
-            f"{'set aside' if aside else 'kept'}, first {path_of(catalog, rows[0])} and {path_of(catalog, rows[1])}"
+            f"{_pictures(conflicts)} copies with different labels, {len(rows)} images, {became}, "
+            f"first {first} and {other}"
         )
     if leaks:
-        first = leaks[0]
+        first, other = (path_of(catalog, row) for row in leaks[0].rows[:2])
         told.append(
             f"{_pictures(leaks)} copies in two splits that the data gives, so test scores flatter; "
-            f"first {path_of(catalog, first.rows[0])} and {path_of(catalog, first.rows[1])}"
+            f"first {first} and {other}"
         )
     return told
 
@@ -224,8 +229,10 @@ def _classes(used: pd.DataFrame, classes: Sequence[str]) -> list[Finding]:
         found.append(
             Finding("small_class", severity, rows_of.get(label, ()), f"class {label} has {count} usable images", -count)
         )
-    splits = [name for name in ("train", "validation", "test") if (main["given_split"] == name).any()]
-    for split in splits:
+    given = set(main["given_split"]) - {""}
+    if given:  # then there must be some to train on, and to validate on: those are drawn only where a test set is given
+        given |= {"train"} if "test" in given else {"train", "validation"}
+    for split in (name for name in ("train", "validation", "test") if name in given):
         in_it = set(main.loc[main["given_split"] == split, "label"])
         missing = [label for label in classes if label not in in_it]
         if missing:

@@ -1,7 +1,8 @@
 """What came, went and changed its label since a study last looked at its data, and what of that it may use."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 import pandas as pd
 
@@ -13,6 +14,15 @@ TIED_TO_TEST = "new, but a copy of a test image or of its group: the test set st
 
 Drawn = Mapping[int | None, Mapping[str, str]]
 """What a study drew before: train, validation or test by fold (None without folds) and image id."""
+
+_KNOWN_BY = ("source", "path", "label")
+_ALIKE = (
+    lambda was, now: was == now,
+    lambda was, now: was[:2] == now[:2],
+    lambda was, now: was[2] == now[2],
+    lambda was, now: True,
+)
+"""Whether a file is one that was there before, by ``_KNOWN_BY``, the surest first."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,37 @@ class Changes:
         """Say how many there are: "200 new, 5 removed, 3 relabelled"; "" if nothing changed."""
         counted = (("new", self.new), ("removed", self.removed), ("relabelled", self.relabelled))
         return ", ".join(f"{len(paths):,} {word}" for word, paths in counted if paths)
+
+
+def keep_ids(before: pd.DataFrame, catalog: Catalog) -> Catalog:
+    """Return the catalog in which each file has the id that it had before, also among several of one content.
+
+    Which of those is numbered first depends on their paths, so that a new copy would take over an old one's id, and so
+    its place in the test set. A file of a content that was there is known by its path and label, else by its path, else
+    by its label; else it is an old one renamed and relabelled, or, where there are more of them than before, new.
+
+    Args:
+        before: the images of an earlier catalog.
+        catalog: of now.
+    """
+    unclaimed: dict[str, list[tuple[str, tuple[str, str, str]]]] = {}
+    for name, sha256, *who in before[["id", "sha256", *_KNOWN_BY]].itertuples(index=False):
+        unclaimed.setdefault(sha256, []).append((name, (who[0], who[1], who[2])))
+    unclaimed.pop("", None)
+    known = {sha256: {name for name, _ in files} for sha256, files in unclaimed.items()}
+    ids, now = list(catalog.images["id"]), catalog.images[["sha256", *_KNOWN_BY]]
+    open_rows = {row: values for row, values in enumerate(now.itertuples(index=False)) if values[0] in known}
+    for alike in _ALIKE:
+        for row, (sha256, *who) in list(open_rows.items()):
+            found = next((one for one in unclaimed[sha256] if alike(one[1], tuple(who))), None)
+            if found is not None:
+                ids[row] = found[0]
+                unclaimed[sha256].remove(found)
+                del open_rows[row]
+    for row, (sha256, *_) in open_rows.items():
+        ids[row] = next(name for number in count(2) if (name := f"{sha256[:16]}-{number}") not in known[sha256])
+        known[sha256].add(ids[row])
+    return replace(catalog, images=catalog.images.assign(id=ids))
 
 
 def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:

@@ -1,7 +1,7 @@
 """A study's images: looked at, compared with what its last run saw, split, and given to its cells."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from unfreeze.config.fingerprint import plain
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.cache import in_use, used_bytes
 from unfreeze.data.catalog import Catalog, build_catalog
-from unfreeze.data.growth import Changes, Drawn, changes, keep_what_was_drawn
+from unfreeze.data.growth import Changes, Drawn, changes, keep_ids, keep_what_was_drawn
 from unfreeze.data.looks import Unremembered
 from unfreeze.data.pixels import base_picture, pixel_store
 from unfreeze.data.regimes import Selection, select
@@ -127,6 +127,9 @@ def since_last_run(
         study: as it is now.
         catalog: of the data as it is now.
         where: said of the changes: where they are listed.
+
+    Raises:
+        UserError: a class is new, and so has no image in the test set that stays.
     """
     paths = store.path / "catalog.csv", store.path / "splits.csv"
     if not before or not all(path.is_file() for path in paths):
@@ -135,6 +138,7 @@ def since_last_run(
     if altered:
         return Since(catalog, {}, Changes(), (f"{' and '.join(altered)}: altered since, so the split is drawn anew",))
     seen, splits = map(read_table, paths)
+    catalog = keep_ids(seen, catalog)
     changed = changes(seen, catalog.images)
     words = f"the images changed since the last run: {changed.words}{where}"
     anew = before["study"]["split"] != plain(study.split) or 2 * len(changed.removed) > len(seen)
@@ -145,8 +149,21 @@ def since_last_run(
     for name, pool, fold in zip(splits["id"], splits["split"], splits["fold"], strict=True):
         if pool in (TRAIN, VALIDATION, TEST):
             drawn.setdefault(None if fold != fold else int(fold), {})[name] = pool
+    _refuse_new_classes(catalog, before["classes"], drawn)
     kept = f"{words}; the test set stays as it was drawn, and cells whose images changed run again"
     return Since(keep_what_was_drawn(catalog, drawn), drawn, changed, (kept,) if changed.words else ())
+
+
+def _refuse_new_classes(catalog: Catalog, before: Sequence[str], drawn: Drawn) -> None:
+    images = catalog.images[(catalog.images["source"] == "") & (catalog.images["given_split"] == "")]
+    new = sorted(set(images.loc[images["status"] == "used", "label"]) - set(before))
+    if new and any(TEST in split.values() for split in drawn.values()):
+        raise UserError(
+            f"new classes since the last run: {', '.join(new)}; "
+            "the test set, which stays as it was drawn, has no image of them",
+            f"the classes that the study began with: {', '.join(before)}",
+            "give another --out, where the split is drawn anew, or take the new classes away",
+        )
 
 
 def draw_splits(study: StudyConfig, catalog: Catalog, plan: Plan, drawn: Drawn) -> dict[int | None, pd.Series]:

@@ -137,7 +137,11 @@ def _run(
     refuse_losses(catalog, study.check.max_set_aside)
     since = since_last_run(store, before, study, catalog, " (listed in study.json)")
     catalog = since.catalog
-    told = [*warnings_of(catalog), *since.warnings, *left_over(store, [cell.id for cell in plan.cells])]
+    told = [
+        *warnings_of(catalog, study.split.folds is not None),
+        *since.warnings,
+        *left_over(store, [cell.id for cell in plan.cells]),
+    ]
     for warning in told:
         emit(Warned(warning))
     splits = draw_splits(study, catalog, plan, since.drawn)
