@@ -65,11 +65,16 @@ def test_parquet_says_the_same(tmp_path):
         Item("1.jpg", "3", "", "", "", "0", (("site", "x"),)), Item("2.jpg", "4", "", "", "", "1", (("site", ""),)),
     )  # fmt: skip
 
+    table.set_index("path").to_parquet(tmp_path / "indexed.parquet")
+    assert open_source("indexed.parquet", {}, tmp_path).items == found.items
 
-def test_a_file_listed_twice_counts_once(tmp_path):
-    found = read(tmp_path, "path,label\n1.jpg,a\n1.jpg,a\n2.jpg,b\n")
+
+@pytest.mark.parametrize("again", ["1.jpg", "./1.jpg", "{folder}/1.jpg"])
+def test_a_file_listed_twice_counts_once(tmp_path, again):
+    again = again.format(folder=tmp_path)
+    found = read(tmp_path, f"path,label\n1.jpg,a\n{again},a\n2.jpg,b\n")
     assert [item.path for item in found.items] == ["1.jpg", "2.jpg"]
-    assert found.ignored == (Ignored("1.jpg", "listed twice with the same label"),)
+    assert found.ignored == (Ignored(Path(again).as_posix(), "listed twice with the same label"),)
 
 
 def test_a_file_listed_under_two_labels_is_a_conflict(tmp_path):
@@ -133,6 +138,19 @@ def test_folds_that_the_data_gives(tmp_path):
         ("path,label\n", "{file} has no rows", EXPECTED, "add a row for each image"),
         ("path,label\n1,a\n,b\n3,\n", "{file}: no path in 1 line: 3", "a path in every row", "correct these lines"),
         (
+            "path,label\r\n\r\n1,a\r\n \r\n2,\r\n,\r\n", "{file}: no label in 1 line: 5", "a label in every row",
+            "correct these lines",
+        ),
+        ("path,label,label\n1,a,b\n2,b,a\n", "{file} has two columns label", EXPECTED, "rename one of them"),
+        ("path,label, label\n1,a,b\n2,b,a\n", "{file} has two columns label", EXPECTED, "rename one of them"),
+        ("path,label\n\n,\n", "{file} has no rows", EXPECTED, "add a row for each image"),
+        ("path,label\n1,a\n2\0,b\n", "{file}: a NUL in the path in 1 line: 3", "paths of files", "correct these lines"),
+        (
+            "path,label\n1,a\n2,b,c,d\n",
+            "{file} cannot be read: Error tokenizing data. C error: Expected 2 fields in line 3, saw 4", EXPECTED,
+            "write it anew",
+        ),
+        (
             "path,label,split\n1,a,train\n2,b,dev\n", "{file}: split dev in 1 line: 3", "train, val or test",
             "correct these lines",
         ),
@@ -146,6 +164,33 @@ def test_what_is_wrong_with_a_manifest(tmp_path, text, given, expected, mend):
     file = tmp_path / "images.csv"
     told = message(tmp_path, text)
     assert told == f"data: {given.format(file=file)}\n  expected: {expected}\n  to mend:  {mend}"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_manifest_in_another_encoding(tmp_path, encoding):
+    (tmp_path / "images.csv").write_bytes("path,label\n1.jpg,dog\n2.jpg,\xe9t\xe9\n".encode(encoding))
+    with pytest.raises(UserError) as caught:
+        open_source("images.csv", {}, tmp_path)
+    assert str(caught.value) == (
+        f"data: {tmp_path / 'images.csv'} is not UTF-8 text\n"
+        f"  expected: {EXPECTED}, in UTF-8\n"
+        "  to mend:  save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
+    )
+
+
+def test_what_is_wrong_with_a_parquet_file(tmp_path):
+    pd.DataFrame({"path": ["1", "2"], "label": ["a", None]}).to_parquet(tmp_path / "images.parquet")
+    with pytest.raises(UserError) as caught:
+        open_source("images.parquet", {}, tmp_path)
+    assert str(caught.value) == (
+        f"data: {tmp_path / 'images.parquet'}: no label in 1 row: 2\n"
+        "  expected: a label in every row\n"
+        "  to mend:  correct these rows"
+    )
+    (tmp_path / "images.parquet").write_bytes(b"no table")
+    with pytest.raises(UserError, match="cannot be read: ") as caught:
+        open_source("images.parquet", {}, tmp_path)
+    assert caught.value.expected == EXPECTED
 
 
 def test_one_class_only(tmp_path):

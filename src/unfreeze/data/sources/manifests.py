@@ -1,5 +1,7 @@
 """A table of files, CSV or Parquet: columns path and label, if wanted split, fold and group; others are kept."""
 
+import csv
+import os
 from collections import Counter
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,13 +23,15 @@ def read_manifest(file: Path) -> Source:
     """Read a manifest; paths in it are relative to its folder, or absolute.
 
     Raises:
-        UserError: it cannot be read, a column is missing, a path or label is empty, a split has another name than
-            train, val or test, some rows have a split and some have none, or there are fewer than two classes.
+        UserError: it cannot be read, a column is missing, a path or label is empty, a path has a NUL, a split has
+            another name than train, val or test, some rows have a split and some have none, or there are fewer than two
+            classes.
     """
     table = _table(file)
     _check_columns(file, list(table.columns))
     for column in _REQUIRED:
         _refuse(file, table.index[table[column] == ""], f"no {column}", f"a {column} in every row")
+    _refuse(file, table.index[table["path"].str.contains("\0", regex=False)], "a NUL in the path", "paths of files")
     splits = _splits(file, table)
     items, ignored, seen = [], [], dict[tuple[str, str], None]()
     more = [column for column in table.columns if column not in _KNOWN]
@@ -36,10 +40,11 @@ def read_manifest(file: Path) -> Source:
     folds, groups = given.get("fold", nothing), given.get("group", nothing)
     for position, (path, label, split) in enumerate(zip(given["path"], given["label"], splits, strict=True)):
         place = PurePath(path).as_posix()
-        if (place, label) in seen:
+        whole = os.path.join(file.parent, place)  # so that an absolute path and a relative one are the same file
+        if (whole, label) in seen:
             ignored.append(Ignored(place, "listed twice with the same label"))
             continue
-        seen[place, label] = None
+        seen[whole, label] = None
         values = tuple((column, given[column][position]) for column in more)
         items.append(Item(place, label, split, "", groups[position], folds[position], values))
     classes = set(table["label"])
@@ -58,21 +63,33 @@ def _table(file: Path) -> pd.DataFrame:
             with file.open(encoding="utf-8-sig", newline="") as text:
                 header = text.readline()
             separator = max(",;\t", key=header.count)
+            _refuse_twice(file, next(csv.reader([header], delimiter=separator), []))  # pandas would number them
             table = pd.read_csv(
-                file, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=separator, index_col=False
-            )
+                file, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=separator, index_col=False,
+                skip_blank_lines=False,  # they are taken out below, so that the others keep their numbers
+            )  # fmt: skip
         else:
             table = pd.read_parquet(file)
+            if any(table.index.names):  # columns as well, that a writer took for row labels
+                table = table.reset_index()
     except ImportError as error:
         raise UserError(
             f"data: {file}: nothing here reads Parquet", "pyarrow", "pip install pyarrow, or write the table as .csv"
         ) from error
-    except (OSError, ValueError) as error:  # what pandas raises on files that are no tables
-        raise UserError(f"data: {file} cannot be read: {error}", MANIFEST, "write it anew") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"data: {file} is not UTF-8 text",
+            f"{MANIFEST}, in UTF-8",
+            "save it as UTF-8 (in a spreadsheet: CSV UTF-8)",
+        ) from error
+    except (OSError, ValueError, csv.Error) as error:  # what pandas raises on files that are no tables
+        raise UserError(f"data: {file} cannot be read: {str(error).strip()}", MANIFEST, "write it anew") from error
     table = table.rename(columns=lambda name: str(name).strip())
+    table = table.apply(lambda column: column.map(_text))
+    table = table[(table != "").any(axis=1)]
     if table.empty:
         raise UserError(f"data: {file} has no rows", MANIFEST, "add a row for each image")
-    return table.apply(lambda column: column.map(_text))
+    return table
 
 
 def _text(value: Any) -> str:
@@ -82,10 +99,8 @@ def _text(value: Any) -> str:
 
 
 def _check_columns(file: Path, columns: list[str]) -> None:
+    _refuse_twice(file, columns)
     missing = [name for name in _REQUIRED if name not in columns]
-    twice = [name for name, count in Counter(columns).items() if count > 1]
-    if twice:
-        raise UserError(f"data: {file} has two columns {', '.join(twice)}", MANIFEST, "rename one of them")
     if missing:
         close = [f"{match[0]} to {name}" for name in missing if (match := near(name, columns))]
         raise UserError(
@@ -93,6 +108,13 @@ def _check_columns(file: Path, columns: list[str]) -> None:
             MANIFEST,
             f"rename {', '.join(close)}" if close else "name the columns in the first row",
         )
+
+
+def _refuse_twice(file: Path, columns: list[str]) -> None:
+    counts = Counter(name.strip() for name in columns)
+    twice = [name for name, count in counts.items() if name and count > 1]
+    if twice:
+        raise UserError(f"data: {file} has two columns {', '.join(twice)}", MANIFEST, "rename one of them")
 
 
 def _splits(file: Path, table: pd.DataFrame) -> list[str]:
@@ -108,6 +130,7 @@ def _splits(file: Path, table: pd.DataFrame) -> list[str]:
 def _refuse(file: Path, rows: pd.Index, what: str, expected: str) -> None:
     if not len(rows):
         return
-    listed = ", ".join(str(row + 2) for row in rows[:_LISTED]) + (", ..." if len(rows) > _LISTED else "")
-    lines = "line" if len(rows) == 1 else "lines"
-    raise UserError(f"data: {file}: {what} in {len(rows)} {lines}: {listed}", expected, "correct these lines")
+    unit, first = ("line", 2) if file.suffix.lower() == ".csv" else ("row", 1)  # a CSV file has a header
+    listed = ", ".join(str(row + first) for row in rows[:_LISTED]) + (", ..." if len(rows) > _LISTED else "")
+    units = unit if len(rows) == 1 else f"{unit}s"
+    raise UserError(f"data: {file}: {what} in {len(rows)} {units}: {listed}", expected, f"correct these {unit}s")
