@@ -116,6 +116,17 @@ def test_a_name_that_cannot_be_had_says_how_to_get_it(tmp_path, datasets, monkey
     )
 
 
+def test_no_name_is_not_this_folder(tmp_path, datasets):
+    save(tmp_path / "a/1.png")
+    save(tmp_path / "b/1.png", 1)
+    assert refusal("hf:", tmp_path) == (
+        "data: hf: names no data set\n"
+        "  expected: hf:owner/name of a data set of images, or hf:FOLDER\n"
+        "  to mend:  name one, for example hf:food101, or hf:. for this folder"
+    )
+    assert {label for _, label, _ in rows(open_source("hf:.", {}, tmp_path))} == {"a", "b"}
+
+
 def test_without_the_package_the_message_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert refusal("hf:owner/name", tmp_path) == (

@@ -94,8 +94,27 @@ def test_files_that_are_not_there_are_set_aside_and_columns_kept(tmp_path):
 
 
 def test_a_group_column_and_a_group_expression_are_one_too_many(tmp_path):
-    with pytest.raises(UserError, match=r"^split\.group: x: the data has a column group already"):
-        build_catalog(read(tmp_path, "path,label,group\n1.png,a,p1\n2.png,b,p2\n"), group="x")
+    source = read(tmp_path, "path,label,group\n1.png,a,p1\n2.png,b,p2\n")
+    with pytest.raises(UserError) as caught:
+        build_catalog(source, group="x")
+    assert str(caught.value) == (
+        "split.group: x: the data has a column group already\n"
+        "  expected: one way to say which images belong together\n"
+        "  to mend:  take split.group out of the study, or the column out of the data"
+    )
+    assert build_catalog(source, group="group").images["group"].tolist() == ["p1", "p2"]  # its own name says the same
+
+
+def test_a_column_that_is_not_there_names_those_that_are(tmp_path):
+    save(tmp_path / "1.png")
+    source = read(tmp_path, "path,label,patient,site\n1.png,a,p1,x\n2.png,b,p2,y\n")
+    with pytest.raises(UserError) as caught:
+        build_catalog(source, group="patients")
+    assert str(caught.value) == (
+        "split.group: patients: 1 of 1 paths do not match, first 1.png\n"
+        "  expected: an expression that matches the path of every image, or a column of the data: patient, site\n"
+        "  to mend:  widen the expression; .*(PART)| leaves images without PART in no group"
+    )
 
 
 def test_a_column_of_the_data_names_the_groups(tmp_path):
@@ -104,6 +123,9 @@ def test_a_column_of_the_data_names_the_groups(tmp_path):
     save(tmp_path / "3.png", 2)
     source = read(tmp_path, "path,label,patient\n1.png,a,007\n2.png,b,\n3.png,a,007\n")
     assert build_catalog(source, group="patient").images["group"].tolist() == ["007", "", "007"]
+    assert build_catalog(read(tmp_path, "path,label,c++\n1.png,a,x\n2.png,b,y\n"), group="c++").images[
+        "group"
+    ].tolist() == ["x", "y"]  # which is no expression
     assert glance(source, group="patient").images["group"].tolist() == ["007", "", "007"]
     assert build_catalog(source, group=r"\d").images["group"].tolist() == ["1", "2", "3"]
 

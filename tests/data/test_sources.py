@@ -54,6 +54,30 @@ def test_train_and_test_may_be_classes(tmp_path):
     assert {item.given_split for item in source.items} == {""}
 
 
+@pytest.mark.parametrize(
+    ("parts", "given", "lacking"),
+    [
+        (("val", "test"), "test/ and val/", "train/"),
+        (("Test", "other"), "Test/", "train/"),
+        (("train", "dev"), "train/", "val/ or test/"),
+    ],
+)
+def test_half_a_split_is_not_taken_for_classes(tmp_path, parts, given, lacking):
+    for part in parts:
+        folder(tmp_path / part, {"a": 1, "b": 1})
+    assert message(str(tmp_path), tmp_path) == (
+        f"{tmp_path} has {given} with folders in, but no {lacking}\n"
+        f"  expected: {FOLDERS}\n"
+        f"  to mend:  add {lacking}, or put the class folders alone into one folder"
+    )
+
+
+def test_a_class_of_that_name_may_have_folders_beside_its_files(tmp_path):
+    folder(tmp_path, {"bus": 1, "test": 1})
+    save(tmp_path / "test/more/1.png")
+    assert open_source(str(tmp_path), {}, tmp_path).classes == ("bus", "test")
+
+
 def test_nested_folders_belong_to_their_class_and_an_empty_class_is_listed(tmp_path):
     for path in ("a/x/1.png", "b/x/1.png", "b/y/z/1.png"):
         save(tmp_path / path)

@@ -81,15 +81,15 @@ def build_catalog(
         comparing: called with (pairs compared, pairs in all) while pictures that look alike are compared.
 
     Raises:
-        UserError: `group` is no regular expression, or a used image's path does not match it; the folder of looks
-            cannot be written to.
+        UserError: `group` is neither a column nor a regular expression, the data names groups already, or a used
+            image's path does not match; the folder of looks cannot be written to.
     """
-    pattern = _compile(group)
+    grouping = _grouping(source, group)
     files = _files(source)
     found = look_at_all(files, Remembered(looks), progress, workers, on_picture, prepare)
     near = check.near_duplicates != "ignore"
     copies = find_copies(found, files, looks, near, progress=comparing)
-    return _catalog(source, found, pattern, copies, check)
+    return _catalog(source, found, grouping, copies, check)
 
 
 def glance(
@@ -105,12 +105,12 @@ def glance(
     A file is set aside if its header is bad, or if it is known from `looks` to be unfit for use; copies are those that
     an earlier look found. Nothing is written. Arguments and errors are those of `build_catalog`.
     """
-    pattern = _compile(group)
+    grouping = _grouping(source, group)
     files = _files(source)
     found = glance_at_all(files, Remembered(looks), progress, workers)
     near = check.near_duplicates != "ignore"
     copies = find_copies(found, files, looks, near, decoding=False)
-    return _catalog(source, found, pattern, copies, check)
+    return _catalog(source, found, grouping, copies, check)
 
 
 def _files(source: Source) -> list[Path]:
@@ -118,10 +118,10 @@ def _files(source: Source) -> list[Path]:
 
 
 def _catalog(
-    source: Source, looks: Sequence[Look], pattern: re.Pattern[str] | None, copies: Copies, check: CheckConfig
+    source: Source, looks: Sequence[Look], grouping: "_Grouping", copies: Copies, check: CheckConfig
 ) -> Catalog:
     rows = []
-    more = list(dict.fromkeys(column for item in source.items for column, _ in item.more))
+    more = _further_columns(source)
     for item, look, cluster in zip(source.items, looks, copies.cluster, strict=True):
         status = "set_aside" if look.reason else "used"
         seen = look.likeness
@@ -144,15 +144,10 @@ def _catalog(
     images["id"] = _ids(images["sha256"], images["path"])
     if check.label_conflicts == "set_aside":
         _set_conflicts_aside(images)
-    if pattern is not None:
-        if (images["group"] != "").any():
-            raise UserError(
-                f"split.group: {pattern.pattern}: the data has a column group already",
-                "one way to say which images belong together",
-                "take split.group out of the study, or the column out of the data",
-            )
-        column = f"data_{pattern.pattern}"
-        images["group"] = images[column] if pattern.pattern in more else _groups(images, pattern)
+    if isinstance(grouping, re.Pattern):
+        images["group"] = _groups(images, grouping, more)
+    elif grouping is not None:
+        images["group"] = images[f"data_{grouping}"]
     return Catalog(images, source.roots, source.classes, copies.likeness)
 
 
@@ -217,16 +212,36 @@ def _ids(sha256s: pd.Series, paths: pd.Series) -> list[str]:
     return ids
 
 
-def _compile(group: str | None) -> re.Pattern[str] | None:
+_Grouping = re.Pattern[str] | str | None
+"""What names the groups: an expression, a further column of the data, or neither (then a column group may)."""
+
+
+def _further_columns(source: Source) -> list[str]:
+    return list(dict.fromkeys(column for item in source.items for column, _ in item.more))
+
+
+def _grouping(source: Source, group: str | None) -> _Grouping:
+    """Return what ``split.group`` asks for; told before anything is read."""
+    given = any(item.group for item in source.items)
+    if group is None or (given and group == "group"):
+        return None
+    if given:
+        raise UserError(
+            f"split.group: {group}: the data has a column group already",
+            "one way to say which images belong together",
+            "take split.group out of the study, or the column out of the data",
+        )
+    if group in _further_columns(source):
+        return group
     try:
-        return None if group is None else re.compile(group)
+        return re.compile(group)
     except re.error as error:
         raise UserError(
             f"split.group: {group}: {error}", "a regular expression, such as patient(\\d+)", "correct the expression"
         ) from error
 
 
-def _groups(images: pd.DataFrame, pattern: re.Pattern[str]) -> list[str]:
+def _groups(images: pd.DataFrame, pattern: re.Pattern[str], columns: Sequence[str]) -> list[str]:
     """Name the group of each used image; a path without a match is refused, since a group overlooked is a leak."""
     used = images["status"] == "used"
     matches = [pattern.search(path) if take else None for path, take in zip(images["path"], used, strict=True)]
@@ -234,7 +249,8 @@ def _groups(images: pd.DataFrame, pattern: re.Pattern[str]) -> list[str]:
     if missed:
         raise UserError(
             f"split.group: {pattern.pattern}: {len(missed)} of {used.sum()} paths do not match, first {missed[0]}",
-            "an expression that matches the path of every image",
+            "an expression that matches the path of every image"
+            + (f", or a column of the data: {', '.join(columns)}" if columns else ""),
             "widen the expression; .*(PART)| leaves images without PART in no group",
         )
     return ["" if match is None else (match.group(1 if pattern.groups else 0) or "") for match in matches]

@@ -85,7 +85,7 @@ def _unwanted(entry: os.DirEntry[str], is_folder: bool, around: tuple[str, ...],
 def read_folder(root: Path, follow: bool = False) -> Source:
     """Read a folder of class folders, or of split folders with class folders in them; ``follow``: see ``_scan``."""
     tree = _scan(root, follow)
-    splits = _split_folders(tree)
+    splits = _split_folders(root, tree)
     depth = 1 if splits else 0
     items: list[Item] = []
     ignored = [Ignored(path, reason) for path, reason in tree.ignored]
@@ -103,11 +103,26 @@ def read_folder(root: Path, follow: bool = False) -> Source:
     return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)))
 
 
-def _split_folders(tree: _Tree) -> dict[str, str]:
-    """Map split folders to splits where train and one more are there with folders in them; else all are classes."""
+def _split_folders(root: Path, tree: _Tree) -> dict[str, str]:
+    """Map split folders to splits where train and one more are there with folders in them; else all are classes.
+
+    Raises:
+        UserError: some are there that hold folders only, as splits do, but not train and one more.
+    """
     with_folders = {folder.split("/")[0] for folder in tree.folders if "/" in folder}
     found = {name: SPLIT_FOLDERS[name.lower()] for name in with_folders if name.lower() in SPLIT_FOLDERS}
-    return found if "train" in found.values() and len(set(found.values())) > 1 else {}
+    if "train" in found.values() and len(set(found.values())) > 1:
+        return found
+    with_files = {path.split("/")[0] for path in tree.files if path.count("/") == 1}
+    halves = sorted(set(found) - with_files)
+    if halves and len({folder.split("/")[0] for folder in tree.folders}) > 1:
+        lacking = "no val/ or test/" if "train" in found.values() else "no train/"
+        raise UserError(
+            f"{root} has {' and '.join(f'{name}/' for name in halves)} with folders in, but {lacking}",
+            FOLDERS,
+            f"add {lacking.removeprefix('no ')}, or put the class folders alone into one folder",
+        )
+    return {}
 
 
 def check_classes(root: Path, classes: set[str], folders: list[list[str]]) -> None:

@@ -11,6 +11,7 @@ from unfreeze.errors import UserError
 from unfreeze.store import replacing
 
 PREFIX = "hf:"
+_EXPECTED = "hf:owner/name of a data set of images, or hf:FOLDER"
 _SIGNATURES = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"GIF8", ".gif"), (b"BM", ".bmp"))
 
 
@@ -26,8 +27,12 @@ def read_huggingface(data: str, base: Path) -> Source:
     Raises:
         UserError: the package is not there, the data set cannot be had, or has no image or no label column.
     """
-    datasets = _package(data)
     name = data.removeprefix(PREFIX)
+    if not name.strip():
+        raise UserError(
+            f"data: {data} names no data set", _EXPECTED, "name one, for example hf:food101, or hf:. for this folder"
+        )
+    datasets = _package(data)
     local = (base / Path(name).expanduser()).resolve()
     try:
         if (local / "dataset_info.json").is_file() or (local / "dataset_dict.json").is_file():
@@ -39,7 +44,7 @@ def read_huggingface(data: str, base: Path) -> Source:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
             f"data: {data} cannot be had: {str(error).strip().splitlines()[0]}",
-            "hf:owner/name of a data set of images, or hf:FOLDER",
+            _EXPECTED,
             f'correct the name, or get it once where there is a network: python -c "from datasets import load_dataset; '
             f'load_dataset({name!r})"',
         ) from error
