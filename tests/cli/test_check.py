@@ -1,11 +1,15 @@
 """``unfreeze check``: the table, the JSON, the page."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import STUDY
+from tests.data.nasty import write_pack
 from tests.data.photos import COPIES, photo
+from tests.data.test_nasty import tree
 
 
 @pytest.fixture
@@ -38,6 +42,41 @@ def test_the_table_and_the_page(unfreeze, photos):
     assert "<img onerror" not in page
     assert "&lt;img onerror=alert(1)&gt;/100.png" in page
     assert "One picture under two labels" in page
+
+
+def test_what_is_ignored_is_told_with_its_reason(unfreeze, photos):
+    for path in ("lost.png", "lost2.png", "red/.hidden.png"):
+        photo(200).save(photos / path)
+    (photos / "broken \x1b[31m\u202e.png").symlink_to("gone")
+    _, said, _ = unfreeze("check", "photos")
+    lines = said.splitlines()
+    assert lines[0] == "37 files in 2 classes: 30 used, 3 set aside, 4 ignored"
+    assert lines[1] == (
+        "ignored: 2 not in a class folder (first lost.png), 1 broken link (first broken \\x1b[31m\\u202e.png), "
+        "1 hidden (first red/.hidden.png)"
+    )
+    assert "Ignored: 2 not in a class folder (first lost.png), 1 broken" in Path("check.html").read_text("utf-8")
+    Path("study.yaml").write_text(STUDY)
+    _, said, _ = unfreeze("plan", "study.yaml")
+    assert "ignored: 2 not in a class folder, 1 broken link, 1 hidden\n" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes any bytes as a name")
+def test_the_nasty_pack_is_told_as_text_and_left_alone(unfreeze, folder):
+    expected = write_pack(folder / "pack")
+    before = tree(folder / "pack")
+    code, said, told = unfreeze("check", "pack", "--json")
+    assert (code, told) == (0, "")
+    found = json.loads(said)
+    assert found["images"] == len(expected) == found["used"] + found["set_aside"] + found["ignored"]
+    assert {one["kind"] for one in found["findings"]} >= {"unreadable", "exact_duplicate", "odd_size", "outlier"}
+    assert {one["severity"] for one in found["findings"]} <= {"error", "warning", "note"}
+    assert all(one["count"] == len(one["images"]) for one in found["findings"])
+    _, said, _ = unfreeze("check", "pack")
+    assert said.replace("\n", "").isprintable()
+    page = Path("check.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert tree(folder / "pack") == before
 
 
 def test_json_says_all(unfreeze, photos):

@@ -175,6 +175,19 @@ def test_copies_on_both_sides_of_the_split_are_a_leak(tmp_path: Path) -> None:
     assert data_found(study).straddling == 0
 
 
+def test_files_that_are_not_used_are_counted_by_their_reasons(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=1, failed=None)
+    catalog = read_table(tmp_path / "catalog.csv").astype(object)
+    rows = catalog.iloc[:4].assign(
+        id=list("wxyz"), status=["set_aside", "ignored", "ignored", "ignored"], label="",
+        reason=["truncated", "hidden", "link out of the folder", "hidden"],
+    )  # fmt: skip
+    write_table(tmp_path / "catalog.csv", pd.concat([catalog, rows]).fillna(""))
+    assert data_found(study).counts == (
+        ("set aside", 1, 1, "truncated"), ("ignored", 2, 2, "hidden"), ("ignored", 1, 1, "link out of the folder"),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("others", [1, 2])
 def test_several_studies_side_by_side(study: StudyDir, tmp_path: Path, others: int) -> None:
     more = [write_study(tmp_path / str(place), seeds=1, name=f"other {place}", failed=None) for place in range(others)]

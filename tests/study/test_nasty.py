@@ -1,6 +1,7 @@
 """A whole study on the nasty pack: it ends, counts every file once, and leaves the folder alone."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,9 @@ def test_a_study_on_the_nasty_pack(tmp_path: Path) -> None:
     assert record["copies"] == {"likeness": 0.97, "bits": 10}  # what counted as a copy
     report = (results.path / "report.html").read_bytes().decode()  # valid UTF-8, whatever the names
     assert f"Set aside: {counts['set_aside']} images; catalog.csv says why." in report
+    for reason in ("hidden", "not an image", "truncated"):
+        count = Counter(expected.values())[reason]
+        assert f'<td>{count}</td><td>{count}</td><td class="text error">{reason}</td>' in report
     assert "<script>alert(1)" not in report
     assert not [event for event in told if isinstance(event, Warned) and "no pictures" in event.text]
 

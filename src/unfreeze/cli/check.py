@@ -40,7 +40,7 @@ def check(
     found = findings(catalog, study.image_size, study.split.folds is not None) if asked else findings(catalog)
     if asked:
         found = worst_first([*found, *shortfalls(catalog, study.split, study.regimes)])
-    page = write_check_page(out, study.name, _summary(catalog), *thumbnails(catalog, found))
+    page = write_check_page(out, study.name, _summary(catalog), *thumbnails(catalog, found), _ignored(catalog))
     if as_json:
         typer.echo(json.dumps(_as_json(catalog, found), ensure_ascii=False, indent=1))
         return
@@ -91,6 +91,16 @@ def _summary(catalog: "Catalog") -> dict[str, Any]:
     }
 
 
+def _ignored(catalog: "Catalog") -> str:
+    """Say why files and folders are ignored, and for each reason which is the first."""
+    from unfreeze.data.check import path_of
+
+    ignored = catalog.images[catalog.images["status"] == "ignored"]
+    first = {reason: path_of(catalog, rows[0]) for reason, rows in ignored.groupby("reason").groups.items()}
+    counts = Counter(ignored["reason"]).most_common()
+    return ", ".join(f"{count:,} {reason} (first {first[reason]})" for reason, count in counts)
+
+
 def _as_json(catalog: "Catalog", found: "list[Finding]") -> dict[str, Any]:
     from unfreeze.data.check import path_of
 
@@ -119,15 +129,18 @@ def _print(catalog: "Catalog", found: "list[Finding]") -> None:
     parts = [f"{summary[key]:,} {word}" for key, word in (("set_aside", "set aside"), ("ignored", "ignored"))]
     console.print(
         f"{plural(summary['images'], 'file')} in {len(catalog.classes)} classes: {summary['used']:,} used, "
-        f"{', '.join(parts)}\n"
+        f"{', '.join(parts)}"
     )
+    if summary["ignored"]:
+        console.print(f"ignored: {screen.one_line(_ignored(catalog))}")
+    console.print()
     if not found:
         console.print("nothing found that is wrong")
         return
     made = screen.table("severity", "finding", "images", "what", "first", numbers=("images",))
     for one in found[:SHOWN]:
         first = path_of(catalog, one.rows[0]) if one.rows else ""
-        made.add_row(one.severity, one.kind, f"{len(one.rows):,}", one.note, first)
+        made.add_row(one.severity, one.kind, f"{len(one.rows):,}", screen.one_line(one.note), screen.one_line(first))
     screen.show(console, made)
     if len(found) > SHOWN:
         rest = Counter(one.kind for one in found[SHOWN:])

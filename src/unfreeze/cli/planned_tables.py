@@ -6,7 +6,7 @@ from rich.table import Table
 
 from unfreeze.cli.files import Pools, range_text
 from unfreeze.cli.screen import table
-from unfreeze.results.words import count_text, plural
+from unfreeze.results.words import count_text, plural, reasons_text
 
 if TYPE_CHECKING:
     from unfreeze.config.study import RegimeConfig, StudyConfig
@@ -25,9 +25,7 @@ def data_text(study: "StudyConfig", source: "Source | None", pools: dict[str, Po
         for name, folder in study.tests.items()
     ]
     if source.ignored:
-        lines.append(
-            f"{plural(len(source.ignored), 'further file')} or folders there are no data (hidden, or no class)"
-        )
+        lines.append(f"ignored: {reasons_text(entry.reason for entry in source.ignored)}")
     lines.append(f"split: {_split(study, source)}")
     return "\n".join(lines)
 

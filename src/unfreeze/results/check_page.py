@@ -24,7 +24,12 @@ TITLES = {
 
 
 def write_check_page(
-    path: Path, name: str, summary: Mapping[str, Any], shown: Sequence[Mapping[str, Any]], left_out: int
+    path: Path,
+    name: str,
+    summary: Mapping[str, Any],
+    shown: Sequence[Mapping[str, Any]],
+    left_out: int,
+    ignored: str = "",
 ) -> Path:
     """Write the page.
 
@@ -35,6 +40,7 @@ def write_check_page(
         shown: findings, the worst first: kind, severity, note, more (images not shown), pictures (path, label,
             lines below it, picture: a data URI or "").
         left_out: images that the page does not show.
+        ignored: why files and folders are ignored.
     """
     sections: dict[str, list[Mapping[str, Any]]] = {}
     for one in shown:
@@ -45,6 +51,7 @@ def write_check_page(
         path,
         template.render(
             name=name, summary=summary, sections=sections, titles=TITLES, left_out=left_out, most=max(1, most),
+            ignored=ignored,
             css=Markup(asset("report.css") + asset("check.css")),  # noqa: S704 - our own files
         ),
     )  # fmt: skip

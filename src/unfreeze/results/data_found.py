@@ -42,7 +42,7 @@ def data_found(study: StudyDir) -> DataFound:
     first = splits.drop_duplicates("id") if splits.empty else splits[splits["fold"] == splits["fold"].iloc[0]]
     main = used[used["source"] == ""]
     straddling, images = _straddling(used, splits)
-    counts = [*_set_aside(catalog), *_copies(used)]
+    counts = [*_left_out(catalog, "set_aside"), *_copies(used), *_left_out(catalog, "ignored")]
     if straddling:
         counts.insert(0, ("leaks", straddling, images, "belong together, yet lie on both sides of the test split"))
     return DataFound(
@@ -68,10 +68,10 @@ def _read(study: StudyDir, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     return table.where(table.notna(), "").astype(str)
 
 
-def _set_aside(catalog: pd.DataFrame) -> list[tuple[str, int, int, str]]:
-    aside = catalog[catalog["status"] == "set_aside"]
-    reasons = Counter(str(reason).split(":")[0] or "no reason given" for reason in aside["reason"])
-    return [("set aside", count, count, reason) for reason, count in reasons.most_common()]
+def _left_out(catalog: pd.DataFrame, status: str) -> list[tuple[str, int, int, str]]:
+    files = catalog[catalog["status"] == status]
+    reasons = Counter(str(reason).split(":")[0] or "no reason given" for reason in files["reason"])
+    return [(status.replace("_", " "), count, count, reason) for reason, count in reasons.most_common()]
 
 
 def _copies(used: pd.DataFrame) -> list[tuple[str, int, int, str]]:
