@@ -86,6 +86,15 @@ def test_a_folder_is_read_as_datasets_reads_it(tmp_path, datasets):
     }
 
 
+def test_no_bar_is_drawn_in_a_pipe(tmp_path, datasets, capfd):
+    datasets.enable_progress_bars()
+    for place in ("cat", "dog"):
+        save(tmp_path / "pets" / place / "1.png", ord(place[0]))
+    open_source("hf:pets", {}, tmp_path)
+    assert capfd.readouterr().err == ""
+    assert not datasets.are_progress_bars_disabled()
+
+
 def test_what_has_no_labels_is_refused(tmp_path, datasets):
     made(datasets, tmp_path, [0.5, 1.5], datasets.Value("float32")).save_to_disk(str(tmp_path / "heights"))
     assert refusal("hf:heights", tmp_path) == (

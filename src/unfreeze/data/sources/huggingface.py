@@ -1,6 +1,9 @@
 """Data sets of Hugging Face, by name or from a local folder; needs the package ``datasets``."""
 
+import contextlib
 import hashlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,23 @@ def read_huggingface(data: str, base: Path) -> Source:
             f"data: {data} names no data set", _EXPECTED, "name one, for example hf:food101, or hf:. for this folder"
         )
     datasets = _package(data)
+    with _no_bars_in_a_pipe(datasets):
+        return _read(datasets, data, name, base)
+
+
+@contextlib.contextmanager
+def _no_bars_in_a_pipe(datasets: Any) -> Iterator[None]:
+    shown = not datasets.are_progress_bars_disabled() and not sys.stderr.isatty()
+    if shown:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _read(datasets: Any, data: str, name: str, base: Path) -> Source:
     local = (base / Path(name).expanduser()).resolve()
     try:
         if (local / "dataset_info.json").is_file() or (local / "dataset_dict.json").is_file():
