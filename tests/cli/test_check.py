@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.cli.conftest import STUDY
 from tests.data.nasty import write_pack
 from tests.data.photos import COPIES, photo
 from tests.data.test_nasty import tree
+from unfreeze.cli import screen
 
 
 @pytest.fixture
@@ -89,6 +91,15 @@ def test_json_says_all(unfreeze, photos):
     assert [list(one) for one in found["findings"]] == [["kind", "severity", "count", "images", "note"]] * 3
     assert found["findings"][0]["images"] == ["<img onerror=alert(1)>/100.png", "red/same.bmp"]
     assert Path("page.html").is_file()
+
+
+def test_a_bar_shows_how_far_it_is_on_a_terminal_alone(unfreeze, photos, monkeypatch):
+    monkeypatch.setattr(screen, "stderr", lambda: Console(stderr=True, force_terminal=True, width=100))
+    code, said, told = unfreeze("check", "photos", "--json")
+    assert code == 0
+    assert "reading images" in told and "33/33" in told
+    assert "comparing" in told
+    json.loads(said)
 
 
 def test_a_second_check_says_the_same(unfreeze, photos):

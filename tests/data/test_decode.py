@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 
 import unfreeze
 from tests.data.pictures import png, smooth
@@ -169,6 +169,17 @@ def test_values_without_a_known_range_are_refused(tmp_path, dtype, mode):
 def test_inverted_sixteen_bits_are_refused(tmp_path):
     Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "a.tif", tiffinfo={262: 0})
     assert reason(tmp_path / "a.tif") == "inverted 16-bit is not supported"
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("profile", ["XYZ", "LAB", "none"])
+def test_colour_profiles_are_not_applied(tmp_path, form, profile):
+    extra = {"JPEG": {"quality": 98}, "WEBP": {"lossless": True}}.get(form, {})
+    space = b"no profile" if profile == "none" else ImageCms.ImageCmsProfile(ImageCms.createProfile(profile)).tobytes()
+    Image.fromarray(smooth()).save(tmp_path / "plain", format=form, **extra)
+    Image.fromarray(smooth()).save(tmp_path / "profiled", format=form, icc_profile=space, **extra)
+    assert space in (tmp_path / "profiled").read_bytes() or form == "PNG"  # there it is compressed
+    assert (pixels(tmp_path / "profiled") == pixels(tmp_path / "plain")).all()
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])

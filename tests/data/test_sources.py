@@ -47,6 +47,16 @@ def test_a_folder_of_split_folders(tmp_path, name):
     assert source.ignored == (Ignored("unlabelled/x/000.png", "not in a split's folder"),)
 
 
+@pytest.mark.parametrize("lacking", ["train", "val", "test"])
+def test_a_class_that_a_split_lacks_shifts_no_label(tmp_path, lacking):
+    for part in ("train", "val", "test"):
+        folder(tmp_path / part, {label: 2 for label in "abc" if (part, label) != (lacking, "b")})
+    source = open_source(str(tmp_path), {}, tmp_path)
+    assert source.classes == ("a", "b", "c")
+    assert len(source.items) == 16
+    assert all(item.label == item.path.split("/")[1] for item in source.items)
+
+
 def test_train_and_test_may_be_classes(tmp_path):
     folder(tmp_path, {"bus": 1, "test": 1, "train": 1})
     source = open_source(str(tmp_path), {}, tmp_path)

@@ -175,6 +175,23 @@ def test_copies_on_both_sides_of_the_split_are_a_leak(tmp_path: Path) -> None:
     assert data_found(study).straddling == 0
 
 
+def test_copies_and_groups_are_counted(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=1, failed=None)
+    catalog = read_table(tmp_path / "catalog.csv").astype(object)
+    catalog[["cluster", "group", "pixels"]] = ""
+    catalog["pixels"] = [f"p{number}" for number in range(len(catalog))]
+    catalog.loc[[0, 1], ["cluster", "pixels"]] = ["c1", "p"]  # all in validation: no leak
+    catalog.loc[[2, 3, 4], "cluster"] = "c2"
+    catalog.loc[[5], "cluster"] = "c3"  # whose copy is set aside
+    catalog.loc[[6, 7, 8, 9], "group"] = ["g1", "g1", "g2", "g2"]
+    write_table(tmp_path / "catalog.csv", catalog.fillna(""))
+    assert data_found(study).counts == (
+        ("copies", 1, 2, "the same pixels; counted as one in every interval"),
+        ("copies", 1, 3, "nearly the same; counted as one in every interval"),
+        ("groups", 2, 4, "named by the study; counted as one in every interval"),
+    )
+
+
 def test_files_that_are_not_used_are_counted_by_their_reasons(tmp_path: Path) -> None:
     study = write_study(tmp_path, seeds=1, failed=None)
     catalog = read_table(tmp_path / "catalog.csv").astype(object)

@@ -1,5 +1,6 @@
 """Test scores by a column of the data."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ from tests.worlds import tiny_study, write_photographs
 from unfreeze import Results, Study
 from unfreeze.cli import main
 from unfreeze.errors import UserError
+from unfreeze.store import read_table, read_tensors
 
 HEAD = {"strategies": {"head": {"train": "head"}}, "regimes": {"all": {}}}
 
@@ -50,3 +52,21 @@ def test_a_column_that_is_not_there(results):
     assert str(caught.value) == (
         "--by camera: the data has no such column\n  expected: one of site\n  to mend:  name another"
     )
+
+
+def test_a_test_set_with_one_class_is_scored_under_that_class(tmp_path, monkeypatch):
+    """Of a folder with the last class alone, the number of that class is not counted anew."""
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    write_photographs(tmp_path / "photographs")
+    others = write_photographs(tmp_path / "others", per_class=8, seed=1)
+    for label in ("circle", "square"):
+        shutil.rmtree(others / label)
+    study = tiny_study(tmp_path, tests={"site": str(others)}, **HEAD, epochs=20)
+    results = Study(**study).run(tmp_path / "out", workers=0)
+    row = results.table.iloc[0]
+    logits, about = read_tensors(results.path / "cells" / row["cell"] / "logits.safetensors")
+    rows = read_table(results.path / "catalog.csv").set_index("id")
+    assert set(rows.loc[about["ids"]["site"], "label"]) == {"triangle"}
+    right = logits["site"].argmax(axis=1) == 2
+    assert row["test_site_accuracy"] == pytest.approx(right.mean())
+    assert right.mean() > 0.5  # so that another number would not do as well
