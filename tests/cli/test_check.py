@@ -93,6 +93,23 @@ def test_json_says_all(unfreeze, photos):
     assert Path("page.html").is_file()
 
 
+def test_many_findings_of_one_kind_hide_no_other(unfreeze, photos):
+    for number in range(20):
+        (photos / f"small{number:02}").mkdir()
+        photo(300 + number, 64, 48).save(photos / f"small{number:02}" / "1.png")
+    _, said, _ = unfreeze("check", "photos")
+    rows = [line.split()[:2] for line in said.splitlines() if line.startswith(("error", "warning", "note"))]
+    assert rows == [
+        ["error", "label_conflict"],
+        *[["error", "small_class"]] * 4,
+        ["warning", "unreadable"],
+        ["warning", "near_duplicate"],
+        ["warning", "imbalance"],
+    ]
+    assert "and 16 more of small_class\n" in said
+    assert Path("check.html").read_text("utf-8").count("has 1 usable image<") == 20
+
+
 def test_a_bar_shows_how_far_it_is_on_a_terminal_alone(unfreeze, photos, monkeypatch):
     monkeypatch.setattr(screen, "stderr", lambda: Console(stderr=True, force_terminal=True, width=100))
     code, said, told = unfreeze("check", "photos", "--json")

@@ -66,7 +66,9 @@ def test_parquet_says_the_same(tmp_path):
     )  # fmt: skip
 
     table.set_index("path").to_parquet(tmp_path / "indexed.parquet")
-    assert open_source("indexed.parquet", {}, tmp_path).items == found.items
+    assert set(open_source("indexed.parquet", {}, tmp_path).items) == set(found.items)
+    table.iloc[[1, 0]].to_parquet(tmp_path / "sorted.parquet")  # keeps where its rows came from
+    assert open_source("sorted.parquet", {}, tmp_path).items == found.items
 
 
 @pytest.mark.parametrize("again", ["1.jpg", "./1.jpg", "{folder}/1.jpg"])
@@ -165,6 +167,10 @@ def test_folds_that_the_data_gives(tmp_path):
         ),
         ("path,label,label\n1,a,b\n2,b,a\n", "{file} has two columns label", EXPECTED, "rename one of them"),
         ("path,label, label\n1,a,b\n2,b,a\n", "{file} has two columns label", EXPECTED, "rename one of them"),
+        (
+            "path,label\n1,a,x\n2,b,y\n", "{file} has rows with more fields than its first row, which has 2", EXPECTED,
+            "name every column in the first row, and put fields that hold a separator in quotes",
+        ),
         ("path,label\n\n,\n", "{file} has no rows", EXPECTED, "add a row for each image"),
         ("path,label\n1,a\n2\0,b\n", "{file}: a NUL in the path in 1 line: 3", "paths of files", "correct these lines"),
         (
@@ -234,6 +240,46 @@ def test_a_manifest_that_is_not_there(tmp_path):
     text = str(caught.value)
     assert text.startswith(f"data: images.csv: the file {tmp_path / 'images.csv'} does not exist\n")
     assert text.endswith(f"correct the path; did you mean {tmp_path / 'imagess.csv'}?")
+
+
+PIECES = [
+    b'"',
+    b",",
+    b";",
+    b"\t",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\xff",
+    b"path",
+    b"label",
+    b"split",
+    b"NaN",
+    b"1e9",
+    b"\xef\xbb\xbf",
+]
+WHOLE = b"path,label,split,fold,group,camera\n1.jpg,a,train,0,g,x\n2.jpg,b,val,1,g,y\n3.jpg,a,test,2,h,z\n"
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_a_damaged_manifest_is_read_or_refused(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("damaged")
+    pd.DataFrame({"path": ["1", "2"], "label": ["a", "b"]}).to_parquet(folder / "whole.parquet")
+    name, whole = data.draw(st.sampled_from([("m.csv", WHOLE), ("m.parquet", (folder / "whole.parquet").read_bytes())]))
+    content = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content)))
+        content[place : place + data.draw(st.integers(0, 3))] = data.draw(
+            st.sampled_from(PIECES) | st.binary(max_size=2)
+        )
+    (folder / name).write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
+    try:
+        found = open_source(name, {}, folder)
+    except UserError as error:
+        assert str(error).count("\n  ") >= 2
+        return
+    assert found.items and len(found.classes) > 1
 
 
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\x00"), min_size=1, max_size=12)

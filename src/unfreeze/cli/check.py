@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from unfreeze.data.catalog import Catalog
     from unfreeze.data.check import Finding
 
-SHOWN = 12
-"""Findings in the table on a terminal; the page has all."""
+SHOWN, OF_A_KIND = 12, 4
+"""Findings in the table on a terminal, in all and of one kind, so that many of one hide no other; the page has all."""
 
 
 def check(
@@ -138,10 +138,15 @@ def _print(catalog: "Catalog", found: "list[Finding]") -> None:
         console.print("nothing found that is wrong")
         return
     made = screen.table("severity", "finding", "images", "what", "first", numbers=("images",))
-    for one in found[:SHOWN]:
+    counts, shown, rest = Counter[str](), 0, Counter[str]()
+    for one in found:
+        counts[one.kind] += 1
+        if shown == SHOWN or counts[one.kind] > OF_A_KIND:
+            rest[one.kind] += 1
+            continue
+        shown += 1
         first = path_of(catalog, one.rows[0]) if one.rows else ""
         made.add_row(one.severity, one.kind, f"{len(one.rows):,}", screen.one_line(one.note), screen.one_line(first))
     screen.show(console, made)
-    if len(found) > SHOWN:
-        rest = Counter(one.kind for one in found[SHOWN:])
+    if rest:
         console.print(f"and {', '.join(f'{count:,} more of {kind}' for kind, count in rest.items())}\n")

@@ -227,7 +227,13 @@ def _classes(used: pd.DataFrame, classes: Sequence[str]) -> list[Finding]:
             continue
         severity: Severity = "error" if count < 3 else "warning"
         found.append(
-            Finding("small_class", severity, rows_of.get(label, ()), f"class {label} has {count} usable images", -count)
+            Finding(
+                "small_class",
+                severity,
+                rows_of.get(label, ()),
+                f"class {label} has {count} usable image{'s' * (count != 1)}",
+                -count,
+            )
         )
     given = set(main["given_split"]) - {""}
     if given:  # then there must be some to train on, and to validate on: those are drawn only where a test set is given

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import warnings
 from collections import Counter
 from pathlib import Path, PurePath
 from typing import Any
@@ -58,38 +59,60 @@ def read_manifest(file: Path) -> Source:
 
 def _table(file: Path) -> pd.DataFrame:
     """Return the table with every value as text, "" where there is none."""
-    try:
-        if file.suffix.lower() == ".csv":
-            with file.open(encoding="utf-8-sig", newline="") as text:
-                header = text.readline()
-            separator = max(",;\t", key=header.count)
-            _refuse_twice(file, next(csv.reader([header], delimiter=separator), []))  # pandas would number them
-            table = pd.read_csv(
-                file, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=separator, index_col=False,
-                skip_blank_lines=False,  # they are taken out below, so that the others keep their numbers
-            )  # fmt: skip
-        else:
-            table = pd.read_parquet(file)
-            if any(table.index.names):  # columns as well, that a writer took for row labels
-                table = table.reset_index()
-    except ImportError as error:
-        raise UserError(
-            f"data: {file}: nothing here reads Parquet", "pyarrow", "pip install pyarrow, or write the table as .csv"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"data: {file} is not UTF-8 text",
-            f"{MANIFEST}, in UTF-8",
-            "save it as UTF-8 (in a spreadsheet: CSV UTF-8)",
-        ) from error
-    except (OSError, ValueError, csv.Error) as error:  # what pandas raises on files that are no tables
-        raise UserError(f"data: {file} cannot be read: {str(error).strip()}", MANIFEST, "write it anew") from error
+    table = _csv(file) if file.suffix.lower() == ".csv" else _parquet(file)
     table = table.rename(columns=lambda name: str(name).strip())
     table = table.apply(lambda column: column.map(_text))
     table = table[(table != "").any(axis=1)]
     if table.empty:
         raise UserError(f"data: {file} has no rows", MANIFEST, "add a row for each image")
     return table
+
+
+def _csv(file: Path) -> pd.DataFrame:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            header = text.readline()
+        separator = max(",;\t", key=header.count)
+        names = next(csv.reader([header], delimiter=separator), [])
+        _refuse_twice(file, names)  # pandas would number them
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                file, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=separator, index_col=False,
+                skip_blank_lines=False,  # they are taken out later, so that the others keep their numbers
+            )  # fmt: skip
+    except pd.errors.ParserWarning as error:  # of fields beyond the header's, which it would leave out
+        raise UserError(
+            f"data: {file} has rows with more fields than its first row, which has {len(names)}",
+            MANIFEST,
+            "name every column in the first row, and put fields that hold a separator in quotes",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"data: {file} is not UTF-8 text", f"{MANIFEST}, in UTF-8", "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
+        ) from error
+    except (OSError, ValueError, csv.Error) as error:  # what pandas raises on files that are no tables
+        raise _unreadable(file, error) from error
+
+
+def _parquet(file: Path) -> pd.DataFrame:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(
+            f"data: {file}: nothing here reads Parquet", "pyarrow", "pip install pyarrow, or write the table as .csv"
+        ) from error
+    try:
+        # What pandas notes in the file would make row labels of columns.
+        table = parquet.read_table(file).to_pandas(ignore_metadata=True)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise _unreadable(file, error) from error
+    return table[[name for name in table.columns if not name.startswith("__index_level_")]]
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(f"data: {file} cannot be read: {str(error).strip()}", MANIFEST, "write it anew")
 
 
 def _text(value: Any) -> str:
