@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
+import numpy as np
 import pandas as pd
 
 from unfreeze.data.catalog import CONFLICT, Catalog
@@ -51,13 +52,17 @@ def keep_ids(before: pd.DataFrame, catalog: Catalog) -> Catalog:
         before: the images of an earlier catalog.
         catalog: of now.
     """
+    images = catalog.images
+    # A content that has one file, and had one, has an id that says nothing else.
+    numbered = before.loc[before["id"] != before["sha256"].str[:16], "sha256"]
+    several = {*numbered, *images.loc[images["sha256"].duplicated(), "sha256"]} - {""}
+    before = before[before["sha256"].isin(several)]
     unclaimed: dict[str, list[tuple[str, tuple[str, str, str]]]] = {}
     for name, sha256, *who in before[["id", "sha256", *_KNOWN_BY]].itertuples(index=False):
         unclaimed.setdefault(sha256, []).append((name, (who[0], who[1], who[2])))
-    unclaimed.pop("", None)
     known = {sha256: {name for name, _ in files} for sha256, files in unclaimed.items()}
-    ids, now = list(catalog.images["id"]), catalog.images[["sha256", *_KNOWN_BY]]
-    open_rows = {row: values for row, values in enumerate(now.itertuples(index=False)) if values[0] in known}
+    ids, now = list(images["id"]), images[["sha256", *_KNOWN_BY]].to_numpy()
+    open_rows = {row: now[row] for row in np.flatnonzero(images["sha256"].isin(known))}
     for alike in _ALIKE:
         for row, (sha256, *who) in list(open_rows.items()):
             found = next((one for one in unclaimed[sha256] if alike(one[1], tuple(who))), None)
@@ -68,7 +73,7 @@ def keep_ids(before: pd.DataFrame, catalog: Catalog) -> Catalog:
     for row, (sha256, *_) in open_rows.items():
         ids[row] = next(name for number in count(2) if (name := f"{sha256[:16]}-{number}") not in known[sha256])
         known[sha256].add(ids[row])
-    return replace(catalog, images=catalog.images.assign(id=ids))
+    return replace(catalog, images=images.assign(id=ids))
 
 
 def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
