@@ -1,12 +1,19 @@
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.data.photos import COPIES, photo
+from unfreeze.data.catalog import build_catalog
+from unfreeze.data.check import findings
 from unfreeze.data.duplicates import ALIKE, _middles, _prepare, _windows, clusters, near_duplicates
 from unfreeze.data.likeness import likeness
+from unfreeze.data.sources import open_source
 
 MANY = 100
+SHARED = Path(__file__).parents[2] / "../shared/data"
 
 
 def found(pictures: list[Image.Image]) -> set[tuple[int, int]]:
@@ -30,6 +37,25 @@ def test_of_a_hundred_planted_copies_95_are_found_and_nothing_else(kind):
 def test_of_pictures_that_are_all_different_at_most_1_percent_are_joined():
     joined = {number for pair in found([photo(number) for number in range(1000, 1500)]) for number in pair}
     assert len(joined) <= 5
+
+
+def test_a_tenth_of_another_picture_leaves_it_the_same_and_three_tenths_do_not():
+    """Their likeness is 0.990 to 0.995, and 0.88 to 0.94: on both sides of the threshold, and not far from it."""
+    for share, count in ((0.1, 20), (0.3, 0)):
+        originals = [photo(number) for number in range(20)]
+        mixed = [Image.blend(picture, photo(500 + number), share) for number, picture in enumerate(originals)]
+        assert len(found(originals + mixed)) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "conflicts", "exact", "near"), [("trashnet", 3, 0, 25), ("flowers", 4, 2, 12)]
+)  # all were looked at: docs/data.md
+def test_of_real_photographs_those_are_found_that_were_looked_at(tmp_path, name, conflicts, exact, near):
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"{SHARED / name} is not here")
+    catalog = build_catalog(open_source(str(SHARED / name), {}, tmp_path))
+    told = Counter(one.kind for one in findings(catalog))
+    assert (told["label_conflict"], told["exact_duplicate"], told["near_duplicate"]) == (conflicts, exact, near)
 
 
 def test_blank_pictures_are_not_near_duplicates():

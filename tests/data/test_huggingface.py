@@ -47,14 +47,14 @@ def refusal(name: str, folder: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("labels", [[1, 0, 1], ["dog", "cat", "dog"]], ids=["ClassLabel", "text"])
+@pytest.mark.parametrize("labels", [[1, 0, 2], ["dog", "cat", "eel"]], ids=["ClassLabel", "text"])
 def test_a_saved_data_set_is_read_and_its_files_written_as_they_are(tmp_path, datasets, labels):
-    feature = datasets.ClassLabel(names=["cat", "dog"]) if labels[0] == 1 else datasets.Value("string")
+    feature = datasets.ClassLabel(names=["cat", "dog", "eel"]) if labels[0] == 1 else datasets.Value("string")
     made(datasets, tmp_path, labels, feature).save_to_disk(str(tmp_path / "pets"))
     source = open_source("hf:pets", {}, tmp_path)
-    assert source.classes == ("cat", "dog")
+    assert source.classes == ("cat", "dog", "eel")
     assert rows(source) == {
-        (sha256(0, tmp_path), "dog", ""), (sha256(1, tmp_path), "cat", ""), (sha256(2, tmp_path), "dog", ""),
+        (sha256(0, tmp_path), "dog", ""), (sha256(1, tmp_path), "cat", ""), (sha256(2, tmp_path), "eel", ""),
     }  # fmt: skip
     images = build_catalog(source).images
     assert images["status"].tolist() == ["used"] * 3

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.data.photos import COPIES, photo
@@ -94,7 +94,8 @@ def test_no_group_is_ever_split(seed, folds, test):
         drawn = draw_split(catalog, SplitConfig(test=test, val=0.2, folds=folds), None if folds is None else 1)
     except UserError as error:  # mixed groups may leave a class without one of its own for each split
         assert error.given.startswith(("groups and copies cannot be kept together", "too few images"))
-        return
+        assume(False)  # seldom, or this test fails
+        raise
     sides = catalog.images.set_index("id").assign(split=drawn)
     named = sides[sides["group"] != ""]
     assert named.groupby("group")["split"].nunique().max() == 1

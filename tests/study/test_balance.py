@@ -6,9 +6,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.data.pictures import catalog
 from tests.study.test_reuse import computed, numbers
 from tests.worlds import tiny_study, write_photographs
 from unfreeze import Results, Study
+from unfreeze.config.resolve import cells
+from unfreeze.config.study import StudyConfig
+from unfreeze.data.regimes import Selection
+from unfreeze.study.cell import Job
 
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
 LAST = {"train": {"last": 1}}
@@ -52,6 +57,23 @@ def test_oversampled_each_class_is_drawn_about_as_often(tmp_path, photographs):
     assert counts["circle"] < most / 1.5
     assert history(results)["examples"].tolist() == [expected, 2 * expected]
     assert set(results.table["n_train"]) == {sum(counts.values())}
+
+
+def test_a_class_weighs_as_much_as_another_however_few_its_images_are():
+    counts = {"a": 40, "b": 10, "c": 30}
+    rows = [
+        {"sha256": f"{label}{n}", "label": label, "id": f"{label}{n}"} for label in counts for n in range(counts[label])
+    ]
+    chosen = Selection(tuple(row["id"] for row in rows), (), {}, ())
+    study = StudyConfig(
+        data="x", backbone="test_resnet", strategies={"head": HEAD}, regimes={"all": {"balance": "weights"}}
+    )
+    (cell,) = cells(study)
+    weights = Job(cell, study, catalog(rows), chosen, {}, "cpu").class_weights
+    assert weights is not None
+    assert [weight * count for weight, count in zip(weights, counts.values(), strict=True)] == pytest.approx(
+        [80 / 3] * 3
+    )
 
 
 def test_weighted_the_loss_differs_and_the_draws_do_not(tmp_path, photographs):

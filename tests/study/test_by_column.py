@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tests.worlds import tiny_study, write_photographs
 from unfreeze import Results, Study
 from unfreeze.cli import main
 from unfreeze.errors import UserError
 from unfreeze.store import read_table, read_tensors
+from unfreeze.study.events import Warned
 
 HEAD = {"strategies": {"head": {"train": "head"}}, "regimes": {"all": {}}}
 
@@ -70,3 +72,31 @@ def test_a_test_set_with_one_class_is_scored_under_that_class(tmp_path, monkeypa
     right = logits["site"].argmax(axis=1) == 2
     assert row["test_site_accuracy"] == pytest.approx(right.mean())
     assert right.mean() > 0.5  # so that another number would not do as well
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_copies_in_two_folds_of_the_data_matter_where_they_are_used(tmp_path, monkeypatch, folds):
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    root = write_photographs(tmp_path / "photographs")
+    lines = ["path,label,fold"]
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        lines.append(f"{path.relative_to(root).as_posix()},{path.parent.name},{number % 2}")
+    Image.open(root / "circle/000.png").save(root / "again.bmp")
+    (root / "images.csv").write_text("\n".join([*lines, "again.bmp,circle,1"]))
+    told: list[str] = []
+    study = tiny_study(tmp_path, data=str(root / "images.csv"), **HEAD, split={"folds": folds})
+    Study(**study).run(
+        tmp_path / "out", workers=0, emit=lambda event: told.append(event.text) if isinstance(event, Warned) else None
+    )
+    leak = (
+        "1 picture has copies in two splits that the data gives, so test scores flatter; "
+        "first again.bmp and circle/000.png"
+    )
+    assert told == ([] if folds is None else [leak])
+    regimes = "regimes: {all: {}}\nstrategies: {head: {train: head}}\n"
+    (tmp_path / "study.yaml").write_text(
+        f"data: photographs/images.csv\nbackbone: test_resnet\nsplit: {{folds: {folds or 'null'}}}\n{regimes}"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "study.yaml"]) == 0
+    assert ("The same picture in two splits" in Path("check.html").read_text("utf-8")) == (folds is not None)
