@@ -139,6 +139,17 @@ def test_nothing_is_written_into_the_data(unfreeze, photos):
     )
 
 
+def test_a_page_that_is_a_directory(unfreeze, photos):
+    Path("pages").mkdir()
+    assert unfreeze("check", "photos", "--out", "pages") == (
+        2,
+        "",
+        "unfreeze: --out pages is a directory\n"
+        "  expected: a file, or a path where one can be made\n"
+        "  to mend:  give another --out FILE\n",
+    )
+
+
 def test_clean_data(unfreeze, folder):
     for label, start in (("red", 0), ("blue", 100)):
         (folder / "clean" / label).mkdir(parents=True)

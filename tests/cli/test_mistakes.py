@@ -62,8 +62,8 @@ def test_a_file_that_is_no_study(unfreeze, study):
         2,
         "",
         message(
-            "notes.txt is neither a study file nor a folder",
-            "a study file (.yaml) or a folder of images",
+            "notes.txt is neither a study file nor images",
+            "a study file (.yaml), a folder of images, or a .csv or .parquet table of their paths and labels",
             "correct the path, or write a study file with 'unfreeze init DATA'",
         ),
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unfreeze.cli.options import AsJson, Overrides, Target, asked_study
+from unfreeze.errors import UserError
 
 if TYPE_CHECKING:
     from unfreeze.config.study import StudyConfig
@@ -33,6 +34,10 @@ def check(
     from unfreeze.results.check_page import write_check_page
     from unfreeze.results.words import plural
 
+    if out.is_dir():
+        raise UserError(
+            f"--out {out} is a directory", "a file, or a path where one can be made", "give another --out FILE"
+        )
     refuse_inside(out, "page", "a file", "--out FILE", (study.data, *study.tests.values()))
     told: list[str] = []
     catalog = _look(study, told)

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from unfreeze.config.study import StudyConfig
 
 Target = Annotated[
-    str, typer.Argument(metavar="STUDY|DATA", show_default=False, help="A study file (.yaml), or a folder of images.")
+    str,
+    typer.Argument(
+        metavar="STUDY|DATA", show_default=False, help="A study file (.yaml), or images: a folder, a table."
+    ),
 ]
 Preset = Annotated[
     str | None, typer.Option(metavar="NAME", help="Settings that lie beneath the study; for a folder: quick.")
@@ -86,8 +89,8 @@ def _check_data(target: str, path: Path) -> None:
         )
     if not path.is_dir() and path.suffix.lower() not in (".csv", ".parquet"):
         raise UserError(
-            f"{target} is neither a study file nor a folder",
-            "a study file (.yaml) or a folder of images",
+            f"{target} is neither a study file nor images",
+            "a study file (.yaml), a folder of images, or a .csv or .parquet table of their paths and labels",
             "correct the path, or write a study file with 'unfreeze init DATA'",
         )
 
