@@ -37,6 +37,8 @@ def test_a_folder_of_split_folders(tmp_path, name):
     for part in ("train", name, "test"):
         folder(tmp_path / part, {"a": 1, "b": 1})
     folder(tmp_path / "unlabelled", {"x": 1})
+    for path in ("c/lost.png", "train/lost.png", "lost.png"):
+        save(tmp_path / path)
     source = open_source(str(tmp_path), {}, tmp_path)
     assert source.classes == ("a", "b")
     assert {(item.path, item.label, item.given_split) for item in source.items} == {
@@ -44,7 +46,12 @@ def test_a_folder_of_split_folders(tmp_path, name):
         for part, split in (("train", "train"), (name, "validation"), ("test", "test"))
         for label in ("a", "b")
     }
-    assert source.ignored == (Ignored("unlabelled/x/000.png", "not in a split's folder"),)
+    assert source.ignored == (
+        Ignored("c/lost.png", "not in a split's folder"),
+        Ignored("lost.png", "not in a class folder"),
+        Ignored("train/lost.png", "not in a class folder"),
+        Ignored("unlabelled/x/000.png", "not in a split's folder"),
+    )
 
 
 @pytest.mark.parametrize("lacking", ["train", "val", "test"])

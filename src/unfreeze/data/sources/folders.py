@@ -91,10 +91,10 @@ def read_folder(root: Path, follow: bool = False) -> Source:
     ignored = [Ignored(path, reason) for path, reason in tree.ignored]
     for path in tree.files:
         parts = path.split("/")
-        if len(parts) < depth + 2:
-            ignored.append(Ignored(path, "not in a class folder"))
-        elif splits and parts[0] not in splits:
+        if splits and parts[0] not in splits and len(parts) > 1:
             ignored.append(Ignored(path, "not in a split's folder"))
+        elif len(parts) < depth + 2:
+            ignored.append(Ignored(path, "not in a class folder"))
         else:
             items.append(Item(path, parts[depth], splits.get(parts[0], ""), ""))
     parted = [folder.split("/") for folder in tree.folders]
