@@ -13,26 +13,19 @@ from PIL import Image
 
 from tests.data.pictures import save
 from unfreeze.data import looking, workers
-from unfreeze.data.decode import digest, open_regular, stamp
 from unfreeze.data.look import Look
 from unfreeze.data.looking import look_at_all
 from unfreeze.data.looks import Remembered
 from unfreeze.data.sketch import Seen, Sketch, drawn_bytes
-from unfreeze.data.workers import CRASHED, Task, Workers, _answers
+from unfreeze.data.workers import CRASHED, Workers, _answers
 from unfreeze.errors import UserError
 
 DYING = """
 import os, unfreeze.data.worker as worker
 seen = worker._seen
-worker._seen = lambda path, *rest: os._exit(3) if "bad" in path else seen(path, *rest)
+worker._seen = lambda file, before: os._exit(3) if "bad" in file.name else seen(file, before)
 worker.main()
 """
-
-
-def task(path: Path) -> Task:
-    with open_regular(path) as file:
-        before = stamp(file)
-        return Task(str(path), digest(file), *before)
 
 
 def in_threads(paths: list[Path]) -> list[Look]:
@@ -69,8 +62,8 @@ def test_processes_find_what_threads_find_in_the_same_order(tmp_path, monkeypatc
     started, start = [], Workers._started
     monkeypatch.setattr(Workers, "_started", lambda self: started.append(1) or start(self))
     expected = in_threads(paths)
-    asked, look = [], Workers.look
-    monkeypatch.setattr(Workers, "look", lambda self, tasks: asked.extend(tasks) or look(self, tasks))
+    there, looks_at = [], workers.looks_at
+    monkeypatch.setattr(workers, "looks_at", lambda files: looks_at(there.extend(files := list(files)) or files))
     told = []
     found = look_at_all(
         paths, Remembered(tmp_path / "looks"), lambda done, total: told.append((done, total)), count, None
@@ -79,12 +72,12 @@ def test_processes_find_what_threads_find_in_the_same_order(tmp_path, monkeypatc
     assert 1 <= len(started) <= count
     assert {look.reason for look in found} >= {"truncated", "not an image", "empty file"}
     assert told == [(done + 1, len(paths)) for done in range(len(paths))]
-    assert len(asked) >= 20
-    contents = [one.sha256 for one in asked]
+    assert len(there) >= 20
+    contents = [sha256 for sha256, *_ in there]
     assert len(set(contents)) == len(contents)  # each content once
-    asked.clear()
+    there.clear()
     assert look_at_all(paths, Remembered(tmp_path / "looks"), None, count, None) == expected
-    assert {one.sha256 for one in asked} <= {one.sha256 for one in expected if one.reason}  # only what is unfit
+    assert {sha256 for sha256, *_ in there} <= {one.sha256 for one in expected if one.reason}  # only what is unfit
 
 
 def test_a_file_that_kills_the_process_is_named_and_costs_nothing_else(tmp_path, monkeypatch, soon):
@@ -104,16 +97,29 @@ def test_a_file_that_kills_the_process_is_named_and_costs_nothing_else(tmp_path,
 
 def test_a_file_written_to_since_it_was_hashed_is_set_aside(tmp_path):
     paths = [save(tmp_path / f"{number}.png", number) for number in range(3)]
-    tasks = [task(path) for path in paths]
-    paths[1].write_bytes(paths[1].read_bytes() + b"more")
+    expected = in_threads(paths)
     paths[2].unlink()
+
+    def claim(sha256: str) -> bool:  # asked once they are hashed
+        if sha256 == expected[1].sha256:
+            paths[1].write_bytes(paths[1].read_bytes() + b"more")
+        return True
+
     with Workers(2) as processes:
-        found = processes.look(tasks)
-    assert found[0] == in_threads(paths[:1])[0]
+        found = processes.look(paths, claim)
+    assert found[0] == expected[0]
     assert [look.reason for look in found[1:]] == [
         "changed while it was read",
         "cannot be read: no such file or directory",
     ]
+
+
+def test_what_is_not_claimed_is_only_hashed_and_a_copy_not_decoded(tmp_path):
+    paths = [save(tmp_path / f"{number}.png", number) for number in range(2)]
+    paths += [Path(shutil.copy(paths[1], tmp_path / "copy.png"))]
+    first, second, _ = in_threads(paths)
+    with Workers(1) as processes:
+        assert processes.look(paths, lambda sha256: sha256 == second.sha256) == [first.sha256, second, second.sha256]
 
 
 def test_all_processes_end_also_where_the_scan_is_interrupted(tmp_path, monkeypatch, soon):
@@ -133,10 +139,10 @@ def test_all_processes_end_also_where_the_scan_is_interrupted(tmp_path, monkeypa
 
 
 def test_a_process_that_ends_within_an_answer_has_not_answered():
-    drawn = bytes(drawn_bytes(4, 3))
-    told = ["RGB", [8, 6], "", ["PNG", True], ["ab", 4, 3]]
+    drawn = bytes(drawn_bytes((4, 3), (2, 1)))
+    told = ["RGB", [8, 6], "", ["PNG", True], ["ab", [4, 3], [2, 1]]]
     line = json.dumps([[True, *told], [False, "gone"]]).encode() + b"\n"
-    seen = Seen("RGB", (8, 6), "", ("PNG", True), Sketch("ab", 4, 3, drawn))
+    seen = Seen("RGB", (8, 6), "", ("PNG", True), Sketch("ab", (4, 3), (2, 1), drawn))
     assert _answers(io.BytesIO(line + drawn)) == [seen, "gone"]
     for length in (0, len(line) - 1, len(line), len(line + drawn) - 1):
         assert _answers(io.BytesIO((line + drawn)[:length])) is None
@@ -151,7 +157,7 @@ def test_a_python_that_does_not_start_is_named(tmp_path, monkeypatch):
     paths = [save(tmp_path / "1.png")]
     monkeypatch.setattr(workers, "_COMMAND", ("-c", "raise SystemExit(3)"))
     with Workers(2) as processes, pytest.raises(UserError) as caught:
-        processes.look([task(path) for path in paths])
+        processes.look(paths, lambda _: True)
     assert str(caught.value) == (
         f"{sys.executable} cannot be started to decode images: it ended with 3 before it could be asked\n"
         "  expected: a Python that can start another one\n"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from unfreeze.data.sketch import HASHED, THUMBNAIL, Sketch, sketch
 
-LIKENESS_RULES = 3
+LIKENESS_RULES = 4
 """Counts up whenever a picture comes to be described by other numbers."""
 
 _KEPT = 8  # lowest frequencies a side of which the signs are kept
@@ -33,8 +33,8 @@ class Likeness:
         thumbnail: 16 x 16 pixels, RGB, row by row.
         brightness: mean grey value, 0 to 1.
         contrast: standard deviation of the grey values, 0 to 0.5.
-        sharpness: standard deviation of the Laplacian, in grey values of 255, at 128 to 255 pixels of the longer side
-            (fewer where the picture has no more).
+        sharpness: standard deviation of the Laplacian, in grey values of 255, of the picture's middle, half as wide and
+            half as high, at 128 to 255 pixels of the picture's longer side (fewer where it has no more).
         colour: largest mean difference between two channels, 0 to 1; 0 is grey.
     """
 
@@ -72,25 +72,33 @@ def described(sketches: Sequence[Sketch]) -> list[Likeness]:
     if not sketches:
         return []
     drawn = [np.frombuffer(one.drawn, np.uint8) for one in sketches]
-    small = np.stack([one[: _ENDS[2]] for one in drawn])
-    hashes = _hashes(small[:, : _ENDS[1]].reshape(-1, 2, HASHED, HASHED)).tolist()
-    colours = _colours(small[:, _ENDS[1] :].reshape(len(small), -1, 3)).tolist()
-    found = []
-    for one, pixels, (first, second, third, fourth), colour in zip(sketches, drawn, hashes, colours, strict=True):
-        greys = pixels[_ENDS[2] :].astype(np.int16).reshape(one.height, one.width)
-        brightness, contrast = _spread(greys)
-        found.append(
-            Likeness(
-                one.pixels,
-                (first, second, third, fourth),
-                one.drawn[_ENDS[1] : _ENDS[2]],
-                round(brightness / 255, 4),
-                round(contrast / 255, 4),
-                round(_sharpness(greys), 2),
-                round(colour, 4),
-            )
+    fixed = np.stack([one[: _ENDS[2]] for one in drawn])
+    hashes = _hashes(fixed[:, : _ENDS[1]].reshape(-1, 2, HASHED, HASHED)).tolist()
+    colours = _colours(fixed[:, _ENDS[1] :].reshape(len(fixed), -1, 3)).tolist()
+    brightnesses, contrasts, sharpnesses = (np.zeros(len(drawn)) for _ in range(3))
+    shapes: dict[tuple[tuple[int, int], tuple[int, int]], list[int]] = {}
+    for number, one in enumerate(sketches):
+        shapes.setdefault((one.small, one.middle), []).append(number)
+    for (small, (width, height)), numbers in shapes.items():
+        greys = np.stack([drawn[number][_ENDS[2] :] for number in numbers])
+        end = small[0] * small[1]
+        brightnesses[numbers], contrasts[numbers] = _spread(greys[:, :end])
+        sharpnesses[numbers] = _sharpness(greys[:, end:].reshape(-1, height, width))
+    measured = ((brightnesses / 255).round(4), (contrasts / 255).round(4), sharpnesses.round(2))
+    return [
+        Likeness(
+            one.pixels,
+            (first, second, third, fourth),
+            one.drawn[_ENDS[1] : _ENDS[2]],
+            brightness,
+            contrast,
+            sharpness,
+            round(colour, 4),
         )
-    return found
+        for one, (first, second, third, fourth), colour, brightness, contrast, sharpness in zip(
+            sketches, hashes, colours, *(part.tolist() for part in measured), strict=True
+        )
+    ]
 
 
 def _hashes(greys: np.ndarray) -> np.ndarray:
@@ -109,20 +117,24 @@ def _hashes(greys: np.ndarray) -> np.ndarray:
     return np.packbits(four > medians[:, :, None], axis=2).view(">u8")[:, :, 0]
 
 
-def _spread(values: np.ndarray) -> tuple[float, float]:
-    """Return the mean and the standard deviation of whole numbers, whose sums in float64 are exact."""
-    flat = values.ravel().astype(np.float64)
-    mean = float(flat.sum()) / flat.size
-    squares = float(np.einsum("i,i", flat, flat))  # where flat @ flat would wake the threads of a BLAS, which spin
-    return mean, max(0.0, squares / flat.size - mean**2) ** 0.5
+def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the standard deviation of each row of whole numbers, whose sums in float64 are exact."""
+    rows = values.reshape(len(values), -1).astype(np.float64)
+    means = rows.sum(axis=1) / rows.shape[1]
+    squares = np.einsum("ij,ij->i", rows, rows)  # where a product would wake the threads of a BLAS, which spin
+    return means, np.sqrt(np.maximum(0.0, squares / rows.shape[1] - means**2))
 
 
-def _sharpness(greys: np.ndarray) -> float:
-    """Return the standard deviation of the Laplacian of int16 grey values, of 255; 0 where there is none."""
-    if min(greys.shape) < 3:
-        return 0.0
-    laplacian = greys[1:-1, 1:-1] * np.int16(-4)
-    for one in (greys[:-2, 1:-1], greys[2:, 1:-1], greys[1:-1, :-2], greys[1:-1, 2:]):
+def _sharpness(greys: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of the Laplacian of grey values (n, height, width), of 255; 0 where there is none.
+
+    float64 (n,).
+    """
+    if min(greys.shape[1:]) < 3:
+        return np.zeros(len(greys))
+    values = greys.astype(np.int16)
+    laplacian = values[:, 1:-1, 1:-1] * np.int16(-4)
+    for one in (values[:, :-2, 1:-1], values[:, 2:, 1:-1], values[:, 1:-1, :-2], values[:, 1:-1, 2:]):
         laplacian += one
     return _spread(laplacian)[1]
 

@@ -15,10 +15,10 @@ from unfreeze.data.look import Look, looks_at
 from unfreeze.data.looks import Remembered
 from unfreeze.data.sketch import decoded
 from unfreeze.data.threads import cores, in_threads
-from unfreeze.data.workers import Task, Workers
+from unfreeze.data.workers import Workers
 
 _WRITE_EVERY = 10_000  # files, so that a scan of very many that is killed need not begin at the beginning
-_MANY, _SOME = 500, 64  # files in all, and of these new ones, from which on starting processes pays
+_MANY, _SOME = 500, 64  # files in all, and new ones among them, from which on starting processes pays
 _TOGETHER = 16  # files handed to a process at once
 _QUICK = 0.001  # seconds that a file takes to be read and hashed at most, where threads do so one at a time
 
@@ -53,7 +53,8 @@ def look_at_all(
     looks = []
     with Workers(workers or cores()) as processes, quiet_pillow():
         if len(paths) >= _MANY and on_picture is None:
-            found = _by_processes(_Looking(remembered.looks, processes=processes), paths, workers)
+            unknown = len(paths) - len(remembered.looks) >= _MANY  # so many are new, or copies
+            found = _by_processes(_Looking(remembered.looks, processes=processes, many=unknown), paths, workers)
         else:
             found = in_threads(_Looking(remembered.looks, on_picture, prepare).look, paths, workers)
         try:
@@ -104,10 +105,11 @@ class _Looking:
         on_picture: OnPicture | None = None,
         prepare: Prepare | None = None,
         processes: Workers | None = None,
+        many: bool = False,
     ) -> None:
         self._known = {sha256: look for sha256, look in known.items() if not look.reason}
         self._on_picture, self._prepare, self._processes = on_picture, prepare, processes
-        self._new = 0
+        self._new, self._many = 0, many
         self._claims: dict[str, threading.Event] = {}
         self._claiming, self._handing, self._hashing = threading.Lock(), threading.Lock(), threading.Lock()
         self._quick = True
@@ -136,42 +138,41 @@ class _Looking:
             return Look(reason=error.reason)
 
     def look_together(self, paths: Sequence[Path]) -> list[Look]:
-        """Return what some files tell, those decoded by a process that nobody has; the first ones by this thread."""
-        tasks = dict[Path, Task]()
-        found = dict[Path, Look]()
-        for path, task in zip(paths, self._hashed(paths), strict=True):
-            if isinstance(task, str):
-                found[path] = Look(reason=task)
-            elif task.sha256 in self._known:
-                found[path] = self._known[task.sha256]
-            elif self._new >= _SOME and self._claim(task.sha256, wait=False):
-                tasks[path] = task
-        try:
-            decoded_there = self._processes.look(list(tasks.values())) if self._processes and tasks else []
-            for (path, task), look in zip(tasks.items(), decoded_there, strict=True):
-                found[path] = look
-                if look.sha256:  # else it has changed since it was hashed
-                    self._known[task.sha256] = look
-        finally:
-            self._give_up(*(task.sha256 for task in tasks.values()))
-        return [found[path] if path in found else self.look(path) for path in paths]
+        """Return what some files tell; processes hash them, and decode what nobody has, where many are new."""
+        if self._processes is None or not (self._many or self._new >= _SOME):
+            found = self._hashed(paths)
+        else:
+            claimed = set[str]()
 
-    def _hashed(self, paths: Sequence[Path]) -> list[Task | str]:
-        """Hash some files, or say why one cannot be read.
+            def claim(sha256: str) -> bool:
+                if sha256 not in claimed and self._claim(sha256, wait=False):
+                    claimed.add(sha256)
+                return sha256 in claimed
+
+            try:
+                found = self._processes.look(paths, claim)
+                # Without a sha256 a look is at a file that has changed since it was hashed.
+                self._known.update({one.sha256: one for one in found if isinstance(one, Look) and one.sha256})
+            finally:
+                self._give_up(*claimed)
+        looks = [self._known.get(one) if isinstance(one, str) else one for one in found]
+        return [look or self.look(path) for path, look in zip(paths, looks, strict=True)]
+
+    def _hashed(self, paths: Sequence[Path]) -> list[Look | str]:
+        """Return the sha256 of some files, or looks that say why one cannot be read.
 
         Small files on a fast disk one thread at a time: Python's lock changes hands several times for each, and threads
         that fight for it take three times as long as one. Where files take long, threads wait or hash side by side.
         """
-        hashed: list[Task | str] = []
+        hashed: list[Look | str] = []
         with self._hashing if self._quick else contextlib.nullcontext():
             started = time.perf_counter()
             for path in paths:
                 try:
                     with open_regular(path) as file:
-                        before = stamp(file)
-                        hashed.append(Task(str(path), digest(file), *before))
+                        hashed.append(digest(file))
                 except Undecodable as error:
-                    hashed.append(error.reason)
+                    hashed.append(Look(reason=error.reason))
             self._quick = time.perf_counter() - started < _QUICK * len(paths)
         return hashed
 

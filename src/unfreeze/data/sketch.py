@@ -8,7 +8,7 @@ from io import BufferedReader
 from typing import NamedTuple
 
 import xxhash
-from PIL import Image, PpmImagePlugin
+from PIL import Image
 
 from unfreeze.data.decode import Undecodable, kind, load, to_rgb, upright_size
 
@@ -20,7 +20,8 @@ HASHED = 32
 """Pixels a side of which the perceptual hashes are made."""
 
 _SHARP, _SMALL = 128, 64  # least pixels of the longer side where sharpness is measured, and where the rest is
-_FORMAT = PpmImagePlugin.PpmImageFile.format  # by way of the import registered before the first thread needs it
+_NEAREST = Image.Resampling.NEAREST
+_AT_ONCE = 2**22  # pixels that are copied to be hashed, unless one row has more
 
 
 class Sketch(NamedTuple):
@@ -28,15 +29,18 @@ class Sketch(NamedTuple):
 
     Attributes:
         pixels: xxh3 over its size and its pixels, 128 bits in hex.
-        width, height: pixels of ``greys``.
+        small: width and height of its grey pixels with the longer side a whole number of times smaller, 64 to 127 (or
+            all of it).
+        middle: width and height of the grey pixels of its middle, half as wide and half as high, with the picture's
+            longer side a whole number of times smaller, 128 to 255 (or all of it).
         drawn: uint8, one after another: ``HASHED`` x ``HASHED`` grey pixels of the whole, as many of the picture
-            without its rim (see ``INNER``), ``THUMBNAIL`` x ``THUMBNAIL`` RGB pixels, and ``greys``: height x width
-            grey pixels, the picture with its longer side a whole number of times smaller, 128 to 255 (or all of it).
+            without its rim (see ``INNER``), ``THUMBNAIL`` x ``THUMBNAIL`` RGB pixels, and row by row the grey pixels
+            whose sizes are ``small`` and ``middle``.
     """
 
     pixels: str
-    width: int
-    height: int
+    small: tuple[int, int]
+    middle: tuple[int, int]
     drawn: bytes
 
 
@@ -70,45 +74,46 @@ def decoded(file: BufferedReader) -> tuple[Seen, Image.Image | None]:
         return Seen(mode, size, error.reason, ("", False), None), None
 
 
-def drawn_bytes(width: int, height: int) -> int:
-    """Return the size of ``Sketch.drawn``, by width and height of its greys."""
-    return 2 * HASHED * HASHED + 3 * THUMBNAIL * THUMBNAIL + width * height
+def drawn_bytes(small: tuple[int, int], middle: tuple[int, int]) -> int:
+    """Return the size of ``Sketch.drawn``."""
+    return 2 * HASHED * HASHED + 3 * THUMBNAIL * THUMBNAIL + small[0] * small[1] + middle[0] * middle[1]
 
 
 def sketch(picture: Image.Image) -> Sketch:
     """Reduce an upright 8-bit RGB picture."""
-    # Each picture is made of the one before: reading all pixels again for each would cost more than decoding them did.
-    sharp = _reduced(picture, _SHARP)
-    small = _reduced(sharp, _SMALL)
-    greys = sharp.convert("L")
+    # Of large pictures every second pixel of every second row is enough for what is small, and the middle to see how
+    # sharp they are: to average all pixels for both takes a third as long as to decode them.
+    factor, small = _factor(picture, _SMALL), picture
+    if factor >= 4:
+        factor, small = factor // 2, picture.resize((picture.width // 2 or 1, picture.height // 2 or 1), _NEAREST)
+    small = small.reduce(factor)
     grey, (width, height) = small.convert("L"), small.size
     rim_x, rim_y = width * (1 - INNER) / 2, height * (1 - INNER) / 2
     inside = (rim_x, rim_y, width - rim_x, height - rim_y)
+    wide, high = picture.size
+    quarter = (wide // 4, high // 4, wide - wide // 4, high - high // 4)
+    middle = picture.reduce(_factor(picture, _SHARP), quarter).convert("L")
     drawn = (
         grey.resize((HASHED, HASHED), Image.Resampling.BILINEAR),
         grey.resize((HASHED, HASHED), Image.Resampling.BILINEAR, box=inside),
         small.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX),
-        greys,
+        grey,
+        middle,
     )
-    return Sketch(_pixels(picture), *greys.size, b"".join(one.tobytes() for one in drawn))
-
-
-class _Hash:
-    """An xxh3 that can be written to."""
-
-    def __init__(self) -> None:
-        self._hashed = xxhash.xxh3_128()
-        self.write, self.hexdigest = self._hashed.update, self._hashed.hexdigest
+    return Sketch(_pixels(picture), grey.size, middle.size, b"".join(one.tobytes() for one in drawn))
 
 
 def _pixels(picture: Image.Image) -> str:
-    """Hash the picture as a PPM file: a line with its size, then its pixels, which Pillow hands over bit by bit."""
-    hashed = _Hash()
-    picture.save(hashed, _FORMAT)  # type: ignore[arg-type]
+    """Hash a line with the picture's size, as in a PPM file, and its pixels, some rows after others."""
+    width, height = picture.size
+    hashed = xxhash.xxh3_128(f"P6\n{width} {height}\n255\n".encode())
+    rows = max(1, _AT_ONCE // width)
+    for top in range(0, height, rows):
+        part = picture if rows >= height else picture.crop((0, top, width, min(height, top + rows)))
+        hashed.update(part.tobytes())
     return hashed.hexdigest()
 
 
-def _reduced(picture: Image.Image, side: int) -> Image.Image:
-    """Return a picture with its longer side a whole number of times smaller, down to ``side`` pixels at least."""
-    factor = max(1, max(picture.size) // side)
-    return picture if factor == 1 else picture.reduce(factor)
+def _factor(picture: Image.Image, side: int) -> int:
+    """Return how many times smaller the picture's longer side may be, if it is to keep ``side`` pixels at least."""
+    return max(1, max(picture.size) // side)

@@ -1,21 +1,24 @@
-"""A process that decodes files for ``data.workers``: a line of JSON in, a line of JSON and some bytes out.
+"""A process that hashes and decodes files for ``data.workers``: lines of JSON in, lines of JSON and some bytes out.
 
-Asked: a list of [path, bytes, time of change in ns], as the asker has just read the file. Answered, in the same order:
-a list of [true, mode, [width, height], reason, [format, several], null or the sketch without what is drawn], or
-[false, reason] for a file that is not as it was; after the line what is drawn of all, one after another. It ends when
-nobody can ask any more.
+Asked first: a list of paths. Answered, in the same order: a list of [sha256, bytes, ""], or of ["", 0, reason] for one
+that cannot be read. Asked then: a list of the places, in that list, of those that are to be decoded. Answered: a
+list of [true, mode, [width, height], reason, [format, several], null or the sketch without what is drawn], or of
+[false, reason] for a file that is not as it was hashed; after the line what is drawn of all, one after another. It ends
+when nobody can ask any more.
 """
 
+import contextlib
 import json
 import os
 import signal
 import sys
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from unfreeze.data.decode import Undecodable, check_unchanged, open_regular, quiet_pillow
+from unfreeze.data.decode import Undecodable, check_unchanged, digest, open_regular, quiet_pillow, stamp
 from unfreeze.data.sketch import Seen, decoded
 
 READY = b"ready\n"
@@ -33,25 +36,38 @@ def main() -> None:
     answers.flush()
     with quiet_pillow():
         for asked in sys.stdin.buffer:
-            lines, drawn = [], []
-            for path, *before in json.loads(asked):
-                found = _seen(path, *before)
-                if isinstance(found, str):
-                    lines.append([False, found])
-                else:
-                    lines.append([True, *found[:-1], found.sketch and found.sketch[:-1]])
-                    drawn += [found.sketch.drawn] if found.sketch else []
-            answers.write(json.dumps(lines).encode() + b"\n" + b"".join(drawn))
-            answers.flush()
+            with contextlib.ExitStack() as opened:
+                hashed = [_hashed(path, opened) for path in json.loads(asked)]
+                _say(answers, [told for told, _ in hashed])
+                wanted = [hashed[place][1] for place in json.loads(sys.stdin.buffer.readline())]
+                found = [_seen(*file) for file in wanted if file is not None]
+            lines = [
+                [False, one] if isinstance(one, str) else [True, *one[:-1], one.sketch and one.sketch[:-1]]
+                for one in found
+            ]
+            _say(answers, lines, *(one.sketch.drawn for one in found if isinstance(one, Seen) and one.sketch))
 
 
-def _seen(path: str, *before: Any) -> Seen | str:
-    """Return what a file tells, or why it could not be read as it was."""
+def _say(answers: BufferedWriter, line: list[list[Any]], *content: bytes) -> None:
+    answers.write(json.dumps(line).encode() + b"\n" + b"".join(content))
+    answers.flush()
+
+
+def _hashed(path: str, opened: contextlib.ExitStack) -> tuple[list[Any], tuple[BufferedReader, tuple[int, int]] | None]:
+    """Return what is to be told of a file, and the open file with its stamp; None where it cannot be read."""
     try:
-        with open_regular(Path(path)) as file:
-            check_unchanged(file, before)  # so that it still is what was hashed
-            seen, _ = decoded(file)
-            check_unchanged(file, before)
-            return seen
+        file = opened.enter_context(open_regular(Path(path)))
+        before = stamp(file)
+        return [digest(file), before[0], ""], (file, before)
+    except Undecodable as error:
+        return ["", 0, error.reason], None
+
+
+def _seen(file: BufferedReader, before: tuple[int, int]) -> Seen | str:
+    """Return what an open file tells, or why it could not be read as it was hashed."""
+    try:
+        seen, _ = decoded(file)
+        check_unchanged(file, before)
+        return seen
     except Undecodable as error:
         return error.reason

@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO, NamedTuple, Self
 
 from unfreeze.data.look import Look, looks_at
@@ -30,13 +31,16 @@ _ENVIRONMENT = {
 }
 
 
-class Task(NamedTuple):
-    """A file to be decoded: its path, and the sha256, bytes and time of change (ns) that were read just before."""
+Claim = Callable[[str], bool]
+"""Says of a content, by its sha256, whether it is to be decoded."""
 
-    path: str
+
+class _Hashed(NamedTuple):
+    """A file's sha256 and bytes, or why it cannot be read."""
+
     sha256: str
     bytes: int
-    changed: int
+    reason: str
 
 
 class Workers:
@@ -60,39 +64,58 @@ class Workers:
             process.kill()  # it holds nothing
             process.communicate()
 
-    def look(self, tasks: Sequence[Task]) -> list[Look]:
-        """Decode files, in order; a file at which the process dies is not fit for use.
+    def look(self, paths: Sequence[Path], claim: Claim) -> list[Look | str]:
+        """Hash files, in order, and decode those that are claimed; one at which the process dies is not fit for use.
+
+        Args:
+            paths: the files.
+            claim: may be asked several times of one content; of files of the same content one is decoded.
+
+        Returns:
+            the looks, and for a file that was hashed only its sha256.
 
         Raises:
             UserError: no process can be started.
         """
         with self._turns:
-            answers = self._asked(tasks)
-        if answers is None and len(tasks) > 1:  # at which of them it died, only asking for each alone tells
-            return [look for task in tasks for look in self.look([task])]
+            hashed, answers = self._asked(paths, claim)
+        if answers is None and len(paths) > 1:  # at which of them it died, only asking for each alone tells
+            return [look for path in paths for look in self.look([path], claim)]
         if answers is None:
-            return [Look(task.sha256, reason=CRASHED, bytes=task.bytes) for task in tasks]
-        seen = [answer for answer in answers if isinstance(answer, Seen)]
-        known = [task for task, answer in zip(tasks, answers, strict=True) if isinstance(answer, Seen)]
-        looks = iter(looks_at((task.sha256, task.bytes, one) for task, one in zip(known, seen, strict=True)))
-        return [next(looks) if isinstance(answer, Seen) else Look(reason=answer) for answer in answers]
+            return [Look(one.sha256, reason=CRASHED, bytes=one.bytes) for one in hashed]
+        seen = {place: answer for place, answer in answers.items() if isinstance(answer, Seen)}
+        looks = looks_at((hashed[place].sha256, hashed[place].bytes, one) for place, one in seen.items())
+        found: dict[int, Look | str] = dict(zip(seen, looks, strict=True))
+        found |= {place: Look(reason=answer) for place, answer in answers.items() if isinstance(answer, str)}
+        found |= {place: Look(reason=one.reason) for place, one in enumerate(hashed) if one.reason}
+        return [found.get(place, one.sha256) for place, one in enumerate(hashed)]
 
-    def _asked(self, tasks: Sequence[Task]) -> list[Seen | str] | None:
-        """Return what each file told, or why it could not be read as it was; None where the process died."""
+    def _asked(self, paths: Sequence[Path], claim: Claim) -> tuple[list[_Hashed], dict[int, Seen | str] | None]:
+        """Return what each file was hashed to, and by place what each that was claimed told, or why it could not.
+
+        None in the place of the latter where the process died.
+        """
         with self._lock:
             process = self._idle.pop() if self._idle else None
         process = process or self._started()
-        asked = json.dumps([(task.path, task.bytes, task.changed) for task in tasks]).encode() + b"\n"
+        hashed = [_Hashed("", 0, "") for _ in paths]
         try:
-            process.stdin.write(asked)  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
+            _ask(process, [str(path) for path in paths])
+            line = process.stdout.readline()  # type: ignore[union-attr]
+            if not line.endswith(b"\n"):
+                return hashed, None
+            hashed = [_Hashed(*told) for told in json.loads(line)]
+            first = {one.sha256: place for place, one in reversed(list(enumerate(hashed))) if not one.reason}
+            wanted = sorted(place for sha256, place in first.items() if claim(sha256))
+            _ask(process, wanted)
             answers = _answers(process.stdout)  # type: ignore[arg-type]
         except BrokenPipeError:  # it died before
-            return None
-        if answers is not None:
-            with self._lock:
-                self._idle.append(process)
-        return answers
+            return hashed, None
+        if answers is None:
+            return hashed, None
+        with self._lock:
+            self._idle.append(process)
+        return hashed, dict(zip(wanted, answers, strict=True))
 
     def _started(self) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
@@ -110,6 +133,11 @@ class Workers:
         return process
 
 
+def _ask(process: subprocess.Popen[bytes], what: list[str] | list[int]) -> None:
+    process.stdin.write(json.dumps(what).encode() + b"\n")  # type: ignore[union-attr]
+    process.stdin.flush()  # type: ignore[union-attr]
+
+
 def _answers(stream: IO[bytes]) -> list[Seen | str] | None:
     """Read what a process answers; None where it ends before the end."""
     line = stream.readline()
@@ -123,9 +151,10 @@ def _answers(stream: IO[bytes]) -> list[Seen | str] | None:
         mode, size, reason, kind, sketched = values
         sketch = None
         if sketched is not None:
-            pixels, width, height = sketched
-            sketch = Sketch(pixels, width, height, stream.read(drawn_bytes(width, height)))
-            if len(sketch.drawn) < drawn_bytes(width, height):
+            pixels, small, middle = sketched
+            length = drawn_bytes(small, middle)
+            sketch = Sketch(pixels, tuple(small), tuple(middle), stream.read(length))
+            if len(sketch.drawn) < length:
                 return None
         found.append(Seen(mode, tuple(size), reason, tuple(kind), sketch))
     return found
