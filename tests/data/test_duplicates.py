@@ -8,7 +8,7 @@ from PIL import Image
 from tests.data.photos import COPIES, photo
 from unfreeze.data.catalog import build_catalog
 from unfreeze.data.check import findings
-from unfreeze.data.duplicates import ALIKE, _middles, _prepare, _windows, clusters, near_duplicates
+from unfreeze.data.duplicates import ALIKE, _middles, _norms, _prepare, _windows, clusters, near_duplicates
 from unfreeze.data.likeness import likeness
 from unfreeze.data.sources import open_source
 
@@ -65,8 +65,7 @@ def test_blank_pictures_are_not_near_duplicates():
 
 def test_parts_are_correlated_channel_by_channel():
     one, other = (_prepare(photo(number)) for number in (3, 4))
-    parts, norms = _windows(one)
-    found = parts @ _middles(other).T / norms
+    found = (_windows(one) @ _middles(other)).sum(axis=0) / _norms(one[0][None])[0]
     for part, (row, column) in ((0, (0, 0)), (10, (1, 3)), (48, (6, 6))):
         first = one[0][row : row + 26, column : column + 26].astype(np.float64)
         second = other[0][3:29, 3:29].astype(np.float64)

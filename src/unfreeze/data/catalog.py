@@ -2,11 +2,12 @@
 
 import hashlib
 import math
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -163,7 +164,7 @@ _SUFFIXES = {
 def _note(path: str, look: Look) -> str:
     if look.reason:
         return ""
-    misnamed = look.format and _SUFFIXES.get(PurePosixPath(path).suffix.lower(), look.format) != look.format
+    misnamed = look.format and _SUFFIXES.get(posixpath.splitext(path)[1].lower(), look.format) != look.format
     notes = [f"{look.format} {MISNAMED}"] * bool(misnamed) + [SEVERAL] * look.several
     return "; ".join(notes)
 

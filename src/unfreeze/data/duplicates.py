@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from unfreeze.data.pairing import proposed
 from unfreeze.data.threads import in_threads
 
-DUPLICATE_RULES = 3
+DUPLICATE_RULES = 4
 """Counts up whenever two pictures come to be compared otherwise."""
 
 ROUGHLY = 0.7
@@ -108,53 +108,65 @@ def _prepare(picture: Image.Image) -> _Small:
 def _alike(pictures: Mapping[int, _Small], pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
     """Return, by pair, the best correlation of one picture's middle, moved and scaled a little, with the other picture.
 
-    What is made of a picture is made once, and laid upon all of its partners at once.
+    What is made of a picture is made once.
     """
+    if not pairs:
+        return {}
     partners: dict[int, list[int]] = {}
     for first, second in pairs:
         partners.setdefault(first, []).append(second)
         partners.setdefault(second, []).append(first)
     middles = {index: _middles(pictures[index]) for index in partners}
+    norms = dict(zip(partners, _norms(np.array([pictures[index][0] for index in partners])), strict=True))
     best: dict[tuple[int, int], float] = {}
     for index, others in partners.items():
-        parts, norms = _windows(pictures[index])
-        laid = parts @ np.concatenate([middles[other] for other in others]).T / norms
-        for other, value in zip(others, laid.max(axis=0).reshape(len(others), -1).max(axis=1).tolist(), strict=True):
+        parts = _windows(pictures[index])
+        for other in others:
+            # Channel by channel these products are too small for a BLAS to share them among threads, which would spin.
+            value = float(((parts @ middles[other]).sum(axis=0) / norms[index]).max())
             pair = (index, other) if index < other else (other, index)
             best[pair] = max(value, best.get(pair, -1.0))
     return best
 
 
-def _windows(picture: _Small) -> tuple[np.ndarray, np.ndarray]:
-    """Return each 26 x 26 part of a picture's 32 x 32 pixels, float32 (49, 2028), and what divides it, float32 (49, 1).
+def _windows(picture: _Small) -> np.ndarray:
+    """Return each 26 x 26 part of a picture's 32 x 32 pixels, by channel, float32 (3, 49, 676).
 
     The parts keep their means, which the rows they are multiplied with take away: those have the mean 0 by channel.
     """
-    pixels = (picture[0] - picture[0].mean(axis=(0, 1))).astype(np.float32)
-    channels = pixels.shape[2]
-    parts = sliding_window_view(pixels.reshape(_SIDE, -1), (_INNER, _INNER * channels))[:, ::channels]
-    whole = picture[0].astype(np.int64)
+    pixels = picture[0].transpose(2, 0, 1).astype(np.float32)
+    pixels -= pixels.mean(axis=(1, 2), keepdims=True)
+    return sliding_window_view(pixels, (_INNER, _INNER), axis=(1, 2)).reshape(len(pixels), -1, _INNER * _INNER)
+
+
+def _norms(pictures: np.ndarray) -> np.ndarray:
+    """Return what divides the products of each picture's parts: (n, 32, 32, 3) uint8 to float32 (n, 49, 1)."""
+    whole = pictures.astype(np.int64)
     sums, squares = _sums(whole), _sums(whole**2)  # whole numbers: what is left of their difference is exact
-    norms = np.sqrt((squares - sums**2 / _INNER**2).sum(axis=2).reshape(-1, 1))
-    return parts.reshape(len(norms), -1), (norms + 1.0).astype(np.float32)
+    norms = np.sqrt((squares - sums**2 / _INNER**2).sum(axis=3)).reshape(len(pictures), -1, 1)
+    return (norms + 1.0).astype(np.float32)
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
-    """Return the sum of each 26 x 26 part, by channel: (7, 7, 3)."""
-    total = np.zeros((_SIDE + 1, _SIDE + 1, values.shape[2]), values.dtype)
-    total[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
-    rows = total[_INNER:] - total[:-_INNER]
-    return rows[:, _INNER:] - rows[:, :-_INNER]
+    """Return the sum of each 26 x 26 part, by channel: (n, 7, 7, 3)."""
+    total = np.zeros((len(values), _SIDE + 1, _SIDE + 1, values.shape[3]), values.dtype)
+    total[:, 1:, 1:] = values.cumsum(axis=1).cumsum(axis=2)
+    rows = total[:, _INNER:] - total[:, :-_INNER]
+    return rows[:, :, _INNER:] - rows[:, :, :-_INNER]
 
 
 def _middles(picture: _Small) -> np.ndarray:
-    """Return the middle 26 x 26 pixels of a picture at each scale, upright and mirrored, float32 (6, 2028)."""
+    """Return the middle 26 x 26 pixels of a picture at each scale, upright and mirrored, by channel (3, 676, 6).
+
+    float32; over all channels each of the six has the norm 1.
+    """
     middles = []
     for side, pixels in zip(_SIDES, picture, strict=True):
         rim = (side - _INNER) // 2
         middle = pixels[rim : rim + _INNER, rim : rim + _INNER]
         middles += [middle, middle[:, ::-1]]
-    return _rows(np.stack(middles).astype(np.float32))
+    rows = _rows(np.stack(middles).astype(np.float32))
+    return np.ascontiguousarray(rows.reshape(len(middles), _INNER * _INNER, -1).T)
 
 
 def _rows(pictures: np.ndarray) -> np.ndarray:
