@@ -80,6 +80,13 @@ def test_processes_find_what_threads_find_in_the_same_order(tmp_path, monkeypatc
     assert {sha256 for sha256, *_ in there} <= {one.sha256 for one in expected if one.reason}  # only what is unfit
 
 
+def test_where_many_are_unknown_none_is_decoded_here(tmp_path, monkeypatch, soon):
+    paths = [save(tmp_path / f"{number:02}.png", number) for number in range(12)]
+    expected = in_threads(paths)
+    monkeypatch.setattr(looking, "decoded", None)
+    assert look_at_all(paths, Remembered(None), None, 2, None) == expected
+
+
 def test_a_file_that_kills_the_process_is_named_and_costs_nothing_else(tmp_path, monkeypatch, soon):
     paths = [save(tmp_path / f"{number:02}.png", number) for number in range(30)]
     expected = in_threads(paths)
