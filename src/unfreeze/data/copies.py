@@ -18,7 +18,7 @@ from unfreeze.data.looks import digits, write_lines
 
 Progress = Callable[[int, int], None]
 
-COMPARED = 64
+COMPARED = 128
 """Pixels of the shorter side, at least, at which pictures are opened to be compared."""
 
 

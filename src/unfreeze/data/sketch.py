@@ -20,7 +20,6 @@ HASHED = 32
 """Pixels a side of which the perceptual hashes are made."""
 
 _SHARP, _SMALL = 128, 64  # least pixels of the longer side where sharpness is measured, and where the rest is
-_NEAREST = Image.Resampling.NEAREST
 _AT_ONCE = 2**22  # pixels that are copied to be hashed, unless one row has more
 
 
@@ -81,18 +80,16 @@ def drawn_bytes(small: tuple[int, int], middle: tuple[int, int]) -> int:
 
 def sketch(picture: Image.Image) -> Sketch:
     """Reduce an upright 8-bit RGB picture."""
-    # Of large pictures every second pixel of every second row is enough for what is small, and the middle to see how
-    # sharp they are: to average all pixels for both takes a third as long as to decode them.
-    factor, small = _factor(picture, _SMALL), picture
-    if factor >= 4:
-        factor, small = factor // 2, picture.resize((picture.width // 2 or 1, picture.height // 2 or 1), _NEAREST)
-    small = small.reduce(factor)
+    # All pixels are read once, for what is small, and a quarter of them to see how sharp they are: to keep all of them
+    # larger, and then smaller, takes half as long again.
+    sharp = max(1, max(picture.size) // _SHARP)
+    small = picture.reduce(sharp * max(1, max(picture.size) // sharp // _SMALL))
     grey, (width, height) = small.convert("L"), small.size
     rim_x, rim_y = width * (1 - INNER) / 2, height * (1 - INNER) / 2
     inside = (rim_x, rim_y, width - rim_x, height - rim_y)
     wide, high = picture.size
     quarter = (wide // 4, high // 4, wide - wide // 4, high - high // 4)
-    middle = picture.reduce(_factor(picture, _SHARP), quarter).convert("L")
+    middle = picture.reduce(sharp, quarter).convert("L")
     drawn = (
         grey.resize((HASHED, HASHED), Image.Resampling.BILINEAR),
         grey.resize((HASHED, HASHED), Image.Resampling.BILINEAR, box=inside),
@@ -112,8 +109,3 @@ def _pixels(picture: Image.Image) -> str:
         part = picture if rows >= height else picture.crop((0, top, width, min(height, top + rows)))
         hashed.update(part.tobytes())
     return hashed.hexdigest()
-
-
-def _factor(picture: Image.Image, side: int) -> int:
-    """Return how many times smaller the picture's longer side may be, if it is to keep ``side`` pixels at least."""
-    return max(1, max(picture.size) // side)
