@@ -77,11 +77,20 @@ def test_many_at_once_are_described_as_each_alone():
 def test_brightness_contrast_and_sharpness_are_what_numpy_says():
     found = likeness(photo(2).resize((120, 90)))  # small enough to be measured as it is
     greys = np.asarray(photo(2).resize((120, 90)).convert("L"), np.float64)
-    part = greys[22:-22, 30:-30]
-    middle = part[1:-1, 1:-1]
-    laplacian = part[:-2, 1:-1] + part[2:, 1:-1] + part[1:-1, :-2] + part[1:-1, 2:] - 4 * middle
+    laplacian = laplacian_of(greys)
     assert (found.brightness, found.contrast) == (round(greys.mean() / 255, 4), round(greys.std() / 255, 4))
     assert found.sharpness == round(laplacian.std(), 2)
+
+
+def test_sharpness_of_a_larger_picture_is_that_of_two_strips_across_it():
+    picture = photo(2).resize((300, 400))
+    parts = [picture.crop((0, top, 300, top + 50)).reduce(3).convert("L") for top in (100, 250)]
+    values = np.stack([laplacian_of(np.asarray(part, np.float64)) for part in parts])
+    assert likeness(picture).sharpness == round(values.std(), 2)
+
+
+def laplacian_of(greys: np.ndarray) -> np.ndarray:
+    return greys[:-2, 1:-1] + greys[2:, 1:-1] + greys[1:-1, :-2] + greys[1:-1, 2:] - 4 * greys[1:-1, 1:-1]
 
 
 def test_the_hash_of_the_pixels_does_not_depend_on_how_many_are_copied_at_once(monkeypatch):

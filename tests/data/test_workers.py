@@ -146,10 +146,10 @@ def test_all_processes_end_also_where_the_scan_is_interrupted(tmp_path, monkeypa
 
 
 def test_a_process_that_ends_within_an_answer_has_not_answered():
-    drawn = bytes(drawn_bytes((4, 3), (2, 1)))
-    told = ["RGB", [8, 6], "", ["PNG", True], ["ab", [4, 3], [2, 1]]]
+    drawn = bytes(drawn_bytes((4, 3), (2, 3, 1)))
+    told = ["RGB", [8, 6], "", ["PNG", True], ["ab", [4, 3], [2, 3, 1]]]
     line = json.dumps([[True, *told], [False, "gone"]]).encode() + b"\n"
-    seen = Seen("RGB", (8, 6), "", ("PNG", True), Sketch("ab", (4, 3), (2, 1), drawn))
+    seen = Seen("RGB", (8, 6), "", ("PNG", True), Sketch("ab", (4, 3), (2, 3, 1), drawn))
     assert _answers(io.BytesIO(line + drawn)) == [seen, "gone"]
     for length in (0, len(line) - 1, len(line), len(line + drawn) - 1):
         assert _answers(io.BytesIO((line + drawn)[:length])) is None

@@ -33,8 +33,7 @@ class Likeness:
         thumbnail: 16 x 16 pixels, RGB, row by row.
         brightness: mean grey value, 0 to 1.
         contrast: standard deviation of the grey values, 0 to 0.5.
-        sharpness: standard deviation of the Laplacian, in grey values of 255, of the picture's middle, half as wide and
-            half as high, at 128 to 255 pixels of the picture's longer side (fewer where it has no more).
+        sharpness: standard deviation of the Laplacian, in grey values of 255, of ``Sketch.strips``.
         colour: largest mean difference between two channels, 0 to 1; 0 is grey.
     """
 
@@ -76,14 +75,14 @@ def described(sketches: Sequence[Sketch]) -> list[Likeness]:
     hashes = _hashes(fixed[:, : _ENDS[1]].reshape(-1, 2, HASHED, HASHED)).tolist()
     colours = _colours(fixed[:, _ENDS[1] :].reshape(len(fixed), -1, 3)).tolist()
     brightnesses, contrasts, sharpnesses = (np.zeros(len(drawn)) for _ in range(3))
-    shapes: dict[tuple[tuple[int, int], tuple[int, int]], list[int]] = {}
+    shapes: dict[tuple[tuple[int, int], tuple[int, int, int]], list[int]] = {}
     for number, one in enumerate(sketches):
-        shapes.setdefault((one.small, one.middle), []).append(number)
-    for (small, (width, height)), numbers in shapes.items():
+        shapes.setdefault((one.small, one.strips), []).append(number)
+    for (small, (count, width, height)), numbers in shapes.items():
         greys = np.stack([drawn[number][_ENDS[2] :] for number in numbers])
         end = small[0] * small[1]
         brightnesses[numbers], contrasts[numbers] = _spread(greys[:, :end])
-        sharpnesses[numbers] = _sharpness(greys[:, end:].reshape(-1, height, width))
+        sharpnesses[numbers] = _sharpness(greys[:, end:].reshape(-1, count, height, width))
     measured = ((brightnesses / 255).round(4), (contrasts / 255).round(4), sharpnesses.round(2))
     return [
         Likeness(
@@ -126,15 +125,19 @@ def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sharpness(greys: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of the Laplacian of grey values (n, height, width), of 255; 0 where there is none.
+    """Return the standard deviation of the Laplacian of grey values, of 255; 0 where there is none.
 
-    float64 (n,).
+    Args:
+        greys: (n, strips, height, width) uint8.
+
+    Returns:
+        float64 (n,).
     """
-    if min(greys.shape[1:]) < 3:
+    if min(greys.shape[2:]) < 3:
         return np.zeros(len(greys))
     values = greys.astype(np.int16)
-    laplacian = values[:, 1:-1, 1:-1] * np.int16(-4)
-    for one in (values[:, :-2, 1:-1], values[:, 2:, 1:-1], values[:, 1:-1, :-2], values[:, 1:-1, 2:]):
+    laplacian = values[..., 1:-1, 1:-1] * np.int16(-4)
+    for one in (values[..., :-2, 1:-1], values[..., 2:, 1:-1], values[..., 1:-1, :-2], values[..., 1:-1, 2:]):
         laplacian += one
     return _spread(laplacian)[1]
 

@@ -30,16 +30,16 @@ class Sketch(NamedTuple):
         pixels: xxh3 over its size and its pixels, 128 bits in hex.
         small: width and height of its grey pixels with the longer side a whole number of times smaller, 64 to 127 (or
             all of it).
-        middle: width and height of the grey pixels of its middle, half as wide and half as high, with the picture's
-            longer side a whole number of times smaller, 128 to 255 (or all of it).
+        strips: number, width and height of strips across it, with its longer side a whole number of times smaller, 128
+            to 255: two, together a quarter of it; of a picture that is no larger than that the whole.
         drawn: uint8, one after another: ``HASHED`` x ``HASHED`` grey pixels of the whole, as many of the picture
             without its rim (see ``INNER``), ``THUMBNAIL`` x ``THUMBNAIL`` RGB pixels, and row by row the grey pixels
-            whose sizes are ``small`` and ``middle``.
+            whose sizes are ``small`` and ``strips``.
     """
 
     pixels: str
     small: tuple[int, int]
-    middle: tuple[int, int]
+    strips: tuple[int, int, int]
     drawn: bytes
 
 
@@ -73,31 +73,32 @@ def decoded(file: BufferedReader) -> tuple[Seen, Image.Image | None]:
         return Seen(mode, size, error.reason, ("", False), None), None
 
 
-def drawn_bytes(small: tuple[int, int], middle: tuple[int, int]) -> int:
+def drawn_bytes(small: tuple[int, int], strips: tuple[int, int, int]) -> int:
     """Return the size of ``Sketch.drawn``."""
-    return 2 * HASHED * HASHED + 3 * THUMBNAIL * THUMBNAIL + small[0] * small[1] + middle[0] * middle[1]
+    return 2 * HASHED * HASHED + 3 * THUMBNAIL * THUMBNAIL + small[0] * small[1] + strips[0] * strips[1] * strips[2]
 
 
 def sketch(picture: Image.Image) -> Sketch:
     """Reduce an upright 8-bit RGB picture."""
-    # All pixels are read once, for what is small, and a quarter of them to see how sharp they are: to keep all of them
-    # larger, and then smaller, takes half as long again.
+    # All pixels are read once, for what is small, and a quarter of them for what is sharp: to make what is sharp of all
+    # of them, and what is small of that, takes half as long again.
     sharp = max(1, max(picture.size) // _SHARP)
     small = picture.reduce(sharp * max(1, max(picture.size) // sharp // _SMALL))
     grey, (width, height) = small.convert("L"), small.size
     rim_x, rim_y = width * (1 - INNER) / 2, height * (1 - INNER) / 2
     inside = (rim_x, rim_y, width - rim_x, height - rim_y)
     wide, high = picture.size
-    quarter = (wide // 4, high // 4, wide - wide // 4, high - high // 4)
-    middle = picture.reduce(sharp, quarter).convert("L")
+    rows = max(1, high // 8)
+    boxes = [(0, top, wide, top + rows) for top in (high // 4, high - high // 4 - rows)]
+    strips = [picture.reduce(sharp, box).convert("L") for box in (boxes if sharp > 1 else [(0, 0, wide, high)])]
     drawn = (
         grey.resize((HASHED, HASHED), Image.Resampling.BILINEAR),
         grey.resize((HASHED, HASHED), Image.Resampling.BILINEAR, box=inside),
         small.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX),
         grey,
-        middle,
+        *strips,
     )
-    return Sketch(_pixels(picture), grey.size, middle.size, b"".join(one.tobytes() for one in drawn))
+    return Sketch(_pixels(picture), grey.size, (len(strips), *strips[0].size), b"".join(one.tobytes() for one in drawn))
 
 
 def _pixels(picture: Image.Image) -> str:

@@ -151,9 +151,9 @@ def _answers(stream: IO[bytes]) -> list[Seen | str] | None:
         mode, size, reason, kind, sketched = values
         sketch = None
         if sketched is not None:
-            pixels, small, middle = sketched
-            length = drawn_bytes(small, middle)
-            sketch = Sketch(pixels, tuple(small), tuple(middle), stream.read(length))
+            pixels, small, strips = sketched
+            length = drawn_bytes(small, strips)
+            sketch = Sketch(pixels, tuple(small), tuple(strips), stream.read(length))
             if len(sketch.drawn) < length:
                 return None
         found.append(Seen(mode, tuple(size), reason, tuple(kind), sketch))
