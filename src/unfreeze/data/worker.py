@@ -39,7 +39,7 @@ def main() -> None:
             with contextlib.ExitStack() as opened:
                 hashed = [_hashed(path, opened) for path in json.loads(asked)]
                 _say(answers, [told for told, _ in hashed])
-                wanted = [hashed[place][1] for place in json.loads(sys.stdin.buffer.readline())]
+                wanted = [hashed[place][1] for place in json.loads(sys.stdin.buffer.readline() or "[]")]
                 found = [_seen(*file) for file in wanted if file is not None]
             lines = [
                 [False, one] if isinstance(one, str) else [True, *one[:-1], one.sketch and one.sketch[:-1]]
