@@ -69,12 +69,8 @@ class Killer:
         return {**ends(out), **tables, "results.csv": read_table(out / "results.csv").drop(columns=CLOCK).to_csv()}
 
 
-@pytest.fixture(scope="module")
-def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
-    folder = tmp_path_factory.mktemp("killed")
-    write_photographs(folder / "photographs")
-    write_weights(folder / "weights.safetensors")
-    (folder / "study.yaml").write_text(STUDY)
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[subprocess.Popen]:
     zygote = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.zygote"],
         stdin=subprocess.PIPE,
@@ -83,7 +79,16 @@ def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
         cwd=ROOT,
     )
     assert zygote.stdout.readline() == "ready\n"
-    yield Killer(folder, zygote)
+    yield zygote
     zygote.stdin.close()
     zygote.stdout.close()
     zygote.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def killer(tmp_path_factory: pytest.TempPathFactory, zygote: subprocess.Popen) -> Killer:
+    folder = tmp_path_factory.mktemp("killed")
+    write_photographs(folder / "photographs")
+    write_weights(folder / "weights.safetensors")
+    (folder / "study.yaml").write_text(STUDY)
+    return Killer(folder, zygote)

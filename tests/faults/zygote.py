@@ -4,7 +4,9 @@ A process that has imported everything forks one for each command, so that a kil
 ``python -m tests.faults.zygote``; reads jobs from stdin and answers on stdout, a line of JSON each.
 """
 
+import contextlib
 import errno
+import importlib
 import json
 import os
 import resource
@@ -42,9 +44,11 @@ def child(job: dict[str, Any]) -> int:
     if "file_bytes" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_bytes"], resource.RLIM_INFINITY))
     steps = fill_disk(job["full_at"], job["for_good"]) if "full_at" in job else count_steps(job.get("at"))
+    imported = set(sys.modules)
     code = main(job["command"])
     if "user" not in job:
         Path(job["log"]).with_suffix(".steps").write_text(str(steps[0]))
+        Path(job["log"]).with_suffix(".modules").write_text("\n".join(sys.modules.keys() - imported))
     return code
 
 
@@ -117,7 +121,17 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     signalled = time.monotonic()
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     ended = time.monotonic()
+    import_what_was(Path(job["log"]).with_suffix(".modules"))
     return {"code": code, "seconds": ended - began, "after_signal": ended - signalled}
+
+
+def import_what_was(found: Path) -> None:
+    """Import what a command that came to its end imported in its midst, so that the next ones need not."""
+    if found.exists():
+        for name in sorted(found.read_text().split()):
+            with contextlib.suppress(Exception):  # a part that is made, not imported
+                importlib.import_module(name)
+        found.unlink()
 
 
 def main() -> None:
