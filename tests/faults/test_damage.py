@@ -1,20 +1,25 @@
 """A file that is not as it was written is noticed before it is used, and what it held is made again."""
 
+import itertools
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.damage import damaged
-from tests.study.test_resume import CLOCK, Stops, ends
-from tests.worlds import tiny_study
+from tests.study.test_resume import CLOCK, Stopped, Stops, ends
+from tests.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.cli import main
 from unfreeze.data import looks
 from unfreeze.data.cache import entries
+from unfreeze.data.copies import Compared
 from unfreeze.data.rowstore import MissingRows, RowStore
 from unfreeze.store import Altered, StudyDir, is_accepted, read_json, read_table
+from unfreeze.study import saving
 from unfreeze.study.events import Warned
 from unfreeze.study.run import run_study
 
@@ -28,8 +33,12 @@ CELL_FILES = ["cell.json", "history.csv", "logits.safetensors", "model.safetenso
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished study, one of whose cells diverged, with a cache of its own."""
+    """A finished study, one of whose cells diverged, with a cache of its own; two of its pictures are nearly alike."""
     folder = tmp_path_factory.mktemp("damage")
+    circles = write_photographs(folder / "photographs") / "circle"
+    with Image.open(circles / "000.png") as picture:
+        picture.putpixel((5, 5), (0, 0, 0))
+        picture.save(circles / "alike.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
         run(folder, Stops())
@@ -130,15 +139,22 @@ def test_a_damaged_shard_is_noticed(kind: str, folder: Path) -> None:
 
 
 def test_a_damaged_line_of_remembered_looks_is_noticed(folder: Path) -> None:
-    path = next((folder / "cache" / "looks").glob("*.jsonl"))
+    path = next(path for path in (folder / "cache" / "looks").glob("*.jsonl") if not path.name.startswith("pairs"))
     whole = {look.sha256: look for look in looks._read(path)}
-    assert len(whole) == 36
+    assert len(whole) == 37
 
     def notices() -> bool:
         found = {look.sha256: look for look in looks._read(path)}
-        return len(found) < 36 and all(whole[sha256] == look for sha256, look in found.items())
+        return len(found) < 37 and all(whole[sha256] == look for sha256, look in found.items())
 
     assert tried(path, notices) >= 320
+
+
+def test_a_damaged_line_of_remembered_comparisons_is_noticed(folder: Path) -> None:
+    looked = folder / "cache" / "looks"
+    (whole,) = Compared(looked).values.items()
+    assert whole[1] > 0.9
+    assert tried(next(looked.glob("pairs-*.jsonl")), lambda: Compared(looked).values == {}) >= 320
 
 
 def test_damaged_calibrations_are_noticed(folder: Path) -> None:
@@ -158,28 +174,85 @@ def zero_tailed(content: bytes) -> bytes:
     return content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
 
 
+def kind_of(path: Path) -> str:
+    """Tell what a file of a study or of the cache is; those whose names differ in numbers alone are of one kind."""
+    if "state" in path.parts:
+        return f"state{path.suffix}"
+    name = path.suffix if path.suffix in (".webp", ".rows", ".manifest") else path.name
+    place = next((part for part in ("activations", "pixels", "looks", "calibrations") if part in path.parts), "")
+    return f"{place} {re.sub(r'[0-9a-f]{8,}', 'N', name)}".strip()
+
+
+OUT_KINDS = {
+    "study.json", "plan.json", "environment.json", "shared.json", "catalog.csv", "splits.csv", "results.csv",
+    "comparisons.csv", "cell.json", "history.csv", "logits.safetensors", "model.safetensors", "result.json",
+    "error.json", "explain.json", ".webp",
+}  # fmt: skip
+CACHE_KINDS = {
+    "activations .rows", "activations .manifest", "activations entry.json", "pixels .rows", "pixels .manifest",
+    "pixels entry.json", "looks N-N.jsonl", "looks pairs-N-N.jsonl", "calibrations N.json",
+}  # fmt: skip
+STATE_KINDS = {"state.json", "state.safetensors"}
+
+
+def one_of_each_kind(folder: Path) -> dict[str, Path]:
+    """Return a file of each kind that holds something, by kind."""
+    return {kind_of(path): path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size}
+
+
 @pytest.mark.parametrize("damage", [zero_byte, half_written, zero_tailed])
 def test_whatever_file_is_damaged_the_next_run_ends_with_the_same_results(
     damage: Callable[[bytes], bytes], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A file of the study and one of the cache at a time, and a cell that has to run again, so that both are read."""
     expected = ends(folder / "out")
     table = read_table(folder / "out" / "results.csv").drop(columns=CLOCK)
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("tests.worlds.write_photographs", lambda photographs: photographs)
-    paths = [path for part in ("out", "cache") for path in sorted((tmp_path / part).rglob("*")) if path.is_file()]
-    kinds: set[str] = set()
-    for path in paths:
-        content = path.read_bytes() if path.exists() else b""
-        kind = path.name if path.is_relative_to(tmp_path / "out") else f"{path.parent.parent.name}{path.suffix}"
-        if not content or kind in kinds or damage(content) == content:
-            continue
-        kinds.add(kind)
-        path.write_bytes(damage(content))
-        run_study(settings(folder), tmp_path / "out", Stops(), workers=0)
-        assert ends(tmp_path / "out") == expected, path
-        assert read_table(tmp_path / "out" / "results.csv").drop(columns=CLOCK).equals(table), path
-    assert len(kinds) >= 15
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    assert one_of_each_kind(out).keys() == OUT_KINDS
+    assert one_of_each_kind(cache).keys() == CACHE_KINDS
+    for kind, other in itertools.zip_longest(sorted(OUT_KINDS), sorted(CACHE_KINDS)):
+        paths = [one_of_each_kind(out)[kind], *([one_of_each_kind(cache)[other]] if other else [])]
+        (out / "cells" / CELL / "result.json").unlink(missing_ok=True)
+        before = {path: path.read_bytes() for path in paths if path.exists()}
+        for path, content in before.items():
+            path.write_bytes(damage(content))
+        told = Stops()
+        run_study(settings(folder), out, told, workers=0)
+        assert ends(out) == expected, paths
+        assert read_table(out / "results.csv").drop(columns=CLOCK).equals(table), paths
+        for path, content in before.items():
+            if path.suffix == ".jsonl":  # what its lines held is in a file of another name
+                path.unlink()
+            assert not path.exists() or path.read_bytes() != damage(content), path  # made anew, or set aside
+            assert kind_of(path) in one_of_each_kind(tmp_path)
+        altered = "chunks of the cache were altered" in " ".join(
+            event.text for event in told.events if isinstance(event, Warned)
+        )
+        assert altered == (other is not None and other.endswith((".rows", ".manifest"))), other
+
+
+@pytest.mark.parametrize("damage", [zero_byte, half_written, zero_tailed])
+def test_a_damaged_training_state_costs_no_more_than_itself(
+    damage: Callable[[bytes], bytes], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(saving, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(saving, "SHARE", 1e9)
+    expected = ends(folder / "out")
+    with pytest.raises(Stopped):
+        run_study(settings(folder), tmp_path / "stopped", Stops(after=5), workers=0)
+    for kind in STATE_KINDS:
+        out = Path(shutil.copytree(tmp_path / "stopped", tmp_path / kind))
+        newest = max(out.rglob(f"state/*{Path(kind).suffix}"), key=lambda path: int(path.stem))
+        newest.write_bytes(damage(newest.read_bytes()))
+        told = Stops()
+        run_study(settings(folder), out, told, workers=0)
+        assert told.warnings == [f"{CELL}: its latest training state was damaged; it goes on from the one before"]
+        assert told.resumed == [CELL]
+        assert ends(out) == expected
 
 
 def settings(folder: Path) -> object:

@@ -59,12 +59,15 @@ class Entry:
 def in_use(stores: Sequence[RowStore]) -> Iterator[None]:
     """Mark entries as used now, and as in use until the end of the block or of the process, however it ends.
 
-    A cache that cannot be written to or locked is used unmarked.
+    A cache that cannot be written to or locked is used unmarked. A damaged record of whose an entry is is mended.
     """
     with contextlib.ExitStack() as stack:
-        for folder in dict.fromkeys(store.folder for store in stores):
+        for folder, store in {store.folder: store for store in stores}.items():
             with contextlib.suppress(OSError, NotImplementedError):
                 stack.callback(_release, _mark(folder), folder)
+            with contextlib.suppress(UserError):
+                if (folder / RECORD).exists():  # else it is written with the first row
+                    store.write_record()
         yield
 
 

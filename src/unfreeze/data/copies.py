@@ -138,12 +138,12 @@ class Compared:
 
     def _read(self, path: Path) -> None:
         try:
-            lines = path.read_bytes().splitlines()
+            lines = path.read_bytes().splitlines(keepends=True)
         except OSError:  # then its pairs are compared again
             return
         for line in lines:
-            rest = line[21:]
-            if line[:2] == b'["' and line[18:21] == b'", ' and line[2:18] == digits(rest):
+            rest = line[21:-1]
+            if line[-1:] == b"\n" and line[:2] == b'["' and line[18:21] == b'", ' and line[2:18] == digits(rest):
                 one, other, value = json.loads(b"[" + rest)
                 self.values[one, other] = value
 

@@ -33,6 +33,7 @@ from unfreeze.data.shards import (
     set_aside,
 )
 from unfreeze.errors import UserError
+from unfreeze.store import is_whole as is_whole_record
 from unfreeze.store import write_json
 
 __all__ = ["MissingRows", "Row", "RowStore", "Rows", "Unstored", "Writer", "entry"]
@@ -95,6 +96,15 @@ class RowStore:
             chunk_bytes: bytes under one checksum.
         """
         return Writer(self, shard_bytes, chunk_bytes)
+
+    def write_record(self) -> None:
+        """Write whose entry it is, unless its folder says so already; a damaged record is written anew.
+
+        Raises:
+            UserError: the cache cannot be written to, or the disk is full.
+        """
+        if not is_whole_record(self.folder / RECORD):
+            write_json(self.folder / RECORD, {"dtype": self.dtype, "identity": dict(self.identity)})
 
     def open(self, rows: Sequence[Row], on_altered: Callable[[int], None]) -> "Rows":
         """Return the rows for reading, each chunk that they lie in verified; a row may be asked for more than once.
@@ -183,7 +193,7 @@ class Writer:
         try:
             with _writing():
                 if self._shard is None:
-                    self._record()
+                    self._store.write_record()
                     self._shard = NewShard(self._store.folder, self._chunk_bytes)
                 self._shard.append(row, array)
         except BaseException:  # half a row may be written
@@ -192,11 +202,6 @@ class Writer:
         self._written.add(row)
         if self._shard.size >= self._shard_bytes:
             self._finish()
-
-    def _record(self) -> None:
-        record = self._store.folder / RECORD
-        if not record.is_file():
-            write_json(record, {"dtype": self._store.dtype, "identity": dict(self._store.identity)})
 
     def _finish(self) -> None:
         shard, self._shard = self._shard, None
