@@ -179,7 +179,18 @@ def remove_leftovers(folder: Path) -> None:
 
     Where locks do not tell who lives, those that are a day old are deleted.
     """
-    left = sorted(folder.rglob(f".*{TEMPORARY}"))
+    _remove_unheld(folder, sorted(folder.rglob(f".*{TEMPORARY}")))
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Delete the temporary files of one file whose writers are dead, as ``remove_leftovers`` does."""
+    with contextlib.suppress(OSError):  # the folder is not there yet, or only its owner may look into it
+        names = [each.name for each in path.parent.iterdir()]
+        left = [name for name in names if name.startswith(f".{path.name}.") and name.endswith(TEMPORARY)]
+        _remove_unheld(path.parent, [path.with_name(name) for name in sorted(left)])
+
+
+def _remove_unheld(folder: Path, left: Sequence[Path]) -> None:
     now = time.time() if os.name != "posix" else time_without_locks(folder) if left else None
     for path in left:
         with contextlib.suppress(OSError):

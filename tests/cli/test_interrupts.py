@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from unfreeze.cli import interrupts
-from unfreeze.cli.interrupts import GOES_ON, resumable
+from unfreeze.cli.interrupts import BEGINS_ANEW, GOES_ON, resumable
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
@@ -59,6 +59,17 @@ def test_work_without_events_ends_all_the_same(monkeypatch):
     with pytest.raises(typer.Exit) as end:
         resumable(work)
     assert end.value.exit_code == 143
+
+
+def test_work_that_can_end_anywhere_ends_at_once_with_a_line_of_its_own(capsys):
+    def work(check):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("went on")
+
+    with pytest.raises(typer.Exit) as end:
+        resumable(work, BEGINS_ANEW, anywhere=True)
+    assert end.value.exit_code == 143
+    assert capsys.readouterr().err == f"{BEGINS_ANEW}\n"
 
 
 def test_without_a_signal_nothing_is_said(capsys):

@@ -38,12 +38,13 @@ class Killer:
         self.folder, self.zygote = folder, zygote
 
     def run(self, name: str, command: str = "run", more: Sequence[str] = (), **job: Any) -> dict[str, Any]:
-        target = ["study.yaml", "--out", name, *more] if command == "run" else [name]
+        targets = {"report": [name], "check": ["study.yaml", "--out", f"{name}.html"]}
+        target = targets.get(command, ["study.yaml", "--out", name])
         asked = {
             "folder": str(self.folder),
             "cache": f"cache-{name}",
             "log": str(self.folder / f"{name}.log"),
-            "command": [command, *target],
+            "command": [command, *target, *more],
         }
         self.zygote.stdin.write(json.dumps(asked | job) + "\n")
         self.zygote.stdin.flush()

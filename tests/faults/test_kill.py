@@ -2,16 +2,26 @@
 
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.faults.conftest import Killer
-from unfreeze.cli.interrupts import GOES_ON
+from unfreeze.cli.interrupts import BEGINS_ANEW, GOES_ON
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to be killed")
 
 MOMENTS, MANY_MOMENTS = 6, 200
+MANY_KINDS = 45
+PHASES = {
+    "check": ("unfreeze.data.looks:Remembered.keep", 20, "read 36 image files", ""),
+    "extraction": ("unfreeze.data.shards:NewShard.append", 40, "started, ", "frozen stages of"),
+    "training": ("unfreeze.train.loop:_forward", 10, "finished;", "epoch 1:"),
+    "evaluation": ("unfreeze.study.cell:predict", 1, "finished;", "epoch 2:"),
+    "report": ("unfreeze.results.report:render_report", 1, "report: ", "finished;"),
+}
+"""Parts of a run: a call of a function in its midst, what is said after it, and what before."""
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +60,16 @@ def test_killed_with_a_process_that_reads_images(killer: Killer, whole: tuple[di
     kill_at_moments(killer, whole, 4, seed=2, workers=1)
 
 
-def test_killed_at_some_of_the_numbered_steps(killer: Killer, whole: tuple[dict, float, int]) -> None:
-    for step in np.linspace(1, whole[2], 5).astype(int).tolist():
-        name = f"step-{step}"
-        assert killer.run(name, at=step)["code"] == -signal.SIGKILL, killer.log(name)
-        assert killer.run(name)["code"] == 0, killer.log(name)
-        assert killer.results(name) == whole[0], name
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux which file a descriptor belongs to")
+def test_killed_at_every_kind_of_numbered_step(killer: Killer, whole: tuple[dict, float, int]) -> None:
+    """One study is killed and goes on, again and again, each time before the first step of a kind that was not yet."""
+    tried: list[str] = []
+    while (done := killer.run("kinds", tried=tried))["code"] != 0:
+        assert done["code"] == -signal.SIGKILL, killer.log("kinds")
+        tried.append((killer.folder / "kinds.kind").read_text())
+    assert len(tried) >= MANY_KINDS
+    assert {"mkdir cells", "replace result.json", "fsync state", "replace N.manifest"} <= set(tried), tried
+    assert killer.results("kinds") == whole[0]
 
 
 @pytest.mark.slow
@@ -73,26 +87,68 @@ def test_killed_at_every_numbered_step_of_one_cell(killer: Killer) -> None:
 
 def test_killed_while_a_report_is_written(killer: Killer, whole: tuple[dict, float, int]) -> None:
     assert killer.run("report")["code"] == 0
-    assert killer.run("report", command="report")["code"] == 0
-    for step in range(1, killer.steps("report") + 1):
-        assert killer.run("report", command="report", at=step)["code"] == -signal.SIGKILL
-    assert killer.run("report")["code"] == 0
+    tried: list[str] = []
+    while (done := killer.run("report", command="report", tried=tried))["code"] != 0:
+        assert done["code"] == -signal.SIGKILL, killer.log("report")
+        tried.append((killer.folder / "report.kind").read_text())
+    assert {"replace results.csv", "replace comparisons.csv", "replace report.html"} <= set(tried), tried
     assert killer.results("report") == whole[0]
 
 
+def strike(killer: Killer, name: str, phase: str, *numbers: signal.Signals, command: str = "run") -> dict:
+    """Send a command signals in the midst of a phase."""
+    at, call, after, before = PHASES[phase]
+    log = killer.folder / f"{name}.log"
+    log.unlink(missing_ok=True)
+    done = killer.run(name, command=command, strike=(at, call, numbers))
+    assert command != "run" or before in log.read_text(), log.read_text()
+    assert done["code"] != -signal.SIGKILL or after not in log.read_text(), log.read_text()
+    return done
+
+
+def test_killed_in_every_phase(killer: Killer, whole: tuple[dict, float, int]) -> None:
+    for phase in PHASES:
+        assert strike(killer, "phases", phase, signal.SIGKILL)["code"] == -signal.SIGKILL, (phase, killer.log("phases"))
+    assert killer.run("phases")["code"] == 0, killer.log("phases")
+    assert killer.results("phases") == whole[0]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_at_any_moment_ends_it_soon_and_nothing_is_lost(
+def test_a_signal_in_any_phase_ends_it_soon_and_nothing_is_lost(
     killer: Killer, whole: tuple[dict, float, int], number: signal.Signals
 ) -> None:
-    for moment in (0.3, 0.6):
-        name = f"signal-{number}-{moment}"
-        done = killer.run(name, signals=[(number, moment * whole[1])])
-        assert done["code"] == 128 + number, killer.log(name)
-        assert done["after_signal"] < 10
+    name = f"signal-{number}"
+    for phase in PHASES:
+        done = strike(killer, name, phase, number)
+        assert done["code"] == 128 + number, (phase, killer.log(name))
+        assert done["after_signal"] < 10, phase
         assert killer.log(name).splitlines()[-1] == GOES_ON
         assert "Traceback" not in killer.log(name)
-        assert killer.run(name)["code"] == 0
-        assert killer.results(name) == whole[0]
+    assert killer.run(name)["code"] == 0
+    assert killer.results(name) == whole[0]
+
+
+@pytest.mark.parametrize("command", ["check", "report"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_check_and_report_end_like_a_run(
+    killer: Killer, whole: tuple[dict, float, int], command: str, number: signal.Signals
+) -> None:
+    name = "whole" if command == "report" else f"check-{number}"
+    done = strike(killer, name, command, number, command=command)
+    if number == signal.SIGKILL:
+        assert done["code"] == -number
+    else:
+        assert done["code"] == 128 + number
+        assert done["after_signal"] < 10
+        assert killer.log(name) == f"{GOES_ON if command == 'check' else BEGINS_ANEW}\n"
+    left = [killer.folder / f".{name}.html.x.tmp", killer.folder / f"cache-{name}" / "looks" / ".x.jsonl.x.tmp"]
+    if command == "report":
+        left = [killer.folder / name / ".report.html.x.tmp"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert killer.run(name, command=command)["code"] == 0, killer.log(name)
+    assert not [path for path in left if path.exists()]
 
 
 def test_a_second_signal_ends_it_at_once(killer: Killer, whole: tuple[dict, float, int]) -> None:

@@ -6,9 +6,11 @@ A process that has imported everything forks one for each command, so that a kil
 
 import contextlib
 import errno
+import functools
 import importlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -43,7 +45,12 @@ def child(job: dict[str, Any]) -> int:
         os.setuid(job["user"])
     if "file_bytes" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_bytes"], resource.RLIM_INFINITY))
-    steps = fill_disk(job["full_at"], job["for_good"]) if "full_at" in job else count_steps(job.get("at"))
+    if "strike" in job:
+        strike(*job["strike"], Path(job["log"]).with_suffix(".struck"))
+    if "full_at" in job:
+        steps = fill_disk(job["full_at"], job["for_good"])
+    else:
+        steps = count_steps(job.get("at"), job.get("tried"), Path(job["log"]).with_suffix(".kind"))
     imported = set(sys.modules)
     code = main(job["command"])
     if "user" not in job:
@@ -52,14 +59,41 @@ def child(job: dict[str, Any]) -> int:
     return code
 
 
-def count_steps(kill_at: int | None) -> Steps:
-    """Count the numbered steps from now on, and die just before one of them."""
+def strike(at: str, call: int, numbers: list[int], struck: Path) -> None:
+    """Send this process signals at a call of a function, named MODULE:NAME, and note the time."""
+    module, _, names = at.partition(":")
+    *way, last = names.split(".")
+    owner = functools.reduce(getattr, way, importlib.import_module(module))
+    function, calls = getattr(owner, last), 0
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            struck.write_text(str(time.monotonic()))
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        return function(*arguments, **named)
+
+    setattr(owner, last, counted)
+
+
+def count_steps(kill_at: int | None, tried: list[str] | None, kind: Path) -> Steps:
+    """Count the numbered steps from now on, and die just before one of them.
+
+    Args:
+        kill_at: the number of that step.
+        tried: or its kind is none of these.
+        kind: where its kind is written, then.
+    """
     steps = [0]
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def step(*arguments: Any, **named: Any) -> Any:
             steps[0] += 1
-            if steps[0] == kill_at:
+            now = "" if tried is None else kind_of(function.__name__, *arguments, **named)
+            if steps[0] == kill_at or (tried is not None and now not in tried):
+                kind.write_text(now)
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*arguments, **named)
 
@@ -71,6 +105,15 @@ def count_steps(kill_at: int | None) -> Steps:
     for name in ("replace", "rename", "unlink", "mkdir"):
         setattr(Path, name, counted(getattr(Path, name)))
     return steps
+
+
+def kind_of(what: str, first: Any = "", *_: Any, **__: Any) -> str:
+    """Say what a step does with what file; files whose names differ in numbers alone are of one kind."""
+    path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
+    if what == "mkstemp" or (path.endswith(".tmp") and what in ("fsync", "unlink")):  # of which one is like another
+        return f"{what} a temporary file"
+    name = re.sub(r"(\.[^.]*)?\.tmp$", "", Path(path).name).strip(".")
+    return f"{what} {re.sub(r'[0-9a-f]{8,}|[0-9]+', 'N', name)}"
 
 
 def fill_disk(full_at: int, for_good: bool) -> Steps:
@@ -120,7 +163,10 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         os.kill(process, number)
     signalled = time.monotonic()
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    ended = time.monotonic()
+    ended, struck = time.monotonic(), Path(job["log"]).with_suffix(".struck")
+    if struck.exists():
+        signalled = float(struck.read_text())
+        struck.unlink()
     import_what_was(Path(job["log"]).with_suffix(".modules"))
     return {"code": code, "seconds": ended - began, "after_signal": ended - signalled}
 

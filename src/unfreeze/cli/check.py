@@ -2,11 +2,13 @@
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unfreeze.cli.interrupts import Check, resumable
 from unfreeze.cli.options import AsJson, Overrides, Target, asked_study
 from unfreeze.errors import UserError
 
@@ -26,6 +28,10 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Look at every file once, say what is wrong with the data, and write a page of what to look at."""
+    resumable(lambda may_end: _check(target, out, overrides, as_json, may_end))
+
+
+def _check(target: str, out: Path, overrides: list[str] | None, as_json: bool, may_end: Check) -> None:
     study, _ = asked_study(target, None, None, None, overrides)
     from unfreeze.cli.thumbnails import thumbnails
     from unfreeze.data.check import findings, worst_first
@@ -33,14 +39,16 @@ def check(
     from unfreeze.data.sources import refuse_inside
     from unfreeze.results.check_page import write_check_page
     from unfreeze.results.words import plural
+    from unfreeze.store import remove_leftovers_of
 
     if out.is_dir():
         raise UserError(
             f"--out {out} is a directory", "a file, or a path where one can be made", "give another --out FILE"
         )
     refuse_inside(out, "page", "a file", "--out FILE", (study.data, *study.tests.values()))
+    remove_leftovers_of(out)
     told: list[str] = []
-    catalog = _look(study, told)
+    catalog = _look(study, told, may_end)
     asked = target.endswith((".yaml", ".yml"))  # else nobody said how large pictures and classes have to be
     found = findings(catalog, study.image_size, study.split.folds is not None) if asked else findings(catalog)
     if asked:
@@ -55,27 +63,37 @@ def check(
     typer.echo(f"look at {plural(sum(len(one.rows) > 0 for one in found), 'finding')}: {page}")
 
 
-def _look(study: "StudyConfig", told: list[str]) -> "Catalog":
-    """Look at every file, with a bar on a terminal; what is wrong with the cache is told."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
+    """Look at every file, with a bar on a terminal; what is wrong with the cache is told.
+
+    After each file, and each comparison, it may end: what was seen so far is remembered.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     from unfreeze.cli import screen
     from unfreeze.data.catalog import build_catalog
     from unfreeze.data.sources import open_source, usable_cache
+    from unfreeze.store import remove_leftovers
 
     cache = usable_cache(told.append)
+    if cache:
+        remove_leftovers(cache)
     source = open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks)
     console = screen.stderr()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        reading, comparing = bars.add_task("reading images", total=None), bars.add_task("comparing", total=None)
+
+        def progress(task: TaskID, done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+            may_end()
+
         return build_catalog(
             source,
             study.split.group,
-            lambda done, total: bars.update(reading, completed=done, total=total),
+            partial(progress, bars.add_task("reading images", total=None)),
             looks=cache / "looks" if cache else None,
             check=study.check,
-            comparing=lambda done, total: bars.update(comparing, completed=done, total=total),
+            comparing=partial(progress, bars.add_task("comparing", total=None)),
         )
 
 

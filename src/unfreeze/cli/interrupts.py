@@ -19,6 +19,7 @@ from typing import Any
 import typer
 
 GOES_ON = "interrupted; the same command goes on from here"
+BEGINS_ANEW = "interrupted, with no file half written; the same command begins anew"
 PATIENCE = 7.0
 """Seconds to wait until the work stands well and has saved its state; then it ends where it stands."""
 LIMIT = 9.0
@@ -40,14 +41,20 @@ class Interrupted(BaseException):
 
 @dataclass
 class _Pending:
-    """A signal that came, and what happens if the work does not end of itself."""
+    """A signal that came, what is said of it, and what happens if the work does not end of itself."""
 
+    said: str
     number: int = 0
     timers: list[threading.Timer] = field(default_factory=list)
 
     def check(self) -> None:
         if self.number:
             raise Interrupted(self.number)
+
+    def leave(self, number: int) -> None:
+        """End the process here and now."""
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{self.said}\n".encode())
+        os._exit(128 + number)
 
     def later(self, seconds: float, do: Callable[[int], Any]) -> None:
         timer = threading.Timer(seconds, do, [self.number])
@@ -60,25 +67,27 @@ class _Pending:
             timer.cancel()
 
 
-def resumable(work: Callable[[Check], None]) -> None:
+def resumable(work: Callable[[Check], None], said: str = GOES_ON, anywhere: bool = False) -> None:
     """Do work that SIGINT and SIGTERM end with one line and exit code 130 or 143; their handlers are put back after.
 
     Args:
         work: is given what to call where it can end well.
+        said: the line.
+        anywhere: the work can end well wherever it stands, so it does at once.
 
     Raises:
         typer.Exit: the work was interrupted.
     """
-    number = _interrupted_by(work)
+    number = _interrupted_by(work, said, anywhere)
     if number:
         gc.collect()  # with the frames of the work its loaders go, and end their processes before this one ends
-        print(GOES_ON, file=sys.stderr, flush=True)
+        print(said, file=sys.stderr, flush=True)
         raise typer.Exit(128 + number)
 
 
-def _interrupted_by(work: Callable[[Check], None]) -> int:
+def _interrupted_by(work: Callable[[Check], None], said: str, anywhere: bool) -> int:
     """Return the number of the signal that ended the work, or 0; the exception and its frames are gone then."""
-    process, pending, began = os.getpid(), _Pending(), 0.0
+    process, pending, began = os.getpid(), _Pending(said), 0.0
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal began
@@ -86,11 +95,13 @@ def _interrupted_by(work: Callable[[Check], None]) -> int:
             return
         if pending.number:
             if time.monotonic() - began < PATIENCE:  # asked again, by someone
-                pending.later(AT_ONCE, _leave)
+                pending.later(AT_ONCE, pending.leave)
             raise Interrupted(pending.number)
         pending.number, began = number, time.monotonic()
+        pending.later(LIMIT, pending.leave)
+        if anywhere:
+            raise Interrupted(number)
         pending.later(PATIENCE, _again)
-        pending.later(LIMIT, _leave)
 
     before = _install(stop)
     try:
@@ -105,12 +116,6 @@ def _interrupted_by(work: Callable[[Check], None]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
-
-
-def _leave(number: int) -> None:
-    """End the process here and now."""
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{GOES_ON}\n".encode())
-    os._exit(128 + number)
 
 
 def _again(number: int) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from unfreeze.cli.interrupts import BEGINS_ANEW, resumable
+
 ALTERED_CELL = "a file of this cell was altered or lost, so it is left out; unfreeze run makes it again"
 SIDE_BY_SIDE = "report-side-by-side.html"
 """The page of several studies, in the current directory."""
@@ -25,11 +27,15 @@ def report(
 
     Several directories are set side by side on one page; nothing is written into them.
     """
+    resumable(lambda _: _report(directories, out, by), BEGINS_ANEW, anywhere=True)
+
+
+def _report(directories: list[Path], out: Path | None, by: str | None) -> None:
     from unfreeze.errors import UserError
     from unfreeze.results.by_column import by_column
     from unfreeze.results.evidence import read_evidence
     from unfreeze.results.report import write_report
-    from unfreeze.store import StudyDir, write_table
+    from unfreeze.store import StudyDir, remove_leftovers, remove_leftovers_of, write_table
 
     if out is not None and out.is_dir():
         raise UserError(
@@ -44,11 +50,15 @@ def report(
                 "--by with one study directory",
                 "leave --by out, or name one directory",
             )
+        remove_leftovers_of(out or Path(SIDE_BY_SIDE))
         page = write_side_by_side([StudyDir(one) for one in directories], out or Path(SIDE_BY_SIDE))
         typer.echo(f"report: {page}")
         return
     directory = directories[0]
     store = StudyDir(directory)
+    remove_leftovers(directory)
+    if out is not None:
+        remove_leftovers_of(out)
     for cell in store.set_aside_altered(store.planned_cells()):
         typer.echo(f"warning: {cell}: {ALTERED_CELL}", err=True)
     evidence = read_evidence(store)
