@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unfreeze import store
+from unfreeze.data.rowstore import entry
 from unfreeze.errors import UserError
 from unfreeze.store import (
     StudyDir,
@@ -302,3 +303,20 @@ def test_scalars_stay_scalars(tmp_path: Path) -> None:
     tensors, _ = read_tensors(tmp_path / "a.safetensors")
     assert tensors["count"].shape == () and tensors["count"] == 7
     assert tensors["row"].tolist() == [2, 1, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["arrays", "rows"])
+def test_more_bytes_than_a_system_writes_or_reads_at_once(tmp_path: Path, kind: str) -> None:
+    """Linux moves no more than 2,147,479,552 bytes a call."""
+    array = np.zeros(2**31 + 10**6, np.uint8)
+    array[[0, 2**31 - 1, 2**31, -1]] = 1, 2, 3, 4
+    if kind == "arrays":
+        write_tensors(tmp_path / "a.safetensors", {"small": np.ones(3), "large": array}, {})
+        back = read_tensors(tmp_path / "a.safetensors")[0]["large"]
+    else:
+        rows = entry(tmp_path, "pixels", "x", {}, "uint8")
+        with rows.writer() as writer:
+            writer.add(("ab", 0), array)
+        back = rows.open([("ab", 0)], lambda count: pytest.fail(f"{count} chunks altered")).read(0)
+    assert np.array_equal(back, array)

@@ -1,6 +1,7 @@
 """The program as a process: signals, terminals, and pipes that close."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def test_an_interrupt_is_one_line_and_the_run_goes_on(study, unfreeze, number, c
             [*PROGRAM, *LONG], stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True
         )
         wait_for(log, "epoch 2:", process)
+        assert unfreeze("run", "study.yaml") == (
+            2,
+            "",
+            f"unfreeze: runs/study is being run by process {process.pid} on {platform.node()}\n"
+            "  expected: one run at a time in a study directory\n"
+            "  to mend:  wait for it, stop it, or give another --out DIR\n",
+        )
         if number == signal.SIGINT:  # Ctrl-C reaches the processes that read images, too
             os.killpg(process.pid, number)
         else:

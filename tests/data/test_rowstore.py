@@ -241,6 +241,25 @@ def test_flipped_bits_are_noticed(store: RowStore) -> None:
         check_damage(store, rows, flip, path)
 
 
+def test_each_of_a_thousand_flipped_bits_is_noticed_at_opening(store: RowStore) -> None:
+    rows = [row(number) for number in range(12)]
+    fill(store, rows, shard_bytes=10**6)
+    (path,) = store.folder.glob("*.rows")
+    manifest, whole, draw = path.with_suffix(".manifest"), path.read_bytes(), random.Random(2)
+    listed = manifest.read_bytes()
+    for bit in draw.sample(range(8 * len(whole)), 1000):
+        altered = bytearray(whole)
+        altered[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(altered)
+        told: list[int] = []
+        with pytest.raises(MissingRows):
+            store.open(rows, told.append)
+        assert told == [1], bit
+        for aside in store.folder.glob("*.altered"):
+            aside.unlink()
+        manifest.write_bytes(listed)
+
+
 @pytest.mark.parametrize("suffix", [".rows", ".manifest"])
 @pytest.mark.parametrize(
     "damage",

@@ -85,6 +85,8 @@ def test_every_file_is_synced_renamed_and_its_folder_synced(
     write_photographs(folder / "photos")
     assert main(["check", "photos"]) in (0, 1)
     assert main(["init", "photos"]) == 0
+    assert main(["report", "out", "--out", "page.html"]) == 0
+    assert main(["report", "out", "out"]) == 0
 
     appeared = [number for number, step in enumerate(recorded) if step.what == "appeared"]
     for number in appeared:
@@ -99,6 +101,7 @@ def test_every_file_is_synced_renamed_and_its_folder_synced(
     assert names >= {"study.yaml", "study.json", "plan.json", "environment.json", "shared.json", "catalog.csv"}
     assert names >= {"splits.csv", "cell.json", "history.csv", "logits.safetensors", "model.safetensors"}
     assert names >= {"result.json", "error.json", "results.csv", "report.html", "check.html", "1.safetensors", "1.json"}
+    assert names >= {"comparisons.csv", "explain.json", "wrong-01.webp", "page.html", "report-side-by-side.html"}
 
     order = [recorded[number].path for number in appeared]
     out = folder / "out"

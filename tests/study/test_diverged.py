@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from tests.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.cli import main
+from unfreeze.data import shards
 from unfreeze.results.evidence import read_evidence
 from unfreeze.results.report import render_report
 from unfreeze.store import StudyDir, read_tensors
@@ -97,6 +100,51 @@ def test_predictions_that_are_no_numbers_are_not_reported(tmp_path: Path, monkey
     assert results.table["status"].tolist() == ["diverged"]
     error = json.loads((tmp_path / "out" / "cells" / "head.small.s0" / "error.json").read_text())["error"]
     assert error == "diverged: the predictions of validation are not all finite numbers"
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (3, r"diverged: the training loss is nan at step [1-4]"),
+        (17, r"diverged: the validation loss is nan after epoch 1"),
+        (25, r"diverged: the predictions of test are not all finite numbers"),
+    ],
+    ids=["training", "validation", "test"],
+)
+def test_one_number_of_one_stored_row_that_is_none(
+    place: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network that overflows, say: as written, so that its checksum holds. Who does not read it goes on."""
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    append, written = shards.NewShard.append, 0
+
+    def spoilt(self: shards.NewShard, row: Any, array: np.ndarray) -> None:
+        nonlocal written
+        written += array.dtype == np.float32  # of activations
+        if array.dtype == np.float32 and written == place:
+            array = array.copy()
+            array.flat[0] = math.nan
+        append(self, row, array)
+
+    monkeypatch.setattr(shards.NewShard, "append", spoilt)
+    regimes = {"small": {"train_per_class": 5, "val_per_class": 2}}
+    strategies = {"head": {"train": "head"}, "all": {"train": "all"}}
+    results, events = run(tmp_path, strategies=strategies, regimes=regimes)
+    (failed,) = (event for event in events if isinstance(event, CellFailed))
+    assert re.fullmatch(words, failed.error), failed.error
+    assert written >= 27
+    assert results.table["status"].tolist() == ["diverged", "finished"]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_learning_rate_of_a_million_stops_within_a_few_steps(name: str, tmp_path: Path) -> None:
+    wild = {"train": "all", "optimizer": {"name": name, "lr": 1e6}, "schedule": {"name": "constant", "warmup": 0}}
+    results, events = run(tmp_path, strategies={"wild": wild, "head": {"train": "head"}})
+    (failed,) = (event for event in events if isinstance(event, CellFailed))
+    assert re.match(
+        r"diverged: (the training loss is (nan|inf)|a gradient is not a finite number) at step [1-4]", failed.error
+    )
+    assert results.table["status"].tolist() == ["diverged", "finished"]
 
 
 def test_report_and_exit_code_tell_of_it(

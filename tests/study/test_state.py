@@ -1,6 +1,7 @@
 """A training state is used only as it was written, and only where it gives the same numbers."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,15 @@ import pytest
 import torch
 
 from tests.damage import damaged
+from tests.worlds import tiny_study
+from unfreeze import Study
 from unfreeze.store import StudyDir
+from unfreeze.study import group
+from unfreeze.study import saving as saving_module
 from unfreeze.study import state as states
 from unfreeze.study.candidate import CandidateState
-from unfreeze.study.events import Event, Warned
+from unfreeze.study.events import BetweenSteps, Event, Warned
+from unfreeze.study.run import run_study
 from unfreeze.study.saving import SAVE_SECONDS, Saving
 from unfreeze.study.state import CellState, Found, read_state, write_state
 from unfreeze.train.loop import Position, Seen
@@ -141,6 +147,26 @@ def test_states_are_saved_once_a_minute_and_seldom_enough_to_cost_little(tmp_pat
     assert not keeper.due()
     clock[0] += 300 - SAVE_SECONDS
     assert keeper.due()
+
+
+def test_a_run_saves_its_cells_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a step takes 25 seconds."""
+    now, written = [0.0], list[float]()
+    write = saving_module.write_state
+
+    def noted(*arguments: Any) -> None:
+        written.append(now[0])
+        write(*arguments)
+
+    def tell(event: Event) -> None:
+        now[0] += 25.0 * isinstance(event, BetweenSteps)
+
+    monkeypatch.setattr(saving_module, "write_state", noted)
+    monkeypatch.setattr(group, "Saving", lambda *arguments: Saving(*arguments, clock=lambda: now[0]))
+    asked = tiny_study(tmp_path, strategies={"head": {"train": "head"}}, epochs=3)  # 12 steps
+    run_study(Study(**asked).config, tmp_path / "out", tell, workers=0)
+    assert now[0] >= 300
+    assert [later - earlier for earlier, later in pairwise([0.0, *written])][:4] == [75.0] * 4
 
 
 def test_a_cell_begins_with_its_state_and_nothing_else_in_its_folder(tmp_path: Path) -> None:
