@@ -65,7 +65,8 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return a file's arrays, each with memory of its own, and its metadata.
 
     Raises:
-        Unreadable: it is no safetensors file, ends too early, or holds numbers that numpy has no type for.
+        Unreadable: it is no safetensors file, ends too early, has bytes that belong to no array or to two, two arrays
+            of one name, or numbers that numpy has no type for.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -73,13 +74,32 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         if length > LONGEST_HEADER:
             raise Unreadable(f"{path} is no safetensors file")
         try:
-            entries = json.loads(file.read(length))
+            entries = json.loads(file.read(length), object_pairs_hook=_named_once)
             metadata = dict(entries.pop(METADATA, {}))
+            _check_layout(path, entries, os.fstat(file.fileno()).st_size - 8 - length)
             return {name: _read(file, path, 8 + length, one) for name, one in entries.items()}, metadata
         except Unreadable:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise Unreadable(f"{path} is no safetensors file") from error
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("two entries of one name")
+    return found
+
+
+def _check_layout(path: Path, entries: Mapping[str, Any], size: int) -> None:
+    """Refuse a header by which arrays do not lie one after another, from the first byte after it to the last."""
+    at = 0
+    for begin, end in sorted(tuple(entry["data_offsets"]) for entry in entries.values()):
+        if begin != at:
+            raise Unreadable(f"{path} has bytes of no array, or of two")
+        at = end
+    if at != size:
+        raise Unreadable(f"{path} does not end where its last array does")
 
 
 def _read(file: BinaryIO, path: Path, start: int, entry: Mapping[str, Any]) -> np.ndarray:

@@ -255,3 +255,42 @@ def test_deep_and_large_records_are_refused(tmp_path: Path) -> None:
         (tmp_path / "study.json").write_bytes(content)
         with pytest.raises(Altered):
             read_json(tmp_path / "study.json")
+
+
+LAYOUTS = {
+    "as it is": ({"a": [0, 8], "b": [8, 16]}, 16, True),
+    "empty, too": ({"a": [0, 8], "e": [8, 8], "b": [8, 16]}, 16, True),
+    "overlap": ({"a": [0, 8], "b": [4, 12]}, 12, False),
+    "twice": ({"a": [0, 8], "b": [0, 8]}, 8, False),
+    "hole": ({"a": [0, 8], "b": [12, 20]}, 20, False),
+    "hole in front": ({"a": [8, 16]}, 16, False),
+    "more": ({"a": [0, 8]}, 20, False),
+    "less": ({"a": [0, 8], "b": [8, 16]}, 12, False),
+    "nothing but bytes": ({}, 8, False),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_byte_of_a_study_s_tensors_belongs_to_one_array(name: str, tmp_path: Path) -> None:
+    places, size, whole = LAYOUTS[name]
+    header = {
+        one: {"dtype": "F32", "shape": [(end - begin) // 4], "data_offsets": [begin, end]}
+        for one, (begin, end) in places.items()
+    }
+    text = json.dumps({"__metadata__": {"unfreeze": "{}"}, **header}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
+    if whole:
+        assert read_tensors(path)[0].keys() == places.keys()
+    else:
+        with pytest.raises(Altered):
+            read_tensors(path)
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path: Path) -> None:
+    entry = b'"a":{"dtype":"F32","shape":[1],"data_offsets":[%d,%d]}'
+    text = b'{"__metadata__":{"unfreeze":"{}"},' + entry % (0, 4) + b"," + entry % (4, 8) + b"}"
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
+    with pytest.raises(Altered):
+        read_tensors(path)
