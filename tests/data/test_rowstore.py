@@ -193,6 +193,37 @@ def test_a_full_disk_is_said_and_leaves_no_litter(store: RowStore, monkeypatch: 
     assert names(store.folder) == before
 
 
+@pytest.mark.parametrize("for_good", [False, True])
+def test_whichever_sync_fails_leaves_no_half_of_a_shard(
+    store: RowStore, monkeypatch: pytest.MonkeyPatch, for_good: bool
+) -> None:
+    rows, sync, syncs, failing = [row(number) for number in range(6)], os.fsync, 0, 1
+
+    def fails(descriptor: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        if syncs == failing or (for_good and syncs > failing):
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    while True:
+        syncs = 0
+        monkeypatch.setattr(study_store.os, "fsync", fails)
+        try:
+            fill(store, rows, shard_bytes=120)
+        except UserError:
+            failing += 1
+        else:
+            break
+        finally:
+            monkeypatch.setattr(study_store.os, "fsync", sync)
+        manifests = {Path(name).stem for name in names(store.folder) if name.endswith(".manifest")}
+        assert manifests == {Path(name).stem for name in names(store.folder) if name.endswith(".rows")}, failing
+        complete(store, rows, never)
+        shutil.rmtree(store.folder)
+    assert failing > 12  # the record, then data and manifest of three shards, with their folder each
+
+
 def damaged_files(store: RowStore) -> list[Path]:
     return sorted(path for path in store.folder.iterdir() if path.suffix in (".rows", ".manifest"))
 

@@ -157,7 +157,6 @@ class NewShard:
         """Make it a shard of the store: first the data, durably, then the manifest."""
         if self.size % self._chunk_bytes:
             self._end_chunk()
-        self._stack.close()
         record = {
             "format": FORMAT,
             "entry": self._base.parent.name,
@@ -171,11 +170,13 @@ class NewShard:
         }
         body = json.dumps(record, separators=(",", ":")).encode()
         try:
+            self._stack.close()
             with replacing(self._base.with_suffix(MANIFEST)) as temporary:
                 temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        except UserError:  # the disk is full, say: without its manifest the data would only take room
-            with contextlib.suppress(OSError):
-                self._base.with_suffix(DATA).unlink()
+        except UserError:  # the disk is full, say: one without the other would only take room, or count as damage
+            for suffix in (MANIFEST, DATA):  # there, if their folder alone could not be synced
+                with contextlib.suppress(OSError):
+                    self._base.with_suffix(suffix).unlink(missing_ok=True)
             raise
 
     def abandon(self) -> None:
