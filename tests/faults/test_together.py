@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.study.test_parallel import MANY, TWO, all_but_times
-from tests.study.test_resume import BANK, GROUP, PLAIN
+from tests.study.test_resume import BANK, FRESH, GROUP, PLAIN, SCRATCH
 from tests.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.data import cache as caches
@@ -130,7 +130,7 @@ def test_processes_fill_one_cache(
     assert times <= 1.1 if locks else times > 1.1  # else locks were not patched out
 
 
-def once_more(folder: Path, out: Path) -> list[str]:
+def once_more(folder: Path, out: Path, asked: dict[str, Any]) -> list[str]:
     """Run a study in a process of its own; return the warnings."""
     said: list[str] = []
 
@@ -138,14 +138,14 @@ def once_more(folder: Path, out: Path) -> list[str]:
         if isinstance(event, Warned):
             said.append(event.text)
 
-    results = Study(**tiny_study(folder, **MANY)).run(out, emit=emit, workers=0)
+    results = Study(**tiny_study(folder, **asked)).run(out, emit=emit, workers=0)
     assert results.failed == ()
     return said
 
 
-def check_one_study(folder: Path, monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
+def check_one_study(folder: Path, monkeypatch: pytest.MonkeyPatch, rounds: int, asked: dict[str, Any]) -> None:
     monkeypatch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
-    once_more(folder, folder / "alone")
+    once_more(folder, folder / "alone", asked)
     expected = all_but_times(folder / "alone")
     barrier = multiprocessing.get_context("fork").Barrier(2)
 
@@ -156,7 +156,7 @@ def check_one_study(folder: Path, monkeypatch: pytest.MonkeyPatch, rounds: int) 
         for each in range(rounds):
             barrier.wait(timeout=300)
             time.sleep(0.3 * number * (each % 3))  # side by side, and one behind the other
-            said += once_more(folder, folder / f"out {each}")
+            said += once_more(folder, folder / f"out {each}", asked)
         return said
 
     at_once(folder, 2, work)
@@ -171,12 +171,13 @@ def check_one_study(folder: Path, monkeypatch: pytest.MonkeyPatch, rounds: int) 
 
 
 def test_two_runs_of_one_study_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_one_study(tmp_path, monkeypatch, 2)
+    fewer = {"strategies": GROUP | SCRATCH, "regimes": {"bank": BANK["small"], "fresh": FRESH["small"]}}
+    check_one_study(tmp_path, monkeypatch, 2, fewer)
 
 
 @pytest.mark.slow
 def test_many_pairs_of_runs_of_one_study_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_one_study(tmp_path, monkeypatch, 30)
+    check_one_study(tmp_path, monkeypatch, 30, MANY)
 
 
 def killed_while(hold: Callable[[], Any]) -> None:
