@@ -143,11 +143,16 @@ class _Convolution(torch.autograd.Function):
         n, _, h, w = x.shape
         points = torch.bmm(_seen(x), filters.permute(1, 2, 0))  # (36, tiles, k)
         tiles = (_OUTPUT @ points.view(_IN * _IN, -1)).view(_OUT, _OUT, n, _tiles(h), _tiles(w), -1)
-        y = tiles.permute(2, 3, 0, 4, 1, 5).reshape(n, _OUT * _tiles(h), _OUT * _tiles(w), -1)
-        if bias is not None:
-            y += bias
+        padded = tiles.permute(2, 3, 0, 4, 1, 5).reshape(n, _OUT * _tiles(h), _OUT * _tiles(w), -1)
+        # Of its own and not a view, which what comes after could not change in place, as ReLUs do.
+        y = torch.empty((n, len(weight), h, w), memory_format=torch.channels_last)
+        rows = y.permute(0, 2, 3, 1)
+        if bias is None:
+            rows.copy_(padded[:, :h, :w])
+        else:
+            torch.add(padded[:, :h, :w], bias, out=rows)
         ctx.save_for_backward(x, filters)
-        return y[:, :h, :w].contiguous().permute(0, 3, 1, 2)
+        return y
 
     @staticmethod
     @once_differentiable
