@@ -185,8 +185,11 @@ def _label(settings: Settings) -> str:
 
 
 def _measured(settings: Settings, engine: Engine, images: Tensor, best: float) -> tuple[Tensor, float]:
-    """Return an engine's output for the images, and its seconds a row where every thread's request is full."""
-    requests = 1 if engines.together(settings) else int(settings["threads"])
+    """Return an engine's output for the images, and its seconds a row where every thread's request is full.
+
+    Of an engine whose threads share a batch it takes two: the second finds the memory that the first had to be given.
+    """
+    requests = 2 if engines.together(settings) else int(settings["threads"])
     count = max(len(images), int(settings["batch"]) * requests)
     rows = images[torch.arange(count) % len(images)]
     found, seconds = _timed(lambda: engine(rows), count, best)
