@@ -53,6 +53,18 @@ def test_the_test_set_is_what_it_was_but_for_what_is_gone(start, added, gone):
     assert all(pool != "test" for name, pool in now.items() if name not in earlier)
 
 
+@pytest.mark.parametrize("lost", ["validation", "train"])
+def test_a_class_that_lost_its_last_image_for_validation_or_training_gets_one_of_the_others(lost: str):
+    other = {"validation": "train", "train": "validation"}[lost]
+    data = rows(range(200))
+    earlier = drawn(catalog(data))
+    left = [row for row in data if row["label"] == "b" or earlier[row["id"]] != lost]
+    now = drawn(catalog(left), earlier)
+    moved = [row for row in left if now[row["id"]] != earlier[row["id"]]]
+    assert [(row["label"], earlier[row["id"]], now[row["id"]]) for row in moved] == [("a", other, lost)]
+    assert now == drawn(catalog(left[::-1]), earlier)
+
+
 def files(*found: tuple[str, str]) -> Catalog:
     """Files of some content and path, numbered as a catalog numbers them."""
     count, rows = Counter[str](), []

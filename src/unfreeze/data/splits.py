@@ -42,7 +42,8 @@ def draw_split(
         catalog: the images.
         split: shares, or the number of folds.
         fold: the fold that is test, 0 to split.folds - 1; None without folds.
-        earlier: what the study drew before, by image id: it is kept, and no image that has come since is for test.
+        earlier: what the study drew before, by image id: it is kept, but where a class lost its last image for
+            training or validation, and no image that has come since is for test.
 
     Returns:
         Text by image id, in the catalog's order.
@@ -85,7 +86,8 @@ def draw_split(
     if earlier:
         share = _validation_share(split) if VALIDATION in pools else 0.0
         kept = {name: pool for name, pool in earlier.items() if pool in pools}
-        given[to_draw] = _as_before(images["id"][to_draw], given[to_draw], clusters, members, share, kept)
+        before = _as_before(images["id"][to_draw], given[to_draw], clusters, members, share, kept)
+        given[to_draw] = _filled_up(before, clusters, members, catalog.classes, pools)
     return _by_id(images, given)
 
 
@@ -122,6 +124,29 @@ def _as_before(
             fresh = VALIDATION if _uniform("val", clusters[number].key) < share else TRAIN
         found.append(pool or mates.get(number) or fresh)
     return found
+
+
+def _filled_up(
+    found: Sequence[str],
+    clusters: Sequence[_Cluster],
+    members: np.ndarray,
+    classes: Sequence[str],
+    pools: Sequence[str],
+) -> list[str]:
+    """Return the split of each image, with one of each class for validation and training again where the last one went.
+
+    It comes from the other of the two; what is for test stays there, and so do clusters that joined across pools.
+    """
+    of_cluster: dict[int, set[str]] = {}
+    for number, pool in zip(members, found, strict=True):
+        of_cluster.setdefault(number, set()).add(pool)
+    settled = {number for number, there in of_cluster.items() if len(there) > 1 or TEST in there}
+    drawn = [TEST if number in settled else next(iter(of_cluster[number])) for number in range(len(clusters))]
+    for pool, rank in ((VALIDATION, [_uniform("val", cluster.key) for cluster in clusters]),
+                       (TRAIN, [-_uniform("test", cluster.key) for cluster in clusters])):  # fmt: skip
+        if pool in pools:
+            _fill(drawn, pool, 1, clusters, classes, rank, TEST)
+    return [pool if number in settled else drawn[number] for number, pool in zip(members, found, strict=True)]
 
 
 def _by_id(images: pd.DataFrame, splits: np.ndarray) -> pd.Series:
