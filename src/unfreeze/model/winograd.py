@@ -18,19 +18,34 @@ from torch.overrides import TorchFunctionMode
 
 _OUT, _IN = 4, 6  # pixels a side of what a tile gives and of what it sees
 
-# By Kronecker products two-dimensional: each acts on a tile's pixels (or a filter's nine) as one axis.
-_LINE = torch.tensor(
-    [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
-     [0, 4, 0, -5, 0, 1]],
-    dtype=torch.float32,
-)  # fmt: skip
-_INPUT = torch.kron(_LINE, _LINE)
-_LINE = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64)
-_FILTER = torch.kron(_LINE / 24, _LINE / 24).float()
-_LINE = torch.tensor(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=torch.float32
+
+def _both_ways(line: Sequence[Sequence[float]]) -> Tensor:
+    """Return a transform of lines as one of squares, whose pixels it takes and gives as one axis."""
+    exact = torch.tensor(line, dtype=torch.float64)
+    return torch.kron(exact, exact).float()
+
+
+_INPUT = _both_ways(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
 )
-_OUTPUT = torch.kron(_LINE, _LINE)
+_FILTER = _both_ways(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+_OUTPUT = _both_ways([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 
 RULES = 1
 """Counts up whenever results come to differ in a bit."""
