@@ -32,6 +32,7 @@ def child(job: dict[str, Any]) -> int:
     os.dup2(log, 2)
     os.chdir(job["folder"])
     os.umask(job.get("umask", 0o022))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may have been started where it is ignored
     os.environ["UNFREEZE_CACHE"] = str(Path(job["folder"]) / job["cache"])
     from unfreeze.cli import main
     from unfreeze.study import run, saving
