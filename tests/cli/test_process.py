@@ -111,7 +111,7 @@ def test_processes_that_run_cells_end_with_the_run(study, unfreeze, number):
         assert log.read_text().splitlines()[-1] == GOES_ON
         states = [path.parent.parent.name for path in Path("runs").rglob("state/*.json")]
         assert set(states) == {"scratch.few.s0", "sgd.few.s0"}
-    assert "Traceback" not in log.read_text()
+        assert "Traceback" not in log.read_text()  # of a killed run a thread of multiprocessing's may leave one
     assert not list(Path("runs").rglob("*.tmp"))
 
 
