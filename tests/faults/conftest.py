@@ -1,6 +1,7 @@
 """A study to be killed, and the process that runs and kills it."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,15 @@ regimes:
 seeds: 1
 """
 
+PHASES = {
+    "check": ("unfreeze.data.looks:Remembered.keep", 20, "read 36 image files", ""),
+    "extraction": ("unfreeze.data.shards:NewShard.append", 40, "started, ", "frozen stages of"),
+    "training": ("unfreeze.train.loop:_forward", 10, "finished;", "epoch 1:"),
+    "evaluation": ("unfreeze.study.cell:predict", 1, "finished;", "epoch 2:"),
+    "report": ("unfreeze.results.report:render_report", 1, "report: ", "finished;"),
+}
+"""Parts of a run: a call of a function in its midst, what is said after it, and what before."""
+
 
 class Killer:
     """Runs the study in a folder, in directories and caches named by number, as told in ``tests.faults.zygote``."""
@@ -57,6 +67,16 @@ class Killer:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
+    def strike(self, name: str, phase: str, *numbers: signal.Signals, command: str = "run") -> dict:
+        """Send a command signals in the midst of a phase."""
+        at, call, after, before = PHASES[phase]
+        log = self.folder / f"{name}.log"
+        log.unlink(missing_ok=True)
+        done = self.run(name, command=command, strike=(at, call, numbers))
+        assert command != "run" or before in log.read_text(), log.read_text()
+        assert done["code"] != -signal.SIGKILL or after not in log.read_text(), log.read_text()
+        return done
+
     def results(self, name: str) -> dict[str, Any]:
         """Return all that a finished study holds but for times, after a look for litter."""
         out, cache = self.folder / name, self.folder / f"cache-{name}"
@@ -70,8 +90,15 @@ class Killer:
         return {**ends(out), **tables, "results.csv": read_table(out / "results.csv").drop(columns=CLOCK).to_csv()}
 
 
+def make_killer(folder: Path, zygote: subprocess.Popen) -> Killer:
+    write_photographs(folder / "photographs")
+    write_weights(folder / "weights.safetensors")
+    (folder / "study.yaml").write_text(STUDY)
+    return Killer(folder, zygote)
+
+
 @pytest.fixture(scope="session")
-def zygote() -> Iterator[subprocess.Popen]:
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen]:
     zygote = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.zygote"],
         stdin=subprocess.PIPE,
@@ -80,6 +107,7 @@ def zygote() -> Iterator[subprocess.Popen]:
         cwd=ROOT,
     )
     assert zygote.stdout.readline() == "ready\n"
+    make_killer(tmp_path_factory.mktemp("first"), zygote).run("first")  # takes longer, for what it imports
     yield zygote
     zygote.stdin.close()
     zygote.stdout.close()
@@ -88,8 +116,12 @@ def zygote() -> Iterator[subprocess.Popen]:
 
 @pytest.fixture(scope="module")
 def killer(tmp_path_factory: pytest.TempPathFactory, zygote: subprocess.Popen) -> Killer:
-    folder = tmp_path_factory.mktemp("killed")
-    write_photographs(folder / "photographs")
-    write_weights(folder / "weights.safetensors")
-    (folder / "study.yaml").write_text(STUDY)
-    return Killer(folder, zygote)
+    return make_killer(tmp_path_factory.mktemp("killed"), zygote)
+
+
+@pytest.fixture(scope="module")
+def whole(killer: Killer) -> tuple[dict, float, int]:
+    """What a run that nobody kills gives, its seconds, and its numbered steps."""
+    done = killer.run("whole")
+    assert done["code"] == 0, killer.log("whole")
+    return killer.results("whole"), done["seconds"], killer.steps("whole")

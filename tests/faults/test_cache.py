@@ -112,26 +112,32 @@ def test_no_file_of_a_study_or_of_weights_stays_mapped(tmp_path: Path) -> None:
 
 
 def test_entries_deleted_under_their_readers_fail_nobody(tmp_path: Path) -> None:
-    """A process deletes the entry as fast as it can; this one writes, opens and reads it 50 times.
+    """A process deletes the entry at any moment; this one writes, opens and reads it, 50 times each.
 
-    An entry that goes between a shard's data and its manifest looks damaged, and is written again.
+    It waits about as long as an entry takes to be written, so that some are and some are not. An entry that goes
+    between a shard's data and its manifest looks damaged, and is written again.
     """
     store = entry(tmp_path, "activations", "x", {}, "float32")
+    began = time.perf_counter()
+    fill(store)
+    longest = 3 * (time.perf_counter() - began)
     child = os.fork()
     if not child:
+        moments = np.random.default_rng(0)
         while True:
             cache.evict(store.folder)
-            time.sleep(0.001)
-    read = 0
+            time.sleep(moments.uniform(0, longest))
+    read, gone, gone_in_writing = 0, 0, 0
     try:
-        while read < 50:
+        while read < 50 or gone < 50 or not gone_in_writing:
             try:
                 opened = store.open(ROWS, lambda count: None)
             except MissingRows:
+                gone += 1
                 try:
                     fill(store)
                 except UserError:  # its folder went while the shard was written: said, and written again
-                    continue
+                    gone_in_writing += 1
                 continue
             for number in range(len(ROWS)):
                 np.testing.assert_array_equal(opened.read(number), value(number))
@@ -139,7 +145,6 @@ def test_entries_deleted_under_their_readers_fail_nobody(tmp_path: Path) -> None
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
-    assert read == 50
 
 
 def test_what_is_marked_as_in_use_is_never_deleted_for_room(store: RowStore) -> None:
@@ -168,13 +173,24 @@ def run(folder: Path, name: str, told: list[Event] | None = None, **values: Any)
     return folder / name
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT])
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study whose cache did as it should, in a folder where others run on the same data."""
+    return run(tmp_path_factory.mktemp("runs"), "whole")
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.ENOSPC,
+        errno.EROFS,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (errno.EACCES, errno.EDQUOT)),
+    ],
+)
 def test_a_cache_that_fails_in_the_midst_costs_the_store_alone(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
-    whole = run(tmp_path, "whole")
-    shutil.rmtree(tmp_path / "cache")
     told: list[Event] = []
     append, rows = shards.NewShard.append, 0
 
@@ -186,7 +202,7 @@ def test_a_cache_that_fails_in_the_midst_costs_the_store_alone(
         append(self, row, array)
 
     monkeypatch.setattr(shards.NewShard, "append", fails)
-    out = run(tmp_path, "out", told)
+    out = run(whole.parent, tmp_path.name, told)
     why = f"cannot write to the cache: {os.strerror(number)}"
     assert warnings_of(told) == [f"nothing more is stored by this run, and frozen stages run live: {why}"]
     assert read_json(out / "shared.json")["runs"][0]["unstored"] == why
@@ -196,13 +212,12 @@ def test_a_cache_that_fails_in_the_midst_costs_the_store_alone(
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
 def test_a_cache_that_can_only_be_read_is_said_once(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
-    whole = run(tmp_path, "whole")
     monkeypatch.setattr(tempfile, "TemporaryFile", read_only(number))
     told: list[Event] = []
-    out = run(tmp_path, "out", told)
+    out = run(whole.parent, tmp_path.name, told)
     assert warnings_of(told) == [
         f"the cache {tmp_path / 'cache'} cannot be written to ({os.strerror(number)}), so nothing is stored and frozen "
         "stages run live; name another folder in UNFREEZE_CACHE"
@@ -243,7 +258,14 @@ def test_another_user_runs_without_the_cache_and_reads_what_the_first_one_wrote(
     assert tables(folder / "second") == tables(folder / "first")
 
 
-@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o027, 0o640), (0o077, 0o600)])
+@pytest.mark.parametrize(
+    ("umask", "mode"),
+    [
+        (0o002, 0o664),
+        pytest.param(0o027, 0o640, marks=pytest.mark.slow),
+        pytest.param(0o077, 0o600, marks=pytest.mark.slow),
+    ],
+)
 def test_every_file_follows_the_umask(umask: int, mode: int, killer: Killer) -> None:
     name = f"umask-{umask:o}"
     assert killer.run(name, more=ONE, umask=umask)["code"] == 0, killer.log(name)
@@ -254,10 +276,10 @@ def test_every_file_follows_the_umask(umask: int, mode: int, killer: Killer) -> 
     }
 
 
-def test_a_clock_that_goes_backwards_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_goes_backwards_stops_nothing(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
-    whole = run(tmp_path, "whole")
-    shutil.rmtree(tmp_path / "cache")
     now = [time.time()]
 
     def backwards() -> float:
@@ -266,7 +288,7 @@ def test_a_clock_that_goes_backwards_stops_nothing(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(time, "time", backwards)
     told: list[Event] = []
-    out = run(tmp_path, "out", told)
+    out = run(whole.parent, tmp_path.name, told)
     assert any(isinstance(event, BetweenSteps) for event in told)
     assert warnings_of(told) == []
     assert tables(out) == tables(whole)

@@ -3,7 +3,7 @@
 import itertools
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from unfreeze.study.events import Warned
 from unfreeze.study.run import run_study
 
 DIVERGING = {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}}
+Damage = Callable[[bytes], bytes]
 STRATEGIES = {"head": {"train": "head"}, "bad": DIVERGING}
 CELL = "head.small.s0"
 REGIMES = {"small": {"train_per_class": 5, "val_per_class": 2, "augment": "flip_crop", "views": 2}}
@@ -174,6 +175,9 @@ def zero_tailed(content: bytes) -> bytes:
     return content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
 
 
+DAMAGES = (zero_byte, half_written, zero_tailed)
+
+
 def kind_of(path: Path) -> str:
     """Tell what a file of a study or of the cache is; those whose names differ in numbers alone are of one kind."""
     if "state" in path.parts:
@@ -200,11 +204,20 @@ def one_of_each_kind(folder: Path) -> dict[str, Path]:
     return {kind_of(path): path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size}
 
 
-@pytest.mark.parametrize("damage", [zero_byte, half_written, zero_tailed])
+@pytest.mark.parametrize(
+    "damages",
+    [
+        DAMAGES,
+        *(pytest.param((one,), marks=pytest.mark.slow, id=one.__name__) for one in DAMAGES),
+    ],
+)
 def test_whatever_file_is_damaged_the_next_run_ends_with_the_same_results(
-    damage: Callable[[bytes], bytes], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damages: Sequence[Damage], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file of the study and one of the cache at a time, and a cell that has to run again, so that both are read."""
+    """A file of the study and one of the cache at a time, and a cell that has to run again, so that both are read.
+
+    Several ways of damage take turns.
+    """
     expected = ends(folder / "out")
     table = read_table(folder / "out" / "results.csv").drop(columns=CLOCK)
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
@@ -213,7 +226,8 @@ def test_whatever_file_is_damaged_the_next_run_ends_with_the_same_results(
     out, cache = tmp_path / "out", tmp_path / "cache"
     assert one_of_each_kind(out).keys() == OUT_KINDS
     assert one_of_each_kind(cache).keys() == CACHE_KINDS
-    for kind, other in itertools.zip_longest(sorted(OUT_KINDS), sorted(CACHE_KINDS)):
+    kinds = itertools.zip_longest(sorted(OUT_KINDS), sorted(CACHE_KINDS))
+    for (kind, other), damage in zip(kinds, itertools.cycle(damages), strict=False):
         paths = [one_of_each_kind(out)[kind], *([one_of_each_kind(cache)[other]] if other else [])]
         (out / "cells" / CELL / "result.json").unlink(missing_ok=True)
         before = {path: path.read_bytes() for path in paths if path.exists()}
@@ -234,9 +248,9 @@ def test_whatever_file_is_damaged_the_next_run_ends_with_the_same_results(
         assert altered == (other is not None and other.endswith((".rows", ".manifest"))), other
 
 
-@pytest.mark.parametrize("damage", [zero_byte, half_written, zero_tailed])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_training_state_costs_no_more_than_itself(
-    damage: Callable[[bytes], bytes], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damage: Damage, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
     monkeypatch.setattr(saving, "SAVE_SECONDS", 0.0)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes
 NO_ROOM = "No space left on device"
 NEVER = 10**9
 ONE = ["--set", "strategies={last: {train: {last: 1}, epochs: 1}}"]
-SPREAD = 8
+SPREAD = 4
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.study.test_parallel import MANY, TWO, all_but_times
-from tests.study.test_resume import BANK, FRESH, GROUP, PLAIN, SCRATCH
+from tests.study.test_resume import BANK, GROUP, PLAIN, SCRATCH
 from tests.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.data import cache as caches
@@ -121,7 +121,7 @@ def check_one_cache(folder: Path, told: dict[str, Any], processes: int, rounds: 
 
 
 @pytest.mark.parametrize("locks", [True, False], ids=["locks", "no locks"])
-@pytest.mark.parametrize(("processes", "rounds"), [(4, 8), pytest.param(8, 50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("processes", "rounds"), [(4, 4), pytest.param(8, 50, marks=pytest.mark.slow)])
 def test_processes_fill_one_cache(
     tmp_path: Path, told: dict[str, Any], processes: int, rounds: int, locks: bool
 ) -> None:
@@ -171,8 +171,7 @@ def check_one_study(folder: Path, monkeypatch: pytest.MonkeyPatch, rounds: int, 
 
 
 def test_two_runs_of_one_study_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fewer = {"strategies": GROUP | SCRATCH, "regimes": {"bank": BANK["small"], "fresh": FRESH["small"]}}
-    check_one_study(tmp_path, monkeypatch, 2, fewer)
+    check_one_study(tmp_path, monkeypatch, 2, {"strategies": GROUP | SCRATCH, "regimes": BANK})
 
 
 @pytest.mark.slow

@@ -186,10 +186,13 @@ def main() -> None:
     import unfreeze.cli.summary
     import unfreeze.results.report
     import unfreeze.study.api  # noqa: F401
+    from unfreeze.results.templating import environment
 
+    environment().get_template("report.html.j2")  # compiled once, not by each command
     print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)
+    os._exit(0)  # there is nothing to tidy, and Python takes seconds over it
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ are escaped, because plotly reads its texts as a subset of HTML.
 
 import html
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -41,22 +41,15 @@ def grid_figures(results: pd.DataFrame, history: pd.DataFrame) -> dict[tuple[str
         "yaxis2": _loss_axis(shown),
     }
     best = results.set_index("cell")["best_epoch"]
+    layout = _grid_layout(axes)
     figures = {}
     for (strategy, regime), field in shown.groupby(["strategy", "regime"], sort=False):
-        figure = make_subplots(
-            rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.13, subplot_titles=["accuracy", "loss"]
-        )
-        figure.update_annotations(x=0, xanchor="left", font={"size": 12})
-        for place, (cell, epochs) in enumerate(field.groupby("cell", sort=False)):
+        traces: list[dict[str, object]] = []
+        for cell, epochs in field.groupby("cell", sort=False):
             at = None if pd.isna(best[cell]) else int(best[cell])
-            _add_cell(figure, epochs, at, last <= _POINTS_UP_TO, place == 0)
-        for boundary in sorted(_phase_boundaries(field)):
-            figure.add_vline(x=boundary, line={"color": "var(--muted)", "width": 1, "dash": "dot"})
-        figure.update_layout(**_layout(height=320, margin={"l": 40, "r": 8, "t": 22, "b": 36}), showlegend=False)
-        figure.update_layout(axes)
-        figure.update_xaxes(title={"text": "epoch", "standoff": 4}, row=2, col=1)
-        _style_axes(figure)
-        figures[str(strategy), str(regime)] = figure
+            traces += _cell_traces(epochs, at, last <= _POINTS_UP_TO, not traces)
+        boundaries = [line for at in sorted(_phase_boundaries(field)) for line in _boundary(at)]
+        figures[str(strategy), str(regime)] = go.Figure(traces, {**layout, "shapes": boundaries})
     return figures
 
 
@@ -135,43 +128,65 @@ def seconds_figure(results: pd.DataFrame) -> go.Figure | None:
     return figure
 
 
-def _add_cell(figure: go.Figure, epochs: pd.DataFrame, best: int | None, points: bool, first: bool) -> None:
+def _grid_layout(axes: Mapping[str, object]) -> dict[str, object]:
+    """Return what the figures of a grid share, made once: plotly takes longer over it than over their lines."""
+    figure = make_subplots(
+        rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.13, subplot_titles=["accuracy", "loss"]
+    )
+    figure.update_annotations(x=0, xanchor="left", font={"size": 12})
+    figure.update_layout(**_layout(height=320, margin={"l": 40, "r": 8, "t": 22, "b": 36}), showlegend=False)
+    figure.update_layout(axes)
+    figure.update_xaxes(title={"text": "epoch", "standoff": 4}, row=2, col=1)
+    _style_axes(figure)
+    return {**figure.to_plotly_json()["layout"], "template": go.layout.Template()}  # without one plotly takes its own
+
+
+def _boundary(at: float) -> list[dict[str, object]]:
+    line = {"color": "var(--muted)", "width": 1, "dash": "dot"}
+    ends = {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "line": line}
+    return [{**ends, "xref": f"x{axis}", "yref": f"y{axis} domain"} for axis in ("", "2")]
+
+
+def _cell_traces(epochs: pd.DataFrame, best: int | None, points: bool, first: bool) -> list[dict[str, object]]:
     seed, fold = epochs["seed"].iloc[0], epochs["fold"].iloc[0]
     run = f"seed {seed}" if pd.isna(fold) else f"seed {seed}, fold {fold}"
-    for row, quantity, value in ((1, "accuracy", "%{y:.1%}"), (2, "loss", "%{y:.3f}")):
+    traces: list[dict[str, object]] = []
+    for axis, quantity, value in (("", "accuracy", "%{y:.1%}"), ("2", "loss", "%{y:.3f}")):
+        place = {"type": "scatter", "xaxis": f"x{axis}", "yaxis": f"y{axis}", "showlegend": not axis and first}
         for role, column, dash in (("train", f"train_{quantity}", "dash"), ("validation", f"val_{quantity}", "solid")):
-            figure.add_scatter(
-                row=row,
-                col=1,
-                name=_ROLES[role],
-                legendgroup=role,
-                showlegend=row == 1 and first,
-                x=[int(epoch) for epoch in epochs["epoch"]],
-                y=_numbers(epochs[column]),
-                mode="lines+markers" if points else "lines",
-                line={"color": f"var(--{role})", "width": 1.5, "dash": dash},
-                marker={"size": 4, "color": f"var(--{role})"},
-                opacity=0.85,
-                hovertemplate=f"{role} {quantity} {value}<br>epoch %{{x}}, {run}<extra></extra>",
+            traces.append(
+                {
+                    **place,
+                    "name": _ROLES[role],
+                    "legendgroup": role,
+                    "x": [int(epoch) for epoch in epochs["epoch"]],
+                    "y": _numbers(epochs[column]),
+                    "mode": "lines+markers" if points else "lines",
+                    "line": {"color": f"var(--{role})", "width": 1.5, "dash": dash},
+                    "marker": {"size": 4, "color": f"var(--{role})"},
+                    "opacity": 0.85,
+                    "hovertemplate": f"{role} {quantity} {value}<br>epoch %{{x}}, {run}<extra></extra>",
+                }
             )
         at_best = epochs[epochs["epoch"] == best] if best is not None else epochs.iloc[:0]
-        figure.add_scatter(
-            row=row,
-            col=1,
-            name="best epoch",
-            legendgroup="best",
-            showlegend=row == 1 and first,
-            x=[int(epoch) for epoch in at_best["epoch"]],
-            y=_numbers(at_best[f"val_{quantity}"]),
-            mode="markers",
-            marker={
-                "symbol": "circle",
-                "size": 9,
-                "color": "var(--surface)",
-                "line": {"color": "var(--validation)", "width": 2},
-            },
-            hovertemplate=f"best epoch %{{x}}, {run}<br>validation {quantity} {value}<extra></extra>",
+        traces.append(
+            {
+                **place,
+                "name": "best epoch",
+                "legendgroup": "best",
+                "x": [int(epoch) for epoch in at_best["epoch"]],
+                "y": _numbers(at_best[f"val_{quantity}"]),
+                "mode": "markers",
+                "marker": {
+                    "symbol": "circle",
+                    "size": 9,
+                    "color": "var(--surface)",
+                    "line": {"color": "var(--validation)", "width": 2},
+                },
+                "hovertemplate": f"best epoch %{{x}}, {run}<br>validation {quantity} {value}<extra></extra>",
+            }
         )
+    return traces
 
 
 def _phase_boundaries(field: pd.DataFrame) -> set[float]:

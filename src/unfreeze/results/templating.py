@@ -35,7 +35,11 @@ def environment() -> jinja2.Environment:
 
 def _readable(value: object) -> object:
     """Return text with bytes of file names that are not UTF-8 as \\xNN: a page is valid UTF-8."""
-    if isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value):
+    if not isinstance(value, str) or value.isascii():  # most are; one is plotly's 4 MB
+        return value
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return value
 
