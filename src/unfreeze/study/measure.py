@@ -29,7 +29,7 @@ from unfreeze.study.plan import NetworkPlan
 from unfreeze.train.device import Compute
 from unfreeze.train.optimizer import build_optimizer
 
-RULES = 2
+RULES = 3
 """Counts up whenever something comes to be measured, or written down, otherwise."""
 
 STEP_SECONDS = 0.7
