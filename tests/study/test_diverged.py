@@ -34,19 +34,19 @@ def run(folder: Path, **values: Any) -> tuple[Any, list[Event]]:
 def spoil(monkeypatch: pytest.MonkeyPatch, at: int, what: str, number: float) -> None:
     """Make the loss or a gradient of a training step, counted over the whole run, no number."""
     steps = iter(range(1, 10**6))
-    forward, norm = loop._forward, loop.gradient_norm
+    forward, total = loop._forward, loop.gradient_sum
 
     def bad_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
         loss, logits = forward(*arguments)
         return (loss * number if what == "loss" and next(steps) == at else loss), logits
 
-    def bad_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    def bad_sum(optimizer: torch.optim.Optimizer) -> Tensor:
         if what == "gradient" and next(steps) == at:
             optimizer.param_groups[0]["params"][0].grad[0, 0] = number
-        return norm(optimizer)
+        return total(optimizer)
 
     monkeypatch.setattr(loop, "_forward", bad_forward)
-    monkeypatch.setattr(loop, "gradient_norm", bad_norm)
+    monkeypatch.setattr(loop, "gradient_sum", bad_sum)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from unfreeze.model.fitting import fitted, parts
 from unfreeze.streams import stream_seed
 from unfreeze.train.batches import Batch
 from unfreeze.train.device import Compute
-from unfreeze.train.optimizer import gradient_norm, gradients_are_finite, learning_rate, set_learning_rate
+from unfreeze.train.optimizer import gradient_sum, gradients_are_finite, learning_rate, set_learning_rate
 from unfreeze.train.parts import Statistics, WholeDropout, loss_weight
 from unfreeze.train.room import Room
 from unfreeze.train.stopping import StoppingState, after_epoch, should_stop
@@ -185,10 +185,10 @@ def _measured(loss: Tensor, logits: Tensor, labels: Tensor, optimizer: Optimizer
         Diverged: the loss or a gradient is infinite or NaN.
     """
     hits = (logits.detach().argmax(dim=1) == labels).sum()
-    mean, norm, count = torch.stack([loss.detach(), gradient_norm(optimizer), hits.float()]).tolist()
+    mean, total, count = torch.stack([loss.detach(), gradient_sum(optimizer), hits.float()]).tolist()
     if not math.isfinite(mean):
         raise Diverged(f"the training loss is {mean} at step {step}")
-    if not math.isfinite(norm) and not gradients_are_finite(optimizer):
+    if not math.isfinite(total) and not gradients_are_finite(optimizer):
         raise Diverged(f"a gradient is not a finite number at step {step}")
     return mean, int(count)
 

@@ -86,13 +86,16 @@ def set_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor])
         optimizer.state[parameter][name] = torch.empty_like(like, dtype=value.dtype).copy_(value)
 
 
-def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
-    """Return the Euclidean norm of all gradients, float32 (), on their device: a number only if all of them are."""
-    return torch.nn.utils.get_total_norm(_gradients(optimizer)).float()
+def gradient_sum(optimizer: torch.optim.Optimizer) -> Tensor:
+    """Return the sum of all gradients, float32 (), on their device: finite only if all of them are.
+
+    A norm would do as well, and takes nearly twice as long.
+    """
+    return torch.stack([gradient.sum(dtype=torch.float32) for gradient in _gradients(optimizer)]).sum()
 
 
 def gradients_are_finite(optimizer: torch.optim.Optimizer) -> bool:
-    """Tell whether every gradient is a number; of huge ones the norm's square may not be."""
+    """Tell whether every gradient is finite; of huge ones the sum may not be."""
     return all(bool(gradient.isfinite().all()) for gradient in _gradients(optimizer))
 
 
