@@ -199,9 +199,18 @@ CACHE_KINDS = {
 STATE_KINDS = {"state.json", "state.safetensors"}
 
 
+NEW_STUDIES_READ = (b'"choice": {', b'"pytorch": {')
+"""What is in calibrations by which a study chooses its engine; one that has chosen does not read them."""
+
+
 def one_of_each_kind(folder: Path) -> dict[str, Path]:
-    """Return a file of each kind that holds something, by kind."""
-    return {kind_of(path): path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size}
+    """Return a file of each kind that holds something and that a study reads which is there, by kind."""
+    files = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        kind_of(path): path
+        for path, content in files.items()
+        if content and not ("calibrations" in path.parts and any(key in content for key in NEW_STUDIES_READ))
+    }
 
 
 @pytest.mark.parametrize(
