@@ -15,19 +15,20 @@ MAY_IMPORT = {  # a part may always import itself
     "streams": set(),
     "metrics": set(),
     "tensors": set(),
-    "store": {"errors", "streams", "tensors"},
+    "durable": {"errors"},
+    "store": {"errors", "streams", "tensors", "durable"},
     "config": {"errors"},
-    "data": BOTTOM | {"config", "store"},
-    "model": BOTTOM | {"config", "store"},
-    "reuse": BOTTOM | {"config", "store", "data", "model"},
-    "train": BOTTOM | {"config", "store", "data", "model"},
-    "results": {"errors", "streams", "metrics", "config", "store"},
-    "study": BOTTOM | {"config", "store", "data", "model", "reuse", "train", "results"},
-    "cli": BOTTOM | {"config", "store", "data", "model", "reuse", "train", "results", "study"},
+    "data": BOTTOM | {"config", "durable", "store"},
+    "model": BOTTOM | {"config", "durable", "store"},
+    "reuse": BOTTOM | {"config", "durable", "store", "data", "model"},
+    "train": BOTTOM | {"config", "durable", "store", "data", "model"},
+    "results": {"errors", "streams", "metrics", "config", "durable", "store"},
+    "study": BOTTOM | {"config", "durable", "store", "data", "model", "reuse", "train", "results"},
+    "cli": BOTTOM | {"config", "durable", "store", "data", "model", "reuse", "train", "results", "study"},
     "__init__": {"study"},
     "__main__": {"cli"},
 }
-NO_TORCH = ("errors", "streams", "metrics", "tensors", "store", "config", "results")
+NO_TORCH = ("errors", "streams", "metrics", "tensors", "durable", "store", "config", "results")
 HEAVY = ("torch", "torchvision", "timm", "ncnn", "openvino", "pnnx")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 NEVER_CALLED = {

@@ -43,7 +43,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 @pytest.fixture(scope="module")
 def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:  # pictures and the disk take longest, and know no names
-        patch.setattr("unfreeze.store._sync", lambda _: None)
+        patch.setattr("unfreeze.durable._sync", lambda _: None)
         patch.setattr("unfreeze.cli.thumbnails._picture", lambda *_: "")
         yield
 

@@ -13,8 +13,9 @@ from tests.faults.conftest import Killer
 from tests.study.test_resume import CLOCK, ends
 from tests.worlds import tiny_study
 from unfreeze import Study
+from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
-from unfreeze.store import DiskFull, read_table
+from unfreeze.store import read_table
 from unfreeze.study import saving
 from unfreeze.study.events import BetweenSteps, Event, Warned
 from unfreeze.study.run import run_study

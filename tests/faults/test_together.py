@@ -21,7 +21,8 @@ from unfreeze import Study
 from unfreeze.data import cache as caches
 from unfreeze.data.cache import alone, in_use, tidy
 from unfreeze.data.rowstore import entry
-from unfreeze.store import StudyDir, read_json, remove_leftovers
+from unfreeze.durable import remove_leftovers
+from unfreeze.store import StudyDir, read_json
 from unfreeze.study import run as running
 from unfreeze.study import saving
 from unfreeze.study.events import Event, Planned, Warned

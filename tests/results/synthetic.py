@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unfreeze.store import StudyDir, write_json, write_table, write_tensors, write_text
+from unfreeze.durable import write_text
+from unfreeze.store import StudyDir, write_json, write_table, write_tensors
 
 MARKUP = "</script><img src=x onerror=alert(1)>"
 STRATEGIES = {"scratch": (0.55, 0.9, 12.0), "head": (0.80, 2.5, 1.4), "last_block": (0.87, 2.0, 5.1)}

@@ -37,9 +37,9 @@ def _check(target: str, out: Path, overrides: list[str] | None, as_json: bool, m
     from unfreeze.data.check import findings, worst_first
     from unfreeze.data.shortfall import shortfalls
     from unfreeze.data.sources import refuse_inside
+    from unfreeze.durable import remove_leftovers_of
     from unfreeze.results.check_page import write_check_page
     from unfreeze.results.words import plural
-    from unfreeze.store import remove_leftovers_of
 
     if out.is_dir():
         raise UserError(
@@ -73,7 +73,7 @@ def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
     from unfreeze.cli import screen
     from unfreeze.data.catalog import build_catalog
     from unfreeze.data.sources import open_source, usable_cache
-    from unfreeze.store import remove_leftovers
+    from unfreeze.durable import remove_leftovers
 
     cache = usable_cache(told.append)
     if cache:

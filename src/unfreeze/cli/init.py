@@ -32,7 +32,7 @@ def init(
     from unfreeze.cli.files import pools_by_class
     from unfreeze.config.study import SplitConfig
     from unfreeze.data.sources import open_source
-    from unfreeze.store import write_text
+    from unfreeze.durable import write_text
 
     source = open_source(data, {}, Path.cwd())
     size = _checked_size(backbone)

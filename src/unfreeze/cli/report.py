@@ -31,11 +31,12 @@ def report(
 
 
 def _report(directories: list[Path], out: Path | None, by: str | None) -> None:
+    from unfreeze.durable import remove_leftovers, remove_leftovers_of
     from unfreeze.errors import UserError
     from unfreeze.results.by_column import by_column
     from unfreeze.results.evidence import read_evidence
     from unfreeze.results.report import write_report
-    from unfreeze.store import StudyDir, remove_leftovers, remove_leftovers_of, write_table
+    from unfreeze.store import StudyDir, write_table
 
     if out is not None and out.is_dir():
         raise UserError(

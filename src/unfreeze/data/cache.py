@@ -18,8 +18,9 @@ import filelock
 
 from unfreeze.data.rowstore import RECORD, RowStore
 from unfreeze.data.shards import DATA, MANIFEST, SET_ASIDE
+from unfreeze.durable import is_forgotten, time_without_locks
 from unfreeze.errors import UserError
-from unfreeze.store import is_forgotten, read_json, time_without_locks
+from unfreeze.store import read_json
 
 KINDS = ("activations", "pixels")
 RECORDS = ("looks", "calibrations")

@@ -12,8 +12,8 @@ from unfreeze.config.fingerprint import fingerprint
 from unfreeze.data.decode import DECODE_RULES
 from unfreeze.data.likeness import LIKENESS_RULES
 from unfreeze.data.look import Look, look_from, look_values
+from unfreeze.durable import replacing
 from unfreeze.errors import UserError
-from unfreeze.store import replacing
 
 _FORMAT = 3
 

@@ -21,8 +21,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from unfreeze.durable import replacing
 from unfreeze.errors import UserError
-from unfreeze.store import replacing
 
 FORMAT = 1
 DATA, MANIFEST, SET_ASIDE = ".rows", ".manifest", ".altered"

@@ -6,8 +6,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from unfreeze.durable import write_text
 from unfreeze.results.templating import asset, environment
-from unfreeze.store import write_text
 
 TITLES = {
     "unreadable": "Files that cannot be read",

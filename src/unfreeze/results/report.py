@@ -18,6 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from ruamel.yaml import YAML
 
+from unfreeze.durable import write_text
 from unfreeze.results import words
 from unfreeze.results.answer import answer, gist
 from unfreeze.results.answer_text import NOTHING_YET, ON_TEST, facts
@@ -31,7 +32,6 @@ from unfreeze.results.networks import strategy_pictures
 from unfreeze.results.pictures import grid_figures, seconds_figure
 from unfreeze.results.shared_work import shared_work
 from unfreeze.results.templating import asset, environment
-from unfreeze.store import write_text
 
 
 def write_report(evidence: Evidence, path: Path | None = None) -> Path:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from unfreeze.durable import write_text
 from unfreeze.results.answer import Answer, answer
 from unfreeze.results.answer_text import NOTHING_YET, ON_TEST, Fact, facts
 from unfreeze.results.evidence import Evidence, read_evidence
 from unfreeze.results.templating import asset, environment
 from unfreeze.results.words import METRIC_NAMES, estimate_text, metric_text
-from unfreeze.store import StudyDir, write_text
+from unfreeze.store import StudyDir
 
 
 @dataclass(frozen=True)

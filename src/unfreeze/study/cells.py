@@ -9,9 +9,10 @@ from typing import Any, Protocol
 from unfreeze.config.resolve import Strategy
 from unfreeze.data.cache import folder_bytes
 from unfreeze.data.rowstore import Row
+from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
-from unfreeze.store import Altered, DiskFull, StudyDir, read_json, sealed, write_json
+from unfreeze.store import Altered, StudyDir, read_json, sealed, write_json
 from unfreeze.study.cell import CELL_FILES
 from unfreeze.study.events import CellFailed, CellFinished, CellsLeft, Emit
 from unfreeze.study.group import GroupRun

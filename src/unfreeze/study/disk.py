@@ -14,10 +14,11 @@ from typing import Any
 
 from unfreeze.config.resolve import Cell, Optimizer, expected_epochs
 from unfreeze.data.cache import folder_bytes
+from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
 from unfreeze.model.describe import HEADER_BYTES
 from unfreeze.results.words import bytes_text
-from unfreeze.store import Altered, DiskFull, StudyDir
+from unfreeze.store import Altered, StudyDir
 from unfreeze.study.cell import Job
 from unfreeze.study.grouping import MEMBER_BYTES, GroupJob, groups_of
 from unfreeze.study.plan import NetworkPlan, Plan

@@ -17,11 +17,12 @@ from unfreeze.data.catalog import Catalog, paths_of, rows_of
 from unfreeze.data.decode import quiet_pillow
 from unfreeze.data.pixels import DecodedPictures
 from unfreeze.data.views import ViewDataset, plain
+from unfreeze.durable import DiskFull, replacing
 from unfreeze.errors import UserError
 from unfreeze.metrics import Logits
 from unfreeze.results.inside import Scored, most_wrong, pooled, read_scored, suspects
 from unfreeze.results.selection import best_cell
-from unfreeze.store import DiskFull, StudyDir, is_whole, read_json, replacing, sealed, write_json
+from unfreeze.store import StudyDir, is_whole, read_json, sealed, write_json
 from unfreeze.study.events import Emit, Preparing, Warned
 from unfreeze.study.finished import Finished, check_logits, load_finished
 from unfreeze.study.gradcam import NoMap, Place, find_place, grad_cam

@@ -11,10 +11,11 @@ import pandas as pd
 from unfreeze import metrics
 from unfreeze.config.fingerprint import plain
 from unfreeze.config.resolve import Strategy
+from unfreeze.durable import DiskFull, time_without_locks
 from unfreeze.model.backbone import Backbone, own_copy
 from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
 from unfreeze.results.tables import HISTORY_COLUMNS
-from unfreeze.store import DiskFull, StudyDir, time_without_locks, write_table
+from unfreeze.store import StudyDir, write_table
 from unfreeze.study.candidate import CandidateState, Need, Trained, train_candidate
 from unfreeze.study.cell import CELL_FILES, Job, Times, examples_of, finish_cell, write_model
 from unfreeze.study.environment import conditions

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import filelock
 
+from unfreeze.durable import make_folder
 from unfreeze.errors import UserError
-from unfreeze.store import make_folder, read_json, write_json
+from unfreeze.store import read_json, write_json
 from unfreeze.study.events import BetweenSteps, Emit, Preparing
 
 LOCK, HOLDER = ".run.lock", ".run.json"

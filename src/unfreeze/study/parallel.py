@@ -20,8 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
-from unfreeze.store import DiskFull, StudyDir
+from unfreeze.store import StudyDir
 from unfreeze.study import events
 from unfreeze.study.cells import write_failure
 from unfreeze.study.events import BetweenSteps, CellFailed, CellFinished, Emit, Warned

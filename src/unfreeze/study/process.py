@@ -25,10 +25,11 @@ from unfreeze.config.fingerprint import plain
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.regimes import Selection
+from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.reuse.prefix import Calibration, Prefix
-from unfreeze.store import DiskFull, StudyDir, read_table
+from unfreeze.store import StudyDir, read_table
 from unfreeze.study.cell import Job
 from unfreeze.study.cells import Here
 from unfreeze.study.events import MIDST, BetweenSteps, Emit, Event, Progress

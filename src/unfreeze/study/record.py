@@ -11,10 +11,11 @@ from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.duplicates import ALIKE
 from unfreeze.data.pairing import RADIUS
+from unfreeze.durable import write_text
 from unfreeze.results.words import plural
 from unfreeze.reuse.engines import Settings
 from unfreeze.reuse.prefix import Calibration
-from unfreeze.store import Altered, StudyDir, accepted, read_json, table_text, write_json, write_text
+from unfreeze.store import Altered, StudyDir, accepted, read_json, table_text, write_json
 from unfreeze.study.cell import Job
 from unfreeze.study.environment import environment
 from unfreeze.study.events import Emit, Warned

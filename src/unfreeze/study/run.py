@@ -16,15 +16,12 @@ from unfreeze.data.cache import alone, in_use, make_room, tidy
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.check import refuse_losses, warnings_of
 from unfreeze.data.sources import Source, open_source, refuse_inside, usable_cache
+from unfreeze.durable import remove_leftovers
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.results.evidence import Evidence, read_evidence
 from unfreeze.reuse.engines import Settings
-from unfreeze.store import (
-    StudyDir,
-    remove_leftovers,
-    write_table,
-)
+from unfreeze.store import StudyDir, write_table
 from unfreeze.study.cells import CellsRun, Hands, Here, add_facts
 from unfreeze.study.disk import Writes, refuse, reserved, saying_what_is_needed, writes, writes_at_first
 from unfreeze.study.edited import finished_otherwise, left_over

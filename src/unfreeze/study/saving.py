@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from unfreeze.durable import TEMPORARY
 from unfreeze.errors import UserError
-from unfreeze.store import TEMPORARY, StudyDir
+from unfreeze.store import StudyDir
 from unfreeze.study.events import Emit, Warned
 from unfreeze.study.state import FOLDER, CellState, read_state, remove_state, write_state
 

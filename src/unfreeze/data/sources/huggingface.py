@@ -10,8 +10,8 @@ from typing import Any
 from unfreeze.data.sources.folders import check_names
 from unfreeze.data.sources.place import cache_folder
 from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
+from unfreeze.durable import replacing
 from unfreeze.errors import UserError
-from unfreeze.store import replacing
 
 PREFIX = "hf:"
 _EXPECTED = "hf:owner/name of a data set of images, or hf:FOLDER"
