@@ -72,10 +72,41 @@ def test_comparisons_are_remembered(paths, tmp_path, monkeypatch):
     assert opened == []
 
 
+def test_what_copies_there_are_among_some_images_is_remembered_of_these_alone(paths, tmp_path, monkeypatch):
+    cache, looks = tmp_path / "looks", look(paths)
+    first = find_copies(looks, paths, cache)
+    assert first.likeness
+    asked = []
+    real = copies_module.near_duplicates
+    monkeypatch.setattr(copies_module, "near_duplicates", lambda *given: (asked.append(1), real(*given))[1])
+    assert find_copies(looks, paths, cache) == find_copies(looks, paths, cache, decoding=False) == first
+    assert asked == []
+    fewer = find_copies(looks[:-2], paths[:-2], cache)
+    assert asked == [1]
+    assert fewer == find_copies(looks[:-2], paths[:-2], None)
+
+
+@pytest.mark.parametrize("kind", ["unopened", "gone"])
+def test_a_search_that_left_pictures_out_is_made_again(paths, tmp_path, kind):
+    cache, looks = tmp_path / "looks", look(paths)
+    kept = paths[5].read_bytes()
+    if kind == "gone":
+        paths[5].unlink()
+    assert find_copies(looks, paths, cache, decoding=kind == "gone").likeness == {}
+    paths[5].write_bytes(kept)
+    assert find_copies(looks, paths, cache) == find_copies(looks, paths, None)
+    assert find_copies(looks, paths, cache).likeness
+
+
 def test_an_altered_comparison_is_made_again(paths, tmp_path):
     cache, looks = tmp_path / "looks", look(paths)
     first = find_copies(looks, paths, cache)
-    (file,) = cache.iterdir()
+    for among in cache.glob("copies-*"):
+        content = among.read_bytes()
+        for position in range(len(content)):
+            among.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+            assert copies_module.Compared(cache).among == {}, position
+    (file,) = cache.glob("pairs-*")
     whole = file.read_bytes()
     assert len(copies_module.Compared(cache).values) == whole.count(b"\n")
     for position in range(0, len(whole), 7):

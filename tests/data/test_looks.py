@@ -2,6 +2,7 @@ import io
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from unfreeze.data import looking, looks
 from unfreeze.data import sketch as sketch_module
 from unfreeze.data.decode import Undecodable, decode
 from unfreeze.data.look import Look
-from unfreeze.data.looking import look_at_all
-from unfreeze.data.looks import Remembered
+from unfreeze.data.looking import glance_at_all, look_at_all
+from unfreeze.data.looks import Remembered, state_of
 from unfreeze.errors import UserError
 
 FIT = Look("ab" * 32, 640, 480, "RGB")
@@ -80,6 +81,99 @@ def test_every_altered_line_is_noticed(tmp_path):
     path.unlink()
     path.mkdir()  # unreadable, whoever runs this
     assert Remembered(tmp_path).looks == {}
+
+
+def aged(path: Path) -> Path:
+    """Wait until a file's last change counts as settled."""
+    deadline = time.monotonic() + 10
+    while not state_of(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return path
+
+
+@pytest.fixture
+def settling(monkeypatch):
+    """Let files settle fast: Linux keeps times to some milliseconds."""
+    monkeypatch.setattr(looks, "SETTLED", 0.05)
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="Windows keeps no time of a file's last change of anything")
+
+
+@posix
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.write_bytes(b"tow"),
+        lambda path: path.write_bytes(b"three"),
+        lambda path: os.utime(path),
+        lambda path: path.chmod(0o640),
+        lambda path: (path.with_name("new").write_bytes(b"two"), path.with_name("new").replace(path)),
+    ],
+    ids=["bytes", "size", "touch", "mode", "another"],
+)
+def test_a_file_that_was_changed_is_in_another_state_even_if_its_time_was_put_back(tmp_path, settling, change):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"two")
+    before, times = state_of(aged(path)), path.stat()
+    assert before == state_of(path) != ""
+    change(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_mtime_ns == times.st_mtime_ns
+    assert state_of(aged(path)) not in ("", before)
+
+
+@posix
+def test_a_file_changed_just_now_or_that_cannot_be_read_is_in_no_known_state(tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"two")
+    assert state_of(path) == ""
+    monkeypatch.setattr(looks.time, "time", lambda: path.stat().st_ctime + looks.SETTLED + 1)
+    assert state_of(path)
+    monkeypatch.setattr(looks.os, "access", lambda *_: False)
+    assert state_of(path) == ""
+    assert state_of(tmp_path) == state_of(tmp_path / "none") == state_of(tmp_path / "no\0ne") == ""
+
+
+@posix
+def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monkeypatch):
+    root = tmp_path / "pictures"
+    root.mkdir()
+    save(root / "a.png", 7)
+    (root / "bad.png").write_text("no picture", encoding="utf-8")
+    paths = [aged(path) for path in sorted(root.iterdir())]
+    cache = tmp_path / "looks"
+    first = look_at_all(paths, Remembered(cache), None, 2, None)
+    assert [look.reason for look in first] == ["", "not an image"]
+    opened = []
+    real = looking.open_regular
+    monkeypatch.setattr(looking, "open_regular", lambda path: (opened.append(path.name), real(path))[1])
+    told = []
+    for again in (look_at_all, glance_at_all):
+        more = {"on_picture": None} if again is look_at_all else {}
+        found = again(paths, Remembered(cache), lambda done, total: told.append((done, total)), 2, **more)
+        assert found == first
+    assert opened == ["bad.png"] * 2  # what is unfit is tried anew
+    assert told == [(1, 2), (2, 2)] * 2
+    save(root / "a.png", 8)
+    (changed, _) = look_at_all(paths, Remembered(cache), None, 2, None)
+    assert changed.sha256 != first[0].sha256
+
+
+@posix
+def test_an_altered_state_is_none(tmp_path):
+    remembered = Remembered(tmp_path)
+    remembered.keep(FIT, "1:2:3:4:5")
+    remembered.write()
+    assert Remembered(tmp_path).unread("1:2:3:4:5") == FIT
+    assert Remembered(tmp_path).unread("1:2:3:4:6") is Remembered(tmp_path).unread("") is None
+    (path,) = tmp_path.glob("states-*")
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        altered = bytearray(whole)
+        altered[position] ^= 2
+        path.write_bytes(altered)
+        assert Remembered(tmp_path).unread("1:2:3:4:5") is None, position
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):

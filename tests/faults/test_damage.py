@@ -17,6 +17,7 @@ from unfreeze.cli import main
 from unfreeze.data import looks
 from unfreeze.data.cache import entries
 from unfreeze.data.copies import Compared
+from unfreeze.data.looks import Remembered, state_of
 from unfreeze.data.rowstore import MissingRows, RowStore
 from unfreeze.store import Altered, StudyDir, is_accepted, read_json, read_table
 from unfreeze.study import saving
@@ -42,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         picture.save(circles / "alike.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
+        patch.setattr(looks, "SETTLED", -1e9)  # so that the states of files are remembered at once
         run(folder, Stops())
         yield folder
 
@@ -139,23 +141,42 @@ def test_a_damaged_shard_is_noticed(kind: str, folder: Path) -> None:
     assert tried(shard, notices) >= 320
 
 
+def remembered(folder: Path, name: str) -> Path:
+    (path,) = (folder / "cache" / "looks").glob(f"{name}-*.jsonl")
+    return path
+
+
 def test_a_damaged_line_of_remembered_looks_is_noticed(folder: Path) -> None:
-    path = next(path for path in (folder / "cache" / "looks").glob("*.jsonl") if not path.name.startswith("pairs"))
-    whole = {look.sha256: look for look in looks._read(path)}
+    path = remembered(folder, "[0-9a-f]" * 16)
+    whole = Remembered(path.parent).looks
     assert len(whole) == 37
 
     def notices() -> bool:
-        found = {look.sha256: look for look in looks._read(path)}
+        found = Remembered(path.parent).looks
         return len(found) < 37 and all(whole[sha256] == look for sha256, look in found.items())
 
     assert tried(path, notices) >= 320
 
 
+def test_a_damaged_line_of_remembered_states_of_files_is_noticed(folder: Path) -> None:
+    path = remembered(folder, "states-1")
+    states = [state_of(photograph) for photograph in sorted((folder / "photographs").rglob("*.png"))]
+    assert len(states) == 37
+    assert all(map(Remembered(path.parent).unread, states))
+    assert tried(path, lambda: not any(map(Remembered(path.parent).unread, states))) >= 320
+
+
 def test_a_damaged_line_of_remembered_comparisons_is_noticed(folder: Path) -> None:
-    looked = folder / "cache" / "looks"
-    (whole,) = Compared(looked).values.items()
+    path = remembered(folder, "pairs-*")
+    (whole,) = Compared(path.parent).values.items()
     assert whole[1] > 0.9
-    assert tried(next(looked.glob("pairs-*.jsonl")), lambda: Compared(looked).values == {}) >= 320
+    assert tried(path, lambda: Compared(path.parent).values == {}) >= 320
+
+
+def test_a_damaged_line_of_remembered_copies_is_noticed(folder: Path) -> None:
+    path = remembered(folder, "copies-*")
+    assert len(Compared(path.parent).among) == 1
+    assert tried(path, lambda: Compared(path.parent).among == {}) >= 320
 
 
 def test_damaged_calibrations_are_noticed(folder: Path) -> None:
@@ -194,7 +215,8 @@ OUT_KINDS = {
 }  # fmt: skip
 CACHE_KINDS = {
     "activations .rows", "activations .manifest", "activations entry.json", "pixels .rows", "pixels .manifest",
-    "pixels entry.json", "looks N-N.jsonl", "looks pairs-N-N.jsonl", "calibrations N.json",
+    "pixels entry.json", "looks N-N.jsonl", "looks pairs-N-N.jsonl", "looks copies-N-N.jsonl", "looks states-1-N.jsonl",
+    "calibrations N.json",
 }  # fmt: skip
 STATE_KINDS = {"state.json", "state.safetensors"}
 
@@ -239,6 +261,8 @@ def test_whatever_file_is_damaged_the_next_run_ends_with_the_same_results(
     for (kind, other), damage in zip(kinds, itertools.cycle(damages), strict=False):
         paths = [one_of_each_kind(out)[kind], *([one_of_each_kind(cache)[other]] if other else [])]
         (out / "cells" / CELL / "result.json").unlink(missing_ok=True)
+        if other == "looks pairs-N-N.jsonl":  # which are read where it is not known what copies there are
+            one_of_each_kind(cache)["looks copies-N-N.jsonl"].unlink()
         before = {path: path.read_bytes() for path in paths if path.exists()}
         for path, content in before.items():
             path.write_bytes(damage(content))

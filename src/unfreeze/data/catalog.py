@@ -74,7 +74,7 @@ def build_catalog(
         progress: called with (files done, files in all) after each file, in this thread.
         workers: threads, by default one per core; the result does not depend on it.
         looks: folder of the cache in which it is remembered which contents are fit for use, `looks/`; what was
-            decoded there once is only hashed. None: every content is decoded.
+            decoded once is only hashed, and not even that where its file is as it was. None: every content is decoded.
         on_picture: called with (sha256, upright 8-bit RGB picture) once for each content that was decoded and is fit
             for use, in the thread that decoded it (never this one), in one at a time; what it raises ends the whole.
         prepare: called with each such picture first, in several threads at once; on_picture then gets what it returns.

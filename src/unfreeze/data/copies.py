@@ -1,6 +1,5 @@
 """Which images of a catalog are copies of each other; comparisons are remembered by content, as looks are."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from unfreeze.config.fingerprint import fingerprint
 from unfreeze.data.decode import DECODE_RULES, Undecodable, decode, quiet_pillow
 from unfreeze.data.duplicates import DUPLICATE_RULES, clusters, near_duplicates
 from unfreeze.data.likeness import LIKENESS_RULES
+from unfreeze.data.lines import read_lines, write_lines
 from unfreeze.data.look import Look
-from unfreeze.data.looks import digits, write_lines
 
 Progress = Callable[[int, int], None]
 
@@ -88,33 +87,46 @@ def _near(
     if len(distinct) < 2:
         return {}
     shown = [seen[number] for number in distinct]
+    contents = [look.sha256 for look, _ in shown]
     known = Compared(folder)
+    if (before := known.among.get(_all(contents))) is not None:
+        return before
     likenesses = [look.likeness for look, _ in shown]
     hashes = np.array([one.hashes for one in likenesses], np.uint64)  # type: ignore[union-attr]
     thumbnails = np.frombuffer(b"".join(one.thumbnail for one in likenesses), np.uint8)  # type: ignore[union-attr]
+    unopened = [] if decoding else [0]
 
     def picture(index: int) -> Image.Image | None:
         try:
             with quiet_pillow():
                 return decode(shown[index][1], at_least=COMPARED)
         except Undecodable:  # gone or changed since it was looked at: the catalog has it as it was
+            unopened.append(index)
             return None
 
     def remembered(first: int, second: int) -> float | None:
-        value = known.values.get(_pair(shown[first][0].sha256, shown[second][0].sha256))
+        value = known.values.get(_pair(contents[first], contents[second]))
         return 0.0 if value is None and not decoding else value
 
     def keep(first: int, second: int, value: float) -> None:
-        known.keep(_pair(shown[first][0].sha256, shown[second][0].sha256), value)
+        known.keep(_pair(contents[first], contents[second]), value)
 
     try:
         pairs = near_duplicates(hashes, thumbnails.reshape(-1, 16, 16, 3), picture, remembered, keep, progress)
+        found = {
+            _pair(contents[pair.first], contents[pair.second]): pair.likeness
+            for pair in sorted(pairs, key=lambda pair: (pair.first, pair.second))
+        }
+        if not unopened:
+            known.keep_among(_all(contents), found)
     finally:
         known.write()
-    return {
-        _pair(shown[pair.first][0].sha256, shown[pair.second][0].sha256): pair.likeness
-        for pair in sorted(pairs, key=lambda pair: (pair.first, pair.second))
-    }
+    return found
+
+
+def _all(contents: Sequence[str]) -> str:
+    """Name some contents, in their order."""
+    return fingerprint(*contents)
 
 
 def _pair(one: str, other: str) -> tuple[str, str]:
@@ -122,43 +134,53 @@ def _pair(one: str, other: str) -> tuple[str, str]:
 
 
 class Compared:
-    """Comparisons kept in a folder of the cache, written once, whole, in files of names of their own; all are read.
+    """Comparisons kept in a folder of the cache.
 
     Args:
         folder: the folder; None remembers nothing.
+
+    Attributes:
+        values: of pairs of contents.
+        among: the near duplicates among some contents of which all that look alike were compared, by the name of these.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._key = "pairs-" + fingerprint(DECODE_RULES, LIKENESS_RULES, DUPLICATE_RULES, PIL.__version__)
+        rules = fingerprint(DECODE_RULES, LIKENESS_RULES, DUPLICATE_RULES, PIL.__version__)
+        self._pairs, self._among = f"pairs-{rules}", f"copies-{rules}"
         self._fresh: dict[tuple[str, str], float] = {}
-        self.values: dict[tuple[str, str], float] = {}
-        for path in [] if folder is None else sorted(folder.glob(f"{self._key}-*.jsonl")):
-            self._read(path)
-
-    def _read(self, path: Path) -> None:
-        try:
-            lines = path.read_bytes().splitlines(keepends=True)
-        except OSError:  # then its pairs are compared again
-            return
-        for line in lines:
-            rest = line[21:-1]
-            if line[-1:] == b"\n" and line[:2] == b'["' and line[18:21] == b'", ' and line[2:18] == digits(rest):
-                one, other, value = json.loads(b"[" + rest)
-                self.values[one, other] = value
+        self._fresh_among: dict[str, Mapping[tuple[str, str], float]] = {}
+        self.values: dict[tuple[str, str], float] = {
+            (one, other): value for one, other, value in read_lines(folder, self._pairs)
+        }
+        self.among: dict[str, dict[tuple[str, str], float]] = {
+            name: {(one, other): value for one, other, value in found}
+            for name, found in read_lines(folder, self._among)
+        }
 
     def keep(self, pair: tuple[str, str], value: float) -> None:
         """Take note of a comparison, to be written by ``write``."""
         if self.values.get(pair) != value:
             self._fresh[pair] = self.values[pair] = value
 
+    def keep_among(self, name: str, found: Mapping[tuple[str, str], float]) -> None:
+        """Take note of all near duplicates among some contents, to be written by ``write``."""
+        self._fresh_among[name] = found
+
     def write(self) -> None:
         """Write, durably, what was kept since the last time."""
-        if self._folder is None or not self._fresh:
+        if self._folder is None:
             return
-        lines = []
-        for (one, other), value in self._fresh.items():
-            rest = json.dumps([one, other, value])[1:].encode()
-            lines.append(b'["' + digits(rest) + b'", ' + rest + b"\n")
-        write_lines(self._folder, self._key, lines)
-        self._fresh = {}
+        for key, lines in (
+            (self._pairs, [[*pair, value] for pair, value in self._fresh.items()]),
+            (
+                self._among,
+                [
+                    [name, [[*pair, value] for pair, value in found.items()]]
+                    for name, found in self._fresh_among.items()
+                ],
+            ),
+        ):
+            if lines:
+                write_lines(self._folder, key, lines)
+        self._fresh, self._fresh_among = {}, {}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from unfreeze.data.decode import Undecodable, check_unchanged, digest, header, open_regular, quiet_pillow, stamp
 from unfreeze.data.look import Look, looks_at
-from unfreeze.data.looks import Remembered
+from unfreeze.data.looks import Remembered, state_of
 from unfreeze.data.sketch import decoded
 from unfreeze.data.threads import cores, in_threads
 from unfreeze.data.workers import Workers
@@ -38,8 +38,9 @@ def look_at_all(
 ) -> list[Look]:
     """Hash each file and decode whole what is not remembered; results in order; remember the new looks.
 
-    Files of the same content are decoded once. A remembered look that found the file unfit is not relied upon: the file
-    is decoded again. Where many are new and nobody wants the pictures, processes decode them, of which one may die.
+    A file in a state in which it was read before is not read. Files of the same content are decoded once. A remembered
+    look that found the file unfit is not relied upon: the file is decoded again. Where many are new and nobody wants
+    the pictures, processes decode them, of which one may die.
 
     Args:
         paths: the files.
@@ -50,18 +51,21 @@ def look_at_all(
             raises ends the whole.
         prepare: called first, in the same thread but side by side with others; on_picture then gets what it returns.
     """
-    looks = []
+    looks = list[Look]()
+    states, known = _unread(paths, remembered)
+    new = [path for path, look in zip(paths, known, strict=True) if look is None]
     with Workers(workers or cores()) as processes, quiet_pillow():
-        if len(paths) >= _MANY and on_picture is None:
+        if len(new) >= _MANY and on_picture is None:
             unknown = len(paths) - len(remembered.looks) >= _MANY  # so many are new, or copies
-            found = _by_processes(_Looking(remembered.looks, processes=processes, many=unknown), paths, workers)
+            found = _by_processes(_Looking(remembered.looks, processes=processes, many=unknown), new, workers)
         else:
-            found = in_threads(_Looking(remembered.looks, on_picture, prepare).look, paths, workers)
+            found = in_threads(_Looking(remembered.looks, on_picture, prepare).look, new, workers)
         try:
             with contextlib.closing(found):
-                for look in found:
+                for state, unread in zip(states, known, strict=True):
+                    look = unread or next(found)
                     looks.append(look)
-                    remembered.keep(look)
+                    remembered.keep(look, state)
                     if len(looks) % _WRITE_EVERY == 0:
                         remembered.write()
                     if progress is not None:
@@ -69,6 +73,12 @@ def look_at_all(
         finally:
             remembered.write()
     return looks
+
+
+def _unread(paths: Sequence[Path], remembered: Remembered) -> tuple[list[str], list[Look | None]]:
+    """Return the files' states, and the looks at those that need not be read again."""
+    states = list(map(state_of, paths))
+    return states, [remembered.unread(state) for state in states]
 
 
 def _by_processes(looking: "_Looking", paths: Sequence[Path], workers: int | None) -> Generator[Look, None, None]:
@@ -87,10 +97,12 @@ def glance_at_all(
 ) -> list[Look]:
     """Hash each file and read the header of what is not remembered; nothing is decoded, nothing is written."""
     looks = []
+    _, known = _unread(paths, remembered)
+    new = [path for path, look in zip(paths, known, strict=True) if look is None]
     glance = partial(_glance, remembered.looks)
-    with quiet_pillow(), contextlib.closing(in_threads(glance, paths, workers)) as found:
-        for look in found:
-            looks.append(look)
+    with quiet_pillow(), contextlib.closing(in_threads(glance, new, workers)) as found:
+        for unread in known:
+            looks.append(unread or next(found))
             if progress is not None:
                 progress(len(looks), len(paths))
     return looks

@@ -1,9 +1,8 @@
 """Looks, remembered by content in the cache, so that what a file tells is found out once."""
 
-import hashlib
-import json
-import uuid
-from collections.abc import Iterable, Iterator
+import os
+import stat
+import time
 from pathlib import Path
 
 import PIL
@@ -11,23 +10,21 @@ import PIL
 from unfreeze.config.fingerprint import fingerprint
 from unfreeze.data.decode import DECODE_RULES
 from unfreeze.data.likeness import LIKENESS_RULES
+from unfreeze.data.lines import read_lines, write_lines
 from unfreeze.data.look import Look, look_from, look_values
-from unfreeze.durable import replacing
-from unfreeze.errors import UserError
+
+SETTLED = 2.0
+"""Seconds since a file's last change after which another change has another time, however coarse its file system's."""
 
 _FORMAT = 3
-
-
-class Unremembered(UserError):
-    """What was found out cannot be kept in the cache; whoever has no cache finds it out again."""
+_STATES = "states-1"
+_TOGETHER = 256  # states in a line
 
 
 class Remembered:
     """The looks kept in a folder of the cache, by sha256, and those that are to be added to it.
 
-    Each file of the folder is written once, whole, under a name of its own, and all of them are read. A line that
-    cannot be read, or is not as it was written, counts as not there. Another version of Pillow, or other rules of
-    decoding, have files of their own.
+    Another version of Pillow, or other rules of decoding, have files of their own.
 
     Args:
         folder: the folder, made when the first look is kept; None remembers nothing.
@@ -37,17 +34,38 @@ class Remembered:
         self._folder = folder
         self._key = fingerprint(_FORMAT, DECODE_RULES, LIKENESS_RULES, PIL.__version__)
         self._fresh: dict[str, Look] = {}
+        self._fresh_states: dict[str, str] = {}
+        self._states: dict[str, str] = {}
         self.looks: dict[str, Look] = {}
-        for path in [] if folder is None else sorted(folder.glob(f"{self._key}-*.jsonl")):
-            for look in _read(path):
-                # What could be decoded once can be: then the trouble was the disk's or the memory's.
-                if look.sha256 not in self.looks or not look.reason:
-                    self.looks[look.sha256] = look
+        for look in map(look_from, read_lines(folder, self._key)):
+            # What could be decoded once can be: then the trouble was the disk's or the memory's.
+            if look.sha256 not in self.looks or not look.reason:
+                self.looks[look.sha256] = look
+        for (states,) in read_lines(folder, _STATES):
+            self._states.update(states)
 
-    def keep(self, look: Look) -> None:
-        """Take note of a look, to be written by `write`; one at a file whose content was not read says nothing."""
-        if self._folder is not None and look.sha256 and self.looks.get(look.sha256) != look:
+    def unread(self, state: str) -> Look | None:
+        """Return the look at a file that is in a known state and fit for use; None of any other, which is to be read.
+
+        Args:
+            state: what ``state_of`` gave.
+        """
+        look = self.looks.get(self._states.get(state, ""))
+        return None if look is None or look.reason else look
+
+    def keep(self, look: Look, state: str = "") -> None:
+        """Take note of a look, to be written by `write`; one at a file whose content was not read says nothing.
+
+        Args:
+            look: the look.
+            state: of the file, before it was read.
+        """
+        if self._folder is None or not look.sha256:
+            return
+        if self.looks.get(look.sha256) != look:
             self._fresh[look.sha256] = self.looks[look.sha256] = look
+        if state and self._states.get(state) != look.sha256:
+            self._fresh_states[state] = self._states[state] = look.sha256
 
     def write(self) -> None:
         """Write, durably, what was kept since the last time.
@@ -55,46 +73,32 @@ class Remembered:
         Raises:
             Unremembered: the folder cannot be written to, or the disk is full.
         """
-        if self._folder is None or not self._fresh:
+        if self._folder is None:
             return
-        write_lines(self._folder, self._key, map(_line, self._fresh.values()))
-        self._fresh = {}
+        if self._fresh:
+            write_lines(self._folder, self._key, map(look_values, self._fresh.values()))
+            self._fresh = {}
+        if self._fresh_states:
+            states = list(self._fresh_states.items())
+            parts = (states[low : low + _TOGETHER] for low in range(0, len(states), _TOGETHER))
+            write_lines(self._folder, _STATES, ([dict(part)] for part in parts))
+            self._fresh_states = {}
 
 
-def write_lines(folder: Path, key: str, lines: Iterable[bytes]) -> None:
-    """Write lines, durably, into a file of the folder with a name of its own.
+def state_of(path: Path) -> str:
+    """Return what changes whenever a file does, as in git's index: its place, its size and the times of its changes.
 
-    Raises:
-        Unremembered: the folder cannot be written to, or the disk is full.
+    The time of the last change of anything (ctime) is nobody's to set, so that a file is not taken for unchanged whose
+    other time was put back. "" where this would say nothing: of a file changed just now, whose next change may have the
+    same time ("racy git" in git's documentation), of one that cannot be read, and on Windows, which keeps no such time.
     """
     try:
-        with replacing(folder / f"{key}-{uuid.uuid4().hex}.jsonl") as temporary:
-            with temporary.open("wb") as file:
-                file.writelines(lines)
-    except UserError as error:
-        raise Unremembered(
-            error.given,
-            "a cache folder that can be written to, with room on its disk",
-            "set UNFREEZE_CACHE to another folder, or free space and run the same command again",
-        ) from error
-
-
-def _line(look: Look) -> bytes:
-    """Return a look as a line of JSON: a list of 16 hex digits over all that follows them, and the look's values."""
-    rest = json.dumps(look_values(look))[1:].encode() + b"\n"
-    return b'["' + digits(rest) + b'", ' + rest
-
-
-def _read(path: Path) -> Iterator[Look]:
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except OSError:  # then its files are looked at again
-        return
-    for line in lines:
-        if line[:2] == b'["' and line[18:21] == b'", ' and line[2:18] == digits(line[21:]):
-            yield look_from(json.loads(line)[1:])
-
-
-def digits(content: bytes) -> bytes:
-    """Return 16 hex digits over a line's content, by which an altered line is noticed."""
-    return hashlib.blake2b(content, digest_size=8).hexdigest().encode()
+        state = path.stat()
+    except (OSError, ValueError):
+        return ""
+    changed = max(state.st_mtime, state.st_ctime)
+    if os.name != "posix" or not stat.S_ISREG(state.st_mode) or not changed < time.time() - SETTLED:
+        return ""
+    if not os.access(path, os.R_OK):  # whoever read it before may have been another
+        return ""
+    return f"{state.st_dev}:{state.st_ino}:{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}"

@@ -15,7 +15,7 @@ from unfreeze.config.study import StudyConfig
 from unfreeze.data.cache import in_use, used_bytes
 from unfreeze.data.catalog import Catalog, build_catalog
 from unfreeze.data.growth import Changes, Drawn, changes, keep_ids, keep_what_was_drawn
-from unfreeze.data.looks import Unremembered
+from unfreeze.data.lines import Unremembered
 from unfreeze.data.pixels import base_picture, pixel_store
 from unfreeze.data.regimes import Selection, select
 from unfreeze.data.rowstore import RowStore, Unstored, Writer
