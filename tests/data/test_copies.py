@@ -101,11 +101,14 @@ def test_a_search_that_left_pictures_out_is_made_again(paths, tmp_path, kind):
 def test_an_altered_comparison_is_made_again(paths, tmp_path):
     cache, looks = tmp_path / "looks", look(paths)
     first = find_copies(looks, paths, cache)
+    contents = [one.sha256 for one in looks if not one.reason]
+    contents.remove(max(contents[2:4]))  # of those with the same pixels the smallest stands for all
+    assert len(copies_module.Compared(cache).among(contents)) == 1
     for among in cache.glob("copies-*"):
         content = among.read_bytes()
         for position in range(len(content)):
             among.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
-            assert copies_module.Compared(cache).among == {}, position
+            assert copies_module.Compared(cache).among(contents) is None, position
     (file,) = cache.glob("pairs-*")
     whole = file.read_bytes()
     assert len(copies_module.Compared(cache).values) == whole.count(b"\n")

@@ -130,7 +130,16 @@ def test_a_file_changed_just_now_or_that_cannot_be_read_is_in_no_known_state(tmp
     assert state_of(path) == ""
     monkeypatch.setattr(looks.time, "time", lambda: path.stat().st_ctime + looks.SETTLED + 1)
     assert state_of(path)
-    monkeypatch.setattr(looks.os, "access", lambda *_: False)
+    coarse = path.stat().st_mtime_ns // 10**7 * 10**7
+    state = os.stat_result((*path.stat()[:10], *[coarse / 1e9] * 3, *[coarse] * 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(looks.os, "fstat", lambda _: state)
+        assert state_of(path) == ""
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(looks.os, "open", refused)
     assert state_of(path) == ""
     assert state_of(tmp_path) == state_of(tmp_path / "none") == state_of(tmp_path / "no\0ne") == ""
 
@@ -158,6 +167,39 @@ def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monke
     save(root / "a.png", 8)
     (changed, _) = look_at_all(paths, Remembered(cache), None, 2, None)
     assert changed.sha256 != first[0].sha256
+
+
+@posix
+@pytest.mark.parametrize("count", [2, 600])
+def test_another_file_that_came_to_lie_there_meanwhile_lends_its_content_to_none(
+    tmp_path, settling, monkeypatch, count
+):
+    """Folders that change names change no time of their files."""
+    for number, name in enumerate(("new", "old")):
+        for file in range(count):
+            save(tmp_path / name / f"{file:03}.png", 1000 * number + file)
+    expected = {
+        name: look_at_all(sorted((tmp_path / name).iterdir()), Remembered(None), None, 2, None)
+        for name in ("new", "old")
+    }
+    paths = [aged(path) for path in sorted((tmp_path / "old").iterdir())]
+    states = looking.state_of
+    asked = []
+
+    def swapped(path):
+        asked.append(path)
+        state = states(path)
+        if len(asked) == count:  # all states are known, and no file is read
+            (tmp_path / "old").rename(tmp_path / "older")
+            (tmp_path / "new").rename(tmp_path / "old")
+        return state
+
+    monkeypatch.setattr(looking, "state_of", swapped)
+    cache = tmp_path / "looks"
+    assert look_at_all(paths, Remembered(cache), None, 2, None) == expected["new"]
+    (tmp_path / "old").rename(tmp_path / "new")
+    (tmp_path / "older").rename(tmp_path / "old")
+    assert look_at_all(paths, Remembered(cache), None, 2, None) == expected["old"]
 
 
 @posix

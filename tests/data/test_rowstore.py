@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from unfreeze import durable
 from unfreeze import store as study_store
 from unfreeze.data import rowstore, shards
 from unfreeze.data.rowstore import RECORD, MissingRows, Row, RowStore, entry
@@ -179,7 +180,7 @@ def test_a_full_disk_is_said_and_leaves_no_litter(store: RowStore, monkeypatch: 
 
     fill(store, [row(0)])
     before = names(store.folder)
-    monkeypatch.setattr(study_store.os, "fsync", full)
+    monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(UserError) as caught:
         fill(store, [row(1)])
     assert str(caught.value) == (
@@ -208,7 +209,7 @@ def test_whichever_sync_fails_leaves_no_half_of_a_shard(
 
     while True:
         syncs = 0
-        monkeypatch.setattr(study_store.os, "fsync", fails)
+        monkeypatch.setattr(durable.os, "fsync", fails)
         try:
             fill(store, rows, shard_bytes=120)
         except UserError:
@@ -216,7 +217,7 @@ def test_whichever_sync_fails_leaves_no_half_of_a_shard(
         else:
             break
         finally:
-            monkeypatch.setattr(study_store.os, "fsync", sync)
+            monkeypatch.setattr(durable.os, "fsync", sync)
         manifests = {Path(name).stem for name in names(store.folder) if name.endswith(".manifest")}
         assert manifests == {Path(name).stem for name in names(store.folder) if name.endswith(".rows")}, failing
         complete(store, rows, never)

@@ -128,8 +128,9 @@ def test_entries_deleted_under_their_readers_fail_nobody(tmp_path: Path) -> None
             cache.evict(store.folder)
             time.sleep(moments.uniform(0, longest))
     read, gone, gone_in_writing = 0, 0, 0
+    latest = time.monotonic() + 120
     try:
-        while read < 50 or gone < 50 or not gone_in_writing:
+        while (read < 50 or gone < 50 or not gone_in_writing) and time.monotonic() < latest:
             try:
                 opened = store.open(ROWS, lambda count: None)
             except MissingRows:
@@ -145,6 +146,9 @@ def test_entries_deleted_under_their_readers_fail_nobody(tmp_path: Path) -> None
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+    assert read >= 50
+    assert gone >= 50
+    assert gone_in_writing
 
 
 def test_what_is_marked_as_in_use_is_never_deleted_for_room(store: RowStore) -> None:

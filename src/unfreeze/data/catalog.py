@@ -65,7 +65,7 @@ def build_catalog(
     check: CheckConfig = SAFE,
     comparing: Progress | None = None,
 ) -> Catalog:
-    """Hash every file of a source, and wholly decode each content that is not known to be fit for use.
+    """Hash each file of a source that may have changed; wholly decode each content that is not known to be fit for use.
 
     Args:
         source: the files.
@@ -101,7 +101,9 @@ def glance(
     looks: Path | None = None,
     check: CheckConfig = SAFE,
 ) -> Catalog:
-    """Hash every file of a source, and read its header only: the catalog as it will be if what has a header is whole.
+    """Hash each file of a source that may have changed, and read headers only.
+
+    This is the catalog as it will be if what has a header is whole.
 
     A file is set aside if its header is bad, or if it is known from `looks` to be unfit for use; copies are those that
     an earlier look found. Nothing is written. Arguments and errors are those of `build_catalog`.

@@ -1,5 +1,6 @@
 """Which images of a catalog are copies of each other; comparisons are remembered by content, as looks are."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,15 @@ from PIL import Image
 
 from unfreeze.config.fingerprint import fingerprint
 from unfreeze.data.decode import DECODE_RULES, Undecodable, decode, quiet_pillow
-from unfreeze.data.duplicates import DUPLICATE_RULES, clusters, near_duplicates
+from unfreeze.data.duplicates import ALIKE, DUPLICATE_RULES, ROUGHLY, Pair, clusters, near_duplicates
 from unfreeze.data.likeness import LIKENESS_RULES
 from unfreeze.data.lines import read_lines, write_lines
 from unfreeze.data.look import Look
+from unfreeze.data.pairing import MISSED, RADIUS
 
 Progress = Callable[[int, int], None]
+
+_BOUNDS = (ALIKE, ROUGHLY, RADIUS, MISSED)
 
 COMPARED = 128
 """Pixels of the shorter side, at least, at which pictures are opened to be compared."""
@@ -89,7 +93,7 @@ def _near(
     shown = [seen[number] for number in distinct]
     contents = [look.sha256 for look, _ in shown]
     known = Compared(folder)
-    if (before := known.among.get(_all(contents))) is not None:
+    if (before := known.among(contents)) is not None:
         return before
     likenesses = [look.likeness for look, _ in shown]
     hashes = np.array([one.hashes for one in likenesses], np.uint64)  # type: ignore[union-attr]
@@ -113,20 +117,16 @@ def _near(
 
     try:
         pairs = near_duplicates(hashes, thumbnails.reshape(-1, 16, 16, 3), picture, remembered, keep, progress)
-        found = {
-            _pair(contents[pair.first], contents[pair.second]): pair.likeness
-            for pair in sorted(pairs, key=lambda pair: (pair.first, pair.second))
-        }
+        pairs.sort(key=lambda pair: (pair.first, pair.second))
         if not unopened:
-            known.keep_among(_all(contents), found)
+            known.keep_among(contents, pairs)
     finally:
         known.write()
-    return found
+    return _by_content(contents, pairs)
 
 
-def _all(contents: Sequence[str]) -> str:
-    """Name some contents, in their order."""
-    return fingerprint(*contents)
+def _by_content(contents: Sequence[str], pairs: Sequence[Pair]) -> dict[tuple[str, str], float]:
+    return {_pair(contents[pair.first], contents[pair.second]): pair.likeness for pair in pairs}
 
 
 def _pair(one: str, other: str) -> tuple[str, str]:
@@ -141,46 +141,40 @@ class Compared:
 
     Attributes:
         values: of pairs of contents.
-        among: the near duplicates among some contents of which all that look alike were compared, by the name of these.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        rules = fingerprint(DECODE_RULES, LIKENESS_RULES, DUPLICATE_RULES, PIL.__version__)
+        rules = fingerprint(DECODE_RULES, LIKENESS_RULES, DUPLICATE_RULES, *_BOUNDS, PIL.__version__)
         self._pairs, self._among = f"pairs-{rules}", f"copies-{rules}"
         self._fresh: dict[tuple[str, str], float] = {}
-        self._fresh_among: dict[str, Mapping[tuple[str, str], float]] = {}
+        self._fresh_among: list[tuple[str, str]] = []
         self.values: dict[tuple[str, str], float] = {
             (one, other): value for one, other, value in read_lines(folder, self._pairs)
         }
-        self.among: dict[str, dict[tuple[str, str], float]] = {
-            name: {(one, other): value for one, other, value in found}
-            for name, found in read_lines(folder, self._among)
-        }
+        self._known_among: dict[str, str] = {name: text for name, text in read_lines(folder, self._among)}
+
+    def among(self, contents: Sequence[str]) -> dict[tuple[str, str], float] | None:
+        """Return the near duplicates among these contents, in this order, None if they were never searched whole."""
+        text = self._known_among.get(fingerprint(*contents))
+        return None if text is None else _by_content(contents, [Pair(*values) for values in json.loads(text)])
 
     def keep(self, pair: tuple[str, str], value: float) -> None:
         """Take note of a comparison, to be written by ``write``."""
         if self.values.get(pair) != value:
             self._fresh[pair] = self.values[pair] = value
 
-    def keep_among(self, name: str, found: Mapping[tuple[str, str], float]) -> None:
-        """Take note of all near duplicates among some contents, to be written by ``write``."""
-        self._fresh_among[name] = found
+    def keep_among(self, contents: Sequence[str], pairs: Sequence[Pair]) -> None:
+        """Take note of all near duplicates among these contents, to be written by ``write``."""
+        text = json.dumps([[pair.first, pair.second, pair.likeness] for pair in pairs])  # read where it is asked for
+        self._fresh_among.append((fingerprint(*contents), text))
 
     def write(self) -> None:
         """Write, durably, what was kept since the last time."""
         if self._folder is None:
             return
-        for key, lines in (
-            (self._pairs, [[*pair, value] for pair, value in self._fresh.items()]),
-            (
-                self._among,
-                [
-                    [name, [[*pair, value] for pair, value in found.items()]]
-                    for name, found in self._fresh_among.items()
-                ],
-            ),
-        ):
-            if lines:
-                write_lines(self._folder, key, lines)
-        self._fresh, self._fresh_among = {}, {}
+        if self._fresh:
+            write_lines(self._folder, self._pairs, ([*pair, value] for pair, value in self._fresh.items()))
+        if self._fresh_among:
+            write_lines(self._folder, self._among, self._fresh_among)
+        self._fresh, self._fresh_among = {}, []

@@ -17,7 +17,7 @@ from unfreeze.data.pairing import proposed
 from unfreeze.data.threads import in_threads
 
 DUPLICATE_RULES = 3
-"""Counts up whenever two pictures come to be compared otherwise."""
+"""Counts up whenever two pictures come to be compared otherwise, or other pairs to be."""
 
 ROUGHLY = 0.7
 """Least correlation of two thumbnails, 16 x 16 pixels, for a closer look. Planted copies have 0.79 or more."""

@@ -1,4 +1,4 @@
-"""Look at many files: each hashed, and each content that is not known decoded once, in threads or processes."""
+"""Look at many files: what has changed is hashed, and each content that is not known decoded once."""
 
 import contextlib
 import threading
@@ -20,6 +20,7 @@ from unfreeze.data.workers import Workers
 _WRITE_EVERY = 10_000  # files, so that a scan of very many that is killed need not begin at the beginning
 _MANY, _SOME = 500, 64  # files in all, and new ones among them, from which on starting processes pays
 _TOGETHER = 16  # files handed to a process at once
+_STATES_TOGETHER = 256  # files of which a thread asks the file system at once
 _QUICK = 0.001  # seconds that a file takes to be read and hashed at most, where threads do so one at a time
 
 OnPicture = Callable[[str, Any], None]
@@ -62,10 +63,11 @@ def look_at_all(
             found = in_threads(_Looking(remembered.looks, on_picture, prepare).look, new, workers)
         try:
             with contextlib.closing(found):
-                for state, unread in zip(states, known, strict=True):
+                for path, state, unread in zip(paths, states, known, strict=True):
                     look = unread or next(found)
                     looks.append(look)
-                    remembered.keep(look, state)
+                    # Meanwhile another file may have come to lie there, which changes no time of either.
+                    remembered.keep(look, state if unread or state_of(path) == state else "")
                     if len(looks) % _WRITE_EVERY == 0:
                         remembered.write()
                     if progress is not None:
@@ -77,7 +79,9 @@ def look_at_all(
 
 def _unread(paths: Sequence[Path], remembered: Remembered) -> tuple[list[str], list[Look | None]]:
     """Return the files' states, and the looks at those that need not be read again."""
-    states = list(map(state_of, paths))
+    parts = (paths[low : low + _STATES_TOGETHER] for low in range(0, len(paths), _STATES_TOGETHER))
+    with contextlib.closing(in_threads(lambda part: list(map(state_of, part)), parts, None)) as found:
+        states = [state for part in found for state in part]
     return states, [remembered.unread(state) for state in states]
 
 

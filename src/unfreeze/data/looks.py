@@ -19,6 +19,7 @@ SETTLED = 2.0
 _FORMAT = 3
 _STATES = "states-1"
 _TOGETHER = 256  # states in a line
+_COARSE = 10_000_000  # nanoseconds to which FAT keeps times at best
 
 
 class Remembered:
@@ -90,15 +91,23 @@ def state_of(path: Path) -> str:
 
     The time of the last change of anything (ctime) is nobody's to set, so that a file is not taken for unchanged whose
     other time was put back. "" where this would say nothing: of a file changed just now, whose next change may have the
-    same time ("racy git" in git's documentation), of one that cannot be read, and on Windows, which keeps no such time.
+    same time ("racy git" in git's documentation); of one that cannot be read; where the file system seems to keep no
+    such time, or none so fine, as those of memory cards; and on Windows.
     """
+    if os.name != "posix":
+        return ""
     try:
-        state = path.stat()
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe or a device could block
+            return ""
+        handle = os.open(path, os.O_RDONLY)  # at which a file system of a network asks anew what it knows of a file
+        try:
+            state = os.fstat(handle)
+        finally:
+            os.close(handle)
     except (OSError, ValueError):
         return ""
-    changed = max(state.st_mtime, state.st_ctime)
-    if os.name != "posix" or not stat.S_ISREG(state.st_mode) or not changed < time.time() - SETTLED:
+    coarse = state.st_mtime_ns == state.st_ctime_ns and state.st_ctime_ns % _COARSE == 0
+    if coarse or not max(state.st_mtime, state.st_ctime) < time.time() - SETTLED:
         return ""
-    if not os.access(path, os.R_OK):  # whoever read it before may have been another
-        return ""
-    return f"{state.st_dev}:{state.st_ino}:{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}"
+    times = f"{state.st_mtime_ns}:{state.st_ctime_ns}"
+    return f"{state.st_dev}:{state.st_ino}:{state.st_size}:{times}:{path.absolute()}"

@@ -43,9 +43,9 @@ def foresee(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forese
 
     What an earlier run fixed counts: the split that it drew, its engines and its number of threads.
 
-    Every file is hashed and its header read; only the few images of the calibration are decoded. What is measured is
-    remembered in the cache, so the run does not measure it again. Images that turn out to be damaged count until a run
-    has decoded them.
+    Files are hashed and headers read where they may have changed; only the few images of the calibration are decoded.
+    What is measured is remembered in the cache, so the run does not measure it again. Images that turn out to be
+    damaged count until a run has decoded them.
 
     Args:
         study: what would run.
