@@ -116,8 +116,9 @@ def _alike(pictures: Mapping[int, _Small], pairs: Sequence[tuple[int, int]]) -> 
     for first, second in pairs:
         partners.setdefault(first, []).append(second)
         partners.setdefault(second, []).append(first)
-    middles = {index: _middles(pictures[index]) for index in partners}
-    norms = dict(zip(partners, _norms(np.array([pictures[index][0] for index in partners])), strict=True))
+    asked = [pictures[index] for index in partners]
+    middles = dict(zip(partners, _middles(asked), strict=True))
+    norms = dict(zip(partners, _norms(np.array([sides[0] for sides in asked])), strict=True))
     best: dict[tuple[int, int], float] = {}
     for index, others in partners.items():
         parts = _windows(pictures[index])
@@ -141,9 +142,9 @@ def _windows(picture: _Small) -> np.ndarray:
 
 def _norms(pictures: np.ndarray) -> np.ndarray:
     """Return what divides the products of each picture's parts: (n, 32, 32, 3) uint8 to float32 (n, 49, 1)."""
-    whole = pictures.astype(np.int64)
+    whole = pictures.astype(np.int32)
     sums, squares = _sums(whole), _sums(whole**2)  # whole numbers: what is left of their difference is exact
-    norms = np.sqrt((squares - sums**2 / _INNER**2).sum(axis=3)).reshape(len(pictures), -1, 1)
+    norms = np.sqrt((squares - sums.astype(np.float64) ** 2 / _INNER**2).sum(axis=3)).reshape(len(pictures), -1, 1)
     return (norms + 1.0).astype(np.float32)
 
 
@@ -155,18 +156,19 @@ def _sums(values: np.ndarray) -> np.ndarray:
     return rows[:, :, _INNER:] - rows[:, :, :-_INNER]
 
 
-def _middles(picture: _Small) -> np.ndarray:
-    """Return the middle 26 x 26 pixels of a picture at each scale, upright and mirrored, by channel (3, 676, 6).
+def _middles(pictures: Sequence[_Small]) -> np.ndarray:
+    """Return the middle 26 x 26 pixels of pictures at each scale, upright and mirrored, by channel (n, 3, 676, 6).
 
     float32; over all channels each of the six has the norm 1.
     """
     middles = []
-    for side, pixels in zip(_SIDES, picture, strict=True):
+    for place, side in enumerate(_SIDES):
         rim = (side - _INNER) // 2
-        middle = pixels[rim : rim + _INNER, rim : rim + _INNER]
-        middles += [middle, middle[:, ::-1]]
-    rows = _rows(np.stack(middles).astype(np.float32))
-    return np.ascontiguousarray(rows.reshape(len(middles), _INNER * _INNER, -1).T)
+        middle = np.stack([picture[place][rim : rim + _INNER, rim : rim + _INNER] for picture in pictures])
+        middles += [middle, middle[:, :, ::-1]]
+    every = np.stack(middles, axis=1).astype(np.float32)
+    rows = _rows(every.reshape(-1, *every.shape[2:]))
+    return np.ascontiguousarray(rows.reshape(len(pictures), len(middles), _INNER * _INNER, -1).transpose(0, 3, 2, 1))
 
 
 def _rows(pictures: np.ndarray) -> np.ndarray:
