@@ -156,6 +156,58 @@ def test_evil_files_among_the_images_are_set_aside(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+def field(number: int, content: bytes | int) -> bytes:
+    """Return a field of a protobuf message."""
+    kind, values = (0, [content]) if isinstance(content, int) else (2, [len(content)])
+    written = b""
+    for value in (number << 3 | kind, *values):
+        while value > 127:
+            written, value = written + bytes([value & 127 | 128]), value >> 7
+        written += bytes([value])
+    return written if isinstance(content, int) else written + content
+
+
+def onnx_of(location: str) -> bytes:
+    """Return an ONNX model (IR version 8) whose one tensor, two float32, lies in another file."""
+    entry = field(1, b"location") + field(2, location.encode())
+    tensor = field(1, 2) + field(2, 1) + field(8, b"weight") + field(13, entry) + field(14, 1)
+    return field(1, 8) + field(7, field(5, tensor)) + field(8, field(2, 17))
+
+
+OPENED: list[str] = []
+"""Paths that were opened since it was cleared, as Python's audit events tell them."""
+
+
+@pytest.fixture(scope="module")
+def audited() -> list[str]:
+    sys.addaudithook(lambda event, given: OPENED.append(str(given[0])) if event == "open" else None)
+    return OPENED
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+def test_a_model_that_points_at_another_file_makes_nobody_read_it(
+    reader: Callable[[Path], None], tmp_path: Path, audited: list[str]
+) -> None:
+    """External data of ONNX: absolute, above, around, by links, and relative to the root as Windows has it."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\x00\x00\x80?\x00\x00\x00@")
+    folder = tmp_path / "models"
+    (folder / "a").mkdir(parents=True)
+    (folder / "linked").symlink_to(secret)
+    (folder / "above").symlink_to(tmp_path)
+    (folder / "hard").hardlink_to(secret)
+    ways = [str(secret), "../secret", "a/../../secret", "linked", "above/secret", "hard", f"\\{secret.name}"]
+    for number, way in enumerate(ways):
+        path = folder / f"model{number}.onnx"
+        path.write_bytes(onnx_of(way))
+        audited.clear()
+        with pytest.raises(UserError) as caught:
+            reader(path)
+        assert len(str(caught.value).splitlines()) >= 3, way
+        names = {Path(opened).name for opened in audited}
+        assert not names & {"secret", "linked", "hard"}, way
+
+
 @pytest.mark.parametrize("name", ["protocol2.pkl", "zipped.pt", "legacy.pth"])
 def test_a_refused_file_is_not_loaded_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights that come with a package are the only ones that are not safetensors."""
