@@ -145,7 +145,10 @@ def test_a_file_changed_just_now_or_that_cannot_be_read_is_in_no_known_state(tmp
 
 
 @posix
-def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monkeypatch):
+@pytest.mark.parametrize("quick", [1.0, 0.0], ids=["quick", "slow"])
+def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monkeypatch, quick):
+    monkeypatch.setattr(looking, "_QUICK", quick)
+    monkeypatch.setattr(looking, "_FIRST", 1)
     root = tmp_path / "pictures"
     root.mkdir()
     save(root / "a.png", 7)

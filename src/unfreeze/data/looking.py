@@ -20,7 +20,7 @@ from unfreeze.data.workers import Workers
 _WRITE_EVERY = 10_000  # files, so that a scan of very many that is killed need not begin at the beginning
 _MANY, _SOME = 500, 64  # files in all, and new ones among them, from which on starting processes pays
 _TOGETHER = 16  # files handed to a process at once
-_STATES_TOGETHER = 256  # files of which a thread asks the file system at once
+_FIRST = 256  # files by whose states it is seen whether the file system is quick
 _QUICK = 0.001  # seconds that a file takes to be read and hashed at most, where threads do so one at a time
 
 OnPicture = Callable[[str, Any], None]
@@ -79,9 +79,13 @@ def look_at_all(
 
 def _unread(paths: Sequence[Path], remembered: Remembered) -> tuple[list[str], list[Look | None]]:
     """Return the files' states, and the looks at those that need not be read again."""
-    parts = (paths[low : low + _STATES_TOGETHER] for low in range(0, len(paths), _STATES_TOGETHER))
-    with contextlib.closing(in_threads(lambda part: list(map(state_of, part)), parts, None)) as found:
-        states = [state for part in found for state in part]
+    started = time.perf_counter()
+    states = list(map(state_of, paths[:_FIRST]))
+    if time.perf_counter() - started < _QUICK * len(states):  # threads would fight for Python's lock
+        states += map(state_of, paths[_FIRST:])
+    else:
+        with contextlib.closing(in_threads(state_of, paths[_FIRST:], None)) as rest:
+            states += rest
     return states, [remembered.unread(state) for state in states]
 
 
