@@ -12,7 +12,7 @@ from tests.faults.conftest import PHASES, Killer
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to be killed")
 
 MOMENTS, MANY_MOMENTS = 6, 200
-MANY_KINDS = 45
+MANY_KINDS, SOME_KINDS = 45, 20
 
 
 def kill_at_moments(killer: Killer, whole: tuple[dict, float, int], count: int, seed: int, workers: int = 0) -> None:
@@ -43,15 +43,26 @@ def test_killed_with_a_process_that_reads_images(killer: Killer, whole: tuple[di
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux which file a descriptor belongs to")
-def test_killed_at_every_kind_of_numbered_step(killer: Killer, whole: tuple[dict, float, int]) -> None:
-    """One study is killed and goes on, again and again, each time before the first step of a kind that was not yet."""
-    tried: list[str] = []
-    while (done := killer.run("kinds", tried=tried))["code"] != 0:
-        assert done["code"] == -signal.SIGKILL, killer.log("kinds")
-        tried.append((killer.folder / "kinds.kind").read_text())
-    assert len(tried) >= MANY_KINDS
-    assert {"mkdir cells", "replace result.json", "fsync state", "replace N.manifest"} <= set(tried), tried
-    assert killer.results("kinds") == whole[0]
+@pytest.mark.parametrize(
+    ("but", "least"),
+    [(("mkstemp", "fsync", "mkdir"), SOME_KINDS), pytest.param((), MANY_KINDS, marks=pytest.mark.slow)],
+    ids=["some", "all"],
+)
+def test_killed_at_every_kind_of_numbered_step(
+    killer: Killer, whole: tuple[dict, float, int], but: tuple[str, ...], least: int
+) -> None:
+    """One study is killed and goes on, again and again, each time before the first step of a kind that was not yet.
+
+    By default before a file gets its name or is deleted; in the long tests before all else as well.
+    """
+    name, tried = f"kinds-{least}", list(but)
+    while (done := killer.run(name, tried=tried))["code"] != 0:
+        assert done["code"] == -signal.SIGKILL, killer.log(name)
+        tried.append((killer.folder / f"{name}.kind").read_text())
+    assert len(tried) >= least
+    assert {"replace result.json", "replace N.manifest"} <= set(tried), tried
+    assert but or {"mkdir cells", "fsync state"} <= set(tried), tried
+    assert killer.results(name) == whole[0]
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def count_steps(kill_at: int | None, tried: list[str] | None, kind: Path) -> Ste
 
     Args:
         kill_at: the number of that step.
-        tried: or its kind is none of these.
+        tried: or its kind is none of these, nor what it does.
         kind: where its kind is written, then.
     """
     steps = [0]
@@ -95,7 +95,7 @@ def count_steps(kill_at: int | None, tried: list[str] | None, kind: Path) -> Ste
         def step(*arguments: Any, **named: Any) -> Any:
             steps[0] += 1
             now = "" if tried is None else kind_of(function.__name__, *arguments, **named)
-            if steps[0] == kill_at or (tried is not None and now not in tried):
+            if steps[0] == kill_at or (tried is not None and now not in tried and now.split()[0] not in tried):
                 kind.write_text(now)
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*arguments, **named)
