@@ -10,6 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unfreeze"
 BOTTOM = {"errors", "streams", "metrics"}
+BASE = BOTTOM | {"config", "durable", "store"}
 MAY_IMPORT = {  # a part may always import itself
     "errors": set(),
     "streams": set(),
@@ -18,13 +19,13 @@ MAY_IMPORT = {  # a part may always import itself
     "durable": {"errors"},
     "store": {"errors", "streams", "tensors", "durable"},
     "config": {"errors"},
-    "data": BOTTOM | {"config", "durable", "store"},
-    "model": BOTTOM | {"config", "durable", "store"},
-    "reuse": BOTTOM | {"config", "durable", "store", "data", "model"},
-    "train": BOTTOM | {"config", "durable", "store", "data", "model"},
-    "results": {"errors", "streams", "metrics", "config", "durable", "store"},
-    "study": BOTTOM | {"config", "durable", "store", "data", "model", "reuse", "train", "results"},
-    "cli": BOTTOM | {"config", "durable", "store", "data", "model", "reuse", "train", "results", "study"},
+    "data": BASE,
+    "model": BASE,
+    "reuse": BASE | {"data", "model"},
+    "train": BASE | {"data", "model"},
+    "results": BASE,
+    "study": BASE | {"data", "model", "reuse", "train", "results"},
+    "cli": BASE | {"data", "model", "reuse", "train", "results", "study"},
     "__init__": {"study"},
     "__main__": {"cli"},
 }
