@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from unfreeze.data.rowstore import entry
 from unfreeze.errors import UserError
-from unfreeze.store import StudyDir, read_json, read_table, read_tensors, write_json, write_table, write_tensors
+from unfreeze.store import (
+    Altered,
+    StudyDir,
+    read_json,
+    read_table,
+    read_tensors,
+    write_json,
+    write_table,
+    write_tensors,
+)
+from unfreeze.tensors import write_arrays
 
 
 def test_a_record_says_its_format_first_and_its_checksum_last(tmp_path: Path) -> None:
@@ -205,6 +215,19 @@ def test_scalars_stay_scalars(tmp_path: Path) -> None:
     tensors, _ = read_tensors(tmp_path / "a.safetensors")
     assert tensors["count"].shape == () and tensors["count"] == 7
     assert tensors["row"].tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize("about", ["5", "[1]", "{", "[" * 100_000, "1" * 5000], ids=lambda about: about[:3])
+def test_what_is_said_of_arrays_is_read_or_refused(tmp_path: Path, about: str) -> None:
+    path = tmp_path / "a.safetensors"
+    with path.open("wb") as file:
+        write_arrays(file, {"count": np.array(7)}, {"unfreeze": about})
+    with pytest.raises(Altered) as caught:
+        read_tensors(path)
+    assert str(caught.value) == (
+        f"{path} was altered or cut short: its arrays cannot be read\n  expected: the file as unfreeze wrote it\n"
+        "  to mend:  run the study again; only what is missing is computed"
+    )
 
 
 @pytest.mark.slow

@@ -195,8 +195,8 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     try:
         arrays, metadata = read_arrays(path)
-        return arrays, json.loads(metadata["unfreeze"])
-    except (Unreadable, KeyError, json.JSONDecodeError) as error:
+        return arrays, dict(json.loads(metadata["unfreeze"]))
+    except (Unreadable, KeyError, ValueError, TypeError, RecursionError) as error:  # as in read_json
         raise Altered(
             f"{path} was altered or cut short: its arrays cannot be read",
             "the file as unfreeze wrote it",

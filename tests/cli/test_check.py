@@ -1,5 +1,6 @@
 """``unfreeze check``: the table, the JSON, the page."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ from tests.data.nasty import write_pack
 from tests.data.photos import COPIES, photo
 from tests.data.test_nasty import tree
 from unfreeze.cli import screen
+from unfreeze.data import cache, looking
+from unfreeze.data.catalog import build_catalog
+from unfreeze.data.sources import open_source
 
 
 @pytest.fixture
@@ -172,3 +176,23 @@ def test_classes_too_small_for_a_study(unfreeze, photos):
     assert "regimes few and more: class red gives " in Path("check.html").read_text(encoding="utf-8")
     _, said, _ = unfreeze("check", "photos", "--json")
     assert not [one for one in json.loads(said)["findings"] if one["kind"] == "small_class"]
+
+
+@pytest.mark.parametrize("command", [("check", "photos"), ("run", "study.yaml")])
+def test_what_another_process_looks_at_is_waited_for(unfreeze, study, monkeypatch, command):
+    """Else both would decode all of it; what the first one saw, the second need not look at."""
+    other, waited = contextlib.ExitStack(), 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal waited
+        waited += 1
+        if waited == 3:
+            build_catalog(open_source("photos", {}, study), looks=study / "cache" / "looks")
+            monkeypatch.setattr(looking, "decoded", lambda file: pytest.fail("an image is decoded a second time"))
+            other.close()
+
+    other.enter_context(cache.looking(study / "cache", [study / "photos"], lambda: None))
+    monkeypatch.setattr(cache.time, "sleep", sleep)
+    code, said, told = unfreeze(*command)
+    assert (code, waited) == (0, 3)
+    assert (said + told).count("waiting for another process, which looks at the same images") == 1

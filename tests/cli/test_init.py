@@ -26,6 +26,13 @@ def test_the_file_plans(unfreeze, study):
     assert said.startswith("photos: 4 strategies x 2 regimes x 3 seeds = 24 cells\n")
 
 
+def test_what_a_killed_one_left_is_deleted(unfreeze, study):
+    left = study / ".new.yaml.x.tmp"
+    left.write_text("name:")
+    assert unfreeze("init", "photos", "--out", "new.yaml")[0] == 0
+    assert not left.exists()
+
+
 def test_every_key_has_a_comment(unfreeze, study):
     unfreeze("init", "photos", "--out", "mine.yaml")
     lines = Path("mine.yaml").read_text().splitlines()

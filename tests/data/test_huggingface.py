@@ -62,6 +62,17 @@ def test_a_saved_data_set_is_read_and_its_files_written_as_they_are(tmp_path, da
     assert open_source(f"hf:{tmp_path / 'pets'}", {}, tmp_path).items == source.items
 
 
+@pytest.mark.parametrize("damage", [b"", b"\x89PNG", None], ids=["empty", "cut short", "one bit"])
+def test_a_written_file_that_was_damaged_is_written_anew(tmp_path, datasets, damage):
+    made(datasets, tmp_path, [1, 0], datasets.ClassLabel(names=["cat", "dog"])).save_to_disk(str(tmp_path / "pets"))
+    source = open_source("hf:pets", {}, tmp_path)
+    path = source.roots[""] / source.items[0].path
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:] if damage is None else damage)
+    open_source("hf:pets", {}, tmp_path)
+    assert path.read_bytes() == whole
+
+
 def test_its_splits_are_kept(tmp_path, datasets):
     whole = made(datasets, tmp_path, [0, 1, 0], datasets.ClassLabel(names=["cat", "dog"]))
     parts = {"train": whole, "validation": whole.select([0]), "test": whole.select([1])}

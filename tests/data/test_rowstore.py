@@ -164,14 +164,27 @@ def test_completeness_is_asserted(store: RowStore) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_exception_leaves_finished_shards_and_no_litter(store: RowStore, error: type[BaseException]) -> None:
+def test_an_exception_leaves_what_was_added_and_no_litter(store: RowStore, error: type[BaseException]) -> None:
     with pytest.raises(error), store.writer(shard_bytes=120) as writer:
         for number in range(5):
             writer.add(row(number), value(row(number)))
         raise error
-    assert store.held() == {row(0), row(1), row(2), row(3)}
-    assert [Path(name).suffix for name in names(store.folder)].count(".rows") == 2
-    assert len(names(store.folder)) == 5
+    assert store.held() == {row(number) for number in range(5)}
+    assert [Path(name).suffix for name in names(store.folder)].count(".rows") == 3
+    assert len(names(store.folder)) == 7
+
+
+def test_a_shard_is_finished_within_a_minute(store: RowStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(rowstore.time, "monotonic", lambda: now[0])
+    with store.writer() as writer:
+        for number, now[0] in enumerate((1000.0, 1059.0, 1060.0, 1061.0, 1121.0)):
+            writer.add(row(number), value(row(number)))
+            if number == 1:
+                assert not store.held()
+            if number == 3:  # its shard began with it
+                assert store.held() == {row(0), row(1), row(2)}
+        assert store.held() == {row(number) for number in range(5)}
 
 
 def test_a_full_disk_is_said_and_leaves_no_litter(store: RowStore, monkeypatch: pytest.MonkeyPatch) -> None:

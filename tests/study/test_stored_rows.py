@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.store import read_json
+from unfreeze.study.events import Event, Preparing
 
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
 LAST = {"train": {"last": 1}, "head": {"hidden": [8], "dropout": [0.5]}}
@@ -124,3 +125,22 @@ def test_rows_that_were_altered_are_stored_anew(tmp_path: Path) -> None:
     assert 0 < rows(second) < rows(first)
     assert (third["altered_chunks"], third["pieces"]) == (0, [])
     assert_same_tensors(tmp_path, "first", "third", "head")
+
+
+def test_what_was_computed_before_an_interruption_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = 0
+
+    def interrupt(event: Event) -> None:
+        nonlocal done
+        if isinstance(event, Preparing) and event.what.startswith("frozen stages") and event.done:
+            done = event.done
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Study(**tiny_study(tmp_path, strategies={"head": HEAD}, regimes=bank())).run(
+            tmp_path / "out", emit=interrupt, workers=0
+        )
+    left = rows(run(tmp_path, "out"))
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "empty"))
+    assert done > 0
+    assert left + done == rows(run(tmp_path, "whole"))

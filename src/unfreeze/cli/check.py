@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,6 +72,7 @@ def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     from unfreeze.cli import screen
+    from unfreeze.data.cache import looking
     from unfreeze.data.catalog import build_catalog
     from unfreeze.data.sources import open_source, usable_cache
     from unfreeze.durable import remove_leftovers
@@ -81,20 +83,29 @@ def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
     source = open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks)
     console = screen.stderr()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    waited = False
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+
+        def wait() -> None:
+            nonlocal waited
+            if not waited:
+                console.print("waiting for another process, which looks at the same images")
+            waited = True
+            may_end()
 
         def progress(task: TaskID, done: int, total: int) -> None:
             bars.update(task, completed=done, total=total)
             may_end()
 
-        return build_catalog(
-            source,
-            study.split.group,
-            partial(progress, bars.add_task("reading images", total=None)),
-            looks=cache / "looks" if cache else None,
-            check=study.check,
-            comparing=partial(progress, bars.add_task("comparing", total=None)),
-        )
+        with looking(cache, source.roots.values(), wait) if cache else nullcontext():
+            return build_catalog(
+                source,
+                study.split.group,
+                partial(progress, bars.add_task("reading images", total=None)),
+                looks=cache / "looks" if cache else None,
+                check=study.check,
+                comparing=partial(progress, bars.add_task("comparing", total=None)),
+            )
 
 
 def _summary(catalog: "Catalog") -> dict[str, Any]:

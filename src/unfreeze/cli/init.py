@@ -32,8 +32,9 @@ def init(
     from unfreeze.cli.files import pools_by_class
     from unfreeze.config.study import SplitConfig
     from unfreeze.data.sources import open_source
-    from unfreeze.durable import write_text
+    from unfreeze.durable import remove_leftovers_of, write_text
 
+    remove_leftovers_of(out)
     source = open_source(data, {}, Path.cwd())
     size = _checked_size(backbone)
     pools = pools_by_class(source, SplitConfig())

@@ -9,13 +9,14 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from unfreeze.config.fingerprint import fingerprint
 from unfreeze.data.rowstore import RECORD, RowStore
 from unfreeze.data.shards import DATA, MANIFEST, SET_ASIDE
 from unfreeze.durable import is_forgotten, time_without_locks
@@ -108,6 +109,11 @@ def _acquired(lock: filelock.BaseFileLock) -> bool:
 def filling(store: RowStore, waiting: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
     """Compute rows of an entry when no other process does; ask anew what is missing, then."""
     return alone(store.folder / FILLING, waiting)
+
+
+def looking(cache: Path, roots: Iterable[Path], waiting: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+    """Look at the images below some folders when no other process does; it remembers what it sees."""
+    return alone(cache / "looks" / f"{fingerprint(sorted(str(root.resolve()) for root in roots))}.lock", waiting)
 
 
 def entries(cache: Path) -> list[Entry]:

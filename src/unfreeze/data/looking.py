@@ -17,7 +17,7 @@ from unfreeze.data.sketch import decoded
 from unfreeze.data.threads import cores, in_threads
 from unfreeze.data.workers import Workers
 
-_WRITE_EVERY = 10_000  # files, so that a scan of very many that is killed need not begin at the beginning
+_WRITE_EVERY = 60.0  # seconds, so that a scan that is killed loses no more
 _MANY, _SOME = 500, 64  # files in all, and new ones among them, from which on starting processes pays
 _TOGETHER = 16  # files handed to a process at once
 _FIRST = 256  # files by whose states it is seen whether the file system is quick
@@ -52,7 +52,7 @@ def look_at_all(
             raises ends the whole.
         prepare: called first, in the same thread but side by side with others; on_picture then gets what it returns.
     """
-    looks = list[Look]()
+    looks, written = list[Look](), time.monotonic()
     states, known = _unread(paths, remembered)
     new = [path for path, look in zip(paths, known, strict=True) if look is None]
     with Workers(workers or cores()) as processes, quiet_pillow():
@@ -68,8 +68,9 @@ def look_at_all(
                     looks.append(look)
                     # Meanwhile another file may have come to lie there, which changes no time of either.
                     remembered.keep(look, state if unread or state_of(path) == state else "")
-                    if len(looks) % _WRITE_EVERY == 0:
+                    if time.monotonic() >= written + _WRITE_EVERY:
                         remembered.write()
+                        written = time.monotonic()
                     if progress is not None:
                         progress(len(looks), len(paths))
         finally:

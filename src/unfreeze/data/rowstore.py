@@ -7,6 +7,7 @@ processes may write to it at once; a reader uses the union of the shards, and co
 import contextlib
 import os
 import re
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,8 @@ from unfreeze.store import write_json
 __all__ = ["MissingRows", "Row", "RowStore", "Rows", "Unstored", "Writer", "entry"]
 
 SHARD_BYTES = 256 * 10**6
+SHARD_SECONDS = 60.0
+"""After which a shard is finished however small it is: a process that is killed loses no more than that."""
 CHUNK_BYTES = 4 * 2**20
 RECORD = "entry.json"
 """Says in an entry's folder whose it is: its identity and dtype."""
@@ -92,7 +95,7 @@ class RowStore:
         """Return a writer, for use in ``with``; nothing is made on disk before the first row.
 
         Args:
-            shard_bytes: a shard is finished, from then on to be kept, once it has so many bytes.
+            shard_bytes: a shard is finished, from then on to be kept, once it has so many bytes, or is a minute old.
             chunk_bytes: bytes under one checksum.
         """
         return Writer(self, shard_bytes, chunk_bytes)
@@ -160,13 +163,15 @@ def entry(
 class Writer:
     """Writes rows into new shards, for use in ``with`` and from one thread at a time; holds no row in memory.
 
-    Shards that were finished stay whatever happens; at an exception the unfinished one vanishes.
+    What was added stays, also where an exception ends the work, a signal's among them; but for the shard in the midst
+    of which writing itself fails.
     """
 
     def __init__(self, store: RowStore, shard_bytes: int, chunk_bytes: int) -> None:
         self._store, self._shard_bytes, self._chunk_bytes = store, shard_bytes, chunk_bytes
         self._written: set[Row] = set()
         self._shard: NewShard | None = None
+        self._began = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -174,10 +179,9 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        # What ended the work is to be told, not that its last rows could not be kept.
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(Unstored):
             self._finish()
-        else:
-            self._abandon()
 
     def add(self, row: Row, array: np.ndarray) -> None:
         """Write one row: an array of the store's dtype and of any shape; what was added before is not written again.
@@ -194,13 +198,13 @@ class Writer:
             with _writing():
                 if self._shard is None:
                     self._store.write_record()
-                    self._shard = NewShard(self._store.folder, self._chunk_bytes)
+                    self._shard, self._began = NewShard(self._store.folder, self._chunk_bytes), time.monotonic()
                 self._shard.append(row, array)
         except BaseException:  # half a row may be written
             self._abandon()
             raise
         self._written.add(row)
-        if self._shard.size >= self._shard_bytes:
+        if self._shard.size >= self._shard_bytes or time.monotonic() >= self._began + SHARD_SECONDS:
             self._finish()
 
     def _finish(self) -> None:

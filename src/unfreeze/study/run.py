@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 
-from unfreeze.config.fingerprint import fingerprint
 from unfreeze.config.study import StudyConfig
 from unfreeze.config.units import seconds_of
-from unfreeze.data.cache import alone, in_use, make_room, tidy
+from unfreeze.data.cache import in_use, looking, make_room, tidy
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.check import refuse_losses, warnings_of
 from unfreeze.data.sources import Source, open_source, refuse_inside, usable_cache
@@ -217,8 +216,7 @@ def _one_looker(source: Source, cache: Path | None, emit: Emit) -> contextlib.Ab
     """Wait for another process that looks at the same images: it remembers what it sees."""
     if cache is None:
         return contextlib.nullcontext()
-    roots = sorted(str(root.resolve()) for root in source.roots.values())
-    return alone(cache / "looks" / f"{fingerprint(roots)}.lock", waiting(emit, "looks at the same images"))
+    return looking(cache, source.roots.values(), waiting(emit, "looks at the same images"))
 
 
 def _supply(

@@ -126,7 +126,7 @@ def _columns(datasets: Any, data: str, features: Any) -> tuple[str, str]:
 
 
 def _write(data: str, root: Path, image: dict[str, Any], base: Path) -> str:
-    """Write an image under its content's name, unless it is there; the path below the root."""
+    """Write an image under its content's name, unless it is there and holds that; the path below the root."""
     try:
         content = image["bytes"] if image["bytes"] is not None else (base / image["path"]).read_bytes()
     except OSError as error:
@@ -134,7 +134,7 @@ def _write(data: str, root: Path, image: dict[str, Any], base: Path) -> str:
     suffix = next((end for start, end in _SIGNATURES if content.startswith(start)), ".img")
     name = hashlib.sha256(content).hexdigest()
     path = root / name[:2] / f"{name}{suffix}"
-    if not path.is_file():
+    if not path.is_file() or path.read_bytes() != content:
         with replacing(path) as temporary:
             temporary.write_bytes(content)
     return path.relative_to(root).as_posix()
