@@ -19,7 +19,7 @@ class Short:
 
     Args:
         training, evaluation: at which calls of networks in that mode, counted from 1 while ``counting``.
-        frozen: rows that frozen stages have memory for; None: for all.
+        frozen: rows that frozen stages have memory for; None: for all. May be set later, too.
         error: what is raised.
         backward: whether it is raised in the backward pass instead, when the later stages have their gradients.
     """
@@ -35,7 +35,7 @@ class Short:
     ) -> None:
         self.at = {True: training, False: evaluation}
         self.calls, self.rows = {True: 0, False: 0}, {True: list[int](), False: list[int]()}
-        self.frozen_rows: list[int] = []
+        self.frozen, self.frozen_rows = frozen, list[int]()
         self.counting = False
         real, real_frozen = Network.forward, Frozen.forward
 
@@ -55,7 +55,7 @@ class Short:
         def frozen_forward(stages: Frozen, inputs: Tensor) -> Tensor:
             if len(stages.stages) and self.counting:
                 self.frozen_rows.append(len(inputs))
-                if frozen is not None and len(inputs) > frozen:
+                if self.frozen is not None and len(inputs) > self.frozen:
                     raise error()
             return real_frozen(stages, inputs)
 

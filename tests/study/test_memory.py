@@ -177,6 +177,47 @@ def test_memory_that_is_short_in_frozen_stages(
     assert max(short.frozen_rows) == 8
 
 
+def test_rows_of_fewer_images_at_once_are_stored_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = {"strategies": {"head": {"train": "head"}}, "regimes": PLAIN}
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "one"))
+    fresh = run(tmp_path, "fresh", Listener(), **study)
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "shared"))
+    short = Short(monkeypatch, frozen=8)
+    found = run(tmp_path, "short", Listener(short), **study)
+    assert difference(found, fresh, "logits.safetensors") > 0
+    enough = run(tmp_path, "enough", Listener(), **study)
+    assert difference(enough, fresh) == difference(enough, fresh, "logits.safetensors") == 0
+    told = Listener(short)
+    again = run(tmp_path, "again", told, **study)  # short of memory as well, but all rows are there
+    assert (read_json(again / "shared.json")["forwards"], told.warnings) == (0, [])
+    assert difference(again, fresh) == 0
+
+
+class LaterShort(Listener):
+    """Lets memory for frozen stages get short with the first step of training."""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress) and self.short is not None:
+            self.short.frozen = 8
+        super().__call__(event)
+
+
+def test_rows_that_were_read_before_memory_got_short_are_read_again_after_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = {"strategies": {"head": {"train": "head"}}, "regimes": FRESH}  # validation is stored, training live
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+    whole = run(tmp_path, "whole", LaterShort(Short(monkeypatch)), **study)
+    monkeypatch.undo()
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "other"))
+    with pytest.raises(Stopped):
+        run(tmp_path, "stopped", LaterShort(Short(monkeypatch), kill_at=5), **study)
+    assert rows(tmp_path / "stopped")[-1]["at_once"] == 8
+    out = run(tmp_path, "stopped", Listener(), **study)
+    assert ends(out) == ends(whole)
+    assert warnings_of(out) == [FROZEN]
+
+
 def test_later_cells_begin_with_what_fits_and_so_does_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,8 +16,12 @@ MANIFEST_BYTES = 72
 """Of a row in a shard's manifest: its sha256 and its view number."""
 
 
+class FewerAtOnce(Exception):
+    """Memory got short: rows went through the frozen stages fewer at once than the entry's, so are not stored there."""
+
+
 def activation_store(
-    cache: Path, prefix: Prefix, cut: int, preprocessing: Preprocessing, augment: str, seed: int
+    cache: Path, prefix: Prefix, cut: int, preprocessing: Preprocessing, augment: str, seed: int, at_once: int
 ) -> RowStore:
     """Return the cache's entry for a prefix's output in one kind of view; the disk is not looked at.
 
@@ -30,6 +34,7 @@ def activation_store(
         preprocessing: how a base picture becomes an input.
         augment: the kind of view.
         seed: of augmented views.
+        at_once: rows that the engine takes at once: the calibrated number, or fewer where memory has got short.
     """
     backbone = prefix.backbone
     augmented: dict[str, Any] = {"seed": seed, "torchvision": torchvision.__version__} if augment != "none" else {}
@@ -43,7 +48,7 @@ def activation_store(
             key: value for key, value in asdict(preprocessing).items() if key not in ("interpolation", "crop_share")
         },
         "view": {"augment": augment, "rules": VIEW_RULES, **augmented},
-        "engine": dict(prefix.calibration.engine),
+        "engine": {**prefix.calibration.engine, "batch": at_once},
         "about": {
             "backbone": backbone.name,
             "cut": f"after {stage}, {cut} of {len(backbone.stages)} stages",
@@ -57,7 +62,7 @@ def activation_store(
 
 
 def fill(
-    writer: Writer, prefix: Prefix, start: int, cut: int, batches: Iterable[tuple[list[Row], Tensor]]
+    writer: Writer, prefix: Prefix, start: int, cut: int, at_once: int, batches: Iterable[tuple[list[Row], Tensor]]
 ) -> Iterator[int]:
     """Compute rows and write them; yield the number of rows after each batch.
 
@@ -66,9 +71,16 @@ def fill(
         prefix: computes them.
         start: number of stages that the inputs have passed.
         cut: number of stages to pass.
+        at_once: the entry's, see ``activation_store``.
         batches: rows with their inputs, (n, *prefix.shape(start)).
+
+    Raises:
+        FewerAtOnce: memory does not suffice for so many; what was not written yet belongs to another entry.
     """
     for rows, inputs in batches:
-        for row, found in zip(rows, prefix.run(inputs, start, cut).cpu().numpy(), strict=True):
+        outputs = prefix.run(inputs, start, cut)
+        if prefix.batch != at_once:
+            raise FewerAtOnce
+        for row, found in zip(rows, outputs.cpu().numpy(), strict=True):
             writer.add(row, found)
         yield len(rows)

@@ -180,9 +180,9 @@ class CellsRun:
         """Predict a cell, with the rows that it needs, nobody has computed yet and no other cell is charged with."""
         needed = self.jobs[name].needs.rows
         missing = {
-            piece: [row for row in self.supply.store(piece).missing(list(needed[piece])) if row not in counted[piece]]
+            piece: [row for row in self.supply.missing(piece, list(needed[piece])) if row not in counted[piece]]
             if piece in counted
-            else self.supply.store(piece).missing(list(needed[piece]))
+            else self.supply.missing(piece, list(needed[piece]))
             for piece in needed
             if piece in self._rates
         }

@@ -280,10 +280,8 @@ def share(
     total = together(work.needs for work in works)
     held = dict[Piece, int]()
     for piece, rows in total.rows.items():
-        store = activation_store(
-            cache, calibrated.prefixes[piece.prefix], piece.cut, calibrated.preprocessing[piece.prefix], piece.augment,
-            piece.seed,
-        )  # fmt: skip
+        prefix, made = calibrated.prefixes[piece.prefix], calibrated.preprocessing[piece.prefix]
+        store = activation_store(cache, prefix, piece.cut, made, piece.augment, piece.seed, prefix.batch)
         held[piece] = len(rows) - len(store.missing(list(rows)))
     bytes_per_row = {
         (piece.prefix, piece.cut): calibrated.prefixes[piece.prefix].bytes_per_row(piece.cut) for piece in total.rows

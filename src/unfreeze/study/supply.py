@@ -19,7 +19,7 @@ from unfreeze.data.pixels import Base, DecodedPictures, Pictures, StoredPictures
 from unfreeze.data.rowstore import MissingRows, Row, Rows, RowStore, Unstored
 from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.network import tensors_hash
-from unfreeze.reuse.activations import activation_store, fill
+from unfreeze.reuse.activations import FewerAtOnce, activation_store, fill
 from unfreeze.reuse.prefix import Prefix
 from unfreeze.study.events import Emit, Preparing, Warned
 from unfreeze.study.held import waiting
@@ -67,6 +67,15 @@ class Shown:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """Rows of a piece: each one's index among those that were opened, and how many were computed at once."""
+
+    places: Mapping[Row, int]
+    rows: Rows
+    at_once: int
+
+
 class Supply:
     """Gives the cells of a run their inputs.
 
@@ -102,7 +111,7 @@ class Supply:
         used = catalog.images[catalog.images["sha256"] != ""].drop_duplicates("sha256")
         self._id_of = dict(zip(used["sha256"], used["id"], strict=True))
         self._unstored: Unstored | None = None
-        self._open: dict[Piece, tuple[dict[Row, int], Rows]] = {}
+        self._open: dict[Piece, _Opened] = {}
         self._pictures_of: dict[tuple[str, tuple[str, ...]], StoredPictures] = {}
 
     def images(self, ids: Sequence[str]) -> Shown:
@@ -111,15 +120,34 @@ class Supply:
         labels = torch.tensor([self._numbers[label] for label in found["label"]], dtype=torch.int64)
         return Shown(tuple(ids), tuple(found["sha256"]), labels)
 
-    def store(self, piece: Piece) -> RowStore:
-        """Return a piece's entry in the cache."""
-        prefix, made = self.prefixes[piece.prefix], self.preprocessing[piece.prefix]
-        return activation_store(self.cache, prefix, piece.cut, made, piece.augment, piece.seed)
-
     def stores(self) -> list[RowStore]:
-        """Return every entry that this run may read or write."""
+        """Return every entry that this run may read or write, if memory gets no shorter."""
         pixels = [pixel_store(self.cache, made.base) for made in self.preprocessing.values()]
-        return [*pixels, *(self.store(piece) for piece in self.rows)]
+        return [*pixels, *(self._store(piece, at_once) for piece in self.rows for at_once in self._at_once(piece))]
+
+    def missing(self, piece: Piece, rows: Sequence[Row]) -> list[Row]:
+        """Return which rows of a stored piece the cache does not have."""
+        return self._store(piece, self._suiting(piece, rows)).missing(rows)
+
+    def _store(self, piece: Piece, at_once: int) -> RowStore:
+        prefix, made = self.prefixes[piece.prefix], self.preprocessing[piece.prefix]
+        return activation_store(self.cache, prefix, piece.cut, made, piece.augment, piece.seed, at_once)
+
+    def _at_once(self, piece: Piece) -> list[int]:
+        """Return how many rows went through the frozen stages at once so far: as calibrated first, as now last."""
+        prefix = self.prefixes[piece.prefix]
+        numbers = [int(prefix.calibration.engine["batch"])]
+        while numbers[-1] > prefix.batch:
+            numbers.append(max(prefix.batch, numbers[-1] // 2))
+        return numbers
+
+    def _suiting(self, piece: Piece, rows: Sequence[Row]) -> int:
+        """Return how many at once rows were, or will be, computed: the most of which the cache has them all.
+
+        So a cell that goes on in another run reads what it read before memory got short.
+        """
+        *before, now = self._at_once(piece)
+        return next((number for number in before if not self._store(piece, number).missing(rows)), now)
 
     def prepare(self, needs: Needs) -> None:
         """Have all rows of stored pieces that are needed at hand, computing what is missing.
@@ -219,7 +247,7 @@ class Supply:
         """Return stored inputs of images in the first ``views`` views, or None if the piece is not stored."""
         if piece not in self.rows or piece not in self._open:
             return None
-        places, rows = self._open[piece]
+        places, rows = self._open[piece].places, self._open[piece].rows
         numbers = range(1 if piece.augment == "none" else views)
         at = np.array([[places.get((sha, view), -1) for view in numbers] for sha in shown.shas], dtype=np.int64)
         return StoredInputs(rows, at.reshape(len(shown.shas), len(numbers)), getattr(torch, rows.dtype.name))
@@ -270,42 +298,58 @@ class Supply:
 
     def _ensure(self, piece: Piece, rows: Mapping[Row, None]) -> Rows:
         """Open the rows of a stored piece, after computing those that are missing or altered."""
-        opened = self._open.get(piece)
-        if opened is not None and rows.keys() <= opened[0].keys():
-            return opened[1]
-        wanted = list(dict.fromkeys([*(opened[0] if opened else ()), *rows]))
-        store = self.store(piece)
-        if store.missing(wanted):
-            with filling(store, waiting(self.emit, f"computes {self._words(piece)}")):
-                self._compute(piece, store, store.missing(wanted))  # another process may have computed some
+        at_once = self._suiting(piece, list(rows))
         while True:
             try:
-                found = store.open(wanted, self._altered)
-                break
-            except MissingRows as error:
-                self._compute(piece, store, error.rows)
-        self._open[piece] = ({row: index for index, row in enumerate(wanted)}, found)
+                return self._opened(piece, at_once, rows)
+            except FewerAtOnce:  # one number for all of them
+                at_once = self.prefixes[piece.prefix].batch
+
+    def _opened(self, piece: Piece, at_once: int, rows: Mapping[Row, None]) -> Rows:
+        opened = self._open.get(piece)
+        if opened is not None and opened.at_once != at_once:
+            opened = None
+        if opened is not None and rows.keys() <= opened.places.keys():
+            return opened.rows
+        wanted = list(dict.fromkeys([*(opened.places if opened else ()), *rows]))
+        found = self._filled(piece, at_once, wanted)
+        self._open[piece] = _Opened({row: index for index, row in enumerate(wanted)}, found, at_once)
         return found
+
+    def _filled(self, piece: Piece, at_once: int, wanted: Sequence[Row]) -> Rows:
+        store = self._store(piece, at_once)
+        if store.missing(wanted):
+            with filling(store, waiting(self.emit, f"computes {self._words(piece)}")):
+                self._compute(piece, at_once, store.missing(wanted))  # another process may have computed some
+        while True:
+            try:
+                return store.open(wanted, self._altered)
+            except MissingRows as error:
+                self._compute(piece, at_once, error.rows)
 
     def _words(self, piece: Piece) -> str:
         stage = self.prefixes[piece.prefix].backbone.stages[piece.cut - 1].name
         return f"frozen stages of {label_of(piece.prefix, self.prefixes)}, after {stage}"
 
-    def _compute(self, piece: Piece, store: RowStore, missing: Sequence[Row]) -> None:
+    def _compute(self, piece: Piece, at_once: int, missing: Sequence[Row]) -> None:
         if not missing:
             return
         self._check_stored()
         prefix, start = self.prefixes[piece.prefix], self.starts.get(piece)
+        if prefix.batch != at_once:
+            raise FewerAtOnce
+        if at_once != self._at_once(piece)[0]:  # what is open of the shallower piece may be as calibrated
+            start = None
         near = [row for row in missing if start is not None and row in self.rows[start]]
         far = [row for row in missing if start is None or row not in self.rows[start]]
         if start is not None and near:
-            self._ensure(start, dict.fromkeys(near))
+            self._opened(start, at_once, dict.fromkeys(near))
         began, done = time.perf_counter(), 0
         words = self._words(piece)
         self.emit(Preparing(words, 0, len(missing)))
-        with store.writer() as writer:
+        with self._store(piece, at_once).writer() as writer:
             for low, batches in ((start, self._from_rows(start, near)), (None, self._from_images(piece, far))):
-                for count in fill(writer, prefix, low.cut if low else 0, piece.cut, batches):
+                for count in fill(writer, prefix, low.cut if low else 0, piece.cut, at_once, batches):
                     done += count
                     self.emit(Preparing(words, done, len(missing)))
         self.facts.seconds[piece] = self.facts.seconds.get(piece, 0.0) + time.perf_counter() - began
@@ -314,7 +358,7 @@ class Supply:
     def _from_rows(self, start: Piece | None, rows: Sequence[Row]) -> Iterator[tuple[list[Row], Tensor]]:
         if start is None or not rows:
             return
-        places, stored = self._open[start]
+        places, stored = self._open[start].places, self._open[start].rows
         for first in range(0, len(rows), EVALUATION_BATCH):
             some = list(rows[first : first + EVALUATION_BATCH])
             inputs = torch.empty(len(some), *stored.shape(0), dtype=getattr(torch, stored.dtype.name))
