@@ -11,7 +11,7 @@ from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.model.network import Frozen
 from unfreeze.reuse import calibrate as calibrating
 from unfreeze.reuse import engines
-from unfreeze.reuse.calibrate import Reference, calibrate, pytorch_reference
+from unfreeze.reuse.calibrate import NoEngine, Reference, calibrate, pytorch_reference
 from unfreeze.reuse.engines import Engine, Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
 
@@ -71,6 +71,23 @@ def test_calibration_keeps_to_the_tolerance_and_tries_which_cuts_chain(resnet: B
     equal = torch.equal(prefix.run(prefix.run(images, 0, 3), 3, 5), prefix.run(images, 0, 5))
     assert (found.chains == ((3, 5),)) == equal
     assert prefix.starts(5) == ((3, 0) if equal else (0,))
+
+
+def test_weights_that_give_no_numbers_are_refused_with_what_every_engine_gave() -> None:
+    backbone = load_backbone("test_resnet", "none", 32, seed=0)
+    with torch.no_grad():
+        next(backbone.stages[0].module.parameters()).fill_(float("nan"))
+    rows, pytorch = torch.zeros(2, 3, 32, 32), OFFERS[-1]
+    reference = pytorch_reference(backbone, 1, rows, CPU)
+    with pytest.raises(NoEngine) as caught:
+        calibrate(backbone, [1], rows, reference, "float32", "float32", [pytorch], CPU)
+    assert str(caught.value) == (
+        "no engine computes the frozen stages of test_resnet in float32 (pytorch, batch 32: relative error nan against "
+        "PyTorch, above 0.0001)\n"
+        "  expected: a relative error of 0.0001 at most\n"
+        "  to mend:  give other weights, or another backbone"
+    )
+    assert caught.value.refused == {"pytorch, batch 32": "relative error nan against PyTorch, above 0.0001"}
 
 
 def test_float16_halves_rows_and_refuses_what_does_not_fit(resnet: Backbone, images: Tensor) -> None:

@@ -10,10 +10,14 @@ import torch
 
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.reuse import engines
-from unfreeze.reuse.calibrate import Reference
+from unfreeze.reuse.calibrate import NoEngine, Reference
 from unfreeze.reuse.engines import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
 from unfreeze.study import measure
+from unfreeze.study.forecast import Calibrated
+from unfreeze.study.needs import PrefixKey
+from unfreeze.study.record import engine_warnings
+from unfreeze.study.shared import Costs
 from unfreeze.train.device import pick
 
 CPU = pick("cpu", "float32")
@@ -21,7 +25,10 @@ CPU = pick("cpu", "float32")
 
 @dataclass
 class Machine:
-    """A machine on which PyTorch takes a second a row and the last engine offered wins; it notes what it was asked."""
+    """A machine on which PyTorch takes a second a row and the last engine offered wins; it notes what it was asked.
+
+    As with ResNet-18, the first stages have no convolution for Winograd's way.
+    """
 
     backbone: Backbone
     cache: Path
@@ -30,10 +37,18 @@ class Machine:
     def calibrate(self, backbone: Backbone, cuts: Sequence[int], *rest: Any) -> Prefix:
         offered: Sequence[Settings] = rest[4]
         self.asked.append([str(settings["name"]) for settings in offered])
-        fastest = [settings for settings in offered if settings["name"] != "pytorch"] or offered
+        able = [settings for settings in offered if settings["name"] != "winograd" or min(cuts) > 1]
+        if not able:
+            error = NoEngine("no engine")
+            error.refused = {"winograd, batch 16": "winograd: no large 3 x 3 convolution"}
+            raise error
+        fastest = [settings for settings in able if settings["name"] != "pytorch"] or able
         return Prefix(backbone, Calibration(fastest[-1], 0.0, 0.1, 1.0, 0.0), "float32", CPU.device)
 
     def engine(self, cuts: Sequence[int], rows: int, fixed: Settings | None = None) -> str:
+        return str(self.calibration(cuts, rows, fixed).engine["name"])
+
+    def calibration(self, cuts: Sequence[int], rows: int, fixed: Settings | None = None) -> Calibration:
         found = measure.prefix_calibration(
             self.cache,
             self.backbone,
@@ -45,7 +60,7 @@ class Machine:
             CPU,
             fixed,
         )
-        return str(found.calibration.engine["name"])
+        return found.calibration
 
 
 @pytest.fixture
@@ -80,6 +95,55 @@ def test_a_study_keeps_the_engine_that_it_fixed(machine: Machine) -> None:
     ]
     assert [machine.engine([5], 100, fixed=pytorch) for _ in range(2)] == ["pytorch"] * 2
     assert machine.asked[1:] == [["pytorch"]]
+
+
+ALL = ["ncnn", "openvino", "openvino", "winograd", "pytorch"]
+
+
+def test_an_engine_that_was_chosen_for_other_cuts_gives_way_where_it_cannot_go_on(machine: Machine) -> None:
+    assert machine.engine([5], 100) == "winograd"
+    assert machine.engine([1, 5], 100) == "openvino"
+    assert machine.asked == [ALL, ["winograd"], ALL]
+    assert machine.engine([1], 100) == machine.engine([5], 100) == machine.engine([1, 5], 100) == "openvino"
+    assert machine.asked[3:] == [["openvino"], ["openvino"]]
+
+
+def named(name: str) -> Settings:
+    offered = engines.offers(CPU.device, "float32", torch.get_num_threads())
+    return next(one for one in offered if one["name"] == name)
+
+
+def test_an_engine_that_a_study_fixed_gives_way_to_the_one_chosen_last_where_it_cannot_go_on(machine: Machine) -> None:
+    assert machine.engine([1, 5], 100, fixed=named("winograd")) == "openvino"
+    assert machine.asked == [["winograd"], ALL]
+    found = machine.calibration([1, 4], 100, fixed=named("winograd"))
+    assert machine.asked[2:] == [["winograd"], ["openvino"]]
+    assert found.refused == {"winograd, batch 16": "winograd: no large 3 x 3 convolution"}
+
+
+def test_an_engine_that_is_not_offered_any_more_gives_way_to_the_one_chosen_last(machine: Machine) -> None:
+    machine.engine([5], 100)
+    assert machine.engine([4, 5], 100, fixed={**named("openvino"), "version": "0.1"}) == "winograd"
+    assert machine.asked == [ALL, ["winograd"]]
+
+
+def test_a_study_says_that_its_engine_gives_way_and_why() -> None:
+    key, fixed = PrefixKey("test_resnet", "none", 32, "crop"), {**named("winograd"), "threads": 2}
+    now = "pytorch " + torch.__version__ + " (float32, 1 thread)"
+
+    def said(refused: dict[str, str]) -> list[str]:
+        found = Calibration({**named("pytorch"), "threads": 1}, 0.0, 0.1, 1.0, 0.0, refused=refused)
+        calibrated = Calibrated({}, {key: found}, {}, {key: ()}, Costs({}, {}, 0.0, 0.0), 0.0)
+        return engine_warnings({key.label: fixed}, calibrated, "float32")
+
+    text = (
+        f"test_resnet, 32 pixels: the study used winograd {fixed['version']} (float32, 2 threads), which {{}}; frozen "
+        f"stages now run on {now}. Finished cells keep their numbers, stored activations are computed anew, and new "
+        "cells may differ in the last digits"
+    )
+    assert said({}) == [text.format("is not there any more")]
+    reason = "winograd: no large 3 x 3 convolution"
+    assert said({"winograd, batch 16": reason}) == [text.format(f"cannot compute all of its frozen stages ({reason})")]
 
 
 def test_an_altered_record_is_measured_again(machine: Machine) -> None:

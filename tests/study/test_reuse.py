@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.worlds import tiny_study, write_weights
 from unfreeze import Results, Study
 from unfreeze.model import winograd
-from unfreeze.reuse import engines
+from unfreeze.reuse import calibrate, engines
 from unfreeze.store import read_json
 from unfreeze.study.events import Event, Warned
 
@@ -87,6 +87,28 @@ def test_cached_equals_live_with_the_engine_that_the_study_fixed(
     assert computed(live) > computed(cached) > 0
     for cell in cached.table["cell"]:
         assert numbers(cached, cell) == numbers(live, cell), cell
+
+
+def test_a_fixed_engine_that_cannot_do_a_new_cut_gives_way_and_finished_cells_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = {name: engines._MODULES[name] for name in ("winograd", "pytorch")}
+    monkeypatch.setattr(engines, "_MODULES", modules)
+    monkeypatch.setattr(modules["winograd"], "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(calibrate, "CLEARLY", 0.0)  # the one offered first wins
+    monkeypatch.setattr(winograd, "_CHANNELS", 96)  # of the last stage alone
+    first = run(tmp_path, strategies={"head": HEAD}, regimes=PLAIN)
+    label = "test_resnet (weights), 32 pixels"
+    assert read_json(first.path / "study.json")["engines"][label]["engine"]["name"] == "winograd"
+    before, events = numbers(first, "head.small.s0"), list[Event]()
+    study = Study(**tiny_study(tmp_path, strategies={"head": HEAD, "last": {"train": {"last": 2}}}, regimes=PLAIN))
+    again = study.run(tmp_path / "out", emit=events.append, workers=0)
+    assert not again.failed
+    assert read_json(again.path / "study.json")["engines"][label]["engine"]["name"] == "pytorch"
+    (said,) = [event.text for event in events if isinstance(event, Warned) and "frozen" in event.text]
+    assert said.startswith(f"{label}: the study used winograd ")
+    assert "which cannot compute all of its frozen stages (winograd: no large 3 x 3 convolution)" in said
+    assert numbers(again, "head.small.s0") == before
 
 
 def test_a_second_study_computes_nothing_that_the_first_one_has(tmp_path: Path) -> None:

@@ -42,6 +42,12 @@ class Reference(NamedTuple):
     seconds: float
 
 
+class NoEngine(UserError):
+    """None of the engines that were tried computes the frozen stages; ``refused`` says of each why not."""
+
+    refused: Mapping[str, str] = {}
+
+
 def pytorch_reference(backbone: Backbone, cut: int, images: Tensor, device: torch.device) -> Reference:
     """Run the first ``cut`` stages in PyTorch.
 
@@ -93,7 +99,8 @@ def calibrate(
         The prefix with its calibration, its engine ready to run.
 
     Raises:
-        UserError: no engine is within tolerance, or a number does not fit into float16.
+        NoEngine: no engine is within tolerance at every cut.
+        UserError: a number does not fit into float16.
     """
     stages = Frozen([stage.module for stage in backbone.stages[: max(cuts)]])
     alike = [list(group) for _, group in groupby(offers, key=itemgetter("name", "precision"))]
@@ -111,7 +118,9 @@ def calibrate(
             found, seconds = _measured(settings, engine, images, best)
         error = float((found - reference.rows).norm() / reference.rows.norm().clamp_min(1e-30))
         if not error <= TOLERANCE[precision]:
-            refused[_label(settings)] = f"relative error {error:.1e} against PyTorch, above {TOLERANCE[precision]:g}"
+            refused[engine_label(settings)] = (
+                f"relative error {error:.1e} against PyTorch, above {TOLERANCE[precision]:g}"
+            )
         else:
             able.append((Calibration(settings, error, seconds, reference.seconds, build), engine))
     able = [one for one in able if one[0].engine["precision"] == precision] or able
@@ -124,18 +133,20 @@ def calibrate(
         try:
             chains = _chains(prefix, sorted(set(cuts)), images)
         except EngineFailed as failure:  # at a shallower cut
-            refused[_label(calibration.engine)] = str(failure)
+            refused[engine_label(calibration.engine)] = str(failure)
             able.remove(best_one)
             continue
         prefix.calibration = replace(calibration, chains=chains, refused=refused)
         prefix.forwards = 0
         return prefix
     listed = "; ".join(f"{label}: {reason}" for label, reason in refused.items())
-    raise UserError(
+    failed = NoEngine(
         f"no engine computes the frozen stages of {backbone.name} in {precision} ({listed})",
         f"a relative error of {TOLERANCE[precision]:g} at most",
-        "say precision: float32" if precision != "float32" else "give another --out, so that the engine is chosen anew",
+        "give other weights, or another backbone",
     )
+    failed.refused = refused
+    raise failed
 
 
 def _chains(prefix: Prefix, cuts: Sequence[int], images: Tensor) -> tuple[tuple[int, int], ...]:
@@ -181,15 +192,16 @@ def _build(group: Sequence[Settings], stages: Frozen, shape: tuple[int, ...], de
             if device.type != "cpu":
                 engine(torch.zeros(1, *shape))  # padded to a whole batch: is there memory for it?
         except EngineFailed as failure:
-            refused[_label(settings)] = str(failure)
+            refused[engine_label(settings)] = str(failure)
         except (OSError, ImportError, RuntimeError) as error:  # no room to convert, no such library: others can do it
-            refused[_label(settings)] = f"{settings['name']}: {gist(error)}"
+            refused[engine_label(settings)] = f"{settings['name']}: {gist(error)}"
         else:
             return _Built(settings, engine, time.perf_counter() - began, refused)
     return _Built(group[-1], None, 0.0, refused)
 
 
-def _label(settings: Settings) -> str:
+def engine_label(settings: Settings) -> str:
+    """Return an engine's name among those that were refused."""
     return f"{settings['name']}, batch {settings['batch']}"
 
 

@@ -4,7 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from unfreeze.model.fitting import NoRoom, fitted
 from unfreeze.model.head import build_head
 from unfreeze.model.network import build_network
 from unfreeze.reuse import engines
-from unfreeze.reuse.calibrate import Reference, calibrate, pytorch_reference
+from unfreeze.reuse.calibrate import NoEngine, Reference, calibrate, pytorch_reference
 from unfreeze.reuse.costs import StepCost
 from unfreeze.reuse.engines import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
@@ -83,7 +83,11 @@ def prefix_calibration(
         dtype: in which rows are kept.
         rows: that the study computes; for few of them it is not worth trying engines that take long to make.
         compute: device and precision.
-        fixed: the engine that the study has been using; None lets the fastest win.
+        fixed: the engine that the study has been using. If there is none, or it cannot compute these stages, it is the
+            one that was chosen on this machine before, and after that the fastest.
+
+    Raises:
+        UserError: no engine computes these stages.
     """
     about = {"backbone": backbone.name, "sha256": prefix_sha256, "size": backbone.image_size, "rules": RULES}
     reference: list[Reference] = []
@@ -101,25 +105,32 @@ def prefix_calibration(
         return {"prefix": {"cuts": sorted(cuts), "dtype": dtype, **about}, "engine": dict(engine), **machine(compute)}
 
     offered = engines.offers(compute.device, compute.precision, torch.get_num_threads())
-    # Stored rows belong to an engine: one that was chosen once, for whatever cuts, goes on.
     choice = {"choice": {**about, "sha256": backbone.weights.sha256}, **machine(compute)}
-    wanted = fixed or _recalled(cache, choice)
-    chosen = [settings for settings in offered if wanted is not None and dict(settings) == dict(wanted)]
-    if not chosen:
-        pytorch = {"pytorch": {"cut": max(cuts), **about}, **machine(compute)}
-        frozen_seconds = rows * _remembered(cache, pytorch, look)["seconds"]
-        chosen = [settings for settings in offered if engines.worth_trying(settings, frozen_seconds)]
-    if len(chosen) > 1:
+
+    def take(chosen: Sequence[Settings]) -> Prefix:
+        found = _recalled(cache, key(chosen[0])) if len(chosen) == 1 else None
+        if found is not None:
+            return Prefix(backbone, Calibration.from_record(found), dtype, compute.device)
         prefix = measure(chosen)
         _remember(cache, key(prefix.calibration.engine), plain(prefix.calibration))
         if len(chosen) == len(offered):
             _remember(cache, choice, dict(prefix.calibration.engine))
         return prefix
-    found = _recalled(cache, key(chosen[0]))
-    if found is not None:
-        return Prefix(backbone, Calibration.from_record(found), dtype, compute.device)
-    prefix = measure(chosen)
-    _remember(cache, key(prefix.calibration.engine), plain(prefix.calibration))
+
+    # Stored rows belong to an engine: one that was chosen once, for whatever cuts, goes on where it can.
+    own, last = dict(fixed or {}), _recalled(cache, choice)
+    refused: dict[str, str] = {}
+    for settings in sorted((one for one in offered if dict(one) in (own, last)), key=lambda one: dict(one) != own):
+        try:
+            prefix = take([settings])
+            break
+        except NoEngine as error:  # a cut that no other study had, or images on which it is less exact
+            refused |= error.refused
+    else:
+        pytorch = {"pytorch": {"cut": max(cuts), **about}, **machine(compute)}
+        frozen_seconds = rows * _remembered(cache, pytorch, look)["seconds"]
+        prefix = take([settings for settings in offered if engines.worth_trying(settings, frozen_seconds)])
+    prefix.calibration = replace(prefix.calibration, refused={**refused, **(prefix.calibration.refused or {})})
     return prefix
 
 

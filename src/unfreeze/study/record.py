@@ -13,6 +13,7 @@ from unfreeze.data.duplicates import ALIKE
 from unfreeze.data.pairing import RADIUS
 from unfreeze.durable import write_text
 from unfreeze.results.words import plural
+from unfreeze.reuse.calibrate import engine_label
 from unfreeze.reuse.engines import Settings
 from unfreeze.reuse.prefix import Calibration
 from unfreeze.store import Altered, StudyDir, accepted, read_json, table_text, write_json
@@ -51,11 +52,18 @@ def engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, preci
         if found.engine["precision"] != precision
     ]
     return refused + [
-        f"{label}: the study used {_engine_words(fixed[label])}, which is not there any more; frozen stages "
-        f"now run on {_engine_words(found.engine)}, and new cells may differ in the last digits"
+        f"{label}: the study used {_engine_words(fixed[label])}, which {_why_not(fixed[label], found)}; frozen stages "
+        f"now run on {_engine_words(found.engine)}. Finished cells keep their numbers, stored activations are computed "
+        "anew, and new cells may differ in the last digits"
         for label, found in labelled.items()
         if label in fixed and dict(fixed[label]) != dict(found.engine)
     ]
+
+
+def _why_not(settings: Settings, found: Calibration) -> str:
+    """Say why an engine that a study used is not used any more."""
+    reason = (found.refused or {}).get(engine_label(settings))
+    return "is not there any more" if reason is None else f"cannot compute all of its frozen stages ({reason})"
 
 
 def _labelled(calibrated: Calibrated) -> dict[str, Calibration]:
