@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 
+from unfreeze.model import adapters
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.reuse import engines
 from unfreeze.reuse.calibrate import NoEngine, Reference
@@ -144,6 +146,20 @@ def test_a_study_says_that_its_engine_gives_way_and_why() -> None:
     assert said({}) == [text.format("is not there any more")]
     reason = "winograd: no large 3 x 3 convolution"
     assert said({"winograd, batch 16": reason}) == [text.format(f"cannot compute all of its frozen stages ({reason})")]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [(timm, "__version__", "0.1"), (torch, "__version__", "0.1"), (adapters, "STAGE_RULES", 0)],
+    ids=["timm", "torch", "rules"],
+)
+def test_stages_that_may_compute_something_else_are_measured_anew(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: Any
+) -> None:
+    machine.engine([5], 100)
+    monkeypatch.setattr(module, name, value)
+    machine.engine([5], 100)
+    assert machine.asked == [ALL, ALL]
 
 
 def test_an_altered_record_is_measured_again(machine: Machine) -> None:

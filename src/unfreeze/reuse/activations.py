@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unfreeze.data.rowstore import Row, RowStore, Writer, entry
 from unfreeze.data.views import VIEW_RULES, Preprocessing
+from unfreeze.model.adapters import stage_versions
 from unfreeze.reuse.prefix import Prefix
 
 MANIFEST_BYTES = 72
@@ -43,6 +44,7 @@ def activation_store(
         "architecture": backbone.name.partition(".")[0],
         "cut": cut,
         "prefix_sha256": prefix.sha256(cut),
+        "stages": stage_versions(),  # every engine computes what they say, in words of its own
         "picture": preprocessing.base.identity(),
         "input": {
             key: value for key, value in asdict(preprocessing).items() if key not in ("interpolation", "crop_share")

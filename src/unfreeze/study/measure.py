@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.resolve import Strategy
 from unfreeze.errors import UserError
+from unfreeze.model.adapters import stage_versions
 from unfreeze.model.backbone import Backbone, own_copy
 from unfreeze.model.fitting import NoRoom, fitted
 from unfreeze.model.head import build_head
@@ -57,7 +58,7 @@ def machine(compute: Compute) -> dict[str, Any]:
         "device": device,
         "precision": compute.precision,
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "stages": stage_versions(),
     }
 
 

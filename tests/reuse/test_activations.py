@@ -1,0 +1,103 @@
+"""The identity of stored activations: whatever a number depends on but the image is in the key of its entry."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from unfreeze.data import pixels
+from unfreeze.data.views import Preprocessing
+from unfreeze.model import adapters
+from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.reuse import activations
+from unfreeze.reuse.activations import activation_store
+from unfreeze.reuse.prefix import Calibration, Prefix
+
+ENGINE = {"name": "pytorch", "version": "1", "precision": "float32", "batch": 32, "threads": 2, "kernels": "AVX2"}
+ABOUT: dict[str, Any] = {"cut": 3, "augment": "flip_crop", "seed": 0, "at_once": 32, "dtype": "float32"}
+MADE: dict[str, Any] = {
+    "image_size": 32, "resize": "crop", "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "interpolation": "bilinear",
+    "crop_share": 0.9,
+}  # fmt: skip
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return load_backbone("test_resnet", "none", 32, 0)
+
+
+def key(backbone: Backbone, **changed: Any) -> str:
+    """Return an entry's key; ``changed`` are parts of the engine, of the preprocessing, or of all else."""
+    asked = ABOUT | {name: value for name, value in changed.items() if name in ABOUT}
+    engine = ENGINE | {name: value for name, value in changed.items() if name in ENGINE}
+    made = MADE | {name: value for name, value in changed.items() if name in MADE}
+    dtype = asked.pop("dtype")
+    prefix = Prefix(backbone, Calibration(engine, 0.0, 0.0, 0.0, 0.0), dtype, CPU)
+    folder = activation_store(Path("cache"), prefix, preprocessing=Preprocessing(**made), **asked).folder
+    return folder.name.rpartition("-")[2]  # without the words for people
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "ncnn"}, {"version": "2"}, {"precision": "bfloat16"}, {"threads": 1}, {"kernels": "AVX512"},
+        {"at_once": 16}, {"cut": 4}, {"dtype": "float16"}, {"augment": "article"}, {"augment": "none"}, {"seed": 1},
+        {"image_size": 48}, {"resize": "squash"}, {"resize": "pad"}, {"mean": (0.5, 0.5, 0.4)},
+        {"std": (0.2, 0.2, 0.1)}, {"interpolation": "bicubic"}, {"crop_share": 0.8},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_each_setting_changes_the_key(backbone: Backbone, changed: dict[str, Any]) -> None:
+    assert key(backbone, **changed) != key(backbone)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        (timm, "__version__", "0.1"), (torch, "__version__", "0.1"), (torchvision, "__version__", "0.1"),
+        (pixels.PIL, "__version__", "0.1"), (adapters, "STAGE_RULES", 0), (activations, "VIEW_RULES", 0),
+        (pixels, "DECODE_RULES", 0), (pixels, "BASE_FORMAT", 0),
+    ],
+    ids=["timm", "torch", "torchvision", "pillow", "stages", "views", "decoding", "base pictures"],
+)  # fmt: skip
+def test_each_version_and_each_rule_changes_the_key(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: Any
+) -> None:
+    before = key(backbone)
+    monkeypatch.setattr(module, name, value)
+    assert key(backbone) != before
+
+
+def first(module: nn.Module) -> nn.Parameter:
+    return next(module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (lambda one: first(one.stages[2].module).data.add_(1), False),
+        (lambda one: next(one.stages[2].module.buffers()).add_(1), False),
+        (lambda one: first(one.stages[3].module).data.add_(1), True),
+    ],
+    ids=["a weight", "a statistic", "a weight behind the cut"],
+)
+def test_each_frozen_tensor_changes_the_key(backbone: Backbone, change: Callable[[Backbone], Any], same: bool) -> None:
+    other = load_backbone("test_resnet", "none", 32, 0)
+    assert key(other) == key(backbone)
+    change(other)
+    assert (key(other) == key(backbone)) == same
+
+
+def test_another_architecture_changes_the_key(backbone: Backbone) -> None:
+    assert key(replace(backbone, name="test_vit")) != key(backbone)
+
+
+def test_plain_views_have_no_seed(backbone: Backbone) -> None:
+    assert key(backbone, augment="none", seed=1) == key(backbone, augment="none", seed=0)
