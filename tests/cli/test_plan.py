@@ -43,14 +43,14 @@ BOTH = "test_resnet (weights), 32 pixels, after layer2 + test_resnet (weights), 
 FRESH = "augment: trivial draws new views in every epoch (views: fresh), so the frozen stages see training images live"
 SHARED = f"""\
 computed once rows size built from stored for time
-decoded pictures 124.8 kB files yes all cells
+decoded pictures 127.4 kB files yes all cells
 test_resnet (weights), 32 pixels, after layer2 27 84.9 kB images yes 6 cells TIME
 test_resnet (weights), 32 pixels, after layer4 24 10.9 kB after layer2 yes 6 cells TIME
 cells reuse time each alone
 scratch x few, augmented (6 cells) nothing: everything trains, so there is no frozen work to reuse TIME TIME
 phased x few (3 cells) {BOTH} TIME TIME
 phased x augmented (3 cells) {BOTH}; {FRESH} TIME TIME
-predicted: TIME, 220.7 kB of disk; every cell alone in plain PyTorch TIME, FACTOR times as long
+predicted: TIME, 223.3 kB of disk; every cell alone in plain PyTorch TIME, FACTOR times as long
 written to runs/study: up to 49.5 MB, 16.7 MB of it for models and predictions; FREE are free there
 warning: regime augmented asks for 9 training files a class; fewer: blue about 8, green about 8, red about 8"""
 HEADS = """\

@@ -154,7 +154,7 @@ def test_entries_deleted_under_their_readers_fail_nobody(tmp_path: Path) -> None
 def test_what_is_marked_as_in_use_is_never_deleted_for_room(store: RowStore) -> None:
     with cache.in_use([store]):
         for _ in range(100):
-            assert cache.make_room(store.folder.parents[1], 10**6, 0, []) == 0
+            assert cache.make_room(store.folder.parents[1], 10**6, 0, {}) == 0
             assert store.missing(ROWS) == []
 
 
@@ -305,9 +305,9 @@ def test_uses_in_the_future_go_last_and_room_is_made_all_the_same(tmp_path: Path
         (store.folder / cache.USED).touch()
         os.utime(store.folder / cache.USED, (time.time() + seconds, time.time() + seconds))
     size = max(cache.folder_bytes(store.folder) for store in stores)
-    assert cache.make_room(tmp_path, size, 3 * size, []) >= size
+    assert cache.make_room(tmp_path, size, 3 * size, {}) >= size
     assert [store.folder.exists() for store in stores] == [False, True, True]
-    assert cache.make_room(tmp_path, 3 * size, 3 * size, []) >= 3 * size
+    assert cache.make_room(tmp_path, 3 * size, 3 * size, {}) >= 3 * size
     assert not any(store.folder.exists() for store in stores)
 
 

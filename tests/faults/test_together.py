@@ -84,7 +84,7 @@ def prepared(told: dict[str, Any], cache: Path) -> dict[str, Any]:
     supply = here.supply
     tidy(cache)
     remove_leftovers(cache)
-    with in_use(supply.stores()):
+    with in_use([supply.store(piece) for piece in supply.rows]):
         supply.prepare(together(one.needs for one in groups.values()))
     rows = hashlib.sha256()
     for piece in supply.rows:
@@ -256,9 +256,9 @@ def test_without_locks_only_what_is_old_is_nobody_s(tmp_path: Path, monkeypatch:
     tidy(tmp_path)
     assert sorted(path.name for path in store.folder.iterdir() if "old" in path.name) == ["old.use"]
     assert len([path for path in store.folder.iterdir() if "new" in path.name]) == 4
-    assert caches.make_room(tmp_path, 10, 10, []) < 10  # the new mark keeps it
+    assert caches.make_room(tmp_path, 10, 10, {}) < 10  # the new mark keeps it
     (store.folder / "new.use").unlink()
-    caches.make_room(tmp_path, 10, 10, [])
+    caches.make_room(tmp_path, 10, 10, {})
     assert not store.folder.exists()
 
 

@@ -51,7 +51,7 @@ def gc() -> None:
     folder = _folder()
     tidied = cache.tidy(folder)
     before, used = len(cache.entries(folder)), cache.used_bytes(folder)
-    cache.make_room(folder, 0, bytes_of(KEPT), [])
+    cache.make_room(folder, 0, bytes_of(KEPT), {})
     evicted = before - len(cache.entries(folder))
     freed = sum(tidied) + used - cache.used_bytes(folder)
     if tidied or evicted:

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from typing import Any
 import filelock
 
 from unfreeze.config.fingerprint import fingerprint
-from unfreeze.data.rowstore import RECORD, RowStore
-from unfreeze.data.shards import DATA, MANIFEST, SET_ASIDE
+from unfreeze.data.rowstore import RECORD, Row, RowStore
+from unfreeze.data.shards import DATA, MANIFEST, SET_ASIDE, finished_shards, read_manifest
 from unfreeze.durable import is_forgotten, time_without_locks
 from unfreeze.errors import UserError
 from unfreeze.store import read_json
@@ -58,19 +58,23 @@ class Entry:
 
 
 @contextlib.contextmanager
-def in_use(stores: Sequence[RowStore]) -> Iterator[None]:
+def in_use(stores: Collection[RowStore]) -> Iterator[frozenset[Path]]:
     """Mark entries as used now, and as in use until the end of the block or of the process, however it ends.
 
-    A cache that cannot be written to or locked is used unmarked. A damaged record of whose an entry is is mended.
+    Gives the marks. A cache that cannot be written to or locked is used unmarked. A damaged record of whose an entry is
+    is mended.
     """
+    marks = set[Path]()
     with contextlib.ExitStack() as stack:
         for folder, store in {store.folder: store for store in stores}.items():
             with contextlib.suppress(OSError, NotImplementedError):
-                stack.callback(_release, _mark(folder), folder)
+                lock = _mark(folder)
+                stack.callback(_release, lock, folder)
+                marks.add(Path(lock.lock_file))
             with contextlib.suppress(UserError):
                 if (folder / RECORD).exists():  # else it is written with the first row
                     store.write_record()
-        yield
+        yield frozenset(marks)
 
 
 @contextlib.contextmanager
@@ -126,16 +130,27 @@ def used_bytes(cache: Path) -> int:
     return sum(folder_bytes(cache / kind) for kind in _kinds(cache))
 
 
-def make_room(cache: Path, needed: int, budget: int, keep: Sequence[RowStore]) -> int:
-    """Delete least recently used entries until what is needed fits the budget, or nothing more may be deleted.
+def holding(cache: Path, contents: Collection[str]) -> dict[Path, set[Row]]:
+    """Return the rows of images of these sha256s that the cache has, by the folder of each of its entries."""
+    return {
+        folder: {row for shard in finished_shards(folder, 1)[0] for row in shard.rows if row[0] in contents}
+        for folder in _folders(cache)
+    }
 
-    Entries in use stay, whoever uses them.
+
+def make_room(
+    cache: Path, needed: int, budget: int, keep: Mapping[Path, Set[Row]], marks: Collection[Path] = ()
+) -> int:
+    """Delete what was used least recently until what is needed fits the budget, or nothing more may be deleted.
+
+    Entries in use by others stay. Of the entries to keep, shards go that hold none of the rows named.
 
     Args:
         cache: the folder of the cache.
         needed: bytes about to be written.
         budget: bytes that the entries may have in all.
-        keep: entries that stay, too.
+        keep: by an entry's folder, the rows that stay.
+        marks: of the caller's own use.
 
     Returns:
         The bytes that may still be written; less than ``needed`` if there was not enough to delete.
@@ -143,13 +158,48 @@ def make_room(cache: Path, needed: int, budget: int, keep: Sequence[RowStore]) -
     room = budget - used_bytes(cache)
     if room < needed:
         room += sum(tidy(cache))
-    kept = {store.folder for store in keep}
-    for folder in sorted(_folders(cache), key=_last_used):
+    for path in sorted(_candidates(cache, keep, marks), key=_last_used) if room < needed else ():
         if room >= needed:
             break
-        if folder not in kept and not _is_in_use(folder):
-            room += evict(folder)
+        if path.suffix != MANIFEST:
+            room += evict(path)
+        elif _is_free(path, keep):
+            room += _delete_shard(path)
     return max(0, room)
+
+
+def obtainable(cache: Path, budget: int, keep: Mapping[Path, Set[Row]], marks: Collection[Path] = ()) -> int:
+    """Return the bytes that ``make_room`` would give at most, deleting nothing."""
+    leftovers = {folder: [] if _is_in_use(folder) else _leftovers(folder) for folder in _folders(cache)}
+    stays = sum(folder_bytes(folder) - sum(map(folder_bytes, left)) for folder, left in leftovers.items())
+    for path in _candidates(cache, keep, marks):
+        if path.suffix != MANIFEST:
+            stays -= folder_bytes(path) - sum(map(folder_bytes, leftovers[path]))
+        elif _is_free(path, keep):
+            stays -= folder_bytes(path) + folder_bytes(path.with_suffix(DATA))
+    return max(0, budget - stays)
+
+
+def _candidates(cache: Path, keep: Mapping[Path, Set[Row]], marks: Collection[Path]) -> Iterator[Path]:
+    """Give what may have to go: entries, and shards of those that are kept, by their manifests."""
+    for folder in _folders(cache):
+        if not _is_in_use(folder, marks):
+            with contextlib.suppress(FileNotFoundError):  # evicted by another process
+                yield from list(folder.glob(f"*{MANIFEST}")) if folder in keep else [folder]
+
+
+def _is_free(manifest: Path, keep: Mapping[Path, Set[Row]]) -> bool:
+    """Tell whether a shard holds none of the rows that stay; one that cannot be read does not say so."""
+    try:
+        return keep[manifest.parent].isdisjoint(read_manifest(manifest, 1).rows)
+    except (OSError, ValueError):
+        return False
+
+
+def _delete_shard(manifest: Path) -> int:
+    """Delete a shard, its manifest first: for its readers it is gone, then, and not damaged; return its bytes."""
+    freed = _delete(manifest)
+    return freed + _delete(manifest.with_suffix(DATA)) if freed else 0
 
 
 def clear(cache: Path) -> None:
@@ -234,10 +284,11 @@ def _look(folder: Path) -> Entry:
     )
 
 
-def _last_used(folder: Path) -> float:
-    for path in (folder / USED, folder):
+def _last_used(path: Path) -> float:
+    """Return when an entry, or a shard by its manifest, was last used."""
+    for sign in (path / USED, path):
         with contextlib.suppress(OSError):
-            return path.stat().st_mtime
+            return sign.stat().st_mtime
     return 0.0
 
 
@@ -286,13 +337,13 @@ def _release(lock: filelock.BaseFileLock, folder: Path) -> None:
             folder.rmdir()
 
 
-def _is_in_use(folder: Path) -> bool:
-    """Tell whether a living process marked the entry; marks of dead ones are deleted.
+def _is_in_use(folder: Path, but: Collection[Path] = ()) -> bool:
+    """Tell whether a living process marked the entry, ``but`` with these marks; marks of dead ones are deleted.
 
     Where locks do not tell who lives, a mark counts for a day.
     """
     try:
-        marks = sorted(folder.glob(f"*{USE}"))
+        marks = [path for path in sorted(folder.glob(f"*{USE}")) if path not in but]
     except FileNotFoundError:  # evicted by another process
         return False
     now = time_without_locks(folder.parent) if marks else None

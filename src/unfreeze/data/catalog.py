@@ -14,7 +14,7 @@ import pandas as pd
 from unfreeze.config.study import CheckConfig
 from unfreeze.data.copies import Copies, Progress, find_copies
 from unfreeze.data.look import Look
-from unfreeze.data.looking import OnPicture, Prepare, glance_at_all, look_at_all
+from unfreeze.data.looking import OnPicture, Prepare, contents_known, glance_at_all, look_at_all
 from unfreeze.data.looks import Remembered
 from unfreeze.data.sources import Item, Source
 from unfreeze.errors import UserError
@@ -114,6 +114,11 @@ def glance(
     near = check.near_duplicates != "ignore"
     copies = find_copies(found, files, looks, near, decoding=False)
     return _catalog(source, found, grouping, copies, check)
+
+
+def known_contents(source: Source, looks: Path) -> set[str]:
+    """Return the sha256s of those files of a source that have not changed since they were read; none is read now."""
+    return contents_known(_files(source), Remembered(looks))
 
 
 def _files(source: Source) -> list[Path]:

@@ -90,6 +90,11 @@ def _unread(paths: Sequence[Path], remembered: Remembered) -> tuple[list[str], l
     return states, [remembered.unread(state) for state in states]
 
 
+def contents_known(paths: Sequence[Path], remembered: Remembered) -> set[str]:
+    """Return the sha256s of those files that are in a state in which they were read before and found fit for use."""
+    return {look.sha256 for look in _unread(paths, remembered)[1] if look is not None}
+
+
 def _by_processes(looking: "_Looking", paths: Sequence[Path], workers: int | None) -> Generator[Look, None, None]:
     """Yield the looks in order; twice as many threads as processes, so that some hash while others wait for these."""
     parts = (paths[low : low + _TOGETHER] for low in range(0, len(paths), _TOGETHER))

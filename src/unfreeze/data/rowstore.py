@@ -9,7 +9,7 @@ import os
 import re
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +91,17 @@ class RowStore:
         held = self.held()
         return [row for row in dict.fromkeys(rows) if row not in held]
 
+    def bytes_of(self, rows: Collection[Row]) -> int:
+        """Return the bytes that those of the rows that are held take, each once, with their part of the manifests."""
+        left, total = set(rows), 0.0
+        for shard in self._shards()[0]:
+            mine = [index for index, row in enumerate(shard.rows) if row in left]
+            left.difference_update(shard.rows)
+            if mine:
+                sizes = np.diff(shard.offsets, append=shard.size)
+                total += sizes[mine].sum() + shard.manifest_bytes * len(mine) / len(shard.rows)
+        return round(total)
+
     def writer(self, shard_bytes: int = SHARD_BYTES, chunk_bytes: int = CHUNK_BYTES) -> "Writer":
         """Return a writer, for use in ``with``; nothing is made on disk before the first row.
 
@@ -132,6 +143,9 @@ class RowStore:
             places = _locate(rows, shards)
             files, bad = _verified(places, shards, np.dtype(self.dtype).itemsize)
             if not bad:
+                for index in files:
+                    with contextlib.suppress(OSError):  # a cache that may only be read
+                        os.utime(shards[index].manifest)  # when it was last used: what others need room for goes by it
                 return Rows(self.dtype, tuple(shard.data for shard in shards), places, files)
             close_files(files)
             # What is gone with its manifest was evicted, not altered.

@@ -46,9 +46,11 @@ class Shard:
     Attributes:
         shape_of: int32 (rows,), positions in ``shapes``.
         offsets: int64 (rows,), bytes.
+        size: bytes of all rows.
     """
 
     manifest: Path
+    manifest_bytes: int
     rows: list[Row]
     shapes: list[tuple[int, ...]]
     shape_of: np.ndarray
@@ -72,7 +74,7 @@ def finished_shards(folder: Path, itemsize: int) -> tuple[list[Shard], list[Path
         manifests = []
     for path in manifests:
         try:
-            shards.append(_read_manifest(path, itemsize))
+            shards.append(read_manifest(path, itemsize))
         except FileNotFoundError:
             continue  # evicted or set aside since it was listed
         except OSError as error:
@@ -84,8 +86,15 @@ def finished_shards(folder: Path, itemsize: int) -> tuple[list[Shard], list[Path
     return shards, unreadable
 
 
-def _read_manifest(path: Path, itemsize: int) -> Shard:
-    checksum, _, body = path.read_bytes().partition(b"\n")
+def read_manifest(path: Path, itemsize: int) -> Shard:
+    """Return a finished shard.
+
+    Raises:
+        OSError: the manifest cannot be read, or is gone.
+        ValueError: it does not hold what was written.
+    """
+    content = path.read_bytes()
+    checksum, _, body = content.partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != checksum:
         raise ValueError(f"{path} was altered")
     record = json.loads(body)
@@ -96,6 +105,7 @@ def _read_manifest(path: Path, itemsize: int) -> Shard:
     sizes = row_sizes(shapes, shape_of, itemsize)
     return Shard(
         manifest=path,
+        manifest_bytes=len(content),
         rows=list(zip(record["contents"], record["views"], strict=True)),
         shapes=shapes,
         shape_of=shape_of,

@@ -3,12 +3,11 @@
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from unfreeze.config.resolve import Strategy
-from unfreeze.data.cache import folder_bytes
-from unfreeze.data.rowstore import Row
+from unfreeze.data.rowstore import Row, RowStore
 from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
@@ -194,6 +193,7 @@ def add_facts(
     store: StudyDir,
     shared: Shared,
     supply: Supply,
+    needed: Mapping[RowStore, Collection[Row]],
     predicted: float,
     stages: Mapping[PrefixKey, Any],
     times: Mapping[str, float],
@@ -204,6 +204,7 @@ def add_facts(
         store: the study directory.
         shared: the plan.
         supply: knows what was computed.
+        needed: the plan's rows, by entry of the cache.
         predicted: seconds predicted for the cells that ran, with what they share.
         stages: names stages, by prefix.
         times: seconds of the parts of the run.
@@ -217,7 +218,6 @@ def add_facts(
         {"name": name_of(piece, stages), "rows": facts.computed[piece], "seconds": facts.seconds[piece]}
         for piece in facts.computed
     ]
-    disk = {one.folder: folder_bytes(one.folder) for one in supply.stores() if one.folder.is_dir()}
     run = {
         "predicted_seconds": predicted,
         "seconds": dict(times),
@@ -226,7 +226,7 @@ def add_facts(
         "altered_chunks": facts.altered_chunks,
         "unstored": facts.unstored,
         "predicted_disk": shared.bytes,
-        "disk": sum(disk.values()),
+        "disk": sum(one.bytes_of(rows) for one, rows in needed.items()),
     }
     runs = [*runs, run]
     write_json(path, {"forwards": sum(one["forwards"] for one in runs), "runs": runs})

@@ -12,14 +12,15 @@ from torch import Tensor
 from unfreeze.config.resolve import Strategy
 from unfreeze.config.study import StudyConfig
 from unfreeze.config.units import bytes_of
-from unfreeze.data.cache import used_bytes
+from unfreeze.data.cache import obtainable, used_bytes
 from unfreeze.data.catalog import Catalog, paths_of, rows_of
 from unfreeze.data.pixels import Base, DecodedPictures, picture_bytes, pixel_store
+from unfreeze.data.rowstore import Row, RowStore
 from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.model.describe import StageInfo
 from unfreeze.results.words import bytes_text
-from unfreeze.reuse.activations import activation_store
+from unfreeze.reuse.activations import MANIFEST_BYTES, activation_store
 from unfreeze.reuse.calibrate import IMAGES
 from unfreeze.reuse.costs import PrefixCost, StepCost
 from unfreeze.reuse.engines import Settings
@@ -270,29 +271,51 @@ def share(
     budget: int,
 ) -> Shared:
     """Decide what is stored in a cache of so many bytes, and predict."""
-    words = study.budget.disk if budget in (0, bytes_of(study.budget.disk)) else bytes_text(budget)
+    asked = study.budget.disk
+    words = asked if budget == bytes_of(asked) else f"{asked}, of which {bytes_text(budget)} are to be had"
     used = catalog.images[catalog.images["status"] == "used"]
     pixel_bytes = pixels = pixels_missing = 0
     for base in bases_of(calibrated.preprocessing):
-        pixel_bytes += picture_bytes(catalog, used["id"].tolist(), base)
-        pixels += used["sha256"].nunique()
+        count = used["sha256"].nunique()
+        pixel_bytes += picture_bytes(catalog, used["id"].tolist(), base) + count * MANIFEST_BYTES
+        pixels += count
         pixels_missing += len(pixel_store(cache, base).missing([(sha, 0) for sha in used["sha256"]]))
     total = together(work.needs for work in works)
     held = dict[Piece, int]()
     for piece, rows in total.rows.items():
-        prefix, made = calibrated.prefixes[piece.prefix], calibrated.preprocessing[piece.prefix]
-        store = activation_store(cache, prefix, piece.cut, made, piece.augment, piece.seed, prefix.batch)
-        held[piece] = len(rows) - len(store.missing(list(rows)))
+        held[piece] = len(rows) - len(_stores(calibrated, cache, piece)[0].missing(list(rows)))
     bytes_per_row = {
         (piece.prefix, piece.cut): calibrated.prefixes[piece.prefix].bytes_per_row(piece.cut) for piece in total.rows
     }
     return plan_shared(works, calibrated.costs, bytes_per_row, held, pixel_bytes, pixels, pixels_missing, budget, words)
 
 
+def _stores(calibrated: Calibrated, cache: Path, piece: Piece) -> list[RowStore]:
+    """Return a piece's entry in the cache; where memory has got short, that of as many rows at once as before, too."""
+    prefix, made = calibrated.prefixes[piece.prefix], calibrated.preprocessing[piece.prefix]
+    return [
+        activation_store(cache, prefix, piece.cut, made, piece.augment, piece.seed, at_once)
+        for at_once in dict.fromkeys((prefix.batch, int(prefix.calibration.engine["batch"])))
+    ]
+
+
+def needed_rows(shared: Shared, calibrated: Calibrated, catalog: Catalog, cache: Path) -> dict[RowStore, set[Row]]:
+    """Return the entries of the cache that a study uses, with the rows of its own in each, held or not."""
+    used = catalog.images.loc[catalog.images["status"] == "used", "sha256"]
+    pictures = {(sha, 0) for sha in used} if shared.pixel_bytes else set()
+    found = {pixel_store(cache, base): pictures for base in bases_of(calibrated.preprocessing)}
+    for piece, rows in shared.rows().items():  # of two pieces with the same weights under two names one entry has all
+        for store in _stores(calibrated, cache, piece):
+            found.setdefault(store, set()).update(rows)
+    return found
+
+
 def share_on_disk(
     study: StudyConfig, works: Sequence[CellWork], calibrated: Calibrated, catalog: Catalog, cache: Path, reserve: int
 ) -> tuple[Shared, int, list[str]]:
-    """Decide what is stored where the cache's disk may have less room than the study's budget.
+    """Decide what is stored where there may be less room than the study's budget.
+
+    The cache's disk may have less, and some of the budget may be taken by what cannot be deleted now.
 
     Returns:
         The plan, the bytes that the cache may have in all, and what to say if less is stored for want of room.
@@ -300,14 +323,43 @@ def share_on_disk(
     asked, budget = bytes_of(study.budget.disk), disk_budget(study, cache, reserve)
     shared = share(study, works, calibrated, catalog, cache, budget)
     wanted = share(study, works, calibrated, catalog, cache, asked) if budget < asked else shared
-    if shared.bytes >= wanted.bytes:
-        return shared, budget, []
-    return (
-        shared,
-        budget,
-        [
+    warnings = []
+    if shared.bytes < wanted.bytes:
+        warnings.append(
             f"the disk of the cache {cache} has too little room: {bytes_text(shared.bytes)} of "
             f"{bytes_text(wanted.bytes)} are stored, and the rest is computed again and again; free space "
             "there, or name another folder in UNFREEZE_CACHE"
-        ],
+        )
+    fits = shared
+    while True:
+        keep = {store.folder: rows for store, rows in needed_rows(fits, calibrated, catalog, cache).items()}
+        room = obtainable(cache, budget, keep)
+        if fits.bytes_missing <= room:
+            break
+        fits = share_less(study, works, calibrated, catalog, cache, fits, room)
+    if fits is not shared:
+        warnings.append(taken(study, shared, fits))
+    return fits, budget, warnings
+
+
+def share_less(
+    study: StudyConfig,
+    works: Sequence[CellWork],
+    calibrated: Calibrated,
+    catalog: Catalog,
+    cache: Path,
+    shared: Shared,
+    room: int,
+) -> Shared:
+    """Decide anew what is stored, where only ``room`` bytes may be written beside what the cache has of a plan."""
+    return share(study, works, calibrated, catalog, cache, shared.bytes - shared.bytes_missing + room)
+
+
+def taken(study: StudyConfig, shared: Shared, fits: Shared) -> str:
+    """Say that of what a plan would store only some fits beside what stays in the cache."""
+    return (
+        f"the disk budget of {study.budget.disk} has room for {bytes_text(fits.bytes)} of the "
+        f"{bytes_text(shared.bytes)} that this study would store, and the rest is computed again and again; what "
+        "other running studies use stays, and so do files that hold rows of this study beside others: run it when they "
+        "have ended, or raise budget: disk"
     )

@@ -1,7 +1,7 @@
 """A study's images: looked at, compared with what its last run saw, split, and given to its cells."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,18 @@ from PIL import Image
 
 from unfreeze.config.fingerprint import plain
 from unfreeze.config.study import StudyConfig
-from unfreeze.data.cache import in_use, used_bytes
-from unfreeze.data.catalog import Catalog, build_catalog
+from unfreeze.data.cache import holding, in_use, make_room, obtainable, used_bytes
+from unfreeze.data.catalog import Catalog, build_catalog, known_contents
 from unfreeze.data.growth import Changes, Drawn, changes, keep_ids, keep_what_was_drawn
 from unfreeze.data.lines import Unremembered
 from unfreeze.data.pixels import base_picture, pixel_store
 from unfreeze.data.regimes import Selection, select
-from unfreeze.data.rowstore import RowStore, Unstored, Writer
+from unfreeze.data.rowstore import SHARD_BYTES, Row, RowStore, Unstored, Writer
 from unfreeze.data.sources import Source
 from unfreeze.data.splits import TEST, TRAIN, VALIDATION, draw_split
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
+from unfreeze.reuse.activations import MANIFEST_BYTES
 from unfreeze.store import StudyDir, is_accepted, read_table
 from unfreeze.study.cell import Job
 from unfreeze.study.events import Emit, Preparing, Scanning, Warned
@@ -44,8 +45,11 @@ def look_at_data(
 
     ``reserve`` bytes stay free on the cache's disk.
     """
+    coming = len(source.items)
 
     def progress(done: int, total: int) -> None:
+        nonlocal coming
+        coming = total - done
         emit(Scanning(done, total))
 
     def comparing(done: int, total: int) -> None:
@@ -58,26 +62,30 @@ def look_at_data(
 
     if cache is None:
         return catalog(None)
-    room = disk_budget(study, cache, reserve) - used_bytes(cache)
     failed: list[UserError] = []
     with contextlib.ExitStack() as stack:
         stores = [(base, pixel_store(cache, base)) for base in bases_of(preprocessings(plan, backbones))]
-        stack.enter_context(in_use([store for _, store in stores]))
+        marks = stack.enter_context(in_use([store for _, store in stores]))
+        room = _Room(cache, disk_budget(study, cache, reserve), source, [store.folder for _, store in stores], marks)
         keepers = [(base, stack.enter_context(_writing(store, failed)), store.held()) for base, store in stores]
 
         def prepare(picture: Image.Image) -> list[np.ndarray]:
             return [np.asarray(base_picture(picture, base)) for base, _, _ in keepers]
 
         def keep(sha256: str, pictures: list[np.ndarray]) -> None:
-            nonlocal room
-            for (_, writer, held), pixels in zip(keepers, pictures, strict=True):
-                if pixels.nbytes <= room and (sha256, 0) not in held:
-                    try:
-                        writer.add((sha256, 0), pixels)
-                    except Unstored as error:
-                        failed.append(error)
-                        room = 0
-                    room -= pixels.nbytes
+            new = [
+                (writer, pixels)
+                for (_, writer, held), pixels in zip(keepers, pictures, strict=True)
+                if (sha256, 0) not in held
+            ]
+            if not room.take(sha256, sum(pixels.nbytes + MANIFEST_BYTES for _, pixels in new), coming):
+                return
+            for writer, pixels in new:
+                try:
+                    writer.add((sha256, 0), pixels)
+                except Unstored as error:
+                    failed.append(error)
+                    room.close()
 
         try:
             found = catalog(cache / "looks", on_picture=keep, prepare=prepare)
@@ -87,6 +95,59 @@ def look_at_data(
     if failed:
         emit(Warned(f"not all that was seen of the images is kept for the next run: {failed[0].given}"))
     return found
+
+
+class _Room:
+    """Room in the cache for a study's pictures, made as they come, by what was used least recently.
+
+    A shard's worth is made at a time, so that little goes for nothing. No row goes of an image that is the study's.
+    Where not all pictures will fit, none is taken: the study will not use some.
+
+    Args:
+        cache: its folder.
+        budget: bytes that it may have in all.
+        source: the study's files.
+        folders: of the entries that pictures are written to.
+        marks: of this process on these.
+    """
+
+    def __init__(
+        self, cache: Path, budget: int, source: Source, folders: Sequence[Path], marks: Collection[Path]
+    ) -> None:
+        self._cache, self._budget, self._source, self._folders, self._marks = cache, budget, source, folders, marks
+        self._left = budget - used_bytes(cache)
+        self._pictures = set[Row]()
+        self._keep: dict[Path, set[Row]] | None = None
+        self._closed = False
+
+    def take(self, sha256: str, size: int, coming: int) -> bool:
+        """Take the bytes of an image's pictures, with so many files not done yet; tell whether they were there."""
+        if self._keep is None and size * coming > self._left:
+            self._keep = self._look_round(size, coming)
+        if size > self._left and self._keep is not None and not self._closed:
+            needed = min(size * coming, max(size, SHARD_BYTES))
+            self._left = make_room(self._cache, needed, self._budget, self._keep, self._marks)
+            if size > self._left:
+                self.close()
+        if size > self._left:
+            return False
+        self._left -= size
+        self._pictures.add((sha256, 0))
+        return True
+
+    def close(self) -> None:
+        """Give no more room."""
+        self._left, self._closed = 0, True
+
+    def _look_round(self, size: int, coming: int) -> dict[Path, set[Row]]:
+        """Return the rows that stay in each entry; without room for all pictures that are new, give none."""
+        known = known_contents(self._source, self._cache / "looks")
+        self._pictures |= {(sha256, 0) for sha256 in known}
+        keep = {**holding(self._cache, known), **dict.fromkeys(self._folders, self._pictures)}
+        new = min(coming, len(self._source.items) - len(known))
+        if size * new > obtainable(self._cache, self._budget, keep, self._marks):
+            self.close()
+        return keep
 
 
 @contextlib.contextmanager

@@ -31,8 +31,11 @@ from unfreeze.study.forecast import (
     Calibrated,
     backbone_of,
     calibrate_study,
+    needed_rows,
     share,
+    share_less,
     share_on_disk,
+    taken,
     works_of,
 )
 from unfreeze.study.grouping import GroupJob, groups_of
@@ -168,14 +171,16 @@ def _run(
             emit(Warned(warning))
     else:
         shared = share(study, works, calibrated, catalog, folder, 0)
-    supply = _supply(catalog, calibrated, shared, folder, workers, emit)
-    with in_use(supply.stores() if cache else []):
+    needed = needed_rows(shared, calibrated, catalog, folder)
+    with in_use(needed if cache else []) as marks:
         if cache:
-            needed = shared.bytes_missing
-            allowed = make_room(cache, needed, budget, supply.stores())
-            if allowed < needed:  # others are in use
-                shared = share(study, works, calibrated, catalog, folder, shared.bytes - needed + allowed)
-                supply = _supply(catalog, calibrated, shared, folder, workers, emit)
+            keep = {one.folder: rows for one, rows in needed.items()}
+            allowed = make_room(cache, shared.bytes_missing, budget, keep, marks)
+            if allowed < shared.bytes_missing:  # another study has begun meanwhile, or something cannot be deleted
+                fits = share_less(study, works, calibrated, catalog, cache, shared, allowed)
+                emit(Warned(taken(study, shared, fits)))
+                shared, needed = fits, needed_rows(fits, calibrated, catalog, cache)
+        supply = _supply(catalog, calibrated, shared, folder, workers, emit)
         record = as_record(plan, {name: job.fingerprint for name, job in jobs.items()})
         record |= shared_record(shared, calibrated.stages)
         write_record(store, study, catalog, splits, since, told, before, record, jobs, compute, calibrated, source_text)
@@ -204,7 +209,7 @@ def _run(
             failed, left_out = CellsRun(todo, shared, supply, hands, emit).all(remaining)
     if unfinished:
         times = {"scan": scanned, "calibration": calibrated.seconds, "total": time.perf_counter() - started}
-        add_facts(store, shared, supply, hands.predicted, calibrated.stages, times)
+        add_facts(store, shared, supply, needed, hands.predicted, calibrated.stages, times)
     evidence = read_evidence(store)
     write_table(out / "results.csv", evidence.results)
     write_table(out / "comparisons.csv", evidence.comparisons)

@@ -113,7 +113,7 @@ class Shared:
     Attributes:
         pieces: all activations that cells take, stored or not.
         cells: by id.
-        pixel_bytes: of base pictures, 0 where they are not stored.
+        pixel_bytes: of base pictures, manifests included; 0 where they are not stored.
         pixel_bytes_missing: of those that are not in the cache yet.
         pixel_seconds: of decoding what is not stored yet.
     """
@@ -177,7 +177,7 @@ def plan_shared(
         costs: as calibrated.
         bytes_per_row: of stored activations, by prefix and cut.
         held: rows of each piece that the cache has.
-        pixel_bytes: of the base pictures of all images.
+        pixel_bytes: of the base pictures of all images, manifests included.
         pixels: how many they are.
         pixels_missing: how many of them are not in the cache.
         budget: bytes of the cache for this study.

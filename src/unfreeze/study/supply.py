@@ -120,11 +120,6 @@ class Supply:
         labels = torch.tensor([self._numbers[label] for label in found["label"]], dtype=torch.int64)
         return Shown(tuple(ids), tuple(found["sha256"]), labels)
 
-    def stores(self) -> list[RowStore]:
-        """Return every entry that this run may read or write, if memory gets no shorter."""
-        pixels = [pixel_store(self.cache, made.base) for made in self.preprocessing.values()]
-        return [*pixels, *(self._store(piece, at_once) for piece in self.rows for at_once in self._at_once(piece))]
-
     def missing(self, piece: Piece, rows: Sequence[Row]) -> list[Row]:
         """Return which rows of a stored piece the cache does not have."""
         return self._store(piece, self._suiting(piece, rows)).missing(rows)
