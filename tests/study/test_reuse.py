@@ -159,6 +159,23 @@ def test_altered_chunks_are_computed_again_and_counted(tmp_path: Path, cache: Pa
     assert numbers(first, "head.small.s0") == numbers(again, "head.small.s0")
 
 
+def test_what_a_killed_run_found_altered_is_counted(tmp_path: Path, cache: Path) -> None:
+    asked = tiny_study(tmp_path, strategies={"head": HEAD}, regimes=PLAIN)
+    Study(**asked).run(tmp_path / "first", workers=0)
+    (shard,) = (cache / "activations").glob("*/*.rows")
+    shard.write_bytes(bytes(shard.stat().st_size))
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Warned) and "altered" in event.text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Study(**asked).run(tmp_path / "again", emit=kill, workers=0)
+    again = Study(**asked).run(tmp_path / "again", workers=0)
+    assert [one["altered_chunks"] for one in read_json(again.path / "shared.json")["runs"]] == [1, 0]
+    assert "1 stored chunk was unreadable or altered" in (again.path / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))

@@ -204,12 +204,21 @@ def _run(
             several = contextlib.nullcontext(
                 Here(supply, lambda strategy, seed: backbone_of(strategy, backbones, seed), store, compute, emit)
             )
+
+        def tell() -> None:
+            times = {"scan": scanned, "calibration": calibrated.seconds, "total": time.perf_counter() - started}
+            add_facts(store, shared, supply, needed, hands.predicted, calibrated.stages, times)
+
         with several as hands:
             remaining = None if seconds is None else seconds - (time.perf_counter() - started)
-            failed, left_out = CellsRun(todo, shared, supply, hands, emit).all(remaining)
-    if unfinished:
-        times = {"scan": scanned, "calibration": calibrated.seconds, "total": time.perf_counter() - started}
-        add_facts(store, shared, supply, needed, hands.predicted, calibrated.stages, times)
+            try:
+                failed, left_out = CellsRun(todo, shared, supply, hands, emit).all(remaining)
+            except BaseException:  # the report counts what was found until then
+                with contextlib.suppress(UserError):  # the disk is full, say, which is what ended it
+                    tell()
+                raise
+        if unfinished:
+            tell()
     evidence = read_evidence(store)
     write_table(out / "results.csv", evidence.results)
     write_table(out / "comparisons.csv", evidence.comparisons)
