@@ -84,13 +84,13 @@ def prepared(told: dict[str, Any], cache: Path) -> dict[str, Any]:
     supply = here.supply
     tidy(cache)
     remove_leftovers(cache)
-    with in_use([supply.store(piece) for piece in supply.rows]):
+    with in_use([supply._store(piece, supply.prefixes[piece.prefix].batch) for piece in supply.rows]):
         supply.prepare(together(one.needs for one in groups.values()))
     rows = hashlib.sha256()
     for piece in supply.rows:
-        places, opened = supply._open[piece]
-        for row in sorted(places):
-            rows.update(opened.read(places[row]).tobytes())
+        opened = supply._open[piece]
+        for row in sorted(opened.places):
+            rows.update(opened.rows.read(opened.places[row]).tobytes())
     computed = sum(prefix.forwards for prefix in supply.prefixes.values())
     return {"rows": rows.hexdigest(), "computed": computed, "altered": supply.facts.altered_chunks}
 
