@@ -30,10 +30,11 @@ from unfreeze.model.backbone import load_backbone
 from unfreeze.study.cell import Job
 from unfreeze.study.images import draw_splits, make_jobs
 from unfreeze.study.plan import make_plan, weight_hashes
-from unfreeze.train.batches import Batch, EvaluationBatches, ImageSet
+from unfreeze.train.batches import Batch, EvaluationBatches, Fed, ImageSet
 from unfreeze.train.device import pick
 from unfreeze.train.evaluate import predict
-from unfreeze.train.loop import Course, Fed, Trainee, Watch, train_phase
+from unfreeze.train.loop import Course, Position, Trainee, Watch, train_phase
+from unfreeze.train.optimizer import build_optimizer
 from unfreeze.train.stopping import StoppingState
 
 BACKBONE = "tf_efficientnet_lite0"
@@ -107,20 +108,22 @@ def train_head(job: Job, features: dict[str, Tensor], start: str, lr: float, epo
             logits = head(inputs).numpy()
         return metrics.loss(logits, labels.numpy()), metrics.score("accuracy", logits, labels.numpy())
 
-    def validate() -> dict[str, float]:
+    def validate() -> Iterator[None]:
+        yield from ()  # it asks for no batch
         loss, accuracy = scores(val_x, val_y)
-        return {"val_loss": loss, "val_accuracy": accuracy, "val_metric": accuracy}
+        return {"val_loss": loss, "val_accuracy": accuracy, "val_metric": accuracy, "seconds": 0.0}
 
     optimizer = Optimizer("adamw", lr, momentum=0.9, weight_decay=0.05, layer_decay=1.0)
     steps = steps_per_pass(len(x), BATCH)
     training = train_phase(
-        Trainee(head, [head]),
+        Trainee(head),
+        build_optimizer([head], optimizer),
         Phase("head", epochs, optimizer, ScheduleConfig(), "frozen", False, 0.0),
         Course(0, 1, 0, [steps * (epoch + 1) for epoch in range(epochs)], job.cell.seed),
         pick("cpu", "float32"),
         None,
         "accuracy",
-        StoppingState(),
+        Position(1, 0, StoppingState()),
         Watch(validate, lambda epoch, step: None, lambda row: None, lambda: None),
     )
     next(training)

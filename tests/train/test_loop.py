@@ -9,8 +9,10 @@ from torch import nn
 
 from unfreeze.config.resolve import Optimizer, Phase
 from unfreeze.config.study import EarlyStopping, ScheduleConfig
+from unfreeze.train.batches import Fed
 from unfreeze.train.device import Compute
-from unfreeze.train.loop import Course, Diverged, Fed, Position, Trainee, Watch, train_phase
+from unfreeze.train.evaluate import evaluating, predict
+from unfreeze.train.loop import Course, Diverged, Position, Trainee, Watch, train_phase
 from unfreeze.train.optimizer import build_optimizer
 from unfreeze.train.stopping import StoppingState
 
@@ -41,13 +43,19 @@ def fed(training, stream):
         return end.value
 
 
-def train(net, settings, stream, stopping=None, losses=None, ends=(2, 4, 6), seed=0):
+def scored(losses=()):
+    """Looks at validation that need no batch and give these losses, then ones."""
+    given = itertools.chain(losses, itertools.repeat(1.0))
+
+    def validate():
+        yield from ()
+        return {"val_loss": next(given), "val_accuracy": 0.5, "val_metric": 0.5, "seconds": 0.0}
+
+    return validate
+
+
+def train(net, settings, stream, stopping=None, losses=(), ends=(2, 4, 6), seed=0):
     rows, best = [], []
-    given = iter(losses or itertools.repeat(1.0))
-
-    def validate() -> dict[str, float]:
-        return {"val_loss": next(given), "val_accuracy": 0.5, "val_metric": 0.5}
-
     training = train_phase(
         Trainee(net),
         build_optimizer([net], settings.optimizer),
@@ -57,7 +65,7 @@ def train(net, settings, stream, stopping=None, losses=None, ends=(2, 4, 6), see
         stopping,
         "accuracy",
         Position(1, 0, StoppingState()),
-        Watch(validate, lambda epoch, step: None, rows.append, lambda: best.append(len(rows) + 1)),
+        Watch(scored(losses), lambda epoch, step: None, rows.append, lambda: best.append(len(rows) + 1)),
     )
     state, stopped = fed(training, stream)
     return state, stopped, rows, best
@@ -169,13 +177,34 @@ def test_bfloat16_trains_too() -> None:
         None,
         "accuracy",
         Position(1, 0, StoppingState()),
-        Watch(
-            lambda: {"val_loss": 1.0, "val_accuracy": 0.5, "val_metric": 0.5},
-            lambda epoch, step: None,
-            rows.append,
-            lambda: None,
-        ),
+        Watch(scored(), lambda epoch, step: None, rows.append, lambda: None),
     )
     fed(training, batches(inputs, labels))
     assert rows[0]["train_loss"] < 1.0
     assert net[0].weight.dtype == torch.float32
+
+
+def test_validation_is_looked_at_batch_by_batch_and_its_seconds_are_the_epoch_s() -> None:
+    inputs, labels = data()
+    net, rows, given = network(), [], []
+    training = train_phase(
+        Trainee(net),
+        build_optimizer([net], phase().optimizer),
+        phase(epochs=1),
+        Course(0, 1, 0, [1], 0),
+        CPU,
+        None,
+        "accuracy",
+        Position(1, 0, StoppingState()),
+        Watch(lambda: evaluating(net, CPU, "accuracy"), lambda epoch, step: None, rows.append, lambda: None),
+    )
+    validation = [Fed((inputs[:8], labels[:8], None), 10.0), Fed((inputs[8:], labels[8:], None), 20.0), None]
+    with pytest.raises(StopIteration):
+        asked = next(training)
+        for answer in [Fed((inputs, labels, None), 100.0), *validation]:
+            given.append(asked)
+            asked = training.send(answer)
+    assert given == [Position(1, 0, StoppingState()), None, None, None]
+    logits, _ = predict(net, [(inputs, labels, None)], CPU)
+    assert rows[0]["val_accuracy"] == (logits.argmax(axis=1) == labels.numpy()).mean()
+    assert 130.0 < rows[0]["seconds"] < 140.0

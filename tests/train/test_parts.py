@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.train.test_loop import CPU, data, fed, network
+from tests.train.test_loop import CPU, data, fed, network, scored
 from unfreeze.config.resolve import Optimizer, Phase
 from unfreeze.config.study import ScheduleConfig
 from unfreeze.model.fitting import NoRoom
@@ -64,12 +64,7 @@ def trained(
         None,
         "accuracy",
         Position(1, 0, StoppingState()),
-        Watch(
-            lambda: {"val_loss": 1.0, "val_accuracy": 0.5, "val_metric": 0.5},
-            lambda epoch, step: None,
-            rows.append,
-            lambda: None,
-        ),
+        Watch(scored(), lambda epoch, step: None, rows.append, lambda: None),
         room,
     )
     fed(training, batches)

@@ -1,6 +1,6 @@
 """Train one candidate: build the network phase by phase, keep its best weights and its history."""
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,10 +24,9 @@ from unfreeze.model.network import (
     tensors_hash,
     trained_state,
 )
-from unfreeze.train.batches import Batch
 from unfreeze.train.device import Compute
-from unfreeze.train.evaluate import evaluate
-from unfreeze.train.loop import Course, Diverged, Fed, Position, Trainee, Watch, train_phase
+from unfreeze.train.evaluate import evaluating
+from unfreeze.train.loop import Course, Diverged, Position, Trainee, Watch, train_phase
 from unfreeze.train.optimizer import build_optimizer, moments, set_moments
 from unfreeze.train.parts import batch_norm_trains
 from unfreeze.train.room import AtOnce, Room
@@ -69,6 +68,20 @@ class Need:
     step: int
     cut: int
     state: Callable[[], CandidateState] = field(default=CandidateState, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The next batch of validation that a candidate waits for between two epochs, after so many frozen stages.
+
+    None is the answer where there are no more.
+    """
+
+    cut: int
+
+
+Training = Generator[Need | Look, Any, "Trained"]
+"""A candidate on its way: it says what it waits for, and is sent that as ``Fed``."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +171,13 @@ def train_candidate(
     prefix_hash: str,
     images: int,
     class_weights: Sequence[float] | None,
-    validation: Callable[[int], Iterable[Batch]],
     compute: Compute,
     on_step: Callable[[int, int], None],
     on_epoch: Callable[[dict[str, Any]], None],
     begin: CandidateState,
     room: Room,
-) -> Generator[Need, Fed, Trained]:
-    """Train all phases of one candidate: yield what is needed, be sent that step's batch, and so on.
+) -> Training:
+    """Train all phases of one candidate: yield what is needed, be sent that batch, and so on.
 
     Args:
         strategy: what to train, all values known.
@@ -177,7 +189,6 @@ def train_candidate(
         prefix_hash: of the tensors of the stages that no phase trains.
         images: number of training images, repeated ones counted each time.
         class_weights: of the training loss; None weighs all images alike.
-        validation: gives, for a number of frozen stages, the validation batches after them.
         compute: device and precision.
         on_step: called with (epoch, examples drawn) after each step.
         on_epoch: called with each new history row.
@@ -221,12 +232,7 @@ def train_candidate(
             position = begin.position
             set_moments(optimizer, begin.moments)
             begin = replace(begin, weights={}, best={}, moments={})  # so that they are not held twice
-        batches, channels_last = validation(start), start < len(backbone.stages)
-
-        def validate(
-            network: Network = network, batches: Iterable[Batch] = batches, channels_last: bool = channels_last
-        ) -> dict[str, float]:
-            return evaluate(network, batches, compute, metric, channels_last, room)
+        channels_last = start < len(backbone.stages)
 
         def keep(row: dict[str, Any]) -> None:
             history.append({**row, "examples": examples_after(images, strategy.batch_size, row["step"])})
@@ -251,7 +257,7 @@ def train_candidate(
             metric,
             position,
             Watch(
-                validate,
+                partial(evaluating, network, compute, metric, channels_last, room),
                 lambda epoch, step: on_step(epoch, examples_after(images, strategy.batch_size, step)),
                 keep,
                 keep_best,
@@ -295,14 +301,14 @@ def _after(history: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
 
 
 def _needing(
-    training: Generator[Position, Fed, tuple[StoppingState, bool]],
+    training: Generator[Position | None, Any, tuple[StoppingState, bool]],
     cut: int,
     state: Callable[[Position], CandidateState],
-) -> Generator[Need, Fed, tuple[StoppingState, bool]]:
-    """Say of each step that a phase waits for at which cut its batch is needed."""
+) -> Generator[Need | Look, Any, tuple[StoppingState, bool]]:
+    """Say of each batch that a phase waits for at which cut it is needed."""
     try:
         at = next(training)
         while True:
-            at = training.send((yield Need(at.step, cut, partial(state, at))))
+            at = training.send((yield Look(cut) if at is None else Need(at.step, cut, partial(state, at))))
     except StopIteration as end:
         return end.value

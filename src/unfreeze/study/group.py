@@ -1,6 +1,6 @@
 """Run cells that share their batches: train all their candidates in lock-step, choose, report, write."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,17 +16,17 @@ from unfreeze.model.backbone import Backbone, own_copy
 from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
 from unfreeze.results.tables import HISTORY_COLUMNS
 from unfreeze.store import StudyDir, write_table
-from unfreeze.study.candidate import CandidateState, Need, Trained, train_candidate
-from unfreeze.study.cell import CELL_FILES, Job, Times, examples_of, finish_cell, write_model
+from unfreeze.study.candidate import CandidateState, Need, Trained, Training, train_candidate
+from unfreeze.study.cell import CELL_FILES, Times, examples_of, finish_cell, write_model
 from unfreeze.study.environment import conditions
 from unfreeze.study.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress
-from unfreeze.study.grouping import MEMBER_BYTES, GroupJob, StreamKey, spans_of_candidate, stream_key, trained_bytes
-from unfreeze.study.lockstep import Training, train_together
+from unfreeze.study.grouping import GroupJob, lots_of, spans_of_candidate
+from unfreeze.study.lockstep import train_together
 from unfreeze.study.memory import Memory
 from unfreeze.study.needs import prefix_of
 from unfreeze.study.saving import END_SECONDS, Saving
 from unfreeze.study.state import CellState
-from unfreeze.study.supply import Shown, Supply
+from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute
 from unfreeze.train.loop import Diverged
 from unfreeze.train.room import Room
@@ -83,10 +83,14 @@ class GroupRun:
         self._memory.tell()
         for name in self.jobs:
             self._begin(name)
-        for members in self._lots():
+        waiting = [(name, each) for name, one in self.jobs.items() for each in one.networks if self._waits(name, each)]
+        for members in lots_of(self.jobs, waiting):
             alive = [member for member in members if not self._cells[member[0]].failed]
             if alive:
                 self._train(alive)
+
+    def _waits(self, name: str, candidate: str) -> bool:
+        return candidate in self._cells[name].waiting
 
     def _begin(self, name: str) -> None:
         one, progress, state = self.jobs[name], self._cells[name], self._saving.begin(name)
@@ -105,34 +109,19 @@ class GroupRun:
             progress.drawn[candidate] += begun.position.seen.examples
             self.emit(CellResumed(name, candidate, begun.position.epoch, sum(progress.drawn.values())))
 
-    def _lots(self) -> Iterator[list[tuple[str, str]]]:
-        """Yield (cell, candidate) pairs that train together: one stream, and no more at once than fit into memory."""
-        streams: dict[StreamKey, list[tuple[str, str]]] = {}
-        for name, one in self.jobs.items():
-            for candidate in [candidate for candidate in one.networks if candidate in self._cells[name].waiting]:
-                streams.setdefault(stream_key(one, candidate), []).append((name, candidate))
-        for members in streams.values():
-            lot, used = list[tuple[str, str]](), 0
-            for name, candidate in members:
-                size = trained_bytes(self.jobs[name].networks[candidate])
-                if lot and used + size > MEMBER_BYTES:
-                    yield lot
-                    lot, used = [], 0
-                lot.append((name, candidate))
-                used += size
-            yield lot
-
     def _train(self, members: Sequence[tuple[str, str]]) -> None:
         try:
             training = {member: self._training(*member) for member in members}
             name, candidate = members[0]
             job = self.jobs[name].job
+            strategy, seed = job.candidates[candidate], job.cell.seed
+            train, looked_at = self.supply.images(job.train), self.supply.images(job.selection.validation)
             spans = [span for member in members for span in spans_of_candidate(self.jobs[member[0]], member[1])]
             stream = self.supply.stream(
-                job.candidates[candidate],
+                strategy,
                 job.regime,
-                job.cell.seed,
-                self._shown(job)[0],
+                seed,
+                train,
                 {span.cut for span in spans},
                 max(span.stop for span in spans),
             )
@@ -142,7 +131,8 @@ class GroupRun:
             for name in dict.fromkeys(name for name, _ in members):
                 self._fail(name, error)
             return
-        train_together(training, stream, self._ended, self._between)
+        validation = partial(self.supply.validation, strategy, job.regime, seed, looked_at)
+        train_together(training, stream, validation, self._ended, self._between)
         self._memory.tell()
 
     def _between(self, waiting: Mapping[tuple[str, str], Need]) -> None:
@@ -189,7 +179,6 @@ class GroupRun:
         job, strategy, cuts = one.job, one.job.candidates[candidate], one.networks[candidate].cuts
         lowest, seed = min(cuts), job.cell.seed
         pristine = self.backbones(strategy, seed)
-        train, validation = self._shown(job)
         progress.history.setdefault(candidate, [])
         begin = progress.begun.pop(candidate, None) or CandidateState(
             at_once=self._memory.at_once(job.cell.strategy, strategy)
@@ -212,18 +201,14 @@ class GroupRun:
             classes=len(job.catalog.classes),
             backbone=own_copy(pristine, lowest),
             prefix_hash=self.supply.prefix_sha256(prefix_of(strategy), lowest),
-            images=len(train.ids),
+            images=len(job.train),
             class_weights=job.class_weights,
-            validation=lambda cut: self.supply.validation(strategy, job.regime, seed, validation, cut),
             compute=self.compute,
             on_step=on_step,
             on_epoch=on_epoch,
             begin=begin,
             room=room,
         )
-
-    def _shown(self, job: Job) -> tuple[Shown, Shown]:
-        return self.supply.images(job.train), self.supply.images(job.selection.validation)
 
     def _ended(self, member: tuple[str, str], result: Trained | Exception) -> None:
         name, candidate = member

@@ -18,6 +18,14 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
+class Fed:
+    """A batch that a network in training waited for, and its share of the seconds that it took to have it ready."""
+
+    batch: Batch
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class ImageSet:
     """Images of one split with their labels, int64 of shape (n,)."""
 

@@ -1,6 +1,7 @@
 """Predictions of every image, none missing, and their scores."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Generator, Iterable
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from unfreeze import metrics
 from unfreeze.model.fitting import fitted
-from unfreeze.train.batches import Batch
+from unfreeze.train.batches import Batch, Fed
 from unfreeze.train.device import Compute
 from unfreeze.train.room import Room
 
@@ -28,10 +29,9 @@ def predict(
     room = room or Room()
     network.eval()
     logits, labels = [], []
-    with torch.inference_mode(), compute.forward_pass():
-        for inputs, answers, _ in batches:
-            logits += _logits(network, inputs, compute, channels_last, room)
-            labels.append(answers.numpy())
+    for inputs, answers, _ in batches:
+        logits += _logits(network, inputs, compute, channels_last, room)
+        labels.append(answers.numpy())
     return np.concatenate(logits), np.concatenate(labels)
 
 
@@ -42,24 +42,44 @@ def _logits(
         return [network(compute.move(some, channels_last)).float().cpu().numpy() for some in inputs.split(rows)]
 
     asked = min(room.evaluation or len(inputs), len(inputs))
-    found, rows = fitted(attempt, asked, compute.device)
+    with torch.inference_mode(), compute.forward_pass():  # here, since frozen stages before it have ways of their own
+        found, rows = fitted(attempt, asked, compute.device)
     if rows < asked:
         room.less(evaluation=rows)
     return found
 
 
-def evaluate(
+def evaluating(
     network: nn.Module,
-    batches: Iterable[Batch],
     compute: Compute,
     metric: str,
     channels_last: bool = True,
     room: Room | None = None,
-) -> dict[str, float]:
-    """Return ``val_loss``, ``val_accuracy`` and ``val_metric`` over all draws."""
-    logits, labels = predict(network, batches, compute, channels_last, room)
-    return {
+) -> Generator[None, Fed | None, dict[str, float]]:
+    """Look at validation: be sent its batches one by one, and None after the last.
+
+    Several networks can thus look at the same batches.
+
+    Returns:
+        ``val_loss``, ``val_accuracy`` and ``val_metric`` over all draws, and the ``seconds`` that it took.
+
+    Raises:
+        NoRoom: not even one row fits into the device's memory.
+    """
+    room = room or Room()
+    network.eval()
+    found, answers, seconds = list[metrics.Logits](), list[metrics.Labels](), 0.0
+    while (fed := (yield)) is not None:
+        started = time.perf_counter()
+        inputs, some, _ = fed.batch
+        found += _logits(network, inputs, compute, channels_last, room)
+        answers.append(some.numpy())
+        seconds += fed.seconds + time.perf_counter() - started
+    started = time.perf_counter()
+    logits, labels = np.concatenate(found), np.concatenate(answers)
+    scores = {
         "val_loss": metrics.loss(logits, labels),
         "val_accuracy": metrics.score("accuracy", logits, labels),
         "val_metric": metrics.score(metric, logits, labels),
     }
+    return scores | {"seconds": seconds + time.perf_counter() - started}

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from unfreeze.config.resolve import Phase
 from unfreeze.config.study import EarlyStopping
 from unfreeze.model.fitting import fitted, parts
 from unfreeze.streams import stream_seed
-from unfreeze.train.batches import Batch
+from unfreeze.train.batches import Batch, Fed
 from unfreeze.train.device import Compute
 from unfreeze.train.optimizer import gradient_sum, gradients_are_finite, learning_rate, set_learning_rate
 from unfreeze.train.parts import Statistics, WholeDropout, loss_weight
@@ -47,14 +48,6 @@ class Trainee:
     network: nn.Module
     channels_last: bool = True
     class_weights: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Fed:
-    """A step's batch, and this trainee's share of the seconds that it took to have it ready."""
-
-    batch: Batch
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,9 +93,12 @@ class Position:
 
 @dataclass(frozen=True)
 class Watch:
-    """What the loop calls: for validation scores, after each step and epoch, and when weights are the best so far."""
+    """What the loop calls: to look at validation, after each step and epoch, and when weights are the best so far.
 
-    validate: Callable[[], dict[str, float]]
+    ``validate`` is sent its batches as ``evaluate.evaluating`` is, and returns the same.
+    """
+
+    validate: Callable[[], Generator[None, Fed | None, dict[str, float]]]
     on_step: Callable[[int, int], None]
     on_epoch: Callable[[dict[str, float]], None]
     on_best: Callable[[], None]
@@ -119,8 +115,11 @@ def train_phase(
     begin: Position,
     watch: Watch,
     room: Room | None = None,
-) -> Generator[Position, Fed, tuple[StoppingState, bool]]:
+) -> Generator[Position | None, Any, tuple[StoppingState, bool]]:
     """Train one phase from a position on: yield the position before a step, be sent that step's batch, and so on.
+
+    After an epoch it yields None instead, to be sent a batch of validation, and again until it is sent None for the
+    end of them. Batches come as ``Fed``.
 
     Several networks that meet the same batches can thus train in lock-step, each as if it were alone. An epoch's
     seconds are this network's own, whatever happens between a yield and its answer.
@@ -150,7 +149,7 @@ def train_phase(
     for epoch in range(begin.epoch, course.first_epoch + len(course.epoch_ends)):
         trainee.network.train()
         while step < course.epoch_ends[epoch - course.first_epoch]:
-            fed = yield Position(epoch, step, state, seen)
+            fed: Fed = yield Position(epoch, step, state, seen)
             started = time.perf_counter()
             rate = learning_rate(phase.schedule, phase.optimizer.lr, step - course.first_step, steps)
             set_learning_rate(optimizer, rate)
@@ -162,13 +161,12 @@ def train_phase(
             spent = seen.seconds + fed.seconds + time.perf_counter() - started
             seen = Seen(seen.examples + len(labels), seen.loss + mean * len(labels), seen.hits + hits, spent)
             watch.on_step(epoch, step)
-        started = time.perf_counter()
         row = {"phase": course.phase, "epoch": epoch, "step": step, "lr": rate}
         row |= {"train_loss": seen.loss / seen.examples, "train_accuracy": seen.hits / seen.examples}
-        row |= watch.validate()
+        row |= yield from watch.validate()
         if not math.isfinite(row["val_loss"]):
             raise Diverged(f"the validation loss is {row['val_loss']} after epoch {epoch}")
-        row["seconds"] = seen.seconds + time.perf_counter() - started
+        row["seconds"] += seen.seconds
         state, seen = after_epoch(state, stopping, metric, row, epoch), Seen()
         if state.best_epoch == epoch:
             watch.on_best()
