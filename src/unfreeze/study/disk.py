@@ -22,8 +22,8 @@ from unfreeze.store import Altered, StudyDir
 from unfreeze.study.cell import Job
 from unfreeze.study.grouping import MEMBER_BYTES, GroupJob, groups_of
 from unfreeze.study.plan import NetworkPlan, Plan
-from unfreeze.study.shared import CellWork
 from unfreeze.study.state import FOLDER, GENERATIONS
+from unfreeze.study.work import CellWork
 
 SPARE = 1.1
 """Times what is predicted that has to be free: file systems need some room for themselves."""

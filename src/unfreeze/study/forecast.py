@@ -32,7 +32,8 @@ from unfreeze.study.events import Emit, Preparing
 from unfreeze.study.measure import prefix_calibration, step_cost, step_key
 from unfreeze.study.needs import Piece, PrefixKey, label_of, prefix_of, together
 from unfreeze.study.plan import BackboneKey, Plan
-from unfreeze.study.shared import CellWork, Costs, Shared, plan_shared
+from unfreeze.study.shared import Costs, Shared, plan_shared
+from unfreeze.study.work import CellWork, lots_of_study
 from unfreeze.train.device import Compute
 
 
@@ -89,12 +90,7 @@ def _strategies_of(plan: Plan) -> dict[PrefixKey, Strategy]:
 
 def works_of(jobs: Mapping[str, Job], plan: Plan) -> list[CellWork]:
     """Return the cells as the plan of shared work sees them."""
-    return [
-        CellWork(
-            name, plan.candidates[job.cell.strategy], job.regime, job.cell.seed, job.shas, len(job.catalog.classes)
-        )
-        for name, job in jobs.items()
-    ]
+    return [CellWork(job, plan.candidates[job.cell.strategy]) for job in jobs.values()]
 
 
 def calibrate_study(
@@ -186,8 +182,9 @@ def _rows_of(works: Sequence[CellWork]) -> dict[PrefixKey, int]:
     found: dict[PrefixKey, int] = {}
     for piece, rows in needs.rows.items():
         found[piece.prefix] = found.get(piece.prefix, 0) + len(rows)
-    for (key, _), draws in needs.live.items():
-        found[key] = found.get(key, 0) + draws
+    for lot in lots_of_study(works):
+        for (key, _), draws in lot.draws.live.items():
+            found[key] = found.get(key, 0) + draws
     return found
 
 

@@ -1,8 +1,9 @@
 """What a cell asks of the frozen stages: which rows of which activations, and how often. Pure: nothing is computed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from unfreeze.config.resolve import Strategy, expected_epochs
 from unfreeze.config.study import RegimeConfig, Resize
@@ -10,6 +11,8 @@ from unfreeze.data.order import copies_of, examples_after, steps_per_pass, view_
 from unfreeze.data.rowstore import Row
 from unfreeze.study.candidate import epoch_ends, feed_cuts
 from unfreeze.train.batches import evaluation_draws
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, order=True)
@@ -85,23 +88,36 @@ class Shas:
 
 @dataclass
 class Needs:
-    """Rows that a candidate or a cell takes of each piece, and the times it takes one, repeats counted.
-
-    ``live`` counts draws of fresh views, which no piece holds, by prefix and cut; ``pixels`` those at no cut.
-    """
+    """Rows that a candidate or a cell takes of each piece; pixels, which have passed no stage, belong to none."""
 
     rows: dict[Piece, dict[Row, None]] = field(default_factory=dict)
-    draws: dict[Piece, int] = field(default_factory=dict)
+
+    def take(self, piece: Piece, rows: Iterable[Row]) -> None:
+        """Note that rows are taken."""
+        if piece.cut:
+            self.rows.setdefault(piece, {}).update(dict.fromkeys(rows))
+
+
+@dataclass
+class Draws:
+    """How often rows are taken, repeats counted.
+
+    Attributes:
+        pieces: of each piece's, whether or not it is stored.
+        live: of fresh views, which no piece holds, by prefix and cut.
+        pixels: at no cut.
+    """
+
+    pieces: dict[Piece, int] = field(default_factory=dict)
     live: dict[tuple[PrefixKey, int], int] = field(default_factory=dict)
     pixels: int = 0
 
-    def take(self, piece: Piece, rows: Iterable[Row], draws: int) -> None:
-        """Note that rows are taken, ``draws`` times in all."""
-        if not piece.cut:
+    def take(self, piece: Piece, draws: int) -> None:
+        """Count rows of a piece."""
+        if piece.cut:
+            self.pieces[piece] = self.pieces.get(piece, 0) + draws
+        else:
             self.pixels += draws
-            return
-        self.rows.setdefault(piece, {}).update(dict.fromkeys(rows))
-        self.draws[piece] = self.draws.get(piece, 0) + draws
 
 
 def prefix_of(strategy: Strategy) -> PrefixKey:
@@ -153,26 +169,36 @@ def needs_of(strategy: Strategy, cuts: Sequence[int], regime: RegimeConfig, seed
     per_pass = steps_per_pass(images, strategy.batch_size)
     seen = evaluation_draws(len(shas.validation), regime.validation.examples, seed)
     for span in spans_of(strategy, cuts, images, regime):
-        piece = training_piece(strategy, span.cut, regime, seed)
-        if views is None:
-            if span.cut:
-                live = (piece.prefix, span.cut)
-                needs.live[live] = needs.live.get(live, 0) + span.examples
-            else:
-                needs.pixels += span.examples
-        else:
+        if views is not None:
             drawn = range(span.start // per_pass, -(-span.stop // per_pass))
             seen_in = {copy: sorted({view_of(number, copy, views) for number in drawn[:views]}) for copy in set(copies)}
             rows = ((sha, view) for sha, copy in zip(shas.train, copies, strict=True) for view in seen_in[copy])
-            needs.take(piece, rows, span.examples)
+            needs.take(training_piece(strategy, span.cut, regime, seed), rows)
         piece = validation_piece(strategy, span.cut, regime, seed)
         plain = piece.augment == "none"
-        looked_at = [(shas.validation[index], 0 if plain else number) for index, number in seen]
-        needs.take(piece, looked_at, span.epochs * len(seen))
-    lowest = min(cuts)
-    reported = [(sha, 0) for sha in (*shas.validation, *shas.tests)]
-    needs.take(plain_piece(strategy, lowest), reported, len(reported))
+        needs.take(piece, [(shas.validation[index], 0 if plain else number) for index, number in seen])
+    needs.take(plain_piece(strategy, min(cuts)), [(sha, 0) for sha in (*shas.validation, *shas.tests)])
     return needs
+
+
+def draws_of(strategy: Strategy, cuts: Sequence[int], regime: RegimeConfig, seed: int, shas: Shas) -> Draws:
+    """Return how often one candidate takes something while it trains."""
+    draws, looks = Draws(), regime.validation.examples or len(shas.validation)
+    for span in spans_of(strategy, cuts, len(shas.train), regime):
+        if bank(regime) is None and span.cut:
+            live = prefix_of(strategy), span.cut
+            draws.live[live] = draws.live.get(live, 0) + span.examples
+        else:
+            draws.take(training_piece(strategy, span.cut, regime, seed), span.examples)
+        draws.take(validation_piece(strategy, span.cut, regime, seed), span.epochs * looks)
+    return draws
+
+
+def reported_draws(strategy: Strategy, cuts: Sequence[int], shas: Shas) -> Draws:
+    """Return what the candidate that is chosen takes for its cell's predictions."""
+    draws = Draws()
+    draws.take(plain_piece(strategy, min(cuts)), len(shas.validation) + len(shas.tests))
+    return draws
 
 
 def together(needs: Iterable[Needs]) -> Needs:
@@ -180,8 +206,16 @@ def together(needs: Iterable[Needs]) -> Needs:
     found = Needs()
     for one in needs:
         for piece, rows in one.rows.items():
-            found.take(piece, rows, one.draws[piece])
-        for live, draws in one.live.items():
-            found.live[live] = found.live.get(live, 0) + draws
-        found.pixels += one.pixels
+            found.take(piece, rows)
     return found
+
+
+def in_lockstep(draws: Sequence[Draws]) -> Draws:
+    """Return how often something is taken for candidates that train in lock-step: as for the one that takes it most."""
+    pieces, live = [one.pieces for one in draws], [one.live for one in draws]
+    return Draws(_most(pieces), _most(live), max(one.pixels for one in draws))
+
+
+def _most(counts: Sequence[Mapping[Key, int]]) -> dict[Key, int]:
+    keys = dict.fromkeys(key for one in counts for key in one)
+    return {key: max(one.get(key, 0) for one in counts) for key in keys}

@@ -1,19 +1,20 @@
 """What cells share, decided before anything runs: what is stored, what is built from what, and what it all costs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from unfreeze.config.study import RegimeConfig
+from unfreeze.config.resolve import Strategy
 from unfreeze.data.rowstore import Row
 from unfreeze.model.describe import StageInfo
 from unfreeze.results.words import bytes_text
 from unfreeze.reuse.activations import MANIFEST_BYTES
 from unfreeze.reuse.costs import PrefixCost, StepCost, Storable, choose, seconds_of, start_of
 from unfreeze.study.measure import step_key
-from unfreeze.study.needs import Needs, Piece, PrefixKey, Shas, bank, label_of, needs_of, prefix_of, spans_of, together
+from unfreeze.study.needs import Draws, Piece, PrefixKey, label_of, prefix_of, spans_of, together
 from unfreeze.study.plan import NetworkPlan
+from unfreeze.study.why import why_not
+from unfreeze.study.work import CellWork, lots_of_study
 
 CELL_SECONDS = 0.3
 """Of a cell beside its steps: building the network, writing its files."""
@@ -37,37 +38,12 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class CellWork:
-    """A cell as the plan of shared work sees it."""
-
-    cell: str
-    networks: Mapping[str, NetworkPlan]
-    regime: RegimeConfig
-    seed: int
-    shas: Shas
-    classes: int
-
-    @cached_property
-    def needs(self) -> Needs:
-        """What its candidates take in all."""
-        known, found = dict[Any, Needs](), list[Needs]()
-        for network in self.networks.values():
-            strategy = network.strategy
-            spans = spans_of(strategy, network.cuts, len(self.shas.train), self.regime)
-            alike = prefix_of(strategy), strategy.batch_size, tuple(spans), min(network.cuts)
-            if alike not in known:  # twenty learning rates ask for the same rows
-                known[alike] = needs_of(strategy, network.cuts, self.regime, self.seed, self.shas)
-            found.append(known[alike])
-        return together(found)
-
-
-@dataclass(frozen=True)
 class SharedPiece:
     """Activations that cells take.
 
     Attributes:
         rows: distinct ones, in the order they are met.
-        draws: how often one is read in the study.
+        draws: how often one is read in the study, once for all that train in lock-step.
         bytes: of all rows, manifests included.
         held: rows in the cache already.
         stored: whether they are stored; if not they are computed at every draw, and ``why`` says why.
@@ -184,7 +160,7 @@ def plan_shared(
         budget_words: the budget as the study gives it.
     """
     needs = {work.cell: work.needs for work in works}
-    total = together(needs.values())
+    rows_of, lots = together(needs.values()).rows, lots_of_study(works)
     keep_pixels = pixel_bytes <= budget
     room = budget - (pixel_bytes if keep_pixels else 0)
     storables = {
@@ -193,11 +169,11 @@ def plan_shared(
             (piece.augment, piece.seed),
             piece.cut,
             len(rows),
-            total.draws[piece],
+            sum(lot.draws.pieces.get(piece, 0) for lot in lots),
             len(rows) * (bytes_per_row[piece.prefix, piece.cut] + MANIFEST_BYTES),
             held.get(piece, 0),
         )
-        for piece, rows in total.rows.items()
+        for piece, rows in rows_of.items()
     }
     view = costs.view + (0 if keep_pixels else costs.decode)
     stored = choose(list(storables.values()), costs.prefixes, view, room)
@@ -208,7 +184,7 @@ def plan_shared(
         pieces.append(
             SharedPiece(
                 piece,
-                total.rows[piece],
+                rows_of[piece],
                 storable.draws,
                 storable.bytes,
                 storable.held,
@@ -221,10 +197,13 @@ def plan_shared(
             )
         )
     kept = {piece.piece for piece in pieces if piece.stored}
-    partners = _partners(works, needs)
+    live = dict.fromkeys(needs, 0.0)
+    for lot in lots:
+        for cell in lot.cells:
+            live[cell] += _lot_seconds(lot.draws, costs, kept, view) / len(lot.cells)
     return Shared(
         tuple(sorted(pieces, key=lambda one: one.piece)),
-        {work.cell: _forecast(work, needs[work.cell], costs, kept, partners, view, budget_words) for work in works},
+        {work.cell: _forecast(work, costs, kept, live[work.cell], budget_words) for work in works},
         pixel_bytes if keep_pixels else 0,
         int(pixel_bytes * pixels_missing / max(1, pixels)) if keep_pixels else 0,
         pixels_missing * costs.decode,
@@ -237,83 +216,74 @@ def _why(one: Storable, room: int, budget_words: str) -> str:
     return f"others save more within the disk budget of {budget_words}"
 
 
-def _partners(works: Iterable[CellWork], needs: Mapping[str, Needs]) -> dict[str, int]:
-    """Return with how many cells (itself included) each cell shares its live work."""
-    groups: dict[Any, list[str]] = {}
-    for work in works:
-        batch = next(iter(work.networks.values())).strategy.batch_size
-        prefixes = tuple(sorted({prefix for prefix, _ in needs[work.cell].live}))
-        groups.setdefault((prefixes, work.seed, work.shas.train, work.regime, batch), []).append(work.cell)
-    return {cell: len(cells) for cells in groups.values() for cell in cells}
+def _lot_seconds(draws: Draws, costs: Costs, kept: set[Piece], view: float) -> float:
+    """Return the seconds of preparing pictures and of frozen stages that run live."""
+    unstored = sum(
+        count * (view + costs.prefixes[piece.prefix].seconds(0, piece.cut))
+        for piece, count in draws.pieces.items()
+        if piece not in kept
+    )
+    return draws.pixels * view + unstored + _live_seconds(draws.live, costs, view)
 
 
-def _forecast(
-    work: CellWork,
-    needs: Needs,
-    costs: Costs,
-    kept: set[Piece],
-    partners: Mapping[str, int],
-    view: float,
-    budget_words: str,
-) -> CellForecast:
-    seconds = alone = CELL_SECONDS
+def _live_seconds(live: Mapping[tuple[PrefixKey, int], int], costs: Costs, view: float) -> float:
+    """Return the seconds of fresh views: one picture serves every cut, and a deeper one starts from one it may."""
+    seconds = max(live.values(), default=0) * view
+    for (key, cut), count in live.items():
+        cost = costs.prefixes[key]
+        start = max((low for low, high in cost.chains if high == cut and (key, low) in live), default=0)
+        near = min(count, live[key, start]) if start else 0
+        seconds += near * cost.seconds(start, cut) + (count - near) * cost.seconds(0, cut)
+    return seconds
+
+
+def _forecast(work: CellWork, costs: Costs, kept: set[Piece], live: float, budget_words: str) -> CellForecast:
+    """Return what a cell is predicted to take; ``live`` is its part of the live work's seconds."""
+    seconds, alone = _reporting(work, costs)
     for network in work.networks.values():
         own, plain = _training(work, network, costs)
         seconds, alone = seconds + own, alone + plain
-    live = sum(draws * (view + costs.prefixes[key].seconds(0, cut)) for (key, cut), draws in needs.live.items())
-    unstored = sum(
-        draws * (view + costs.prefixes[piece.prefix].seconds(0, piece.cut))
-        for piece, draws in needs.draws.items()
-        if piece not in kept
-    )
-    seconds += needs.pixels * view + live / partners[work.cell] + unstored
     return CellForecast(
         work.cell,
-        tuple(sorted(piece for piece in needs.rows if piece in kept)),
-        tuple(_reasons(work, needs, kept, budget_words)),
-        seconds,
-        alone,
+        tuple(sorted(piece for piece in work.needs.rows if piece in kept)),
+        tuple(why_not(work, any(piece not in kept for piece in work.needs.rows), budget_words)),
+        CELL_SECONDS + live + seconds,
+        CELL_SECONDS + alone,
     )
 
 
 def _training(work: CellWork, network: NetworkPlan, costs: Costs) -> tuple[float, float]:
-    """Return the seconds of a candidate's steps and evaluations from its inputs on, and of all of it alone."""
-    strategy = network.strategy
-    prefix = costs.prefixes.get(prefix_of(strategy))
-    pixels = costs.decode + costs.view
-    seen = work.regime.validation.examples or len(work.shas.validation)
-    reported = len(work.shas.validation) + len(work.shas.tests)
+    """Return the seconds of a candidate's steps and looks at validation from its inputs on, and of all of it alone."""
+    shas, regime = work.job.shas, work.job.regime
     own = alone = 0.0
-    spans = spans_of(strategy, network.cuts, len(work.shas.train), work.regime)
+    spans = spans_of(network.strategy, network.cuts, len(shas.train), regime)
     for number, span in enumerate(spans):
-        step = costs.steps[step_key(strategy, network.cuts[number], number, span.cut, work.classes)]
-        before = pixels + (prefix.seconds_pytorch(span.cut) if prefix and span.cut else 0.0)
-        looks = span.epochs * seen
+        step = _step(work, network, number, span.cut, costs)
+        looks = span.epochs * (regime.validation.examples or len(shas.validation))
         steps = span.examples * step.example + (span.stop - span.start) * step.update + looks * step.look
         own += steps
-        alone += steps + (span.examples + looks) * before
-    last = costs.steps[step_key(strategy, network.cuts[-1], len(spans) - 1, spans[-1].cut, work.classes)]
-    before = pixels + (prefix.seconds_pytorch(spans[-1].cut) if prefix and spans[-1].cut else 0.0)
-    return own + reported * last.look, alone + reported * (last.look + before)
+        alone += steps + (span.examples + looks) * _seconds_before(network.strategy, span.cut, costs)
+    return own, alone
 
 
-def _reasons(work: CellWork, needs: Needs, kept: set[Piece], budget_words: str) -> Iterable[str]:
-    """Say of a cell why something is not reused, the most sweeping reason first."""
+def _reporting(work: CellWork, costs: Costs) -> tuple[float, float]:
+    """Return the same of the predictions of a cell's end; its first candidate stands for the chosen one."""
     network = next(iter(work.networks.values()))
-    spans = spans_of(network.strategy, network.cuts, len(work.shas.train), work.regime)
-    if not any(span.cut for span in spans):
-        yield "everything trains, so there is no frozen work to reuse"
-        return
-    for number, span in enumerate(spans):
-        if not span.cut:
-            yield f"phase {number + 1} trains everything, so it runs from pixels"
-    if bank(work.regime) is None:
-        yield (
-            f"augment: {work.regime.augment} draws new views in every epoch (views: fresh), so the frozen stages see "
-            "training images live"
-        )
-    if any(piece not in kept for piece in needs.rows):
-        yield f"some activations do not fit into the disk budget of {budget_words}, so they are computed live"
+    cut = min(network.cuts)
+    look = _step(work, network, len(network.cuts) - 1, cut, costs).look
+    reported = len(work.job.shas.validation) + len(work.job.shas.tests)
+    return reported * look, reported * (look + _seconds_before(network.strategy, cut, costs))
+
+
+def _step(work: CellWork, network: NetworkPlan, phase: int, cut: int, costs: Costs) -> StepCost:
+    classes = len(work.job.catalog.classes)
+    return costs.steps[step_key(network.strategy, network.cuts[phase], phase, cut, classes)]
+
+
+def _seconds_before(strategy: Strategy, cut: int, costs: Costs) -> float:
+    """Return the seconds of an image's way to a cut in plain PyTorch, from its file on."""
+    prefix = costs.prefixes.get(prefix_of(strategy))
+    return costs.decode + costs.view + (prefix.seconds_pytorch(cut) if prefix and cut else 0.0)
 
 
 def as_record(shared: Shared, stages: Mapping[PrefixKey, Sequence[StageInfo]]) -> dict[str, Any]:
