@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from unfreeze.errors import UserError
 from unfreeze.results import evidence
 from unfreeze.results.comparisons import comparisons_table
 from unfreeze.store import read_json, read_table, read_tensors, table_text
-from unfreeze.study import environment
+from unfreeze.study import environment, forecast, shared
 from unfreeze.study.events import CellFailed, CellFinished, CellStarted, EpochEnded, Event, Planned, Progress, Warned
 
 CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared"]
@@ -247,6 +248,23 @@ def test_a_time_limit_leaves_cells_for_the_next_run(tmp_path: Path) -> None:
     results, events = run(tmp_path, seconds=1000.0)
     assert results.left == ()
     assert sorted(ran(events)) == ["head.small.s0", "last.small.s0"]
+
+
+def test_a_time_limit_in_between_leaves_the_cells_that_are_predicted_not_to_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = {"head.small.s0": 10.0, "last.small.s0": 100_000.0}
+
+    def plan_shared(*arguments: Any) -> shared.Shared:
+        found = shared.plan_shared(*arguments)
+        cells = {name: replace(cell, seconds=expected[name]) for name, cell in found.cells.items()}
+        return replace(found, cells=cells)
+
+    monkeypatch.setattr(forecast, "plan_shared", plan_shared)
+    results, events = run(tmp_path, seconds=10_000.0)
+    assert results.left == ("last.small.s0",)
+    assert ran(events) == ["head.small.s0"]
+    assert results.table["status"].tolist() == ["finished", "missing"]
 
 
 def test_a_file_that_cannot_be_decoded_is_set_aside_and_said(tmp_path: Path) -> None:

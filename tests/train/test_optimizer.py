@@ -115,6 +115,21 @@ def test_each_name_builds_its_optimiser(name: str, kind: type[torch.optim.Optimi
         assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_each_optimiser_is_fused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, ran = f"_fused_{name}_", []
+    real = getattr(torch, kernel)
+    monkeypatch.setattr(torch, kernel, lambda *args, **named: (ran.append(kernel), real(*args, **named))[1])
+    head = nn.Linear(2, 1)
+    optimizer = build_optimizer([head], asked(name))
+    assert {group["fused"] for group in optimizer.param_groups} == {True}
+    before = head.weight.clone()
+    head(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert ran == [kernel] * len(optimizer.param_groups)
+    assert not torch.equal(head.weight, before)
+
+
 def test_sgd_steps_as_its_formula_says() -> None:
     head = nn.Linear(2, 1, bias=False)
     nn.init.constant_(head.weight, 1.0)
