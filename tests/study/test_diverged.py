@@ -17,7 +17,7 @@ from unfreeze.cli import main
 from unfreeze.data import shards
 from unfreeze.results.evidence import read_evidence
 from unfreeze.results.report import render_report
-from unfreeze.store import StudyDir, read_tensors
+from unfreeze.store import StudyDir, read_table, read_tensors
 from unfreeze.study import cell as cells
 from unfreeze.study.events import BetweenSteps, CellFailed, CellResumed, Event, Progress
 from unfreeze.study.run import run_study
@@ -26,9 +26,9 @@ from unfreeze.train import loop
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}, "early_stopping": {"patience": 9}, "epochs": 4}
 
 
-def run(folder: Path, **values: Any) -> tuple[Any, list[Event]]:
+def run(folder: Path, out: str = "out", **values: Any) -> tuple[Any, list[Event]]:
     events: list[Event] = []
-    return Study(**tiny_study(folder, **values)).run(folder / "out", emit=events.append, workers=0), events
+    return Study(**tiny_study(folder, **values)).run(folder / out, emit=events.append, workers=0), events
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, at: int, what: str, number: float) -> None:
@@ -76,6 +76,23 @@ def test_a_bad_number_stops_the_cell_at_that_step_and_keeps_its_best_weights(
     record = json.loads((folder / "error.json").read_text())
     assert (record["status"], record["error"], record["traceback"]) == ("diverged", words, "")
     assert sorted(record["files"]) == ["history.csv", "model.safetensors"]
+
+
+def test_the_weights_that_are_kept_are_those_of_the_best_epoch(tmp_path: Path) -> None:
+    wild = {
+        "train": "all",
+        "optimizer": {"name": "sgd", "lr": 0.2},  # learns for three epochs
+        "schedule": {"name": "constant", "warmup": 0},
+    }
+    stopping = {"monitor": "val_loss", "patience": 9}
+    results, _ = run(tmp_path, "wild", strategies={"all": wild | {"early_stopping": stopping}}, epochs=9)
+    assert results.table["status"].tolist() == ["diverged"]
+    model = Path("cells", "all.small.s0", "model.safetensors")
+    losses = read_table(tmp_path / "wild" / model.with_name("history.csv"))["val_loss"].tolist()
+    best = losses.index(min(losses)) + 1
+    assert 1 < best < len(losses)  # neither the first nor the last weights
+    run(tmp_path, "short", strategies={"all": wild}, epochs=best)
+    assert (tmp_path / "wild" / model).read_bytes() == (tmp_path / "short" / model).read_bytes()
 
 
 def test_huge_gradients_whose_squares_are_no_numbers_are_numbers() -> None:
