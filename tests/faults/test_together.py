@@ -20,6 +20,7 @@ from tests.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.data import cache as caches
 from unfreeze.data.cache import alone, in_use, tidy
+from unfreeze.data.pixels import pixel_store
 from unfreeze.data.rowstore import entry
 from unfreeze.durable import remove_leftovers
 from unfreeze.store import StudyDir, read_json
@@ -84,7 +85,8 @@ def prepared(told: dict[str, Any], cache: Path) -> dict[str, Any]:
     supply = here.supply
     tidy(cache)
     remove_leftovers(cache)
-    with in_use([supply._store(piece, supply.prefixes[piece.prefix].batch) for piece in supply.rows]):
+    pictures = [pixel_store(cache, made.base) for made in supply.preprocessing.values()]
+    with in_use([*pictures, *(supply._store(piece, supply.prefixes[piece.prefix].batch) for piece in supply.rows)]):
         supply.prepare(together(one.needs for one in groups.values()))
     rows = hashlib.sha256()
     for piece in supply.rows:
