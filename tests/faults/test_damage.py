@@ -14,15 +14,19 @@ from tests.study.test_resume import CLOCK, Stopped, Stops, ends
 from tests.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.cli import main
-from unfreeze.data import looks
+from unfreeze.config.resolve import resolve
+from unfreeze.data import looks, rowstore
 from unfreeze.data.cache import entries
 from unfreeze.data.copies import Compared
 from unfreeze.data.looks import Remembered, state_of
 from unfreeze.data.rowstore import MissingRows, RowStore
+from unfreeze.results import inside_view
 from unfreeze.store import Altered, StudyDir, is_accepted, read_json, read_table
-from unfreeze.study import saving
+from unfreeze.study import explain, saving
 from unfreeze.study.events import Warned
+from unfreeze.study.memory import Memory
 from unfreeze.study.run import run_study
+from unfreeze.train.room import AtOnce, Room
 
 DIVERGING = {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}}
 Damage = Callable[[bytes], bytes]
@@ -113,6 +117,32 @@ def test_a_damaged_record_of_a_diverged_cell_is_noticed(folder: Path) -> None:
     assert tried(error, notices) >= 320
 
 
+@pytest.mark.parametrize("name", ["explain.json", "01.webp", "01-cam.webp"])
+def test_a_damaged_explanation_of_the_best_model_is_noticed(name: str, folder: Path) -> None:
+    """By the run that would keep it, and by the report that would show it."""
+    store = StudyDir(folder / "out")
+    path = next(path for path in sorted((store.path / "explain").iterdir()) if path.name.endswith(name))
+    assert explain._is_current(store, CELL)
+    assert inside_view._explained(store, CELL)
+    assert tried(path, lambda: not explain._is_current(store, CELL) and not inside_view._explained(store, CELL)) >= 320
+
+
+def test_a_damaged_record_of_what_fits_into_memory_is_noticed(folder: Path, tmp_path: Path) -> None:
+    study = settings(folder)
+    head = resolve(study, study.strategies["head"])
+
+    def memory() -> Memory:
+        return Memory(StudyDir(tmp_path), "cpu", "float32", {}, lambda event: None)
+
+    def notices() -> bool:
+        found = memory()
+        return found.tell() and found.at_once("head", head) == AtOnce()
+
+    memory().lower("head", head, Room(AtOnce(2, 3)))
+    assert memory().at_once("head", head) == AtOnce(2, 3)
+    assert tried(tmp_path / "memory.json", notices) >= 320
+
+
 def stores(folder: Path) -> list[RowStore]:
     found = entries(folder / "cache")
     assert {entry.kind for entry in found} == {"activations", "pixels"}
@@ -139,6 +169,26 @@ def test_a_damaged_shard_is_noticed(kind: str, folder: Path) -> None:
         return bool(told)
 
     assert tried(shard, notices) >= 320
+
+
+def test_a_damaged_record_of_whose_an_entry_of_the_cache_is_is_noticed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By those who list entries, and by the run that uses it, which would write it anew."""
+    shutil.copytree(folder / "cache" / "pixels", tmp_path / "pixels")
+    (whole,) = entries(tmp_path)
+    store, written = RowStore(whole.path, whole.identity, "uint8"), list[Path]()
+    monkeypatch.setattr(rowstore, "write_json", lambda path, record: written.append(path))
+    store.write_record()
+    assert whole.identity and not written
+
+    def notices() -> bool:
+        written.clear()
+        store.write_record()
+        (found,) = entries(tmp_path)
+        return found.identity == {} and written == [whole.path / "entry.json"]
+
+    assert tried(whole.path / "entry.json", notices) >= 320
 
 
 def remembered(folder: Path, name: str) -> Path:
