@@ -64,6 +64,16 @@ def imports(path: Path) -> list[str]:
     return found
 
 
+LISTENERS = {"socket", "socketserver", "http", "xmlrpc", "wsgiref", "asyncio", "ssl"}
+
+
+def test_nothing_listens() -> None:
+    """There is no server; what speaks to the hub is huggingface-hub and datasets, which ask and do not answer."""
+    for path in PACKAGE.rglob("*.py"):
+        found = {name.split(".")[0] for name in imports(path)} & LISTENERS
+        assert not found, f"{path.relative_to(PACKAGE)} imports {', '.join(sorted(found))}"
+
+
 PARTS = sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")})
 
 
