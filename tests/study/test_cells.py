@@ -77,7 +77,7 @@ def left_of(
         pieces=(piece,), cells={name: SimpleNamespace(seconds=each) for name, each in seconds.items()}
     )
     hands = Hands(clock, store, slower)
-    supply = SimpleNamespace(store=lambda piece: store)
+    supply = SimpleNamespace(missing=lambda piece, rows: store.missing(rows))
     run = CellsRun(jobs, shared, supply, hands, told.append)  # type: ignore[arg-type]
     failed, left = run.all(limit)
     assert failed == []
