@@ -1,7 +1,7 @@
 """What is stored never takes more than the budget, and never costs more than storing nothing."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unfreeze.reuse.costs import PrefixCost, Storable, choose, seconds_of, start_of
@@ -53,9 +53,20 @@ def test_what_is_chosen_fits_the_budget_and_is_never_worse_than_nothing(
     assert total(given_, chosen, costs, view) <= nothing * (1 + 1e-9) + 1e-9
 
 
+FEW_ROWS = [Storable("a", "flip", 1, 3, 3, 3), Storable("a", "flip", 2, 1, 1, 2), Storable("a", "flip", 3, 3, 3, 3)]
+COSTLY_FIRST = PrefixCost(1.0, 2.0, 0.0, 4, (1, 0, 0, 0), ((1, 2), (1, 3), (2, 3)))
+
+
 @given(storables(), prefix_costs(), st.floats(0, 0.1))
-def test_with_room_for_all_everything_is_stored(given_: list[Storable], cost: PrefixCost, view: float) -> None:
-    assert choose(given_, {"a": cost, "b": cost}, view, 10**18) == tuple(given_)
+@example(FEW_ROWS, COSTLY_FIRST, 0.0)
+def test_with_room_for_all_only_what_would_cost_more_is_not_stored(
+    given_: list[Storable], cost: PrefixCost, view: float
+) -> None:
+    """As where a deeper cut would start from few rows of its own next to many of a shallower one."""
+    costs = {"a": cost, "b": cost}
+    chosen = choose(given_, costs, view, 10**18)
+    for one in set(given_) - set(chosen):
+        assert total(given_, (*chosen, one), costs, view) > total(given_, chosen, costs, view)
 
 
 @given(storables(), prefix_costs())
