@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from unfreeze import durable
 from unfreeze import store as study_store
+from unfreeze.data import rows as reading
 from unfreeze.data import rowstore, shards
 from unfreeze.data.rowstore import RECORD, MissingRows, Row, RowStore, entry
 from unfreeze.errors import UserError
@@ -357,7 +358,7 @@ def test_what_is_evicted_while_it_is_opened_is_missing_not_altered(
         shutil.rmtree(store.folder)
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr(rowstore, "open_file", evicted)
+    monkeypatch.setattr(reading, "open_file", evicted)
     with pytest.raises(MissingRows):
         store.open([row(1)], never)
 
