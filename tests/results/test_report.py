@@ -248,7 +248,7 @@ def test_what_was_computed_once_is_set_against_the_prediction(tmp_path: Path) ->
     add_shared_work(study)
     run = {
         "predicted_seconds": 20.0,
-        "seconds": {"scan": 3.0, "calibration": 2.0, "total": 27.0},
+        "seconds": {"scan": 3.0, "calibration": 2.0, "cells": 22.0, "total": 28.0},
         "pieces": [{"name": "vgg16, 128 pixels, after block5", "rows": 300, "seconds": 4.0}],
         "altered_chunks": 0,
         "predicted_disk": 2_000_000,

@@ -1,5 +1,6 @@
 """Cells in several processes: the same numbers, and the same when one of them fails, dies or is stopped."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.study.test_resume import BANK, CLOCK, FRESH, GROUP, PLAIN, SCRATCH, TUNED, Stopped, ends
+from tests.study.test_resume import BANK, CLOCK, EARLY, FRESH, GROUP, PLAIN, SCRATCH, TUNED, Stopped, ends
 from tests.worlds import tiny_study
 from unfreeze import Results, Study
 from unfreeze.config.parse import read_study
@@ -175,6 +176,31 @@ def test_a_run_that_is_stopped_ends_as_if_it_never_was(tmp_path: Path, started: 
     run(tmp_path, "several", 1, events.append, **long)
     run(tmp_path, "one", 1, **long)
     assert all_but_times(tmp_path / "several") == all_but_times(tmp_path / "one")
+
+
+def test_a_cache_that_fails_costs_the_store_alone_and_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen]
+) -> None:
+    groups: dict[str, Any] = {"strategies": EARLY, "regimes": PLAIN, "seeds": 2}
+    run(tmp_path, "whole", 1, **groups)
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "another cache"))
+    (early := tmp_path / "early").mkdir()
+    (early / "sitecustomize.py").write_text(  # which a process imports when it starts
+        "import errno, os\nfrom unfreeze.data import shards\n\n"
+        "def fails(self, row, array):\n    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n\n"
+        "shards.NewShard.append = fails\n"
+    )
+    monkeypatch.syspath_prepend(str(early))
+    events: list[Event] = []
+    run(tmp_path, "out", 2, events.append, **groups)
+    assert len(started) == 2
+    why = f"cannot write to the cache: {os.strerror(errno.ENOSPC)}"
+    said = [event.text for event in events if isinstance(event, Warned)]
+    assert [text for text in said if "stored" in text] == [
+        f"nothing more is stored by this run, and frozen stages run live: {why}"
+    ]
+    assert read_json(tmp_path / "out" / "shared.json")["runs"][0]["unstored"] == why
+    assert all_but_times(tmp_path / "out") == all_but_times(tmp_path / "whole")
 
 
 def test_a_time_limit_leaves_the_same_cells(tmp_path: Path) -> None:

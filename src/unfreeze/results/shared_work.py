@@ -81,7 +81,8 @@ def _seconds(runs: list[Mapping[str, Any]]) -> Iterable[str]:
     predicted = sum(run["predicted_seconds"] for run in runs)
     parts = [run["seconds"] for run in runs]
     looking, calibrating = sum(part["scan"] for part in parts), sum(part["calibration"] for part in parts)
-    real = sum(part["total"] for part in parts) - looking - calibrating
+    # Beside what was predicted; under --parallel both are of all processes. Earlier studies have the whole alone.
+    real = sum(part.get("cells", part["total"] - part["scan"] - part["calibration"]) for part in parts)
     yield (
         f"Time: predicted {seconds_text(predicted)}, real {seconds_text(real)}{_off(predicted, real)}; beside it "
         f"{seconds_text(looking)} for looking at the images and {seconds_text(calibrating)} for calibration"

@@ -131,6 +131,7 @@ class Processes:
         self.count, self.briefing, self.supply, self.store, self.emit = count, briefing, supply, store, emit
         self.failed = list[str]()
         self.predicted = self.spent = 0.0
+        self._warnings = set[str]()
         self._pieces = list(supply.rows)
         self._processes: list[_Process] = []
         self._again: list[_Group] = []
@@ -212,6 +213,8 @@ class Processes:
             for other in self._processes:
                 if other is not one:
                     other.ask(message)
+        elif "unstored" in message:
+            self.supply.facts.unstored = self.supply.facts.unstored or message["unstored"]
         elif "full" in message:
             path, *words = message["full"]
             raise DiskFull(Path(path), *words)
@@ -229,6 +232,10 @@ class Processes:
                 del one.group.waiting[event.cell]
             if isinstance(event, CellFailed):
                 self.failed.append(event.cell)
+            if isinstance(event, Warned):  # of a full disk, say, by each process
+                if event.text in self._warnings:
+                    return
+                self._warnings.add(event.text)
             self.emit(event)
 
     def _end(self, one: _Process) -> None:

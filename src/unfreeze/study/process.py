@@ -204,13 +204,16 @@ class _News:
 
     def __init__(self, supply: Supply, pieces: Sequence[Piece], asker: _Asker) -> None:
         self.supply, self.pieces, self.asker = supply, pieces, asker
-        self._known = record_of(supply, pieces)
+        self._known, self._unstored = record_of(supply, pieces), ""
 
     def exchange(self) -> None:
         """Tell what is new here, and learn what was heard."""
         now = record_of(self.supply, self.pieces)
         if now != self._known:
             self.asker.tell(facts=less(now, self._known))
+        if self.supply.facts.unstored != self._unstored:
+            self._unstored = self.supply.facts.unstored
+            self.asker.tell(unstored=self._unstored)
         while not self.asker.heard.empty():
             add_record(self.supply, self.pieces, self.asker.heard.get())
         self._known = record_of(self.supply, self.pieces)

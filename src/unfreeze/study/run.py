@@ -206,7 +206,12 @@ def _run(
             )
 
         def tell() -> None:
-            times = {"scan": scanned, "calibration": calibrated.seconds, "total": time.perf_counter() - started}
+            times = {
+                "scan": scanned,
+                "calibration": calibrated.seconds,
+                "cells": hands.spent,
+                "total": time.perf_counter() - started,
+            }
             add_facts(store, shared, supply, needed, hands.predicted, calibrated.stages, times)
 
         with several as hands:
