@@ -1,11 +1,11 @@
 """The data check: what it costs, what it finds of planted copies, and how it grows (docs/data.md).
 
-    python bench/check.py [--data FOLDER] [--only time,planted,pairing,many]
+    python bench/check.py [--data FOLDER] [--only time,large,planted,pairing,many]
 
 `time`: a first and a second check against two processes that do nothing but decode the same files, five times in
-turn. `planted`: 100 copies of each kind among all pictures of the data. `pairing`: the search for near duplicates
-alone, from 25,000 to 100,000 made-up pictures. `many`: a manifest of 100,000 small files, with its peak of memory.
-Prints one line for each.
+turn. `large`: the same for 600 of them, enlarged to 1200 x 1600 pixels. `planted`: 100 copies of each kind among
+all pictures of the data. `pairing`: the search for near duplicates alone, from 25,000 to 100,000 made-up pictures.
+`many`: a manifest of 100,000 small files, with its peak of memory. Prints one line for each.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from unfreeze.data.pairing import proposed
 from unfreeze.data.sources import open_source
 
 PLANTED, MANY = 100, 100_000
+ENLARGED, LARGE = 600, (1200, 1600)
 
 
 def decode(path: str) -> int:
@@ -67,6 +68,16 @@ def measure_time(data: Path) -> None:
         f"({statistics.median(ratios):.2f} times, {min(ratios):.2f} to {max(ratios):.2f}), second {second:.2f} s "
         f"({second / first:.2f} of the first)"
     )
+
+
+def measure_large(data: Path) -> None:
+    paths = sorted(path for path in data.rglob("*") if path.is_file())
+    with tempfile.TemporaryDirectory() as folder:
+        for number, path in enumerate(random.Random(0).sample(paths, ENLARGED)):
+            (there := Path(folder) / path.parent.name).mkdir(exist_ok=True)
+            with Image.open(path) as picture:
+                picture.convert("RGB").resize(LARGE).save(there / f"{number}.jpg", quality=90)
+        measure_time(Path(folder))
 
 
 def jpeg(picture: Image.Image, quality: int) -> Image.Image:
@@ -166,7 +177,7 @@ def check_one(manifest: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/trashnet"))
-    parser.add_argument("--only", default="time,planted,pairing,many")
+    parser.add_argument("--only", default="time,large,planted,pairing,many")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
@@ -175,6 +186,8 @@ def main() -> None:
     only = asked.only.split(",")
     if "time" in only:
         measure_time(asked.data)
+    if "large" in only:
+        measure_large(asked.data)
     if "planted" in only:
         measure_planted(asked.data)
     if "pairing" in only:
