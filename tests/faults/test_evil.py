@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from timm.models import PretrainedCfg
@@ -317,8 +317,16 @@ def load_or_refuse(folder: Path, content: bytes) -> None:
         assert all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
 
 
+def empty(*shape: int) -> bytes:
+    text = json.dumps({"weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
 @settings(deadline=None, max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=mutated())
+@example(content=empty(0, 2**63))
+@example(content=empty(0, 2**62, 2**62))
+@example(content=empty(0, 3))
 def test_any_file_of_weights_loads_or_is_refused(tmp_path: Path, content: bytes) -> None:
     load_or_refuse(tmp_path, content)
 

@@ -112,8 +112,12 @@ def _weights_file(weights: str) -> Path:
 def _read(path: Path) -> State:
     try:
         return load(path.read_bytes())  # mapped into memory, a file that is cut short meanwhile would end the process
-    except (SafetensorError, OSError, KeyError) as error:
-        why = f"it holds numbers of type {error}" if isinstance(error, KeyError) else error  # F4, which torch has not
+    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
+        why = str(error)
+        if isinstance(error, KeyError):  # F4, say, which torch has not
+            why = f"it holds numbers of type {error}"
+        elif isinstance(error, TypeError | RuntimeError):  # what it says of empty ones: [0, 2**63]
+            why = "it holds a tensor of a shape that cannot be"
         raise UserError(
             f"weights: {path} cannot be read ({why})",
             "a whole safetensors file",
