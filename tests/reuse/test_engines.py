@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, load_backbone
@@ -71,6 +71,19 @@ def test_calibration_keeps_to_the_tolerance_and_tries_which_cuts_chain(resnet: B
     equal = torch.equal(prefix.run(prefix.run(images, 0, 3), 3, 5), prefix.run(images, 0, 5))
     assert (found.chains == ((3, 5),)) == equal
     assert prefix.starts(5) == ((3, 0) if equal else (0,))
+
+
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX2", reason="elsewhere OpenVINO takes what is best")
+def test_openvino_computes_pointwise_convolutions_by_the_kernel_that_it_is_told() -> None:
+    layers = [nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 1, stride=2), nn.Conv2d(32, 8, 3)]
+    network = nn.Sequential(*layers).eval().requires_grad_(False)
+    settings = next(one for one in OFFERS if one["name"] == "openvino")
+    engine: Any = engines.build(settings, Frozen([network]), (3, 16, 16), CPU)
+    run = engine.queue[0].get_compiled_model().get_runtime_model()
+    kernels = [one.get_rt_info()["primitiveType"].value for one in run.get_ops() if "Convolution" in str(one)]
+    assert sum(kernel.startswith("jit_avx2_1x1") for kernel in kernels) == 1, kernels
+    rows = torch.randn(11, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(engine(rows), network(rows), atol=1e-5)
 
 
 def test_weights_that_give_no_numbers_are_refused_with_what_every_engine_gave() -> None:

@@ -1,11 +1,17 @@
 """OpenVINO on the CPU: fused convolutions, one thread a request, as many requests at once as there are threads.
 
+With AVX2 it is told how to compute 1 x 1 convolutions: by itself it takes oneDNN's brgconv, which is slower
+(bench/README.md).
+
 float32 is asked for, since it would compute in bfloat16 by itself where the processor can. A request's rows are all
 that one thread sees, so a row's numbers depend neither on its neighbours nor on the number of threads.
 """
 
+import tempfile
 from importlib import metadata
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -17,6 +23,9 @@ from unfreeze.reuse.engines.tracing import traced
 
 BATCHES = (8, 1)
 """Rows a request: several where the network can be traced for that, since weights are then read once for all."""
+
+POINTWISE = "jit_avx2_1x1"
+"""oneDNN's name of the kernel for 1 x 1 convolutions that is asked for where AVX2 is the best there is."""
 
 _PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -40,6 +49,7 @@ def offers(device: torch.device, precision: str, threads: int) -> list[dict[str,
             "batch": batch,
             "threads": threads,
             "kernels": kernels,
+            **({"pointwise": POINTWISE} if (kernels, precision) == ("AVX2", "float32") else {}),
         }
         for batch in BATCHES
     ]
@@ -50,6 +60,7 @@ def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device
 
     Raises:
         EngineFailed: OpenVINO cannot trace, convert or compile them.
+        OSError: there is no room for temporary files.
     """
     import openvino
 
@@ -63,15 +74,46 @@ def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device
     try:
         model = openvino.convert_model(graph, example_input=torch.zeros(1, *input_shape))
         model.reshape([batch, *input_shape])
-        compiled = openvino.Core().compile_model(model, "CPU", options)
+        core = openvino.Core()
+        if "pointwise" in settings:  # type: ignore[operator]
+            model = _with_pointwise(core, model, settings["pointwise"])  # type: ignore[index]
+        compiled = core.compile_model(model, "CPU", options)
         # A tracer's constants may hold the batch of the trace: such a model gives other shapes, or none.
         output_shape = tuple(compiled.output(0).shape)[1:]
-    except (RuntimeError, ValueError, TypeError) as error:  # what OpenVINO's front end raises
+    except (RuntimeError, ValueError, TypeError, ElementTree.ParseError) as error:  # what OpenVINO's front end raises
         raise EngineFailed(f"openvino, batch {batch}: {gist(error)}") from error
     engine = OpenVINOEngine(compiled, batch, threads, output_shape)
     if compiled.output(0).shape[0] != batch:
         raise EngineFailed(f"openvino, batch {batch}: the traced network gives {tuple(compiled.output(0).shape)}")
     return engine
+
+
+def _with_pointwise(core: Any, model: Any, kernel: str) -> Any:
+    """Return a model whose 1 x 1 convolutions are computed by a kernel, where it can.
+
+    What asks for that is an attribute (``ov::PrimitivesPriority``) that OpenVINO reads from a model's file; its Python
+    interface cannot set it.
+    """
+    import openvino
+
+    with tempfile.TemporaryDirectory(prefix="unfreeze-openvino-") as folder:
+        path, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
+        openvino.serialize(model, path, weights)
+        root = ElementTree.parse(path).getroot()
+        for layer in root.iter("layer"):
+            if layer.get("type") == "Convolution" and _kernel_size(layer) == ["1", "1"]:
+                info = layer.find("rt_info")
+                if info is None:
+                    info = ElementTree.Element("rt_info")
+                    layer.insert([part.tag for part in layer].index("input"), info)
+                asked = {"name": "primitives_priority", "version": "0", "value": f"cpu:{kernel}"}
+                ElementTree.SubElement(info, "attribute", asked)
+        return core.read_model(ElementTree.tostring(root), weights.read_bytes())
+
+
+def _kernel_size(layer: ElementTree.Element) -> list[str | None]:
+    """Return height and width of a convolution's kernels: the last of (out, in, height, width) of its second input."""
+    return [size.text for size in layer.findall("input/port")[1].findall("dim")[2:]]
 
 
 class OpenVINOEngine:
