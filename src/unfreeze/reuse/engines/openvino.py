@@ -96,12 +96,16 @@ def _with_pointwise(core: Any, model: Any, kernel: str) -> Any:
     """
     import openvino
 
+    convolutions = [one for one in model.get_ops() if one.get_type_name() == "Convolution"]
+    pointwise = {one.get_friendly_name() for one in convolutions if list(one.input(1).get_shape())[2:] == [1, 1]}
+    if not pointwise:
+        return model
     with tempfile.TemporaryDirectory(prefix="unfreeze-openvino-") as folder:
         path, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
         openvino.serialize(model, path, weights)
         root = ElementTree.parse(path).getroot()
         for layer in root.iter("layer"):
-            if layer.get("type") == "Convolution" and _kernel_size(layer) == ["1", "1"]:
+            if layer.get("name") in pointwise:
                 info = layer.find("rt_info")
                 if info is None:
                     info = ElementTree.Element("rt_info")
@@ -109,11 +113,6 @@ def _with_pointwise(core: Any, model: Any, kernel: str) -> Any:
                 asked = {"name": "primitives_priority", "version": "0", "value": f"cpu:{kernel}"}
                 ElementTree.SubElement(info, "attribute", asked)
         return core.read_model(ElementTree.tostring(root), weights.read_bytes())
-
-
-def _kernel_size(layer: ElementTree.Element) -> list[str | None]:
-    """Return height and width of a convolution's kernels: the last of (out, in, height, width) of its second input."""
-    return [size.text for size in layer.findall("input/port")[1].findall("dim")[2:]]
 
 
 class OpenVINOEngine:
