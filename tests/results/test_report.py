@@ -254,7 +254,8 @@ def test_what_was_computed_once_is_set_against_the_prediction(tmp_path: Path) ->
         "predicted_disk": 2_000_000,
         "disk": 2_010_000,
     }
-    write_json(study.path / "shared.json", {"runs": [run, {**run, "altered_chunks": 1}]})
+    before = {**run, "seconds": {"scan": 3.0, "calibration": 2.0, "total": 27.0}}  # cells were timed alone
+    write_json(study.path / "shared.json", {"runs": [before, {**run, "altered_chunks": 1}]})
     text = once(study)
     assert "vgg16, 128 pixels, after block5 600 1.5 MB after block4 3 600 8.0 s" in text
     assert (

@@ -129,6 +129,16 @@ def test_an_engine_that_is_not_offered_any_more_gives_way_to_the_one_chosen_last
     assert machine.asked == [ALL, ["winograd"]]
 
 
+def test_a_study_says_which_kernel_an_engine_was_told_to_take() -> None:
+    key, before = PrefixKey("test_resnet", "none", 32, "crop"), {**named("openvino"), "threads": 2}
+    before.pop("pointwise", None)
+    found = Calibration({**before, "pointwise": "jit_avx2_1x1"}, 0.0, 0.1, 1.0, 0.0)
+    calibrated = Calibrated({}, {key: found}, {}, {key: ()}, Costs({}, {}, 0.0, 0.0), 0.0)
+    (said,) = engine_warnings({key.label: before}, calibrated, "float32")
+    words = f"openvino {before['version']} (float32, 2 threads"
+    assert f"used {words}), which is not there any more; frozen stages now run on {words}, jit_avx2_1x1)." in said
+
+
 def test_a_study_says_that_its_engine_gives_way_and_why() -> None:
     key, fixed = PrefixKey("test_resnet", "none", 32, "crop"), {**named("winograd"), "threads": 2}
     now = "pytorch " + torch.__version__ + " (float32, 1 thread)"

@@ -172,6 +172,7 @@ def test_a_run_that_is_stopped_ends_as_if_it_never_was(tmp_path: Path, started: 
         run(tmp_path, "several", 2, stop, **long)
     assert [process.poll() is not None for process in started] == [True, True]
     assert list((tmp_path / "several").rglob("state/1.json"))
+    assert read_json(tmp_path / "several" / "shared.json")["runs"][0]["seconds"]["cells"] > 0.0
     events: list[Event] = []
     run(tmp_path, "several", 1, events.append, **long)
     run(tmp_path, "one", 1, **long)

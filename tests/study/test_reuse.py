@@ -174,7 +174,9 @@ def test_what_a_killed_run_found_altered_is_counted(tmp_path: Path, cache: Path)
     with pytest.raises(KeyboardInterrupt):
         Study(**asked).run(tmp_path / "again", emit=kill, workers=0)
     again = Study(**asked).run(tmp_path / "again", workers=0)
-    assert [one["altered_chunks"] for one in read_json(again.path / "shared.json")["runs"]] == [1, 0]
+    runs = read_json(again.path / "shared.json")["runs"]
+    assert [one["altered_chunks"] for one in runs] == [1, 0]
+    assert all(0.0 < one["seconds"]["cells"] < one["seconds"]["total"] for one in runs)
     assert "1 stored chunk was unreadable or altered" in (again.path / "report.html").read_text(encoding="utf-8")
 
 

@@ -29,7 +29,7 @@ class Hands(Protocol):
     Attributes:
         failed: the cells that failed so far.
         predicted: seconds predicted for the groups that have ended.
-        spent: seconds that these took.
+        spent: seconds that these took, and one that was cut off, until then.
     """
 
     failed: list[str]
@@ -86,16 +86,18 @@ class Here:
 
         run = GroupRun(mine, self.backbones, self.supply, self.store, self.compute, self.emit, fail)
         try:
-            self.supply.prepare(together(one.needs for one in mine.values()))
-        except (BrokenPipeError, DiskFull):
-            raise
-        except Exception as error:  # whatever it is, the study's other cells go on
-            for name in mine:
-                fail(name, error)
-        else:
-            run.run()
-        self.predicted += predicted
-        self.spent += time.perf_counter() - began
+            try:
+                self.supply.prepare(together(one.needs for one in mine.values()))
+            except (BrokenPipeError, DiskFull):
+                raise
+            except Exception as error:  # whatever it is, the study's other cells go on
+                for name in mine:
+                    fail(name, error)
+            else:
+                run.run()
+            self.predicted += predicted
+        finally:
+            self.spent += time.perf_counter() - began
 
     def finish(self) -> None:
         """Return at once: nothing runs between two calls."""

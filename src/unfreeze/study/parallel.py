@@ -158,6 +158,8 @@ class Processes:
             for one in self._processes:
                 one.process.wait()
                 one.bury(BURY_SECONDS)
+                if one.group is not None:  # cut off
+                    self.spent += time.perf_counter() - one.began
 
     def wait(self) -> None:
         """Return when another group can be taken."""

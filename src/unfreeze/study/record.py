@@ -72,7 +72,8 @@ def _labelled(calibrated: Calibrated) -> dict[str, Calibration]:
 
 def _engine_words(settings: Settings) -> str:
     threads = "1 thread" if settings.get("threads") == 1 else f"{settings.get('threads')} threads"
-    return f"{settings.get('name')} {settings.get('version')} ({settings.get('precision')}, {threads})"
+    kernels = f", {settings['pointwise']}" if "pointwise" in settings else ""
+    return f"{settings.get('name')} {settings.get('version')} ({settings.get('precision')}, {threads}{kernels})"
 
 
 def write_record(

@@ -214,14 +214,14 @@ def _run(
             }
             add_facts(store, shared, supply, needed, hands.predicted, calibrated.stages, times)
 
-        with several as hands:
-            remaining = None if seconds is None else seconds - (time.perf_counter() - started)
-            try:
+        try:
+            with several as hands:
+                remaining = None if seconds is None else seconds - (time.perf_counter() - started)
                 failed, left_out = CellsRun(todo, shared, supply, hands, emit).all(remaining)
-            except BaseException:  # the report counts what was found until then
-                with contextlib.suppress(UserError):  # the disk is full, say, which is what ended it
-                    tell()
-                raise
+        except BaseException:  # the report counts what was found until then
+            with contextlib.suppress(UserError):  # the disk is full, say, which is what ended it
+                tell()
+            raise
         if unfinished:
             tell()
     evidence = read_evidence(store)

@@ -59,8 +59,7 @@ def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device
     """Trace the stages for one row and compile them.
 
     Raises:
-        EngineFailed: OpenVINO cannot trace, convert or compile them.
-        OSError: there is no room for temporary files.
+        EngineFailed: OpenVINO cannot trace, convert or compile them, or there is no room for temporary files.
     """
     import openvino
 
@@ -80,7 +79,8 @@ def build(settings: object, stages: Frozen, input_shape: tuple[int, ...], device
         compiled = core.compile_model(model, "CPU", options)
         # A tracer's constants may hold the batch of the trace: such a model gives other shapes, or none.
         output_shape = tuple(compiled.output(0).shape)[1:]
-    except (RuntimeError, ValueError, TypeError, ElementTree.ParseError) as error:  # what OpenVINO's front end raises
+    # What OpenVINO's front end raises, and a full disk.
+    except (RuntimeError, ValueError, TypeError, OSError, ElementTree.ParseError) as error:
         raise EngineFailed(f"openvino, batch {batch}: {gist(error)}") from error
     engine = OpenVINOEngine(compiled, batch, threads, output_shape)
     if compiled.output(0).shape[0] != batch:
