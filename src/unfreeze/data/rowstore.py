@@ -88,7 +88,7 @@ class RowStore:
         if not is_whole(self.folder / RECORD):
             write_json(self.folder / RECORD, {"dtype": self.dtype, "identity": dict(self.identity)})
 
-    def open(self, rows: Sequence[Row], on_altered: Callable[[int], None]) -> "Rows":
+    def open(self, rows: Sequence[Row], on_altered: Callable[[int], None]) -> Rows:
         """Return the rows for reading, each chunk that they lie in verified; a row may be asked for more than once.
 
         A shard that was altered, cut short or cannot be read is set aside for good and its rows are missing, unless
