@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.data.photos import photo
 from tests.data.pictures import folder, png, save
+from unfreeze.config.study import CheckConfig
 from unfreeze.data import sketch as sketch_module
-from unfreeze.data.catalog import COLUMNS, Catalog, build_catalog, glance, paths_of, rows_of
+from unfreeze.data.catalog import COLUMNS, CUT, Catalog, build_catalog, glance, paths_of, rows_of
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
 from unfreeze.store import read_table, write_table
@@ -65,6 +67,47 @@ def test_every_file_has_one_row(tmp_path):
     }
     used = images[images["status"] == "used"]
     assert (used["label"] == used["path"].str.split("/").str[0]).all()
+
+
+def cut_jpegs(root: Path, count: int = 1) -> list[Path]:
+    """Class folders of JPEGs, with some cut in half; and a cut PNG, of which nothing can be shown."""
+    for number in range(12):
+        path = root / "ab"[number % 2] / f"{number:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo(number, 96, 64).save(path, quality=90)
+    cut = [root / "a" / f"{2 * number:02}.jpg" for number in range(count)]
+    for path in cut:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    save(root / "b/cut.png", 99)
+    (root / "b/cut.png").write_bytes((root / "b/cut.png").read_bytes()[:90])
+    return cut
+
+
+def test_truncated_jpegs_are_kept_where_that_is_asked_for(tmp_path):
+    (cut,) = cut_jpegs(tmp_path / "photos")
+    source = open_source("photos", {}, tmp_path)
+    handed: list[str] = []
+    aside = build_catalog(source, looks=tmp_path / "looks", on_picture=lambda sha256, _: handed.append(sha256))
+    kept = build_catalog(source, looks=tmp_path / "looks", check=CheckConfig(truncated="keep"))
+    for found in (kept, glance(source, looks=tmp_path / "looks", check=CheckConfig(truncated="keep"))):
+        rows = found.images.set_index("path")
+        assert tuple(rows.loc["a/00.jpg", ["status", "reason", "note"]]) == ("used", "", CUT)
+        assert tuple(rows.loc["b/cut.png", ["status", "reason", "note"]]) == ("set_aside", "truncated", "")
+        assert tuple(rows.loc["a/00.jpg", ["width", "height", "mode"]]) == (96, 64, "RGB")
+    rows = aside.images.set_index("path")
+    assert tuple(rows.loc["a/00.jpg", ["status", "reason", "note"]]) == ("set_aside", "truncated", "")
+    assert len(handed) == 11  # of pictures that are fit for use
+    assert hashlib.sha256(cut.read_bytes()).hexdigest() not in handed
+    differ = (aside.images != kept.images) & ~(aside.images.isna() & kept.images.isna())
+    assert differ.any(axis=1).sum() == 1
+
+
+def test_a_copy_of_a_truncated_picture_is_found_where_it_is_kept(tmp_path):
+    (cut,) = cut_jpegs(tmp_path)
+    shutil.copy(cut, tmp_path / "b/copy.jpg")
+    found = build_catalog(open_source(str(tmp_path), {}, tmp_path), check=CheckConfig(truncated="keep"))
+    rows = found.images.set_index("path")
+    assert set(rows.loc[["a/00.jpg", "b/copy.jpg"], "reason"]) == {"copies have different labels: a and b"}
 
 
 def test_ids_come_from_the_content(tmp_path):

@@ -50,6 +50,15 @@ def test_unreadable_files_are_one_finding_with_their_reasons(tmp_path):
     ]
 
 
+def test_truncated_pictures_that_are_kept_are_told(tmp_path):
+    write(tmp_path, {"a": 12, "b": 12})
+    photo(90, 96, 64).save(tmp_path / "a/cut.jpg", quality=90)
+    (tmp_path / "a/cut.jpg").write_bytes((tmp_path / "a/cut.jpg").read_bytes()[:1500])
+    found = look(tmp_path, CheckConfig(truncated="keep"))
+    assert of_kind(found, "unreadable") == []
+    assert ("note", ["a/cut.jpg"], "truncated: a part of the picture is missing") in of_kind(found, "outlier")
+
+
 def test_many_reasons_are_summed_up(tmp_path):
     write(tmp_path, {"a": 12, "b": 12})
     whole = (tmp_path / "a/00.png").read_bytes()

@@ -15,9 +15,21 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
 import unfreeze
+from tests.data.photos import photo
 from tests.data.pictures import png, smooth
 from tests.data.test_nasty import within
-from unfreeze.data.decode import FORMATS, MAX_PIXELS, Undecodable, decode, digest, open_regular
+from unfreeze.data.decode import (
+    FORMATS,
+    MAX_PIXELS,
+    Truncated,
+    Undecodable,
+    decode,
+    digest,
+    load,
+    open_regular,
+    quiet_pillow,
+    to_rgb,
+)
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 
@@ -29,8 +41,8 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def reason(path: Path) -> str:
-    with pytest.raises(Undecodable) as caught:
-        decode(path)
+    with quiet_pillow(), pytest.raises(Undecodable) as caught, open_regular(path) as file:
+        to_rgb(load(file))
     assert str(caught.value) == caught.value.reason
     return caught.value.reason
 
@@ -207,6 +219,45 @@ def test_a_truncated_file_is_not_used(tmp_path, form):
         (tmp_path / "a").write_bytes(content[: len(content) * percent // 100])
         assert reason(tmp_path / "a") in ("truncated", "damaged"), percent
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_of_a_truncated_jpeg_there_is_what_came_before_the_end(tmp_path, progressive):
+    photo(3, 240, 160).save(tmp_path / "a", format="JPEG", quality=90, progressive=progressive)
+    content, whole = (tmp_path / "a").read_bytes(), pixels(tmp_path / "a")
+    shown = 0
+    for percent in range(5, 100, 5):
+        (tmp_path / "a").write_bytes(content[: len(content) * percent // 100])
+        try:
+            with open_regular(tmp_path / "a") as file:
+                load(file)
+        except Truncated as error:
+            assert error.image.size == (240, 160)
+            cut = pixels(tmp_path / "a")
+            same = (cut == whole).all(axis=(1, 2))
+            rows = int(same.argmin())  # whole rows of blocks, from the top
+            assert not same.all()
+            if not progressive:
+                assert (cut[-1, -8:] == 128).all()
+                assert rows >= 160 * (percent - 45) / 100
+            else:
+                assert np.abs(cut - whole).mean() < 40
+            shown += 1
+        except Undecodable as error:
+            assert error.reason == "truncated"  # noqa: PT017 (within the header there is no picture yet)
+        else:
+            pytest.fail(f"whole at {percent} %")
+    assert shown > 12
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_a_jpeg_of_many_frames_can_be_truncated_too(tmp_path):
+    frames = [photo(number, 64, 48) for number in range(2)]
+    frames[0].save(tmp_path / "a", format="MPO", save_all=True, append_images=frames[1:])
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(content[: len(content) * 2 // 5])
+    assert reason(tmp_path / "a") == "truncated"
+    assert pixels(tmp_path / "a").shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize(

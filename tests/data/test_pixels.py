@@ -258,6 +258,20 @@ def test_a_file_that_is_known_but_cannot_be_decoded_is_named(tmp_path):
     assert str(caught.value) == as_it_was(tmp_path / "a.png", "truncated")
 
 
+def test_of_a_truncated_jpeg_there_is_what_came_before_the_end(tmp_path):
+    """A catalog says whether it is used; then every place sees the same pixels."""
+    noise(80, 60).save(tmp_path / "a.jpg", "JPEG")
+    content = (tmp_path / "a.jpg").read_bytes()
+    content = content[: len(content) // 2]
+    (tmp_path / "a.jpg").write_bytes(content)
+    key = hashlib.sha256(content).hexdigest()
+    store = pixel_store(tmp_path / "cache", BASES[0])
+    store_pictures(store, [tmp_path / "a.jpg"], [key])
+    (pixels,) = stored(store, [key])
+    assert (DecodedPictures([tmp_path / "a.jpg"], [key], BASES[0])[0] == pixels).all()
+    assert (pixels[-1, -1] == 128).all()
+
+
 def test_keys_and_paths_belong_together(tmp_path):
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         store_pictures(pixel_store(tmp_path, BASES[0]), [tmp_path / "a.png"], [])

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from tests.data.nasty import write_pack
+from tests.data.test_catalog import cut_jpegs
 from tests.data.test_nasty import tree
 from tests.worlds import tiny_study
 from unfreeze import Study
+from unfreeze.data.catalog import CUT
 from unfreeze.errors import UserError
 from unfreeze.store import read_json, read_table, read_tensors
 from unfreeze.study.events import Event, Warned
@@ -56,6 +58,19 @@ def test_too_many_unreadable_files_stop_a_study(tmp_path: Path) -> None:
         Study(**tiny_study(tmp_path, data=str(tmp_path / "pack"), **ASKED)).run(tmp_path / "out", workers=0)
     assert caught.value.expected == "at most 5% of the files, and no whole class"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_study_with_truncated_pictures(tmp_path: Path) -> None:
+    (cut,) = cut_jpegs(tmp_path / "pack")
+    study = tiny_study(
+        tmp_path, data=str(tmp_path / "pack"), check={"truncated": "keep", "max_set_aside": 0.1}, **ASKED
+    )
+    results = Study(**study).run(tmp_path / "out", workers=0)
+    assert set(results.table["status"]) == {"finished"}
+    images = read_table(results.path / "catalog.csv").set_index("path")
+    assert images.loc["a/00.jpg", "note"] == CUT
+    assert images.loc["a/00.jpg", "id"] in set(read_table(results.path / "splits.csv")["id"])
+    assert read_json(results.path / "study.json")["study"]["check"]["truncated"] == "keep"
 
 
 @pytest.mark.parametrize("name", ["heic", "avif"])

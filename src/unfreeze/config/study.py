@@ -285,13 +285,14 @@ class CheckConfig(Settings):
     """What a run does about what it finds in the data; unreadable files are always set aside.
 
     ``label_conflicts``: copies of one picture under different labels are set aside, or kept. ``near_duplicates``: they
-    stay on one side of the split, or only copies with the same pixels do. ``max_set_aside``: a run stops where a
-    greater share of the files is set aside. ``follow_symlinks``: in folders, links to other folders and to files
-    elsewhere are followed.
+    stay on one side of the split, or only copies with the same pixels do. ``truncated``: JPEG files that end before
+    their pictures do are set aside, or kept as they are. ``max_set_aside``: a run stops where a greater share of the
+    files is set aside. ``follow_symlinks``: in folders, links to other folders and to files elsewhere are followed.
     """
 
     label_conflicts: Literal["set_aside", "keep"] = "set_aside"
     near_duplicates: Literal["together", "ignore"] = "together"
+    truncated: Literal["set_aside", "keep"] = "set_aside"
     max_set_aside: Share = 0.05
     follow_symlinks: bool = False
 

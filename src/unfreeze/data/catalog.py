@@ -6,13 +6,14 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from unfreeze.config.study import CheckConfig
 from unfreeze.data.copies import Copies, Progress, find_copies
+from unfreeze.data.decode import TRUNCATED
 from unfreeze.data.look import Look
 from unfreeze.data.looking import OnPicture, Prepare, contents_known, glance_at_all, look_at_all
 from unfreeze.data.looks import Remembered
@@ -41,7 +42,7 @@ class Catalog:
             where unknown; `mode` is Pillow's name of the stored pixel mode; `status` is used, set_aside or ignored;
             text is "" where there is none. `bytes` is the file's size; images of one `cluster` are copies of each
             other; `given_fold` is the fold that the data says; `note` says what is odd about a file that is used, see
-            ``SEVERAL`` and ``MISNAMED``; `data_NAME` are further columns of the data; the rest is
+            ``SEVERAL``, ``MISNAMED`` and ``CUT``; `data_NAME` are further columns of the data; the rest is
             that of `data.likeness.Likeness`, NaN where nothing was decoded.
         roots: folder by source.
         classes: sorted names.
@@ -89,7 +90,7 @@ def build_catalog(
     files = _files(source)
     found = look_at_all(files, Remembered(looks), progress, workers, on_picture, prepare)
     near = check.near_duplicates != "ignore"
-    copies = find_copies(found, files, looks, near, progress=comparing)
+    copies = find_copies(_judged(found, check), files, looks, near, progress=comparing)
     return _catalog(source, found, grouping, copies, check)
 
 
@@ -112,7 +113,7 @@ def glance(
     files = _files(source)
     found = glance_at_all(files, Remembered(looks), progress, workers)
     near = check.near_duplicates != "ignore"
-    copies = find_copies(found, files, looks, near, decoding=False)
+    copies = find_copies(_judged(found, check), files, looks, near, decoding=False)
     return _catalog(source, found, grouping, copies, check)
 
 
@@ -125,21 +126,32 @@ def _files(source: Source) -> list[Path]:
     return [source.roots[item.source] / item.path for item in source.items]
 
 
+def _judged(looks: Sequence[Look], check: CheckConfig) -> list[Look]:
+    """Return the looks, with those at truncated pictures fit for use where these are kept."""
+    return [replace(look, reason=_reason(look, check)) for look in looks]
+
+
+def _reason(look: Look, check: CheckConfig) -> str:
+    """Return why a file is set aside, "" if it is not; of a truncated one that is kept there must be a picture."""
+    kept = check.truncated == "keep" and look.reason == TRUNCATED and look.likeness is not None
+    return "" if kept else look.reason
+
+
 def _catalog(
     source: Source, looks: Sequence[Look], grouping: "_Grouping", copies: Copies, check: CheckConfig
 ) -> Catalog:
     rows = []
     more = _further_columns(source)
     for item, look, cluster in zip(source.items, looks, copies.cluster, strict=True):
-        status = "set_aside" if look.reason else "used"
-        seen = look.likeness
+        reason, seen = _reason(look, check), look.likeness
+        status = "set_aside" if reason else "used"
         rows.append(
-            ("", item.path, item.label, look.sha256, look.width, look.height, look.mode, status, look.reason)
+            ("", item.path, item.label, look.sha256, look.width, look.height, look.mode, status, reason)
             + (item.group, item.given_split, item.source, look.bytes)
             + (_NOT_SEEN if seen is None else (seen.pixels, f"{seen.hashes[0]:016x}"))
             + (cluster,)
             + (_NOT_MEASURED if seen is None else (seen.brightness, seen.contrast, seen.sharpness, seen.colour))
-            + (item.fold, _note(item.path, look), *_values(item, more))
+            + (item.fold, "" if reason else _note(item.path, look), *_values(item, more))
         )
     rows += [
         ("", path, "", "", 0, 0, "", "ignored", reason, "", "", name, 0, *_NOT_SEEN, "", *_NOT_MEASURED, "", "")
@@ -161,7 +173,9 @@ def _catalog(
 
 SEVERAL = "only the first frame or page is used"
 MISNAMED = "by its content"
-"""What a note says: of an animation or of several pages, and after the format of a file whose name says another."""
+CUT = "truncated: a part of the picture is missing"
+"""What a note says: of an animation or of several pages, after the format of a file whose name says another, and of a
+truncated JPEG that is kept."""
 _SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP",
     ".gif": "GIF", ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".heic": "HEIC", ".avif": "AVIF",
@@ -169,10 +183,9 @@ _SUFFIXES = {
 
 
 def _note(path: str, look: Look) -> str:
-    if look.reason:
-        return ""
     misnamed = look.format and _SUFFIXES.get(posixpath.splitext(path)[1].lower(), look.format) != look.format
     notes = [f"{look.format} {MISNAMED}"] * bool(misnamed) + [SEVERAL] * look.several
+    notes += [CUT] * bool(look.reason)
     return "; ".join(notes)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from unfreeze.data.catalog import CONFLICT, MISNAMED, SEVERAL, Catalog
+from unfreeze.data.catalog import CONFLICT, CUT, MISNAMED, SEVERAL, Catalog
 from unfreeze.errors import UserError
 
 Kind = Literal[
@@ -288,7 +288,7 @@ def _outliers(used: pd.DataFrame) -> list[Finding]:
 
 def _noted(used: pd.DataFrame) -> list[Finding]:
     """Return what is odd about files and not about their pictures."""
-    told = {SEVERAL: SEVERAL, MISNAMED: "another format than the name says: the content counts"}
+    told = {SEVERAL: SEVERAL, MISNAMED: "another format than the name says: the content counts", CUT: CUT}
     rows = {words: used.index[used["note"].str.contains(mark, regex=False)] for mark, words in told.items()}
     return [Finding("outlier", "note", tuple(found), words) for words, found in rows.items() if len(found)]
 

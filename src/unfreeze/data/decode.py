@@ -41,6 +41,7 @@ _BLOCK = 2**20  # bytes read at a time
 _ROWS = (64, 4096)  # pixels a row, few enough to be taken some dozen times
 _BLOCKS = 24  # some more than glibc keeps aside for itself
 _HEADER = sys.getsizeof(b"")
+_END_OF_IMAGE = b"\xff\xd9"  # JPEG's marker
 _TOO_LARGE = "too large: more than 89.5 million pixels"
 
 # What Pillow's decoders are known to raise on damaged files.
@@ -81,6 +82,10 @@ _OTHER_FORMATS = {
 }
 
 
+TRUNCATED = "truncated"
+"""Why a file is unfit that ends before its picture does."""
+
+
 class Undecodable(Exception):
     """The file is no image that can be decoded whole; `reason` is short and in lower case."""
 
@@ -89,18 +94,26 @@ class Undecodable(Exception):
         super().__init__(reason)
 
 
+class Truncated(Undecodable):
+    """A JPEG ends before its picture does; `image` has what there is, and grey, or what is coarse, in other places."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self.image = image
+        super().__init__(TRUNCATED)
+
+
 def decode(path: Path, at_least: int | None = None) -> Image.Image:
-    """Return the upright 8-bit RGB picture in the file at `path`.
+    """Return the upright 8-bit RGB picture in the file at `path`; of a truncated JPEG what there is of it.
 
     Args:
         path: the file.
         at_least: pixels of the shorter side that are enough; a larger JPEG is decoded smaller, in less time.
 
     Raises:
-        Undecodable: the file cannot be read, is no image of the formats in `FORMATS`, or cannot be decoded whole.
+        Undecodable: the file cannot be read, is no image of the formats in `FORMATS`, or cannot be decoded.
     """
     with open_regular(path) as file:
-        return to_rgb(load(file, at_least))
+        return to_rgb(load_what_there_is(file, at_least))
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -160,15 +173,65 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def load(file: BufferedReader, at_least: int | None = None) -> Image.Image:
-    """Return the first frame with all its pixels loaded, in the mode and orientation it was stored in."""
+    """Return the first frame with all its pixels loaded, in the mode and orientation it was stored in.
+
+    Raises:
+        Truncated: a JPEG ends before its picture does.
+        Undecodable: there is no picture, or it cannot be decoded whole.
+    """
     with _refusals(file):
         image = _open(file)
         if at_least is not None:
             image.draft(None, (at_least, at_least))  # not below this on either side
-        taken = _slow_rows(image.width) if isinstance(image, JpegImagePlugin.JpegImageFile) else []
-        image.load()
+        if not isinstance(image, JpegImagePlugin.JpegImageFile):
+            image.load()
+            return image
+    return _load_jpeg(image, file)
+
+
+def load_what_there_is(file: BufferedReader, at_least: int | None = None) -> Image.Image:
+    """Return what ``load`` does, and of a truncated JPEG what there is of it; whether that will do, others say."""
+    try:
+        return load(file, at_least)
+    except Truncated as error:
+        return error.image
+
+
+def _load_jpeg(image: JpegImagePlugin.JpegImageFile, file: BufferedReader) -> Image.Image:
+    image.fp = ended = _Ended(file)  # type: ignore[assignment]
+    taken = _slow_rows(image.width)
+    try:
+        with _refusals(file):
+            image.load()
+    except Undecodable as error:
+        raise Undecodable(TRUNCATED if ended.early else error.reason) from error
+    finally:
         del taken
-        return image
+    if ended.early:
+        raise Truncated(image)
+    return image
+
+
+class _Ended:
+    """A JPEG file to be decoded, behind which an end of the image is read, once, if the decoder asks for more.
+
+    Then libjpeg leaves grey what is missing, or coarse what a progressive file has not refined yet.
+    ``ImageFile.LOAD_TRUNCATED_IMAGES`` does the same, for the whole process and without saying of which files.
+
+    Attributes:
+        early: whether the file ended before the decoder did.
+    """
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file, self.early = file, False
+        self.seek = file.seek
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        if content or self.early:
+            return content
+        self.early = True
+        return _END_OF_IMAGE
 
 
 def _slow_rows(width: int) -> list[bytes]:
@@ -221,7 +284,7 @@ def _refusals(file: BufferedReader) -> Iterator[None]:
     except MemoryError as error:
         raise Undecodable("does not fit into memory") from error
     except _DECODER_ERRORS as error:
-        raise Undecodable("truncated" if "truncated" in str(error).lower() else "damaged") from error
+        raise Undecodable(TRUNCATED if TRUNCATED in str(error).lower() else "damaged") from error
 
 
 def _open(file: BufferedReader) -> Image.Image:

@@ -48,8 +48,8 @@ def look_at_all(
         remembered: looks of earlier times.
         progress: called in this thread with (files done, files in all) after each file.
         workers: threads or processes that decode, by default one per core; the result does not depend on it.
-        on_picture: called for each content that was decoded, in the thread that decoded it, in one at a time; what it
-            raises ends the whole.
+        on_picture: called for each content that was decoded whole, in the thread that decoded it, in one at a time;
+            what it raises ends all.
         prepare: called first, in the same thread but side by side with others; on_picture then gets what it returns.
     """
     looks, written = list[Look](), time.monotonic()
@@ -152,7 +152,7 @@ class _Looking:
                     seen, picture = decoded(file)
                     check_unchanged(file, before)  # before anybody is told what belongs to this sha256
                     (look,) = looks_at([(sha256, before[0], seen)])
-                    if picture is not None and self._on_picture is not None:
+                    if picture is not None and not look.reason and self._on_picture is not None:
                         wanted = picture if self._prepare is None else self._prepare(picture)
                         with self._handing:
                             self._on_picture(sha256, wanted)

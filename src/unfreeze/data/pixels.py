@@ -17,7 +17,7 @@ from unfreeze.data.decode import (
     Undecodable,
     check_unchanged,
     digest,
-    load,
+    load_what_there_is,
     open_regular,
     quiet_pillow,
     stamp,
@@ -202,7 +202,7 @@ def _made(base: Base, image: tuple[str, Path]) -> tuple[str, np.ndarray]:
             before = stamp(file)
             if digest(file) != key:
                 raise Undecodable("its content has changed")
-            picture = base_picture(to_rgb(load(file)), base)
+            picture = base_picture(to_rgb(load_what_there_is(file)), base)
             check_unchanged(file, before)
     except Undecodable as error:
         raise _altered(path, error.reason) from error

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import xxhash
 from PIL import Image
 
-from unfreeze.data.decode import Undecodable, kind, load, to_rgb, upright_size
+from unfreeze.data.decode import Truncated, Undecodable, kind, load, to_rgb, upright_size
 
 INNER = 0.95
 """Share of each side that the second pair of hashes sees: of a cropped copy and its original one of them agrees."""
@@ -51,7 +51,7 @@ class Seen(NamedTuple):
         size: upright width and height in pixels, 0 where unknown.
         reason: why the file is unfit, "" where it is not.
         kind: see ``decode.kind``; ("", False) where unknown.
-        sketch: None where the file is unfit.
+        sketch: None where the file is unfit, but for a truncated JPEG, of which it is of what there is.
     """
 
     mode: str
@@ -62,13 +62,16 @@ class Seen(NamedTuple):
 
 
 def decoded(file: BufferedReader) -> tuple[Seen, Image.Image | None]:
-    """Return what an open file tells, and its upright 8-bit RGB picture if it has one."""
-    mode, size = "", (0, 0)
+    """Return what an open file tells, and its upright 8-bit RGB picture if it has one, whole or truncated."""
+    mode, size, reason = "", (0, 0), ""
     try:
-        image = load(file)
+        try:
+            image = load(file)
+        except Truncated as error:
+            image, reason = error.image, error.reason
         mode, size = image.mode, upright_size(image)
         picture = to_rgb(image)
-        return Seen(mode, size, "", kind(image), sketch(picture)), picture
+        return Seen(mode, size, reason, kind(image), sketch(picture)), picture
     except Undecodable as error:
         return Seen(mode, size, error.reason, ("", False), None), None
 
