@@ -3,10 +3,11 @@ import io
 import numpy as np
 import pytest
 import xxhash
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter, ImageOps, JpegImagePlugin
 
 from tests.data.photos import photo
 from unfreeze.data import sketch as sketch_module
+from unfreeze.data.decode import load, open_regular
 from unfreeze.data.likeness import as_values, described, from_values, likeness
 from unfreeze.data.sketch import sketch
 
@@ -43,6 +44,14 @@ def test_the_hash_of_the_mirror_image_is_known_without_mirroring(number):
     assert apart(upright.hashes[1], mirrored.hashes[0]) <= 4
     assert apart(upright.hashes[3], mirrored.hashes[2]) <= 4
     assert apart(upright.hashes[0], mirrored.hashes[0]) > 10
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_the_hash_without_the_rim_is_that_of_what_is_left_of_a_cropped_picture(number):
+    picture = photo(number, 400, 320)
+    inside = picture.crop((10, 8, 390, 312))
+    near = apart(likeness(picture).hashes[2], likeness(inside).hashes[0])
+    assert near <= min(10, apart(likeness(picture).hashes[0], likeness(inside).hashes[0]))
 
 
 def test_what_is_measured():
@@ -95,7 +104,48 @@ def laplacian_of(greys: np.ndarray) -> np.ndarray:
 
 def test_the_hash_of_the_pixels_does_not_depend_on_how_many_are_copied_at_once(monkeypatch):
     whole = likeness(photo(1)).pixels
-    assert whole == xxhash.xxh3_128(b"P6\n%d %d\n255\n" % photo(1).size + photo(1).tobytes()).hexdigest()
+    filled = np.dstack([np.array(photo(1)), np.full(photo(1).size[::-1], 255, np.uint8)])
+    assert whole == xxhash.xxh3_128(b"%d %d " % photo(1).size + filled.tobytes()).hexdigest()
     for pixels in (1, 1000):
         monkeypatch.setattr(sketch_module, "_AT_ONCE", pixels)
         assert likeness(photo(1)).pixels == whole
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_hash_of_the_pixels_does_not_depend_on_pillows_blocks_of_memory(monkeypatch, large):
+    """As with PILLOW_BLOCK_SIZE in the environment, or more pixels than a block has."""
+    picture = photo(1, 2200, 2000) if large else photo(1)
+    whole = sketch(picture).pixels
+    before = Image.core.get_block_size()
+    try:
+        Image.core.set_block_size(4096)
+        split = picture.copy()
+        with pytest.raises(ValueError, match="array blocks|contiguous"):
+            split.__arrow_c_array__()
+        assert sketch(split).pixels == whole
+    finally:
+        Image.core.set_block_size(before)
+    assert sketch(picture.copy()).pixels == whole
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_pixels_of_a_jpeg_are_those_of_its_copy_without_loss(tmp_path, subsampling, progressive):
+    for number, width in enumerate((1, 2, 7, 8, 15, 16, 17, 31, 33, 129)):
+        path = tmp_path / f"{number}.jpg"
+        photo(number, width, 2 * width).save(path, subsampling=subsampling, progressive=progressive)
+        with open_regular(path) as file:
+            jpeg = load(file)
+        assert isinstance(jpeg, JpegImagePlugin.JpegImageFile)
+        assert sketch(jpeg) == sketch(Image.fromarray(np.array(jpeg)))
+
+
+def test_what_lies_beside_the_three_values_of_a_pixel_does_not_count():
+    values = np.array(photo(1))
+    for fourth in (0, 7, 255):
+        beside = np.dstack([values, np.full(values.shape[:2], fourth, np.uint8)]).tobytes()
+        picture = Image.frombytes("RGB", photo(1).size, beside, "raw", "RGBX")
+        assert sketch(picture) == sketch(photo(1))
+    over = photo(1)
+    over.paste(photo(2), mask=Image.new("L", over.size, 120))
+    assert sketch(over).pixels == sketch(Image.fromarray(np.array(over))).pixels

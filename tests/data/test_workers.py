@@ -160,6 +160,15 @@ def test_a_process_starts_without_numpy():
     assert subprocess.run(command, check=False).returncode == 0
 
 
+def test_a_process_finds_the_package_where_no_path_leads_to_it(tmp_path, monkeypatch):
+    package = str(Path(workers.__file__).parents[2])
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in (package, "")])
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with Workers(1) as processes:
+        (look,) = processes.look([save(tmp_path / "1.png")], lambda _: True)
+    assert look.reason == ""
+
+
 def test_a_python_that_does_not_start_is_named(tmp_path, monkeypatch):
     paths = [save(tmp_path / "1.png")]
     monkeypatch.setattr(workers, "_COMMAND", ("-c", "raise SystemExit(3)"))

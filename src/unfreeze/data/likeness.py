@@ -10,15 +10,28 @@ from PIL import Image
 
 from unfreeze.data.sketch import HASHED, THUMBNAIL, Sketch, sketch
 
-LIKENESS_RULES = 4
+LIKENESS_RULES = 5
 """Counts up whenever a picture comes to be described by other numbers."""
 
 _KEPT = 8  # lowest frequencies a side of which the signs are kept
 # Rows of the orthonormal DCT-II.
 _LOW = np.cos(np.pi / HASHED * np.outer(np.arange(_KEPT), np.arange(HASHED) + 0.5)) * np.sqrt(2 / HASHED)
 _LOW[0] /= np.sqrt(2)
+INNER = 0.95
+"""Share of each side that the second pair of hashes sees: of a cropped copy and its original one of them agrees."""
+
+
+def _seen_within(share: float) -> np.ndarray:
+    """Return by how much each of the ``HASHED`` pixels of a side lies in each of as many in the middle of that side."""
+    edges = np.arange(HASHED + 1)
+    inner = (1 - share) / 2 * HASHED + share * edges
+    overlap = np.minimum(inner[1:, None], edges[1:]) - np.maximum(inner[:-1, None], edges[:-1])
+    return np.clip(overlap, 0, None) / share
+
+
+_LOWS = np.stack([_LOW, _LOW @ _seen_within(INNER)])
 _MIRROR = np.where(np.arange(_KEPT) % 2, -1, 1)  # odd frequencies of a mirror image have the other sign
-_ENDS = np.cumsum([HASHED * HASHED, HASHED * HASHED, THUMBNAIL * THUMBNAIL * 3]).tolist()  # in Sketch.drawn
+_ENDS = np.cumsum([HASHED * HASHED, THUMBNAIL * THUMBNAIL * 3]).tolist()  # in Sketch.drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +41,7 @@ class Likeness:
     Attributes:
         pixels: xxh3 over its size and its pixels, 128 bits in hex: the same for a copy that was stored without loss.
         hashes: four 64-bit perceptual hashes: of the picture, of its mirror image, and of both without the rim (see
-            ``sketch.INNER``). After the DCT-based pHash of Zauner 2010, "Implementation and benchmarking of perceptual
+            ``INNER``). After the DCT-based pHash of Zauner 2010, "Implementation and benchmarking of perceptual
             image hash functions": the signs, against their median, of the 8 x 8 lowest frequencies of 32 x 32 greys.
         thumbnail: 16 x 16 pixels, RGB, row by row.
         brightness: mean grey value, 0 to 1.
@@ -71,15 +84,15 @@ def described(sketches: Sequence[Sketch]) -> list[Likeness]:
     if not sketches:
         return []
     drawn = [np.frombuffer(one.drawn, np.uint8) for one in sketches]
-    fixed = np.stack([one[: _ENDS[2]] for one in drawn])
-    hashes = _hashes(fixed[:, : _ENDS[1]].reshape(-1, 2, HASHED, HASHED)).tolist()
-    colours = _colours(fixed[:, _ENDS[1] :].reshape(len(fixed), -1, 3)).tolist()
+    fixed = np.stack([one[: _ENDS[1]] for one in drawn])
+    hashes = _hashes(fixed[:, : _ENDS[0]].reshape(-1, HASHED, HASHED)).tolist()
+    colours = _colours(fixed[:, _ENDS[0] :].reshape(len(fixed), -1, 3)).tolist()
     brightnesses, contrasts, sharpnesses = (np.zeros(len(drawn)) for _ in range(3))
     shapes: dict[tuple[tuple[int, int], tuple[int, int, int]], list[int]] = {}
     for number, one in enumerate(sketches):
         shapes.setdefault((one.small, one.strips), []).append(number)
     for (small, (count, width, height)), numbers in shapes.items():
-        greys = np.stack([drawn[number][_ENDS[2] :] for number in numbers])
+        greys = np.stack([drawn[number][_ENDS[1] :] for number in numbers])
         end = small[0] * small[1]
         brightnesses[numbers], contrasts[numbers] = _spread(greys[:, :end])
         sharpnesses[numbers] = _sharpness(greys[:, end:].reshape(-1, count, height, width))
@@ -88,7 +101,7 @@ def described(sketches: Sequence[Sketch]) -> list[Likeness]:
         Likeness(
             one.pixels,
             (first, second, third, fourth),
-            one.drawn[_ENDS[1] : _ENDS[2]],
+            one.drawn[_ENDS[0] : _ENDS[1]],
             brightness,
             contrast,
             sharpness,
@@ -101,15 +114,15 @@ def described(sketches: Sequence[Sketch]) -> list[Likeness]:
 
 
 def _hashes(greys: np.ndarray) -> np.ndarray:
-    """Return the hash of each of two 32 x 32 grey pictures, followed by that of its mirror image.
+    """Return the hash of each 32 x 32 grey picture, of its mirror image, and of both without the rim.
 
     Args:
-        greys: (n, 2, 32, 32) uint8.
+        greys: (n, 32, 32) uint8.
 
     Returns:
         uint64 (n, 4).
     """
-    low = _LOW @ greys.astype(np.float64) @ _LOW.T
+    low = _LOWS @ greys.astype(np.float64)[:, None] @ _LOWS.transpose(0, 2, 1)
     four = np.stack([low, low * _MIRROR], axis=2).reshape(-1, 4, _KEPT * _KEPT)
     middle = _KEPT * _KEPT // 2
     medians = np.partition(four, (middle - 1, middle), axis=2)[:, :, middle - 1 : middle + 1].mean(axis=2)

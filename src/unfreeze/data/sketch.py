@@ -4,23 +4,22 @@ Processes are started that do nothing else (``data.worker``), so this is light t
 longer to import than a hundred photographs to decode. ``data.likeness`` calculates, for many sketches at once.
 """
 
+import ctypes
 from io import BufferedReader
 from typing import NamedTuple
 
 import xxhash
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from unfreeze.data.decode import Truncated, Undecodable, kind, load, to_rgb, upright_size
 
-INNER = 0.95
-"""Share of each side that the second pair of hashes sees: of a cropped copy and its original one of them agrees."""
 THUMBNAIL = 16
 """Pixels a side of the thumbnail."""
 HASHED = 32
 """Pixels a side of which the perceptual hashes are made."""
 
 _SHARP, _SMALL = 128, 64  # least pixels of the longer side where sharpness is measured, and where the rest is
-_AT_ONCE = 2**22  # pixels that are copied to be hashed, unless one row has more
+_AT_ONCE = 2**21  # pixels of which Pillow keeps in one block what is copied of them, if it copies any
 
 
 class Sketch(NamedTuple):
@@ -32,9 +31,8 @@ class Sketch(NamedTuple):
             all of it).
         strips: number, width and height of strips across it, with its longer side a whole number of times smaller, 128
             to 255: two, together a quarter of it; of a picture that is no larger than that the whole.
-        drawn: uint8, one after another: ``HASHED`` x ``HASHED`` grey pixels of the whole, as many of the picture
-            without its rim (see ``INNER``), ``THUMBNAIL`` x ``THUMBNAIL`` RGB pixels, and row by row the grey pixels
-            whose sizes are ``small`` and ``strips``.
+        drawn: uint8, one after another: ``HASHED`` x ``HASHED`` grey pixels, ``THUMBNAIL`` x ``THUMBNAIL`` RGB pixels,
+            and row by row the grey pixels whose sizes are ``small`` and ``strips``.
     """
 
     pixels: str
@@ -78,7 +76,7 @@ def decoded(file: BufferedReader) -> tuple[Seen, Image.Image | None]:
 
 def drawn_bytes(small: tuple[int, int], strips: tuple[int, int, int]) -> int:
     """Return the size of ``Sketch.drawn``."""
-    return 2 * HASHED * HASHED + 3 * THUMBNAIL * THUMBNAIL + small[0] * small[1] + strips[0] * strips[1] * strips[2]
+    return HASHED * HASHED + 3 * THUMBNAIL * THUMBNAIL + small[0] * small[1] + strips[0] * strips[1] * strips[2]
 
 
 def sketch(picture: Image.Image) -> Sketch:
@@ -87,16 +85,13 @@ def sketch(picture: Image.Image) -> Sketch:
     # of them, and what is small of that, takes half as long again.
     sharp = max(1, max(picture.size) // _SHARP)
     small = picture.reduce(sharp * max(1, max(picture.size) // sharp // _SMALL))
-    grey, (width, height) = small.convert("L"), small.size
-    rim_x, rim_y = width * (1 - INNER) / 2, height * (1 - INNER) / 2
-    inside = (rim_x, rim_y, width - rim_x, height - rim_y)
+    grey = small.convert("L")
     wide, high = picture.size
     rows = max(1, high // 8)
     boxes = [(0, top, wide, top + rows) for top in (high // 4, high - high // 4 - rows)]
     strips = [picture.reduce(sharp, box).convert("L") for box in (boxes if sharp > 1 else [(0, 0, wide, high)])]
     drawn = (
         grey.resize((HASHED, HASHED), Image.Resampling.BILINEAR),
-        grey.resize((HASHED, HASHED), Image.Resampling.BILINEAR, box=inside),
         small.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX),
         grey,
         *strips,
@@ -105,11 +100,40 @@ def sketch(picture: Image.Image) -> Sketch:
 
 
 def _pixels(picture: Image.Image) -> str:
-    """Hash a line with the picture's size, as in a PPM file, and its pixels, some rows after others."""
+    """Hash the picture's size and its pixels, each R, G, B and 255, some rows after others."""
     width, height = picture.size
-    hashed = xxhash.xxh3_128(f"P6\n{width} {height}\n255\n".encode())
+    hashed = xxhash.xxh3_128(f"{width} {height} ".encode())
     rows = max(1, _AT_ONCE // width)
     for top in range(0, height, rows):
         part = picture if rows >= height else picture.crop((0, top, width, min(height, top + rows)))
-        hashed.update(part.tobytes())
+        # The fourth byte of a pixel is a decoder's to choose. Pillow fills it in for a JPEG, as for what it converts.
+        filled = part if isinstance(part, JpegImagePlugin.JpegImageFile) else part.convert("RGBX")
+        hashed.update(_memory(filled))
     return hashed.hexdigest()
+
+
+class _ArrowArray(ctypes.Structure):
+    """An array as Arrow's C data interface has it: https://arrow.apache.org/docs/format/CDataInterface.html."""
+
+
+_ArrowArray._fields_ = [
+    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
+]  # what follows is its owner's
+
+_capsule = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule.restype, _capsule.argtypes = ctypes.POINTER(_ArrowArray), (ctypes.py_object, ctypes.c_char_p)
+
+
+def _memory(picture: Image.Image) -> bytes | ctypes.Array[ctypes.c_char]:
+    """Return the four bytes of each pixel where they lie; the picture is to be kept while they are read.
+
+    To copy them takes twice as long as to hash them. Where Pillow has them in several blocks they are copied.
+    """
+    try:
+        _, exported = picture.__arrow_c_array__()
+    except ValueError:
+        return picture.tobytes("raw", "RGBX")
+    pixels = _capsule(exported, b"arrow_array").contents.children[0].contents
+    return (ctypes.c_char * pixels.length).from_address(pixels.buffers[1])

@@ -21,7 +21,9 @@ from unfreeze.errors import UserError
 CRASHED = "crashes the decoder"
 """Why a file is not fit for use at which a process died."""
 
-_COMMAND = ("-P", "-c", "from unfreeze.data.worker import main; main()")
+# Without site: its work takes a third of a start, and all paths are handed over.
+_COMMAND = ("-P", "-S", "-c", "from unfreeze.data.worker import main; main()")
+_PACKAGE = str(Path(__file__).parents[2])  # which a hook of an editable installation may have found, on no path
 _ENVIRONMENT = {
     # glibc would give the memory of each picture back, and take it anew for the next, page by page.
     "MALLOC_MMAP_THRESHOLD_": str(16 * 2**20),
@@ -118,7 +120,7 @@ class Workers:
         return hashed, dict(zip(wanted, answers, strict=True))
 
     def _started(self) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        path = os.pathsep.join([*(folder or os.getcwd() for folder in sys.path), _PACKAGE])
         environment = {**_ENVIRONMENT, **os.environ, "PYTHONPATH": path}
         try:
             process = subprocess.Popen(
