@@ -79,6 +79,30 @@ def test_a_file_listed_twice_counts_once(tmp_path, again):
     assert found.ignored == (Ignored(Path(again).as_posix(), "listed twice with the same label"),)
 
 
+@pytest.mark.parametrize(("column", "values"), [("split", "train test"), ("group", "p1 p2"), ("fold", "0 1")])
+def test_a_file_listed_twice_with_another_split_group_or_fold_is_refused(tmp_path, column, values):
+    one, other = values.split()
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, f"path,label,{column}\n1.jpg,a,{one}\n2.jpg,b,{one}\n./1.jpg,a,{other}\n1.jpg,a,{one}\n")
+    assert str(caught.value) == (
+        f"data: {tmp_path / 'images.csv'}: a file that is listed before with another split, fold or group"
+        " in 1 line: 4\n"
+        "  expected: one split, fold and group for each file\n"
+        "  to mend:  correct these lines"
+    )
+
+
+@pytest.mark.parametrize("column", ["Split", "GROUP", "Fold", "Path"])
+def test_a_column_that_would_count_but_for_its_case_is_refused(tmp_path, column):
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, f"path,label,{column}\n1.jpg,a,train\n2.jpg,b,test\n")
+    assert str(caught.value) == (
+        f"data: {tmp_path / 'images.csv'} has a column {column}, which would not be used\n"
+        f"  expected: {column.lower()}, or a name that is not like it\n"
+        "  to mend:  rename the column"
+    )
+
+
 def test_a_file_listed_under_two_labels_is_a_conflict(tmp_path):
     save(tmp_path / "1.png")
     save(tmp_path / "2.png", 1)

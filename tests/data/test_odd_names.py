@@ -14,9 +14,11 @@ from tests.data.nasty import names
 from tests.data.pictures import save
 from unfreeze.cli.check import _as_json
 from unfreeze.cli.thumbnails import thumbnails
+from unfreeze.config.study import SplitConfig
 from unfreeze.data.catalog import build_catalog, paths_of
 from unfreeze.data.check import findings
 from unfreeze.data.sources import open_source
+from unfreeze.data.splits import draw_split
 from unfreeze.errors import UserError
 from unfreeze.results.check_page import write_check_page
 from unfreeze.store import read_table, write_table
@@ -101,3 +103,21 @@ def test_the_page_of_a_check_escapes_every_place_of_a_name(tmp_path):
     text = write_check_page(tmp_path / "c.html", hostile, said, *thumbnails(catalog, found)).read_text(encoding="utf-8")
     assert "<img src=x" not in text
     assert "&lt;img src=x onerror=alert(1)&gt;&#34;&#39;" in text
+
+
+def test_groups_may_have_any_name(tmp_path):
+    """Copies of one group in two given splits are told, and a study splits by groups, whatever bytes name them."""
+    for number, name in enumerate([b"\xffp", b"p\xc3\xa9", b"<b>", b"\n"] * 3):
+        for label in "ab":
+            place = Path(os.fsdecode(os.fsencode(tmp_path / "p" / label) + b"/" + name))
+            place.mkdir(parents=True, exist_ok=True)
+            save(place / f"{number}.png", 2 * number + (label == "b"))
+    catalog = build_catalog(open_source("p", {}, tmp_path), group="[^/]+/([^/]+)/")
+    assert set(catalog.images["group"]) == {os.fsdecode(name) for name in (b"\xffp", b"p\xc3\xa9", b"<b>", b"\n")}
+    drawn = draw_split(catalog, SplitConfig(test=0.3, val=0.3))
+    assert (catalog.images.assign(split=list(drawn)).groupby("group")["split"].nunique() == 1).all()
+    write_table(tmp_path / "catalog.csv", catalog.images)
+    assert list(read_table(tmp_path / "catalog.csv")["group"]) == list(catalog.images["group"])
+    catalog.images["given_split"] = ["train", "test"] * 12
+    told = json.dumps(_as_json(catalog, findings(catalog)), ensure_ascii=False).encode()
+    assert b"of the group \\\\xffp, in test and train" in told

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unfreeze.data.pairing import RADIUS, proposed
+from unfreeze.data.duplicates import clusters
+from unfreeze.data.pairing import NEAREST, RADIUS, proposed
 
 hash_ = st.integers(0, 2**64 - 1)
 
@@ -47,6 +48,28 @@ def test_hardly_a_pair_is_missed_at_the_radius_itself(count):
     assert len(planted & {tuple(pair) for pair in pairs.tolist()}) >= 0.985 * len(planted)
     one, other = hashes[pairs[:, 0]], hashes[pairs[:, 1]]  # some are near by chance
     assert (np.bitwise_count(one[:, :, None] ^ other[:, None]).min(axis=(1, 2)) <= RADIUS).all()
+
+
+@pytest.mark.parametrize("bits", [0, 1, 4])
+def test_of_thousands_of_pictures_that_are_alike_each_is_compared_with_few(bits):
+    """Which took hours and gigabytes when all were compared with all; still all of them hang together."""
+    count, generator = 3_000, np.random.default_rng(bits)
+    hashes = np.repeat(generator.integers(0, 2**64, (1, 4), np.uint64), count, axis=0)
+    for _ in range(bits):
+        hashes ^= np.uint64(1) << generator.integers(0, 64, hashes.shape).astype(np.uint64)
+    hashes[-1], hashes[-2] = hashes[17], hashes[18]  # the nearest of all come first, whoever else is near
+    pairs = proposed(hashes)
+    assert len(pairs) <= NEAREST * count
+    assert np.bincount(pairs.ravel(), minlength=count).min() >= min(NEAREST, 8)
+    assert len(set(clusters(count, pairs.tolist()))) == 1
+    if bits == 4:
+        assert {(17, count - 1), (18, count - 2)} <= {tuple(pair) for pair in pairs.tolist()}
+    assert (proposed(hashes) == pairs).all()
+
+
+def test_among_few_pictures_that_are_alike_every_pair_is_proposed():
+    hashes = np.tile(np.array([0, 2**64 - 1, 1, 2**64 - 2], np.uint64), (NEAREST, 1))
+    assert len(proposed(hashes)) == NEAREST * (NEAREST - 1) // 2
 
 
 def test_nothing_is_proposed_of_few_or_far_pictures():

@@ -64,6 +64,16 @@ def test_a_class_that_a_split_lacks_shifts_no_label(tmp_path, lacking):
     assert all(item.label == item.path.split("/")[1] for item in source.items)
 
 
+def test_training_and_testing_are_splits_too(tmp_path):
+    for part in ("Training", "Testing"):
+        folder(tmp_path / part, {"a": 2, "b": 2})
+    source = open_source(str(tmp_path), {}, tmp_path)
+    assert source.classes == ("a", "b")
+    assert {(item.path.split("/")[0], item.given_split) for item in source.items} == {
+        ("Training", "train"), ("Testing", "test"),
+    }  # fmt: skip
+
+
 def test_train_and_test_may_be_classes(tmp_path):
     folder(tmp_path, {"bus": 1, "test": 1, "train": 1})
     source = open_source(str(tmp_path), {}, tmp_path)

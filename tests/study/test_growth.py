@@ -31,9 +31,9 @@ def run(folder: Path, **values: Any) -> tuple[Results, list[str]]:
     return results, [event.text for event in events if isinstance(event, Warned)]
 
 
-def add(folder: Path, label: str, count: int) -> None:
-    generator = np.random.default_rng(ord(label[0]))
-    for number in range(count):
+def add(folder: Path, label: str, count: int, start: int = 0) -> None:
+    generator = np.random.default_rng([ord(label[0]), start])
+    for number in range(start, start + count):
         pixels = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "photographs" / label / f"new{number}.png")
 
@@ -73,6 +73,41 @@ def test_new_removed_and_relabelled_images(tmp_path):
     third, warned = run(tmp_path)
     assert warned == []
     assert held_out(third) == before
+
+
+def test_two_hundred_new_three_relabelled_and_five_removed_in_every_split(tmp_path):
+    tiny_study(tmp_path)
+    for label in ("circle", "square"):
+        add(tmp_path, label, 20)
+    first, _ = run(tmp_path)
+    before, photographs = held_out(first), tmp_path / "photographs"
+    paths = read_table(first.path / "catalog.csv").set_index("id")["path"]
+    splits = read_table(first.path / "splits.csv").set_index("id")["split"]
+    circles = {
+        split: [name for name in splits.index[splits == split] if paths[name].startswith("circle")]
+        for split in ("train", "validation", "test")
+    }
+    removed = [*circles["train"][:3], circles["validation"][0], circles["test"][0]]
+    relabelled = [circles[split][-1] for split in circles]
+    for name in removed:
+        (photographs / paths[name]).unlink()
+    for name in relabelled:
+        shutil.move(photographs / paths[name], photographs / "square" / f"{name}.png")
+    for label in ("circle", "square"):
+        add(tmp_path, label, 100, start=20)
+    second, warned = run(tmp_path)
+    assert warned[0].startswith("the images changed since the last run: 200 new, 5 removed, 3 relabelled")
+    changed = read_json(second.path / "study.json")["changes"]
+    assert len(changed["new"]) == 200
+    assert changed["removed"] == sorted(paths[removed])
+    assert changed["relabelled"] == sorted(f"square/{name}.png" for name in relabelled)
+    assert held_out(second) == before - {removed[-1]}
+    labels = read_table(second.path / "catalog.csv").set_index("id")["label"]
+    assert set(labels[relabelled]) == {"square"}
+    again = read_table(second.path / "splits.csv").set_index("id")["split"]
+    assert (again[relabelled] == splits[relabelled]).all()
+    assert second.table["status"].tolist() == ["finished"]
+    assert run(tmp_path)[1] == []
 
 
 def test_a_cell_whose_images_did_not_change_stays(tmp_path):

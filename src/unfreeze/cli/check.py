@@ -33,7 +33,7 @@ def check(
 
 
 def _check(target: str, out: Path, overrides: list[str] | None, as_json: bool, may_end: Check) -> None:
-    study, _ = asked_study(target, None, None, None, overrides)
+    study, asked = asked_study(target, None, None, None, overrides)
     from unfreeze.cli.thumbnails import thumbnails
     from unfreeze.data.check import findings, worst_first
     from unfreeze.data.shortfall import shortfalls
@@ -50,7 +50,7 @@ def _check(target: str, out: Path, overrides: list[str] | None, as_json: bool, m
     remove_leftovers_of(out)
     told: list[str] = []
     catalog = _look(study, told, may_end)
-    asked = target.endswith((".yaml", ".yml"))  # else nobody said how large pictures and classes have to be
+    # Without a study file nobody said how large pictures and classes have to be.
     found = findings(catalog, study.image_size, study.split.folds is not None) if asked else findings(catalog)
     if asked:
         found = worst_first([*found, *shortfalls(catalog, study.split, study.regimes)])

@@ -14,6 +14,7 @@ import pandas as pd
 from unfreeze.config.study import CheckConfig
 from unfreeze.data.copies import Copies, Progress, find_copies
 from unfreeze.data.decode import TRUNCATED
+from unfreeze.data.duplicates import SAME, clusters
 from unfreeze.data.look import Look
 from unfreeze.data.looking import OnPicture, Prepare, contents_known, glance_at_all, look_at_all
 from unfreeze.data.looks import Remembered
@@ -163,9 +164,10 @@ def _catalog(
         images = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *(f"data_{column}" for column in more)]))
     images["id"] = _ids(images["sha256"], images["path"])
     if check.label_conflicts == "set_aside":
-        _set_conflicts_aside(images)
+        _set_conflicts_aside(images, copies.likeness)
     if isinstance(grouping, re.Pattern):
-        images["group"] = _groups(images, grouping, more)
+        with any_text():
+            images["group"] = _groups(images, grouping, more)
     elif grouping is not None:
         images["group"] = images[f"data_{grouping}"]
     return Catalog(images, source.roots, source.classes, copies.likeness)
@@ -173,7 +175,7 @@ def _catalog(
 
 SEVERAL = "only the first frame or page is used"
 MISNAMED = "by its content"
-CUT = "truncated: a part of the picture is missing"
+CUT = "truncated: a part of the picture may be missing"
 """What a note says: of an animation or of several pages, after the format of a file whose name says another, and of a
 truncated JPEG that is kept."""
 _SUFFIXES = {
@@ -198,14 +200,42 @@ def _values(item: Item, columns: Sequence[str]) -> list[str]:
 _NOT_SEEN, _NOT_MEASURED = ("", ""), (math.nan,) * 4
 
 
-def _set_conflicts_aside(images: pd.DataFrame) -> None:
+def _set_conflicts_aside(images: pd.DataFrame, likeness: Mapping[tuple[str, str], float]) -> None:
     """Set aside, in place, every image of which a copy has another label: which of them is right nobody knows."""
-    copied = (images["status"] == "used") & (images["cluster"] != "")
-    labels = images[copied].groupby("cluster")["label"].agg(lambda column: sorted(set(column)))
-    reasons = {cluster: f"{CONFLICT}: {' and '.join(names)}" for cluster, names in labels.items() if len(names) > 1}
-    rows = copied & images["cluster"].isin(list(reasons))
-    images.loc[rows, "status"] = "set_aside"
-    images.loc[rows, "reason"] = images.loc[rows, "cluster"].map(reasons)
+    for rows in conflicts(images, likeness):
+        images.loc[rows, "status"] = "set_aside"
+        images.loc[rows, "reason"] = f"{CONFLICT}: {' and '.join(sorted(set(images.loc[rows, 'label'])))}"
+
+
+def conflicts(images: pd.DataFrame, likeness: Mapping[tuple[str, str], float]) -> list[list[int]]:
+    """Return the positions of images that show one picture under several labels, picture by picture.
+
+    One picture are images with the same pixels, or two that were compared and are alike by ``duplicates.SAME``. Those
+    that are less alike, or only by others between them, may well be photographs of two things.
+
+    Args:
+        images: of a catalog, indexed 0..n-1.
+        likeness: of near duplicates, see ``Catalog``.
+    """
+    copied = images[(images["cluster"] != "") & (images["status"] != "ignored")]
+    shown = copied["pixels"].where(copied["pixels"] != "", copied["sha256"])
+    rows_of = {picture: list(rows) for picture, rows in copied.groupby(shown, sort=False).groups.items()}
+    picture_of = dict(zip(copied["sha256"], shown, strict=True))
+    places = {picture: place for place, picture in enumerate(rows_of)}
+    labels = [set(images.loc[rows, "label"]) for rows in rows_of.values()]
+    pairs = [(place, place) for place, names in enumerate(labels) if len(names) > 1]
+    for (one, other), value in likeness.items():
+        if value >= SAME and one in picture_of and other in picture_of:
+            first, second = places[picture_of[one]], places[picture_of[other]]
+            if len(labels[first] | labels[second]) > 1:
+                pairs.append((first, second))
+    disputed = sorted({place for pair in pairs for place in pair})
+    joined = clusters(len(labels), pairs)
+    every = list(rows_of.values())
+    found: dict[int, list[int]] = {}
+    for place in disputed:
+        found.setdefault(joined[place], []).extend(every[place])
+    return sorted(sorted(rows) for rows in found.values())
 
 
 CONFLICT = "copies have different labels"

@@ -1,14 +1,14 @@
 """What is wrong with a catalog's images, the worst first. Pure: nothing is read, nothing is changed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from unfreeze.data.catalog import CONFLICT, CUT, MISNAMED, SEVERAL, Catalog
+from unfreeze.data.catalog import CONFLICT, CUT, MISNAMED, SEVERAL, Catalog, conflicts
 from unfreeze.errors import UserError
 
 Kind = Literal[
@@ -111,11 +111,13 @@ def refuse_losses(catalog: Catalog, most: float) -> None:
     if len(aside) <= most * len(images) and not gone:
         return
     reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(aside["reason"]).most_common(3))
+    disputed = aside["reason"].str.startswith(CONFLICT).any()
+    kept = "; check.label_conflicts: keep uses copies with different labels" if disputed else ""
     lost = f"; classes that fall away: {', '.join(gone)}" if gone else ""
     raise UserError(
         f"{len(aside)} of {len(images)} files are set aside ({reasons}){lost}",
         f"at most {most:.0%} of the files, and no whole class",
-        "'unfreeze check DATA' shows them all; mend or take away the files, or raise check.max_set_aside",
+        "'unfreeze check DATA' shows them all; mend or take away the files, or raise check.max_set_aside" + kept,
     )
 
 
@@ -152,9 +154,12 @@ def path_of(catalog: Catalog, row: int) -> str:
 
     Bytes that are not UTF-8 are written as \\xNN.
     """
-    source, path = catalog.images["source"].iloc[row], str(catalog.images["path"].iloc[row])
-    path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    source, path = catalog.images["source"].iloc[row], _readable(str(catalog.images["path"].iloc[row]))
     return f"{source}:{path}" if source else path
+
+
+def _readable(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _unreadable(images: pd.DataFrame) -> list[Finding]:
@@ -169,26 +174,36 @@ def _unreadable(images: pd.DataFrame) -> list[Finding]:
 
 
 def _duplicates(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:
-    """Return a finding for each group of copies, and one more where its members lie in several splits."""
+    """Return findings: pictures with several labels, groups of copies, and those of them in several splits."""
     found = []
     copied = images[(images["cluster"] != "") & (images["status"] != "ignored")]
     least = _least_likeness(copied, catalog)
-    for cluster, group in copied.groupby("cluster", sort=True):
+    disputed = set[tuple[int, ...]]()
+    for numbers in conflicts(images, catalog.likeness):
+        shown = images.loc[numbers]
+        count, same = _copies(shown, least)
+        note = f"{count}, labelled {' and '.join(sorted(set(shown['label'])))}"
+        found.append(Finding("label_conflict", "error", tuple(numbers), note, same))
+        disputed.add(tuple(numbers))
+    for _, group in copied.groupby("cluster", sort=True):
+        count, same = _copies(group, least)
         rows, labels = tuple(group.index), sorted(set(group["label"]))
-        same = group["pixels"].nunique() == 1
-        how = "the same pixels" if same else f"likeness {least.get(str(cluster), 1.0):.3f} or more"
-        count = f"{len(rows)} images, {how}"
-        if len(labels) > 1:
-            found.append(Finding("label_conflict", "error", rows, f"{count}, labelled {' and '.join(labels)}", same))
-        elif same:
-            found.append(Finding("exact_duplicate", "warning", rows, f"{count}, all {labels[0]}"))
-        else:
-            found.append(Finding("near_duplicate", "warning", rows, f"{count}, all {labels[0]}"))
+        named = f"all {labels[0]}" if len(labels) == 1 else f"labelled {' and '.join(labels)}"
+        if rows not in disputed:
+            kind: Kind = "exact_duplicate" if same else "near_duplicate"
+            found.append(Finding(kind, "warning", rows, f"{count}, {named}"))
         found += _leak(group, count)
     grouped = images[(images["group"] != "") & (images["status"] == "used")]
     for name, group in grouped.groupby("group", sort=True):
-        found += _leak(group, f"{len(group)} images of the group {name}")
+        found += _leak(group, f"{len(group)} images of the group {_readable(str(name))}")
     return found
+
+
+def _copies(group: pd.DataFrame, least: Mapping[str, float]) -> tuple[str, bool]:
+    """Return how many images there are of a cluster, and how alike, and whether they have the same pixels."""
+    same = group["pixels"].nunique() == 1
+    how = "the same pixels" if same else f"likeness {least.get(str(group['cluster'].iloc[0]), 1.0):.3f} or more"
+    return f"{len(group)} images, {how}", same
 
 
 def _leak(group: pd.DataFrame, what: str) -> list[Finding]:
@@ -246,7 +261,8 @@ def _classes(used: pd.DataFrame, classes: Sequence[str]) -> list[Finding]:
     least, most = min(counts, key=lambda label: counts[label]), max(counts, key=lambda label: counts[label])
     ratio = counts[most] / max(1, counts[least])
     if ratio > UNEVEN:
-        note = f"class {most} has {counts[most]} images, {least} {counts[least]}: {ratio:.1f} times as many"
+        note = f"class {most} has {counts[most]} images, {least} {counts[least] or 'none'}"
+        note += f": {ratio:.1f} times as many" if counts[least] else ""
         found.append(Finding("imbalance", "warning" if ratio > VERY_UNEVEN else "note", (), note))
     return found
 

@@ -15,11 +15,11 @@ from unfreeze.data.duplicates import ALIKE, DUPLICATE_RULES, ROUGHLY, Pair, clus
 from unfreeze.data.likeness import LIKENESS_RULES
 from unfreeze.data.lines import read_lines, write_lines
 from unfreeze.data.look import Look
-from unfreeze.data.pairing import MISSED, RADIUS
+from unfreeze.data.pairing import MISSED, NEAREST, RADIUS
 
 Progress = Callable[[int, int], None]
 
-_BOUNDS = (ALIKE, ROUGHLY, RADIUS, MISSED)
+_BOUNDS = (ALIKE, ROUGHLY, RADIUS, MISSED, NEAREST)
 
 COMPARED = 128
 """Pixels of the shorter side, at least, at which pictures are opened to be compared."""
@@ -60,8 +60,13 @@ def find_copies(
     by_pixels: dict[str, list[int]] = {}
     for number, (look, _) in enumerate(seen):  # what was not decoded is known by its content alone
         by_pixels.setdefault(look.likeness.pixels if look.likeness else look.sha256, []).append(number)
-    # Of images with the same pixels one stands for all: that of the smallest sha256, whatever their order.
-    distinct = sorted(min(numbers, key=lambda number: seen[number][0].sha256) for numbers in by_pixels.values())
+
+    # Of images with the same pixels one stands for all: that of the smallest sha256. In the order of these, for of very
+    # many pictures that are alike not all are compared, and which of them must not depend on names.
+    def content(number: int) -> str:
+        return seen[number][0].sha256
+
+    distinct = sorted((min(numbers, key=content) for numbers in by_pixels.values()), key=content)
     described = [number for number in distinct if seen[number][0].likeness is not None]
     found = _near(described, seen, folder, decoding, progress) if near else {}
     place = {seen[number][0].sha256: number for number in distinct}

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from unfreeze.data.pairing import proposed
 from unfreeze.data.threads import in_threads
 
-DUPLICATE_RULES = 3
+DUPLICATE_RULES = 4
 """Counts up whenever two pictures come to be compared otherwise, or other pairs to be."""
 
 ROUGHLY = 0.7
@@ -26,10 +26,13 @@ ALIKE = 0.97
 
 Planted copies have 0.996 or more (docs/data.md); above 0.97 lie second photographs of the same thing as well.
 """
+SAME = 0.99
+"""Least correlation of two pictures of which at most one label can be right."""
 
 _SIDE, _INNER = 32, 26  # pixels a side at which pictures are laid upon each other, and of the part that is moved about
 _SIDES = (32, 31, 30)  # to which the other picture is scaled: a copy may have lost six hundredths of its sides
 _ROUGH_AT_ONCE, _AT_ONCE = 20_000, 256  # pairs in memory while they are compared roughly, and closely
+_PREPARED = 4096  # pictures, 8.6 KB each, that are kept for pairs to come
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,10 @@ def near_duplicates(
         values = [remembered(first, second) for first, second in part]
         fresh = [(first, second) for (first, second), value in zip(part, values, strict=True) if value is None]
         needed = {index for pair in fresh for index in pair}
-        prepared = {index: small for index, small in prepared.items() if index in needed}
+        if len(prepared) > _PREPARED:
+            prepared = {index: small for index, small in prepared.items() if index in needed}
         prepared.update(in_threads(opened, sorted(needed - set(prepared)), None))
-        whole = {index: small for index, small in prepared.items() if small is not None}
+        whole = {index: small for index in needed if (small := prepared[index]) is not None}
         compared = _alike(whole, [pair for pair in fresh if pair[0] in whole and pair[1] in whole])
         for (first, second), value in zip(part, values, strict=True):
             if value is None and (first, second) in compared:

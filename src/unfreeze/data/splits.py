@@ -63,9 +63,9 @@ def draw_split(
     present = set(main) - {""}
     if split.folds is not None and present:
         raise UserError(
-            f"split.folds: {split.folds}: the data's folders already say {', '.join(sorted(present))}",
-            "folds of data without train, validation and test folders",
-            "take folds out of the study, or give a folder of class folders",
+            f"split.folds: {split.folds}: the data already says {', '.join(sorted(present))}",
+            "folds of data that brings no splits",
+            "take folds out of the study, or give data without train, validation and test in folders or a column",
         )
     to_draw = ~further & (given == "")
     if not present:

@@ -10,7 +10,6 @@ from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
 from unfreeze.errors import UserError
 
 FOLDERS = "a folder of class folders, or a folder with train/, val/ and test/ of class folders"
-SPLIT_FOLDERS = {name: split for name, split in SPLIT_NAMES.items() if name != "training"}
 _CLUTTER = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
@@ -110,7 +109,7 @@ def _split_folders(root: Path, tree: _Tree) -> dict[str, str]:
         UserError: some are there that hold folders only, as splits do, but not train and one more.
     """
     with_folders = {folder.split("/")[0] for folder in tree.folders if "/" in folder}
-    found = {name: SPLIT_FOLDERS[name.lower()] for name in with_folders if name.lower() in SPLIT_FOLDERS}
+    found = {name: SPLIT_NAMES[name.lower()] for name in with_folders if name.lower() in SPLIT_NAMES}
     if "train" in found.values() and len(set(found.values())) > 1:
         return found
     with_files = {path.split("/")[0] for path in tree.files if path.count("/") == 1}

@@ -25,8 +25,8 @@ def read_manifest(file: Path) -> Source:
 
     Raises:
         UserError: it cannot be read, a column is missing, a path or label is empty, a path has a NUL, a split has
-            another name than train, val or test, some rows have a split and some have none, or there are fewer than two
-            classes.
+            another name than train, val or test, some rows have a split and some have none, a file is listed again with
+            another split, fold or group, or there are fewer than two classes.
     """
     table = _table(file)
     _check_columns(file, list(table.columns))
@@ -34,7 +34,8 @@ def read_manifest(file: Path) -> Source:
         _refuse(file, table.index[table[column] == ""], f"no {column}", f"a {column} in every row")
     _refuse(file, table.index[table["path"].str.contains("\0", regex=False)], "a NUL in the path", "paths of files")
     splits = _splits(file, table)
-    items, ignored, seen = [], [], dict[tuple[str, str], None]()
+    items, ignored, seen = [], [], dict[tuple[str, str], int]()
+    twice = []
     more = [column for column in table.columns if column not in _KNOWN]
     given = {column: [str(value) for value in table[column]] for column in table.columns}
     nothing = [""] * len(table)
@@ -42,12 +43,16 @@ def read_manifest(file: Path) -> Source:
     for position, (path, label, split) in enumerate(zip(given["path"], given["label"], splits, strict=True)):
         place = PurePath(path).as_posix()
         whole = os.path.join(file.parent, place)  # so that an absolute path and a relative one are the same file
-        if (whole, label) in seen:
+        first = seen.setdefault((whole, label), position)
+        if first != position:
             ignored.append(Ignored(place, "listed twice with the same label"))
+            if any(values[first] != values[position] for values in (splits, folds, groups)):
+                twice.append(position)
             continue
-        seen[whole, label] = None
         values = tuple((column, given[column][position]) for column in more)
         items.append(Item(place, label, split, "", groups[position], folds[position], values))
+    what = "a file that is listed before with another split, fold or group"
+    _refuse(file, table.index[twice], what, "one split, fold and group for each file")
     classes = set(table["label"])
     if len(classes) < 2:
         raise UserError(
@@ -131,6 +136,13 @@ def _check_columns(file: Path, columns: list[str]) -> None:
             MANIFEST,
             f"rename {', '.join(close)}" if close else "name the columns in the first row",
         )
+    for name in columns:
+        if name not in _KNOWN and name.lower() in _KNOWN:
+            raise UserError(
+                f"data: {file} has a column {name}, which would not be used",
+                f"{name.lower()}, or a name that is not like it",
+                "rename the column",
+            )
 
 
 def _refuse_twice(file: Path, columns: list[str]) -> None:

@@ -11,6 +11,7 @@ SPLIT_NAMES = {
     "valid": "validation",
     "validation": "validation",
     "test": "test",
+    "testing": "test",
 }
 """What data calls its splits, and what they are."""
 
