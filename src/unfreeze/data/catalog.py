@@ -219,10 +219,13 @@ def conflicts(images: pd.DataFrame, likeness: Mapping[tuple[str, str], float]) -
     """
     copied = images[(images["cluster"] != "") & (images["status"] != "ignored")]
     shown = copied["pixels"].where(copied["pixels"] != "", copied["sha256"])
-    rows_of = {picture: list(rows) for picture, rows in copied.groupby(shown, sort=False).groups.items()}
+    rows_of: dict[str, list[int]] = {}
+    for row, picture in zip(copied.index, shown, strict=True):
+        rows_of.setdefault(picture, []).append(row)
+    label_of = dict(zip(copied.index, copied["label"], strict=True))
     picture_of = dict(zip(copied["sha256"], shown, strict=True))
     places = {picture: place for place, picture in enumerate(rows_of)}
-    labels = [set(images.loc[rows, "label"]) for rows in rows_of.values()]
+    labels = [{label_of[row] for row in rows} for rows in rows_of.values()]
     pairs = [(place, place) for place, names in enumerate(labels) if len(names) > 1]
     for (one, other), value in likeness.items():
         if value >= SAME and one in picture_of and other in picture_of:

@@ -9,8 +9,8 @@ import torch
 from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog
-from unfreeze.data.duplicates import ALIKE
-from unfreeze.data.pairing import RADIUS
+from unfreeze.data.duplicates import ALIKE, SAME
+from unfreeze.data.pairing import NEAREST, RADIUS
 from unfreeze.durable import write_text
 from unfreeze.results.words import plural
 from unfreeze.reuse.calibrate import engine_label
@@ -139,7 +139,7 @@ def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibr
         "study": plain(study),
         "fingerprint": fingerprint(study),
         "classes": list(catalog.classes),
-        "copies": {"likeness": ALIKE, "bits": RADIUS},
+        "copies": {"likeness": ALIKE, "one_picture": SAME, "bits": RADIUS, "nearest": NEAREST},
         "device": str(compute.device),
         "dtype": compute.precision,
         "threads": torch.get_num_threads(),
