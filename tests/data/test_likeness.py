@@ -1,3 +1,4 @@
+import ctypes
 import io
 
 import numpy as np
@@ -138,6 +139,12 @@ def test_the_pixels_of_a_jpeg_are_those_of_its_copy_without_loss(tmp_path, subsa
             jpeg = load(file)
         assert isinstance(jpeg, JpegImagePlugin.JpegImageFile)
         assert sketch(jpeg) == sketch(Image.fromarray(np.array(jpeg)))
+
+
+def test_what_others_make_of_pythons_functions_does_not_matter(monkeypatch):
+    before = sketch(photo(1))
+    monkeypatch.setattr(ctypes.pythonapi.PyCapsule_GetPointer, "restype", ctypes.c_void_p)
+    assert sketch(photo(1)) == before
 
 
 def test_what_lies_beside_the_three_values_of_a_pixel_does_not_count():

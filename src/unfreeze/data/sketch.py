@@ -122,8 +122,10 @@ _ArrowArray._fields_ = [
     ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
 ]  # what follows is its owner's
 
-_capsule = ctypes.pythonapi.PyCapsule_GetPointer
-_capsule.restype, _capsule.argtypes = ctypes.POINTER(_ArrowArray), (ctypes.py_object, ctypes.c_char_p)
+# A function of its own: ctypes.pythonapi's is everybody's, and other packages change what theirs returns.
+_capsule = ctypes.PYFUNCTYPE(ctypes.POINTER(_ArrowArray), ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 def _memory(picture: Image.Image) -> bytes | ctypes.Array[ctypes.c_char]:
