@@ -96,12 +96,12 @@ def test_a_large_layer_is_computed_so(taken: list[tuple[int, ...]], bias: bool) 
 
 def test_what_follows_may_change_the_output_in_place(taken: list[tuple[int, ...]]) -> None:
     one, x, grad = layer(), drawn(8, 256, 8, 8), drawn(8, 256, 8, 8)
-    nn.Sequential(one, nn.ReLU()).forward(x).backward(grad)
-    expected = one.weight.grad
-    one.weight.grad = None
-    with Winograd():
+    with Winograd():  # both: where the output is nearly 0, another way of computing it may have another sign
+        nn.Sequential(one, nn.ReLU()).forward(x).backward(grad)
+        expected = one.weight.grad
+        one.weight.grad = None
         nn.Sequential(one, nn.ReLU(inplace=True)).forward(x).backward(grad)
-    assert len(taken) == 1 and off(one.weight.grad, expected) < 1e-5
+    assert len(taken) == 2 and off(one.weight.grad, expected) < 1e-5
 
 
 @pytest.mark.parametrize(
