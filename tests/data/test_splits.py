@@ -295,7 +295,8 @@ def test_folds_of_data_with_its_own_split():
     assert message(given_split(train=9, test=9), SplitConfig(folds=3), 0) == (
         "split.folds: 3: the data already says test, train\n"
         "  expected: folds of data that brings no splits\n"
-        "  to mend:  take folds out of the study, or give data without train, validation and test in folders or a column"
+        "  to mend:  take folds out of the study, "
+        "or give data without train, validation and test in folders or a column"
     )
 
 
