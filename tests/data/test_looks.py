@@ -2,7 +2,6 @@ import io
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,13 @@ import pytest
 from PIL import Image
 
 from tests.data.pictures import folder, save
+from tests.data.settled import aged, posix
 from unfreeze.data import looking, looks
 from unfreeze.data import sketch as sketch_module
 from unfreeze.data.decode import Undecodable, decode
 from unfreeze.data.look import Look
 from unfreeze.data.looking import glance_at_all, look_at_all
-from unfreeze.data.looks import Remembered, state_of
+from unfreeze.data.looks import Remembered
 from unfreeze.errors import UserError
 
 FIT = Look("ab" * 32, 640, 480, "RGB")
@@ -83,67 +83,6 @@ def test_every_altered_line_is_noticed(tmp_path):
     assert Remembered(tmp_path).looks == {}
 
 
-def aged(path: Path) -> Path:
-    """Wait until a file's last change counts as settled."""
-    deadline = time.monotonic() + 10
-    while not state_of(path) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return path
-
-
-@pytest.fixture
-def settling(monkeypatch):
-    """Let files settle fast: Linux keeps times to some milliseconds."""
-    monkeypatch.setattr(looks, "SETTLED", 0.05)
-
-
-posix = pytest.mark.skipif(os.name != "posix", reason="Windows keeps no time of a file's last change of anything")
-
-
-@posix
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda path: path.write_bytes(b"tow"),
-        lambda path: path.write_bytes(b"three"),
-        lambda path: os.utime(path),
-        lambda path: path.chmod(0o640),
-        lambda path: (path.with_name("new").write_bytes(b"two"), path.with_name("new").replace(path)),
-    ],
-    ids=["bytes", "size", "touch", "mode", "another"],
-)
-def test_a_file_that_was_changed_is_in_another_state_even_if_its_time_was_put_back(tmp_path, settling, change):
-    path = tmp_path / "a.jpg"
-    path.write_bytes(b"two")
-    before, times = state_of(aged(path)), path.stat()
-    assert before == state_of(path) != ""
-    change(path)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert path.stat().st_mtime_ns == times.st_mtime_ns
-    assert state_of(aged(path)) not in ("", before)
-
-
-@posix
-def test_a_file_changed_just_now_or_that_cannot_be_read_is_in_no_known_state(tmp_path, monkeypatch):
-    path = tmp_path / "a.jpg"
-    path.write_bytes(b"two")
-    assert state_of(path) == ""
-    monkeypatch.setattr(looks.time, "time", lambda: path.stat().st_ctime + looks.SETTLED + 1)
-    assert state_of(path)
-    coarse = path.stat().st_mtime_ns // 10**7 * 10**7
-    state = os.stat_result((*path.stat()[:10], *[coarse / 1e9] * 3, *[coarse] * 3))
-    with monkeypatch.context() as patch:
-        patch.setattr(looks.os, "fstat", lambda _: state)
-        assert state_of(path) == ""
-
-    def refused(*_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(looks.os, "open", refused)
-    assert state_of(path) == ""
-    assert state_of(tmp_path) == state_of(tmp_path / "none") == state_of(tmp_path / "no\0ne") == ""
-
-
 @posix
 @pytest.mark.parametrize("quick", [1.0, 0.0], ids=["quick", "slow"])
 def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monkeypatch, quick):
@@ -186,18 +125,16 @@ def test_another_file_that_came_to_lie_there_meanwhile_lends_its_content_to_none
         for name in ("new", "old")
     }
     paths = [aged(path) for path in sorted((tmp_path / "old").iterdir())]
-    states = looking.state_of
-    asked = []
+    start, started = looking.in_threads, []
 
-    def swapped(path):
-        asked.append(path)
-        state = states(path)
-        if len(asked) == count:  # all states are known, and no file is read
+    def swapped(*asked):
+        if not started:  # it is known which files to read, and none is read
             (tmp_path / "old").rename(tmp_path / "older")
             (tmp_path / "new").rename(tmp_path / "old")
-        return state
+        started.append(1)
+        return start(*asked)
 
-    monkeypatch.setattr(looking, "state_of", swapped)
+    monkeypatch.setattr(looking, "in_threads", swapped)
     cache = tmp_path / "looks"
     assert look_at_all(paths, Remembered(cache), None, 2, None) == expected["new"]
     (tmp_path / "old").rename(tmp_path / "new")

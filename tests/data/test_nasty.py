@@ -12,6 +12,7 @@ import pytest
 from PIL import ImageFile
 
 from tests.data.nasty import bombs, names, write_pack
+from unfreeze.data import decode
 from unfreeze.data.catalog import Catalog, build_catalog
 from unfreeze.data.sources import open_source
 
@@ -124,14 +125,13 @@ def test_a_file_that_became_a_pipe_after_it_was_listed_blocks_nobody(tmp_path):
 
 def test_a_file_without_permissions_is_set_aside(tmp_path, monkeypatch):
     write_pack(tmp_path / "pack")
-    opened = Path.open
 
-    def refusing(path, *args, **options):  # as the system would, were this not root perhaps
-        if path.name == "0.png":
+    def refusing(path, *args):  # as the system would, were this not root perhaps
+        if Path(path).name == "0.png":
             raise PermissionError(13, "Permission denied")
-        return opened(path, *args, **options)
+        return open(path, *args)
 
-    monkeypatch.setattr(Path, "open", refusing)
+    monkeypatch.setattr(decode, "open", refusing, raising=False)
     found = reasons(build_catalog(open_source("pack", {}, tmp_path)))
     assert found["b/0.png"] == "cannot be read: permission denied"
 

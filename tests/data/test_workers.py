@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from tests.data.pictures import save
+from tests.data.settled import aged, posix
 from unfreeze.data import looking, workers
 from unfreeze.data.look import Look
 from unfreeze.data.looking import look_at_all
 from unfreeze.data.looks import Remembered
 from unfreeze.data.sketch import Seen, Sketch, drawn_bytes
+from unfreeze.data.states import state_of
 from unfreeze.data.workers import CRASHED, Workers, _answers
 from unfreeze.errors import UserError
 
@@ -113,7 +115,7 @@ def test_a_file_written_to_since_it_was_hashed_is_set_aside(tmp_path):
         return True
 
     with Workers(2) as processes:
-        found = processes.look(paths, claim)
+        found = [look for look, _ in processes.look(paths, claim)]
     assert found[0] == expected[0]
     assert [look.reason for look in found[1:]] == [
         "changed while it was read",
@@ -126,7 +128,23 @@ def test_what_is_not_claimed_is_only_hashed_and_a_copy_not_decoded(tmp_path):
     paths += [Path(shutil.copy(paths[1], tmp_path / "copy.png"))]
     first, second, _ = in_threads(paths)
     with Workers(1) as processes:
-        assert processes.look(paths, lambda sha256: sha256 == second.sha256) == [first.sha256, second, second.sha256]
+        found = processes.look(paths, lambda sha256: sha256 == second.sha256)
+    assert [look for look, _ in found] == [first.sha256, second, second.sha256]
+
+
+@posix
+def test_the_state_is_told_that_a_file_was_in_when_it_was_read(tmp_path):
+    old, new = (aged(save(tmp_path / f"{number}.png", number)) for number in range(2))
+    before = state_of(old)
+
+    def claim(_: str) -> bool:  # asked once they are hashed
+        new.rename(old)
+        return True
+
+    with Workers(1) as processes:
+        (_, told), (_, none) = processes.look([old, tmp_path / "gone.png"], claim)
+    assert (told, none) == (before, "")
+    assert state_of(old) != before
 
 
 def test_all_processes_end_also_where_the_scan_is_interrupted(tmp_path, monkeypatch, soon):
@@ -165,7 +183,7 @@ def test_a_process_finds_the_package_where_no_path_leads_to_it(tmp_path, monkeyp
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in (package, "")])
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with Workers(1) as processes:
-        (look,) = processes.look([save(tmp_path / "1.png")], lambda _: True)
+        ((look, _),) = processes.look([save(tmp_path / "1.png")], lambda _: True)
     assert look.reason == ""
 
 

@@ -15,11 +15,12 @@ from tests.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.cli import main
 from unfreeze.config.resolve import resolve
-from unfreeze.data import looks, rowstore
+from unfreeze.data import rowstore, states
 from unfreeze.data.cache import entries
 from unfreeze.data.copies import Compared
-from unfreeze.data.looks import Remembered, state_of
+from unfreeze.data.looks import Remembered
 from unfreeze.data.rowstore import MissingRows, RowStore
+from unfreeze.data.states import state_of
 from unfreeze.results import inside_view
 from unfreeze.store import Altered, StudyDir, is_accepted, read_json, read_table
 from unfreeze.study import explain, saving
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         picture.save(circles / "alike.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
-        patch.setattr(looks, "SETTLED", -1e9)  # so that the states of files are remembered at once
+        patch.setattr(states, "SETTLED", -1e9)  # so that the states of files are remembered at once
         run(folder, Stops())
         yield folder
 

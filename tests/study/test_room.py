@@ -9,7 +9,7 @@ import pytest
 from tests.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.config.study import StudyConfig
-from unfreeze.data import looks, sketch
+from unfreeze.data import sketch, states
 from unfreeze.data.cache import entries, in_use, used_bytes
 from unfreeze.data.rowstore import RowStore
 from unfreeze.data.sources import open_source
@@ -145,7 +145,7 @@ def test_a_file_is_decoded_once_in_a_cache_full_of_another_s_rows(
 def test_new_images_take_the_room_of_others_and_not_of_their_own_study(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looks, "SETTLED", -1.0)  # files written just now
+    monkeypatch.setattr(states, "SETTLED", -1.0)  # files written just now
     for number in range(2):
         facts, _ = run(study(tmp_path, number, 10**6), tmp_path / f"out{number}")
         assert abs(facts["disk"] / facts["predicted_disk"] - 1) < 0.02  # of its own rows alone

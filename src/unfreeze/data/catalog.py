@@ -129,7 +129,7 @@ def _files(source: Source) -> list[Path]:
 
 def _judged(looks: Sequence[Look], check: CheckConfig) -> list[Look]:
     """Return the looks, with those at truncated pictures fit for use where these are kept."""
-    return [replace(look, reason=_reason(look, check)) for look in looks]
+    return [replace(look, reason=_reason(look, check)) if look.reason else look for look in looks]
 
 
 def _reason(look: Look, check: CheckConfig) -> str:

@@ -116,12 +116,12 @@ def decode(path: Path, at_least: int | None = None) -> Image.Image:
         return to_rgb(load_what_there_is(file, at_least))
 
 
-def open_regular(path: Path) -> BufferedReader:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading; pipes, sockets and devices, which could block for ever, are never opened."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise Undecodable("not a regular file")
-        return path.open("rb")
+        return open(path, "rb")
     except OSError as error:
         raise _unreadable(error) from error
 
@@ -138,7 +138,7 @@ def digest(file: BufferedReader) -> str:
     """
     sha256 = hashlib.sha256()
     try:
-        block = min(stamp(file)[0] + 1, _BLOCK)
+        block = min(stamp(file).st_size + 1, _BLOCK)
         while content := file.raw.read(block):
             sha256.update(content)
         file.seek(0)
@@ -147,18 +147,18 @@ def digest(file: BufferedReader) -> str:
     return sha256.hexdigest()
 
 
-def stamp(file: BufferedReader) -> tuple[int, int]:
-    """Return what changes when a file is written to: its size in bytes and the time of its change in ns."""
+def stamp(file: BufferedReader) -> os.stat_result:
+    """Return what is known of an open file without reading it."""
     try:
-        state = os.fstat(file.fileno())
+        return os.fstat(file.fileno())
     except OSError as error:
         raise _unreadable(error) from error
-    return state.st_size, state.st_mtime_ns
 
 
-def check_unchanged(file: BufferedReader, before: tuple[int, int]) -> None:
+def check_unchanged(file: BufferedReader, before: os.stat_result) -> None:
     """Refuse a file written to since its stamp: what was read of it at two times may not belong together."""
-    if stamp(file) != before:
+    after = stamp(file)
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise Undecodable("changed while it was read")
 
 

@@ -6,6 +6,7 @@ asked, so that what is a duplicate depends on the pictures alone and never on a 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -32,6 +33,7 @@ SAME = 0.99
 _SIDE, _INNER = 32, 26  # pixels a side at which pictures are laid upon each other, and of the part that is moved about
 _SIDES = (32, 31, 30)  # to which the other picture is scaled: a copy may have lost six hundredths of its sides
 _ROUGH_AT_ONCE, _AT_ONCE = 20_000, 256  # pairs in memory while they are compared roughly, and closely
+_SHARE = 64  # of the latter, those that one thread compares
 _PREPARED = 4096  # pictures, 8.6 KB each, that are kept for pairs to come
 
 
@@ -79,7 +81,9 @@ def near_duplicates(
             prepared = {index: small for index, small in prepared.items() if index in needed}
         prepared.update(in_threads(opened, sorted(needed - set(prepared)), None))
         whole = {index: small for index in needed if (small := prepared[index]) is not None}
-        compared = _alike(whole, [pair for pair in fresh if pair[0] in whole and pair[1] in whole])
+        there = [pair for pair in fresh if pair[0] in whole and pair[1] in whole]
+        shares = [there[begin : begin + _SHARE] for begin in range(0, len(there), _SHARE)]
+        compared = dict(pair for share in in_threads(partial(_alike, whole), shares, None) for pair in share.items())
         for (first, second), value in zip(part, values, strict=True):
             if value is None and (first, second) in compared:
                 value = round(compared[first, second], 4)

@@ -3,35 +3,22 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from unfreeze.data.sketch import HASHED, THUMBNAIL, Sketch, sketch
+from unfreeze.data.sketch import THUMBNAIL, Sketch, sketch
 
-LIKENESS_RULES = 5
+LIKENESS_RULES = 6
 """Counts up whenever a picture comes to be described by other numbers."""
 
 _KEPT = 8  # lowest frequencies a side of which the signs are kept
-# Rows of the orthonormal DCT-II.
-_LOW = np.cos(np.pi / HASHED * np.outer(np.arange(_KEPT), np.arange(HASHED) + 0.5)) * np.sqrt(2 / HASHED)
-_LOW[0] /= np.sqrt(2)
 INNER = 0.95
 """Share of each side that the second pair of hashes sees: of a cropped copy and its original one of them agrees."""
-
-
-def _seen_within(share: float) -> np.ndarray:
-    """Return by how much each of the ``HASHED`` pixels of a side lies in each of as many in the middle of that side."""
-    edges = np.arange(HASHED + 1)
-    inner = (1 - share) / 2 * HASHED + share * edges
-    overlap = np.minimum(inner[1:, None], edges[1:]) - np.maximum(inner[:-1, None], edges[:-1])
-    return np.clip(overlap, 0, None) / share
-
-
-_LOWS = np.stack([_LOW, _LOW @ _seen_within(INNER)])
 _MIRROR = np.where(np.arange(_KEPT) % 2, -1, 1)  # odd frequencies of a mirror image have the other sign
-_ENDS = np.cumsum([HASHED * HASHED, THUMBNAIL * THUMBNAIL * 3]).tolist()  # in Sketch.drawn
+_THUMBNAIL = 3 * THUMBNAIL * THUMBNAIL  # bytes of it, with which Sketch.drawn begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +29,7 @@ class Likeness:
         pixels: xxh3 over its size and its pixels, 128 bits in hex: the same for a copy that was stored without loss.
         hashes: four 64-bit perceptual hashes: of the picture, of its mirror image, and of both without the rim (see
             ``INNER``). After the DCT-based pHash of Zauner 2010, "Implementation and benchmarking of perceptual
-            image hash functions": the signs, against their median, of the 8 x 8 lowest frequencies of 32 x 32 greys.
+            image hash functions": the signs, against their median, of the 8 x 8 lowest frequencies of the grey values.
         thumbnail: 16 x 16 pixels, RGB, row by row.
         brightness: mean grey value, 0 to 1.
         contrast: standard deviation of the grey values, 0 to 0.5.
@@ -84,49 +71,67 @@ def described(sketches: Sequence[Sketch]) -> list[Likeness]:
     if not sketches:
         return []
     drawn = [np.frombuffer(one.drawn, np.uint8) for one in sketches]
-    fixed = np.stack([one[: _ENDS[1]] for one in drawn])
-    hashes = _hashes(fixed[:, : _ENDS[0]].reshape(-1, HASHED, HASHED)).tolist()
-    colours = _colours(fixed[:, _ENDS[0] :].reshape(len(fixed), -1, 3)).tolist()
+    colours = _colours(np.stack([one[:_THUMBNAIL] for one in drawn]).reshape(len(drawn), -1, 3)).tolist()
     brightnesses, contrasts, sharpnesses = (np.zeros(len(drawn)) for _ in range(3))
+    hashes = np.zeros((len(drawn), 4), np.uint64)
     shapes: dict[tuple[tuple[int, int], tuple[int, int, int]], list[int]] = {}
     for number, one in enumerate(sketches):
         shapes.setdefault((one.small, one.strips), []).append(number)
-    for (small, (count, width, height)), numbers in shapes.items():
-        greys = np.stack([drawn[number][_ENDS[1] :] for number in numbers])
-        end = small[0] * small[1]
-        brightnesses[numbers], contrasts[numbers] = _spread(greys[:, :end])
-        sharpnesses[numbers] = _sharpness(greys[:, end:].reshape(-1, count, height, width))
+    for ((wide, high), (count, width, height)), numbers in shapes.items():
+        greys = np.stack([drawn[number][_THUMBNAIL:] for number in numbers])
+        small = greys[:, : wide * high]
+        brightnesses[numbers], contrasts[numbers] = _spread(small)
+        hashes[numbers] = _hashes(small.reshape(-1, high, wide))
+        sharpnesses[numbers] = _sharpness(greys[:, wide * high :].reshape(-1, count, height, width))
     measured = ((brightnesses / 255).round(4), (contrasts / 255).round(4), sharpnesses.round(2))
     return [
         Likeness(
             one.pixels,
             (first, second, third, fourth),
-            one.drawn[_ENDS[0] : _ENDS[1]],
+            one.drawn[:_THUMBNAIL],
             brightness,
             contrast,
             sharpness,
             round(colour, 4),
         )
         for one, (first, second, third, fourth), colour, brightness, contrast, sharpness in zip(
-            sketches, hashes, colours, *(part.tolist() for part in measured), strict=True
+            sketches, hashes.tolist(), colours, *(part.tolist() for part in measured), strict=True
         )
     ]
 
 
 def _hashes(greys: np.ndarray) -> np.ndarray:
-    """Return the hash of each 32 x 32 grey picture, of its mirror image, and of both without the rim.
+    """Return the hash of each grey picture, of its mirror image, and of both without the rim.
 
     Args:
-        greys: (n, 32, 32) uint8.
+        greys: (n, height, width) uint8.
 
     Returns:
         uint64 (n, 4).
     """
-    low = _LOWS @ greys.astype(np.float64)[:, None] @ _LOWS.transpose(0, 2, 1)
+    rows, columns = (_frequencies(side) for side in greys.shape[1:])
+    # Picture by picture these products are too small for a BLAS to share them among threads, which would spin.
+    low = (rows.reshape(-1, greys.shape[1]) @ greys.astype(np.float64)).reshape(len(greys), 2, _KEPT, -1)
+    low = low @ columns.transpose(0, 2, 1)
     four = np.stack([low, low * _MIRROR], axis=2).reshape(-1, 4, _KEPT * _KEPT)
     middle = _KEPT * _KEPT // 2
     medians = np.partition(four, (middle - 1, middle), axis=2)[:, :, middle - 1 : middle + 1].mean(axis=2)
     return np.packbits(four > medians[:, :, None], axis=2).view(">u8")[:, :, 0]
+
+
+@lru_cache(maxsize=256)  # of two sizes or so a data set, and of 127 at most
+def _frequencies(size: int) -> np.ndarray:
+    """Return what a side's pixels are multiplied with: (2, 8, size), over the whole side and over its ``INNER`` share.
+
+    The integrals of the lowest cosines over each pixel, so that a picture has the same hash at whatever size.
+    """
+    edges = np.arange(size + 1) / size
+    parts = []
+    for share in (1.0, INNER):
+        within = np.clip((edges - (1 - share) / 2) / share, 0.0, 1.0)
+        turns = np.pi * np.arange(1, _KEPT)[:, None]
+        parts.append(np.concatenate([np.diff(within)[None], np.diff(np.sin(turns * within) / turns)]))
+    return np.stack(parts)
 
 
 def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -164,6 +169,6 @@ def _colours(thumbnails: np.ndarray) -> np.ndarray:
     Returns:
         float64 (n,).
     """
-    values = thumbnails.astype(np.int32)
-    thirds = np.abs(3 * values - values.sum(axis=2, keepdims=True)).sum(axis=1)
-    return thirds.max(axis=1) / (3 * values.shape[1] * 255)
+    channels = np.ascontiguousarray(thumbnails.transpose(2, 0, 1), np.int16)
+    thirds = np.abs(3 * channels - channels.sum(axis=0, dtype=np.int16)).sum(axis=2, dtype=np.int64)
+    return thirds.max(axis=0) / (3 * channels.shape[2] * 255)

@@ -12,14 +12,15 @@ from PIL import Image
 
 from unfreeze.data.decode import Undecodable, check_unchanged, digest, header, open_regular, quiet_pillow, stamp
 from unfreeze.data.look import Look, looks_at
-from unfreeze.data.looks import Remembered, state_of
+from unfreeze.data.looks import Remembered
 from unfreeze.data.sketch import decoded
+from unfreeze.data.states import state, state_of
 from unfreeze.data.threads import cores, in_threads
 from unfreeze.data.workers import Workers
 
 _WRITE_EVERY = 60.0  # seconds, so that a scan that is killed loses no more
 _MANY, _SOME = 500, 64  # files in all, and new ones among them, from which on starting processes pays
-_TOGETHER = 16  # files handed to a process at once
+_TOGETHER = 32  # files handed to a process at once
 _FIRST = 256  # files by whose states it is seen whether the file system is quick
 _QUICK = 0.001  # seconds that a file takes to be read and hashed at most, where threads do so one at a time
 
@@ -27,6 +28,9 @@ OnPicture = Callable[[str, Any], None]
 """Is given a file's sha256 and its upright 8-bit RGB picture, or what was made of it."""
 Prepare = Callable[[Image.Image], Any]
 """Makes of an upright 8-bit RGB picture what is wanted of it; called from several threads at once."""
+
+_Told = tuple[Look, str]
+"""A look at a file, and the state that the file was in, see ``data.states``."""
 
 
 def look_at_all(
@@ -53,7 +57,7 @@ def look_at_all(
         prepare: called first, in the same thread but side by side with others; on_picture then gets what it returns.
     """
     looks, written = list[Look](), time.monotonic()
-    states, known = _unread(paths, remembered)
+    known = _unread(paths, remembered)
     new = [path for path, look in zip(paths, known, strict=True) if look is None]
     with Workers(workers or cores()) as processes, quiet_pillow():
         if len(new) >= _MANY and on_picture is None:
@@ -63,11 +67,11 @@ def look_at_all(
             found = in_threads(_Looking(remembered.looks, on_picture, prepare).look, new, workers)
         try:
             with contextlib.closing(found):
-                for path, state, unread in zip(paths, states, known, strict=True):
-                    look = unread or next(found)
-                    looks.append(look)
-                    # Meanwhile another file may have come to lie there, which changes no time of either.
-                    remembered.keep(look, state if unread or state_of(path) == state else "")
+                for unread in known:
+                    if unread is None:
+                        look, told = next(found)
+                        remembered.keep(look, told)
+                    looks.append(unread or look)
                     if time.monotonic() >= written + _WRITE_EVERY:
                         remembered.write()
                         written = time.monotonic()
@@ -78,8 +82,10 @@ def look_at_all(
     return looks
 
 
-def _unread(paths: Sequence[Path], remembered: Remembered) -> tuple[list[str], list[Look | None]]:
-    """Return the files' states, and the looks at those that need not be read again."""
+def _unread(paths: Sequence[Path], remembered: Remembered) -> list[Look | None]:
+    """Return the looks at those files that need not be read again, in order, and None for the others."""
+    if not remembered.states:
+        return [None] * len(paths)
     started = time.perf_counter()
     states = list(map(state_of, paths[:_FIRST]))
     if time.perf_counter() - started < _QUICK * len(states):  # threads would fight for Python's lock
@@ -87,16 +93,16 @@ def _unread(paths: Sequence[Path], remembered: Remembered) -> tuple[list[str], l
     else:
         with contextlib.closing(in_threads(state_of, paths[_FIRST:], None)) as rest:
             states += rest
-    return states, [remembered.unread(state) for state in states]
+    return [remembered.unread(one) for one in states]
 
 
 def contents_known(paths: Sequence[Path], remembered: Remembered) -> set[str]:
     """Return the sha256s of those files that are in a state in which they were read before and found fit for use."""
-    return {look.sha256 for look in _unread(paths, remembered)[1] if look is not None}
+    return {look.sha256 for look in _unread(paths, remembered) if look is not None}
 
 
-def _by_processes(looking: "_Looking", paths: Sequence[Path], workers: int | None) -> Generator[Look, None, None]:
-    """Yield the looks in order; twice as many threads as processes, so that some hash while others wait for these."""
+def _by_processes(looking: "_Looking", paths: Sequence[Path], workers: int | None) -> Generator[_Told, None, None]:
+    """Yield looks and states in order; twice as many threads as processes, so that some hash while others wait."""
     parts = (paths[low : low + _TOGETHER] for low in range(0, len(paths), _TOGETHER))
     with contextlib.closing(in_threads(looking.look_together, parts, 2 * (workers or cores()))) as found:
         for looks in found:
@@ -111,7 +117,7 @@ def glance_at_all(
 ) -> list[Look]:
     """Hash each file and read the header of what is not remembered; nothing is decoded, nothing is written."""
     looks = []
-    _, known = _unread(paths, remembered)
+    known = _unread(paths, remembered)
     new = [path for path, look in zip(paths, known, strict=True) if look is None]
     glance = partial(_glance, remembered.looks)
     with quiet_pillow(), contextlib.closing(in_threads(glance, new, workers)) as found:
@@ -136,34 +142,35 @@ class _Looking:
         self._known = {sha256: look for sha256, look in known.items() if not look.reason}
         self._on_picture, self._prepare, self._processes = on_picture, prepare, processes
         self._new, self._many = 0, many
-        self._claims: dict[str, threading.Event] = {}
-        self._claiming, self._handing, self._hashing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._claims = set[str]()
+        self._claiming, self._handing, self._hashing = threading.Condition(), threading.Lock(), threading.Lock()
         self._quick = True
 
-    def look(self, path: Path) -> Look:
-        """Return what the file tells, decoding it if nobody has."""
+    def look(self, path: Path) -> _Told:
+        """Return what the file tells, decoding it if nobody has, and the state that it was in."""
         try:
             with open_regular(path) as file:
                 before = stamp(file)
+                told = state(before, path)
                 sha256 = digest(file)
                 if not self._claim(sha256):
-                    return self._known[sha256]
+                    return self._known[sha256], told
                 try:
                     seen, picture = decoded(file)
                     check_unchanged(file, before)  # before anybody is told what belongs to this sha256
-                    (look,) = looks_at([(sha256, before[0], seen)])
+                    (look,) = looks_at([(sha256, before.st_size, seen)])
                     if picture is not None and not look.reason and self._on_picture is not None:
                         wanted = picture if self._prepare is None else self._prepare(picture)
                         with self._handing:
                             self._on_picture(sha256, wanted)
                     self._known[sha256] = look
-                    return look
+                    return look, told
                 finally:
                     self._give_up(sha256)
         except Undecodable as error:
-            return Look(reason=error.reason)
+            return Look(reason=error.reason), ""
 
-    def look_together(self, paths: Sequence[Path]) -> list[Look]:
+    def look_together(self, paths: Sequence[Path]) -> list[_Told]:
         """Return what some files tell; processes hash them, and decode what nobody has, where many are new."""
         if self._processes is None or not (self._many or self._new >= _SOME):
             found = self._hashed(paths)
@@ -178,56 +185,56 @@ class _Looking:
             try:
                 found = self._processes.look(paths, claim)
                 # Without a sha256 a look is at a file that has changed since it was hashed.
-                self._known.update({one.sha256: one for one in found if isinstance(one, Look) and one.sha256})
+                self._known.update({one.sha256: one for one, _ in found if isinstance(one, Look) and one.sha256})
             finally:
                 self._give_up(*claimed)
-        looks = [self._known.get(one) if isinstance(one, str) else one for one in found]
-        return [look or self.look(path) for path, look in zip(paths, looks, strict=True)]
+        looks = [(self._known.get(one) if isinstance(one, str) else one, told) for one, told in found]
+        return [
+            (look, told) if look is not None else self.look(path)
+            for path, (look, told) in zip(paths, looks, strict=True)
+        ]
 
-    def _hashed(self, paths: Sequence[Path]) -> list[Look | str]:
-        """Return the sha256 of some files, or looks that say why one cannot be read.
+    def _hashed(self, paths: Sequence[Path]) -> list[tuple[Look | str, str]]:
+        """Return the sha256 and the state of some files, or looks that say why one cannot be read.
 
         Small files on a fast disk one thread at a time: Python's lock changes hands several times for each, and threads
         that fight for it take three times as long as one. Where files take long, threads wait or hash side by side.
         """
-        hashed: list[Look | str] = []
+        hashed: list[tuple[Look | str, str]] = []
         with self._hashing if self._quick else contextlib.nullcontext():
             started = time.perf_counter()
             for path in paths:
                 try:
                     with open_regular(path) as file:
-                        hashed.append(digest(file))
+                        told = state(stamp(file), path)
+                        hashed.append((digest(file), told))
                 except Undecodable as error:
-                    hashed.append(Look(reason=error.reason))
+                    hashed.append((Look(reason=error.reason), ""))
             self._quick = time.perf_counter() - started < _QUICK * len(paths)
         return hashed
 
     def _give_up(self, *claimed: str) -> None:
         with self._claiming:
-            for sha256 in claimed:
-                self._claims.pop(sha256).set()
+            self._claims.difference_update(claimed)
+            self._claiming.notify_all()
 
     def _claim(self, sha256: str, wait: bool = True) -> bool:
         """Return whether this thread is to decode a content; False once its look is known, or if it is not to wait."""
-        while True:
-            with self._claiming:
-                if sha256 in self._known:
-                    return False
-                if sha256 not in self._claims:
-                    self._claims[sha256] = threading.Event()
-                    self._new += 1
-                    return True
-                claim = self._claims[sha256]
-            if not wait:
+        with self._claiming:
+            while wait and sha256 in self._claims:  # whose holder may fail, on a file that changed while it was read
+                self._claiming.wait()
+            if sha256 in self._known or sha256 in self._claims:
                 return False
-            claim.wait()  # whose holder may have failed, on a file that changed while it was read
+            self._claims.add(sha256)
+            self._new += 1
+            return True
 
 
 def _glance(known: Mapping[str, Look], path: Path) -> Look:
     sha256, size = "", 0
     try:
         with open_regular(path) as file:
-            sha256, size = digest(file), stamp(file)[0]
+            sha256, size = digest(file), stamp(file).st_size
             if sha256 in known:
                 return known[sha256]
             mode, (width, height), kind = header(file)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from math import ceil, comb, log
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ NEAREST = 16
 
 _ASKING = (0, 2)  # hashes of each picture that are looked for among all four of the others: the two upright ones
 _AT_ONCE = 4_000_000  # pairs in memory while they are looked at
+_PROBED = 100_000  # keys looked up at once
 _CROWD = 2 * NEAREST  # hashes of one key with which one that asks is compared
 _APART = 7  # bits in which it is kept how far two hashes are apart
 
@@ -41,38 +43,18 @@ def proposed(hashes: np.ndarray, radius: int = RADIUS) -> np.ndarray:
     owners, which = np.divmod(places_of, hashes.shape[1])
     asks = np.isin(which, _ASKING)
     found, held = [np.empty(0, np.int64)], 0
-    width = min(22, max(8, (8 * count).bit_length()))
-    for bits in _chosen(width, radius):
-        keys = _keys(offered, bits)
-        # One number for key and place: numpy sorts numbers some times faster than it sorts places by numbers.
-        ordered = np.sort(keys.astype(np.int64) << 32 | np.arange(len(keys)))
-        order = ordered & 0xFFFFFFFF
-        askers = order[asks[order]]  # in the order of their keys, so that memory is read in its order
-        counts = np.bincount(keys, minlength=1 << width).astype(np.int32)
-        starts = (np.cumsum(counts) - counts).astype(np.int32)
-        asked, asking, listed = keys[askers], offered[askers], offered[order]
-        for place in (None, *range(width)):
-            flipped = 0 if place is None else 1 << place
-            wanted = asked ^ np.int32(flipped)
-            many = counts[wanted]
-            some = np.flatnonzero(many)
-            many, low = many[some], starts[wanted[some]]
-            crowded = np.flatnonzero(many > _CROWD)
-            if len(crowded):
-                of = some[crowded]
-                bit = np.uint64(0 if place is None else 1 << int(bits[place]))
-                rank = np.searchsorted(offered, asking[of] ^ bit)  # where it would be if its key were the wanted one
-                beside = np.searchsorted(ordered, wanted[of].astype(np.int64) << 32 | rank) - _CROWD // 2
-                low[crowded] = np.clip(beside, low[crowded], low[crowded] + many[crowded] - _CROWD)
-                many[crowded] = _CROWD
+    for bits in _chosen(min(22, max(8, (8 * count).bit_length())), radius):
+        table = _table(offered, bits)
+        askers = table.order[asks[table.order]]  # in the order of their keys, so that memory is read in its order
+        asking, listed = offered[askers], offered[table.order]
+        for place, low, many in _probed(offered, table, askers, bits):
             for one, end in _parts(many):
                 ends = np.cumsum(many[one:end])
                 places = np.arange(ends[-1]) + np.repeat(low[one:end] - (ends - many[one:end]), many[one:end])
-                apart = np.repeat(asking[some[one:end]], many[one:end]) ^ listed[places]
-                bits_apart = np.bitwise_count(apart)
+                bits_apart = np.bitwise_count(np.repeat(asking[place[one:end]], many[one:end]) ^ listed[places])
                 near = np.flatnonzero(bits_apart <= radius)
-                asker = some[one:end][np.searchsorted(ends, near, side="right")]
-                first, second = owners[askers[asker]], owners[order[places[near]]]
+                first = owners[askers[place[one:end][np.searchsorted(ends, near, side="right")]]]
+                second = owners[table.order[places[near]]]
                 pairs = (np.minimum(first, second) * count + np.maximum(first, second)) << _APART | bits_apart[near]
                 found.append(_distinct(pairs[first != second]))
                 held += len(found[-1])
@@ -80,6 +62,59 @@ def proposed(hashes: np.ndarray, radius: int = RADIUS) -> np.ndarray:
                     found = [_nearest(np.concatenate(found), count)]
                     held = len(found[0])
     return np.stack(np.divmod(_nearest(np.concatenate(found), count) >> _APART, max(1, count)), axis=1)
+
+
+class _Table(NamedTuple):
+    """Hashes, here places in the order of all, by their key: int32 of some of their bits.
+
+    Attributes:
+        keys: of each hash.
+        ordered: int64, sorted: a key, and behind, in 32 bits, the place of a hash that has it.
+        order: the places, in the order of their keys.
+        counts, starts: by key, how many hashes have it, and where in `order` they begin.
+    """
+
+    keys: np.ndarray
+    ordered: np.ndarray
+    order: np.ndarray
+    counts: np.ndarray
+    starts: np.ndarray
+
+
+def _table(hashes: np.ndarray, bits: np.ndarray) -> _Table:
+    keys = _keys(hashes, bits)
+    # One number for key and place: numpy sorts numbers some times faster than it sorts places by numbers.
+    ordered = np.sort(keys.astype(np.int64) << 32 | np.arange(len(keys)))
+    counts = np.bincount(keys, minlength=1 << len(bits)).astype(np.int32)
+    return _Table(keys, ordered, ordered & 0xFFFFFFFF, counts, (np.cumsum(counts) - counts).astype(np.int32))
+
+
+def _probed(
+    hashes: np.ndarray, table: _Table, askers: np.ndarray, bits: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield which of those that ask, where in ``table.order`` the hashes begin that are near it, and how many, not 0.
+
+    They are those of its key and of each key that differs in one bit; of more than `_CROWD` the ones that would be next
+    to it in the order of all.
+    """
+    flipped = np.concatenate([np.zeros(1, np.uint64), np.uint64(1) << bits.astype(np.uint64)])  # in a hash
+    wanted_of = np.concatenate([np.zeros(1, np.int32), np.int32(1) << np.arange(len(bits), dtype=np.int32)])  # in a key
+    asked, together = table.keys[askers], max(1, _PROBED // max(1, len(askers)))
+    for begin in range(0, len(flipped), together):
+        flips = slice(begin, begin + together)
+        wanted = asked ^ wanted_of[flips, None]
+        many = table.counts[wanted]
+        flip, place = np.nonzero(many)
+        wanted, many = wanted[flip, place], many[flip, place]
+        low = table.starts[wanted]
+        crowded = np.flatnonzero(many > _CROWD)
+        if len(crowded):
+            # Where it would be if its key were the wanted one.
+            rank = np.searchsorted(hashes, hashes[askers[place[crowded]]] ^ flipped[flips][flip[crowded]])
+            beside = np.searchsorted(table.ordered, wanted[crowded].astype(np.int64) << 32 | rank) - _CROWD // 2
+            low[crowded] = np.clip(beside, low[crowded], low[crowded] + many[crowded] - _CROWD)
+            many[crowded] = _CROWD
+        yield place, low, many
 
 
 def _nearest(found: np.ndarray, count: int) -> np.ndarray:

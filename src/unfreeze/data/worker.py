@@ -1,10 +1,10 @@
 """A process that hashes and decodes files for ``data.workers``: lines of JSON in, lines of JSON and some bytes out.
 
-Asked first: a list of paths. Answered, in the same order: a list of [sha256, bytes, ""], or of ["", 0, reason] for one
-that cannot be read. Asked then: a list of the places, in that list, of those that are to be decoded. Answered: a
-list of [true, mode, [width, height], reason, [format, several], null or the sketch without what is drawn], or of
-[false, reason] for a file that is not as it was hashed; after the line what is drawn of all, one after another. It ends
-when nobody can ask any more.
+Asked first: a list of paths. Answered, in the same order: a list of [sha256, bytes, "", state], see ``data.states``, or
+of ["", 0, reason, ""] for one that cannot be read. Asked then: a list of the places, in that list, of those that are to
+be decoded. Answered: a list of [true, mode, [width, height], reason, [format, several], null or the sketch without what
+is drawn], or of [false, reason] for a file that is not as it was hashed; after the line what is drawn of all, one after
+another. It ends when nobody can ask any more.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ import os
 import signal
 import sys
 from io import BufferedReader, BufferedWriter
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from unfreeze.data.decode import Undecodable, check_unchanged, digest, open_regular, quiet_pillow, stamp
 from unfreeze.data.sketch import Seen, decoded
+from unfreeze.data.states import state
 
 READY = b"ready\n"
 """Said once, when everything is imported."""
@@ -53,17 +53,18 @@ def _say(answers: BufferedWriter, line: list[list[Any]], *content: bytes) -> Non
     answers.flush()
 
 
-def _hashed(path: str, opened: contextlib.ExitStack) -> tuple[list[Any], tuple[BufferedReader, tuple[int, int]] | None]:
+def _hashed(path: str, opened: contextlib.ExitStack) -> tuple[list[Any], tuple[BufferedReader, os.stat_result] | None]:
     """Return what is to be told of a file, and the open file with its stamp; None where it cannot be read."""
     try:
-        file = opened.enter_context(open_regular(Path(path)))
+        file = opened.enter_context(open_regular(path))
         before = stamp(file)
-        return [digest(file), before[0], ""], (file, before)
+        told = state(before, path)
+        return [digest(file), before.st_size, "", told], (file, before)
     except Undecodable as error:
-        return ["", 0, error.reason], None
+        return ["", 0, error.reason, ""], None
 
 
-def _seen(file: BufferedReader, before: tuple[int, int]) -> Seen | str:
+def _seen(file: BufferedReader, before: os.stat_result) -> Seen | str:
     """Return what an open file tells, or why it could not be read as it was hashed."""
     try:
         seen, _ = decoded(file)

@@ -38,11 +38,12 @@ Claim = Callable[[str], bool]
 
 
 class _Hashed(NamedTuple):
-    """A file's sha256 and bytes, or why it cannot be read."""
+    """A file's sha256, bytes and state, or why it cannot be read."""
 
-    sha256: str
-    bytes: int
-    reason: str
+    sha256: str = ""
+    bytes: int = 0
+    reason: str = ""
+    state: str = ""
 
 
 class Workers:
@@ -66,7 +67,7 @@ class Workers:
             process.kill()  # it holds nothing
             process.communicate()
 
-    def look(self, paths: Sequence[Path], claim: Claim) -> list[Look | str]:
+    def look(self, paths: Sequence[Path], claim: Claim) -> list[tuple[Look | str, str]]:
         """Hash files, in order, and decode those that are claimed; one at which the process dies is not fit for use.
 
         Args:
@@ -74,7 +75,8 @@ class Workers:
             claim: may be asked several times of one content; of files of the same content one is decoded.
 
         Returns:
-            the looks, and for a file that was hashed only its sha256.
+            the looks, and for a file that was hashed only its sha256; with each the state that the file was in, see
+            ``data.states``.
 
         Raises:
             UserError: no process can be started.
@@ -84,13 +86,13 @@ class Workers:
         if answers is None and len(paths) > 1:  # at which of them it died, only asking for each alone tells
             return [look for path in paths for look in self.look([path], claim)]
         if answers is None:
-            return [Look(one.sha256, reason=CRASHED, bytes=one.bytes) for one in hashed]
+            return [(Look(one.sha256, reason=CRASHED, bytes=one.bytes), "") for one in hashed]
         seen = {place: answer for place, answer in answers.items() if isinstance(answer, Seen)}
         looks = looks_at((hashed[place].sha256, hashed[place].bytes, one) for place, one in seen.items())
         found: dict[int, Look | str] = dict(zip(seen, looks, strict=True))
         found |= {place: Look(reason=answer) for place, answer in answers.items() if isinstance(answer, str)}
         found |= {place: Look(reason=one.reason) for place, one in enumerate(hashed) if one.reason}
-        return [found.get(place, one.sha256) for place, one in enumerate(hashed)]
+        return [(found.get(place, one.sha256), one.state) for place, one in enumerate(hashed)]
 
     def _asked(self, paths: Sequence[Path], claim: Claim) -> tuple[list[_Hashed], dict[int, Seen | str] | None]:
         """Return what each file was hashed to, and by place what each that was claimed told, or why it could not.
@@ -100,7 +102,7 @@ class Workers:
         with self._lock:
             process = self._idle.pop() if self._idle else None
         process = process or self._started()
-        hashed = [_Hashed("", 0, "") for _ in paths]
+        hashed = [_Hashed() for _ in paths]
         try:
             _ask(process, [str(path) for path in paths])
             line = process.stdout.readline()  # type: ignore[union-attr]
