@@ -3,9 +3,9 @@
     python bench/check.py [--data FOLDER] [--only time,large,planted,pairing,many]
 
 `time`: a first and a second check against two processes that do nothing but decode the same files, five times in
-turn. `large`: the same for 600 of them, enlarged to 1200 x 1600 pixels. `planted`: 100 copies of each kind among
-all pictures of the data. `pairing`: the search for near duplicates alone, from 25,000 to 100,000 made-up pictures.
-`many`: a manifest of 100,000 small files, with its peak of memory. Prints one line for each.
+turn. `large`: the same for 600 of them, enlarged to 512 x 683, 768 x 1024 and 1200 x 1600 pixels. `planted`: 100 copies
+of each kind among all pictures of the data. `pairing`: the search for near duplicates alone, from 25,000 to 100,000
+made-up pictures. `many`: a manifest of 100,000 small files, with its peak of memory. Prints one line for each.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from unfreeze.data.pairing import proposed
 from unfreeze.data.sources import open_source
 
 PLANTED, MANY = 100, 100_000
-ENLARGED, LARGE = 600, (1200, 1600)
+ENLARGED, LARGE = 600, ((512, 683), (768, 1024), (1200, 1600))
 
 
 def decode(path: str) -> int:
@@ -72,12 +72,14 @@ def measure_time(data: Path) -> None:
 
 def measure_large(data: Path) -> None:
     paths = sorted(path for path in data.rglob("*") if path.is_file())
-    with tempfile.TemporaryDirectory() as folder:
-        for number, path in enumerate(random.Random(0).sample(paths, ENLARGED)):
-            (there := Path(folder) / path.parent.name).mkdir(exist_ok=True)
-            with Image.open(path) as picture:
-                picture.convert("RGB").resize(LARGE).save(there / f"{number}.jpg", quality=90)
-        measure_time(Path(folder))
+    for size in LARGE:
+        with tempfile.TemporaryDirectory() as folder:
+            for number, path in enumerate(random.Random(0).sample(paths, ENLARGED)):
+                (there := Path(folder) / path.parent.name).mkdir(exist_ok=True)
+                with Image.open(path) as picture:
+                    picture.convert("RGB").resize(size).save(there / f"{number}.jpg", quality=90)
+            print(f"{size[0]} x {size[1]} pixels: ", end="")
+            measure_time(Path(folder))
 
 
 def jpeg(picture: Image.Image, quality: int) -> Image.Image:

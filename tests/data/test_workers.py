@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.data.pictures import save
@@ -197,3 +199,13 @@ def test_a_python_that_does_not_start_is_named(tmp_path, monkeypatch):
         "  expected: a Python that can start another one\n"
         "  to mend:  free memory, or run the command with the Python that unfreeze is installed in"
     )
+
+
+@given(st.integers(0, 5000), st.integers(1, 130))
+def test_the_parts_are_all_files_once_and_the_last_are_small(count, threads):
+    parts = list(looking._parts(count, threads))
+    assert [number for low, high in parts for number in range(low, high)] == list(range(count))
+    sizes = [high - low for low, high in parts]
+    assert all(4 <= size <= 32 for size in sizes[:-1])
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-2:] == [] or max(sizes[-2:]) <= max(4, count // threads)

@@ -21,7 +21,7 @@ DUPLICATE_RULES = 4
 """Counts up whenever two pictures come to be compared otherwise, or other pairs to be."""
 
 ROUGHLY = 0.7
-"""Least correlation of two thumbnails, 16 x 16 pixels, for a closer look. Planted copies have 0.79 or more."""
+"""Least correlation of two thumbnails, 16 x 16 pixels, for a closer look. Planted copies have 0.73 or more."""
 ALIKE = 0.97
 """Least correlation of two pictures laid upon each other, 32 x 32 pixels, for a near duplicate.
 

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from unfreeze.data.workers import Workers
 
 _WRITE_EVERY = 60.0  # seconds, so that a scan that is killed loses no more
 _MANY, _SOME = 500, 64  # files in all, and new ones among them, from which on starting processes pays
-_TOGETHER = 32  # files handed to a process at once
+_TOGETHER, _LEAST = 32, 4  # files handed to a process at once, most and fewest
 _FIRST = 256  # files by whose states it is seen whether the file system is quick
 _QUICK = 0.001  # seconds that a file takes to be read and hashed at most, where threads do so one at a time
 
@@ -103,10 +103,20 @@ def contents_known(paths: Sequence[Path], remembered: Remembered) -> set[str]:
 
 def _by_processes(looking: "_Looking", paths: Sequence[Path], workers: int | None) -> Generator[_Told, None, None]:
     """Yield looks and states in order; twice as many threads as processes, so that some hash while others wait."""
-    parts = (paths[low : low + _TOGETHER] for low in range(0, len(paths), _TOGETHER))
-    with contextlib.closing(in_threads(looking.look_together, parts, 2 * (workers or cores()))) as found:
+    threads = 2 * (workers or cores())
+    parts = (paths[low:high] for low, high in _parts(len(paths), threads))
+    with contextlib.closing(in_threads(looking.look_together, parts, threads)) as found:
         for looks in found:
             yield from looks
+
+
+def _parts(count: int, threads: int) -> Iterator[tuple[int, int]]:
+    """Cut so many files into parts: towards the end smaller ones, so that no process works long on the last alone."""
+    low = 0
+    while low < count:
+        high = min(count, low + min(_TOGETHER, max(_LEAST, (count - low) // threads)))
+        yield low, high
+        low = high
 
 
 def glance_at_all(
