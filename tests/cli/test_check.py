@@ -89,12 +89,26 @@ def test_json_says_all(unfreeze, photos):
     code, said, told = unfreeze("check", "photos", "--json", "--out", "page.html")
     assert (code, told) == (0, "")
     found = json.loads(said)
-    assert list(found) == ["images", "used", "set_aside", "ignored", "classes", "findings"]
+    assert list(found) == ["images", "used", "set_aside", "ignored", "classes", "findings", "ignored_because"]
     assert (found["images"], found["used"], found["set_aside"], found["ignored"]) == (33, 30, 3, 0)
     assert found["classes"] == {"<img onerror=alert(1)>": 14, "red": 16}
     assert [list(one) for one in found["findings"]] == [["kind", "severity", "count", "images", "note"]] * 3
     assert found["findings"][0]["images"] == ["<img onerror=alert(1)>/100.png", "red/same.bmp"]
     assert Path("page.html").is_file()
+
+
+def test_json_says_why_files_are_ignored_and_what_is_wrong_with_the_cache_beside_it(unfreeze, photos, monkeypatch):
+    (photos / "lost.png").write_bytes(b"")
+    (photos / "red" / ".hidden.png").write_bytes(b"")
+    (photos / "red" / ".another.png").write_bytes(b"")
+    (photos.parent / "file").write_bytes(b"")
+    monkeypatch.setenv("UNFREEZE_CACHE", str(photos.parent / "file"))
+    code, said, told = unfreeze("check", "photos", "--json")
+    assert (code, json.loads(said)["ignored_because"]) == (0, {"hidden": 2, "not in a class folder": 1})
+    assert told == (
+        f"warning: the cache {photos.parent / 'file'} cannot be written to (File exists), so nothing is stored and "
+        "frozen stages run live; name another folder in UNFREEZE_CACHE\n"
+    )
 
 
 def test_many_findings_of_one_kind_hide_no_other(unfreeze, photos):

@@ -57,11 +57,12 @@ def _check(target: str, out: Path, overrides: list[str] | None, as_json: bool, m
     page = write_check_page(out, study.name, _summary(catalog), *thumbnails(catalog, found), _ignored(catalog))
     if as_json:
         typer.echo(json.dumps(_as_json(catalog, found), ensure_ascii=False, indent=1))
-        return
-    _print(catalog, found)
+    else:
+        _print(catalog, found)
     for text in told:
-        typer.echo(f"warning: {text}")
-    typer.echo(f"look at {plural(sum(len(one.rows) > 0 for one in found), 'finding')}: {page}")
+        typer.echo(f"warning: {text}", err=as_json)
+    if not as_json:
+        typer.echo(f"look at {plural(sum(len(one.rows) > 0 for one in found), 'finding')}: {page}")
 
 
 def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
@@ -150,6 +151,7 @@ def _as_json(catalog: "Catalog", found: "list[Finding]") -> dict[str, Any]:
             }
             for one in found
         ],
+        "ignored_because": dict(Counter(catalog.images.query("status == 'ignored'")["reason"]).most_common()),
     }
 
 

@@ -46,7 +46,7 @@ def read_lines(folder: Path | None, key: str) -> Iterator[list[Any]]:
             continue
         for line in lines:
             if line[:2] == b'["' and line[18:21] == b'", ' and line[2:18] == _digits(line[21:]):
-                yield json.loads(line)[1:]
+                yield json.loads(line.decode())[1:]
 
 
 def _line(values: Sequence[Any]) -> bytes:

@@ -1,6 +1,7 @@
 """Look at many files: what has changed is hashed, and each content that is not known decoded once."""
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -161,7 +162,7 @@ class _Looking:
         try:
             with open_regular(path) as file:
                 before = stamp(file)
-                told = state(before, path)
+                told = state(before, os.fspath(path))
                 sha256 = digest(file)
                 if not self._claim(sha256):
                     return self._known[sha256], told
@@ -216,7 +217,7 @@ class _Looking:
             for path in paths:
                 try:
                     with open_regular(path) as file:
-                        told = state(stamp(file), path)
+                        told = state(stamp(file), os.fspath(path))
                         hashed.append((digest(file), told))
                 except Undecodable as error:
                     hashed.append((Look(reason=error.reason), ""))

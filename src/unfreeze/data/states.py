@@ -18,19 +18,20 @@ def state_of(path: Path) -> str:
     """Return the ``state`` of a file; "" of one that cannot be read."""
     if os.name != "posix":
         return ""
+    name = os.fspath(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe or a device could block
+        if not stat.S_ISREG(os.stat(name).st_mode):  # to open a pipe or a device could block
             return ""
-        handle = os.open(path, os.O_RDONLY)  # at which a file system of a network asks anew what it knows of a file
+        handle = os.open(name, os.O_RDONLY)  # at which a file system of a network asks anew what it knows of a file
         try:
-            return state(os.fstat(handle), path)
+            return state(os.fstat(handle), name)
         finally:
             os.close(handle)
     except (OSError, ValueError):
         return ""
 
 
-def state(stamp: os.stat_result, path: str | os.PathLike[str]) -> str:
+def state(stamp: os.stat_result, path: str) -> str:
     """Return what changes whenever a file does, as in git's index: its place, its size and the times of its changes.
 
     The time of the last change of anything (ctime) is nobody's to set, so that a file is not taken for unchanged whose
@@ -46,4 +47,5 @@ def state(stamp: os.stat_result, path: str | os.PathLike[str]) -> str:
     if os.name != "posix" or coarse or not max(stamp.st_mtime, stamp.st_ctime) < time.time() - SETTLED:
         return ""
     times = f"{stamp.st_mtime_ns}:{stamp.st_ctime_ns}"
-    return f"{stamp.st_dev}:{stamp.st_ino}:{stamp.st_size}:{times}:{os.path.join(os.getcwd(), path)}"
+    place = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    return f"{stamp.st_dev}:{stamp.st_ino}:{stamp.st_size}:{times}:{place}"
