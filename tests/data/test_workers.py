@@ -41,7 +41,7 @@ def soon(monkeypatch):
     """Processes begin early, and get few files at once."""
     monkeypatch.setattr(looking, "_MANY", 10)
     monkeypatch.setattr(looking, "_SOME", 2)
-    monkeypatch.setattr(looking, "_TOGETHER", 4)
+    monkeypatch.setattr(looking, "_MOST", 4)
 
 
 def mixed(folder: Path) -> list[Path]:
@@ -201,11 +201,20 @@ def test_a_python_that_does_not_start_is_named(tmp_path, monkeypatch):
     )
 
 
-@given(st.integers(0, 5000), st.integers(1, 130))
-def test_the_parts_are_all_files_once_and_the_last_are_small(count, threads):
-    parts = list(looking._parts(count, threads))
+def test_of_large_files_a_process_gets_few_at_once(tmp_path):
+    for name, size in (("small", 20_000), ("large", 300_000), ("huge", 5_000_000)):
+        (tmp_path / name).write_bytes(bytes(size))
+    together = {name: looking._together([tmp_path / name] * 500) for name in ("small", "large", "huge", "gone")}
+    assert together == {"small": 32, "large": 6, "huge": 4, "gone": 4}
+    assert looking._together([tmp_path / "small", tmp_path / "gone", tmp_path / "no\0ne"]) == 32
+    assert looking._together([]) == 4
+
+
+@given(st.integers(0, 5000), st.integers(1, 130), st.integers(4, 32))
+def test_the_parts_are_all_files_once_and_the_last_are_small(count, threads, together):
+    parts = list(looking._parts(count, threads, together))
     assert [number for low, high in parts for number in range(low, high)] == list(range(count))
     sizes = [high - low for low, high in parts]
-    assert all(4 <= size <= 32 for size in sizes[:-1])
+    assert all(4 <= size <= together for size in sizes[:-1])
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-2:] == [] or max(sizes[-2:]) <= max(4, count // threads)

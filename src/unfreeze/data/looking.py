@@ -21,7 +21,8 @@ from unfreeze.data.workers import Workers
 
 _WRITE_EVERY = 60.0  # seconds, so that a scan that is killed loses no more
 _MANY, _SOME = 500, 64  # files in all, and new ones among them, from which on starting processes pays
-_TOGETHER, _LEAST = 32, 4  # files handed to a process at once, most and fewest
+_LEAST, _MOST, _BYTES = 4, 32, 2**21  # files handed to a process at once, and about how many bytes of them
+_SAMPLE = 32  # files whose sizes say how many bytes a file has
 _FIRST = 256  # files by whose states it is seen whether the file system is quick
 _QUICK = 0.001  # seconds that a file takes to be read and hashed at most, where threads do so one at a time
 
@@ -105,17 +106,26 @@ def contents_known(paths: Sequence[Path], remembered: Remembered) -> set[str]:
 def _by_processes(looking: "_Looking", paths: Sequence[Path], workers: int | None) -> Generator[_Told, None, None]:
     """Yield looks and states in order; twice as many threads as processes, so that some hash while others wait."""
     threads = 2 * (workers or cores())
-    parts = (paths[low:high] for low, high in _parts(len(paths), threads))
+    parts = (paths[low:high] for low, high in _parts(len(paths), threads, _together(paths)))
     with contextlib.closing(in_threads(looking.look_together, parts, threads)) as found:
         for looks in found:
             yield from looks
 
 
-def _parts(count: int, threads: int) -> Iterator[tuple[int, int]]:
+def _together(paths: Sequence[Path]) -> int:
+    """Return how many files a process is to get at once: of large ones few, so that it is soon seen how far it is."""
+    sizes = []
+    for path in paths[:: max(1, len(paths) // _SAMPLE)]:
+        with contextlib.suppress(OSError, ValueError):  # which is told when the file is read
+            sizes.append(path.stat().st_size)
+    return max(_LEAST, min(_MOST, _BYTES * len(sizes) // max(1, sum(sizes))))
+
+
+def _parts(count: int, threads: int, together: int) -> Iterator[tuple[int, int]]:
     """Cut so many files into parts: towards the end smaller ones, so that no process works long on the last alone."""
     low = 0
     while low < count:
-        high = min(count, low + min(_TOGETHER, max(_LEAST, (count - low) // threads)))
+        high = min(count, low + min(together, max(_LEAST, (count - low) // threads)))
         yield low, high
         low = high
 
