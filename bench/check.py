@@ -107,7 +107,7 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 def arrays(seen: list) -> tuple[np.ndarray, np.ndarray]:
     hashes = np.array([one.hashes for one in seen], np.uint64)
-    return hashes, np.frombuffer(b"".join(one.thumbnail for one in seen), np.uint8).reshape(-1, 16, 16, 3)
+    return hashes, np.frombuffer(b"".join(one.thumbnail for one in seen), np.uint8).reshape(-1, 16, 16)
 
 
 def pairs_of(pictures: list[Image.Image]) -> set[tuple[int, int]]:

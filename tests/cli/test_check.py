@@ -13,8 +13,9 @@ from tests.data.nasty import write_pack
 from tests.data.photos import COPIES, photo
 from tests.data.test_nasty import tree
 from unfreeze.cli import screen
-from unfreeze.data import cache, looking
+from unfreeze.data import cache, looking, looks
 from unfreeze.data.catalog import build_catalog
+from unfreeze.data.lines import Unremembered
 from unfreeze.data.sources import open_source
 
 
@@ -106,8 +107,24 @@ def test_json_says_why_files_are_ignored_and_what_is_wrong_with_the_cache_beside
     code, said, told = unfreeze("check", "photos", "--json")
     assert (code, json.loads(said)["ignored_because"]) == (0, {"hidden": 2, "not in a class folder": 1})
     assert told == (
-        f"warning: the cache {photos.parent / 'file'} cannot be written to (File exists), so nothing is stored and "
-        "frozen stages run live; name another folder in UNFREEZE_CACHE\n"
+        f"warning: the cache {photos.parent / 'file'} cannot be written to (File exists), so all images are "
+        "read anew each time and frozen stages run live; name another folder in UNFREEZE_CACHE\n"
+    )
+
+
+def test_a_disk_that_is_full_for_the_cache_costs_no_finding(unfreeze, photos, monkeypatch):
+    whole = unfreeze("check", "photos", "--json")
+
+    def full(*_):
+        raise Unremembered("cannot write looks: No space left on device", "room", "free space")
+
+    monkeypatch.setattr(looks, "write_lines", full)
+    monkeypatch.setenv("UNFREEZE_CACHE", str(photos.parent / "another"))
+    code, said, told = unfreeze("check", "photos", "--json")
+    assert (code, said) == (0, whole[1])
+    assert told == (
+        "warning: not all that was seen of the images is kept for the next time: cannot write looks: No space left on "
+        "device\n"
     )
 
 

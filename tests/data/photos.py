@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 
 def photo(number: int, width: int = 128, height: int = 96) -> Image.Image:
@@ -18,6 +18,19 @@ def photo(number: int, width: int = 128, height: int = 96) -> Image.Image:
             layers[..., channel] += weight * np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC))
     layers += 128 + generator.normal(scale=3, size=layers.shape)
     return Image.fromarray(layers.clip(0, 255).astype(np.uint8))
+
+
+def leaves(number: int) -> Image.Image:
+    """A picture of fine detail alone: of two copies, the same single pixels show different things."""
+    generator = np.random.default_rng(number)
+    picture = Image.new("RGB", (1000, 800), (20, 40, 15))
+    draw = ImageDraw.Draw(picture)
+    light = generator.uniform(0.3, 1, (4, 5))
+    for x, y, size, shade in zip(*generator.uniform(0, 1, (4, 3000)), strict=True):
+        green = (60 + 160 * shade) * light[int(4 * y), int(5 * x)]
+        left, top, wide = 1000 * x, 800 * y, 4 + 12 * size
+        draw.ellipse((left, top, left + wide, top + wide / 2), fill=(int(green / 2), int(green), int(green / 4)))
+    return picture
 
 
 def jpeg(picture: Image.Image, quality: int) -> Image.Image:

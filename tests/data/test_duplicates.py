@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.photos import COPIES, photo
+from tests.data.photos import COPIES, leaves, photo
 from unfreeze.data.catalog import build_catalog
 from unfreeze.data.check import findings
 from unfreeze.data.duplicates import ALIKE, _middles, _norms, _prepare, _windows, clusters, near_duplicates
@@ -19,7 +19,7 @@ SHARED = Path(__file__).parents[2] / "../shared/data"
 def found(pictures: list[Image.Image]) -> set[tuple[int, int]]:
     seen = [likeness(picture) for picture in pictures]
     hashes = np.array([one.hashes for one in seen], np.uint64)
-    thumbnails = np.frombuffer(b"".join(one.thumbnail for one in seen), np.uint8).reshape(-1, 16, 16, 3)
+    thumbnails = np.frombuffer(b"".join(one.thumbnail for one in seen), np.uint8).reshape(-1, 16, 16)
     pairs = near_duplicates(hashes, thumbnails, pictures.__getitem__, lambda *_: None, lambda *_: None)
     assert all(pair.first < pair.second and ALIKE <= pair.likeness <= 1.001 for pair in pairs)
     return {(pair.first, pair.second) for pair in pairs}
@@ -32,6 +32,15 @@ def test_of_a_hundred_planted_copies_95_are_found_and_nothing_else(kind):
     planted = {(number, MANY + number) for number in range(MANY)}
     assert len(pairs & planted) >= 95
     assert len(pairs - planted) == 0
+
+
+def test_copies_of_pictures_with_fine_detail_are_found():
+    originals = [leaves(number) for number in range(10)]
+    copies = [copy(picture) for copy in COPIES.values() for picture in originals]
+    same = {(number % 10, other % 10) for number, other in found(originals + copies)}
+    assert same == {(number, number) for number in range(10)}
+    pairs = found(originals + [COPIES["3 % cropped"](picture) for picture in originals])
+    assert pairs == {(number, 10 + number) for number in range(10)}
 
 
 def test_of_pictures_that_are_all_different_at_most_1_percent_are_joined():
@@ -78,7 +87,7 @@ def test_what_was_compared_before_is_not_opened_again():
     pictures, kept = [photo(0), COPIES["mirrored"](photo(0))], []
     seen = [likeness(picture) for picture in pictures]
     hashes = np.array([one.hashes for one in seen], np.uint64)
-    thumbnails = np.frombuffer(b"".join(one.thumbnail for one in seen), np.uint8).reshape(-1, 16, 16, 3)
+    thumbnails = np.frombuffer(b"".join(one.thumbnail for one in seen), np.uint8).reshape(-1, 16, 16)
     first = near_duplicates(hashes, thumbnails, pictures.__getitem__, lambda *_: None, lambda *new: kept.append(new))
     assert kept == [(0, 1, first[0].likeness)]
 

@@ -69,7 +69,7 @@ def test_what_is_measured():
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 2), (3000, 40)])
 def test_extreme_shapes_are_described(size):
     found = likeness(Image.new("RGB", size, (10, 20, 30)))
-    assert len(found.thumbnail) == 16 * 16 * 3
+    assert len(found.thumbnail) == 16 * 16
     assert all(0 <= one < 2**64 for one in found.hashes)
 
 
@@ -97,6 +97,11 @@ def test_sharpness_of_a_larger_picture_is_that_of_two_strips_across_it():
     parts = [picture.crop((0, top, 300, top + 50)).convert("L").reduce(3) for top in (100, 250)]
     values = np.stack([laplacian_of(np.asarray(part, np.float64)) for part in parts])
     assert likeness(picture).sharpness == round(values.std(), 2)
+
+
+@pytest.mark.parametrize("size", [(1280, 40), (40, 1280), (128, 3), (4000, 100)])
+def test_the_sharpness_of_a_long_picture_is_measured(size):
+    assert likeness(photo(2, *size)).sharpness > 1
 
 
 def laplacian_of(greys: np.ndarray) -> np.ndarray:

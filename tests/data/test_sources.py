@@ -328,6 +328,25 @@ def test_one_class_only(tmp_path):
     )
 
 
+def test_class_folders_that_are_links_are_named(tmp_path):
+    folder(tmp_path / "elsewhere", {"dogs": 2})
+    folder(tmp_path / "photos", {"cats": 2})
+    (tmp_path / "photos/dogs").symlink_to(tmp_path / "elsewhere/dogs")
+    (tmp_path / "photos/cats/more").symlink_to(tmp_path / "elsewhere/dogs")
+    follow = ", or follow links to folders (dogs): --set check.follow_symlinks=true"
+    assert message("photos", tmp_path) == (
+        f"{tmp_path / 'photos'} holds one class only: cats\n"
+        "  expected: at least two class folders\n"
+        f"  to mend:  add a folder for each class{follow}"
+    )
+    shutil.rmtree(tmp_path / "photos/cats")
+    assert message("photos", tmp_path) == (
+        f"{tmp_path / 'photos'} holds no class folders\n"
+        f"  expected: {FOLDERS}\n"
+        f"  to mend:  put the images into one folder per class{follow}"
+    )
+
+
 def test_one_folder_with_the_classes_in_it(tmp_path):
     folder(tmp_path / "photos", {"cats": 1, "dogs": 1})
     assert message(str(tmp_path), tmp_path) == (

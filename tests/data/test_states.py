@@ -43,9 +43,18 @@ def test_a_file_changed_just_now_or_that_cannot_be_read_is_in_no_known_state(tmp
         patch.setattr(states.os, "fstat", lambda _: state)
         assert state_of(path) == ""
 
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
     def refused(*_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(states.os, "open", refused)
     assert state_of(path) == ""
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert states.state(path.stat(), "a.jpg") == states.state(path.stat(), str(path)) != ""
+        patch.setattr(states.os, "getcwd", gone)
+        assert states.state(path.stat(), "a.jpg") == ""
+        assert states.state(path.stat(), str(path))
     assert state_of(tmp_path) == state_of(tmp_path / "none") == state_of(tmp_path / "no\0ne") == ""

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,21 @@ from unfreeze.data.looking import look_at_all
 from unfreeze.data.looks import Remembered
 from unfreeze.data.sketch import Seen, Sketch, drawn_bytes
 from unfreeze.data.states import state_of
-from unfreeze.data.workers import CRASHED, Workers, _answers
+from unfreeze.data.workers import CRASHED, Ended, Workers, _answers
 from unfreeze.errors import UserError
 
 DYING = """
 import os, unfreeze.data.worker as worker
 seen = worker._seen
 worker._seen = lambda file, before: os._exit(3) if "bad" in file.name else seen(file, before)
+worker.main()
+"""
+
+SLOW = """
+import os, time, unfreeze.data.worker as worker
+seen = worker._seen
+slow = lambda file: os.path.exists(os.path.dirname(file.name) + "/slow")
+worker._seen = lambda file, before: time.sleep(60 * slow(file)) or seen(file, before)
 worker.main()
 """
 
@@ -136,7 +145,7 @@ def test_what_is_not_claimed_is_only_hashed_and_a_copy_not_decoded(tmp_path):
 
 @posix
 def test_the_state_is_told_that_a_file_was_in_when_it_was_read(tmp_path):
-    old, new = (aged(save(tmp_path / f"{number}.png", number)) for number in range(2))
+    old, new = map(aged, [save(tmp_path / f"{number}.png", number) for number in range(2)])
     before = state_of(old)
 
     def claim(_: str) -> bool:  # asked once they are hashed
@@ -163,6 +172,48 @@ def test_all_processes_end_also_where_the_scan_is_interrupted(tmp_path, monkeypa
     assert started
     assert all(process.returncode is not None for process in started)
     assert len(Remembered(tmp_path / "looks").looks) == 30
+
+
+def test_an_interrupt_does_not_wait_for_what_the_processes_are_at(tmp_path, monkeypatch, soon):
+    paths = [save(tmp_path / f"{number:02}.png", number) for number in range(60)]
+    monkeypatch.setattr(workers, "_COMMAND", ("-c", SLOW))
+    interrupted = []
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 10:
+            (tmp_path / "slow").touch()
+            time.sleep(0.5)  # till both are at a file that takes a minute
+            interrupted.append(time.monotonic())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        look_at_all(paths, Remembered(tmp_path / "looks"), interrupt, 2, None)
+    assert time.monotonic() - interrupted[0] < 10
+    assert len(Remembered(tmp_path / "looks").looks) == 10
+
+
+def test_after_the_end_nothing_is_asked(tmp_path):
+    with Workers(1) as processes:
+        processes.end()
+        with pytest.raises(Ended):
+            processes.look([save(tmp_path / "1.png")], lambda _: True)
+
+
+def test_a_process_to_which_nobody_listens_ends_quietly(tmp_path):
+    path = os.pathsep.join([*sys.path, str(Path(workers.__file__).parents[2])])
+    process = subprocess.Popen(
+        [sys.executable, *workers._COMMAND],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert process.stdout.readline() == workers.READY
+    process.stdout.close()
+    process.stdin.write(json.dumps([str(save(tmp_path / "1.png"))]).encode() + b"\n")
+    process.stdin.close()
+    assert (process.wait(), process.stderr.read()) == (0, b"")
+    process.stderr.close()
 
 
 def test_a_process_that_ends_within_an_answer_has_not_answered():

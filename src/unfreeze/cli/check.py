@@ -62,7 +62,7 @@ def _check(target: str, out: Path, overrides: list[str] | None, as_json: bool, m
     for text in told:
         typer.echo(f"warning: {text}", err=as_json)
     if not as_json:
-        typer.echo(f"look at {plural(sum(len(one.rows) > 0 for one in found), 'finding')}: {page}")
+        typer.echo(f"look at {plural(len(found), 'finding')}: {page}")
 
 
 def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
@@ -75,6 +75,7 @@ def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
     from unfreeze.cli import screen
     from unfreeze.data.cache import looking
     from unfreeze.data.catalog import build_catalog
+    from unfreeze.data.lines import Unremembered
     from unfreeze.data.sources import open_source, usable_cache
     from unfreeze.durable import remove_leftovers
 
@@ -99,14 +100,19 @@ def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
             may_end()
 
         with looking(cache, source.roots.values(), wait) if cache else nullcontext():
-            return build_catalog(
+            catalog = partial(
+                build_catalog,
                 source,
                 study.split.group,
                 partial(progress, bars.add_task("reading images", total=None)),
-                looks=cache / "looks" if cache else None,
                 check=study.check,
                 comparing=partial(progress, bars.add_task("comparing", total=None)),
             )
+            try:
+                return catalog(looks=cache / "looks" if cache else None)
+            except Unremembered as error:  # looked at once more, which is seldom, and slower than to remember
+                told.append(f"not all that was seen of the images is kept for the next time: {error.given}")
+                return catalog(looks=None)
 
 
 def _summary(catalog: "Catalog") -> dict[str, Any]:

@@ -30,8 +30,8 @@ LONG = 4
 """Longer over shorter side from which on a picture is called odd: the middle is all that a crop sees of it."""
 TINY = 32
 """Pixels of the shorter side below which a picture is called odd."""
-GREY = 0.004
-"""Colour (``Likeness.colour``) below which a picture is grey; the noise of a camera has more."""
+GREY = 0.003
+"""Colour (``Likeness.colour``) below which a picture is grey; rounding alone has 0.002, the noise of a camera more."""
 FLAT = 0.02
 """Contrast below which a picture is called blank."""
 FENCES = 3.0
@@ -289,11 +289,12 @@ def _outliers(used: pd.DataFrame) -> list[Finding]:
     bright, sharp = seen["brightness"], np.log(seen["sharpness"].clip(lower=0.1))
     grey = seen["colour"] < GREY
     blank = seen["contrast"] < FLAT
+    measured = seen["sharpness"] > 0  # which is 0 of pictures of one or two rows
     picked = {
         "blank: hardly any contrast": blank,
         "much darker than the others": (bright < _fence(bright, -1)) & (bright < 0.2) & ~blank,
         "much brighter than the others": (bright > _fence(bright, 1)) & (bright > 0.8) & ~blank,
-        "much more blurred than the others": (sharp < _fence(sharp, -1)) & ~blank,
+        "much more blurred than the others": (sharp < _fence(sharp, -1)) & ~blank & measured,
     }
     if 0 < grey.sum() < 0.2 * len(seen):  # where many are grey, grey is what the data looks like
         picked["grey among pictures in colour"] = grey

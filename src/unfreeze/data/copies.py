@@ -121,7 +121,7 @@ def _near(
         known.keep(_pair(contents[first], contents[second]), value)
 
     try:
-        pairs = near_duplicates(hashes, thumbnails.reshape(-1, 16, 16, 3), picture, remembered, keep, progress)
+        pairs = near_duplicates(hashes, thumbnails.reshape(-1, 16, 16), picture, remembered, keep, progress)
         pairs.sort(key=lambda pair: (pair.first, pair.second))
         if not unopened:
             known.keep_among(contents, pairs)

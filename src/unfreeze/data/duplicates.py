@@ -21,7 +21,10 @@ DUPLICATE_RULES = 4
 """Counts up whenever two pictures come to be compared otherwise, or other pairs to be."""
 
 ROUGHLY = 0.7
-"""Least correlation of two thumbnails, 16 x 16 pixels, for a closer look. Planted copies have 0.73 or more."""
+"""Least correlation of two thumbnails, 16 x 16 grey pixels, for a closer look. Planted copies have 0.73 or more.
+
+They are made of all pixels: of samples alone, two copies with fine detail, as foliage or text, have little in common.
+"""
 ALIKE = 0.97
 """Least correlation of two pictures laid upon each other, 32 x 32 pixels, for a near duplicate.
 
@@ -58,7 +61,7 @@ def near_duplicates(
 
     Args:
         hashes: (n, 4) uint64, see ``Likeness.hashes``; of pictures whose pixels all differ.
-        thumbnails: (n, 16, 16, 3) uint8.
+        thumbnails: (n, 16, 16) uint8, grey.
         picture: opens a picture, upright RGB; None if it is no longer there; called in threads.
         remembered: gives an earlier comparison of two pictures, None if there was none.
         keep: is given each new comparison.
@@ -99,8 +102,8 @@ def _rough(thumbnails: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Return the correlation of each pair's thumbnails, the better of upright and mirrored; float32 (pairs,)."""
     found = [np.empty(0, np.float32)]
     for low in range(0, len(pairs), _ROUGH_AT_ONCE):
-        first, second = (thumbnails[pairs[low : low + _ROUGH_AT_ONCE, side]].astype(np.float32) for side in (0, 1))
-        upright, mirrored, other = _rows(first), _rows(first[:, :, ::-1]), _rows(second)
+        first, second = (thumbnails[pairs[low : low + _ROUGH_AT_ONCE, side], :, :, None] for side in (0, 1))
+        upright, mirrored, other = (_rows(one.astype(np.float32)) for one in (first, first[:, :, ::-1], second))
         found.append(np.maximum((upright * other).sum(axis=1), (mirrored * other).sum(axis=1)))
     return np.concatenate(found)
 

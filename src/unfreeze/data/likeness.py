@@ -18,7 +18,7 @@ _KEPT = 8  # lowest frequencies a side of which the signs are kept
 INNER = 0.95
 """Share of each side that the second pair of hashes sees: of a cropped copy and its original one of them agrees."""
 _MIRROR = np.where(np.arange(_KEPT) % 2, -1, 1)  # odd frequencies of a mirror image have the other sign
-_THUMBNAIL = 3 * THUMBNAIL * THUMBNAIL  # bytes of it, with which Sketch.drawn begins
+_COLOURS, _GREY = 3 * THUMBNAIL * THUMBNAIL, 4 * THUMBNAIL * THUMBNAIL  # where each ends in Sketch.drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,12 @@ class Likeness:
         hashes: four 64-bit perceptual hashes: of the picture, of its mirror image, and of both without the rim (see
             ``INNER``). After the DCT-based pHash of Zauner 2010, "Implementation and benchmarking of perceptual
             image hash functions": the signs, against their median, of the 8 x 8 lowest frequencies of the grey values.
-        thumbnail: 16 x 16 pixels, RGB, row by row.
+        thumbnail: 16 x 16 pixels, grey, row by row.
         brightness: mean grey value, 0 to 1.
         contrast: standard deviation of the grey values, 0 to 0.5.
         sharpness: standard deviation of the Laplacian, in grey values of 255, of ``Sketch.strips``.
-        colour: largest mean difference between two channels, 0 to 1; 0 is grey.
+        colour: mean difference of the channel that differs most from the mean of all three, 0 to 1; 0 is grey. Of
+            samples, so that what is coloured in few places may lie a little above or below.
     """
 
     pixels: str
@@ -71,14 +72,14 @@ def described(sketches: Sequence[Sketch]) -> list[Likeness]:
     if not sketches:
         return []
     drawn = [np.frombuffer(one.drawn, np.uint8) for one in sketches]
-    colours = _colours(np.stack([one[:_THUMBNAIL] for one in drawn]).reshape(len(drawn), -1, 3)).tolist()
+    colours = _colours(np.stack([one[:_COLOURS] for one in drawn]).reshape(len(drawn), -1, 3)).tolist()
     brightnesses, contrasts, sharpnesses = (np.zeros(len(drawn)) for _ in range(3))
     hashes = np.zeros((len(drawn), 4), np.uint64)
     shapes: dict[tuple[tuple[int, int], tuple[int, int, int]], list[int]] = {}
     for number, one in enumerate(sketches):
         shapes.setdefault((one.small, one.strips), []).append(number)
     for ((wide, high), (count, width, height)), numbers in shapes.items():
-        greys = np.stack([drawn[number][_THUMBNAIL:] for number in numbers])
+        greys = np.stack([drawn[number][_GREY:] for number in numbers])
         small = greys[:, : wide * high]
         brightnesses[numbers], contrasts[numbers] = _spread(small)
         hashes[numbers] = _hashes(small.reshape(-1, high, wide))
@@ -88,7 +89,7 @@ def described(sketches: Sequence[Sketch]) -> list[Likeness]:
         Likeness(
             one.pixels,
             (first, second, third, fourth),
-            one.drawn[:_THUMBNAIL],
+            one.drawn[_COLOURS:_GREY],
             brightness,
             contrast,
             sharpness,

@@ -68,7 +68,8 @@ def look_at_all(
         else:
             found = in_threads(_Looking(remembered.looks, on_picture, prepare).look, new, workers)
         try:
-            with contextlib.closing(found):
+            with contextlib.closing(found), contextlib.ExitStack() as first:
+                first.callback(processes.end)  # where this is interrupted, so that no thread waits for them
                 for unread in known:
                     if unread is None:
                         look, told = next(found)

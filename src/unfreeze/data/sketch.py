@@ -17,7 +17,7 @@ THUMBNAIL = 16
 """Pixels a side of the thumbnail."""
 
 _SHARP, _SMALL = 128, 64  # least pixels of the longer side where sharpness is measured, and where the rest is
-_SAMPLES = 4  # pixels a side, of the picture, that are a pixel of the thumbnail: to read all takes thrice as long
+_SAMPLES = 4  # pixels a side that are sampled for one, where it is seen how colourful a picture is
 _AT_ONCE = 2**21  # pixels of which Pillow keeps in one block what is copied of them, if it copies any
 
 
@@ -30,8 +30,8 @@ class Sketch(NamedTuple):
             all of it).
         strips: number, width and height of strips across it, with its longer side a whole number of times smaller, 128
             to 255: two, together a quarter of it; of a picture that is no larger than that the whole.
-        drawn: uint8, one after another: ``THUMBNAIL`` x ``THUMBNAIL`` RGB pixels, and row by row the grey pixels whose
-            sizes are ``small`` and ``strips``.
+        drawn: uint8, one after another: ``THUMBNAIL`` x ``THUMBNAIL`` RGB pixels, each of some samples alone; as many
+            grey ones, of all pixels; and row by row the grey pixels whose sizes are ``small`` and ``strips``.
     """
 
     pixels: str
@@ -75,7 +75,7 @@ def decoded(file: BufferedReader) -> tuple[Seen, Image.Image | None]:
 
 def drawn_bytes(small: tuple[int, int], strips: tuple[int, int, int]) -> int:
     """Return the size of ``Sketch.drawn``."""
-    return 3 * THUMBNAIL * THUMBNAIL + small[0] * small[1] + strips[0] * strips[1] * strips[2]
+    return 4 * THUMBNAIL * THUMBNAIL + small[0] * small[1] + strips[0] * strips[1] * strips[2]
 
 
 def sketch(picture: Image.Image) -> Sketch:
@@ -84,11 +84,14 @@ def sketch(picture: Image.Image) -> Sketch:
     grey = picture.convert("L")
     small = grey.reduce(sharp * max(1, max(picture.size) // sharp // _SMALL))
     wide, high = picture.size
-    rows = max(1, high // 8)
-    boxes = [(0, top, wide, top + rows) for top in (high // 4, high - high // 4 - rows)]
+    rows = min(high, max(high // 8, 3 * sharp))  # with a row above and one below
+    tops = (min(high // 4, high - rows), max(0, high - high // 4 - rows))
+    boxes = [(0, top, wide, top + rows) for top in tops]
     strips = [grey.reduce(sharp, box) for box in (boxes if sharp > 1 else [(0, 0, wide, high)])]
-    thumbnail = picture.resize((_SAMPLES * THUMBNAIL,) * 2, Image.Resampling.NEAREST).reduce(_SAMPLES)
-    drawn = b"".join(one.tobytes() for one in (thumbnail, small, *strips))
+    # To read all pixels in three colours would take thrice as long.
+    colours = picture.resize((_SAMPLES * THUMBNAIL,) * 2, Image.Resampling.NEAREST).reduce(_SAMPLES)
+    thumbnail = small.resize((THUMBNAIL,) * 2, Image.Resampling.BOX)
+    drawn = b"".join(one.tobytes() for one in (colours, thumbnail, small, *strips))
     return Sketch(_pixels(picture), small.size, (len(strips), *strips[0].size), drawn)
 
 

@@ -47,5 +47,8 @@ def state(stamp: os.stat_result, path: str) -> str:
     if os.name != "posix" or coarse or not max(stamp.st_mtime, stamp.st_ctime) < time.time() - SETTLED:
         return ""
     times = f"{stamp.st_mtime_ns}:{stamp.st_ctime_ns}"
-    place = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    try:
+        place = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    except OSError:  # the folder of this process is gone
+        return ""
     return f"{stamp.st_dev}:{stamp.st_ino}:{stamp.st_size}:{times}:{place}"

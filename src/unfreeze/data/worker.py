@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from io import BufferedReader, BufferedWriter
 from typing import Any
 
@@ -34,7 +35,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a decoder's library may print is no answer
     answers.write(READY)
     answers.flush()
-    with quiet_pillow():
+    with quiet_pillow(), _until_nobody_listens():
         for asked in sys.stdin.buffer:
             with contextlib.ExitStack() as opened:
                 hashed = [_hashed(path, opened) for path in json.loads(asked)]
@@ -46,6 +47,14 @@ def main() -> None:
                 for one in found
             ]
             _say(answers, lines, *(one.sketch.drawn for one in found if isinstance(one, Seen) and one.sketch))
+
+
+@contextlib.contextmanager
+def _until_nobody_listens() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        os._exit(0)  # at an orderly end Python would try once more, and complain
 
 
 def _say(answers: BufferedWriter, line: list[list[Any]], *content: bytes) -> None:

@@ -46,6 +46,10 @@ class _Hashed(NamedTuple):
     state: str = ""
 
 
+class Ended(Exception):
+    """The processes were ended, and nobody waits for what they would have found."""
+
+
 class Workers:
     """Processes, each started when a thread finds no idle one; to be closed, at which all of them end.
 
@@ -57,15 +61,22 @@ class Workers:
         self._turns = threading.Semaphore(most)
         self._idle: list[subprocess.Popen[bytes]] = []
         self._all: list[subprocess.Popen[bytes]] = []
-        self._lock = threading.Lock()
+        self._lock, self._ended = threading.Lock(), False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
         for process in self._all:
-            process.kill()  # it holds nothing
             process.communicate()
+
+    def end(self) -> None:
+        """End the processes at once, whatever they are at; threads that wait for them get ``Ended``."""
+        with self._lock:
+            self._ended = True
+            for process in self._all:
+                process.kill()  # it holds nothing
 
     def look(self, paths: Sequence[Path], claim: Claim) -> list[tuple[Look | str, str]]:
         """Hash files, in order, and decode those that are claimed; one at which the process dies is not fit for use.
@@ -80,9 +91,12 @@ class Workers:
 
         Raises:
             UserError: no process can be started.
+            Ended: see ``end``.
         """
         with self._turns:
             hashed, answers = self._asked(paths, claim)
+        if answers is None and self._ended:
+            raise Ended
         if answers is None and len(paths) > 1:  # at which of them it died, only asking for each alone tells
             return [look for path in paths for look in self.look([path], claim)]
         if answers is None:
@@ -132,6 +146,10 @@ class Workers:
             raise _cannot_start(str(error)) from error
         with self._lock:
             self._all.append(process)
+            if self._ended:
+                process.kill()
+        if self._ended:
+            raise Ended
         if process.stdout.readline() != READY:  # type: ignore[union-attr]
             raise _cannot_start(f"it ended with {process.wait()} before it could be asked")
         return process

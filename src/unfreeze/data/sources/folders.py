@@ -10,6 +10,7 @@ from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
 from unfreeze.errors import UserError
 
 FOLDERS = "a folder of class folders, or a folder with train/, val/ and test/ of class folders"
+_LINK = "link to a folder"
 _CLUTTER = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
@@ -70,9 +71,9 @@ def _unwanted(entry: os.DirEntry[str], is_folder: bool, around: tuple[str, ...],
     target = os.path.realpath(entry.path) if is_folder or entry.is_symlink() else ""
     if is_folder:
         if target in around:
-            return "link to a folder around it" if follow else "link to a folder"
+            return "link to a folder around it" if follow else _LINK
         # The parent's path is real; a link, or a junction on Windows, leads elsewhere.
-        return "" if follow or target == entry.path else "link to a folder"
+        return "" if follow or target == entry.path else _LINK
     if entry.is_symlink():
         if not os.path.exists(target):
             return "broken link"
@@ -98,7 +99,8 @@ def read_folder(root: Path, follow: bool = False) -> Source:
             items.append(Item(path, parts[depth], splits.get(parts[0], ""), ""))
     parted = [folder.split("/") for folder in tree.folders]
     classes = {parts[depth] for parts in parted if len(parts) == depth + 1 and (not splits or parts[0] in splits)}
-    check_classes(root, classes, parted)
+    links = sorted(path.rstrip("/") for path, reason in tree.ignored if reason == _LINK)
+    _check_classes(root, classes, parted, [link for link in links if link.count("/") <= depth])
     return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)))
 
 
@@ -124,16 +126,19 @@ def _split_folders(root: Path, tree: _Tree) -> dict[str, str]:
     return {}
 
 
-def check_classes(root: Path, classes: set[str], folders: list[list[str]]) -> None:
+def _check_classes(root: Path, classes: set[str], folders: list[list[str]], links: list[str]) -> None:
     """Refuse fewer than two classes, and class names that some file system or report could not tell apart."""
+    follow = f", or follow links to folders ({', '.join(links)}): --set check.follow_symlinks=true" if links else ""
     if not classes:
-        raise UserError(f"{root} holds no class folders", FOLDERS, "put the images into one folder per class")
+        raise UserError(f"{root} holds no class folders", FOLDERS, f"put the images into one folder per class{follow}")
     if len(classes) == 1:
         (only,) = classes
         inner = sum(len(parts) == 2 and parts[0] == only for parts in folders)
         hint = f"; if the {inner} folders in {only} are the classes, give {root / only}" if inner > 1 else ""
         raise UserError(
-            f"{root} holds one class only: {only}", "at least two class folders", f"add a folder for each class{hint}"
+            f"{root} holds one class only: {only}",
+            "at least two class folders",
+            f"add a folder for each class{hint}{follow}",
         )
     check_names("class folder", root, classes)
 

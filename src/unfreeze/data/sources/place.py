@@ -25,8 +25,8 @@ def usable_cache(warn: Callable[[str], None]) -> Path | None:
             return folder
     except OSError as error:
         warn(
-            f"the cache {folder} cannot be written to ({error.strerror or error}), so nothing is stored and frozen "
-            "stages run live; name another folder in UNFREEZE_CACHE"
+            f"the cache {folder} cannot be written to ({error.strerror or error}), so all images are read anew each "
+            "time and frozen stages run live; name another folder in UNFREEZE_CACHE"
         )
         return None
 
