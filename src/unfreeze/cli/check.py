@@ -62,7 +62,7 @@ def _check(target: str, out: Path, overrides: list[str] | None, as_json: bool, m
     for text in told:
         typer.echo(f"warning: {text}", err=as_json)
     if not as_json:
-        typer.echo(f"look at {plural(len(found), 'finding')}: {page}")
+        typer.echo(f"look at {plural(len(found), 'finding')}: {page}" if found else f"wrote {page}")
 
 
 def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
