@@ -1,5 +1,6 @@
 """The user's mistakes: exit code 2, nothing on stdout, and the whole of what is said on stderr."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -271,3 +272,19 @@ def test_init_never_overwrites(unfreeze, study):
         message("study.yaml exists already", "a new file", "give another with --out FILE, or move that one away"),
     )
     assert Path("study.yaml").read_text() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a folder that somebody is in cannot be removed")
+def test_a_folder_that_is_gone_under_ones_feet(unfreeze, study, monkeypatch):
+    (study / "gone").mkdir()
+    monkeypatch.chdir(study / "gone")
+    (study / "gone").rmdir()
+    assert unfreeze("check", str(study / "photos")) == (
+        2,
+        "",
+        message(
+            "the current folder cannot be used: no such file or directory",
+            "a folder that is there",
+            "change to another one (cd) and run the same command again",
+        ),
+    )

@@ -1,6 +1,7 @@
 """The program: its commands, and the one place where a user's mistake becomes a message and an exit code."""
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -38,6 +39,14 @@ def _program(
     ] = False,
 ) -> None:
     """Which way of fine-tuning should I use on my images? A study of strategies, data and seeds in one command."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the current folder cannot be used: {(error.strerror or str(error)).lower()}",
+            "a folder that is there",
+            "change to another one (cd) and run the same command again",
+        ) from error
 
 
 app.command("demo")(demo.demo)
