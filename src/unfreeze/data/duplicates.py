@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from unfreeze.data.pairing import proposed
 from unfreeze.data.threads import in_threads
 
-DUPLICATE_RULES = 4
+DUPLICATE_RULES = 5
 """Counts up whenever two pictures come to be compared otherwise, or other pairs to be."""
 
 ROUGHLY = 0.7

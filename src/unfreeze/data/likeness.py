@@ -11,7 +11,7 @@ from PIL import Image
 
 from unfreeze.data.sketch import THUMBNAIL, Sketch, sketch
 
-LIKENESS_RULES = 6
+LIKENESS_RULES = 7
 """Counts up whenever a picture comes to be described by other numbers."""
 
 _KEPT = 8  # lowest frequencies a side of which the signs are kept

@@ -29,7 +29,8 @@ class Sketch(NamedTuple):
         small: width and height of its grey pixels with the longer side a whole number of times smaller, 64 to 127 (or
             all of it).
         strips: number, width and height of strips across it, with its longer side a whole number of times smaller, 128
-            to 255: two, together a quarter of it; of a picture that is no larger than that the whole.
+            to 255: two of three rows or more, together a quarter of it; of a picture that is no larger than that the
+            whole.
         drawn: uint8, one after another: ``THUMBNAIL`` x ``THUMBNAIL`` RGB pixels, each of some samples alone; as many
             grey ones, of all pixels; and row by row the grey pixels whose sizes are ``small`` and ``strips``.
     """
