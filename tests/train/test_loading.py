@@ -4,11 +4,12 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data._utils import signal_handling
 
 from tests.worlds import tiny_study
 from unfreeze import Study
@@ -19,6 +20,13 @@ from unfreeze.train.loading import Loading
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 BATCHES = 30
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_of_another_test() -> Iterator[None]:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -86,6 +94,17 @@ def test_batches_that_a_killed_process_had_finished_are_prepared_anew() -> None:
                     os.kill(process.pid, signal.SIGKILL)
         assert found == [[2 * number, 2 * number + 1] for number in range(BATCHES)]
         assert told == [("SIGKILL", 1)]
+
+
+def test_what_pytorch_does_for_loaders_of_others_raises_nothing_in_the_midst(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sets its handler once in a process, and leaves it there."""
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+    signal_handling._set_SIGCHLD_handler()
+    assert signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL
+    told: list[tuple[str, int]] = []
+    assert taken(loading(2, told), kill_at=(2,)) == taken(loading(0, []), kill_at=())
+    assert told == [("SIGKILL", 1)]
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
 
 
 def test_a_broken_connection_of_living_processes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data._utils import signal_handling
 
 from unfreeze.data.views import ViewDataset
 from unfreeze.errors import UserError
@@ -87,7 +89,10 @@ class Loading:
         """
         before, others = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None, _children()
         iterator = iter(self._loader)
-        if before is not None and signal.getsignal(signal.SIGCHLD) is not before:
+        if getattr(before, "__module__", "") == signal_handling.__name__:  # of a loader that somebody made earlier
+            before = signal.SIG_DFL
+        main = threading.current_thread() is threading.main_thread()  # in others PyTorch sets none, and none can be set
+        if main and before is not None and signal.getsignal(signal.SIGCHLD) is not before:
             signal.signal(signal.SIGCHLD, before)
         self._processes |= _children() - others
         return iterator
