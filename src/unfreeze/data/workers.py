@@ -148,9 +148,9 @@ class Workers:
             self._all.append(process)
             if self._ended:
                 process.kill()
-        if self._ended:
-            raise Ended
         if process.stdout.readline() != READY:  # type: ignore[union-attr]
+            if self._ended:
+                raise Ended
             raise _cannot_start(f"it ended with {process.wait()} before it could be asked")
         return process
 
