@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from sklearn.datasets import load_sample_images
 
 
 def photo(number: int, width: int = 128, height: int = 96) -> Image.Image:
@@ -33,15 +34,24 @@ def leaves(number: int) -> Image.Image:
     return picture
 
 
+def parts_of_photographs() -> list[Image.Image]:
+    """24 parts of 284 x 213 pixels, which overlap, of the two photographs that scikit-learn brings."""
+    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    corners = [(left, top) for top in range(0, 214, 106) for left in range(0, 320, 80)]
+    return [one.crop((left, top, left + 284, top + 213)) for one in photographs for left, top in corners]
+
+
 def jpeg(picture: Image.Image, quality: int) -> Image.Image:
     written = io.BytesIO()
     picture.save(written, "JPEG", quality=quality)
     return Image.open(io.BytesIO(written.getvalue())).convert("RGB")
 
 
-def cropped(picture: Image.Image) -> Image.Image:
+def cropped(picture: Image.Image, share: float = 0.03) -> Image.Image:
     width, height = picture.size
-    return picture.crop((round(0.03 * width), round(0.03 * height), round(0.97 * width), round(0.97 * height)))
+    return picture.crop(
+        (round(share * width), round(share * height), round((1 - share) * width), round((1 - share) * height))
+    )
 
 
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from unfreeze.data.pairing import proposed
 from unfreeze.data.threads import in_threads
 
-DUPLICATE_RULES = 5
+DUPLICATE_RULES = 6
 """Counts up whenever two pictures come to be compared otherwise, or other pairs to be."""
 
 ROUGHLY = 0.7
@@ -34,10 +34,13 @@ SAME = 0.99
 """Least correlation of two pictures of which at most one label can be right."""
 
 _SIDE, _INNER = 32, 26  # pixels a side at which pictures are laid upon each other, and of the part that is moved about
-_SIDES = (32, 31, 30)  # to which the other picture is scaled: a copy may have lost six hundredths of its sides
+_SCALED = ((32, 3.0), (31, 2.0), (31, 2.5), (30, 2.0))
+"""Pixels a side to which the other picture is scaled, as it may have lost a little of its sides, and where its inner
+part begins: in the middle, and at 31 pixels also on a whole pixel, as of a picture that was cropped at one corner only.
+"""
 _ROUGH_AT_ONCE, _AT_ONCE = 20_000, 256  # pairs in memory while they are compared roughly, and closely
 _SHARE = 64  # of the latter, those that one thread compares
-_PREPARED = 4096  # pictures, 8.6 KB each, that are kept for pairs to come
+_PREPARED = 4096  # pictures, 11 KB each, that are kept for pairs to come
 
 
 @dataclass(frozen=True)
@@ -109,15 +112,25 @@ def _rough(thumbnails: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 _Small = tuple[np.ndarray, ...]
-"""A picture at each of ``_SIDES``, uint8."""
+"""A picture at 32 x 32 pixels, and its inner part at each of ``_SCALED``, uint8."""
 
 
 def _prepare(picture: Image.Image) -> _Small:
-    return tuple(np.asarray(picture.resize((side, side), Image.Resampling.BOX)) for side in _SIDES)
+    # Not by boxes, which end at whole pixels: of a small picture and its mirror image they make two that differ.
+    resample, (width, height) = Image.Resampling.HAMMING, picture.size
+    inner = [
+        picture.resize(
+            (_INNER, _INNER),
+            resample,
+            (width * low / side, height * low / side, width * (low + _INNER) / side, height * (low + _INNER) / side),
+        )
+        for side, low in _SCALED
+    ]
+    return tuple(np.asarray(one) for one in (picture.resize((_SIDE, _SIDE), resample), *inner))
 
 
 def _alike(pictures: Mapping[int, _Small], pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
-    """Return, by pair, the best correlation of one picture's middle, moved and scaled a little, with the other picture.
+    """Return, by pair, the best correlation of one picture's inner part, moved and scaled, with the other picture.
 
     What is made of a picture is made once.
     """
@@ -128,14 +141,14 @@ def _alike(pictures: Mapping[int, _Small], pairs: Sequence[tuple[int, int]]) -> 
         partners.setdefault(first, []).append(second)
         partners.setdefault(second, []).append(first)
     asked = [pictures[index] for index in partners]
-    middles = dict(zip(partners, _middles(asked), strict=True))
-    norms = dict(zip(partners, _norms(np.array([sides[0] for sides in asked])), strict=True))
+    inner = dict(zip(partners, _inner(asked), strict=True))
+    norms = dict(zip(partners, _norms(np.array([whole for whole, *_ in asked])), strict=True))
     best: dict[tuple[int, int], float] = {}
     for index, others in partners.items():
         parts = _windows(pictures[index])
         for other in others:
             # Channel by channel these products are too small for a BLAS to share them among threads, which would spin.
-            value = float(((parts @ middles[other]).sum(axis=0) / norms[index]).max())
+            value = float(((parts @ inner[other]).sum(axis=0) / norms[index]).max())
             pair = (index, other) if index < other else (other, index)
             best[pair] = max(value, best.get(pair, -1.0))
     return best
@@ -167,19 +180,15 @@ def _sums(values: np.ndarray) -> np.ndarray:
     return rows[:, :, _INNER:] - rows[:, :, :-_INNER]
 
 
-def _middles(pictures: Sequence[_Small]) -> np.ndarray:
-    """Return the middle 26 x 26 pixels of pictures at each scale, upright and mirrored, by channel (n, 3, 676, 6).
+def _inner(pictures: Sequence[_Small]) -> np.ndarray:
+    """Return the inner parts of pictures, upright and mirrored, by channel (n, 3, 676, 8).
 
-    float32; over all channels each of the six has the norm 1.
+    float32; over all channels each of the eight has the norm 1.
     """
-    middles = []
-    for place, side in enumerate(_SIDES):
-        rim = (side - _INNER) // 2
-        middle = np.stack([picture[place][rim : rim + _INNER, rim : rim + _INNER] for picture in pictures])
-        middles += [middle, middle[:, :, ::-1]]
-    every = np.stack(middles, axis=1).astype(np.float32)
-    rows = _rows(every.reshape(-1, *every.shape[2:]))
-    return np.ascontiguousarray(rows.reshape(len(pictures), len(middles), _INNER * _INNER, -1).transpose(0, 3, 2, 1))
+    parts = np.array([picture[1:] for picture in pictures], np.float32)
+    both = np.concatenate([parts, parts[:, :, :, ::-1]], axis=1)
+    rows = _rows(both.reshape(-1, *both.shape[2:]))
+    return np.ascontiguousarray(rows.reshape(len(both), both.shape[1], _INNER * _INNER, -1).transpose(0, 3, 2, 1))
 
 
 def _rows(pictures: np.ndarray) -> np.ndarray:
