@@ -4,8 +4,9 @@
 
 `time`: a first and a second check against two processes that do nothing but decode the same files, five times in
 turn. `large`: the same for 600 of them, enlarged to 512 x 683, 768 x 1024 and 1200 x 1600 pixels. `planted`: 100 copies
-of each kind among all pictures of the data. `pairing`: the search for near duplicates alone, from 25,000 to 100,000
-made-up pictures. `many`: a manifest of 100,000 small files, with its peak of memory. Prints one line for each.
+of each kind among as many pictures, as they are and shrunk. `pairing`: the search for near duplicates alone, from
+25,000 to 100,000 made-up pictures. `many`: a manifest of 100,000 small files, with its peak of memory. Prints one line
+for each.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from unfreeze.data.pairing import proposed
 from unfreeze.data.sources import open_source
 
 PLANTED, MANY = 100, 100_000
+SHRUNK = (0, 96, 64, 32)  # pixels of the longer side, 0 as they are
 ENLARGED, LARGE = 600, ((512, 683), (768, 1024), (1200, 1600))
 
 
@@ -99,6 +101,8 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "JPEG quality 50": lambda picture: jpeg(picture, 50),
     "5 % brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.05),
     "5 % darker": lambda picture: ImageEnhance.Brightness(picture).enhance(0.95),
+    "1 % cropped all round": lambda picture: cropped(picture, 0.01, 0.99),
+    "2 % cropped all round": lambda picture: cropped(picture, 0.02, 0.98),
     "3 % cropped all round": lambda picture: cropped(picture, 0.03, 0.97),
     "3 % cropped, one corner": lambda picture: cropped(picture, 0.0, 0.97),
     "mirrored": ImageOps.mirror,
@@ -121,13 +125,19 @@ def pairs_of(pictures: list[Image.Image]) -> set[tuple[int, int]]:
 
 def measure_planted(data: Path) -> None:
     paths = sorted(path for path in data.rglob("*") if path.is_file())
-    originals = [Image.open(path).convert("RGB") for path in random.Random(0).sample(paths, PLANTED)]
-    alone = pairs_of(originals)
-    for kind, change in KINDS.items():
-        found = pairs_of(originals + [change(picture) for picture in originals])
-        planted = {(number, PLANTED + number) for number in range(PLANTED)}
-        false = {pair for pair in found - planted if (pair[0] % PLANTED, pair[1] % PLANTED) not in alone}
-        print(f"planted, {kind}: {len(found & planted)} of {PLANTED} found, {len(false)} other pairs")
+    photographs = [Image.open(path).convert("RGB") for path in random.Random(0).sample(paths, PLANTED)]
+    for side in SHRUNK:
+        originals = [ImageOps.contain(picture, (side, side)) if side else picture for picture in photographs]
+        alone = pairs_of(originals)
+        for kind, change in KINDS.items():
+            found = pairs_of(originals + [change(picture) for picture in originals])
+            planted = {(number, PLANTED + number) for number in range(PLANTED)}
+            false = {pair for pair in found - planted if (pair[0] % PLANTED, pair[1] % PLANTED) not in alone}
+            size = f"{side} pixels, " if side else ""
+            print(
+                f"planted, {size}{kind}: {len(found & planted)} of {PLANTED} found, {len(false)} other pairs",
+                flush=True,
+            )
 
 
 def measure_pairing() -> None:

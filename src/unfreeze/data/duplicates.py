@@ -28,7 +28,8 @@ They are made of all pixels: of samples alone, two copies with fine detail, as f
 ALIKE = 0.97
 """Least correlation of two pictures laid upon each other, 32 x 32 pixels, for a near duplicate.
 
-Planted copies have 0.996 or more (docs/data.md); above 0.97 lie second photographs of the same thing as well.
+Planted copies of photographs have 0.991 or more, of small ones less (docs/data.md); above 0.97 lie second photographs
+of the same thing as well.
 """
 SAME = 0.99
 """Least correlation of two pictures of which at most one label can be right."""
