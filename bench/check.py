@@ -105,6 +105,10 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "2 % cropped all round": lambda picture: cropped(picture, 0.02, 0.98),
     "3 % cropped all round": lambda picture: cropped(picture, 0.03, 0.97),
     "3 % cropped, one corner": lambda picture: cropped(picture, 0.0, 0.97),
+    "3 % cropped, one side": lambda picture: picture.crop((0, 0, round(0.97 * picture.width), picture.height)),
+    "3 % cropped, two opposite sides": lambda picture: picture.crop(
+        (0, round(0.03 * picture.height), picture.width, round(0.97 * picture.height))
+    ),
     "mirrored": ImageOps.mirror,
 }
 

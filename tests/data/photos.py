@@ -47,11 +47,12 @@ def jpeg(picture: Image.Image, quality: int) -> Image.Image:
     return Image.open(io.BytesIO(written.getvalue())).convert("RGB")
 
 
-def cropped(picture: Image.Image, share: float = 0.03) -> Image.Image:
+def cropped(
+    picture: Image.Image, left: float = 0.03, top: float = 0.03, right: float = 0.97, bottom: float = 0.97
+) -> Image.Image:
+    """Return the part between these shares of its sides."""
     width, height = picture.size
-    return picture.crop(
-        (round(share * width), round(share * height), round((1 - share) * width), round((1 - share) * height))
-    )
+    return picture.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
 
 
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {

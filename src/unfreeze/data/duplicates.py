@@ -35,13 +35,17 @@ SAME = 0.99
 """Least correlation of two pictures of which at most one label can be right."""
 
 _SIDE, _INNER = 32, 26  # pixels a side at which pictures are laid upon each other, and of the part that is moved about
-_SCALED = ((32, 3.0), (31, 2.0), (31, 2.5), (30, 2.0))
-"""Pixels a side to which the other picture is scaled, as it may have lost a little of its sides, and where its inner
-part begins: in the middle, and at 31 pixels also on a whole pixel, as of a picture that was cropped at one corner only.
+_ALL, _CORNER, _MIDDLE, _LEAST = (32, 3.0), (31, 2.0), (31, 2.5), (30, 2.0)
+_SCALED = (
+    *((_ALL, _ALL), (_CORNER, _CORNER), (_MIDDLE, _MIDDLE), (_LEAST, _LEAST)),
+    *((_ALL, _CORNER), (_CORNER, _ALL), (_ALL, _LEAST), (_LEAST, _ALL)),
+)
+"""Pixels to which the other picture is scaled across, and where its inner part begins there, and the same down: it may
+have lost up to six hundredths, on all sides, at one corner, or of its width or height alone.
 """
 _ROUGH_AT_ONCE, _AT_ONCE = 20_000, 256  # pairs in memory while they are compared roughly, and closely
 _SHARE = 64  # of the latter, those that one thread compares
-_PREPARED = 4096  # pictures, 11 KB each, that are kept for pairs to come
+_PREPARED = 2048  # pictures, 19 KB each, that are kept for pairs to come
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def near_duplicates(
         progress: called with (pairs compared, pairs in all).
     """
     pairs = proposed(hashes)
-    asked = pairs[_rough(thumbnails, pairs) >= ROUGHLY].tolist()
+    close = _rough(thumbnails, pairs) >= ROUGHLY
+    asked, ways = pairs[close.any(axis=1)].tolist(), close[close.any(axis=1)]
     found, prepared = [], dict[int, _Small | None]()
 
     def opened(index: int) -> tuple[int, _Small | None]:
@@ -82,13 +87,17 @@ def near_duplicates(
     for low in range(0, len(asked), _AT_ONCE):
         part = asked[low : low + _AT_ONCE]
         values = [remembered(first, second) for first, second in part]
-        fresh = [(first, second) for (first, second), value in zip(part, values, strict=True) if value is None]
-        needed = {index for pair in fresh for index in pair}
+        fresh = [
+            (first, second, way)
+            for (first, second), way, value in zip(part, ways[low : low + _AT_ONCE], values, strict=True)
+            if value is None
+        ]
+        needed = {index for first, second, _ in fresh for index in (first, second)}
         if len(prepared) > _PREPARED:
             prepared = {index: small for index, small in prepared.items() if index in needed}
         prepared.update(in_threads(opened, sorted(needed - set(prepared)), None))
         whole = {index: small for index in needed if (small := prepared[index]) is not None}
-        there = [pair for pair in fresh if pair[0] in whole and pair[1] in whole]
+        there = [(first, second, way) for first, second, way in fresh if first in whole and second in whole]
         shares = [there[begin : begin + _SHARE] for begin in range(0, len(there), _SHARE)]
         compared = dict(pair for share in in_threads(partial(_alike, whole), shares, None) for pair in share.items())
         for (first, second), value in zip(part, values, strict=True):
@@ -103,12 +112,12 @@ def near_duplicates(
 
 
 def _rough(thumbnails: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return the correlation of each pair's thumbnails, the better of upright and mirrored; float32 (pairs,)."""
-    found = [np.empty(0, np.float32)]
+    """Return the correlation of each pair's thumbnails, upright and with one of them mirrored; float32 (pairs, 2)."""
+    found = [np.empty((0, 2), np.float32)]
     for low in range(0, len(pairs), _ROUGH_AT_ONCE):
         first, second = (thumbnails[pairs[low : low + _ROUGH_AT_ONCE, side], :, :, None] for side in (0, 1))
         upright, mirrored, other = (_rows(one.astype(np.float32)) for one in (first, first[:, :, ::-1], second))
-        found.append(np.maximum((upright * other).sum(axis=1), (mirrored * other).sum(axis=1)))
+        found.append(np.stack([(upright * other).sum(axis=1), (mirrored * other).sum(axis=1)], axis=1))
     return np.concatenate(found)
 
 
@@ -118,38 +127,46 @@ _Small = tuple[np.ndarray, ...]
 
 def _prepare(picture: Image.Image) -> _Small:
     # Not by boxes, which end at whole pixels: of a small picture and its mirror image they make two that differ.
-    resample, (width, height) = Image.Resampling.HAMMING, picture.size
-    inner = [
-        picture.resize(
-            (_INNER, _INNER),
-            resample,
-            (width * low / side, height * low / side, width * (low + _INNER) / side, height * (low + _INNER) / side),
+    resample, (wide, high) = Image.Resampling.HAMMING, picture.size
+    narrow = {
+        (side, low): picture.resize(
+            (_INNER, high), resample, (wide * low / side, 0, wide * (low + _INNER) / side, high)
         )
-        for side, low in _SCALED
+        for side, low in {across for across, _ in _SCALED}
+    }
+    inner = [
+        narrow[across].resize((_INNER, _INNER), resample, (0, high * low / side, _INNER, high * (low + _INNER) / side))
+        for across, (side, low) in _SCALED
     ]
     return tuple(np.asarray(one) for one in (picture.resize((_SIDE, _SIDE), resample), *inner))
 
 
-def _alike(pictures: Mapping[int, _Small], pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+def _alike(
+    pictures: Mapping[int, _Small], pairs: Sequence[tuple[int, int, np.ndarray]]
+) -> dict[tuple[int, int], float]:
     """Return, by pair, the best correlation of one picture's inner part, moved and scaled, with the other picture.
 
     What is made of a picture is made once.
+
+    Args:
+        pictures: by index.
+        pairs: two indices, and whether to look at them upright, and with one of them mirrored: bool (2,).
     """
     if not pairs:
         return {}
-    partners: dict[int, list[int]] = {}
-    for first, second in pairs:
-        partners.setdefault(first, []).append(second)
-        partners.setdefault(second, []).append(first)
+    partners: dict[int, list[tuple[int, np.ndarray]]] = {}
+    for first, second, ways in pairs:
+        partners.setdefault(first, []).append((second, ways))
+        partners.setdefault(second, []).append((first, ways))
     asked = [pictures[index] for index in partners]
     inner = dict(zip(partners, _inner(asked), strict=True))
     norms = dict(zip(partners, _norms(np.array([whole for whole, *_ in asked])), strict=True))
     best: dict[tuple[int, int], float] = {}
     for index, others in partners.items():
         parts = _windows(pictures[index])
-        for other in others:
-            # Channel by channel these products are too small for a BLAS to share them among threads, which would spin.
-            value = float(((parts @ inner[other]).sum(axis=0) / norms[index]).max())
+        for other, ways in others:
+            # One by one these products are too small for a BLAS to share them among threads, which would spin.
+            value = float(((parts @ inner[other][ways]).sum(axis=1) / norms[index]).max())
             pair = (index, other) if index < other else (other, index)
             best[pair] = max(value, best.get(pair, -1.0))
     return best
@@ -182,14 +199,14 @@ def _sums(values: np.ndarray) -> np.ndarray:
 
 
 def _inner(pictures: Sequence[_Small]) -> np.ndarray:
-    """Return the inner parts of pictures, upright and mirrored, by channel (n, 3, 676, 8).
+    """Return the inner parts of pictures, upright and mirrored, by channel (n, 2, 3, 676, 8).
 
-    float32; over all channels each of the eight has the norm 1.
+    float32; over all channels each of the sixteen has the norm 1.
     """
     parts = np.array([picture[1:] for picture in pictures], np.float32)
-    both = np.concatenate([parts, parts[:, :, :, ::-1]], axis=1)
-    rows = _rows(both.reshape(-1, *both.shape[2:]))
-    return np.ascontiguousarray(rows.reshape(len(both), both.shape[1], _INNER * _INNER, -1).transpose(0, 3, 2, 1))
+    both = np.stack([parts, parts[:, :, :, ::-1]], axis=1)
+    rows = _rows(both.reshape(-1, *both.shape[3:])).reshape(*both.shape[:3], _INNER * _INNER, -1)
+    return np.ascontiguousarray(rows.transpose(0, 1, 4, 3, 2))
 
 
 def _rows(pictures: np.ndarray) -> np.ndarray:
