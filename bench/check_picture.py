@@ -49,7 +49,7 @@ def photograph(page: Path, picture: Path) -> None:
 
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        view = browser.new_page(viewport={"width": 1280, "height": 2140}, color_scheme="light")
+        view = browser.new_page(viewport={"width": 1280, "height": 2234}, color_scheme="light")
         view.goto(page.resolve().as_uri())
         shot = Image.open(io.BytesIO(view.screenshot())).convert("RGB")
         browser.close()
