@@ -112,7 +112,7 @@ def test_blank_pictures_are_not_near_duplicates():
 
 def test_parts_are_correlated_channel_by_channel():
     one, other = (_prepare(photo(number)) for number in (3, 4))
-    found = (_windows(one) @ _inner([other])[0, 0]).sum(axis=0) / _norms(one[0][None])[0]
+    found = (_windows(one) @ _inner([other])[0].reshape(3, 26 * 26, -1)).sum(axis=0) / _norms(one[0][None])[0]
     for part, (row, column) in ((0, (0, 0)), (10, (1, 3)), (48, (6, 6))):
         first = one[0][row : row + 26, column : column + 26].astype(np.float64)
         second = other[0][3:29, 3:29].astype(np.float64)

@@ -43,8 +43,8 @@ _SCALED = (
 """Pixels to which the other picture is scaled across, and where its inner part begins there, and the same down: it may
 have lost up to six hundredths, on all sides, at one corner, or of its width or height alone.
 """
-_ROUGH_AT_ONCE, _AT_ONCE = 20_000, 256  # pairs in memory while they are compared roughly, and closely
-_SHARE = 64  # of the latter, those that one thread compares
+_ROUGH_AT_ONCE, _AT_ONCE = 20_000, 512  # pairs in memory while they are compared roughly, and closely
+_SHARE = 128  # of the latter, those that one thread compares
 _PREPARED = 2048  # pictures, 19 KB each, that are kept for pairs to come
 
 
@@ -165,8 +165,11 @@ def _alike(
     for index, others in partners.items():
         parts = _windows(pictures[index])
         for other, ways in others:
+            upright = inner[other]
+            rows = np.stack([one for one, way in zip((upright, upright[:, :, ::-1]), ways, strict=True) if way])
             # One by one these products are too small for a BLAS to share them among threads, which would spin.
-            value = float(((parts @ inner[other][ways]).sum(axis=1) / norms[index]).max())
+            products = parts @ rows.reshape(*rows.shape[:2], _INNER * _INNER, -1)
+            value = float((products.sum(axis=1) / norms[index]).max())
             pair = (index, other) if index < other else (other, index)
             best[pair] = max(value, best.get(pair, -1.0))
     return best
@@ -199,14 +202,10 @@ def _sums(values: np.ndarray) -> np.ndarray:
 
 
 def _inner(pictures: Sequence[_Small]) -> np.ndarray:
-    """Return the inner parts of pictures, upright and mirrored, by channel (n, 2, 3, 676, 8).
-
-    float32; over all channels each of the sixteen has the norm 1.
-    """
+    """Return the inner parts of pictures, by channel (n, 3, 26, 26, 8); over all channels each of eight has norm 1."""
     parts = np.array([picture[1:] for picture in pictures], np.float32)
-    both = np.stack([parts, parts[:, :, :, ::-1]], axis=1)
-    rows = _rows(both.reshape(-1, *both.shape[3:])).reshape(*both.shape[:3], _INNER * _INNER, -1)
-    return np.ascontiguousarray(rows.transpose(0, 1, 4, 3, 2))
+    rows = _rows(parts.reshape(-1, *parts.shape[2:])).reshape(parts.shape)
+    return np.ascontiguousarray(rows.transpose(0, 4, 2, 3, 1))
 
 
 def _rows(pictures: np.ndarray) -> np.ndarray:
