@@ -77,7 +77,8 @@ def near_duplicates(
     """
     pairs = proposed(hashes)
     close = _rough(thumbnails, pairs) >= ROUGHLY
-    asked, ways = pairs[close.any(axis=1)].tolist(), close[close.any(axis=1)]
+    closer = close.any(axis=1)
+    asked, ways = pairs[closer].tolist(), close[closer]
     found, prepared = [], dict[int, _Small | None]()
 
     def opened(index: int) -> tuple[int, _Small | None]:
@@ -128,17 +129,21 @@ _Small = tuple[np.ndarray, ...]
 def _prepare(picture: Image.Image) -> _Small:
     # Not by boxes, which end at whole pixels: of a small picture and its mirror image they make two that differ.
     resample, (wide, high) = Image.Resampling.HAMMING, picture.size
-    narrow = {
-        (side, low): picture.resize(
-            (_INNER, high), resample, (wide * low / side, 0, wide * (low + _INNER) / side, high)
-        )
-        for side, low in {across for across, _ in _SCALED}
-    }
-    inner = [
-        narrow[across].resize((_INNER, _INNER), resample, (0, high * low / side, _INNER, high * (low + _INNER) / side))
-        for across, (side, low) in _SCALED
-    ]
+    narrow = {}
+    for across in {across for across, _ in _SCALED}:
+        left, right = _span(across, wide)
+        narrow[across] = picture.resize((_INNER, high), resample, (left, 0, right, high))
+    inner = []
+    for across, down in _SCALED:
+        top, bottom = _span(down, high)
+        inner.append(narrow[across].resize((_INNER, _INNER), resample, (0, top, _INNER, bottom)))
     return tuple(np.asarray(one) for one in (picture.resize((_SIDE, _SIDE), resample), *inner))
+
+
+def _span(scaled: tuple[int, float], length: int) -> tuple[float, float]:
+    """Return where the inner part begins and ends on a side of so many pixels, see ``_SCALED``."""
+    side, low = scaled
+    return length * low / side, length * (low + _INNER) / side
 
 
 def _alike(
