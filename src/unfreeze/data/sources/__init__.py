@@ -49,6 +49,9 @@ def open_source(data: str, tests: Mapping[str, str], base: Path, follow_symlinks
         tuple(sorted(items, key=lambda item: (item.source, item.path, item.label))),
         tuple(sorted(ignored, key=lambda entry: (entry.source, entry.path))),
         main.classes,
+        main.kind,
+        main.split_names,
+        main.guessed,
     )
 
 

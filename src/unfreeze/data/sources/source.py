@@ -1,6 +1,7 @@
 """What a source of labelled files is; only names are known of them yet."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,9 +49,22 @@ class Ignored(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """All files of a study. `roots` maps each source's name ("" for the main data) to its folder."""
+    """All files of a study, and how the data was understood.
+
+    Attributes:
+        roots: folder by source ("" for the main data).
+        items: the labelled files.
+        ignored: files and folders that are not taken as data.
+        classes: sorted names.
+        kind: what the data is, in a few words: "class folders", "split folders", "table", "Food-101", "Hugging Face".
+        split_names: split (train, validation, test) by the name of the folder, file or value that gives it.
+        guessed: sentences on what the data does not say itself, each with the setting that says otherwise.
+    """
 
     roots: dict[str, Path]
     items: tuple[Item, ...]
     ignored: tuple[Ignored, ...]
     classes: tuple[str, ...]
+    kind: str = ""
+    split_names: Mapping[str, str] = field(default_factory=dict)
+    guessed: tuple[str, ...] = ()
