@@ -35,7 +35,9 @@ STRATEGIES = {"head": {"train": "head"}, "bad": DIVERGING}
 CELL = "head.small.s0"
 REGIMES = {"small": {"train_per_class": 5, "val_per_class": 2, "augment": "flip_crop", "views": 2}}
 RECORDS = ["study.json", "plan.json", "environment.json", "shared.json"]
-CELL_FILES = ["cell.json", "history.csv", "logits.safetensors", "model.safetensors", "result.json"]
+CELL_FILES = [
+    "cell.json", "history.csv", "logits.safetensors", "model.safetensors", "ranking.safetensors", "result.json",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +265,8 @@ def kind_of(path: Path) -> str:
 
 OUT_KINDS = {
     "study.json", "plan.json", "environment.json", "shared.json", "catalog.csv", "splits.csv", "results.csv",
-    "comparisons.csv", "cell.json", "history.csv", "logits.safetensors", "model.safetensors", "result.json",
+    "comparisons.csv", "cell.json", "history.csv", "logits.safetensors", "model.safetensors", "ranking.safetensors",
+    "result.json",
     "error.json", "explain.json", ".webp",
 }  # fmt: skip
 CACHE_KINDS = {

@@ -106,7 +106,14 @@ def test_every_file_is_synced_renamed_and_its_folder_synced(
     order = [recorded[number].path for number in appeared]
     out = folder / "out"
     cell = [path.name for path in order if path.parent == out / "cells" / "head.small.s0"]
-    assert cell == ["history.csv", "cell.json", "logits.safetensors", "model.safetensors", "result.json"]
+    assert cell == [
+        "history.csv",
+        "cell.json",
+        "logits.safetensors",
+        "model.safetensors",
+        "ranking.safetensors",
+        "result.json",
+    ]
     assert [path.name for path in order if path.parent == out / "cells" / "bad.small.s0"][-1] == "error.json"
     states = [path.name for path in order if path.parent.name == "state" and "head" in str(path)]
     assert states[:4] == ["1.safetensors", "1.json", "2.safetensors", "2.json"]

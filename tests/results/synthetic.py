@@ -174,7 +174,10 @@ def _write_cell(path: Path, cell: dict[str, Any], number: int) -> None:
     warnings = [f"class {MARKUP} has 77 training images, fewer than the 80 asked for"] if few else []
     write_table(path / "cells" / cell["cell"] / "history.csv", history)
     ids = {split: [f"{split}-{place}" for place in range(count)] for split, count in IMAGES.items()}
-    write_tensors(path / "cells" / cell["cell"] / "logits.safetensors", _logits(test, number), {"ids": ids})
+    logits = _logits(test, number)
+    write_tensors(path / "cells" / cell["cell"] / "logits.safetensors", logits, {"ids": ids})
+    about = {"ids": {"ranking": ids["validation"]}, "paid": True}
+    write_tensors(path / "cells" / cell["cell"] / "ranking.safetensors", {"ranking": logits["validation"]}, about)
     write_json(
         path / "cells" / cell["cell"] / "result.json",
         {
@@ -204,6 +207,10 @@ def _write_cell(path: Path, cell: dict[str, Any], number: int) -> None:
                 cell["strategy"], 1000
             ),
             "stopped_by": "epochs" if cell["strategy"] == "scratch" else "early_stopping",
+            "ranking_metric": float((logits["validation"].argmax(1) == np.arange(60) % len(CLASSES)).mean()),
+            "n_ranking": IMAGES["validation"],
+            "flops_per_image": 5 * 10**8,
+            "seconds_per_image": 0.02,
             "warnings": warnings,
         },
     )

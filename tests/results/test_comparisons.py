@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
@@ -16,7 +15,6 @@ from unfreeze.results.convergence import COLUMNS as CONVERGENCE
 from unfreeze.results.convergence import convergence_table
 from unfreeze.results.predictions import Prediction, Predictions, read_predictions
 from unfreeze.results.scores import scores_table, wilson
-from unfreeze.results.selection import best_cell, ranking, recommended
 from unfreeze.results.tables import history_table, results_table
 from unfreeze.store import StudyDir, read_json, write_json
 
@@ -210,31 +208,3 @@ def test_convergence_of_a_field(three: StudyDir) -> None:
     alone = [took[f"head.small.s{seed}"] * (10 + seed) for seed in range(3)]
     assert row["seconds_alone"] == pytest.approx(np.mean(alone))
     assert row["gap_at_best_low"] <= row["gap_at_best"] <= row["gap_at_best_high"]
-
-
-def test_the_last_digit_of_a_sum_chooses_nothing() -> None:
-    values = {"first": (0.3, 0.2, 0.1), "second": (0.1, 0.2, 0.3)}
-    assert np.mean(values["first"]) < np.mean(values["second"])  # the same mean, but for the last digit
-    rows = [
-        {"cell": f"{name}.{seed}", "strategy": name, "regime": "r", "status": "finished", "val_metric": value}
-        for name, several in values.items()
-        for seed, value in enumerate(several)
-    ]
-    first, second = ranking(pd.DataFrame(rows), "accuracy")
-    assert (first.strategy, first.mean) == ("first", second.mean)
-
-
-def test_validation_chooses_and_the_test_never_does(three: StudyDir) -> None:
-    results = results_table(three)
-    fields = ranking(results, "accuracy")
-    means = results.groupby(["strategy", "regime"])["val_metric"].mean()
-    assert (fields[0].strategy, fields[0].regime) == means.idxmax()
-    assert [field.mean for field in fields] == sorted((field.mean for field in fields), reverse=True)
-    shaken = results.assign(test_metric=np.random.default_rng(0).uniform(size=len(results)), test_accuracy=0.0)
-    assert ranking(shaken, "accuracy") == fields and recommended(shaken, "accuracy") == fields[0]
-    best = best_cell(results, "accuracy")
-    own = results[(results["strategy"] == fields[0].strategy) & (results["regime"] == fields[0].regime)]
-    assert results.set_index("cell").loc[best, "val_metric"] == own["val_metric"].max()
-    assert ranking(results, "log_loss")[0].mean == pytest.approx(means.min(), abs=1e-11)
-    nothing = results.assign(status="missing")
-    assert recommended(nothing, "accuracy") is None and best_cell(nothing, "accuracy") is None

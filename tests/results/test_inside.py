@@ -12,13 +12,11 @@ from tests.results.inside_world import CELL, FILE, add_explanation, add_predicti
 from tests.results.synthetic import MARKUP, write_study
 from tests.results.test_report import Page
 from unfreeze.results import inside
-from unfreeze.results.answer import answer
 from unfreeze.results.evidence import read_evidence
 from unfreeze.results.inside import Scored
 from unfreeze.results.inside_pictures import confusion_figure
 from unfreeze.results.inside_view import inside_view
 from unfreeze.results.report import write_report
-from unfreeze.results.selection import best_cell
 from unfreeze.results.tables import results_table
 from unfreeze.store import StudyDir, read_json, read_tensors, write_json, write_table, write_tensors
 
@@ -37,30 +35,6 @@ def calibrated(images: int, classes: int = 4, factor: float = 1.0) -> Scored:
     shares = softmax(logits, axis=1)
     labels = np.array([draws.choice(classes, p=row) for row in shares])
     return scored(factor * logits, labels)
-
-
-def table(**columns: list) -> pd.DataFrame:
-    count = len(columns["val_metric"])
-    cells = [f"{s}.{r}.{n}" for n, (s, r) in enumerate(zip(columns["strategy"], columns["regime"], strict=True))]
-    return pd.DataFrame({"cell": cells, "status": ["finished"] * count, **columns})
-
-
-def test_the_best_cell_is_the_best_seed_of_the_best_field_not_the_luckiest_cell() -> None:
-    results = table(strategy=["a", "a", "b", "b"], regime=["r"] * 4, val_metric=[0.99, 0.50, 0.80, 0.82])
-    assert best_cell(results, "accuracy") == "b.r.3"
-    assert best_cell(results, "log_loss") == "a.r.1"
-
-
-def test_of_equals_the_first_is_best_and_unfinished_cells_never() -> None:
-    results = table(strategy=["a", "b", "b"], regime=["r"] * 3, val_metric=[0.8, 0.8, math.nan])
-    assert best_cell(results, "accuracy") == "a.r.0"
-    assert best_cell(results.assign(status="failed"), "accuracy") is None
-
-
-def test_the_best_cell_is_of_the_field_that_the_headline_names(study: StudyDir) -> None:
-    results = results_table(study)
-    strategy, regime, _ = str(best_cell(results, "accuracy")).split(".")
-    assert answer(read_evidence(study)).recipe == (strategy, regime)
 
 
 def test_confusion_counts_labels_by_predictions() -> None:
@@ -239,7 +213,7 @@ def test_a_hundred_and_one_classes_still_make_a_small_page(tmp_path: Path) -> No
 
 
 def view(study: StudyDir):
-    return inside_view(study, results_table(study), read_json(study.path / "study.json"))
+    return inside_view(study, read_evidence(study).cell, results_table(study), read_json(study.path / "study.json"))
 
 
 @pytest.fixture

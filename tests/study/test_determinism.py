@@ -18,6 +18,7 @@ from unfreeze.model.network import frozen_state, tensors_hash
 from unfreeze.store import read_tensors
 from unfreeze.study import cells, group, stream
 from unfreeze.study.candidate import Trained
+from unfreeze.study.finish import Chosen
 from unfreeze.study.grouping import GroupJob, groups_of
 from unfreeze.train.batches import training_batches
 
@@ -112,9 +113,9 @@ def test_frozen_stages_keep_every_bit_while_others_train(
     trained: dict[str, Trained] = {}
     finish = group.finish_cell
 
-    def noted(job: Any, name: str, result: Trained, *arguments: Any) -> Any:
-        trained[job.cell.id] = result
-        return finish(job, name, result, *arguments)
+    def noted(job: Any, chosen: Chosen, *arguments: Any) -> Any:
+        trained[job.cell.id] = chosen.trained
+        return finish(job, chosen, *arguments)
 
     monkeypatch.setattr(group, "finish_cell", noted)
     strategies = ONE | TWO | BACK | ANEW | GROUP

@@ -20,7 +20,7 @@ from unfreeze.study.events import BetweenSteps, CellResumed, CellStarted, Event,
 from unfreeze.study.run import run_study
 from unfreeze.train.device import pick
 
-CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared"]
+CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared", "seconds_per_image"]
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
 LAST = {"train": {"last": 1}, "head": {"hidden": [8], "dropout": [0.5]}}
 MORE = {"train": "head", "optimizer": {"name": "sgd", "lr": 1e-2}}

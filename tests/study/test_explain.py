@@ -11,8 +11,8 @@ from tests.worlds import tiny_study, write_weights
 from unfreeze import Study
 from unfreeze.data.catalog import Catalog, build_catalog
 from unfreeze.data.sources import open_source
+from unfreeze.results.evidence import read_evidence
 from unfreeze.results.inside_view import inside_view
-from unfreeze.results.selection import best_cell
 from unfreeze.results.tables import results_table
 from unfreeze.store import StudyDir, read_json, read_tensors, write_json
 from unfreeze.study import explain as module
@@ -50,7 +50,7 @@ def test_a_run_leaves_pictures_of_its_best_model(tmp_path: Path, backbone: str, 
     size = 32 if backbone == "test_resnet" else 64
     store, events = run(tmp_path, backbone={"name": backbone, "weights": str(weights)}, image_size=size)
     record = record_of(store)
-    assert record["cell"] == best_cell(results_table(store), "accuracy")
+    assert record["cell"] == read_evidence(store).cell
     assert record["fingerprint"] == read_json(store.cell(record["cell"]) / "cell.json")["fingerprint"]
     assert (record["complete"], record["note"], record["map"]) == (True, "", {"stage": stage, "side": 4})
     logits, about = read_tensors(store.cell(record["cell"]) / "logits.safetensors")

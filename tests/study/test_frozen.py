@@ -11,7 +11,7 @@ from unfreeze.model.backbone import load_backbone
 from unfreeze.model.network import frozen_state, tensors_hash
 from unfreeze.store import read_tensors
 from unfreeze.study import group
-from unfreeze.study.candidate import Trained
+from unfreeze.study.finish import Chosen
 
 LR = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
 STRATEGIES: dict[str, Any] = {
@@ -32,12 +32,13 @@ def test_frozen_stages_stay_as_they_were(tmp_path: Path, monkeypatch: pytest.Mon
     after: dict[str, tuple[int, str, bool]] = {}
     finish = group.finish_cell
 
-    def spy(job: Any, name: str, trained: Trained, *rest: Any) -> Any:
+    def spy(job: Any, chosen: Chosen, *rest: Any) -> Any:
+        trained = chosen.trained
         frozen = trained.backbone.stages[: trained.cut]
         training = any(module.training for stage in frozen for module in stage.module.modules())
         hashed = tensors_hash(frozen_state(trained.backbone, trained.cut))
         after[job.cell.strategy] = trained.cut, hashed, training
-        return finish(job, name, trained, *rest)
+        return finish(job, chosen, *rest)
 
     monkeypatch.setattr(group, "finish_cell", spy)
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))

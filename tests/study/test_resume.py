@@ -13,7 +13,7 @@ from unfreeze.store import read_table
 from unfreeze.study.events import BetweenSteps, CellResumed, Event, Warned
 from unfreeze.study.run import run_study
 
-CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared"]
+CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared", "seconds_per_image"]
 STOPPING = {"patience": 2, "monitor": "val_loss"}
 ADAM = {"name": "adam", "lr": 1e-2}
 

@@ -21,7 +21,7 @@ from unfreeze.store import read_json, read_table, read_tensors, table_text
 from unfreeze.study import environment, forecast, shared
 from unfreeze.study.events import CellFailed, CellFinished, CellStarted, EpochEnded, Event, Planned, Progress, Warned
 
-CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared"]
+CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared", "seconds_per_image"]
 
 
 def run(folder: Path, out: str = "out", workers: int = 0, seconds: float | None = None, **values: Any):
@@ -45,7 +45,14 @@ def weights(folder: Path, cell: str, out: str = "out") -> bytes:
 def test_the_exact_set_of_files(tmp_path: Path) -> None:
     results, _ = run(tmp_path)
     found = sorted(str(path.relative_to(results.path)) for path in results.path.rglob("*") if path.is_file())
-    cell_files = ["cell.json", "history.csv", "logits.safetensors", "model.safetensors", "result.json"]
+    cell_files = [
+        "cell.json",
+        "history.csv",
+        "logits.safetensors",
+        "model.safetensors",
+        "ranking.safetensors",
+        "result.json",
+    ]
     cells = [f"cells/{cell}/{name}" for cell in ("head.small.s0", "last.small.s0") for name in cell_files]
     tables = ["catalog.csv", "comparisons.csv", "environment.json", "plan.json", "report.html", "results.csv"]
     tables += ["shared.json", "splits.csv", "study.json", "explain/explain.json"]

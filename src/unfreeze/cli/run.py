@@ -115,7 +115,7 @@ def _already(board: Any) -> str:
 def _as_json(outcome: "Outcome", report: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from unfreeze.results.answer import answer
+    from unfreeze.results.answer import answer, as_record
     from unfreeze.results.answer_text import facts, headline
 
     evidence = outcome.evidence
@@ -131,6 +131,7 @@ def _as_json(outcome: "Outcome", report: Path) -> dict[str, Any]:
         "headline": headline(answered),
         "results": rows,
         "report": str(report),
+        "recommended": as_record(answered),
         "answer": [asdict(fact) for fact in facts(answered)],
         "conclusions": [one.text for one in answered.conclusions],
     }

@@ -26,12 +26,14 @@ class Selection:
         validation: validation images; with `split: {val: test}` test images.
         tests: "test" (absent where the data has no test split) and the names of further test sets.
         warnings: what falls short, one sentence each.
+        ranking: the whole validation pool, which no regime and no seed trains on: what recipes are ranked by.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     tests: dict[str, tuple[str, ...]]
     warnings: tuple[str, ...]
+    ranking: tuple[str, ...] = ()
 
 
 def select(
@@ -64,7 +66,8 @@ def select(
         for name, pool in pools.items()
         if name not in (TRAIN, VALIDATION)
     }
-    return Selection(train, validation, tests, warnings)
+    ranking, _ = _take(pools[VALIDATION], None, None)
+    return Selection(train, validation, tests, warnings, ranking)
 
 
 def _pools(catalog: Catalog, split: pd.Series, seed: int) -> dict[str, dict[str, list[str]]]:

@@ -177,6 +177,12 @@ def _clusters(images: pd.DataFrame) -> tuple[list[_Cluster], np.ndarray]:
     return [_Cluster(keys[number], frozenset(labels[number])) for number in range(len(keys))], members
 
 
+def cluster_keys(images: pd.DataFrame) -> list[str]:
+    """Return for each image of a catalog the key of its cluster, which is a pure function of the cluster's images."""
+    clusters, members = _clusters(images)
+    return [clusters[number].key for number in members]
+
+
 def _uniform(name: str, key: str) -> float:
     """Return a number in [0, 1), a pure function of its arguments."""
     digest = hashlib.blake2b(f"{name}\x1f{key}".encode("utf-8", "surrogateescape"), digest_size=8).digest()

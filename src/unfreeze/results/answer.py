@@ -5,8 +5,8 @@ study cannot tell, the answer says so. ``results.answer_text`` puts it into word
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from unfreeze.results.compared import Compared, compared
 from unfreeze.results.conclusions import Conclusion, conclusions
@@ -14,10 +14,11 @@ from unfreeze.results.convergence import times_alone
 from unfreeze.results.data_found import UNEVEN, DataFound, data_found, leak_text
 from unfreeze.results.evidence import Evidence
 from unfreeze.results.field_scores import Estimate, class_recalls, field_score
-from unfreeze.results.learning_curve import LEAST_SIZES, Curve, series_of
-from unfreeze.results.predictions import Field
-from unfreeze.results.selection import Ranked, ranking, unequal_runs
-from unfreeze.results.words import plural
+from unfreeze.results.learning_curve import Curve, learning_curves, series_of
+from unfreeze.results.predictions import Field, Predictions
+from unfreeze.results.selection import unequal_runs
+from unfreeze.results.standing import Standing
+from unfreeze.results.words import join_words, plural
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class Answer:
         metric: the study's.
         on_test: the test images also stopped the training.
         cells, finished: how many there are.
-        fields: strategies x regimes that have a validation metric.
+        standing: how the recipes stand on validation; None where nothing has finished.
         recipe: strategy and regime to use; None where nothing has finished.
-        validation: mean validation metric of the recipe, over ``runs`` seeds x folds.
-        level: further fields with the same validation metric.
+        validation: ranking metric of the recipe with its interval.
         unequal: the fewest and most runs of a field, where not all were run with the same seeds and folds.
         score: of the recipe on the test set; None without test images.
         beside: balanced accuracy and recall of the worst class, by name, where classes differ by more than 3 to 1.
         further: its scores on the study's further test sets, by their names; none for a set without a whole run.
+        on_validation: the scores below are of the validation pool, since there are no test images.
         runner_up: the best field on validation that the study compares with the recipe; None where there is none.
         verdict: the recipe minus the runner-up on the test images.
         unmatched: a field that is ahead of the runner-up, but differs from the recipe in strategy and regime.
@@ -47,6 +48,7 @@ class Answer:
         alone: of the same cells in plain PyTorch without reuse, from what they took and predicted ratios; NaN where the
             plan does not say, or not all cells have finished.
         recipe_seconds: mean of one run of the recipe.
+        image_seconds: measured of one image through its whole network, the mean of its cells; NaN where none was.
         warnings: on data and leaks, on what failed or has not run; ``failed`` is the part of failed cells, "" if none.
         conclusions: sentences in the order of the article's.
     """
@@ -56,15 +58,14 @@ class Answer:
     on_test: bool
     cells: int
     finished: int
-    fields: int
+    standing: Standing | None
     recipe: Field | None
-    validation: float
-    runs: int
-    level: tuple[Field, ...]
+    validation: Estimate | None
     unequal: tuple[int, int] | None
     score: Estimate | None
     beside: tuple[tuple[str, Estimate], ...]
     further: tuple[tuple[str, Estimate], ...]
+    on_validation: bool
     runner_up: Field | None
     verdict: Compared | None
     unmatched: Field | None
@@ -74,6 +75,7 @@ class Answer:
     seconds: float
     alone: float
     recipe_seconds: float
+    image_seconds: float
     failed: str
     warnings: tuple[str, ...]
     conclusions: tuple[Conclusion, ...]
@@ -87,36 +89,30 @@ def answer(evidence: Evidence, found: DataFound | None = None) -> Answer:
         found: what ``data_found`` says, if it has been read.
     """
     found = found or data_found(evidence.study)
-    results, metric, test = evidence.results, evidence.metric, evidence.test
-    order = ranking(results, metric)
-    recipe = _field(order[0]) if order else None
-    score, recalls = None, {}
-    if recipe and test:
-        score = field_score(evidence.predictions, recipe, test, metric)
-        recalls = class_recalls(evidence.predictions, recipe, test)
-    worst = min(
-        ((name, one) for name, one in recalls.items() if math.isfinite(one.value)),
-        key=lambda item: item[1].value,
-        default=None,
-    )
-    runner_up, verdict, unmatched = _runner_up(evidence, order)
+    results, standing = evidence.results, evidence.standing
+    recipe = standing.recommended if standing else None
+    score = worst = validation = None
+    if recipe:
+        validation = field_score(evidence.ranking.predictions, recipe, "validation", evidence.metric)
+        score = field_score(evidence.predictions, recipe, evidence.test, evidence.metric) if evidence.test else None
+        worst = _worst(evidence, recipe)
+    runner_up, verdict, unmatched = _runner_up(evidence)
     curve = _curve(evidence, recipe) if recipe else None
     seconds, alone, own = _seconds(evidence, recipe)
     return Answer(
         study=evidence.name,
-        metric=metric,
+        metric=evidence.metric,
         on_test=evidence.validates_on_test,
         cells=len(results),
         finished=int((results["status"] == "finished").sum()),
-        fields=len(order),
+        standing=standing,
         recipe=recipe,
-        validation=order[0].mean if order else math.nan,
-        runs=order[0].runs if order else 0,
-        level=tuple(_field(one) for one in order[1:] if one.mean == order[0].mean),
+        validation=validation,
         unequal=unequal_runs(results),
         score=score,
-        beside=_beside(evidence, recipe, worst) if found.unevenness > UNEVEN else (),
+        beside=_beside(evidence, recipe, worst) if found.unevenness >= UNEVEN else (),
         further=_further(evidence, recipe),
+        on_validation=evidence.test is None,
         runner_up=runner_up,
         verdict=verdict,
         unmatched=unmatched,
@@ -126,14 +122,22 @@ def answer(evidence: Evidence, found: DataFound | None = None) -> Answer:
         seconds=seconds,
         alone=alone,
         recipe_seconds=own,
+        image_seconds=_image_seconds(evidence, recipe),
         failed=_failed(evidence),
         warnings=tuple(_warnings(evidence, found)),
         conclusions=tuple(conclusions(evidence, recipe)),
     )
 
 
-def _field(one: Ranked) -> Field:
-    return one.strategy, one.regime
+def _reporting(evidence: Evidence) -> tuple[Predictions, str]:
+    """Return what scores rest on: the test images, else the validation pool."""
+    return (evidence.predictions, evidence.test) if evidence.test else (evidence.ranking.predictions, "validation")
+
+
+def _worst(evidence: Evidence, recipe: Field) -> tuple[str, Estimate] | None:
+    recalls = class_recalls(_reporting(evidence)[0], recipe, _reporting(evidence)[1])
+    known = [(name, one) for name, one in recalls.items() if math.isfinite(one.value)]
+    return min(known, key=lambda item: item[1].value, default=None)
 
 
 def _beside(
@@ -154,37 +158,48 @@ def _further(evidence: Evidence, recipe: Field | None) -> tuple[tuple[str, Estim
     return tuple((name, one) for name, one in scores if one is not None)
 
 
-def _runner_up(evidence: Evidence, order: Sequence[Ranked]) -> tuple[Field | None, Compared | None, Field | None]:
-    """Return the next field that shares strategy or regime with the first, the comparison, and who is ahead of it."""
-    unmatched = None
-    for one in order[1:]:
-        if one.strategy == order[0].strategy or one.regime == order[0].regime:
-            found = None
-            if evidence.test:
-                found = compared(evidence.comparisons, _field(order[0]), _field(one), evidence.test)
-            return _field(one), found, unmatched
-        unmatched = unmatched or _field(one)
+def _runner_up(evidence: Evidence) -> tuple[Field | None, Compared | None, Field | None]:
+    """Return the next recipe that shares strategy or regime with the recommended, the comparison, and who is ahead."""
+    standing, unmatched = evidence.standing, None
+    if standing is None:
+        return None, None, None
+    recipe = standing.recommended
+    for place in (*standing.choice.order, *standing.choice.smaller):
+        other = standing.recipe(place)
+        if place == standing.choice.recommended:
+            continue
+        if other[0] == recipe[0] or other[1] == recipe[1]:
+            found = compared(evidence.comparisons, recipe, other, evidence.test) if evidence.test else None
+            return other, found, unmatched
+        unmatched = unmatched or other
     return None, None, unmatched
 
 
 def _curve(evidence: Evidence, recipe: Field) -> Curve | None:
-    """Return the curve through the recipe's regime, else the strategy's first: without augmentation if there is one."""
-    own = [curve for curve in evidence.curves if curve.strategy == recipe[0]]
+    """Return the curve through the recipe's regime, else the strategy's first: without augmentation if there is one.
+
+    Through three sizes or more if there are, else through two.
+    """
+    curves = evidence.curves
+    if not any(curve.strategy == recipe[0] for curve in curves):
+        predictions, test = _reporting(evidence)
+        curves = tuple(learning_curves(predictions, evidence.results, evidence.regimes, test, least=2))
+    own = [curve for curve in curves if curve.strategy == recipe[0]]
     through = [curve for curve in own if recipe[1] in curve.regimes]
     return next(iter(through or sorted(own, key=lambda curve: curve.series != "plain")), None)
 
 
 def _no_curve(evidence: Evidence, recipe: Field | None) -> str:
-    if recipe is None or evidence.test is None:
-        return "there are no test images to measure it on" if recipe else "nothing has finished"
+    if recipe is None:
+        return "nothing has finished"
     done = evidence.results[(evidence.results["status"] == "finished") & (evidence.results["strategy"] == recipe[0])]
     series = series_of(evidence.regimes[recipe[1]]) if recipe[1] in evidence.regimes else ""
     like = [name for name, regime in evidence.regimes.items() if series_of(regime) == series]
     # A regime is one size, though it may draw a few images more or fewer from fold to fold.
     sizes = done[done["regime"].isin(like)].groupby("regime")["n_train"].mean().nunique()
     return (
-        f"that takes {LEAST_SIZES} sizes of training set that differ in nothing else, {recipe[0]} has {sizes} "
-        "(regimes: sweep in the study file makes them)"
+        f"that takes two sizes of training set that differ in nothing else, {recipe[0]} has {sizes}; a regime with "
+        "sweep: {train_per_class: [25, 50, 100]} in the study file makes them"
     )
 
 
@@ -203,6 +218,38 @@ def _seconds(evidence: Evidence, recipe: Field | None) -> tuple[float, float, fl
     return (seconds if len(done) else math.nan), alone, own
 
 
+def _image_seconds(evidence: Evidence, recipe: Field | None) -> float:
+    done = evidence.results
+    if recipe is None:
+        return math.nan
+    own = done[(done["strategy"] == recipe[0]) & (done["regime"] == recipe[1])]
+    return float(own["seconds_per_image"].mean())
+
+
+def as_record(answer: Answer) -> dict[str, Any] | None:
+    """Return what is recommended as ``run --json`` has it; None where nothing has finished.
+
+    ``low`` and ``high`` are the bounds of the test score's 95 % interval, or without test images of the validation's.
+    """
+    standing, shown = answer.standing, answer.score or answer.validation
+    if answer.recipe is None or standing is None:
+        return None
+    numbers = {
+        "validation": standing.value,
+        "test": None if answer.score is None else answer.score.value,
+        "low": None if shown is None else shown.low,
+        "high": None if shown is None else shown.high,
+    }
+    return {
+        "strategy": answer.recipe[0],
+        "regime": answer.recipe[1],
+        "cell": standing.cell,
+        **{name: None if value is None or not math.isfinite(value) else value for name, value in numbers.items()},
+        "level": [list(standing.recipe(place)) for place in standing.choice.level],
+        "n_needed": standing.choice.n_needed,
+    }
+
+
 def _failed(evidence: Evidence) -> str:
     if not evidence.errors:
         return ""
@@ -217,7 +264,7 @@ def _warnings(evidence: Evidence, found: DataFound) -> list[str]:
     if missing:
         verb = "has" if missing == 1 else "have"
         told.append(f"{plural(missing, 'cell')} {verb} not run yet; the same run command continues.")
-    if found.unevenness > UNEVEN:
+    if found.unevenness >= UNEVEN:
         large, small = (
             max(found.classes, key=found.classes.__getitem__),
             min(found.classes, key=found.classes.__getitem__),
@@ -226,12 +273,25 @@ def _warnings(evidence: Evidence, found: DataFound) -> list[str]:
             f"Classes are uneven: {found.classes[large]:,} images of {large}, {found.classes[small]:,} of {small}. "
             "Accuracy hides the small ones."
         )
+    told += _worse_with_more(evidence.standing)
     done = results[results["status"] == "finished"]
     if len(done) and done["seed"].nunique() == 1:
         told.append("Every number rests on one seed: intervals count the images alone, and no verdict is possible.")
     told += [str(note) for note in evidence.record.get("notes", [])]
     told += [f"{warning} ({plural(len(cells), 'cell')})" for warning, cells in evidence.warnings.items()]
     return told
+
+
+def _worse_with_more(standing: Standing | None) -> list[str]:
+    """Warn of recipes with fewer training images that do better than the recommended beyond their intervals."""
+    if standing is None or not standing.choice.worse_with_more:
+        return []
+    better = [" with ".join(standing.recipe(place)) for place in standing.choice.worse_with_more]
+    verb = "does" if len(better) == 1 else "do"
+    return [
+        f"{join_words(better)} {verb} better on validation than {' with '.join(standing.recommended)}, which trains on "
+        "more images: more images made it worse, so look at the labels ('unfreeze check DATA')."
+    ]
 
 
 def gist(error: str) -> str:

@@ -7,10 +7,14 @@ from unfreeze.results.answer import Answer
 from unfreeze.results.compared import Compared, settle_text
 from unfreeze.results.field_scores import Estimate
 from unfreeze.results.predictions import Field
+from unfreeze.results.selection import AS_CHEAP
+from unfreeze.results.standing import Standing
 from unfreeze.results.verdicts import BETTER, NO_DIFFERENCE, WORSE
 from unfreeze.results.words import (
     METRIC_NAMES,
+    MISSING,
     between_text,
+    count_text,
     difference_text,
     estimate_text,
     join_words,
@@ -18,6 +22,7 @@ from unfreeze.results.words import (
     metric_text,
     plural,
     seconds_text,
+    small_pool_text,
 )
 
 NOTHING_YET = "No cell has finished yet, so there is nothing to compare."
@@ -39,15 +44,14 @@ class Fact:
 
 def headline(answer: Answer) -> str:
     """Return the recipe and its score in one sentence."""
-    if answer.recipe is None:
+    if answer.recipe is None or answer.standing is None:
         return NOTHING_YET
     name = METRIC_NAMES[answer.metric]
-    best = f"{field_text(answer.recipe)} has the best {_mean(answer)}validation {name}, "
-    best += metric_text(answer.metric, answer.validation) + _level(answer)
+    use = f"Use {field_text(answer.recipe)}: {_validated(answer, answer.standing)}"
     if answer.score is None:
-        return f"{best}; there is no test set to report on, and a number that was chosen for being the best flatters."
+        return f"{use}; there is no test set to report on, and validation chose this recipe, which is optimistic."
     chosen = ", on images that also chose it" if answer.on_test else ""
-    return f"{best}; its test {name} is {_text(answer.metric, answer.score)}, {_rests(answer.score)}{chosen}."
+    return f"{use}; its test {name} is {_text(answer.metric, answer.score)}, {_rests(answer.score)}{chosen}."
 
 
 def facts(answer: Answer) -> tuple[Fact, ...]:
@@ -57,8 +61,8 @@ def facts(answer: Answer) -> tuple[Fact, ...]:
     return tuple(
         Fact(*one)
         for one in (
-            _recipe(answer), _score(answer), *_beside(answer), *_further(answer), _runner_up(answer), _worst(answer),
-            _doubling(answer), _time(answer),
+            _recipe(answer), _score(answer), *_level(answer), *_beside(answer), *_further(answer), _runner_up(answer),
+            _worst(answer), _doubling(answer), _time(answer),
         )
     )  # fmt: skip
 
@@ -72,27 +76,75 @@ Line = tuple[str, str, str, str]
 
 
 def _recipe(answer: Answer) -> Line:
-    name = METRIC_NAMES[answer.metric]
-    of = f" of {answer.fields} recipes" if answer.fields > 1 else ""
-    detail = (
-        f"best {_mean(answer)}validation {name}{of}, {metric_text(answer.metric, answer.validation)}{_level(answer)}"
-        f"{_unequal(answer)}"
+    if answer.recipe is None or answer.standing is None:
+        return "recipe", "Use", NOTHING_YET, ""
+    return "recipe", "Use", field_text(answer.recipe), f"{_validated(answer, answer.standing)}{_unequal(answer)}"
+
+
+def _level(answer: Answer) -> list[Line]:
+    """Name the recipes that the ranking set does not tell from the recommended one, and what few images mean."""
+    standing = answer.standing
+    if standing is None:
+        return []
+    choice, small = standing.choice, small_pool_text(standing.images, standing.smallest_class)
+    if not choice.level:
+        return [("level", "Few images", "one image counts much", small)] if small else []
+    needed = f"; about {choice.n_needed:,} images would tell" if choice.n_needed else ""
+    detail = f"not told apart from the recipe on {plural(standing.images, 'validation image')}{needed}"
+    names = join_words([field_text(standing.recipe(place)) for place in choice.level])
+    return [("level", "As good", names, f"{detail}; {small}" if small else detail)]
+
+
+def _validated(answer: Answer, standing: Standing) -> str:
+    """Say how the recipe did on validation, and why it is the one to use."""
+    value, images = metric_text(answer.metric, standing.value), ""
+    if standing.images:
+        images = f" on {plural(standing.images, 'image')}"
+    choice, name = standing.choice, METRIC_NAMES[answer.metric]
+    count = len(choice.order)
+    if len(standing.contenders) == 1:
+        return f"the only recipe that has finished; validation {name} {value}{images}"
+    mean = "mean " if max(len(one.seeds) for one in standing.contenders) > 1 else ""
+    of = f"the {count} recipes with the most training images" if choice.smaller else f"{count} recipes"
+    if count == 1:
+        return f"the recipe with the most training images; {mean}validation {name} {value}{images}"
+    if choice.recommended == choice.order[0]:
+        return f"best {mean}validation {name} of {of}, {value}{images}"
+    leader = choice.order[0]
+    return (
+        f"{mean}validation {name} {value}{images}; {field_text(standing.recipe(leader))} has "
+        f"{metric_text(answer.metric, standing.value_of(leader))}, which is too little more to pay for "
+        f"({_cost(standing, leader)})"
     )
-    if answer.fields == 1:
-        detail = f"the only recipe that has finished; validation {name} {metric_text(answer.metric, answer.validation)}"
-    return "recipe", "Use", field_text(answer.recipe or ("", "")), detail
+
+
+def _cost(standing: Standing, leader: int) -> str:
+    """Say what the leader takes beside the recommended recipe: what decided between the two."""
+    ours, theirs = standing.contenders[standing.choice.recommended], standing.contenders[leader]
+    if theirs.flops > AS_CHEAP * ours.flops:
+        return f"{theirs.flops / ours.flops:.1f} times the multiply-adds an image"
+    if theirs.params_trained != ours.params_trained:
+        return f"{count_text(theirs.params_trained)} trained parameters instead of {count_text(ours.params_trained)}"
+    return "the same cost, and later in the study file"
 
 
 def _score(answer: Answer) -> Line:
     name = METRIC_NAMES[answer.metric]
-    if answer.score is None:
-        detail = "no test images to report on; validation chose this number for being the best, which flatters"
-        return "score", f"Validation {name}", metric_text(answer.metric, answer.validation), detail
-    interval = between_text(answer.metric, answer.score.low, answer.score.high)
-    interval = f"95 % interval {interval}; " if interval else ""
     chosen = "; these images also stopped the training" if answer.on_test else ""
-    value = metric_text(answer.metric, answer.score.value)
-    return "score", f"Test {name}", value, f"{interval}{_rests(answer.score)}{chosen}"
+    if answer.score is None:
+        one = answer.validation
+        value = math.nan if one is None else one.value
+        interval = "" if one is None else _interval(answer.metric, one)
+        detail = f"{interval}no test images to report on; validation chose this recipe, which is optimistic"
+        return "score", f"Validation {name}", metric_text(answer.metric, value), detail
+    interval = _interval(answer.metric, answer.score)
+    value_text = metric_text(answer.metric, answer.score.value)
+    return "score", f"Test {name}", value_text, f"{interval}{_rests(answer.score)}{chosen}"
+
+
+def _interval(metric: str, one: Estimate) -> str:
+    interval = between_text(metric, one.low, one.high)
+    return f"95 % interval {interval}; " if interval else ""
 
 
 def _beside(answer: Answer) -> list[Line]:
@@ -141,11 +193,11 @@ def _verdict(found: Compared) -> str:
 
 
 def _worst(answer: Answer) -> Line:
+    images = "validation image" if answer.on_validation else "test image"
     if answer.worst is None:
-        return "worst", "Worst class", "not known", "no test images"
+        return "worst", "Worst class", MISSING, f"no {images} has a label"
     name, recall = answer.worst
-    interval = between_text("accuracy", recall.low, recall.high)
-    detail = f"{'95 % interval ' + interval + '; ' if interval else ''}{plural(recall.images, 'test image')}"
+    detail = f"{_interval('accuracy', recall)}{plural(recall.images, images)}"
     return "worst", "Worst class", f"{name}, recall {metric_text('accuracy', recall.value)}", detail
 
 
@@ -153,15 +205,17 @@ def _doubling(answer: Answer) -> Line:
     label, curve = "Twice the labels", answer.doubling
     if curve is None:
         return "doubling", label, "cannot be said", answer.no_curve
-    largest = float(curve.sizes[-1])
+    role, largest = "validation" if answer.on_validation else "test", float(curve.sizes[-1])
     series = "" if curve.series == "plain" else f" ({curve.series})"
     rests = "" if curve.seeds > 1 else "; counts the images alone, since a size has one seed"
+    if len(curve.sizes) == 2:
+        rests += "; two sizes leave the curve's shape open, which the interval counts"
     return (
         "doubling",
         label,
         difference_text(answer.metric, *curve.doubling()),
-        f"test {METRIC_NAMES[answer.metric]} from {mean_count_text(largest)} to {mean_count_text(2 * largest)} images "
-        f"a class, by the learning curve of {curve.strategy}{series} through {len(curve.sizes)} sizes{rests}",
+        f"{role} {METRIC_NAMES[answer.metric]} from {mean_count_text(largest)} to {mean_count_text(2 * largest)} "
+        f"images a class, by the learning curve of {curve.strategy}{series} through {len(curve.sizes)} sizes{rests}",
     )
 
 
@@ -173,11 +227,9 @@ def _time(answer: Answer) -> Line:
         parts.append(f"without reuse about {seconds_text(answer.alone)}, predicted")
     if math.isfinite(answer.recipe_seconds):
         parts.append(f"one run of the recipe {seconds_text(answer.recipe_seconds)}")
+    if math.isfinite(answer.image_seconds):
+        parts.append(f"one image through its network {seconds_text(answer.image_seconds)}")
     return "time", "Time", value, "; ".join(parts)
-
-
-def _mean(answer: Answer) -> str:
-    return "mean " if answer.runs > 1 else ""
 
 
 def _unequal(answer: Answer) -> str:
@@ -186,10 +238,6 @@ def _unequal(answer: Answer) -> str:
     few, many = answer.unequal
     runs = plural(many, "run") if few == many else f"{few} to {plural(many, 'run')}"
     return f"; not all recipes have the same seeds ({runs} each)"
-
-
-def _level(answer: Answer) -> str:
-    return f" (level with {join_words([field_text(one) for one in answer.level])})" if answer.level else ""
 
 
 def _text(metric: str, one: Estimate) -> str:

@@ -140,6 +140,13 @@ def degrees(found: Crossed) -> Array:
     return np.where(spread > 0, np.maximum(df, least), found.images - 1.0)
 
 
+def variance(found: Crossed) -> Array:
+    """Return the variance of the mean, from seeds and units; at one seed from the units alone; NaN at one unit."""
+    if found.seeds == 1:
+        return found.ms_image / found.images
+    return found.from_seeds + found.from_images
+
+
 def half_width(found: Crossed, floor: float = 0.0, level: float = LEVEL) -> Array:
     """Return half of the width of one interval; NaN where a single unit leaves no variance to estimate.
 
@@ -152,11 +159,7 @@ def half_width(found: Crossed, floor: float = 0.0, level: float = LEVEL) -> Arra
     """
     if found.images == 1:
         return np.full(found.mean.shape, math.nan)
-    if found.seeds == 1:
-        variance = found.ms_image / found.images
-    else:
-        variance = found.from_seeds + found.from_images
-    return stats.t.ppf(1 - level / 2, degrees(found)) * np.sqrt(np.maximum(variance, floor**2))
+    return stats.t.ppf(1 - level / 2, degrees(found)) * np.sqrt(np.maximum(variance(found), floor**2))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from unfreeze.results.augmentation import augmentation_table
 from unfreeze.results.comparisons import comparisons_table
 from unfreeze.results.convergence import convergence_table
 from unfreeze.results.learning_curve import Curve, learning_curves
-from unfreeze.results.predictions import Predictions, read_predictions
+from unfreeze.results.predictions import Predictions, Ranking, read_predictions, read_ranking
+from unfreeze.results.standing import Standing, standing
 from unfreeze.results.tables import cell_errors, cell_warnings, history_table, results_table
 from unfreeze.store import StudyDir, read_json
 
@@ -27,6 +28,8 @@ class Evidence:
         shared: shared.json; empty where nothing has run.
         results, history: the tables of ``results.tables``.
         predictions: of the finished cells for test images.
+        ranking: of the finished cells for the ranking set.
+        standing: which recipe is recommended; None where nothing has finished.
         comparisons: the table of ``results.comparisons``.
         curves: learning curves on the test set.
         augmentation: the table of ``results.augmentation``.
@@ -41,6 +44,8 @@ class Evidence:
     results: pd.DataFrame
     history: pd.DataFrame
     predictions: Predictions
+    ranking: Ranking
+    standing: Standing | None
     comparisons: pd.DataFrame
     curves: tuple[Curve, ...]
     augmentation: pd.DataFrame
@@ -69,6 +74,11 @@ class Evidence:
         return bool((self.record["study"].get("split") or {}).get("val") == "test")
 
     @property
+    def cell(self) -> str | None:
+        """Id of the model to take away; None where nothing has finished."""
+        return None if self.standing is None else self.standing.cell
+
+    @property
     def test(self) -> str | None:
         """Name of the test set that the answer rests on; None where no finished cell has one."""
         return self.predictions.tests[0] if self.predictions.tests else None
@@ -84,6 +94,7 @@ def read_evidence(study: StudyDir) -> Evidence:
     record, plan = read_json(study.path / "study.json"), read_json(study.path / "plan.json")
     predictions = read_predictions(study)
     regimes = record["study"].get("regimes") or {}
+    ranking = read_ranking(study)
     curves = learning_curves(predictions, results, regimes)
     return Evidence(
         study=study,
@@ -93,6 +104,8 @@ def read_evidence(study: StudyDir) -> Evidence:
         results=results,
         history=history,
         predictions=predictions,
+        ranking=ranking,
+        standing=standing(results, ranking, plan.get("networks", {})),
         comparisons=comparisons_table(predictions),
         curves=tuple(curves),
         augmentation=augmentation_table(predictions, results, history, regimes, curves),

@@ -12,7 +12,6 @@ import pandas as pd
 from unfreeze import metrics
 from unfreeze.results import inside, words
 from unfreeze.results.inside_pictures import confusion_figure, confusion_sizes, reliability_figure
-from unfreeze.results.selection import best_cell
 from unfreeze.store import StudyDir, is_whole, read_json, read_table
 
 PAIRS = 10
@@ -57,15 +56,17 @@ class InsideView:
     has_pictures: bool
 
 
-def inside_view(study: StudyDir, results: pd.DataFrame, record: Mapping[str, Any]) -> InsideView | None:
-    """Return the section of a study's best model; None where there is none, or none with predictions of images.
+def inside_view(
+    study: StudyDir, cell: str | None, results: pd.DataFrame, record: Mapping[str, Any]
+) -> InsideView | None:
+    """Return the section of a study's model to take away; None where there is none, or no predictions of images.
 
     Args:
         study: the study directory.
+        cell: the model's.
         results: the table of ``results_table``.
         record: study.json.
     """
-    cell = best_cell(results, str(record["metric"]))
     if cell is None or not (study.cell(cell) / "logits.safetensors").is_file():
         return None
     classes = [str(label) for label in record["classes"]]
@@ -106,8 +107,8 @@ def inside_view(study: StudyDir, results: pd.DataFrame, record: Mapping[str, Any
 def _lead(row: pd.Series, images: int, role: str) -> str:
     run = f"seed {int(row['seed'])}" + ("" if pd.isna(row["fold"]) else f", fold {int(row['fold'])}")
     return (
-        f"{row['strategy']} with {row['regime']}, {run}: of the strategy and regime with the best mean validation "
-        f"metric, the run with the best. Counted on {words.plural(images, f'{role} image')}."
+        f"{row['strategy']} with {row['regime']}, {run}: of the recommended recipe, the first seed and not the "
+        f"luckiest. Counted on {words.plural(images, f'{role} image')}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The metric against training images a class: a power law through three sizes or more, with intervals.
+"""The metric against training images a class: a power law through three sizes or more (or through two), with intervals.
 
     error(n) = a + b n^-c        a >= 0, b >= 0, 0.02 <= c <= 2
 
@@ -28,6 +28,9 @@ from unfreeze.streams import stream_generator
 DRAWS = 1000
 EXPONENTS = np.geomspace(0.02, 2.0, 120)
 LEAST_SIZES = 3
+USUAL_EXPONENT, LIKELY_EXPONENTS = 0.35, (0.1, 1.0)
+"""Of a curve through two sizes, which leave it open: the upper end of what Hestness et al. found, and bounds wide
+enough for other data. It is drawn log-uniformly within them, so that the interval counts what is not known."""
 COLUMNS = (
     "strategy", "series", "test", "metric", "regimes", "sizes", "values", "a", "b", "c", "seeds", "basis", "largest",
     "at_largest", "at_largest_low", "at_largest_high", "doubled", "at_doubled", "at_doubled_low", "at_doubled_high",
@@ -119,14 +122,28 @@ def fit_power_law(sizes: Array, errors: Array) -> Array:
     return np.stack([*chosen, EXPONENTS[best]], axis=-1)
 
 
+def through_two(sizes: Array, errors: Array, exponents: Array) -> Array:
+    """Return (..., 3) a, b, c of power laws with exponents (...) through errors (..., 2) at two sizes.
+
+    Two points leave one of the three numbers open, so the exponent is given. Where a would fall below 0, it is 0 and b
+    the larger of the two that fit; where more images made it worse, b is 0 and a the error at the larger size.
+    """
+    small, large = (float(size) ** -exponents for size in sizes)
+    slope = np.maximum((errors[..., 0] - errors[..., 1]) / (small - large), 0)
+    start = errors[..., 1] - slope * large
+    slope = np.where(start < 0, np.maximum(errors[..., 1], 0) / large, slope)
+    return np.stack([np.maximum(start, 0), slope, np.broadcast_to(exponents, slope.shape)], axis=-1)
+
+
 def learning_curves(
     predictions: Predictions,
     results: pd.DataFrame,
     regimes: Mapping[str, Mapping[str, Any]],
     test: str = "test",
     up_to: float = math.inf,
+    least: int = LEAST_SIZES,
 ) -> list[Curve]:
-    """Return the curve of each strategy and series of regimes that has three sizes or more.
+    """Return the curve of each strategy and series of regimes that has three sizes or more, or ``least``.
 
     Args:
         predictions: of the study.
@@ -145,7 +162,7 @@ def learning_curves(
             if size <= up_to and predictions.runs((strategy, regime), test, predictions.metric):
                 series.setdefault(series_of(settings), {}).setdefault(size, regime)
         for name, members in series.items():
-            curve = _curve(predictions, strategy, name, members, test)
+            curve = _curve(predictions, strategy, name, members, test, least)
             if curve is not None:
                 found.append(curve)
     return found
@@ -185,7 +202,7 @@ def curves_table(curves: Sequence[Curve]) -> pd.DataFrame:
 
 
 def _curve(
-    predictions: Predictions, strategy: str, series: str, members: Mapping[float, str], test: str
+    predictions: Predictions, strategy: str, series: str, members: Mapping[float, str], test: str, least: int
 ) -> Curve | None:
     metric = predictions.metric
     known: dict[float, tuple[str, list[pd.DataFrame]]] = {}
@@ -194,7 +211,7 @@ def _curve(
         good = [run for run in runs if len(run) and np.isfinite(run["value"]).all()]
         if good:
             known[size] = members[size], good
-    if len(known) < LEAST_SIZES:
+    if len(known) < least:
         return None
     sizes = np.array(list(known))
     tables = [table for _, runs in known.values() for table in runs]
@@ -211,7 +228,14 @@ def _curve(
     values = np.array([one.mean() for one in by_size])
     sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
     errors = 1 - values if sign < 0 else values
-    noise = sign * _noise(by_size, stream_generator(0, "bootstrap", strategy, series, test))
+    generator = stream_generator(0, "bootstrap", strategy, series, test)
+    noise = sign * _noise(by_size, generator)
+    if len(sizes) > 2:
+        fit, draws = fit_power_law(sizes, errors), fit_power_law(sizes, errors + noise)
+    else:
+        fit = through_two(sizes, errors, np.array(USUAL_EXPONENT))
+        exponents = np.exp(generator.uniform(math.log(LIKELY_EXPONENTS[0]), math.log(LIKELY_EXPONENTS[1]), DRAWS))
+        draws = through_two(sizes, errors + noise, exponents)
     return Curve(
         strategy=strategy,
         series=series,
@@ -221,8 +245,8 @@ def _curve(
         sizes=sizes,
         values=values,
         seeds=min(len(one) for one in by_size),
-        fit=fit_power_law(sizes, errors),
-        draws=fit_power_law(sizes, errors + noise),
+        fit=fit,
+        draws=draws,
     )
 
 

@@ -1,6 +1,6 @@
-"""What the finished cells predicted for the test images: read once, as plain arrays."""
+"""What the finished cells predicted for test images and for the ranking set: read once, as plain arrays."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,12 +84,46 @@ class Predictions:
         return {seed: _union(parts) for seed, parts in found.items() if len(parts) == self.folds}
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """What recipes are ranked by.
+
+    Attributes:
+        predictions: of the validation pool, under the test set's name ``validation``; a choice on validation that could
+            be paid for is (``study.ranking``). Cells of earlier versions have those of their validation images alone.
+        unpaid: fields of which some cell chose on validation what was not paid for.
+    """
+
+    predictions: Predictions
+    unpaid: frozenset[Field]
+
+
 def read_predictions(study: StudyDir) -> Predictions:
     """Read the test logits of every finished cell.
 
     Raises:
         UserError: the directory holds no study, or a record cannot be read.
     """
+    return _read(study, lambda cell: _tests(study, cell))
+
+
+def read_ranking(study: StudyDir) -> Ranking:
+    """Read what every finished cell predicted of the ranking set.
+
+    Raises:
+        UserError: the directory holds no study, or a record cannot be read.
+    """
+    ranked = {str(cell["cell"]): _ranked(study, cell) for cell in study.planned_cells() if study.is_finished(cell)}
+    predictions = _read(study, lambda cell: [("validation", *ranked[str(cell["cell"])][:2])])
+    unpaid = {(one.strategy, one.regime) for one in predictions.cells if not ranked[one.cell][2]}
+    return Ranking(predictions, frozenset(unpaid))
+
+
+Stored = tuple[str, Sequence[str], Logits]
+"""Name of a set of images, their ids, logits (n, classes)."""
+
+
+def _read(study: StudyDir, stored: Callable[[Mapping[str, Any]], Iterable[Stored]]) -> Predictions:
     planned = study.planned_cells()
     record = read_json(study.path / "study.json")
     classes = tuple(map(str, record["classes"]))
@@ -99,9 +133,25 @@ def read_predictions(study: StudyDir) -> Predictions:
     finished = [cell for cell in planned if study.is_finished(cell)]
     if finished:
         about = _about(read_table(study.path / "catalog.csv"), classes)
-        for cell in finished:
-            cells += _of_cell(study, cell, about)
+        cells = [_of_cell(cell, about, *one) for cell in finished for one in stored(cell)]
     return Predictions(str(record["metric"]), classes, folds, tuple(cells), fields)
+
+
+def _tests(study: StudyDir, cell: Mapping[str, Any]) -> Iterable[Stored]:
+    scores, told = read_tensors(study.cell(cell["cell"]) / "logits.safetensors")
+    return [(test, told["ids"][test], logits) for test, logits in scores.items() if test != "validation"]
+
+
+def _ranked(study: StudyDir, cell: Mapping[str, Any]) -> tuple[Sequence[str], Logits, bool]:
+    """Return ids and logits of a cell's ranking set, and whether what validation chose is paid for."""
+    folder = study.cell(cell["cell"])
+    if (folder / "ranking.safetensors").is_file():
+        scores, told = read_tensors(folder / "ranking.safetensors")
+        return told["ids"]["ranking"], scores["ranking"], bool(told["paid"])
+    scores, told = read_tensors(folder / "logits.safetensors")
+    tried = read_json(folder / "cell.json")["candidates"]
+    chose = len(tried) > 1 or any(one.get("early_stopping") for one in tried.values())
+    return told["ids"]["validation"], scores["validation"], not chose
 
 
 def _about(catalog: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame:
@@ -116,24 +166,21 @@ def _about(catalog: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame({"label": used["label"].map(numbers), "unit": unit})
 
 
-def _of_cell(study: StudyDir, cell: Mapping[str, Any], about: pd.DataFrame) -> Iterable[Prediction]:
-    scores, told = read_tensors(study.cell(cell["cell"]) / "logits.safetensors")
-    for test, logits in scores.items():
-        if test != "validation":
-            rows = about.loc[told["ids"][test]]
-            fold = cell.get("fold")
-            yield Prediction(
-                cell=str(cell["cell"]),
-                strategy=str(cell["strategy"]),
-                regime=str(cell["regime"]),
-                seed=int(cell["seed"]),
-                fold=None if fold is None else int(fold),
-                test=test,
-                ids=np.array(told["ids"][test], dtype=np.str_),
-                labels=rows["label"].to_numpy(np.int64),
-                logits=logits,
-                units=rows["unit"].to_numpy(dtype=np.str_),
-            )
+def _of_cell(cell: Mapping[str, Any], about: pd.DataFrame, test: str, ids: Sequence[str], logits: Logits) -> Prediction:
+    rows = about.loc[list(ids)]
+    fold = cell.get("fold")
+    return Prediction(
+        cell=str(cell["cell"]),
+        strategy=str(cell["strategy"]),
+        regime=str(cell["regime"]),
+        seed=int(cell["seed"]),
+        fold=None if fold is None else int(fold),
+        test=test,
+        ids=np.array(ids, dtype=np.str_),
+        labels=rows["label"].to_numpy(np.int64),
+        logits=logits,
+        units=rows["unit"].to_numpy(dtype=np.str_),
+    )
 
 
 def _union(parts: list[pd.DataFrame]) -> pd.DataFrame:

@@ -61,7 +61,7 @@ def render_report(evidence: Evidence) -> str:
     for name, figure in (("curves", curves_figure(evidence.curves)), ("seconds", seconds_figure(results))):
         if figure is not None:
             figures[name] = figure.to_plotly_json()
-    inside = inside_view(study, results, record)
+    inside = inside_view(study, evidence.cell, results, record)
     if inside is not None:
         figures |= inside.figures
     scripts = {"plotly": get_plotlyjs(), "page": asset("report.js")}

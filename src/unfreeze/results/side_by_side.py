@@ -11,7 +11,7 @@ from unfreeze.results.answer import Answer, answer
 from unfreeze.results.answer_text import NOTHING_YET, ON_TEST, Fact, facts
 from unfreeze.results.evidence import Evidence, read_evidence
 from unfreeze.results.templating import asset, environment
-from unfreeze.results.words import METRIC_NAMES, estimate_text, metric_text
+from unfreeze.results.words import METRIC_NAMES, MISSING, estimate_text, metric_text
 from unfreeze.store import StudyDir
 
 
@@ -58,6 +58,6 @@ def _column(evidence: Evidence) -> Column:
         answer=made,
         facts=facts(made),
         metric_name=METRIC_NAMES[made.metric],
-        validation=metric_text(made.metric, made.validation),
+        validation=metric_text(made.metric, made.standing.value) if made.standing else MISSING,
         score=estimate_text(made.metric, score.value, score.low, score.high) if score else "no test images",
     )

@@ -57,6 +57,13 @@ RESULT_COLUMNS = (
     "params_trained",
     "stopped_by",
 )
+ADDED_COLUMNS = {
+    "ranking_metric": "float64",
+    "n_ranking": "Int64",
+    "flops_per_image": "Int64",
+    "seconds_per_image": "float64",
+}
+"""Columns that came later, behind those of further test sets, with their types."""
 CELL_COLUMNS = ("cell", "strategy", "regime", "seed", "fold")
 HISTORY_COLUMNS = (
     "candidate",
@@ -87,14 +94,14 @@ def results_table(study: StudyDir) -> pd.DataFrame:
     backbones = {name: str(record["backbone"]) for name, record in _networks(study).items()}
     rows = [_row(study, cell, backbones) for cell in study.planned_cells()]
     further = dict.fromkeys(column for row in rows for column in row if _FURTHER_TEST.fullmatch(column))
-    table = pd.DataFrame(rows, columns=[*RESULT_COLUMNS, *further])
+    table = pd.DataFrame(rows, columns=[*RESULT_COLUMNS, *further, *ADDED_COLUMNS])
     for column in TEXT_COLUMNS:
         table[column] = table[column].map(_text)
     for column in WHOLE_COLUMNS:
         table[column] = table[column].astype("Int64")
     for column in (*MEASURED_COLUMNS, *further):
         table[column] = table[column].astype("float64")
-    return table
+    return table.astype(ADDED_COLUMNS)
 
 
 def history_table(study: StudyDir) -> pd.DataFrame:

@@ -69,7 +69,7 @@ def helps(metric: str, difference: float, part: Simultaneous | None, unit: str =
     if seeds is not None:
         ways.append(f"about {seeds} seeds (now {now_seeds})")
     if images is not None:
-        ways.append(f"about {_rounded(images):,} {unit}s (now {now_images:,})")
+        ways.append(f"about {rounded(images):,} {unit}s (now {now_images:,})")
     if len(ways) == 2:
         return " or ".join(ways)
     if seeds is not None:
@@ -79,7 +79,7 @@ def helps(metric: str, difference: float, part: Simultaneous | None, unit: str =
     return f"more seeds and more {unit}s: neither {MOST_SEEDS} seeds nor {MOST_IMAGES:,} {unit}s alone would do"
 
 
-def _rounded(count: int) -> int:
-    """Round up to two digits: an estimate of an order of size pretends no more."""
+def rounded(count: int) -> int:
+    """Return the count rounded up to two digits: an estimate of an order of size pretends no more."""
     size = 10 ** max(0, len(str(count)) - 2)
     return -(-count // size) * size

@@ -111,3 +111,17 @@ def plural(count: int, noun: str) -> str:
 def join_words(words: Sequence[str]) -> str:
     """Join words as a list in a sentence: ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+FEW_IMAGES, FEW_OF_A_CLASS = 200, 20
+"""Validation images, in all and of the smallest class, below which one image weighs much in what is recommended."""
+
+
+def small_pool_text(images: int, smallest_class: int) -> str:
+    """Say how much one validation image weighs where there are few, and what helps; "" where there are enough."""
+    if not images or (images >= FEW_IMAGES and smallest_class >= FEW_OF_A_CLASS):
+        return ""
+    return (
+        f"validation has {plural(images, 'image')}, {smallest_class} of the smallest class, so one image is "
+        f"{100 / images:.1f} points; --set split.folds=5 uses every image for validation"
+    )

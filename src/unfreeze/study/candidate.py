@@ -12,6 +12,7 @@ from unfreeze.config.resolve import Strategy, expected_epochs
 from unfreeze.config.study import Metric, RegimeConfig
 from unfreeze.data.order import examples_after, steps_for_examples
 from unfreeze.errors import UserError
+from unfreeze.metrics import Logits
 from unfreeze.model.backbone import Backbone, reinitialise
 from unfreeze.model.describe import count_parameters
 from unfreeze.model.head import build_head
@@ -45,6 +46,7 @@ class CandidateState:
         weights: the trained tensors; none at the very beginning.
         best: the best of them so far, where they are kept.
         moments: the optimiser's.
+        validation: logits of the validation images by epoch, where they are kept; see ``train_candidate``.
         at_once: how many rows fit into the device's memory at once, as far as is known.
     """
 
@@ -55,6 +57,7 @@ class CandidateState:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     best: Mapping[str, Tensor] = field(default_factory=dict)
     moments: Mapping[str, Tensor] = field(default_factory=dict)
+    validation: Mapping[str, Tensor] = field(default_factory=dict)
     at_once: AtOnce = AtOnce()
 
 
@@ -88,7 +91,8 @@ Training = Generator[Need | Look, Any, "Trained"]
 class Trained:
     """A trained candidate: its network with the reported weights, its history, and what was counted.
 
-    The network begins after ``cut`` stages, which nothing has trained. ``room`` says how many rows it takes at once.
+    The network begins after ``cut`` stages, which nothing has trained. ``room`` says how many rows it takes at once,
+    ``validation`` holds the logits of its validation images by epoch, where they are kept.
     """
 
     network: Network
@@ -101,6 +105,7 @@ class Trained:
     params_trained: int
     prefix_hash: str
     room: Room
+    validation: Mapping[str, Tensor]
 
     @property
     def best(self) -> dict[str, Any]:
@@ -116,6 +121,7 @@ class Trained:
             stopped=self.stopped_by == "early_stopping",
             history=self.history,
             weights=trained_state(self.network, self.backbone),
+            validation=self.validation,
             at_once=self.room.at_once,
         )
 
@@ -176,6 +182,7 @@ def train_candidate(
     on_epoch: Callable[[dict[str, Any]], None],
     begin: CandidateState,
     room: Room,
+    keep_validation: bool = False,
 ) -> Training:
     """Train all phases of one candidate: yield what is needed, be sent that batch, and so on.
 
@@ -194,6 +201,8 @@ def train_candidate(
         on_epoch: called with each new history row.
         begin: the first step of all, or the state of an earlier ``Need``.
         room: how many rows it takes at once; lowered where memory does not suffice.
+        keep_validation: keep the logits of the validation images: of every epoch that may be restored as the best, else
+            of the last. Cross-fitting chooses among them once more (``results.crossfit``).
 
     Raises:
         UserError: a cut does not exist.
@@ -211,6 +220,8 @@ def train_candidate(
     everything = build_network(backbone, head, lowest, "train", start=lowest).to(compute.device)
     history = [dict(row) for row in begin.history]
     best = dict(begin.best)
+    validation = dict(begin.validation)
+    restores = stopping is not None and stopping.restore_best
     state, stopped = begin.position.stopping, begin.stopped
     for number, (phase, cut, start) in enumerate(zip(strategy.phases, cuts, feed_cuts(cuts), strict=True)):
         if phase.reinit:
@@ -231,20 +242,26 @@ def train_candidate(
         if number == begin.phase:
             position = begin.position
             set_moments(optimizer, begin.moments)
-            begin = replace(begin, weights={}, best={}, moments={})  # so that they are not held twice
+            begin = replace(begin, weights={}, best={}, moments={}, validation={})  # so that they are not held twice
         channels_last = start < len(backbone.stages)
+        looked_at: list[Logits] = []  # of the epoch that ends
 
-        def keep(row: dict[str, Any]) -> None:
+        def keep(row: dict[str, Any], looked_at: list[Logits] = looked_at) -> None:
+            if keep_validation and not restores:
+                validation.clear()
+            if keep_validation:
+                validation[str(row["epoch"])] = torch.from_numpy(looked_at[-1])
+            looked_at.clear()
             history.append({**row, "examples": examples_after(images, strategy.batch_size, row["step"])})
             on_epoch(history[-1])
 
         def keep_best() -> None:
-            if stopping and stopping.restore_best:
+            if restores:
                 best.update(trained_state(everything, backbone))
 
         def here(at: Position, number: int = number, optimizer: torch.optim.Optimizer = optimizer) -> CandidateState:
             tensors = trained_state(everything, backbone)
-            found = dict(best), moments(optimizer), room.at_once
+            found = dict(best), moments(optimizer), dict(validation), room.at_once
             return CandidateState(number, at, False, list(history), tensors, *found)
 
         training = train_phase(
@@ -257,7 +274,7 @@ def train_candidate(
             metric,
             position,
             Watch(
-                partial(evaluating, network, compute, metric, channels_last, room),
+                partial(evaluating, network, compute, metric, channels_last, room, looked_at.append),
                 lambda epoch, step: on_step(epoch, examples_after(images, strategy.batch_size, step)),
                 keep,
                 keep_best,
@@ -275,18 +292,18 @@ def train_candidate(
     if begin.phase == len(strategy.phases):
         load_trained_state(everything, backbone, begin.weights)
     _check_frozen(backbone, lowest, prefix_hash)
-    keeps = stopping is not None and stopping.restore_best
     return Trained(
         network=everything,
         backbone=backbone,
         cut=lowest,
         history=history,
-        best_epoch=(state.best_epoch or history[-1]["epoch"]) if keeps else history[-1]["epoch"],
+        best_epoch=(state.best_epoch or history[-1]["epoch"]) if restores else history[-1]["epoch"],
         stopped_by="early_stopping" if stopped else "epochs",
         params_total=count_parameters(backbone.model) + count_parameters(head),
         params_trained=count_parameters(everything.suffix) + count_parameters(head),
         prefix_hash=prefix_hash,
         room=room,
+        validation=validation,
     )
 
 

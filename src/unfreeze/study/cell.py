@@ -1,38 +1,20 @@
-"""One cell: what its numbers depend on, the chosen candidate's test scores, its files; result.json last."""
+"""One cell: what its numbers depend on, and nothing else."""
 
 import hashlib
 import json
-import math
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from unfreeze import metrics
 from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.resolve import Cell, Strategy, candidates, expected_epochs
 from unfreeze.config.study import RegimeConfig, StudyConfig
 from unfreeze.data.catalog import Catalog, rows_of
 from unfreeze.data.order import examples_after
 from unfreeze.data.regimes import Selection
-from unfreeze.model.network import trained_state
-from unfreeze.store import StudyDir, sealed, write_json, write_tensors
-from unfreeze.study.candidate import Trained, epoch_ends
-from unfreeze.study.environment import conditions
+from unfreeze.study.candidate import epoch_ends
 from unfreeze.study.needs import Shas
-from unfreeze.study.supply import Supply
-from unfreeze.train.device import Compute
-from unfreeze.train.evaluate import predict
-from unfreeze.train.loop import Diverged
-
-CELL_FILES = ("cell.json", "history.csv", "logits.safetensors", "model.safetensors")
-"""What a finished cell has beside its result.json."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +80,9 @@ class Job:
         """The contents of its images."""
         chosen = self.selection
         tests = [identifier for test in chosen.tests.values() for identifier in test]
-        found = (rows_of(self.catalog, ids)["sha256"] for ids in (self.train, chosen.validation, tests))
-        train, validation, reported = (tuple(shas) for shas in found)
-        return Shas(train, validation, reported)
+        each = self.train, chosen.validation, tests, chosen.ranking
+        train, validation, reported, ranking = (tuple(rows_of(self.catalog, ids)["sha256"]) for ids in each)
+        return Shas(train, validation, reported, ranking)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -124,15 +106,6 @@ class Job:
         }
 
 
-@dataclass(frozen=True)
-class Times:
-    """Seconds of a cell: a mean epoch of the chosen candidate, all its candidates, and its share of shared work."""
-
-    per_epoch: float
-    total: float
-    shared: float
-
-
 def weights_key(strategy: Strategy) -> tuple[str, str]:
     """Return what names a strategy's initial weights."""
     return strategy.backbone.name, strategy.backbone.weights
@@ -143,152 +116,3 @@ def examples_of(job: Job, strategy: Strategy) -> int:
     images = len(job.train)
     ends = epoch_ends(images, strategy.batch_size, job.regime, expected_epochs(strategy))
     return examples_after(images, strategy.batch_size, ends[-1])
-
-
-Logits = dict[str, tuple[tuple[str, ...], metrics.Logits, metrics.Labels]]
-"""By split: ids, logits (n, classes), labels (n,)."""
-
-
-def finish_cell(
-    job: Job,
-    name: str,
-    trained: Trained,
-    supply: Supply,
-    store: StudyDir,
-    compute: Compute,
-    times: Times,
-    warnings: Callable[[], Sequence[str]],
-) -> dict[str, Any]:
-    """Report a cell's chosen candidate on validation and tests, and write its files; result.json last.
-
-    Args:
-        job: the cell.
-        name: of the chosen candidate.
-        trained: that candidate.
-        supply: gives its images.
-        store: the study directory.
-        compute: device and precision.
-        times: what the cell took so far.
-        warnings: gives those that its record repeats, when everything is predicted.
-
-    Returns:
-        Its row of results.csv by column name.
-
-    Raises:
-        Diverged: a prediction is not a finite number.
-    """
-    started = time.perf_counter()
-    logits = _logits(job, job.candidates[name], trained, supply, compute)
-    row = _result(job, name, trained, logits)
-    row["seconds_per_epoch"] = times.per_epoch
-    _write(job, store.cell(job.cell.id), trained, logits, conditions(compute))
-    row["seconds_total"] = times.total + time.perf_counter() - started
-    row["seconds_shared"] = times.shared
-    files = sealed(store.cell(job.cell.id), CELL_FILES)
-    said = [*job.selection.warnings, *warnings()]
-    write_json(store.cell(job.cell.id) / "result.json", {**row, "warnings": said, "files": files})
-    return row
-
-
-def _logits(job: Job, strategy: Strategy, trained: Trained, supply: Supply, compute: Compute) -> Logits:
-    """Predict every validation and test image in its plain view."""
-    predicted = {}
-    for split, ids in {"validation": job.selection.validation, **job.selection.tests}.items():
-        if ids:
-            batches = supply.plain(strategy, supply.images(ids), trained.cut)
-            channels_last = trained.cut < len(trained.backbone.stages)
-            scores, labels = predict(trained.network, batches, compute, channels_last, trained.room)
-            if not np.isfinite(scores).all():
-                raise Diverged(f"the predictions of {split} are not all finite numbers")
-            predicted[split] = ids, scores, labels
-    return predicted
-
-
-def _result(
-    job: Job,
-    name: str,
-    trained: Trained,
-    logits: Logits,
-) -> dict[str, Any]:
-    cell, metric, best = job.cell, job.study.metric, trained.best
-    strategy = job.candidates[name]
-    tests = {split: (scores, labels) for split, (_, scores, labels) in logits.items() if split != "validation"}
-    row: dict[str, Any] = {
-        "cell": cell.id,
-        "strategy": cell.strategy,
-        "regime": cell.regime,
-        "seed": cell.seed,
-        "fold": cell.fold,
-        "backbone": strategy.backbone.name,
-        "image_size": strategy.image_size,
-        "status": "finished",
-        "chosen": name,
-        "n_train": len(job.selection.train),
-        "n_val": len(job.selection.validation),
-        "n_test": len(job.selection.tests.get("test", ())),
-        "epochs": len(trained.history),
-        "best_epoch": trained.best_epoch,
-        "train_accuracy": best["train_accuracy"],
-        "train_loss": best["train_loss"],
-        "val_accuracy": best["val_accuracy"],
-        "val_loss": best["val_loss"],
-        "test_accuracy": _number(tests, "test", "accuracy"),
-        "test_loss": _number(tests, "test", "log_loss"),
-        "val_metric": _finite(best["val_metric"]),
-        "test_metric": _number(tests, "test", metric),
-        "seconds_per_epoch": None,
-        "seconds_total": None,
-        "seconds_shared": 0.0,
-        "params_total": trained.params_total,
-        "params_trained": trained.params_trained,
-        "stopped_by": trained.stopped_by,
-    }
-    for split in tests:
-        if split != "test":
-            row[f"test_{split}_accuracy"] = _number(tests, split, "accuracy")
-            row[f"test_{split}_metric"] = _number(tests, split, metric)
-    return row
-
-
-def _number(tests: dict[str, tuple[metrics.Logits, metrics.Labels]], split: str, metric: str) -> float | None:
-    return _finite(metrics.score(metric, *tests[split])) if split in tests else None
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _write(
-    job: Job,
-    folder: Path,
-    trained: Trained,
-    logits: Logits,
-    made_with: Mapping[str, Any],
-) -> None:
-    weights = trained.backbone.weights
-    write_json(
-        folder / "cell.json",
-        {
-            **plain(job.cell),
-            "cell": job.cell.id,
-            "fingerprint": job.fingerprint,
-            "data_fingerprint": job.data_fingerprint,
-            "candidates": plain(job.candidates),
-            "regime_settings": plain(job.regime),
-            "compute": job.compute,
-            "weights": {"source": weights.source, "sha256": weights.sha256},
-            "classes": list(job.catalog.classes),
-            "made_with": made_with,
-        },
-    )
-    ids = {split: list(names) for split, (names, _, _) in logits.items()}
-    write_tensors(
-        folder / "logits.safetensors", {split: scores for split, (_, scores, _) in logits.items()}, {"ids": ids}
-    )
-    write_model(folder, trained_state(trained.network, trained.backbone), trained.prefix_hash, trained.backbone.name)
-
-
-def write_model(folder: Path, trained: Mapping[str, Tensor], prefix_hash: str, backbone: str) -> None:
-    """Write a cell's trained tensors, with the hash of the frozen ones that they go with."""
-    about = {"prefix_sha256": prefix_hash, "backbone": backbone}
-    write_tensors(folder / "model.safetensors", {name: tensor.numpy() for name, tensor in trained.items()}, about)

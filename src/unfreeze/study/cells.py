@@ -12,8 +12,8 @@ from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.store import Altered, StudyDir, read_json, sealed, write_json
-from unfreeze.study.cell import CELL_FILES
 from unfreeze.study.events import CellFailed, CellFinished, CellsLeft, Emit
+from unfreeze.study.finish import CELL_FILES
 from unfreeze.study.group import GroupRun
 from unfreeze.study.grouping import GroupJob, groups_of
 from unfreeze.study.needs import Piece, PrefixKey, together

@@ -22,6 +22,7 @@ from unfreeze.store import Altered, StudyDir
 from unfreeze.study.cell import Job
 from unfreeze.study.grouping import MEMBER_BYTES, GroupJob, groups_of
 from unfreeze.study.plan import NetworkPlan, Plan
+from unfreeze.study.ranking import keeps_validation, kept_numbers
 from unfreeze.study.state import FOLDER, GENERATIONS
 from unfreeze.study.work import CellWork
 
@@ -70,6 +71,14 @@ class Writes:
         return round(SPARE * self.bytes)
 
 
+@dataclass(frozen=True)
+class _Predictions:
+    """Bytes of a cell's predictions: those that stay, and those that its training states hold."""
+
+    bytes: int
+    kept: int
+
+
 def writes_at_first(store: StudyDir, plan: Plan, images: int) -> Writes:
     """Return what is certain before an image is read: what the networks take, without the predictions.
 
@@ -103,12 +112,15 @@ def writes(
         for work in works
         if not _is_finished(store, work.cell, jobs[work.cell].fingerprint)
     }
-    predictions = {
-        name: (len(one.job.shas.validation) + len(one.job.shas.tests)) * (4 * len(one.job.catalog.classes) + ID_BYTES)
-        for name, one in missing.items()
-    }
+    predictions = {name: _predictions(one.job) for name, one in missing.items()}
     networks = {name: one.networks for name, one in missing.items()}
     return _writes(store, plan.cells, images, networks, groups_of(missing), predictions, parallel)
+
+
+def _predictions(job: Job) -> _Predictions:
+    images = len(job.shas.validation) + len(job.shas.ranking) + len(job.shas.tests)
+    kept = 4 * kept_numbers(job) if keeps_validation(job) else 0
+    return _Predictions(images * (4 * len(job.catalog.classes) + ID_BYTES), kept)
 
 
 def _is_finished(store: StudyDir, cell: str, fingerprint: str) -> bool:
@@ -124,15 +136,22 @@ def _writes(
     images: int,
     missing: Mapping[str, Mapping[str, NetworkPlan]],
     groups: Sequence[Sequence[str]],
-    predictions: Mapping[str, int],
+    predictions: Mapping[str, _Predictions],
     parallel: int = 1,
 ) -> Writes:
+    nothing = _Predictions(0, 0)
     cells = states_there = 0
     for name, networks in missing.items():
         saved = folder_bytes(store.cell(name) / FOLDER)
         states_there += saved
-        cells += max(0, _cell_bytes(networks) + predictions.get(name, 0) - (folder_bytes(store.cell(name)) - saved))
-    states = sum(nlargest(parallel, (_group_bytes([missing[name] for name in group]) for group in groups)))
+        own = _cell_bytes(networks) + predictions.get(name, nothing).bytes
+        cells += max(0, own - (folder_bytes(store.cell(name)) - saved))
+    each = (
+        _group_bytes([missing[name] for name in group])
+        + (GENERATIONS + 1) * sum(predictions.get(name, nothing).kept for name in group)
+        for group in groups
+    )
+    states = sum(nlargest(parallel, each))
     columns = len({(cell.regime, cell.seed, cell.fold) for cell in planned})
     folds = len({cell.fold for cell in planned})
     tables = images * (CATALOG_BYTES + folds * SPLIT_BYTES + columns * USE_BYTES) + len(planned) * PLANNED_BYTES

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 from plotly.colors import convert_colors_to_same_type, get_colorscale, unlabel_rgb
@@ -21,7 +20,6 @@ from unfreeze.durable import DiskFull, replacing
 from unfreeze.errors import UserError
 from unfreeze.metrics import Logits
 from unfreeze.results.inside import Scored, most_wrong, pooled, read_scored, suspects
-from unfreeze.results.selection import best_cell
 from unfreeze.store import StudyDir, is_whole, read_json, sealed, write_json
 from unfreeze.study.events import Emit, Preparing, Warned
 from unfreeze.study.finished import Finished, check_logits, load_finished
@@ -49,23 +47,19 @@ class Looked:
     inputs: Tensor
 
 
-def explain(
-    store: StudyDir, results: pd.DataFrame, metric: str, catalog: Catalog, compute: Compute, emit: Emit
-) -> None:
-    """Write ``explain/`` of the study's best cell, unless it is there: pictures, then explain.json.
+def explain(store: StudyDir, cell: str | None, catalog: Catalog, compute: Compute, emit: Emit) -> None:
+    """Write ``explain/`` of the study's model to take away, unless it is there: pictures, then explain.json.
 
     A model that cannot be explained costs the report its pictures, never the study its results: the reason becomes a
     warning and the note of explain.json, and the next run tries again.
 
     Args:
         store: the study directory.
-        results: the table of ``results_table``.
-        metric: the study's metric.
+        cell: the model's; None where nothing has finished.
         catalog: the images.
         compute: device and precision.
         emit: is told what happens.
     """
-    cell = best_cell(results, metric)
     if cell is None or _is_current(store, cell):
         return
     folder = store.path / "explain"

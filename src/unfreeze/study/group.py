@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from unfreeze import metrics
 from unfreeze.config.fingerprint import plain
@@ -17,13 +18,15 @@ from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
 from unfreeze.results.tables import HISTORY_COLUMNS
 from unfreeze.store import StudyDir, write_table
 from unfreeze.study.candidate import CandidateState, Need, Trained, Training, train_candidate
-from unfreeze.study.cell import CELL_FILES, Times, examples_of, finish_cell, write_model
+from unfreeze.study.cell import examples_of
 from unfreeze.study.environment import conditions
 from unfreeze.study.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress
+from unfreeze.study.finish import CELL_FILES, Chosen, Times, finish_cell, write_model
 from unfreeze.study.grouping import GroupJob, lots_of, spans_of_candidate
 from unfreeze.study.lockstep import train_together
 from unfreeze.study.memory import Memory
 from unfreeze.study.needs import prefix_of
+from unfreeze.study.ranking import Epochs, keeps_validation
 from unfreeze.study.saving import END_SECONDS, Saving
 from unfreeze.study.state import CellState
 from unfreeze.study.supply import Supply
@@ -36,7 +39,7 @@ from unfreeze.train.room import Room
 class _Progress:
     """What is known of a cell while it runs; history and examples drawn by candidate.
 
-    ``begun`` holds what candidates go on from, until they do.
+    ``begun`` holds what candidates go on from, until they do; ``validation`` the logits that trained ones kept.
     """
 
     begun: dict[str, CandidateState] = field(default_factory=dict)
@@ -45,6 +48,7 @@ class _Progress:
     waiting: set[str] = field(default_factory=set)
     diverged: dict[str, Diverged] = field(default_factory=dict)
     chosen: tuple[str, Trained] | None = None
+    validation: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     failed: bool = False
 
 
@@ -99,6 +103,7 @@ class GroupRun:
         histories = {**state.ended, **{candidate: rows for candidate, (_, rows) in state.diverged.items()}}
         progress.waiting -= histories.keys()
         progress.begun.update(state.candidates)
+        progress.validation.update(state.ended_validation)
         for candidate, (text, _) in state.diverged.items():
             progress.diverged[candidate] = Diverged(text, state.diverged_best.get(candidate))
         histories |= {candidate: begun.history for candidate, begun in state.candidates.items()}
@@ -166,6 +171,7 @@ class GroupRun:
             {each: _plain(progress.history[each]) for each in networks if each in ended - progress.diverged.keys()},
             {each: (str(error), _plain(progress.history[each])) for each, error in progress.diverged.items()},
             {each: error.best for each, error in progress.diverged.items() if each == first},
+            {each: kept for each, kept in progress.validation.items() if each in ended},
         )
 
     def _bound_to(self, name: str) -> dict[str, Any]:
@@ -208,6 +214,7 @@ class GroupRun:
             on_epoch=on_epoch,
             begin=begin,
             room=room,
+            keep_validation=keeps_validation(job),
         )
 
     def _ended(self, member: tuple[str, str], result: Trained | Exception) -> None:
@@ -217,6 +224,7 @@ class GroupRun:
         if progress.failed:
             return
         if isinstance(result, Trained):
+            progress.validation[candidate] = result.validation
             best = None if progress.chosen is None else progress.chosen[1].best["val_metric"]
             ahead = best is None or metrics.is_better(self.jobs[name].job.study.metric, result.best["val_metric"], best)
             # Of equals the first one asked for wins, whichever ended first.
@@ -278,7 +286,13 @@ class GroupRun:
             total=sum(row["seconds"] for row in rows),
             shared=self._shared_seconds(one),
         )
-        return finish_cell(one.job, candidate, trained, self.supply, self.store, self.compute, times, warnings)
+        tried = {
+            each: Epochs(progress.history[each], progress.validation[each])
+            for each in one.networks
+            if each in progress.validation
+        }
+        chosen = Chosen(candidate, trained, one.networks[candidate], tried)
+        return finish_cell(one.job, chosen, self.supply, self.store, self.compute, times, warnings)
 
     def _shared_seconds(self, one: GroupJob) -> float:
         facts = self.supply.facts

@@ -79,11 +79,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Shas:
-    """The contents (sha256) of a cell's images."""
+    """The contents (sha256) of a cell's images; ``ranking`` holds those of ``validation`` too."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     tests: tuple[str, ...]
+    ranking: tuple[str, ...]
 
 
 @dataclass
@@ -177,7 +178,7 @@ def needs_of(strategy: Strategy, cuts: Sequence[int], regime: RegimeConfig, seed
         piece = validation_piece(strategy, span.cut, regime, seed)
         plain = piece.augment == "none"
         needs.take(piece, [(shas.validation[index], 0 if plain else number) for index, number in seen])
-    needs.take(plain_piece(strategy, min(cuts)), [(sha, 0) for sha in (*shas.validation, *shas.tests)])
+    needs.take(plain_piece(strategy, min(cuts)), [(sha, 0) for sha in (*shas.ranking, *shas.tests)])
     return needs
 
 
@@ -197,7 +198,7 @@ def draws_of(strategy: Strategy, cuts: Sequence[int], regime: RegimeConfig, seed
 def reported_draws(strategy: Strategy, cuts: Sequence[int], shas: Shas) -> Draws:
     """Return what the candidate that is chosen takes for its cell's predictions."""
     draws = Draws()
-    draws.take(plain_piece(strategy, min(cuts)), len(shas.validation) + len(shas.tests))
+    draws.take(plain_piece(strategy, min(cuts)), len(shas.ranking) + len(shas.tests))
     return draws
 
 

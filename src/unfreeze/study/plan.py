@@ -33,6 +33,11 @@ class NetworkPlan:
     head: HeadInfo
     cuts: tuple[int, ...]
 
+    @property
+    def flops(self) -> int:
+        """FLOPs of one image through the whole network, a multiply-add counted as two: the same on every machine."""
+        return sum(stage.flops for stage in self.stages) + self.head.flops
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -91,7 +91,10 @@ def _piece(record: Mapping[str, Any]) -> Piece:
 
 def _selection(record: Mapping[str, Any]) -> Selection:
     tests = {name: tuple(ids) for name, ids in record["tests"].items()}
-    return Selection(tuple(record["train"]), tuple(record["validation"]), tests, tuple(record["warnings"]))
+    train, validation, warnings, ranking = (
+        tuple(record[name]) for name in ("train", "validation", "warnings", "ranking")
+    )
+    return Selection(train, validation, tests, warnings, ranking)
 
 
 def _planned(told: Mapping[str, Any], emit: Emit) -> tuple[dict[str, GroupJob], Here]:

@@ -227,7 +227,7 @@ def _run(
     evidence = read_evidence(store)
     write_table(out / "results.csv", evidence.results)
     write_table(out / "comparisons.csv", evidence.comparisons)
-    explain(store, evidence.results, study.metric, catalog, compute, emit)
+    explain(store, evidence.cell, catalog, compute, emit)
     return Outcome(tuple(name for name in jobs if name in failed), tuple(left_out), evidence)
 
 

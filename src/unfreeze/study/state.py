@@ -22,8 +22,8 @@ from unfreeze.train.stopping import StoppingState
 
 FOLDER = "state"
 GENERATIONS = 2
-KINDS = ("weights", "best", "moments")
-DIVERGED = "diverged"
+KINDS = ("weights", "best", "moments", "validation")
+DIVERGED, ENDED = "diverged", "ended"
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -37,12 +37,14 @@ class CellState:
         ended: the histories of those that are trained and were beaten.
         diverged: the histories of those that diverged, and how.
         diverged_best: the best weights of those of them that the cell keeps if nothing else is left.
+        ended_validation: the logits of validation images, by epoch, of those that are trained and were beaten.
     """
 
     candidates: Mapping[str, CandidateState] = field(default_factory=dict)
     ended: Mapping[str, Rows] = field(default_factory=dict)
     diverged: Mapping[str, tuple[str, Rows]] = field(default_factory=dict)
     diverged_best: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    ended_validation: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ def _write_generation(folder: Path, number: int, bound_to: Mapping[str, Any], st
             f"{position}.{DIVERGED}.{name}": tensor.detach().cpu().numpy()
             for position, candidate in enumerate(state.diverged)
             for name, tensor in state.diverged_best.get(candidate, {}).items()
+        }
+        | {
+            f"{position}.{ENDED}.{epoch}": tensor.detach().cpu().numpy()
+            for position, candidate in enumerate(state.ended)
+            for epoch, tensor in state.ended_validation.get(candidate, {}).items()
         },
         {},
     )
@@ -196,5 +203,10 @@ def _read(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> CellState:
             name: tensors[str(number), DIVERGED]
             for number, name in enumerate(record["diverged"])
             if (str(number), DIVERGED) in tensors
+        },
+        {
+            name: tensors[str(number), ENDED]
+            for number, name in enumerate(record["ended"])
+            if (str(number), ENDED) in tensors
         },
     )

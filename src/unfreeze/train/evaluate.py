@@ -1,7 +1,7 @@
 """Predictions of every image, none missing, and their scores."""
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 
 import numpy as np
 import torch
@@ -55,10 +55,11 @@ def evaluating(
     metric: str,
     channels_last: bool = True,
     room: Room | None = None,
+    on_logits: Callable[[metrics.Logits], None] | None = None,
 ) -> Generator[None, Fed | None, dict[str, float]]:
     """Look at validation: be sent its batches one by one, and None after the last.
 
-    Several networks can thus look at the same batches.
+    Several networks can thus look at the same batches. ``on_logits`` is given the logits (n, classes) of all draws.
 
     Returns:
         ``val_loss``, ``val_accuracy`` and ``val_metric`` over all draws, and the ``seconds`` that it took.
@@ -77,6 +78,8 @@ def evaluating(
         seconds += fed.seconds + time.perf_counter() - started
     started = time.perf_counter()
     logits, labels = np.concatenate(found), np.concatenate(answers)
+    if on_logits is not None:
+        on_logits(logits)
     scores = {
         "val_loss": metrics.loss(logits, labels),
         "val_accuracy": metrics.score("accuracy", logits, labels),

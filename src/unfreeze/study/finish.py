@@ -1,0 +1,249 @@
+"""The end of a cell: the chosen candidate predicts its images, is scored, and is written; result.json last."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfreeze import metrics
+from unfreeze.config.fingerprint import plain
+from unfreeze.model.network import trained_state
+from unfreeze.store import StudyDir, sealed, write_json, write_tensors
+from unfreeze.study.candidate import Trained
+from unfreeze.study.cell import Job
+from unfreeze.study.environment import conditions
+from unfreeze.study.plan import NetworkPlan
+from unfreeze.study.ranking import Epochs, ranking_logits
+from unfreeze.study.supply import Supply
+from unfreeze.train.device import Compute
+from unfreeze.train.evaluate import predict
+from unfreeze.train.loop import Diverged
+
+CELL_FILES = ("cell.json", "history.csv", "logits.safetensors", "model.safetensors", "ranking.safetensors")
+"""What a finished cell has beside its result.json."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a cell: a mean epoch of the chosen candidate, all its candidates, and its share of shared work."""
+
+    per_epoch: float
+    total: float
+    shared: float
+
+
+Logits = dict[str, tuple[tuple[str, ...], metrics.Logits, metrics.Labels]]
+"""By split: ids, logits (n, classes), labels (n,)."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The candidate that a cell's validation chose.
+
+    Attributes:
+        name: of the candidate.
+        trained: it.
+        network: what it is made of.
+        tried: all trained candidates by name, in the order in which they were asked for.
+    """
+
+    name: str
+    trained: Trained
+    network: NetworkPlan
+    tried: Mapping[str, Epochs]
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Logits of the ranking set, whether choices on validation are paid for, and the study's metric of them."""
+
+    logits: metrics.Logits
+    paid: bool
+    metric: float
+
+
+def finish_cell(
+    job: Job,
+    chosen: Chosen,
+    supply: Supply,
+    store: StudyDir,
+    compute: Compute,
+    times: Times,
+    warnings: Callable[[], Sequence[str]],
+) -> dict[str, Any]:
+    """Report a cell's chosen candidate on the validation pool and the tests, and write its files; result.json last.
+
+    Args:
+        job: the cell.
+        chosen: its chosen candidate.
+        supply: gives its images.
+        store: the study directory.
+        compute: device and precision.
+        times: what the cell took so far.
+        warnings: gives those that its record repeats, when everything is predicted.
+
+    Returns:
+        Its row of results.csv by column name.
+
+    Raises:
+        Diverged: a prediction is not a finite number.
+    """
+    started = time.perf_counter()
+    trained, folder = chosen.trained, store.cell(job.cell.id)
+    pool, labels, logits = _predicted(job, chosen, supply, compute)
+    found, paid = ranking_logits(job, pool, labels, chosen.tried)
+    ranked = _Ranked(found, paid, metrics.score(job.study.metric, found, labels))
+    row = _result(job, chosen, logits, ranked)
+    row["seconds_per_epoch"] = times.per_epoch
+    row["seconds_per_image"] = _seconds_per_image(chosen, compute)
+    _write(job, folder, trained, logits, conditions(compute))
+    about = {"ids": {"ranking": list(job.selection.ranking)}, "paid": paid}
+    write_tensors(folder / "ranking.safetensors", {"ranking": ranked.logits}, about)
+    row["seconds_total"] = times.total + time.perf_counter() - started
+    row["seconds_shared"] = times.shared
+    files = sealed(folder, CELL_FILES)
+    said = [*job.selection.warnings, *warnings()]
+    write_json(folder / "result.json", {**row, "warnings": said, "files": files})
+    return row
+
+
+REST = "the other validation images"
+
+
+def _predicted(
+    job: Job, chosen: Chosen, supply: Supply, compute: Compute
+) -> tuple[metrics.Logits, metrics.Labels, Logits]:
+    """Predict every image of the validation pool and the tests in its plain view.
+
+    Returns:
+        Logits and labels of the pool, then those of the validation images and of each test set.
+    """
+    selection, trained, strategy = job.selection, chosen.trained, job.candidates[chosen.name]
+    chose = set(selection.validation)
+    # On their own, so that a validation image's logits are those of the epoch to the last bit, whatever the pool holds.
+    rest = tuple(name for name in selection.ranking if name not in chose)
+    predicted: Logits = {}
+    for split, ids in {"validation": selection.validation, REST: rest, **selection.tests}.items():
+        if ids:
+            batches = supply.plain(strategy, supply.images(ids), trained.cut)
+            channels_last = trained.cut < len(trained.backbone.stages)
+            scores, labels = predict(trained.network, batches, compute, channels_last, trained.room)
+            if not np.isfinite(scores).all():
+                raise Diverged(f"the predictions of {split} are not all finite numbers")
+            predicted[split] = ids, scores, labels
+    parts = [predicted["validation"], *([predicted.pop(REST)] if rest else [])]
+    place = {name: position for position, name in enumerate(name for ids, _, _ in parts for name in ids)}
+    order = np.array([place[name] for name in selection.ranking], dtype=np.int64)
+    scores, labels = (np.concatenate([part[kind] for part in parts])[order] for kind in (1, 2))
+    return scores, labels, predicted
+
+
+def _seconds_per_image(chosen: Chosen, compute: Compute) -> float:
+    """Time the whole network on one image, after one that is not counted."""
+    trained, size = chosen.trained, chosen.network.strategy.image_size
+    image = compute.move(torch.zeros(1, 3, size, size))
+    stages = [stage.module for stage in trained.backbone.stages[: trained.cut]]
+    trained.network.eval()
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        with torch.inference_mode(), compute.forward_pass():
+            inputs = image
+            for stage in stages:
+                inputs = stage.to(compute.device).eval()(inputs)
+            trained.network(inputs).float().cpu()  # which waits for the device
+        seconds = time.perf_counter() - started
+    return seconds
+
+
+def _result(job: Job, chosen: Chosen, logits: Logits, ranked: _Ranked) -> dict[str, Any]:
+    cell, metric, name, trained = job.cell, job.study.metric, chosen.name, chosen.trained
+    strategy, best = job.candidates[name], trained.best
+    tests = {split: (scores, labels) for split, (_, scores, labels) in logits.items() if split != "validation"}
+    row: dict[str, Any] = {
+        "cell": cell.id,
+        "strategy": cell.strategy,
+        "regime": cell.regime,
+        "seed": cell.seed,
+        "fold": cell.fold,
+        "backbone": strategy.backbone.name,
+        "image_size": strategy.image_size,
+        "status": "finished",
+        "chosen": name,
+        "n_train": len(job.selection.train),
+        "n_val": len(job.selection.validation),
+        "n_test": len(job.selection.tests.get("test", ())),
+        "epochs": len(trained.history),
+        "best_epoch": trained.best_epoch,
+        "train_accuracy": best["train_accuracy"],
+        "train_loss": best["train_loss"],
+        "val_accuracy": best["val_accuracy"],
+        "val_loss": best["val_loss"],
+        "test_accuracy": _number(tests, "test", "accuracy"),
+        "test_loss": _number(tests, "test", "log_loss"),
+        "val_metric": _finite(best["val_metric"]),
+        "test_metric": _number(tests, "test", metric),
+        "seconds_per_epoch": None,
+        "seconds_total": None,
+        "seconds_shared": 0.0,
+        "params_total": trained.params_total,
+        "params_trained": trained.params_trained,
+        "stopped_by": trained.stopped_by,
+    }
+    for split in tests:
+        if split != "test":
+            row[f"test_{split}_accuracy"] = _number(tests, split, "accuracy")
+            row[f"test_{split}_metric"] = _number(tests, split, metric)
+    row["ranking_metric"], row["n_ranking"] = _finite(ranked.metric), len(ranked.logits)
+    row["flops_per_image"] = chosen.network.flops
+    return row
+
+
+def _number(tests: dict[str, tuple[metrics.Logits, metrics.Labels]], split: str, metric: str) -> float | None:
+    return _finite(metrics.score(metric, *tests[split])) if split in tests else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _write(
+    job: Job,
+    folder: Path,
+    trained: Trained,
+    logits: Logits,
+    made_with: Mapping[str, Any],
+) -> None:
+    weights = trained.backbone.weights
+    write_json(
+        folder / "cell.json",
+        {
+            **plain(job.cell),
+            "cell": job.cell.id,
+            "fingerprint": job.fingerprint,
+            "data_fingerprint": job.data_fingerprint,
+            "candidates": plain(job.candidates),
+            "regime_settings": plain(job.regime),
+            "compute": job.compute,
+            "weights": {"source": weights.source, "sha256": weights.sha256},
+            "classes": list(job.catalog.classes),
+            "made_with": made_with,
+        },
+    )
+    ids = {split: list(names) for split, (names, _, _) in logits.items()}
+    write_tensors(
+        folder / "logits.safetensors", {split: scores for split, (_, scores, _) in logits.items()}, {"ids": ids}
+    )
+    write_model(folder, trained_state(trained.network, trained.backbone), trained.prefix_hash, trained.backbone.name)
+
+
+def write_model(folder: Path, trained: Mapping[str, Tensor], prefix_hash: str, backbone: str) -> None:
+    """Write a cell's trained tensors, with the hash of the frozen ones that they go with."""
+    about = {"prefix_sha256": prefix_hash, "backbone": backbone}
+    write_tensors(folder / "model.safetensors", {name: tensor.numpy() for name, tensor in trained.items()}, about)

@@ -1,0 +1,117 @@
+"""What a cell is ranked by: the whole validation pool, none of it predicted by a model that it chose."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.worlds import tiny_study
+from unfreeze import Results, Study, metrics
+from unfreeze.store import StudyDir, read_table, read_tensors
+from unfreeze.study import ranking
+
+ADAM = {"name": "adam", "lr": 1e-2}
+PLAIN = {"train": "head", "optimizer": ADAM}
+TUNED = {"train": "head", "tune": {"optimizer.lr": [1e-4, 1e-2, 1e-1]}}
+EARLY = {"train": "head", "optimizer": ADAM, "epochs": 4, "early_stopping": {"patience": 2}}
+LAST = {**EARLY, "early_stopping": {"patience": 2, "restore_best": False}}
+SMALL = {"small": {"train_per_class": 4, "val_per_class": 1}}
+
+
+def run(folder: Path, **values: Any) -> Results:
+    asked: dict[str, Any] = {"regimes": SMALL, "split": {"test": 0.2, "val": 0.3}} | values
+    return Study(**tiny_study(folder, **asked)).run(folder / "out", workers=0)
+
+
+def ranked(results: Results, cell: str) -> tuple[np.ndarray, list[str], bool]:
+    logits, about = read_tensors(results.path / "cells" / cell / "ranking.safetensors")
+    return logits["ranking"], about["ids"]["ranking"], about["paid"]
+
+
+def validated(results: Results, cell: str) -> tuple[np.ndarray, list[str]]:
+    logits, about = read_tensors(results.path / "cells" / cell / "logits.safetensors")
+    return logits["validation"], about["ids"]["validation"]
+
+
+def labels(results: Results, ids: list[str]) -> np.ndarray:
+    catalog = read_table(results.path / "catalog.csv").set_index("id")
+    return catalog.loc[ids, "label"].map({"circle": 0, "square": 1, "triangle": 2}).to_numpy(np.int64)
+
+
+def test_the_whole_pool_is_predicted_whatever_the_regime_validates_on(tmp_path: Path) -> None:
+    results = run(tmp_path, strategies={"plain": PLAIN})
+    logits, ids, paid = ranked(results, "plain.small.s0")
+    splits = read_table(results.path / "splits.csv")
+    assert sorted(ids) == sorted(splits.loc[splits["split"] == "validation", "id"])
+    own, validation = validated(results, "plain.small.s0")
+    assert len(validation) == 3 < len(ids)
+    assert paid and np.array_equal(logits[[ids.index(name) for name in validation]], own)
+    row = results.table.iloc[0]
+    assert list(results.table.columns[-4:]) == ["ranking_metric", "n_ranking", "flops_per_image", "seconds_per_image"]
+    assert row["n_ranking"] == len(ids) and row["n_val"] == 3
+    assert row["ranking_metric"] == pytest.approx(metrics.score("accuracy", logits, labels(results, ids)))
+    assert row["flops_per_image"] > 0 and 0 < row["seconds_per_image"] < row["seconds_total"]
+
+
+@pytest.mark.parametrize("strategy", [TUNED, EARLY, {**TUNED, **EARLY}], ids=["tuned", "early", "both"])
+def test_what_validation_chose_is_paid_for_by_the_other_half(
+    tmp_path: Path, strategy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    real = ranking.cross_fitted
+
+    def spy(tried: Any, *rest: Any) -> Any:
+        seen["tried"], seen["half"] = tried, rest[1]
+        return real(tried, *rest)
+
+    monkeypatch.setattr(ranking, "cross_fitted", spy)
+    results = run(tmp_path, strategies={"one": strategy}, regimes={"all": {"train_per_class": 4, "val_per_class": 2}})
+    logits, ids, paid = ranked(results, "one.all.s0")
+    own, validation = validated(results, "one.all.s0")
+    assert paid
+    chose = [ids.index(name) for name in validation]
+    outside = [place for place in range(len(ids)) if place not in chose]
+    assert outside
+    history: pd.DataFrame = results.history
+    assert {name: len(one.logits) for name, one in seen["tried"].items()} == (
+        history.groupby("candidate").size().to_dict()
+        if "early_stopping" in strategy
+        else dict.fromkeys(seen["tried"], 1)
+    )
+    kept = np.concatenate([one.logits for one in seen["tried"].values()])  # (all epochs, images, classes)
+    for place, name in enumerate(validation):  # each image's logits are some epoch's, the same for its whole half
+        assert any(np.array_equal(logits[ids.index(name)], epoch[place]) for epoch in kept)
+    assert np.isin(own, kept).all()  # the model's plain predictions are those that its epoch's validation gave
+
+
+@pytest.mark.parametrize(
+    ("values", "paid"),
+    [
+        ({"strategies": {"one": LAST}}, False),
+        (
+            {"strategies": {"one": EARLY}, "regimes": {"small": {**SMALL["small"], "validation": {"examples": 9}}}},
+            False,
+        ),
+        ({"strategies": {"one": EARLY}, "split": {"val": "test"}}, False),
+        ({"strategies": {"one": {**EARLY, "early_stopping": {"monitor": "train_loss"}}}}, True),
+    ],
+    ids=["the last epoch after a stop", "several views", "validation on test", "stopped by the training loss"],
+)
+def test_where_it_cannot_be_paid_for_it_is_said(tmp_path: Path, values: dict[str, Any], paid: bool) -> None:
+    results = run(tmp_path, **values)
+    assert ranked(results, "one.small.s0")[2] is paid
+
+
+def test_too_many_logits_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "MOST_NUMBERS", 3 * 3 * 4 - 1)
+    results = run(tmp_path, strategies={"one": EARLY})
+    assert ranked(results, "one.small.s0")[2] is False
+
+
+def test_the_answer_and_the_shipped_cell_agree(tmp_path: Path) -> None:
+    results = run(tmp_path, strategies={"plain": PLAIN}, regimes={**SMALL, "full": {}}, seeds=2)
+    from unfreeze.results.evidence import read_evidence
+
+    assert read_evidence(StudyDir(results.path)).cell == "plain.full.s0"
