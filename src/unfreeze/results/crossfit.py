@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 from unfreeze.config.study import EarlyStopping
 from unfreeze.metrics import HIGHER_IS_BETTER, Labels, Logits, is_better
 from unfreeze.results.influence import per_image
-
-DIGITS = 12
-"""Of a score that count: those of equals may differ by the order in which they are summed, which must not choose."""
+from unfreeze.results.selection import DIGITS
 
 
 @dataclass(frozen=True)
@@ -75,21 +73,27 @@ def cross_fitted(
     """
     if not half.any() or half.all():
         return None
-    chosen: dict[bool, tuple[Tried, int] | None] = {True: None, False: None}
-    best = dict.fromkeys(chosen, math.nan)
-    for one in tried.values():
-        for side in chosen:
-            images = half if side else ~half
-            logits = one.logits[:, images].astype(np.float32)
-            epoch = _epoch(one, logits, labels[images], stopping, metric)
-            score = _scores(metric, logits[epoch : epoch + 1], labels[images])[0]
-            if is_better(metric, score, best[side]):
-                chosen[side], best[side] = (one, epoch), score
-    first, second = chosen[True], chosen[False]
-    if first is None or second is None:
+    by_first = _chosen(tried, labels, half, stopping, metric)
+    by_second = _chosen(tried, labels, ~half, stopping, metric)
+    if by_first is None or by_second is None:
         return None
-    by_first, by_second = (one.logits[epoch].astype(np.float32) for one, epoch in (first, second))
     return np.where(half[:, None], by_second, by_first)
+
+
+def _chosen(
+    tried: Mapping[str, Tried],
+    labels: Labels,
+    images: NDArray[np.bool_],
+    stopping: EarlyStopping | None,
+    metric: str,
+) -> Logits | None:
+    """Return the logits of all images, (images, classes), by what some of them choose."""
+    reported = [one.logits[_epoch(one, labels, images, stopping, metric)].astype(np.float32) for one in tried.values()]
+    best, chosen = math.nan, None
+    for score, logits in zip(_scores(metric, np.stack(reported)[:, images], labels[images]), reported, strict=True):
+        if is_better(metric, score, best):
+            best, chosen = score, logits
+    return chosen
 
 
 def restored_epoch(values: Sequence[float], rising: bool, min_delta: float) -> int:
@@ -106,21 +110,19 @@ def restored_epoch(values: Sequence[float], rising: bool, min_delta: float) -> i
     return place
 
 
-def _epoch(one: Tried, logits: Logits, labels: Labels, stopping: EarlyStopping | None, metric: str) -> int:
+def _epoch(one: Tried, labels: Labels, images: NDArray[np.bool_], stopping: EarlyStopping | None, metric: str) -> int:
+    """Return the position of the epoch that is reported where these images are monitored."""
     if stopping is None or not stopping.restore_best:
-        return len(logits) - 1
-    match stopping.monitor:
-        case "train_loss":
-            return restored_epoch(one.train_loss.tolist(), False, stopping.min_delta)
-        case "val_loss":
-            monitored = "log_loss"
-        case "val_accuracy":
-            monitored = "accuracy"
-        case "val_metric":
-            monitored = metric
-    return restored_epoch(_scores(monitored, logits, labels), HIGHER_IS_BETTER[monitored], stopping.min_delta)
+        return len(one.logits) - 1
+    if stopping.monitor == "train_loss":
+        return restored_epoch(one.train_loss.tolist(), False, stopping.min_delta)
+    monitored = {"val_loss": "log_loss", "val_accuracy": "accuracy", "val_metric": metric}[stopping.monitor]
+    values = _scores(monitored, one.logits[:, images].astype(np.float32), labels[images])
+    return restored_epoch(values, HIGHER_IS_BETTER[monitored], stopping.min_delta)
 
 
 def _scores(metric: str, logits: Logits, labels: Labels) -> list[float]:
-    """Return the metric of logits (epochs, images, classes) by epoch, NaN where it is not defined."""
+    """Return the metric of each of several logits (several, images, classes), NaN where it is not defined."""
+    if metric == "accuracy" and np.isfinite(logits).all():  # all at once: simulations ask for millions
+        return (logits.argmax(axis=-1) == labels).mean(axis=-1).tolist()
     return [round(float(per_image(metric, one, labels).mean()), DIGITS) for one in logits]

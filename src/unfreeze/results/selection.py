@@ -128,7 +128,8 @@ def _as_good(one: Contender, leader: Contender, units: NDArray[np.str_]) -> bool
     found = _minus(leader, one, units)
     error = math.sqrt(variance(found)) if found.images > 1 else math.inf  # one unit tells nothing of others
     tolerance = min(error, POINT) if one.paid and leader.paid else error
-    return round(float(found.mean), DIGITS) <= tolerance
+    # Where they differ on one image alone, the difference is its own standard error, whatever the last digit says.
+    return round(float(found.mean), DIGITS) <= round(tolerance, DIGITS)
 
 
 def _cheapest(places: Sequence[int], contenders: Sequence[Contender]) -> int:
@@ -165,7 +166,7 @@ def _needed(level: Sequence[Crossed], images: int) -> int | None:
     most = max(least, math.ceil(MOST_IMAGES * nearest.images / images))
     if nearest.images == 1 or half_width(nearest) <= target or half_width(_at(nearest, most)) > target:
         return None
-    while most - least > max(1, least // 100):  # to a hundredth: it is an estimate
+    while most - least > 1:
         middle = (least + most) // 2
         least, most = (least, middle) if half_width(_at(nearest, middle)) <= target else (middle, most)
     return rounded(math.ceil(most * images / nearest.images))

@@ -1,0 +1,150 @@
+"""What the rule of recommending costs and saves, on simulated studies whose best recipe is known (docs/statistics.md).
+
+    python bench/selection.py                      prints the table, about ten minutes on one core
+
+Six recipes, cheap to expensive in their order: of 1 to 6 billion multiply-adds. A ranking image is right if a latent
+number is above 0: the recipe's skill, how easy the image is, for all alike and for this recipe and this candidate, the
+cell's luck, and chance, all normal and drawn anew for each study. The second, fourth and sixth recipe choose one of 15
+candidates in each cell by the ranking images, which all have the recipe's skill and the cell's luck: choosing brings
+nothing but flattery. Their values are cross-fitted by ``unfreeze.results.crossfit``, and ``choose`` recommends.
+
+Regret is the accuracy of the best recipe minus that of the recommended one, expected over images and seeds.
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.optimize import brentq
+
+from unfreeze.results.crossfit import Tried, cross_fitted, halves
+from unfreeze.results.selection import Contender, choose
+
+WORLDS = {
+    "all 92 %": (0.92,) * 6,
+    "93 down to 90 %": tuple(np.linspace(0.93, 0.90, 6)),
+    "85 up to 93 %": tuple(np.linspace(0.85, 0.93, 6)),
+    "88 up to 93 %": tuple(np.linspace(0.88, 0.93, 6)),
+}
+IMAGES, SEEDS, SPREADS = (37, 100, 380), (1, 2, 3, 5), (0.01, 0.035)
+CANDIDATES = 15
+IMAGE, FOR_RECIPE, FOR_CANDIDATE, CHANCE = 1.2, 0.6, 0.4, 0.5
+"""Standard deviations of the latent number, as in tests/results/simulated.py: of the image, of the image for this
+recipe in all seeds, for this candidate in all seeds, and in this cell."""
+REST = float(np.sqrt(IMAGE**2 + FOR_RECIPE**2 + FOR_CANDIDATE**2 + CHANCE**2))
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A simulated study: recipes as they are ranked, and the means that those that choose would be shown without."""
+
+    contenders: list[Contender]
+    flattered: list[float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Means over the studies.
+
+    Attributes:
+        cheapest: share in which the rule recommends the cheapest recipe.
+        cheapest_uncapped: the same of the rule for selection that is not paid for: one standard error, whatever it is.
+        regret: of the rule.
+        regret_uncapped: of the rule for selection that is not paid for.
+        regret_mean: of the highest mean of the same values.
+        regret_flattered: of the highest mean where the images that chose also score.
+    """
+
+    cheapest: float
+    cheapest_uncapped: float
+    regret: float
+    regret_uncapped: float
+    regret_mean: float
+    regret_flattered: float
+
+
+def luck_of(accuracy: float, spread: float) -> float:
+    """Return the standard deviation of a cell's luck with which its accuracy on all images has that of ``spread``."""
+
+    def off(luck: float) -> float:
+        cells = stats.norm.cdf((stats.norm.ppf(accuracy) * np.hypot(REST, luck) + luck * NODES) / REST)
+        return float(np.sqrt(np.average((cells - accuracy) ** 2, weights=WEIGHTS)) - spread)
+
+    return float(brentq(off, 1e-6, 3))
+
+
+def simulate(accuracies: tuple[float, ...], spread: float, seeds: int, images: int, studies: int) -> Iterator[Study]:
+    """Yield studies in which each recipe has its expected accuracy."""
+    generator = np.random.default_rng([seeds, images, round(1000 * spread)])
+    luck = np.array([luck_of(accuracy, spread) for accuracy in accuracies])
+    skill = stats.norm.ppf(accuracies) * np.hypot(REST, luck)
+    labels, half = np.zeros(images, dtype=np.int64), halves([f"image {number}" for number in range(images)])
+
+    def normal(*shape: int) -> NDArray[np.float32]:
+        return generator.standard_normal((len(accuracies), *shape), dtype=np.float32)
+
+    for _ in range(studies):
+        latent = CHANCE * normal(seeds, CANDIDATES, images) + FOR_CANDIDATE * normal(1, CANDIDATES, images)
+        latent += IMAGE * normal(1, 1, images)[:1] + FOR_RECIPE * normal(1, 1, images)
+        latent += luck[:, None, None, None] * normal(seeds, 1, 1) + skill[:, None, None, None]
+        right = latent > 0
+        contenders, flattered = [], []
+        for place, own in enumerate(right):
+            chooses = place % 2 == 1
+            rows = np.array([_cross_fitted(cell, labels, half) if chooses else cell[0] for cell in own], dtype=float)
+            recipe = f"recipe {place + 1}"
+            cost = (place + 1) * 10**9, (place + 1) * 10**6
+            contenders.append(Contender(recipe, "full", 1000, *cost, rows, tuple(range(seeds)), paid=True))
+            flattered.append(float(own.mean(axis=-1).max(axis=-1).mean()) if chooses else float(rows.mean()))
+        yield Study(contenders, flattered)
+
+
+def _cross_fitted(cell: NDArray[np.bool_], labels: NDArray[np.int64], half: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return whether images are right, each by the candidate that the other half chose."""
+    logits = np.stack([cell, ~cell], axis=-1).astype(np.float32)
+    tried = {str(number): Tried(one[None], np.zeros(1)) for number, one in enumerate(logits)}
+    found = cross_fitted(tried, labels, half, None, "accuracy")
+    if found is None:
+        raise ValueError("a half is empty")
+    return found.argmax(axis=1) == labels
+
+
+def measure(accuracies: tuple[float, ...], spread: float, seeds: int, images: int, studies: int) -> Measured:
+    """Simulate studies, recommend in each, and average."""
+    units = np.array([f"image {number}" for number in range(images)])
+    truth = np.array(accuracies)
+    taken = []
+    for study in simulate(accuracies, spread, seeds, images, studies):
+        choice = choose(study.contenders, units)
+        uncapped = choose([replace(one, paid=False) for one in study.contenders], units)
+        taken.append((choice.recommended, uncapped.recommended, choice.order[0], int(np.argmax(study.flattered))))
+    places = np.array(taken)
+    regret = (truth.max() - truth[places]).mean(axis=0)
+    cheapest = (places[:, :2] == 0).mean(axis=0)
+    return Measured(*map(float, [*cheapest, *regret]))
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--studies", type=int, default=1000)
+    studies = parser.parse_args().studies
+    print(
+        "| world | seed sd | images | seeds | cheapest | without cap | regret | without cap | best mean | flattered |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for (name, accuracies), spread, images, seeds in itertools.product(WORLDS.items(), SPREADS, IMAGES, SEEDS):
+        found = measure(accuracies, spread, seeds, images, studies)
+        shares = [found.cheapest, found.cheapest_uncapped]
+        regrets = [found.regret, found.regret_uncapped, found.regret_mean, found.regret_flattered]
+        cells = [name, f"{100 * spread:g}", str(images), str(seeds), *(f"{100 * one:.1f} %" for one in shares)]
+        print("| " + " | ".join([*cells, *(f"{100 * one:.2f}" for one in regrets)]) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
