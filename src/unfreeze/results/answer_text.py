@@ -27,6 +27,9 @@ ON_TEST = (
 )
 
 
+UNDEFINED = "; not defined, since a class has no test image: --set metric=balanced_accuracy leads with one that is"
+
+
 @dataclass(frozen=True)
 class Fact:
     """One line of the answer: ``key`` names it to programs, ``label`` to people; ``detail`` may be empty."""
@@ -92,7 +95,8 @@ def _score(answer: Answer) -> Line:
     interval = f"95 % interval {interval}; " if interval else ""
     chosen = "; these images also stopped the training" if answer.on_test else ""
     value = metric_text(answer.metric, answer.score.value)
-    return "score", f"Test {name}", value, f"{interval}{_rests(answer.score)}{chosen}"
+    undefined = "" if math.isfinite(answer.score.value) or answer.metric != "auroc" else UNDEFINED
+    return "score", f"Test {name}", value, f"{interval}{_rests(answer.score)}{chosen}{undefined}"
 
 
 def _beside(answer: Answer) -> list[Line]:

@@ -8,6 +8,8 @@ import pandas as pd
 from unfreeze.results.words import plural
 from unfreeze.store import StudyDir, read_table
 
+_LEFT_OUT = "left_out"
+"""The split of images that no cell uses, as splits.csv calls it."""
 UNEVEN = 3
 """Images of the largest class over the smallest above which plain accuracy hides the small ones."""
 
@@ -43,12 +45,18 @@ def data_found(study: StudyDir) -> DataFound:
     main = used[used["source"] == ""]
     straddling, images = _straddling(used, splits)
     counts = [*_left_out(catalog, "set_aside"), *_copies(used), *_left_out(catalog, "ignored")]
+    left = int((first["split"] == _LEFT_OUT).sum())
+    if left:
+        counts.insert(0, ("left out", left, left, "given for training or validation, but copies of test images"))
     if straddling:
         counts.insert(0, ("leaks", straddling, images, "belong together, yet lie on both sides of the test split"))
     return DataFound(
         counts=tuple(counts),
         classes={str(label): int(count) for label, count in main["label"].value_counts().items()},
-        splits={str(split): int(count) for split, count in first["split"].value_counts(sort=False).items()},
+        splits={
+            str(split).replace(_LEFT_OUT, "left out"): int(count)
+            for split, count in first["split"].value_counts(sort=False).items()
+        },
         straddling=straddling,
     )
 
@@ -99,7 +107,7 @@ def _straddling(used: pd.DataFrame, splits: pd.DataFrame) -> tuple[int, int]:
     groups: set[tuple[str, str]] = set()
     images: set[str] = set()
     for _, own in splits.groupby("fold"):
-        side = own.set_index("id")["split"] == "test"
+        side = own[own["split"] != _LEFT_OUT].set_index("id")["split"] == "test"
         known = used[used["id"].isin(side.index)]
         for column in ("cluster", "group"):
             named = known[known[column] != ""]
