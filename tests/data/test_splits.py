@@ -162,6 +162,16 @@ def test_folds_partition_the_images(rows, folds, val):
     assert tested == Counter(catalogued.images["id"])
 
 
+def test_each_fold_validates_on_other_images():
+    catalogued = catalog(images({"a": 1000, "b": 1000}))
+    pools = [draw_split(catalogued, SplitConfig(folds=5), fold) for fold in range(5)]
+    validated = sum((drawn == "validation").astype(int) for drawn in pools)
+    assert abs(validated.sum() / 2000 - 5 * 0.15) < 0.03
+    assert validated.max() == 1  # 0.15 / (1 - 0.2) is less than a fifth, so that no two folds share one
+    again = draw_split(catalogued, SplitConfig(folds=5), 3, earlier=dict(pools[0]))  # as an earlier version drew it
+    assert list(again) == list(pools[0])
+
+
 @pytest.mark.parametrize(("folds", "count"), [(2, 4), (3, 3), (5, 5), (10, 10)])
 def test_as_many_images_as_folds_are_enough(folds, count):
     for salt in range(10):

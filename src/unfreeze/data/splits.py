@@ -80,18 +80,19 @@ def draw_split(
     else:
         to_draw, pools = given == TRAIN, [TRAIN, VALIDATION]
     split = with_share(split, int(to_draw.sum()), bool(present))
+    turn = 0.0 if split.folds is None else (fold or 0) / split.folds
     if split.folds is not None and (images["given_fold"][to_draw] != "").any():
         is_test = to_draw & _is_given_fold(images, to_draw, split.folds, fold or 0)
         given[is_test] = TEST
         to_draw, pools = to_draw & ~is_test, [pool for pool in pools if pool != TEST]
         split, fold = split.model_copy(update={"folds": None, "test": 1 / split.folds}), None
     clusters, members = _clusters(images[to_draw])
-    pool_of = _draw(clusters, catalog.classes, split, pools, fold)
+    pool_of = _draw(clusters, catalog.classes, split, pools, fold, turn)
     given[to_draw] = [pool_of[number] for number in members]
     if earlier:
         share = validation_share(split) if VALIDATION in pools else 0.0
         kept = {name: pool for name, pool in earlier.items() if pool in pools}
-        before = _as_before(images["id"][to_draw], given[to_draw], clusters, members, share, kept)
+        before = _as_before(images["id"][to_draw], given[to_draw], clusters, members, (turn, share), kept)
         given[to_draw] = _filled_up(before, clusters, members, catalog.classes, pools)
     return _by_id(images, given)
 
@@ -215,7 +216,7 @@ def _as_before(
     drawn: np.ndarray,
     clusters: Sequence[_Cluster],
     members: np.ndarray,
-    share: float,
+    part: tuple[float, float],
     earlier: Mapping[str, str],
 ) -> list[str]:
     """Return the split of each image: what it was, or what its cluster's are, or for a new one anything but test."""
@@ -227,7 +228,8 @@ def _as_before(
     found = []
     for number, pool, fresh in zip(members, before, drawn, strict=True):
         if fresh == TEST and number not in mates:
-            fresh = VALIDATION if _uniform("val", clusters[number].key) < share else TRAIN
+            turn, share = part
+            fresh = VALIDATION if _from(turn, "val", clusters[number].key) < share else TRAIN
         found.append(pool or mates.get(number) or fresh)
     return found
 
@@ -289,13 +291,23 @@ def _uniform(name: str, key: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
+def _from(turn: float, name: str, key: str) -> float:
+    """Return ``_uniform`` as counted round from another place than 0, so that each fold validates on other images."""
+    return (_uniform(name, key) - turn) % 1
+
+
 def _draw(
-    clusters: Sequence[_Cluster], classes: Sequence[str], split: SplitConfig, pools: Sequence[str], fold: int | None
+    clusters: Sequence[_Cluster],
+    classes: Sequence[str],
+    split: SplitConfig,
+    pools: Sequence[str],
+    fold: int | None,
+    turn: float,
 ) -> list[str]:
-    """Return the pool of each cluster, each class in each pool."""
+    """Return the pool of each cluster, each class in each pool; ``turn`` is where the validation images begin."""
     _check_counts(clusters, classes, pools, split.folds)
     by_test = [_uniform("test", cluster.key) for cluster in clusters]
-    by_val = [_uniform("val", cluster.key) for cluster in clusters]
+    by_val = [_from(turn, "val", cluster.key) for cluster in clusters]
     if split.folds is None:
         is_test = [TEST in pools and u < split.test for u in by_test]
     else:
