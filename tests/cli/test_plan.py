@@ -3,6 +3,10 @@
 import json
 import re
 
+import numpy as np
+import pytest
+from PIL import Image
+
 from tests.cli.images import write_photos
 from tests.worlds import write_weights
 from unfreeze.cli import shared_tables
@@ -247,9 +251,40 @@ def test_validation_on_the_test_images_is_warned_of(unfreeze, study):
 
 
 def test_folders_that_are_splits(unfreeze, study):
+    random = np.random.default_rng(0)
     for split, count in (("train", 5), ("val", 2), ("test", 3)):
         write_photos(study / "split" / split, {"red": count, "blue": count + 1})
+        for path in (study / "split" / split).rglob("*.png"):  # so that none is a copy of one in another split
+            Image.fromarray(random.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
     _, said, _ = unfreeze("plan", "study.yaml", "--set", "data=split", "--set", "regimes.few.train_per_class=6")
     assert f"data: {(study / 'split').resolve()}: 23 files in 2 classes, 10 (red) to 13 (blue) a class\n" in said
     assert "split: the folders say it: test, train, validation\n" in said
     assert said.splitlines()[-1] == "warning: regime few asks for 6 training files a class; fewer: red 5"
+
+
+@pytest.mark.parametrize(
+    ("second", "val", "said"),
+    [
+        ("val", "0.2", "train, validation (the test set); 25% of the training images are drawn for validation"),
+        ("test", "0.2", "test, train; 25% of the training images are drawn for validation"),
+        ("val", "auto", "train, validation (the test set); 31% of the training images are drawn for validation"),
+        ("val", "given", "train, validation"),
+        ("val", "test", "train, validation (the test set); validation on the test images"),
+    ],
+)
+def test_two_folders_that_are_splits(unfreeze, study, second, val, said):
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), (second, 3)):
+        write_photos(study / "split" / split, {"red": count, "blue": count})
+        for path in (study / "split" / split).rglob("*.png"):
+            Image.fromarray(random.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
+    code, text, _ = unfreeze("plan", "study.yaml", "--set", "data=split", "--set", f"split.val={val}")
+    assert code == 0
+    assert f"split: the folders say it: {said}\n" in text
+    told = "besides training images the data gives one split, validation (6 images)"
+    assert (told in text) == (second == "val" and val != "given")
+
+
+def test_an_automatic_share_is_shown_as_the_share_that_it_is(unfreeze, study):
+    _, text, _ = unfreeze("plan", "study.yaml", "--set", "split.val=auto")
+    assert "split: 20% test, 25% validation, the rest training\n" in text

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.data.photos import COPIES, photo
-from unfreeze.config.study import CheckConfig
+from unfreeze.config.study import CheckConfig, SplitConfig
 from unfreeze.data.catalog import SAFE, Catalog, build_catalog
 from unfreeze.data.check import Finding, findings, path_of, refuse_losses, warnings_of
 from unfreeze.data.sources import open_source
@@ -111,12 +111,19 @@ def test_copies_in_two_given_splits_are_a_leak(tmp_path, second):
         write(tmp_path / split, {"a": 12, "b": 12}, start)
     photo(0, 64, 48).save(tmp_path / second / "a/leak.bmp")
     found = look(tmp_path)
-    name = {"val": "validation", "test": "test"}[second]
     ((severity, paths, note),) = of_kind(found, "split_leak")
-    assert (severity, sorted(paths)) == ("error", sorted(["train/a/00.png", f"{second}/a/leak.bmp"]))
-    assert note == f"2 images, the same pixels, in {' and '.join(sorted([name, 'train']))}"
-    (warning,) = warnings_of(found, folds=False)
-    assert warning.startswith("1 picture has copies in two splits that the data gives, so test scores flatter; first ")
+    assert sorted(paths) == sorted(["train/a/00.png", f"{second}/a/leak.bmp"])
+    told = warnings_of(found, folds=False)
+    if second == "val":
+        assert (severity, note) == ("error", "2 images, the same pixels, in train and validation")
+        assert told[0].startswith("1 picture has copies in two splits that the data gives, so test scores flatter; fir")
+        return
+    assert severity == "warning"
+    assert note == "2 images, the same pixels, in test and train: those that are not test images are left out"
+    assert told == []  # split_notes says it
+    earlier = dict(zip(found.images["id"], found.images["given_split"], strict=True))  # a run that trained on it
+    told = warnings_of(found, folds=False, earlier=earlier)
+    assert told[0].startswith("1 picture has copies in two splits that the data gives, so test scores flatter; first ")
 
 
 def test_a_further_test_set_with_pictures_of_the_main_data_is_a_leak(tmp_path):
@@ -150,10 +157,22 @@ def test_small_and_uneven_classes(tmp_path):
     assert of_kind(found, "imbalance") == [("warning", [], "class a has 31 images, c 2: 15.5 times as many")]
 
 
-def test_a_class_that_a_given_split_lacks(tmp_path):
+@pytest.mark.parametrize(("second", "name"), [("test", "test"), ("val", "validation")])
+def test_a_class_that_the_given_test_set_lacks(tmp_path, second, name):
     write(tmp_path / "train", {"a": 12, "b": 12})
-    write(tmp_path / "test", {"a": 12}, 100)
-    assert ("error", [], "test has no image of b") in of_kind(look(tmp_path), "small_class")
+    write(tmp_path / second, {"a": 12}, 100)
+    found = look(tmp_path)
+    assert of_kind(found, "small_class") == [("warning", [], f"{name} has no image of b, so no recall either")]
+    severities = {one.severity for one in findings(found, split=SplitConfig(val="given")) if one.kind == "small_class"}
+    assert severities == {"warning" if second == "test" else "error"}
+
+
+@pytest.mark.parametrize("lacking", ["train", "val"])
+def test_a_class_that_given_training_or_validation_images_lack(tmp_path, lacking):
+    for number, split in enumerate(("train", "val", "test")):
+        write(tmp_path / split, {"a": 12} if split == lacking else {"a": 12, "b": 12}, 100 * number)
+    name = {"train": "train", "val": "validation"}[lacking]
+    assert of_kind(look(tmp_path), "small_class") == [("error", [], f"{name} has no image of b")]
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from unfreeze.errors import UserError
 
 
 def pools(counts: dict[tuple[str, str], int]):
-    """A catalog and its split from counts by (split, label)."""
+    """A catalog and its split from counts by (split, label), each split used as it is called."""
     rows = [
         {"sha256": f"{split}-{label}-{n}", "id": f"{split}-{label}-{n}", "label": label, "given_split": split}
         for (split, label), count in counts.items()
         for n in range(count)
     ]
     catalogued = catalog(rows)
-    return catalogued, draw_split(catalogued, SplitConfig())
+    return catalogued, draw_split(catalogued, SplitConfig(val="given"))
 
 
 def plenty(train: int = 20, validation: int = 8, test: int = 6):
@@ -136,10 +136,43 @@ def test_a_class_missing_from_a_given_split():
     counts = {(part, label): 2 for part in ("train", "validation", "test") for label in "abc"}
     del counts["train", "a"], counts["validation", "b"], counts["test", "b"]
     assert message(counts, RegimeConfig()) == (
-        "a has no training image, b has no validation image, b has no test image\n"
-        "  expected: at least one image of each class in each split: training, validation, test\n"
+        "a has no training image, b has no validation image\n"
+        "  expected: at least one image of each class in each split: training, validation\n"
         "  to mend:  add images there, or take these classes away"
     )
+
+
+@pytest.mark.parametrize(
+    ("classes", "missing", "said"),
+    [
+        ("abc", "b", "no test image of b: its recall is not known"),
+        ("abcdefgh", "bcdefgh", "no test image of b, c, d, e, f and 2 more: their recall is not known"),
+    ],
+)
+def test_a_class_missing_from_the_test_images_only(classes, missing, said):
+    counts = {(part, label): 2 for part in ("train", "validation", "test") for label in classes}
+    for label in missing:
+        del counts["test", label]
+    chosen = select(*pools(counts), RegimeConfig(), 0)
+    assert len(chosen.tests["test"]) == 2 * (len(classes) - len(missing))
+    assert chosen.warnings == (f"{said}, and AUROC is not defined; add some to the test images to know it",)
+    with pytest.raises(UserError, match="^b has no test image"):
+        select(*pools(counts), RegimeConfig(), 0, validate_on_test=True)
+
+
+def test_copies_of_test_images_are_in_no_pool():
+    rows = [
+        {"sha256": f"{split}{label}{n}", "id": f"{split}{label}{n}", "label": label, "given_split": split}
+        for split in ("train", "validation", "test")
+        for label in "ab"
+        for n in range(3)
+    ]
+    rows[0]["cluster"] = rows[-1]["cluster"] = "c"
+    catalogued = catalog(rows)
+    chosen = select(catalogued, draw_split(catalogued, SplitConfig()), RegimeConfig(), 0)
+    assert set(chosen.tests) == {"test"}
+    assert "traina0" not in {*chosen.train, *chosen.validation}
+    assert len(chosen.train) == 5
 
 
 def test_validation_on_test_without_test():

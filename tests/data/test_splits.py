@@ -11,7 +11,7 @@ from tests.data.pictures import catalog
 from unfreeze.config.study import SplitConfig
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.check import findings
-from unfreeze.data.splits import draw_split
+from unfreeze.data.splits import draw_split, is_same_split, with_share
 from unfreeze.errors import UserError
 
 LABELS = ("a", "b", "c")
@@ -162,6 +162,16 @@ def test_folds_partition_the_images(rows, folds, val):
     assert tested == Counter(catalogued.images["id"])
 
 
+def test_each_fold_validates_on_other_images():
+    catalogued = catalog(images({"a": 1000, "b": 1000}))
+    pools = [draw_split(catalogued, SplitConfig(folds=5), fold) for fold in range(5)]
+    validated = sum((drawn == "validation").astype(int) for drawn in pools)
+    assert abs(validated.sum() / 2000 - 5 * 0.15) < 0.03
+    assert validated.max() == 1  # 0.15 / (1 - 0.2) is less than a fifth, so that no two folds share one
+    again = draw_split(catalogued, SplitConfig(folds=5), 3, earlier=dict(pools[0]))  # as an earlier version drew it
+    assert list(again) == list(pools[0])
+
+
 @pytest.mark.parametrize(("folds", "count"), [(2, 4), (3, 3), (5, 5), (10, 10)])
 def test_as_many_images_as_folds_are_enough(folds, count):
     for salt in range(10):
@@ -193,9 +203,142 @@ def test_given_splits_are_kept(val):
     assert list(drawn) == list(catalogued.images["given_split"])
 
 
-def test_train_and_validation_without_test_have_none():
-    drawn = draw_split(catalog(given_split(train=3, validation=2)), SplitConfig())
-    assert set(drawn) == {"train", "validation"}
+def test_the_second_of_two_given_splits_is_the_test_set_whatever_it_is_called():
+    rows = given_split(train=2000, validation=10)
+    catalogued = catalog(rows)
+    drawn = draw_split(catalogued, SplitConfig(test=0.2, val=0.2))
+    assert set(drawn[catalogued.images["given_split"].to_numpy() == "validation"]) == {"test"}
+    assert abs((drawn == "validation").sum() / 4000 - 0.25) < 0.02
+    called_test = catalog([{**row, "given_split": row["given_split"].replace("validation", "test")} for row in rows])
+    assert list(draw_split(called_test, SplitConfig(test=0.2, val=0.2))) == list(drawn)
+
+
+def test_given_validation_images_validate_where_that_is_asked_for():
+    drawn = draw_split(catalog(given_split(train=3, validation=2)), SplitConfig(val="given"))
+    assert drawn.value_counts().to_dict() == {"train": 6, "validation": 4}
+    drawn = draw_split(catalog(given_split(train=3, validation=2, test=1)), SplitConfig(val="given"))
+    assert drawn.value_counts().to_dict() == {"train": 6, "validation": 4, "test": 2}
+
+
+def test_validation_on_the_second_of_two_given_splits():
+    drawn = draw_split(catalog(given_split(train=3, validation=2)), SplitConfig(val="test"))
+    assert drawn.value_counts().to_dict() == {"train": 6, "test": 4}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [(given_split(train=3, test=2), "gives test and train"), (images({"a": 9, "b": 9}), "brings no splits")],
+)
+def test_given_validation_images_that_are_not_there(rows, said):
+    assert message(rows, SplitConfig(val="given")) == (
+        f"split.val: given: the data {said}\n"
+        "  expected: validation images in a folder of their own, or named in a column\n"
+        "  to mend:  draw them: --set split.val=0.15"
+    )
+
+
+def test_a_small_given_test_set_stays():
+    catalogued = catalog(given_split(train=30, test=1))
+    drawn = draw_split(catalogued, SplitConfig())
+    assert list(drawn == "test") == list(catalogued.images["given_split"] == "test")
+
+
+@pytest.mark.parametrize("column", ["sha256", "cluster"])
+def test_copies_of_test_images_leave_the_other_given_splits(column):
+    rows = given_split(train=6, validation=4, test=3)
+    for copy, original in ((0, -1), (13, -1), (7, -2)):  # of training a and validation a, and of training b
+        rows[copy][column] = rows[original][column] = f"same{original}"
+    drawn = draw_split(catalog(rows), SplitConfig())
+    assert drawn.value_counts().to_dict() == {"train": 10, "validation": 7, "test": 6, "left_out": 3}
+    assert [drawn.iloc[number] for number in (0, 13, 7)] == ["left_out"] * 3
+
+
+def test_validation_is_not_drawn_from_copies_of_test_images():
+    rows = given_split(train=40, validation=9)
+    for number in range(10):
+        rows[number]["cluster"] = rows[-1]["cluster"] = "c"
+    drawn = draw_split(catalog(rows), SplitConfig(val=0.4))
+    assert set(drawn.iloc[:10]) == {"left_out"}
+    assert set(drawn.iloc[10:80]) == {"train", "validation"}
+
+
+def test_images_of_one_group_stay_where_they_are_given():
+    rows = given_split(train=6, validation=4, test=3)
+    rows[0]["group"] = rows[-1]["group"] = "g"
+    catalogued = catalog(rows)
+    assert list(draw_split(catalogued, SplitConfig())) == list(catalogued.images["given_split"])
+
+
+def test_a_class_whose_training_images_are_all_copies_of_test_images():
+    rows = given_split(train=3, test=3)
+    for row in rows:
+        row["cluster"] = "c" if row["label"] == "b" else ""
+    assert message(rows, SplitConfig()) == (
+        "all train images of b are copies of test images\n"
+        "  expected: train images that are not test images, too\n"
+        "  to mend:  add others; where they only look alike, count the same pixels alone as copies: "
+        "--set check.near_duplicates=ignore"
+    )
+
+
+def test_what_an_earlier_run_validated_on_stays_validation():
+    rows = given_split(train=20, validation=9)
+    earlier = {f"{row['sha256']}.{row['label']}.{number}": row["given_split"] for number, row in enumerate(rows)}
+    grown = [*rows, {"sha256": "new", "label": "a", "given_split": "validation"}]
+    drawn = draw_split(catalog(grown), SplitConfig(), earlier=earlier)
+    assert list(drawn) == [row["given_split"] for row in grown]
+
+
+def test_what_was_drawn_of_two_given_splits_is_drawn_again():
+    catalogued = catalog(given_split(train=20, validation=9))
+    drawn = draw_split(catalogued, SplitConfig())
+    again = draw_split(catalogued, SplitConfig(), earlier=dict(drawn))
+    assert list(again) == list(drawn)
+
+
+def test_copies_that_an_earlier_run_trained_on_stay_but_for_those_of_new_test_images():
+    rows = given_split(train=6, validation=4, test=3)
+    rows[0]["cluster"] = rows[-1]["cluster"] = "old"
+    earlier = {f"{row['sha256']}.{row['label']}.{number}": row["given_split"] for number, row in enumerate(rows)}
+    assert "left_out" not in set(draw_split(catalog(rows), SplitConfig(), earlier=earlier))
+    rows[1]["cluster"] = "new"
+    rows.append({"sha256": "new", "label": "a", "given_split": "test", "cluster": "new"})
+    drawn = draw_split(catalog(rows), SplitConfig(), earlier=earlier)
+    assert list(drawn.index[drawn == "left_out"]) == ["train-a-1.a.1"]
+
+
+@pytest.mark.parametrize(
+    ("count", "given", "share"),
+    [(666, False, 0.25), (667, False, 0.15), (533, True, 0.25), (534, True, 0.15)],
+)
+def test_a_small_pool_gets_a_larger_share_for_validation(count, given, share):
+    assert with_share(SplitConfig(val="auto"), count, given) == SplitConfig(val=share)
+    assert with_share(SplitConfig(val=0.3), count, given) == SplitConfig(val=0.3)
+
+
+@pytest.mark.parametrize(("count", "share"), [(300, 0.25), (700, 0.15)])
+def test_an_automatic_share_is_drawn_as_that_share(count, share):
+    catalogued = catalog(images({"a": count // 2, "b": count // 2}))
+    drawn = draw_split(catalogued, SplitConfig(val="auto"))
+    assert list(drawn) == list(draw_split(catalogued, SplitConfig(val=share)))
+    folded = draw_split(catalogued, SplitConfig(val="auto", folds=4), 2)
+    assert list(folded) == list(draw_split(catalogued, SplitConfig(val=share, folds=4), 2))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "same"),
+    [
+        ({"test": 0.2, "val": 0.15, "group": None, "folds": None}, {}, True),
+        ({}, {"val": 0.15}, True),  # a record that lacks what has come since
+        ({"val": 0.15}, {"val": "auto"}, True),  # as drawn: presets said 0.15 before
+        ({"val": "auto"}, {"val": "auto"}, True),
+        ({"val": "auto"}, {"val": 0.15}, False),
+        ({"val": "test"}, {"val": "auto"}, False),
+        ({"val": 0.15, "test": 0.3}, {"val": "auto"}, False),
+    ],
+)
+def test_settings_that_ask_for_what_was_drawn(before, now, same):
+    assert is_same_split(before, SplitConfig(**now)) == same
 
 
 def test_validation_is_drawn_from_a_given_train():

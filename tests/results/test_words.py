@@ -2,7 +2,7 @@
 
 import pytest
 
-from unfreeze.results.words import change_text, difference_text, mean_count_text
+from unfreeze.results.words import change_text, difference_text, mean_count_text, small_pool_text
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 4e-4, -4e-4])
@@ -19,3 +19,26 @@ def test_a_difference_has_its_sign_and_interval() -> None:
 @pytest.mark.parametrize(("mean", "text"), [(8.0, "8"), (23 / 3, "about 8"), (1234.5, "about 1,234"), (2e3, "2,000")])
 def test_a_mean_of_images_is_a_whole_number_and_says_so_if_it_was_none(mean: float, text: str) -> None:
     assert mean_count_text(mean) == text
+
+
+@pytest.mark.parametrize(
+    ("images", "smallest", "can_fold", "said"),
+    [
+        (200, 20, True, ""),
+        (
+            37, 5, True,
+            "validation has 37 images (5 in the smallest class): one image is 2.7 points; "
+            "--set split.folds=5 validates on others in each of five turns",
+        ),
+        (
+            2000, 19, False,
+            "validation has 2,000 images (19 in the smallest class): one image is 0.1 points; more images tell more",
+        ),
+        (
+            1, 1, False,
+            "validation has 1 image (1 in the smallest class): one image is 100.0 points; more images tell more",
+        ),
+    ],
+)  # fmt: skip
+def test_few_validation_images_are_said(images: int, smallest: int, can_fold: bool, said: str) -> None:
+    assert small_pool_text(images, smallest, can_fold) == said

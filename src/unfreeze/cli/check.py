@@ -51,7 +51,8 @@ def _check(target: str, out: Path, overrides: list[str] | None, as_json: bool, m
     told: list[str] = []
     catalog = _look(study, told, may_end)
     # Without a study file nobody said how large pictures and classes have to be.
-    found = findings(catalog, study.image_size, study.split.folds is not None) if asked else findings(catalog)
+    size, folds = (study.image_size, study.split.folds is not None) if asked else (None, True)
+    found = findings(catalog, size, folds, study.split)
     if asked:
         found = worst_first([*found, *shortfalls(catalog, study.split, study.regimes)])
     page = write_check_page(out, study.name, _summary(catalog), *thumbnails(catalog, found), _ignored(catalog))

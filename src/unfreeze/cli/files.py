@@ -26,8 +26,14 @@ class Pools:
 
 def pools_by_class(source: "Source", split: "SplitConfig") -> dict[str, Pools]:
     """Return the pools of each class, in the order of the classes; further test sets do not count."""
-    counts = Counter((item.label, item.given_split) for item in source.items if not item.source)
-    given = {name for _, name in counts if name}
+    from unfreeze.data.splits import given_use, with_share
+
+    main = [item for item in source.items if not item.source]
+    use = given_use({item.given_split for item in main} - {""}, split)
+    counts = Counter((item.label, use.get(item.given_split, "")) for item in main)
+    given = set(use.values())
+    drawn_from = sum(count for (_, name), count in counts.items() if name == ("train" if given else ""))
+    split = with_share(split, drawn_from, bool(given))
     return {label: _pools(counts, label, given, split) for label in source.classes}
 
 

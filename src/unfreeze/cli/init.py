@@ -108,9 +108,9 @@ split:
   # group: "(patient[0-9]+)"   # images whose path matches alike belong together and are never split up"""
 
 _GIVEN_SPLIT = """\
-# The folders say what each image is for ({}). Only where they have test images but no validation images
-# are validation images drawn from the training images:
-split: {{val: 0.15}}   # as a share of all images"""
+# The folders say what each image is for ({}). Where there is one beside the training images,
+# it is the test set, whatever it is called, and validation images are drawn from the training images:
+split: {{val: 0.15}}   # as a share of all images; given: what is there for validation validates, and nothing tests"""
 
 _TEMPLATE = """\
 # A study: which way of training, with how many images, gives the best classifier? {about}.

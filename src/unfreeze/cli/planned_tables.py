@@ -31,10 +31,20 @@ def data_text(study: "StudyConfig", source: "Source | None", pools: dict[str, Po
 
 
 def _split(study: "StudyConfig", source: "Source") -> str:
-    given = {item.given_split for item in source.items if not item.source} - {""}
-    if given:
-        return f"the folders say it: {', '.join(sorted(given))}"
-    split = study.split
+    from unfreeze.data.splits import given_use, validation_share, with_share
+
+    main = [item.given_split for item in source.items if not item.source]
+    use = given_use(set(main) - {""}, study.split)
+    if use:
+        named = [name if role == name else f"{name} (the {role} set)" for name, role in sorted(use.items())]
+        text = f"the folders say it: {', '.join(named)}"
+        if "validation" in use.values() or "test" not in use.values():
+            return text
+        if study.split.val == "test":
+            return f"{text}; validation on the test images"
+        share = validation_share(with_share(study.split, main.count("train"), given=True))
+        return f"{text}; {share:.0%} of the training images are drawn for validation"
+    split = with_share(study.split, len(main), given=False)
     test = f"{split.folds} folds" if split.folds else f"{split.test:.0%} test"
     val = "validation on the test images" if isinstance(split.val, str) else f"{split.val:.0%} validation"
     group = f", groups by {split.group}" if split.group else ""

@@ -266,17 +266,28 @@ class RegimeConfig(Settings):
         return self
 
 
+USUAL_VAL, LARGER_VAL = 0.15, 0.25
+"""Shares that ``val: auto`` stands for: the larger one where the usual one would be too few images."""
+
+
 class SplitConfig(Settings):
-    """Shares of all images for test and validation, or folds; ``val: test`` validates on the test images."""
+    """Shares of all images for test and validation, or folds.
+
+    ``val: test`` validates on the test images, ``val: given`` on those that the data gives for validation, though it
+    gives no others to test on. ``val: auto`` is 0.15, or 0.25 where that would be under 100 images.
+    """
 
     test: Share = 0.2
-    val: Annotated[Annotated[Part, Tag(NUMBER)] | Annotated[Literal["test"], Tag(WORD)], Discriminator(_kind)] = 0.15
+    val: Annotated[
+        Annotated[Part, Tag(NUMBER)] | Annotated[Literal["test", "given", "auto"], Tag(WORD)], Discriminator(_kind)
+    ] = USUAL_VAL
     group: str | None = None
     folds: Annotated[Whole, Field(ge=2, le=1000)] | None = None
 
     @model_validator(mode="after")
     def _something_left_to_train_on(self) -> "SplitConfig":
-        if self.val != "test" and self.folds is None and self.test + self.val >= 1:
+        share = LARGER_VAL if self.val == "auto" else 0.0 if isinstance(self.val, str) else self.val
+        if self.folds is None and self.test + share >= 1:
             raise ValueError(f"test {self.test} and val {self.val} leave nothing to train on")
         return self
 

@@ -8,7 +8,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from unfreeze.config.study import SplitConfig
 from unfreeze.data.catalog import CONFLICT, CUT, MISNAMED, SEVERAL, Catalog, conflicts
+from unfreeze.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use
 from unfreeze.errors import UserError
 
 Kind = Literal[
@@ -59,22 +61,37 @@ class Finding:
     measure: float = 0.0
 
 
-def findings(catalog: Catalog, image_size: int | None = None, folds: bool = True) -> list[Finding]:
+AS_GIVEN = SplitConfig()
+"""The settings by which the data's own splits are judged where nothing is said."""
+
+
+def findings(
+    catalog: Catalog,
+    image_size: int | None = None,
+    folds: bool = True,
+    split: SplitConfig = AS_GIVEN,
+    earlier: Mapping[str, str] | None = None,
+) -> list[Finding]:
     """Return what is wrong, the worst first.
 
     Args:
         catalog: the images.
         image_size: pixels that a study asks for; smaller pictures are told. None: that is not looked at.
         folds: whether the folds that the data gives are used, so that copies in two of them are a leak.
+        split: what the splits that the data gives are used for.
+        earlier: see ``splits.given_pools``.
     """
     images = catalog.images.reset_index(drop=True)
+    main = (images["status"] == "used") & (images["source"] == "")
+    images["pool"] = ""
+    images.loc[main, "pool"] = given_pools(images[main], split, earlier)
     if not folds:
         images["given_fold"] = ""
     used = images[images["status"] == "used"]
     found = [
         *_unreadable(images),
         *_duplicates(images, catalog),
-        *_classes(used, catalog.classes),
+        *_classes(used, catalog.classes, split),
         *_sizes(used, image_size),
         *_outliers(used),
         *_noted(used),
@@ -121,11 +138,13 @@ def refuse_losses(catalog: Catalog, most: float) -> None:
     )
 
 
-def warnings_of(catalog: Catalog, folds: bool) -> list[str]:
+def warnings_of(
+    catalog: Catalog, folds: bool, split: SplitConfig = AS_GIVEN, earlier: Mapping[str, str] | None = None
+) -> list[str]:
     """Return what a run says of its data: pictures with two labels, and copies in two given splits (or folds)."""
-    found = findings(catalog, folds=folds)
+    found = findings(catalog, folds=folds, split=split, earlier=earlier)
     conflicts = [one for one in found if one.kind == "label_conflict"]
-    leaks = [one for one in found if one.kind == "split_leak"]
+    leaks = [one for one in found if one.kind == "split_leak" and one.severity == "error"]
     told = []
     if conflicts:
         rows = [row for one in conflicts for row in one.rows]
@@ -207,13 +226,24 @@ def _copies(group: pd.DataFrame, least: Mapping[str, float]) -> tuple[str, bool]
 
 
 def _leak(group: pd.DataFrame, what: str) -> list[Finding]:
-    """Return a finding if used images that belong together lie in several places that the data gives."""
+    """Return a finding if used images that belong together lie in several places that the data gives.
+
+    It is a warning where a run leaves those out that are copies of test images.
+    """
     used = group[group["status"] == "used"]
-    given_places = set(zip(used["given_split"], used["given_fold"], used["source"], strict=True))
-    places = sorted({_place(*given) for given in given_places})
-    if len(places) < 2 or all(given == "test" or source for given, _, source in given_places):
-        return []  # copies in two test sets flatter no score
-    return [Finding("split_leak", "error", tuple(used.index), f"{what}, in {' and '.join(places)}")]
+    kept = used[used["pool"] != LEFT_OUT]
+    everywhere, places = _places(used), _places(kept)
+    if len(places) > 1 and not (kept["pool"].eq(TEST) | kept["source"].ne("")).all():
+        return [Finding("split_leak", "error", tuple(used.index), f"{what}, in {' and '.join(everywhere)}")]
+    if len(kept) < len(used):
+        note = f"{what}, in {' and '.join(everywhere)}: those that are not test images are left out"
+        return [Finding("split_leak", "warning", tuple(used.index), note)]
+    return []  # copies in two test sets flatter no score
+
+
+def _places(images: pd.DataFrame) -> list[str]:
+    given = set(zip(images["given_split"], images["given_fold"], images["source"], strict=True))
+    return sorted({_place(*one) for one in given})
 
 
 def _place(given_split: str, given_fold: str, source: str) -> str:
@@ -232,7 +262,7 @@ def _least_likeness(copied: pd.DataFrame, catalog: Catalog) -> dict[str, float]:
     return least
 
 
-def _classes(used: pd.DataFrame, classes: Sequence[str]) -> list[Finding]:
+def _classes(used: pd.DataFrame, classes: Sequence[str], split: SplitConfig) -> list[Finding]:
     main = used[used["source"] == ""]
     rows_of = {label: tuple(rows) for label, rows in main.groupby("label").groups.items()}
     counts = {label: len(rows_of.get(label, ())) for label in classes}
@@ -250,14 +280,17 @@ def _classes(used: pd.DataFrame, classes: Sequence[str]) -> list[Finding]:
                 -count,
             )
         )
-    given = set(main["given_split"]) - {""}
-    if given:  # then there must be some to train on, and to validate on: those are drawn only where a test set is given
-        given |= {"train"} if "test" in given else {"train", "validation"}
-    for split in (name for name in ("train", "validation", "test") if name in given):
-        in_it = set(main.loc[main["given_split"] == split, "label"])
+    use = given_use(set(main["given_split"]) - {""}, split)
+    if use:  # then there must be some to train on, and to validate on: those are drawn only where a test set is given
+        use |= {TRAIN: TRAIN} if TEST in use.values() else {TRAIN: TRAIN, VALIDATION: VALIDATION}
+    for name in (name for name in (TRAIN, VALIDATION, TEST) if name in use):
+        in_it = set(main.loc[main["given_split"] == name, "label"])
         missing = [label for label in classes if label not in in_it]
-        if missing:
-            found.append(Finding("small_class", "error", (), f"{split} has no image of {', '.join(missing)}"))
+        if missing and use[name] == TEST:
+            note = f"{name} has no image of {', '.join(missing)}, so no recall either"
+            found.append(Finding("small_class", "warning", (), note))
+        elif missing:
+            found.append(Finding("small_class", "error", (), f"{name} has no image of {', '.join(missing)}"))
     least, most = min(counts, key=lambda label: counts[label]), max(counts, key=lambda label: counts[label])
     ratio = counts[most] / max(1, counts[least])
     if ratio > UNEVEN:

@@ -1,7 +1,7 @@
 """Which images a cell uses: nested subsets of the pools that the split drew, by regime and seed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from unfreeze.config.study import RegimeConfig
 from unfreeze.data.catalog import Catalog, rows_of
-from unfreeze.data.splits import TEST, TRAIN, VALIDATION
+from unfreeze.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION
 from unfreeze.errors import UserError
 from unfreeze.streams import stream_seed
 
@@ -51,7 +51,8 @@ def select(
         validate_on_test: take validation images from the test images.
 
     Raises:
-        UserError: a class has no training, validation or test image; or `regime.strict` and one has too few.
+        UserError: a class has no training or validation image; or `regime.strict` and one has too few. One without a
+            test image is a warning: its recall is not known.
     """
     pools = _pools(catalog, split, seed)
     if validate_on_test:
@@ -61,10 +62,11 @@ def select(
     validation, short_validation = _take(pools[VALIDATION], regime.val_per_class, None)
     warnings = _shortfall(short, regime.train_per_class, "training", regime.strict)
     warnings += _shortfall(short_validation, regime.val_per_class, "validation", regime.strict)
+    warnings += _untested(pools, catalog.classes)
     tests = {
         name if name == TEST else name.removeprefix("test_"): _take(pool, None, None)[0]
         for name, pool in pools.items()
-        if name not in (TRAIN, VALIDATION)
+        if name not in (TRAIN, VALIDATION, LEFT_OUT)
     }
     ranking, _ = _take(pools[VALIDATION], None, None)
     return Selection(train, validation, tests, warnings, ranking)
@@ -85,7 +87,7 @@ def _check_present(
 ) -> None:
     wanted = [(TRAIN, "training")]
     wanted += [(VALIDATION, "validation")] if not validate_on_test else []
-    wanted += [(TEST, "test")] if TEST in pools or validate_on_test else []
+    wanted += [(TEST, "test")] if validate_on_test else []
     missing = [
         f"{label} has no {word} image" for label in classes for pool, word in wanted if label not in pools.get(pool, {})
     ]
@@ -95,6 +97,19 @@ def _check_present(
             "at least one image of each class in each split: " + ", ".join(word for _, word in wanted),
             "add images there, or take these classes away",
         )
+
+
+def _untested(pools: Mapping[str, Mapping[str, list[str]]], classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a warning on classes that a test set lacks, where there is one."""
+    missing = [label for label in classes if TEST in pools and label not in pools[TEST]]
+    return (f"{no_test_images(missing)}; add some to the test images to know it",) if missing else ()
+
+
+def no_test_images(labels: Sequence[str]) -> str:
+    """Say what it means that classes have no test image; of many the first are named."""
+    more = f" and {len(labels) - _LINES} more" if len(labels) > _LINES else ""
+    their = "its recall is" if len(labels) == 1 else "their recall is"
+    return f"no test image of {', '.join(labels[:_LINES])}{more}: {their} not known, and AUROC is not defined"
 
 
 def _take(

@@ -3,23 +3,31 @@
 A cluster (copies of one picture, and the images of one group) has one key, and two independent hashes of it decide:
 below the test share it is test, else below the validation share it is validation, else train. So adding an image moves
 no other, except in a class so small that the hashes alone left it without an image in one of the three.
+
+What the data itself says is kept: ``given_pools`` says which of its splits is used for what.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from unfreeze.config.study import SplitConfig
+from unfreeze.config.fingerprint import plain
+from unfreeze.config.study import LARGER_VAL, USUAL_VAL, SplitConfig
 from unfreeze.data.catalog import Catalog
 from unfreeze.errors import UserError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+LEFT_OUT = "left_out"
+"""What becomes of a copy of a test image that the data gives for training or validation: no cell uses it."""
+ENOUGH = 100
+"""Validation images from which on ``split.val: auto`` is the usual share."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +41,11 @@ class _Cluster:
 def draw_split(
     catalog: Catalog, split: SplitConfig, fold: int | None = None, earlier: Mapping[str, str] | None = None
 ) -> pd.Series:
-    """Return the split of each used image: train, validation, test, or test_NAME for further test sets.
+    """Return the split of each used image: train, validation, test, left_out, or test_NAME for further test sets.
 
-    Splits that the data's folders give are kept; where they give train and test, validation is drawn from train.
-    `split.val` is a share of all images, so it is drawn with val / (1 - test) from those that are not test.
+    Splits that the data gives are used as ``given_pools`` says; where they are training and test images, validation is
+    drawn from the former. `split.val` is a share of all images, so it is drawn with val / (1 - test) from those that
+    are not test.
 
     Args:
         catalog: the images.
@@ -57,38 +66,136 @@ def draw_split(
         raise ValueError(f"fold {fold} does not go with folds: {split.folds}")
     images = catalog.images[catalog.images["status"] == "used"]
     further = (images["source"] != "").to_numpy()
-    given = images["given_split"].where(~further, "test_" + images["source"]).to_numpy(dtype=object, copy=True)
-    main = given[~further]
+    given = ("test_" + images["source"]).to_numpy(dtype=object, copy=True)
+    given[~further] = given_pools(images[~further], split, earlier)
+    _refuse_given(images[~further], given[~further], split)
 
-    present = set(main) - {""}
-    if split.folds is not None and present:
-        raise UserError(
-            f"split.folds: {split.folds}: the data already says {', '.join(sorted(present))}",
-            "folds of data that brings no splits",
-            "take folds out of the study, or give data without train, validation and test in folders or a column",
-        )
+    present = set(given[~further]) - {""}
     to_draw = ~further & (given == "")
     if not present:
-        wanted = {TRAIN: True, VALIDATION: split.val not in (TEST, 0), TEST: split.folds is not None or split.test > 0}
+        wanted = {TRAIN: True, VALIDATION: split.val != TEST, TEST: split.folds is not None or split.test > 0}
         pools = [pool for pool, want in wanted.items() if want]
-    elif VALIDATION in present or TEST not in present or split.val in (TEST, 0):
+    elif VALIDATION in present or TEST not in present or split.val == TEST:
         return _by_id(images, given)
     else:
         to_draw, pools = given == TRAIN, [TRAIN, VALIDATION]
+    split = with_share(split, int(to_draw.sum()), bool(present))
+    turn = 0.0 if split.folds is None else (fold or 0) / split.folds
     if split.folds is not None and (images["given_fold"][to_draw] != "").any():
         is_test = to_draw & _is_given_fold(images, to_draw, split.folds, fold or 0)
         given[is_test] = TEST
         to_draw, pools = to_draw & ~is_test, [pool for pool in pools if pool != TEST]
         split, fold = split.model_copy(update={"folds": None, "test": 1 / split.folds}), None
     clusters, members = _clusters(images[to_draw])
-    pool_of = _draw(clusters, catalog.classes, split, pools, fold)
+    pool_of = _draw(clusters, catalog.classes, split, pools, fold, turn)
     given[to_draw] = [pool_of[number] for number in members]
     if earlier:
-        share = _validation_share(split) if VALIDATION in pools else 0.0
+        share = validation_share(split) if VALIDATION in pools else 0.0
         kept = {name: pool for name, pool in earlier.items() if pool in pools}
-        before = _as_before(images["id"][to_draw], given[to_draw], clusters, members, share, kept)
+        before = _as_before(images["id"][to_draw], given[to_draw], clusters, members, (turn, share), kept)
         given[to_draw] = _filled_up(before, clusters, members, catalog.classes, pools)
     return _by_id(images, given)
+
+
+def given_use(given: Collection[str], split: SplitConfig) -> dict[str, str]:
+    """Return what each split that the data gives is used for: train, validation or test.
+
+    With training and one other split, the other is the test set, whatever it is called, so that something is left
+    that chose nothing: validation images are drawn from the training images. ``split.val: given`` says otherwise.
+
+    Args:
+        given: which there are, of train, validation and test.
+        split: of the study.
+    """
+    two = set(given) == {TRAIN, VALIDATION} and split.val != "given"
+    return {name: TEST if two and name == VALIDATION else name for name in given}
+
+
+def given_pools(images: pd.DataFrame, split: SplitConfig, earlier: Mapping[str, str] | None = None) -> np.ndarray:
+    """Return what the data's own splits make of each image: train, validation, test, left_out, or "" to be drawn.
+
+    Copies of test images that the data gives for training or validation are left out.
+
+    Args:
+        images: used images of the main data, rows of a catalog.
+        split: of the study.
+        earlier: see ``draw_split``. What an earlier run validated on stays validation, though it is the only split
+            beside training; and it keeps the copies that it trained on, but for those of new test images.
+    """
+    named = images["given_split"].to_numpy(dtype=object, copy=True)
+    before = np.array([(earlier or {}).get(name, "") for name in images["id"]], dtype=object)
+    use = given_use(set(named) - {""}, split)
+    if TEST not in before and (before[named == VALIDATION] == VALIDATION).any():
+        use[VALIDATION] = VALIDATION
+    pools = np.array([use.get(name, "") for name in named], dtype=object)
+    others = (pools == TRAIN) | (pools == VALIDATION)
+    used_before = (before == TRAIN) | (before == VALIDATION)
+    kept = used_before & ~_copied(images, (pools == TEST) & (before != TEST))
+    pools[others & ~kept & _copied(images, pools == TEST)] = LEFT_OUT
+    return pools
+
+
+def _copied(images: pd.DataFrame, of: np.ndarray) -> np.ndarray:
+    """Return which images are copies of some of them: have their content, or are of their cluster."""
+    found = np.zeros(len(images), dtype=bool)
+    for column in ("sha256", "cluster"):
+        found |= images[column].isin(list(set(images.loc[of, column]) - {""})).to_numpy()
+    return found
+
+
+def _refuse_given(images: pd.DataFrame, pools: np.ndarray, split: SplitConfig) -> None:
+    """Refuse settings that do not go with the splits that the data gives, and classes that copies take away."""
+    present = sorted(set(images["given_split"]) - {""})
+    if split.folds is not None and present:
+        raise UserError(
+            f"split.folds: {split.folds}: the data already says {', '.join(present)}",
+            "folds of data that brings no splits",
+            "take folds out of the study, or give data without train, validation and test in folders or a column",
+        )
+    if split.val == "given" and VALIDATION not in present:
+        raise UserError(
+            f"split.val: given: the data {'gives ' + ' and '.join(present) if present else 'brings no splits'}",
+            "validation images in a folder of their own, or named in a column",
+            f"draw them: --set split.val={USUAL_VAL}",
+        )
+    for name in (TRAIN, VALIDATION):
+        of = images["given_split"] == name
+        lost = sorted(set(images.loc[of, "label"]) - set(images.loc[of & (pools != LEFT_OUT), "label"]))
+        if lost:
+            raise UserError(
+                f"all {name} images of {', '.join(lost)} are copies of test images",
+                f"{name} images that are not test images, too",
+                "add others; where they only look alike, count the same pixels alone as copies: "
+                "--set check.near_duplicates=ignore",
+            )
+
+
+def with_share(split: SplitConfig, images: int, given: bool) -> SplitConfig:
+    """Return the settings with ``val: auto`` as a number: 0.15, or 0.25 where that would be under 100 images.
+
+    Args:
+        split: of the study.
+        images: from which validation is drawn, with ``given`` those for training alone, else the test set's, too.
+        given: whether the data gives the test set.
+    """
+    if split.val != "auto":
+        return split
+    usual = split.model_copy(update={"val": USUAL_VAL})
+    expected = images * (validation_share(usual) if given else USUAL_VAL)
+    return usual if expected >= ENOUGH else split.model_copy(update={"val": LARGER_VAL})
+
+
+def is_same_split(before: Mapping[str, Any], split: SplitConfig) -> bool:
+    """Tell whether settings ask for what a study drew before; ``val: auto`` is any share that it was drawn with.
+
+    Args:
+        before: the settings as that study recorded them; what they lack is at its default.
+        split: the settings now.
+    """
+    was, now = plain(SplitConfig()) | dict(before), plain(split)
+    if split.val == "auto" and not isinstance(was["val"], str):
+        was["val"] = "auto"
+    return bool(was == now)
 
 
 def _is_given_fold(images: pd.DataFrame, to_draw: np.ndarray, folds: int, fold: int) -> np.ndarray:
@@ -109,7 +216,7 @@ def _as_before(
     drawn: np.ndarray,
     clusters: Sequence[_Cluster],
     members: np.ndarray,
-    share: float,
+    part: tuple[float, float],
     earlier: Mapping[str, str],
 ) -> list[str]:
     """Return the split of each image: what it was, or what its cluster's are, or for a new one anything but test."""
@@ -121,7 +228,8 @@ def _as_before(
     found = []
     for number, pool, fresh in zip(members, before, drawn, strict=True):
         if fresh == TEST and number not in mates:
-            fresh = VALIDATION if _uniform("val", clusters[number].key) < share else TRAIN
+            turn, share = part
+            fresh = VALIDATION if _from(turn, "val", clusters[number].key) < share else TRAIN
         found.append(pool or mates.get(number) or fresh)
     return found
 
@@ -189,18 +297,28 @@ def _uniform(name: str, key: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
+def _from(turn: float, name: str, key: str) -> float:
+    """Return ``_uniform`` as counted round from another place than 0, so that each fold validates on other images."""
+    return (_uniform(name, key) - turn) % 1
+
+
 def _draw(
-    clusters: Sequence[_Cluster], classes: Sequence[str], split: SplitConfig, pools: Sequence[str], fold: int | None
+    clusters: Sequence[_Cluster],
+    classes: Sequence[str],
+    split: SplitConfig,
+    pools: Sequence[str],
+    fold: int | None,
+    turn: float,
 ) -> list[str]:
-    """Return the pool of each cluster, each class in each pool."""
+    """Return the pool of each cluster, each class in each pool; ``turn`` is where the validation images begin."""
     _check_counts(clusters, classes, pools, split.folds)
     by_test = [_uniform("test", cluster.key) for cluster in clusters]
-    by_val = [_uniform("val", cluster.key) for cluster in clusters]
+    by_val = [_from(turn, "val", cluster.key) for cluster in clusters]
     if split.folds is None:
         is_test = [TEST in pools and u < split.test for u in by_test]
     else:
         is_test = [number == str(fold) for number in _folds(clusters, classes, pools, by_test, split.folds)]
-    share = _validation_share(split)
+    share = validation_share(split)
     drawn = [TEST if test else VALIDATION if u < share else TRAIN for test, u in zip(is_test, by_val, strict=True)]
     drawn = [pool if pool in pools else TRAIN for pool in drawn]
     ranks = {TEST: by_test, VALIDATION: by_val, TRAIN: [-u for u in by_test]}
@@ -227,7 +345,7 @@ def _least_in_fold(pools: Sequence[str], folds: int) -> int:
     return len(pools) - 1 if folds == 2 else 1
 
 
-def _validation_share(split: SplitConfig) -> float:
+def validation_share(split: SplitConfig) -> float:
     """Return the share of the images that are not test which are validation."""
     if isinstance(split.val, str):
         return 0.0

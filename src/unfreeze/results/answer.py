@@ -37,6 +37,7 @@ class Answer:
         score: of the recipe on the test set; None without test images.
         beside: balanced accuracy and recall of the worst class, by name, where classes differ by more than 3 to 1.
         further: its scores on the study's further test sets, by their names; none for a set without a whole run.
+        can_fold: whether ``split.folds`` could be asked for: there are none, and the data says no splits.
         on_validation: the scores below are of the validation pool, since there are no test images.
         runner_up: the best field on validation that the study compares with the recipe; None where there is none.
         verdict: the recipe minus the runner-up on the test images.
@@ -65,6 +66,7 @@ class Answer:
     score: Estimate | None
     beside: tuple[tuple[str, Estimate], ...]
     further: tuple[tuple[str, Estimate], ...]
+    can_fold: bool
     on_validation: bool
     runner_up: Field | None
     verdict: Compared | None
@@ -112,6 +114,7 @@ def answer(evidence: Evidence, found: DataFound | None = None) -> Answer:
         score=score,
         beside=_beside(evidence, recipe, worst) if found.unevenness >= UNEVEN else (),
         further=_further(evidence, recipe),
+        can_fold=evidence.record["study"].get("split", {}).get("folds") is None and not found.given,
         on_validation=evidence.test is None,
         runner_up=runner_up,
         verdict=verdict,

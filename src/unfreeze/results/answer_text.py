@@ -32,6 +32,9 @@ ON_TEST = (
 )
 
 
+UNDEFINED = "; not defined, since a class has no test image: --set metric=balanced_accuracy leads with one that is"
+
+
 @dataclass(frozen=True)
 class Fact:
     """One line of the answer: ``key`` names it to programs, ``label`` to people; ``detail`` may be empty."""
@@ -86,7 +89,9 @@ def _level(answer: Answer) -> list[Line]:
     standing = answer.standing
     if standing is None:
         return []
-    choice, small = standing.choice, small_pool_text(standing.images, standing.smallest_class)
+    choice, small = standing.choice, ""
+    if standing.images:
+        small = small_pool_text(standing.images, standing.smallest_class, answer.can_fold)
     if not choice.level:
         return [("level", "Few images", "one image counts much", small)] if small else []
     needed = f"; about {choice.n_needed:,} images would tell" if choice.n_needed else ""
@@ -139,7 +144,8 @@ def _score(answer: Answer) -> Line:
         return "score", f"Validation {name}", metric_text(answer.metric, value), detail
     interval = _interval(answer.metric, answer.score)
     value_text = metric_text(answer.metric, answer.score.value)
-    return "score", f"Test {name}", value_text, f"{interval}{_rests(answer.score)}{chosen}"
+    undefined = "" if math.isfinite(answer.score.value) or answer.metric != "auroc" else UNDEFINED
+    return "score", f"Test {name}", value_text, f"{interval}{_rests(answer.score)}{chosen}{undefined}"
 
 
 def _interval(metric: str, one: Estimate) -> str:

@@ -8,6 +8,8 @@ import pandas as pd
 from unfreeze.results.words import plural
 from unfreeze.store import StudyDir, read_table
 
+_LEFT_OUT = "left_out"
+"""The split of images that no cell uses, as splits.csv calls it."""
 UNEVEN = 3
 """Images of the largest class over the smallest above which plain accuracy hides the small ones."""
 
@@ -20,12 +22,14 @@ class DataFound:
         counts: kind of finding, groups or files, images, and a note, the weightiest first.
         classes: used images by class, main data only, largest first.
         splits: used images by split (of the first fold).
+        given: whether the data says itself which image is for what.
         straddling: groups of copies, or groups that the study names, with images both for training and for testing.
     """
 
     counts: tuple[tuple[str, int, int, str], ...]
     classes: dict[str, int]
     splits: dict[str, int]
+    given: bool
     straddling: int
 
     @property
@@ -36,19 +40,27 @@ class DataFound:
 
 def data_found(study: StudyDir) -> DataFound:
     """Read catalog.csv and splits.csv; without a catalog nothing is known and all is empty."""
-    catalog = _read(study, "catalog.csv", ("id", "label", "status", "reason", "cluster", "group", "source", "pixels"))
+    columns = ("id", "label", "status", "reason", "cluster", "group", "source", "pixels", "given_split")
+    catalog = _read(study, "catalog.csv", columns)
     splits = _read(study, "splits.csv", ("id", "split", "fold"))
     used = catalog[catalog["status"] == "used"]
     first = splits.drop_duplicates("id") if splits.empty else splits[splits["fold"] == splits["fold"].iloc[0]]
     main = used[used["source"] == ""]
     straddling, images = _straddling(used, splits)
     counts = [*_left_out(catalog, "set_aside"), *_copies(used), *_left_out(catalog, "ignored")]
+    left = int((first["split"] == _LEFT_OUT).sum())
+    if left:
+        counts.insert(0, ("left out", left, left, "given for training or validation, but copies of test images"))
     if straddling:
         counts.insert(0, ("leaks", straddling, images, "belong together, yet lie on both sides of the test split"))
     return DataFound(
         counts=tuple(counts),
         classes={str(label): int(count) for label, count in main["label"].value_counts().items()},
-        splits={str(split): int(count) for split, count in first["split"].value_counts(sort=False).items()},
+        splits={
+            str(split).replace(_LEFT_OUT, "left out"): int(count)
+            for split, count in first["split"].value_counts(sort=False).items()
+        },
+        given=bool((main["given_split"] != "").any()),
         straddling=straddling,
     )
 
@@ -99,7 +111,7 @@ def _straddling(used: pd.DataFrame, splits: pd.DataFrame) -> tuple[int, int]:
     groups: set[tuple[str, str]] = set()
     images: set[str] = set()
     for _, own in splits.groupby("fold"):
-        side = own.set_index("id")["split"] == "test"
+        side = own[own["split"] != _LEFT_OUT].set_index("id")["split"] == "test"
         known = used[used["id"].isin(side.index)]
         for column in ("cluster", "group"):
             named = known[known[column] != ""]

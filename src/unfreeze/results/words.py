@@ -103,6 +103,27 @@ def bytes_text(size: float) -> str:
     return f"{size:.1f} TB"
 
 
+FEW_IMAGES, FEW_IN_A_CLASS = 200, 20
+"""Validation images below which a choice among recipes rests on few, in all and in the smallest class."""
+
+
+def small_pool_text(images: int, smallest: int, can_fold: bool = True) -> str:
+    """Say how coarse a ranking on few validation images is, and what makes it finer; "" where there are enough.
+
+    Args:
+        images: validation images in all, at least 1.
+        smallest: validation images of the class that has the fewest.
+        can_fold: whether the study may draw folds: has none, and no splits that the data gives.
+    """
+    if images >= FEW_IMAGES and smallest >= FEW_IN_A_CLASS:
+        return ""
+    way = "--set split.folds=5 validates on others in each of five turns" if can_fold else "more images tell more"
+    return (
+        f"validation has {plural(images, 'image')} ({smallest:,} in the smallest class): one image is "
+        f"{100 / images:.1f} points; {way}"
+    )
+
+
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun, e.g. ``1 seed``, ``3 seeds``, ``1,600 images``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
@@ -111,17 +132,3 @@ def plural(count: int, noun: str) -> str:
 def join_words(words: Sequence[str]) -> str:
     """Join words as a list in a sentence: ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
-FEW_IMAGES, FEW_OF_A_CLASS = 200, 20
-"""Validation images, in all and of the smallest class, below which one image weighs much in what is recommended."""
-
-
-def small_pool_text(images: int, smallest_class: int) -> str:
-    """Say how much one validation image weighs where there are few, and what helps; "" where there are enough."""
-    if not images or (images >= FEW_IMAGES and smallest_class >= FEW_OF_A_CLASS):
-        return ""
-    return (
-        f"validation has {plural(images, 'image')}, {smallest_class} of the smallest class, so one image is "
-        f"{100 / images:.1f} points; --set split.folds=5 uses every image for validation"
-    )

@@ -12,6 +12,7 @@ from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog, glance, paths_of
 from unfreeze.data.decode import Undecodable, decode
 from unfreeze.data.sources import Source, usable_cache
+from unfreeze.data.split_notes import split_notes
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.describe import StageInfo
@@ -71,7 +72,7 @@ def foresee(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forese
     catalog = glance(source, study.split.group, progress, looks=cache / "looks" if cache else None, check=study.check)
     since = since_last_run(store, before, study, catalog)
     catalog = since.catalog
-    for warning in since.warnings:
+    for warning in [*split_notes(catalog, study.split, since.drawn.get(None)), *since.warnings]:
         emit(Warned(warning))
     splits = draw_splits(study, catalog, plan, since.drawn)
     jobs = make_jobs(study, catalog, plan, splits, weight_hashes(backbones), compute)

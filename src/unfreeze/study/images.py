@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from unfreeze.config.fingerprint import plain
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.cache import holding, in_use, make_room, obtainable, used_bytes
 from unfreeze.data.catalog import Catalog, build_catalog, known_contents
@@ -20,7 +19,7 @@ from unfreeze.data.pixels import base_picture, pixel_store
 from unfreeze.data.regimes import Selection, select
 from unfreeze.data.rowstore import SHARD_BYTES, Row, RowStore, Unstored, Writer
 from unfreeze.data.sources import Source
-from unfreeze.data.splits import TEST, TRAIN, VALIDATION, draw_split
+from unfreeze.data.splits import TEST, TRAIN, VALIDATION, draw_split, is_same_split
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.reuse.activations import MANIFEST_BYTES
@@ -202,7 +201,7 @@ def since_last_run(
     catalog = keep_ids(seen, catalog)
     changed = changes(seen, catalog.images)
     words = f"the images changed since the last run: {changed.words}{where}"
-    anew = before["study"]["split"] != plain(study.split) or 2 * len(changed.removed) > len(seen)
+    anew = not is_same_split(before["study"]["split"], study.split) or 2 * len(changed.removed) > len(seen)
     if anew:
         told = f"{words}; the split is drawn anew" if changed.words else "the split is drawn anew, as split asks for"
         return Since(catalog, {}, changed, (told,))

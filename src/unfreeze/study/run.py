@@ -15,6 +15,7 @@ from unfreeze.data.cache import in_use, looking, make_room, tidy
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.check import refuse_losses, warnings_of
 from unfreeze.data.sources import Source, open_source, refuse_inside, usable_cache
+from unfreeze.data.split_notes import split_notes
 from unfreeze.durable import remove_leftovers
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
@@ -137,7 +138,8 @@ def _run(
     since = since_last_run(store, before, study, catalog, " (listed in study.json)")
     catalog = since.catalog
     told = [
-        *warnings_of(catalog, study.split.folds is not None),
+        *warnings_of(catalog, study.split.folds is not None, study.split, since.drawn.get(None)),
+        *split_notes(catalog, study.split, since.drawn.get(None)),
         *since.warnings,
         *left_over(store, [cell.id for cell in plan.cells]),
     ]
