@@ -62,6 +62,16 @@ def test_the_exact_set_of_files(tmp_path: Path) -> None:
     assert found == sorted([*cells, *tables, *pictures, ".run.lock"])
 
 
+def test_the_record_says_whether_the_metric_was_asked_for(tmp_path: Path) -> None:
+    strategies = {"head": {"train": "head"}}
+    results, _ = run(tmp_path, strategies=strategies)
+    record = read_json(results.path / "study.json")
+    assert (record["metric"], record["metric_given"]) == ("accuracy", False)
+    results, _ = run(tmp_path, strategies=strategies, metric="accuracy")
+    assert read_json(results.path / "study.json")["metric_given"] is True
+    assert results.failed == () and len(results.table) == 1  # the same cell: nothing depends on it
+
+
 def test_the_user_s_folder_is_not_written_to(tmp_path: Path) -> None:
     folder = write_photographs(tmp_path / "photographs")
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in [folder, *folder.rglob("*")]}
