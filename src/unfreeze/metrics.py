@@ -10,6 +10,8 @@ from sklearn import metrics as scores
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
+UNEVEN = 3
+"""Images of the largest class over those of the smallest from which on accuracy alone hides the small classes."""
 HIGHER_IS_BETTER = {"accuracy": True, "balanced_accuracy": True, "macro_f1": True, "auroc": True, "log_loss": False}
 
 

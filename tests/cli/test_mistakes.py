@@ -121,6 +121,32 @@ def test_a_strict_shortfall_is_refused_before_anything_runs(unfreeze, study):
     assert not (study / "runs").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_one_image_a_batch_with_batch_norm_and_the_line_that_mends_it(unfreeze, study, command):
+    code, said, complaint = unfreeze(command, "study.yaml", "--set", "batch_size=1")
+    assert (code, said) == (2, "")
+    assert complaint.removeprefix("read 36 image files\n") == message(
+        "strategies.scratch, sgd: batch_size: 1 is one image a batch",
+        "at least two images in a batch, since the BatchNorm of stages with fresh weights (or batch_norm: train) "
+        "takes its statistics from each",
+        "choose another, for example --set batch_size=3",
+    )
+    assert not (study / "runs").exists() and not list((study / "cache").rglob("calibrations"))
+    assert unfreeze("plan", "study.yaml", "--set", "batch_size=3")[0] == 0
+
+
+def test_a_word_of_another_library_and_the_line_that_mends_it(unfreeze, study):
+    code, said, complaint = unfreeze("plan", "study.yaml", "--set", "lr=1e-3")
+    assert (code, said) == (2, "")
+    assert complaint == message(
+        "study.yaml has 1 problem:\n"
+        "  - lr: unknown key; did you mean 'strategies.scratch.optimizer.lr'? (or of another strategy: sgd)",
+        "the keys and values that docs/study-file.md lists",
+        "in place of lr: --set strategies.scratch.optimizer.lr=0.001",
+    )
+    assert unfreeze("plan", "study.yaml", "--set", "strategies.scratch.optimizer.lr=0.001")[0] == 0
+
+
 def test_an_unknown_key(unfreeze, study):
     (study / "study.yaml").write_text(STUDY + "epoch: 3\n")
     assert unfreeze("run", "study.yaml") == (
@@ -129,7 +155,7 @@ def test_an_unknown_key(unfreeze, study):
         message(
             "study.yaml has 1 problem:\n  - epoch: unknown key; did you mean 'epochs'?",
             "the keys and values that docs/study-file.md lists",
-            "change the lines named above; nothing has run yet",
+            "in place of epoch: --set epochs=3",
         ),
     )
 

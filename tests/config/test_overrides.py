@@ -115,7 +115,7 @@ def test_a_study_is_named_by_its_file(tmp_path: Path, stem: str, name: str) -> N
     assert read_study(path, preset="quick").name == name
 
 
-SEE = "\n  expected: a path of keys in the study\n  to mend:  see docs/study-file.md"
+SEE = "\n  expected: a path of keys in the study\n  to mend:  "
 HOW = (
     "\n  expected: --set key.path=value"
     "\n  to mend:  for example --set epochs=5 or --set strategies.head.optimizer.lr=1e-3"
@@ -131,9 +131,24 @@ HOW = (
         (
             "strategies.fine_tune.phases.2.epochs=1",
             "--set 'strategies.fine_tune.phases.2.epochs=1': "
-            "there is no entry 2 in a list of 2; entries count from 0" + SEE,
+            "there is no entry 2 in a list of 2; entries count from 0; "
+            "did you mean 'strategies.fine_tune.phases.1.epochs'?"
+            + SEE
+            + "in place of strategies.fine_tune.phases.2.epochs: --set strategies.fine_tune.phases.1.epochs=1",
         ),
-        ("strategies.head.train.last=1", "--set 'strategies.head.train.last=1': 'head' has no key 'last'" + SEE),
+        (
+            "strategies.head.train.last=1",
+            "--set 'strategies.head.train.last=1': 'head' has no key 'last'; "
+            "did you mean 'strategies.head.train={last: 1}'?"
+            + SEE
+            + "in place of strategies.head.train.last: --set 'strategies.head.train={last: 1}'",
+        ),
+        (
+            "epochs.all.zzz=1",
+            "--set 'epochs.all.zzz=1': 10 has no key 'all'"
+            + SEE
+            + "docs/study-file.md lists the keys; for example --set epochs=5",
+        ),
         (
             "epochs=[1",
             "--set epochs, line 1, column 3: expected ',' or ']', but got '<stream end>'"
@@ -146,9 +161,10 @@ HOW = (
         ),
         (
             "strategies.hed.epochs=5",
-            "the study has 1 problem:\n  - strategies.hed: train is missing; say all, head, {last: k} or phases"
+            "the study has 1 problem:\n  - strategies.hed: train is missing; say all, head, {last: k} or phases; "
+            "did you mean 'strategies.head.epochs'?"
             "\n  expected: the keys and values that docs/study-file.md lists"
-            "\n  to mend:  change the lines named above; nothing has run yet",
+            "\n  to mend:  in place of strategies.hed: --set strategies.head.epochs=5",
         ),
     ],
 )

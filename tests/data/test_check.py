@@ -157,6 +157,12 @@ def test_small_and_uneven_classes(tmp_path):
     assert of_kind(found, "imbalance") == [("warning", [], "class a has 31 images, c 2: 15.5 times as many")]
 
 
+def test_classes_are_uneven_from_three_to_one_on(tmp_path):
+    assert of_kind(look(write(tmp_path / "less", {"a": 29, "b": 10})), "imbalance") == []
+    found = look(write(tmp_path / "more", {"a": 30, "b": 10}))
+    assert of_kind(found, "imbalance") == [("note", [], "class a has 30 images, b 10: 3.0 times as many")]
+
+
 @pytest.mark.parametrize(("second", "name"), [("test", "test"), ("val", "validation")])
 def test_a_class_that_the_given_test_set_lacks(tmp_path, second, name):
     write(tmp_path / "train", {"a": 12, "b": 12})

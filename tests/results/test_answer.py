@@ -8,7 +8,7 @@ import pytest
 from tests.results.synthetic import FAILED, MARKUP, write_study
 from unfreeze.results.answer import answer
 from unfreeze.results.answer_text import NOTHING_YET, facts, headline
-from unfreeze.results.data_found import data_found, leak_text
+from unfreeze.results.data_found import data_found, leading_metric, leak_text
 from unfreeze.results.evidence import read_evidence
 from unfreeze.results.side_by_side import write_side_by_side
 from unfreeze.store import StudyDir, read_json, read_table, read_tensors, write_json, write_table, write_tensors
@@ -171,6 +171,23 @@ def test_uneven_classes_bring_balanced_accuracy_and_the_worst_recall(tmp_path: P
     value, detail = said(study)["beside"]
     assert value.startswith("balanced accuracy ") and "; worst-class recall " in value
     assert detail == "accuracy alone hides the small classes"
+
+
+@pytest.mark.parametrize(
+    ("metric", "given", "unevenness", "leads"),
+    [
+        ("accuracy", False, 3.0, "balanced_accuracy"),
+        ("accuracy", False, 2.9, "accuracy"),
+        ("accuracy", True, 30.0, "accuracy"),
+        ("accuracy", None, 30.0, "accuracy"),  # a record of an earlier version
+        ("macro_f1", False, 30.0, "macro_f1"),
+    ],
+)
+def test_balanced_accuracy_leads_where_classes_are_uneven(
+    metric: str, given: bool | None, unevenness: float, leads: str
+) -> None:
+    record = {"metric": metric} | ({} if given is None else {"metric_given": given})
+    assert leading_metric(record, unevenness) == leads
 
 
 def test_copies_on_both_sides_of_the_split_are_a_leak(tmp_path: Path) -> None:

@@ -62,6 +62,16 @@ def test_the_exact_set_of_files(tmp_path: Path) -> None:
     assert found == sorted([*cells, *tables, *pictures, ".run.lock"])
 
 
+def test_the_record_says_whether_the_metric_was_asked_for(tmp_path: Path) -> None:
+    strategies = {"head": {"train": "head"}}
+    results, _ = run(tmp_path, strategies=strategies)
+    record = read_json(results.path / "study.json")
+    assert (record["metric"], record["metric_given"]) == ("accuracy", False)
+    results, _ = run(tmp_path, strategies=strategies, metric="accuracy")
+    assert read_json(results.path / "study.json")["metric_given"] is True
+    assert results.failed == () and len(results.table) == 1  # the same cell: nothing depends on it
+
+
 def test_the_user_s_folder_is_not_written_to(tmp_path: Path) -> None:
     folder = write_photographs(tmp_path / "photographs")
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in [folder, *folder.rglob("*")]}
@@ -392,27 +402,53 @@ LONE = (
     "batch_size: 7 with 15 training images leaves a last batch of one\n"
     "  expected: at least two images in a batch, since the BatchNorm of stages with fresh weights "
     "(or batch_norm: train) takes its statistics from each\n"
-    "  to mend:  choose another batch_size, or another number of images"
+    "  to mend:  choose another, for example --set {key}=8"
 )
 
 
 @pytest.mark.parametrize(
-    "lone",
+    ("lone", "key"),
     [
-        {"train": "all", "batch_norm": "train"},
-        {"train": {"last": 1}, "reinit": True},
-        {"train": "all", "weights": "none"},
-        {"phases": [{"train": "head"}, {"train": {"last": 1}, "batch_norm": "train"}]},
-        {"train": "all", "tune": {"batch_norm": ["frozen", "train"]}},
+        ({"train": "all", "batch_norm": "train"}, "batch_size"),
+        ({"train": {"last": 1}, "reinit": True}, "batch_size"),
+        ({"train": "all", "weights": "none"}, "batch_size"),
+        ({"phases": [{"train": "head"}, {"train": {"last": 1}, "batch_norm": "train"}]}, "batch_size"),
+        ({"train": "all", "tune": {"batch_norm": ["frozen", "train"]}}, "batch_size"),
+        ({"train": "all", "batch_norm": "train", "batch_size": 7}, "strategies.all.batch_size"),
+        (
+            {"train": "all", "batch_norm": "train", "tune": {"batch_size": [4, 7, 9]}},
+            "strategies.all.tune.batch_size.1",
+        ),
     ],
 )
 def test_a_strategy_that_always_ends_on_one_image_is_refused_before_anything_runs(
-    tmp_path: Path, lone: dict[str, Any]
+    tmp_path: Path, lone: dict[str, Any], key: str
 ) -> None:
     with pytest.raises(UserError) as caught:
         run(tmp_path, strategies={"fine": {"train": "all"}, "all": lone}, batch_size=7, seeds=2)
-    assert str(caught.value) == f"strategies.all: {LONE}"
+    assert str(caught.value) == f"strategies.all: {LONE.format(key=key)}"
     assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_one_image_a_batch_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    monkeypatch.setattr("unfreeze.study.forecast.step_cost", lambda *_: measured.append("a step"))
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, strategies={"all": {"train": "all", "batch_norm": "train"}}, batch_size=1)
+    assert str(caught.value) == (
+        "strategies.all: batch_size: 1 is one image a batch\n"
+        "  expected: at least two images in a batch, since the BatchNorm of stages with fresh weights "
+        "(or batch_norm: train) takes its statistics from each\n"
+        "  to mend:  choose another, for example --set batch_size=3"
+    )
+    assert not measured and not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_one_image_a_batch_trains_where_no_batch_norm_does(tmp_path: Path) -> None:
+    results, _ = run(tmp_path, strategies={"all": {"train": "all"}}, batch_size=1, epochs=1)
+    assert results.failed == ()
 
 
 def test_a_cell_that_ends_on_one_image_fails_alone_where_others_of_its_strategy_can_train(tmp_path: Path) -> None:
@@ -420,7 +456,7 @@ def test_a_cell_that_ends_on_one_image_fails_alone_where_others_of_its_strategy_
     strategies = {"all": {"train": "all", "batch_norm": "train"}}
     results, events = run(tmp_path, strategies=strategies, regimes=regimes, batch_size=7)
     (failure,) = (event.error for event in events if isinstance(event, CellFailed))
-    assert failure == LONE
+    assert failure == LONE.format(key="batch_size")
     assert results.failed == ("all.small.s0",)
     assert results.table["status"].tolist() == ["failed", "finished"]
 

@@ -63,6 +63,7 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
     from unfreeze.study.disk import refusal
     from unfreeze.study.events import Event, Scanning, Warned
     from unfreeze.study.foresee import foresee
+    from unfreeze.study.lone import Untrainable
     from unfreeze.study.shared import as_record
 
     told: list[str] = []
@@ -80,6 +81,8 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
 
         try:
             foreseen = foresee(study, source, out, emit)
+        except Untrainable:
+            raise
         except UserError as error:
             return None, [*told, f"what is shared and what it takes cannot be told: {error}"]
     refused = refusal(out, foreseen.writes)

@@ -2,7 +2,8 @@
 
 import datetime
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,24 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from unfreeze.config import study as shapes
+from unfreeze.config.hints import (
+    as_yaml,
+    example_of,
+    key_meant,
+    name_meant,
+    no_setting,
+    quoted,
+    set_meant,
+    value_meant,
+    without,
+)
 from unfreeze.config.resolve import candidates, put, swept
 from unfreeze.config.study import StudyConfig
 from unfreeze.errors import UserError
 
 _TAGS = {shapes.WORD, shapes.NUMBER, shapes.MAPPING}
+HINTED = 10
+"""Problems of a study for which a hint is looked for: each is tried."""
 _EXPECTED = {  # what pydantic calls by Python's names, or by several
     "dict_type": "should be a mapping of keys to values",
     "model_type": "should be a mapping of keys to values",
@@ -134,34 +148,151 @@ def read_study(
 
 def parse_study(data: Mapping[str, Any], origin: str) -> StudyConfig:
     """Turn plain data into a typed study, its sweeps spelled out, or say everything that is wrong with it."""
+    study, faults = _checked(data)
+    if study is None or faults:
+        raise _problems(origin, data, faults)
+    return study
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """Something that is wrong with a study: what is said of it, and where.
+
+    Attributes:
+        text: ``key.path: what is wrong``.
+        kind: "key" of one that is unknown, "value" of one that is not understood, "missing" of one that has to be
+            there, "name" of a strategy that lacks what it needs, "weights" of one that would freeze random ones; "" of
+            what no hint can mend.
+        place: its keys; in a strategy whose tuned paths it is about, from there.
+        given: the value there.
+        tuned: the name of that strategy.
+    """
+
+    text: str
+    kind: str = ""
+    place: tuple[str, ...] = ()
+    given: Any = None
+    tuned: str = ""
+
+
+def _checked(data: Mapping[str, Any]) -> tuple[StudyConfig | None, list[_Fault]]:
+    """Return the study that plain data gives, if it does, and what is wrong with it."""
     try:
         study = StudyConfig.model_validate(data)
     except ValidationError as error:
-        raise _problems(origin, _explain(error)) from error
-    wrong: list[str] = []
+        return None, _faults(error)
+    found: list[_Fault] = []
     try:
         study = swept(study)
     except ValueError as error:
-        wrong.append(str(error))
+        found.append(_Fault(str(error)))
     for name in study.strategies:
         try:
             candidates(study, name)
         except ValidationError as error:
-            wrong += [f"strategies.{name}.tune: {line}" for line in _explain(error, shapes.StrategyConfig)]
+            found += [
+                replace(fault, text=f"strategies.{name}.tune: {fault.text}", tuned=name) for fault in _faults(error)
+            ]
         except ValueError as error:
-            wrong.append(f"strategies.{name}: {error}")
-    if wrong:
-        raise _problems(origin, wrong)
-    return study
+            text, place = f"strategies.{name}: {error}", ("strategies", name)
+            if str(error).startswith("weights: none"):
+                found.append(_Fault(text, "weights", (*place, "weights"), "none"))
+            else:
+                found.append(_Fault(text, "value", (*place, "tune"), {}))
+    return study, found
 
 
-def _problems(origin: str, lines: list[str]) -> UserError:
-    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+def _problems(origin: str, data: Mapping[str, Any], faults: Sequence[_Fault]) -> UserError:
+    """Say everything that is wrong with a study, what it may have meant, and what mends it."""
+    lines = []
+    mends: dict[str, list[str]] = {"": [], LEAVE: [], CORRECT: [], "set": []}
+    for number, fault in enumerate(faults):
+        more, kind, mend = _hint(data, fault) if number < HINTED else ("", "", "")
+        lines.append(f"\n  - {fault.text}{more}")
+        mends[kind].append(mend)
+    parts = [f"{kind} {', '.join(dict.fromkeys(mends[kind]))}" for kind in (LEAVE, CORRECT) if mends[kind]]
+    parts += dict.fromkeys(mends["set"])
+    if mends[""]:
+        other = "other " if parts else ""
+        parts = [f"change the {other}lines named above", *(parts or ["'unfreeze init DATA' writes a study that works"])]
     return UserError(
-        f"{origin} has {count}:" + "".join(f"\n  - {line}" for line in lines),
+        f"{origin} has {'1 problem' if len(lines) == 1 else f'{len(lines)} problems'}:" + "".join(lines),
         "the keys and values that docs/study-file.md lists",
-        "change the lines named above; nothing has run yet",
+        "; ".join(parts),
     )
+
+
+LEAVE, CORRECT = "leave out", "correct or leave out"
+
+
+def _hint(data: Mapping[str, Any], fault: _Fault) -> tuple[str, str, str]:
+    """Return how a problem's line goes on, and what mends it: its kind and words, "" where nothing is known."""
+    place = ".".join(fault.place)
+    if fault.tuned:
+        question, line = _tuned_hint(data, fault)
+        return question, "set" if line else "", line
+    if fault.kind == "key" and (said := no_setting(fault.place[-1])):
+        return f"; {said}", LEAVE, place
+    if not fault.kind:
+        return "", "", ""
+    rest = without(data, fault.place)
+    left = {one.text for one in _checked(rest)[1]}
+    meant = {"key": key_meant, "value": value_meant, "name": name_meant, "weights": value_meant}.get(fault.kind)
+    works = _works(left)
+    if meant and (hint := meant(StudyConfig, data, fault.place, fault.given, works)):
+        question = "" if fault.kind == "weights" else hint.question
+        return (question, "set", hint.line) if hint.line else (question, LEAVE, place)
+    if fault.kind == "key":
+        return "", LEAVE, place
+    if fault.kind == "value" and isinstance(fault.given, Mapping) and fault.given:
+        key = _superfluous(data, fault)
+        return "", LEAVE if key else "", key
+    if example := example_of((*fault.place, "train") if fault.kind == "name" else fault.place, data, works):
+        return "", "set", f"for example {example}"
+    return ("", CORRECT, place) if fault.kind == "value" and left <= _others(data, fault) else ("", "", "")
+
+
+def _others(data: Mapping[str, Any], fault: _Fault) -> set[str]:
+    return {one.text for one in _checked(data)[1]} - {fault.text}
+
+
+def _superfluous(data: Mapping[str, Any], fault: _Fault) -> str:
+    """Return the last of the keys without each of which a mapping would be as it has to be; "" if there is none."""
+    works = _works(_others(data, fault))
+    for key in sorted(reversed(fault.given), key=lambda one: one == "phases"):
+        if isinstance(key, str) and works(without(data, (*fault.place, key))):
+            return ".".join((*fault.place, key))
+    return ""
+
+
+def _works(known: Collection[str]) -> Callable[[Any], bool]:
+    """Return what tells whether a study has no problem but these."""
+    return lambda changed: all(fault.text in known for fault in _checked(changed)[1])
+
+
+def _tuned_hint(data: Mapping[str, Any], fault: _Fault) -> tuple[str, str]:
+    """Return the same of a path that a strategy tunes: it begins in the strategy."""
+    settings = data["strategies"][fault.tuned]
+    settings = settings.model_dump(exclude_unset=True) if isinstance(settings, BaseModel) else settings
+    tune, strategy = settings["tune"], {key: value for key, value in settings.items() if key != "tune"}
+
+    def works(changed: Any) -> bool:
+        try:
+            shapes.StrategyConfig.model_validate(changed)
+        except ValidationError:
+            return False
+        return True
+
+    count = len(fault.place)
+    hint = key_meant(shapes.StrategyConfig, strategy, fault.place, fault.given, works) if fault.kind == "key" else None
+    if hint is None or not hint.kept:
+        return (hint.question if hint else ""), ""
+    paths = {key: key.split(".") for key in tune}
+    renamed = {
+        ".".join([*hint.path, *path[count:]]) if tuple(path[:count]) == fault.place else key: tune[key]
+        for key, path in paths.items()
+    }
+    return hint.question, f"--set {quoted(f'strategies.{fault.tuned}.tune={as_yaml(renamed)}')}"
 
 
 def _name_of(path: Path) -> str:
@@ -214,11 +345,15 @@ def _override(data: dict[str, Any], override: str) -> None:
             "for example --set epochs=5 or --set strategies.head.optimizer.lr=1e-3",
         )
     value = _load(text, f"--set {key}")
+    path = tuple(key.split("."))
     try:
-        data |= put(data, key.split("."), value)
+        data |= put(data, path, value)
     except ValueError as error:
+        hint = set_meant(StudyConfig, data, path, value, _works([fault.text for fault in _checked(data)[1]]))
         raise UserError(
-            f"--set {override!r}: {error}", "a path of keys in the study", "see docs/study-file.md"
+            f"--set {override!r}: {error}{hint.question if hint else ''}",
+            "a path of keys in the study",
+            hint.line if hint else "docs/study-file.md lists the keys; for example --set epochs=5",
         ) from error
     data |= _with_paths(data, Path.cwd())  # paths from the file are absolute already, and stay
 
@@ -228,40 +363,31 @@ def _did_you_mean(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _explain(error: ValidationError, model: type[BaseModel] = StudyConfig) -> list[str]:
+def _faults(error: ValidationError) -> list[_Fault]:
     """Turn pydantic's errors into lines ``key.path: what is wrong``."""
-    lines = []
+    found = []
     for problem in error.errors(include_url=False):
         given, kind, context = problem["input"], problem["type"], problem.get("ctx", {})
         *way, last = problem["loc"] or ("",)
         is_key = last not in _TAGS or kind == "extra_forbidden"
         place = [part for part in way if part not in _TAGS] + [last] * is_key
         is_name = kind.startswith("string_") and place[-1:] == ["[key]"]
-        path = ".".join(map(str, place[:-1] if is_name else place))
+        keys = tuple(map(str, place[:-1] if is_name else place))
+        path = ".".join(keys)
         if kind == "extra_forbidden":
-            lines.append(f"{path}: unknown key{_meant(model, place)}")
+            found.append(_Fault(f"{path}: unknown key", "key", keys, given))
         elif kind == "missing":
-            lines.append(f"{path}: missing")
+            found.append(_Fault(f"{path}: missing", "missing", keys))
         elif kind == "value_error":
-            lines.append(f"{path}: {context['error']}" if path else str(context["error"]))
+            lacks = len(keys) == 2 and keys[0] == "strategies" and str(context["error"]).startswith("train is missing")
+            text = f"{path}: {context['error']}" if path else str(context["error"])
+            found.append(_Fault(text, "name" if lacks else "value", keys if path else (), given))
         elif kind == "union_tag_invalid":
-            lines.append(f"{path}: {_shown(given)} is not understood here")
+            found.append(_Fault(f"{path}: {_shown(given)} is not understood here", "value", keys, given))
         else:
-            lines.append(f"{path}: {'the name ' if is_name else ''}{_expected(problem)}, but is {_shown(given)}")
-    return lines
-
-
-def _meant(model: type[BaseModel], place: Sequence[int | str]) -> str:
-    """Say what an unknown key may have meant: at a file's top a key of one of its parts, else one that is alike."""
-    word = str(place[-1])
-    within = [
-        f"{name}.{word}"
-        for name, field in (model.model_fields.items() if len(place) == 1 else ())
-        if isinstance(field.annotation, type)
-        and issubclass(field.annotation, BaseModel)
-        and word in field.annotation.model_fields
-    ]
-    return f"; did you mean {within[0]!r}?" if within else _did_you_mean(word, _keys_beside(model, place))
+            text = f"{path}: {'the name ' if is_name else ''}{_expected(problem)}, but is {_shown(given)}"
+            found.append(_Fault(text, "" if is_name else "value", keys, given))
+    return found
 
 
 def _expected(problem: ErrorDetails) -> str:
@@ -282,25 +408,3 @@ def _shown(value: Any) -> str:
     except ValueError:  # Python refuses to write out numbers of thousands of digits
         return "a number too long to show"
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _keys_beside(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
-    """Return the keys that were possible where an unknown one stands, by walking the models along its path."""
-    current: Any = model
-    for part in place[:-1]:
-        if getattr(current, "__origin__", None) in (dict, tuple):
-            current = next(argument for argument in reversed(current.__args__) if argument is not ...)
-        else:
-            field = getattr(current, "model_fields", {}).get(str(part))
-            current = field and field.annotation
-        current = _model_in(current) or current
-    return list(getattr(current, "model_fields", ()))
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Find the model among the ways to give a value; what is a dict or tuple of models stays one."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if getattr(annotation, "__origin__", None) in (dict, tuple):
-        return None
-    return next(filter(None, map(_model_in, getattr(annotation, "__args__", ()))), None)

@@ -12,6 +12,7 @@ from unfreeze.config.study import SplitConfig
 from unfreeze.data.catalog import CONFLICT, CUT, MISNAMED, SEVERAL, Catalog, conflicts
 from unfreeze.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use
 from unfreeze.errors import UserError
+from unfreeze.metrics import UNEVEN
 
 Kind = Literal[
     "unreadable", "exact_duplicate", "near_duplicate", "label_conflict", "small_class", "imbalance", "odd_size",
@@ -26,8 +27,8 @@ _KINDS: tuple[Kind, ...] = (
 
 FEW = 10
 """A class with fewer used images is called small."""
-UNEVEN, VERY_UNEVEN = 3, 10
-"""The largest class over the smallest from which on there is a finding, and a warning."""
+VERY_UNEVEN = 10
+"""The largest class over the smallest above which a finding on them is a warning; from ``UNEVEN`` on there is one."""
 LONG = 4
 """Longer over shorter side from which on a picture is called odd: the middle is all that a crop sees of it."""
 TINY = 32
@@ -293,7 +294,7 @@ def _classes(used: pd.DataFrame, classes: Sequence[str], split: SplitConfig) -> 
             found.append(Finding("small_class", "error", (), f"{name} has no image of {', '.join(missing)}"))
     least, most = min(counts, key=lambda label: counts[label]), max(counts, key=lambda label: counts[label])
     ratio = counts[most] / max(1, counts[least])
-    if ratio > UNEVEN:
+    if ratio >= UNEVEN:
         note = f"class {most} has {counts[most]} images, {least} {counts[least] or 'none'}"
         note += f": {ratio:.1f} times as many" if counts[least] else ""
         found.append(Finding("imbalance", "warning" if ratio > VERY_UNEVEN else "note", (), note))

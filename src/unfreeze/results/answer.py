@@ -11,7 +11,7 @@ from typing import Any
 from unfreeze.results.compared import Compared, compared
 from unfreeze.results.conclusions import Conclusion, conclusions
 from unfreeze.results.convergence import times_alone
-from unfreeze.results.data_found import UNEVEN, DataFound, data_found, leak_text
+from unfreeze.results.data_found import DataFound, data_found, leak_text
 from unfreeze.results.evidence import Evidence
 from unfreeze.results.field_scores import Estimate, class_recalls, field_score
 from unfreeze.results.learning_curve import Curve, learning_curves, series_of
@@ -112,7 +112,7 @@ def answer(evidence: Evidence, found: DataFound | None = None) -> Answer:
         validation=validation,
         unequal=unequal_runs(results),
         score=score,
-        beside=_beside(evidence, recipe, worst) if found.unevenness >= UNEVEN else (),
+        beside=_beside(evidence, recipe, worst) if found.uneven else (),
         further=_further(evidence, recipe),
         can_fold=evidence.record["study"].get("split", {}).get("folds") is None and not found.given,
         on_validation=evidence.test is None,
@@ -267,7 +267,7 @@ def _warnings(evidence: Evidence, found: DataFound) -> list[str]:
     if missing:
         verb = "has" if missing == 1 else "have"
         told.append(f"{plural(missing, 'cell')} {verb} not run yet; the same run command continues.")
-    if found.unevenness >= UNEVEN:
+    if found.uneven:
         large, small = (
             max(found.classes, key=found.classes.__getitem__),
             min(found.classes, key=found.classes.__getitem__),

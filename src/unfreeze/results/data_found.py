@@ -1,17 +1,18 @@
 """What the data check left in the study directory: counts of the catalog, and what may leak from training to test."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from unfreeze.metrics import UNEVEN
 from unfreeze.results.words import plural
 from unfreeze.store import StudyDir, read_table
 
 _LEFT_OUT = "left_out"
 """The split of images that no cell uses, as splits.csv calls it."""
-UNEVEN = 3
-"""Images of the largest class over the smallest above which plain accuracy hides the small ones."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class DataFound:
     splits: dict[str, int]
     given: bool
     straddling: int
+
+    @property
+    def uneven(self) -> bool:
+        """Tell whether accuracy alone hides small classes."""
+        return self.unevenness >= UNEVEN
 
     @property
     def unevenness(self) -> float:
@@ -63,6 +69,18 @@ def data_found(study: StudyDir) -> DataFound:
         given=bool((main["given_split"] != "").any()),
         straddling=straddling,
     )
+
+
+def leading_metric(record: Mapping[str, Any], unevenness: float) -> str:
+    """Return the metric that the answer leads with: where classes are uneven, accuracy only if the study asks for it.
+
+    Args:
+        record: study.json; of one that does not say whether its metric was asked for, it was.
+        unevenness: images of the largest class over those of the smallest.
+    """
+    metric = str(record["metric"])
+    asked = record.get("metric_given", True)
+    return "balanced_accuracy" if metric == "accuracy" and not asked and unevenness >= UNEVEN else metric
 
 
 def leak_text(found: DataFound) -> str:

@@ -1,6 +1,7 @@
 """Train one candidate: build the network phase by phase, keep its best weights and its history."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from unfreeze.model.network import (
     tensors_hash,
     trained_state,
 )
+from unfreeze.results.words import join_words
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import evaluating
 from unfreeze.train.loop import Course, Diverged, Position, Trainee, Watch, train_phase
@@ -146,19 +148,40 @@ def epoch_ends(images: int, batch_size: int, regime: RegimeConfig, epochs: int) 
     return ends
 
 
+def has_lone_batch(images: int, batch_size: int) -> bool:
+    """Tell whether a pass over so many images has a batch of one."""
+    return batch_size == 1 or images % batch_size == 1
+
+
 def _check_batches(network: Network, images: int, batch_size: int) -> None:
-    """Refuse a last batch of one image where BatchNorm would have to take its statistics."""
-    if batch_norm_trains(network.suffix) and images % batch_size == 1:
-        raise lone_batch(batch_size, str(images))
+    """Refuse a batch of one image where BatchNorm would have to take its statistics."""
+    if batch_norm_trains(network.suffix) and has_lone_batch(images, batch_size):
+        raise lone_batch(batch_size, [images])
 
 
-def lone_batch(batch_size: int, images: str) -> UserError:
-    """Return what is said where BatchNorm would have to take its statistics from a last batch of one image."""
+def lone_batch(
+    batch_size: int, images: Collection[int], key: str = "batch_size", taken: Collection[int] = ()
+) -> UserError:
+    """Return what is said where BatchNorm would have to take its statistics from a batch of one image.
+
+    Args:
+        batch_size: that leaves one.
+        images: numbers of training images, at least two each.
+        key: the setting that says it.
+        taken: batch sizes that are no other choice.
+    """
+
+    def fits(size: int) -> bool:
+        return size not in taken and not any(has_lone_batch(count, size) for count in images)
+
+    counts = join_words([str(count) for count in sorted(set(images))])
+    given = f"with {counts} training images leaves a last batch of one" if batch_size > 1 else "is one image a batch"
+    better = next(filter(fits, itertools.count(batch_size + 1)))
     return UserError(
-        f"batch_size: {batch_size} with {images} training images leaves a last batch of one",
+        f"batch_size: {batch_size} {given}",
         "at least two images in a batch, since the BatchNorm of stages with fresh weights (or batch_norm: train) "
         "takes its statistics from each",
-        "choose another batch_size, or another number of images",
+        f"choose another, for example --set {key}={better}",
     )
 
 

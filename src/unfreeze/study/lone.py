@@ -5,17 +5,21 @@ from collections.abc import Mapping
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unfreeze.config.resolve import Strategy
+from unfreeze.config.study import StudyConfig
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
-from unfreeze.results.words import join_words
-from unfreeze.study.candidate import cuts_of, lone_batch
+from unfreeze.study.candidate import cuts_of, has_lone_batch, lone_batch
 from unfreeze.study.cell import Job
 from unfreeze.study.forecast import backbone_of
 from unfreeze.study.plan import BackboneKey, all_problems
 
 
+class Untrainable(UserError):
+    """A study with a strategy that none of its cells can train with, so that there is nothing to plan either."""
+
+
 def refuse_lone_batches(jobs: Mapping[str, Job], backbones: Mapping[BackboneKey, Backbone]) -> None:
-    """Refuse a study with a strategy none of whose cells can train, since each has a last batch of one image.
+    """Refuse a study with a strategy none of whose cells can train, since each has a batch of one image.
 
     Where some of a strategy's cells can, the study runs, and the others fail when their turn comes.
 
@@ -24,7 +28,7 @@ def refuse_lone_batches(jobs: Mapping[str, Job], backbones: Mapping[BackboneKey,
         backbones: the pretrained ones.
 
     Raises:
-        UserError: names every such strategy.
+        Untrainable: names every such strategy.
     """
     lone: dict[str, list[tuple[int, int]]] = {}
     able = set[str]()
@@ -38,15 +42,26 @@ def refuse_lone_batches(jobs: Mapping[str, Job], backbones: Mapping[BackboneKey,
     problems: dict[str, UserError] = {}
     for name, found in lone.items():
         if name not in able:
+            study = next(job.study for job in jobs.values() if job.cell.strategy == name)
             size, _ = found[0]
-            problems[name] = lone_batch(size, join_words([str(one) for one in sorted({each for _, each in found})]))
+            tuned = study.strategies[name].tune.get("batch_size", ())
+            problems[name] = lone_batch(size, {images for _, images in found}, _key(study, name, size), tuned)
     if problems:
-        raise all_problems("strategies", problems)
+        error = all_problems("strategies", problems)
+        raise Untrainable(error.given, error.expected, error.mend)
+
+
+def _key(study: StudyConfig, name: str, batch_size: int) -> str:
+    """Return the path of the setting that gives a strategy its batch size."""
+    asked = study.strategies[name]
+    if "batch_size" in asked.tune:
+        return f"strategies.{name}.tune.batch_size.{asked.tune['batch_size'].index(batch_size)}"
+    return "batch_size" if asked.batch_size is None else f"strategies.{name}.batch_size"
 
 
 def _is_lone(strategy: Strategy, backbones: Mapping[BackboneKey, Backbone], images: int) -> bool:
-    """Tell whether a phase has a BatchNorm that takes its statistics from batches, of which the last is one image."""
-    if images % strategy.batch_size != 1:
+    """Tell whether a phase has a BatchNorm that takes its statistics from batches, of which one is one image."""
+    if not has_lone_batch(images, strategy.batch_size):
         return False
     backbone = backbone_of(strategy, backbones, 0)
     fresh = 0 if strategy.backbone.weights == "none" else len(backbone.stages)

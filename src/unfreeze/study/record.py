@@ -135,6 +135,7 @@ def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibr
     return {
         "name": study.name,
         "metric": study.metric,
+        "metric_given": "metric" in study.model_fields_set,
         "data": study.data,
         "study": plain(study),
         "fingerprint": fingerprint(study),
