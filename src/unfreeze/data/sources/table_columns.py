@@ -112,7 +112,7 @@ def read_columns(table: Table, asked: ColumnsConfig, exist: Callable[[Sequence[s
         told += [
             f"the column {name} is not used as the label, but {chosen[0]} is; {line(label=name)} says otherwise"
             for name in names
-            if key(name) in _LABELS and name not in (*chosen, path) and name not in taken
+            if key(name) in _LABELS - _boxes(names) and name not in (*chosen, path) and name not in taken
         ]
     if fold:
         count = len(set(rows[fold]) - {""})
@@ -174,7 +174,7 @@ def _labels(table: Table, names: list[str], path: str, asked: ColumnsConfig) -> 
     exact = [name for name in names if key(name) == "label"]
     if len(exact) == 1:
         return (exact[0],)
-    boxes = {part for box in BOXES for part in box if box <= {key(name) for name in names}}
+    boxes = _boxes(names)
     known = [name for name in names if key(name) in _LABELS - boxes and (rows[name] != "").any()]
     if known:
         codes = {name: tuple(pd.factorize(rows[name])[0]) for name in known}
@@ -197,6 +197,11 @@ def _labels(table: Table, names: list[str], path: str, asked: ColumnsConfig) -> 
     if len(others) > 1:
         raise _several_labels(table, path, others, "and which of them is the label is not clear", asked)
     return tuple(others)
+
+
+def _boxes(names: Sequence[str]) -> set[str]:
+    """Return the keys of the columns that say where in an image something is."""
+    return {part for box in BOXES for part in box if box <= {key(name) for name in names}}
 
 
 def _several_labels(table: Table, path: str, names: list[str], what: str, asked: ColumnsConfig) -> UserError:
