@@ -18,7 +18,7 @@ from unfreeze import metrics
 from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.resolve import Cell, Strategy, candidates, expected_epochs
 from unfreeze.config.study import RegimeConfig, StudyConfig
-from unfreeze.data.catalog import Catalog, rows_of
+from unfreeze.data.catalog import Catalog, keys_of, rows_of
 from unfreeze.data.order import examples_after
 from unfreeze.data.regimes import Selection
 from unfreeze.model.network import trained_state
@@ -86,19 +86,19 @@ class Job:
 
     @cached_property
     def data_fingerprint(self) -> str:
-        """Identity of the images used: contents and labels of each split, in order."""
+        """Identity of the images used: pictures and labels of each split, in order."""
         ids = [*self.selection.train, *self.selection.validation]
         ids += [identifier for test in self.selection.tests.values() for identifier in test]
         rows = rows_of(self.catalog, ids)
-        text = json.dumps([rows["sha256"].tolist(), rows["label"].tolist(), self.catalog.classes])
+        text = json.dumps([keys_of(self.catalog, ids), rows["label"].tolist(), self.catalog.classes])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def shas(self) -> Shas:
-        """The contents of its images."""
+        """What names the pictures of its images, see ``catalog.keys_of``."""
         chosen = self.selection
         tests = [identifier for test in chosen.tests.values() for identifier in test]
-        found = (rows_of(self.catalog, ids)["sha256"] for ids in (self.train, chosen.validation, tests))
+        found = (keys_of(self.catalog, ids) for ids in (self.train, chosen.validation, tests))
         train, validation, reported = (tuple(shas) for shas in found)
         return Shas(train, validation, reported)
 
