@@ -15,9 +15,12 @@ from PIL import Image, ImageCms
 from tests.data.photos import photo
 from tests.data.pictures import png
 from unfreeze.data.catalog import SEVERAL
+from unfreeze.data.unfit import NO_RANGE
 
 USED = "used"
-BOMB = "too large: more than 89.5 million pixels"
+BOMB = "too large, more than 89.5 million pixels: "
+BIGGER = {"lying.png": "--set check.max_pixels=120M", "bomb.png": "--set check.max_pixels=500M"}
+BIGGER |= {"lying.bmp": "--set check.max_pixels=1000M"}
 TRUNCATED = "truncated"
 FORMS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIX = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
@@ -54,14 +57,6 @@ def _no_images() -> Iterator[tuple[str, bytes, str]]:
         file.writestr("a.png", written(photo(1, 8, 8), "PNG"))
     contents = {
         "text.jpg": b"not a picture, but a text",
-        "page.jpg": b"<html><body></body></html>",
-        "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-        "figure.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n",
-        "layers.png": b"8BPS\x00\x01" + bytes(40),
-        "sky.png": b"SIMPLE  =                    T" + bytes(2880),
-        "paper.png": b"%PDF-1.7\n",
-        "film.jpg": b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2",
-        "archive.png": archive.getvalue(),
         "pixmap.png": written(photo(2, 8, 8), "PPM"),
         "targa.bmp": written(photo(3, 8, 8), "TGA"),
         "icon.png": written(photo(4, 16, 16), "ICO"),
@@ -70,6 +65,17 @@ def _no_images() -> Iterator[tuple[str, bytes, str]]:
         "zeros.jpg": bytes(4096),
     }
     yield from ((name, content, "not an image") for name, content in contents.items())
+    jpeg = "convert it to jpeg or png"
+    yield "page.jpg", b"<html><body></body></html>", "web page in place of the file: download it again"
+    yield "drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "svg is not supported: convert it to png"
+    figure = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n"
+    yield "figure.png", figure, f"postscript is not supported: {jpeg}"
+    yield "layers.png", b"8BPS\x00\x01" + bytes(40), f"photoshop is not supported: {jpeg}"
+    yield "sky.png", b"SIMPLE  =                    T" + bytes(2880), f"fits is not supported: {jpeg}"
+    yield "paper.png", b"%PDF-1.7\n", "pdf is not supported: convert its pages to jpeg or png"
+    film = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2"
+    yield "film.jpg", film, "video is not supported: take frames out of it (ffmpeg -i FILE frame%03d.png)"
+    yield "archive.png", archive.getvalue(), "archive is not supported: unpack it"
     for name, content in {
         "start.jpg": b"\xff\xd8\xff",
         "start.png": b"\x89PNG\r\n\x1a\n",
@@ -96,6 +102,12 @@ def _cut() -> Iterator[tuple[str, bytes, str]]:
     flipped = bytearray(written(photo(31, 60, 40), "PNG"))
     flipped[len(flipped) // 2] ^= 4
     yield "flipped.png", bytes(flipped), "damaged"
+
+
+def bomb_reason(name: str) -> str:
+    """Why a bomb is refused; what a larger picture would be allowed by, where it could be one."""
+    start = "too large, more than 179 million pixels: " if name.endswith("webp") else BOMB
+    return start + BIGGER.get(name, "cut it up, or make it smaller")
 
 
 def bombs() -> dict[str, bytes]:
@@ -131,7 +143,7 @@ def _shapes_and_modes() -> Iterator[tuple[str, bytes, str]]:
         yield f"exif{orientation}.png", upright(orientation, "PNG"), USED
     yield "damaged_exif.png", written(photo(40, 48, 32), "PNG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff\x00"), USED
     rgba = photo(42, 48, 32).convert("RGBA")
-    rgba.putalpha(photo(43, 48, 32).convert("L"))
+    rgba.putalpha(Image.linear_gradient("L").resize((48, 32)).point(lambda value: 0 if value < 200 else value))
     pictures = {
         "cmyk.jpg": photo(41, 48, 32).convert("CMYK"),
         "alpha.png": rgba,
@@ -153,8 +165,8 @@ def _shapes_and_modes() -> Iterator[tuple[str, bytes, str]]:
     yield "profile.jpg", written(photo(53, 48, 32), "JPEG", icc_profile=srgb), USED
     yield "damaged_profile.png", written(photo(54, 48, 32), "PNG", icc_profile=b"no profile"), USED
     for mode, dtype in (("I", np.int32), ("F", np.float32)):
-        values = Image.fromarray(np.zeros((2, 2), dtype))
-        yield f"{mode}.tif", written(values, "TIFF"), f"mode {mode} has no known range of values"
+        values = Image.fromarray(np.full((2, 2), -1, dtype))
+        yield f"{mode}.tif", written(values, "TIFF"), NO_RANGE
 
 
 def _noted() -> Iterator[tuple[str, bytes, str]]:
@@ -197,7 +209,7 @@ def write_pack(root: Path) -> dict[str, str]:
     expected: dict[str, str] = {}
     for label in "ab":
         (root / label).mkdir(parents=True)
-    bombed = ((name, content, BOMB) for name, content in bombs().items())
+    bombed = ((name, content, bomb_reason(name)) for name, content in bombs().items())
     for name, content, outcome in [*_no_images(), *_cut(), *bombed, *_shapes_and_modes(), *_noted()]:
         (root / "a" / name).write_bytes(content)
         expected[f"a/{name}"] = outcome

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFilter
 
+from tests.data.nasty import bombs
 from tests.data.photos import COPIES, photo
 from unfreeze.config.study import CheckConfig, SplitConfig
 from unfreeze.data.catalog import SAFE, Catalog, build_catalog
@@ -36,17 +37,20 @@ def test_clean_data_has_no_findings(tmp_path):
     assert findings(look(write(tmp_path, {"a": 25, "b": 25}))) == []
 
 
-def test_unreadable_files_are_one_finding_with_their_reasons(tmp_path):
+def test_unreadable_files_are_told_by_what_is_wrong_with_reasons_and_ways_out(tmp_path):
     write(tmp_path, {"a": 12, "b": 12})
     (tmp_path / "a/empty.jpg").write_bytes(b"")
     (tmp_path / "b/text.jpg").write_text("a text")
     (tmp_path / "b/text.png").write_text("another")
+    (tmp_path / "b/large.png").write_bytes(bombs()["lying.png"])
     assert of_kind(look(tmp_path), "unreadable") == [
+        ("warning", ["b/text.jpg", "b/text.png"], "not read as they are: 2 not an image"),
+        ("warning", ["a/empty.jpg"], "cannot be decoded whole: 1 empty file"),
         (
             "warning",
-            ["a/empty.jpg", "b/text.jpg", "b/text.png"],
-            "cannot be decoded whole: 2 not an image, 1 empty file",
-        )
+            ["b/large.png"],
+            "over a limit: 1 too large, more than 89.5 million pixels: --set check.max_pixels=120M",
+        ),
     ]
 
 
@@ -62,12 +66,13 @@ def test_truncated_pictures_that_are_kept_are_told(tmp_path):
 def test_many_reasons_are_summed_up(tmp_path):
     write(tmp_path, {"a": 12, "b": 12})
     whole = (tmp_path / "a/00.png").read_bytes()
-    signatures = [b"\x00\x00\x00\x18ftypheic", b"\x00\x00\x00\x18ftypavif", b"\xff\x0a\x00\x00"]
+    signatures = [b"\x00\x00\x00\x18ftypheic", b"\x00\x00\x00\x18ftypavif", b"\xff\x0a\x00\x00", b"%PDF-", b"<svg>"]
     for number, content in enumerate([b"", b"", b"text", whole[:90], *signatures]):
         (tmp_path / f"a/bad{number}.jpg").write_bytes(content)
-    ((_, paths, note),) = of_kind(look(tmp_path), "unreadable")
-    assert len(paths) == 7
-    assert note.startswith("cannot be decoded whole: 2 empty file, 1 ") and note.endswith(", 2 for other reasons")
+    (_, forms, note), (_, damaged, other) = of_kind(look(tmp_path), "unreadable")
+    assert (len(forms), len(damaged)) == (6, 3)
+    assert note.startswith("not read as they are: 1 ") and note.endswith("; 2 for other reasons")
+    assert other == "cannot be decoded whole: 2 empty file, 1 truncated"
 
 
 def test_copies_of_one_label_are_duplicates_and_of_two_a_conflict(tmp_path):
@@ -271,8 +276,8 @@ def test_pictures_that_are_only_alike_keep_their_labels_and_stay_together(tmp_pa
     assert str(caught.value) == (
         "2 of 37 files are set aside (2 copies have different labels: a and b)\n"
         "  expected: at most 5% of the files, and no whole class\n"
-        "  to mend:  'unfreeze check DATA' shows them all; mend or take away the files, or raise check.max_set_aside; "
-        "check.label_conflicts: keep uses copies with different labels"
+        "  to mend:  correct the labels, or keep such copies: --set check.label_conflicts=keep; "
+        "'unfreeze check DATA' shows them all; to go on without these files: --set check.max_set_aside=0.06"
     )
 
 
@@ -309,9 +314,11 @@ def test_a_run_stops_where_too_much_is_lost(tmp_path):
     assert str(caught.value) == (
         "3 of 43 files are set aside (2 empty file, 1 not an image)\n"
         "  expected: at most 5% of the files, and no whole class\n"
-        "  to mend:  'unfreeze check DATA' shows them all; mend or take away the files, or raise check.max_set_aside"
+        "  to mend:  empty file: copy or download the files again, or take them out of the data; "
+        "not an image: take the files out of the data, or convert them to JPEG or PNG; "
+        "'unfreeze check DATA' shows them all; to go on without these files: --set check.max_set_aside=0.07"
     )
-    refuse_losses(look(tmp_path), 0.1)
+    refuse_losses(look(tmp_path), 0.07)
 
 
 def test_a_run_stops_where_a_class_falls_away(tmp_path):

@@ -52,7 +52,7 @@ def _picture(catalog: "Catalog", row: int) -> str:
     image = catalog.images.iloc[row]
     try:
         with quiet_pillow():
-            picture = decode(catalog.roots[image["source"]] / image["path"], at_least=SIDE)
+            picture = decode(catalog.roots[image["source"]] / image["path"], at_least=SIDE, reading=catalog.reading)
     except Undecodable:
         return ""
     picture.thumbnail((SIDE, SIDE))

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from unfreeze.config.units import bytes_of, seconds_of
+from unfreeze.config.units import bytes_of, pixels_of, seconds_of
 
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss"]
 Resize = Literal["crop", "squash", "pad"]
@@ -321,13 +321,33 @@ class ColumnsConfig(Settings):
     suffix: str | None = None
 
 
+def _one_or_three(bands: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if bands is not None and (len(bands) not in (1, 3) or len(set(bands)) != len(bands)):
+        raise ValueError(f"{list(bands)} names neither one band nor three different ones, for example [0, 1, 2]")
+    return bands
+
+
+def _auto_or_bits(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 16):
+        return value
+    raise ValueError(f"{value!r} is neither auto nor a number of bits (1 to 16)")
+
+
+Bands = Annotated[tuple[Annotated[Whole, Field(ge=0, le=9_999)], ...] | None, AfterValidator(_one_or_three)]
+Bits = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_bits)]
+PixelCount = Annotated[int, BeforeValidator(pixels_of)]
+
+
 class CheckConfig(Settings):
-    """What a run does about what it finds in the data; unreadable files are always set aside.
+    """How files are read, and what a run does about what it finds; unreadable files are always set aside.
 
     ``label_conflicts``: copies of one picture under different labels are set aside, or kept. ``near_duplicates``: they
     stay on one side of the split, or only copies with the same pixels do. ``truncated``: JPEG files that end before
     their pictures do are set aside, or kept as they are. ``max_set_aside``: a run stops where a greater share of the
     files is set aside. ``follow_symlinks``: in folders, links to other folders and to files elsewhere are followed.
+    ``bands``: of files with two bands, or four and more, the one, or the three, that are read. ``bits``: of pictures of
+    more than 8 bits, how many count, by default those that the data set uses. ``max_pixels``: larger pictures are
+    refused by their header.
     """
 
     label_conflicts: Literal["set_aside", "keep"] = "set_aside"
@@ -335,6 +355,9 @@ class CheckConfig(Settings):
     truncated: Literal["set_aside", "keep"] = "set_aside"
     max_set_aside: Share = 0.05
     follow_symlinks: bool = False
+    bands: Bands = None
+    bits: Bits = "auto"
+    max_pixels: PixelCount = 89_478_485
 
 
 def _checked_by(parse: Callable[[str], float]) -> Callable[[str], str]:

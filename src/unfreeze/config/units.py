@@ -1,6 +1,7 @@
-"""Durations and sizes as people write them."""
+"""Durations, sizes and numbers of pixels as people write them."""
 
 import re
+from typing import Any
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -28,3 +29,16 @@ def bytes_of(text: str) -> int:
     if not found:
         raise ValueError(f"{text!r} is no size; write a number with MB, GB or TB, for example 20GB")
     return round(float(found[1]) * _BYTES[found[2]])
+
+
+def pixels_of(value: Any) -> int:
+    """Return a number of pixels, written as a whole number or in millions, such as 120M.
+
+    Raises:
+        ValueError: it is none, or not between 1 and 1,000 million.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(M?)\s*", str(value))
+    count = round(float(found[1]) * (10**6 if found[2] else 1)) if found and not isinstance(value, bool) else 0
+    if not 1 <= count <= 10**9:
+        raise ValueError(f"{value!r} is not a number of pixels up to 1000M; write it in millions, for example 120M")
+    return count

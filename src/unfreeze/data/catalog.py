@@ -16,8 +16,9 @@ from unfreeze.data.copies import Copies, Progress, find_copies
 from unfreeze.data.decode import TRUNCATED
 from unfreeze.data.duplicates import SAME, clusters
 from unfreeze.data.look import Look
-from unfreeze.data.looking import OnPicture, Prepare, contents_known, glance_at_all, look_at_all
+from unfreeze.data.looking import OnPicture, Prepare, glance_at_all, look_at_all, looks_known
 from unfreeze.data.looks import Remembered
+from unfreeze.data.reading import FULL, USUAL, Reading, bits_of, content_key, is_deep
 from unfreeze.data.sources import Item, Source
 from unfreeze.errors import UserError
 from unfreeze.store import any_text
@@ -40,20 +41,25 @@ class Catalog:
         images: a row per file, columns `COLUMNS`, indexed 0..n-1, sorted by (source, path). `id` is the first 16 hex
             digits of the content's sha256, with "-2", "-3" for further identical files in the order of the rows, and
             "x" and the path's sha256 where the content was not read. `width` and `height` are in pixels, upright, 0
-            where unknown; `mode` is Pillow's name of the stored pixel mode; `status` is used, set_aside or ignored;
-            text is "" where there is none. `bytes` is the file's size; images of one `cluster` are copies of each
-            other; `given_fold` is the fold that the data says; `note` says what is odd about a file that is used, see
-            ``SEVERAL``, ``MISNAMED`` and ``CUT``; `data_NAME` are further columns of the data; the rest is
-            that of `data.likeness.Likeness`, NaN where nothing was decoded.
+            where unknown; `mode` is that of the stored pixels, see ``decode.mode_of``; `status` is used, set_aside or
+            ignored; text is "" where there is none. `bytes` is the file's size; images of one `cluster` are copies of
+            each other; `given_fold` is the fold that the data says; `note` says what is odd about a file that is used,
+            see ``SEVERAL``, ``MISNAMED`` and ``CUT``; `data_NAME` are further columns of the data; the rest is that of
+            `data.likeness.Likeness`, NaN where nothing was decoded.
         roots: folder by source.
         classes: sorted names.
         likeness: of near duplicates, by the sha256 of both, the smaller one first.
+        reading: how files were read.
+        guessed: sentences on how pictures were read where they do not say it themselves, each with the setting that
+            says otherwise.
     """
 
     images: pd.DataFrame
     roots: dict[str, Path]
     classes: tuple[str, ...]
     likeness: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    reading: Reading = USUAL
+    guessed: tuple[str, ...] = ()
 
 
 def build_catalog(
@@ -77,10 +83,11 @@ def build_catalog(
         workers: threads, by default one per core; the result does not depend on it.
         looks: folder of the cache in which it is remembered which contents are fit for use, `looks/`; what was
             decoded once is only hashed, and not even that where its file is as it was. None: every content is decoded.
-        on_picture: called with (sha256, upright 8-bit RGB picture) once for each content that was decoded and is fit
-            for use, in the thread that decoded it (never this one), in one at a time; what it raises ends the whole.
+        on_picture: called with (key, see ``reading.content_key``, upright 8-bit RGB picture) once for each content that
+            was decoded and is fit for use, in the thread that decoded it (never this one), in one at a time; what it
+            raises ends the whole.
         prepare: called with each such picture first, in several threads at once; on_picture then gets what it returns.
-        check: what becomes of copies and of pictures with two labels.
+        check: how files are read, and what becomes of copies and of pictures with two labels.
         comparing: called with (pairs compared, pairs in all) while pictures that look alike are compared.
 
     Raises:
@@ -89,10 +96,15 @@ def build_catalog(
     """
     grouping = _grouping(source, group)
     files = _files(source)
-    found = look_at_all(files, Remembered(looks), progress, workers, on_picture, prepare)
+
+    def look(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[Look]:
+        remembered = Remembered(looks, reading)
+        return look_at_all(paths, remembered, report, workers, on_picture, prepare, reading)
+
+    found, reading = _with_bits(files, look(files, _asked(check), progress), check, look)
     near = check.near_duplicates != "ignore"
-    copies = find_copies(_judged(found, check), files, looks, near, progress=comparing)
-    return _catalog(source, found, grouping, copies, check)
+    copies = find_copies(_judged(found, check), files, looks, near, progress=comparing, reading=reading)
+    return _catalog(source, found, grouping, copies, check, reading)
 
 
 def glance(
@@ -103,7 +115,7 @@ def glance(
     looks: Path | None = None,
     check: CheckConfig = SAFE,
 ) -> Catalog:
-    """Hash each file of a source that may have changed, and read headers only.
+    """Hash each file of a source that may have changed, and read headers only, but for pictures of more than 8 bits.
 
     This is the catalog as it will be if what has a header is whole.
 
@@ -112,15 +124,64 @@ def glance(
     """
     grouping = _grouping(source, group)
     files = _files(source)
-    found = glance_at_all(files, Remembered(looks), progress, workers)
+
+    def look(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[Look]:
+        return glance_at_all(paths, Remembered(looks, reading), report, workers, reading)
+
+    first = look(files, _asked(check), progress)
+    found, reading = _with_bits(files, _with_peaks(files, first, check, workers), check, look)
     near = check.near_duplicates != "ignore"
-    copies = find_copies(_judged(found, check), files, looks, near, decoding=False)
-    return _catalog(source, found, grouping, copies, check)
+    copies = find_copies(_judged(found, check), files, looks, near, decoding=False, reading=reading)
+    return _catalog(source, found, grouping, copies, check, reading)
 
 
-def known_contents(source: Source, looks: Path) -> set[str]:
-    """Return the sha256s of those files of a source that have not changed since they were read; none is read now."""
-    return contents_known(_files(source), Remembered(looks))
+def known_contents(source: Source, looks: Path, check: CheckConfig = SAFE) -> set[str]:
+    """Return the keys of the contents of those files that have not changed since they were read; none is read now."""
+    known = looks_known(_files(source), Remembered(looks, _asked(check)))
+    reading = _told(known, check)
+    return {content_key(look.sha256, look.mode, reading) for look in known}
+
+
+def _asked(check: CheckConfig) -> Reading:
+    """Return how files are read before it is known how many bits they use."""
+    return Reading(check.bands or (), None, check.max_pixels)
+
+
+def _told(looks: Sequence[Look], check: CheckConfig) -> Reading:
+    """Return how files are read: pictures of more than 8 bits by those bits that all of them use, or that are given."""
+    peaks = [look.peak for look in looks if look.peak is not None]
+    bits = FULL if not peaks else bits_of(max(peaks)) if check.bits == "auto" else check.bits
+    return replace(_asked(check), bits=bits)
+
+
+_LookAt = Callable[[Sequence[Path], Reading, Callable[[int, int], None] | None], list[Look]]
+
+
+def _with_bits(
+    files: Sequence[Path], found: Sequence[Look], check: CheckConfig, look: _LookAt
+) -> tuple[list[Look], Reading]:
+    """Return the looks with those at pictures of more than 8 bits taken anew, scaled, and how files are read."""
+    reading, looks = _told(found, check), list(found)
+    deep = [number for number, one in enumerate(looks) if one.peak is not None]
+    for number, again in zip(
+        deep, look([files[number] for number in deep], reading, None) if deep else (), strict=True
+    ):
+        looks[number] = replace(again, peak=again.peak if again.peak is not None else looks[number].peak)
+    return looks, reading
+
+
+def _with_peaks(files: Sequence[Path], found: Sequence[Look], check: CheckConfig, workers: int | None) -> list[Look]:
+    """Return looks at headers with those at pictures of more than 8 bits decoded, so that their bits are known."""
+    looks = list(found)
+    deep = [number for number, one in enumerate(looks) if is_deep(one.mode) and one.peak is None and not one.reason]
+    if deep:
+        reading = _asked(check)
+        paths = [files[number] for number in deep]
+        for number, one in zip(
+            deep, look_at_all(paths, Remembered(None), None, workers, None, None, reading), strict=True
+        ):
+            looks[number] = one
+    return looks
 
 
 def _files(source: Source) -> list[Path]:
@@ -139,7 +200,7 @@ def _reason(look: Look, check: CheckConfig) -> str:
 
 
 def _catalog(
-    source: Source, looks: Sequence[Look], grouping: "_Grouping", copies: Copies, check: CheckConfig
+    source: Source, looks: Sequence[Look], grouping: "_Grouping", copies: Copies, check: CheckConfig, reading: Reading
 ) -> Catalog:
     rows = []
     more = _further_columns(source)
@@ -170,7 +231,21 @@ def _catalog(
             images["group"] = _groups(images, grouping, more)
     elif grouping is not None:
         images["group"] = images[f"data_{grouping}"]
-    return Catalog(images, source.roots, source.classes, copies.likeness)
+    guessed = _guessed(looks, check, reading)
+    return Catalog(images, source.roots, source.classes, copies.likeness, reading, guessed)
+
+
+def _guessed(looks: Sequence[Look], check: CheckConfig, reading: Reading) -> tuple[str, ...]:
+    """Say which bits were found to count in pictures of more than 8."""
+    peaks = [look.peak for look in looks if look.peak is not None]
+    if not peaks or check.bits != "auto" or reading.bits == FULL:
+        return ()
+    white = 2 ** (reading.bits or FULL) - 1
+    return (
+        f"{len(peaks):,} images of more than 8 bits have no value above {max(peaks):,}: {reading.bits} bits count, so "
+        f"{white:,} is white in all of them (--set check.bits={reading.bits} fixes that, --set check.bits={FULL} makes "
+        f"{2**FULL - 1:,} white)",
+    )
 
 
 SEVERAL = "only the first frame or page is used"
@@ -181,6 +256,7 @@ truncated JPEG that is kept."""
 _SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP",
     ".gif": "GIF", ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".heic": "HEIC", ".avif": "AVIF",
+    ".dcm": "DICOM",
 }  # fmt: skip
 
 
@@ -243,6 +319,20 @@ def conflicts(images: pd.DataFrame, likeness: Mapping[tuple[str, str], float]) -
 
 CONFLICT = "copies have different labels"
 """Begins the reason why an image with a label conflict is set aside."""
+
+
+def keys_of(catalog: Catalog, ids: Sequence[str]) -> list[str]:
+    """Return what names the pictures of images with these ids in every cache, see ``reading.content_key``."""
+    return _keys(catalog, rows_of(catalog, ids))
+
+
+def used_keys(catalog: Catalog) -> list[str]:
+    """Return what names the pictures of all images that are used, see ``keys_of``."""
+    return _keys(catalog, catalog.images[catalog.images["status"] == "used"])
+
+
+def _keys(catalog: Catalog, rows: pd.DataFrame) -> list[str]:
+    return [content_key(sha, mode, catalog.reading) for sha, mode in zip(rows["sha256"], rows["mode"], strict=True)]
 
 
 def rows_of(catalog: Catalog, ids: Sequence[str]) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """What is wrong with a catalog's images, the worst first. Pure: nothing is read, nothing is changed."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pandas as pd
 from unfreeze.config.study import SplitConfig
 from unfreeze.data.catalog import CONFLICT, CUT, MISNAMED, SEVERAL, Catalog, conflicts
 from unfreeze.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use
+from unfreeze.data.unfit import Why, way_out, why
 from unfreeze.errors import UserError
 from unfreeze.metrics import UNEVEN
 
@@ -39,6 +41,11 @@ FLAT = 0.02
 """Contrast below which a picture is called blank."""
 FENCES = 3.0
 """Interquartile ranges beyond the quartiles from which on a value is an outlier: Tukey's outer fence."""
+DISPUTED = "correct the labels, or keep such copies: --set check.label_conflicts=keep"
+"""What helps against label conflicts."""
+_WHY: dict[Why, str] = {
+    "damage": "cannot be decoded whole", "form": "not read as they are", "limit": "over a limit",
+}  # fmt: skip
 REASONS = 4
 """Reasons that the note on unreadable files counts; the page and the catalog have each file's."""
 _ENOUGH = 20  # images from which on outliers mean something
@@ -128,15 +135,32 @@ def refuse_losses(catalog: Catalog, most: float) -> None:
     gone = [f"{label} (all {counts[label]})" for label in sorted(set(main["label"]) - usable)]
     if len(aside) <= most * len(images) and not gone:
         return
-    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(aside["reason"]).most_common(3))
-    disputed = aside["reason"].str.startswith(CONFLICT).any()
-    kept = "; check.label_conflicts: keep uses copies with different labels" if disputed else ""
-    lost = f"; classes that fall away: {', '.join(gone)}" if gone else ""
+    reasons = Counter(aside["reason"]).most_common(3)
+    counted = ", ".join(f"{count} {_what(reason)}" for reason, count in reasons)
+    every = len(aside) == len(images)
+    lost = f"; classes that fall away: {', '.join(gone)}" if gone and not every else ""
+    least = math.ceil(100 * len(aside) / max(1, len(images))) / 100
+    anyway = "" if gone or least >= 1 else f"; to go on without these files: --set check.max_set_aside={least}"
     raise UserError(
-        f"{len(aside)} of {len(images)} files are set aside ({reasons}){lost}",
+        f"{'all' if every else f'{len(aside)} of'} {len(images)} files are set aside ({counted}){lost}",
         f"at most {most:.0%} of the files, and no whole class",
-        "'unfreeze check DATA' shows them all; mend or take away the files, or raise check.max_set_aside" + kept,
+        f"{_ways([reason for reason, _ in reasons])}; 'unfreeze check DATA' shows them all{anyway}",
     )
+
+
+def _what(reason: str) -> str:
+    """Return a reason without its way out."""
+    return reason if reason.startswith(CONFLICT) or why(reason) == "damage" else reason.partition(": ")[0]
+
+
+def _ways(reasons: Sequence[str]) -> str:
+    """Return what helps against reasons why files are set aside, each named where there are several."""
+    ways = dict[str, list[str]]()
+    for reason in reasons:
+        way = DISPUTED if reason.startswith(CONFLICT) else way_out(reason)
+        ways.setdefault(way or "mend the files, or take them out of the data", []).append(_what(reason))
+    named = [f"{' and '.join(whats)}: {way}" for way, whats in ways.items()]
+    return "; ".join(named) if len(named) > 1 else next(iter(ways), "")
 
 
 def warnings_of(
@@ -186,11 +210,17 @@ def _unreadable(images: pd.DataFrame) -> list[Finding]:
     rows = images[(images["status"] == "set_aside") & ~images["reason"].str.startswith(CONFLICT)]
     if rows.empty:
         return []
-    reasons = Counter(rows["reason"]).most_common()
-    counted = ", ".join(f"{count} {reason}" for reason, count in reasons[:REASONS])
-    if rest := sum(count for _, count in reasons[REASONS:]):
-        counted += f", {rest} for other reasons"
-    return [Finding("unreadable", "warning", tuple(rows.index), f"cannot be decoded whole: {counted}")]
+    found = []
+    kinds = rows["reason"].map(why)
+    for kind, words in _WHY.items():
+        if not (mine := rows[kinds == kind]).empty:
+            reasons = Counter(mine["reason"]).most_common()
+            counted = [f"{count} {reason}" for reason, count in reasons[:REASONS]]
+            if rest := sum(count for _, count in reasons[REASONS:]):
+                counted.append(f"{rest} for other reasons")
+            note = f"{words}: {(', ' if kind == 'damage' else '; ').join(counted)}"
+            found.append(Finding("unreadable", "warning", tuple(mine.index), note))
+    return found
 
 
 def _duplicates(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:

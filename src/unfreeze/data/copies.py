@@ -16,6 +16,7 @@ from unfreeze.data.likeness import LIKENESS_RULES
 from unfreeze.data.lines import read_lines, write_lines
 from unfreeze.data.look import Look
 from unfreeze.data.pairing import MISSED, NEAREST, RADIUS
+from unfreeze.data.reading import USUAL, Reading
 
 Progress = Callable[[int, int], None]
 
@@ -45,6 +46,7 @@ def find_copies(
     near: bool = True,
     decoding: bool = True,
     progress: Progress | None = None,
+    reading: Reading = USUAL,
 ) -> Copies:
     """Find images with the same pixels, and near duplicates.
 
@@ -55,6 +57,7 @@ def find_copies(
         near: also look for near duplicates.
         decoding: open pictures that were not compared before; without it those count as different.
         progress: called with (pairs compared, pairs in all).
+        reading: how files are read.
     """
     seen = [(look, path) for look, path in zip(looks, paths, strict=True) if look.sha256 and not look.reason]
     by_pixels: dict[str, list[int]] = {}
@@ -68,7 +71,7 @@ def find_copies(
 
     distinct = sorted((min(numbers, key=content) for numbers in by_pixels.values()), key=content)
     described = [number for number in distinct if seen[number][0].likeness is not None]
-    found = _near(described, seen, folder, decoding, progress) if near else {}
+    found = _near(described, seen, folder, decoding, progress, reading) if near else {}
     place = {seen[number][0].sha256: number for number in distinct}
     pairs = [(numbers[0], other) for numbers in by_pixels.values() for other in numbers[1:]]
     pairs += [(place[one], place[other]) for one, other in found]
@@ -92,12 +95,13 @@ def _near(
     folder: Path | None,
     decoding: bool,
     progress: Progress | None,
+    reading: Reading,
 ) -> dict[tuple[str, str], float]:
     if len(distinct) < 2:
         return {}
     shown = [seen[number] for number in distinct]
     contents = [look.sha256 for look, _ in shown]
-    known = Compared(folder)
+    known = Compared(folder, reading)
     if (before := known.among(contents)) is not None:
         return before
     likenesses = [look.likeness for look, _ in shown]
@@ -108,7 +112,7 @@ def _near(
     def picture(index: int) -> Image.Image | None:
         try:
             with quiet_pillow():
-                return decode(shown[index][1], at_least=COMPARED)
+                return decode(shown[index][1], at_least=COMPARED, reading=reading)
         except Undecodable:  # gone or changed since it was looked at: the catalog has it as it was
             unopened.append(index)
             return None
@@ -143,14 +147,16 @@ class Compared:
 
     Args:
         folder: the folder; None remembers nothing.
+        reading: how files are read.
 
     Attributes:
         values: of pairs of contents.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, reading: Reading = USUAL) -> None:
         self._folder = folder
-        rules = fingerprint(DECODE_RULES, LIKENESS_RULES, DUPLICATE_RULES, *_BOUNDS, PIL.__version__)
+        bounds = (*_BOUNDS, PIL.__version__, *reading.rules)
+        rules = fingerprint(DECODE_RULES, LIKENESS_RULES, DUPLICATE_RULES, *bounds)
         self._pairs, self._among = f"pairs-{rules}", f"copies-{rules}"
         self._fresh: dict[tuple[str, str], float] = {}
         self._fresh_among: list[tuple[str, str]] = []

@@ -1,48 +1,73 @@
 """Decode an image file whole, into upright 8-bit RGB, or say why that cannot be done.
 
 The rules: the format is recognised by content, never by name; the first frame of an animation counts; the EXIF
-orientation is applied; alpha and transparent palette entries are composited on white; 16-bit values are scaled
-(v >> 8), not clipped; grey, palette, 1-bit and CMYK become RGB; colour profiles are not applied.
+orientation is applied; alpha and transparent palette entries are composited on white; values of more than 8 bits are
+scaled by the bits that the data set uses (v >> 8 for all 16), not clipped; grey, palette, 1-bit and CMYK become RGB;
+colour profiles are not applied. What else a file may be, ``data.unfit`` says.
 """
 
 import contextlib
+import ctypes
 import hashlib
+import logging
 import os
 import stat
 import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
+from typing import IO, Any, TypeVar
 
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
+    _imaging,
 )
+
+from unfreeze.data import dicom, tiff
+from unfreeze.data.png_chunks import without_extras
+from unfreeze.data.reading import FULL, KEY, MAX_PIXELS, MODE, PEAK, SEVERAL, USUAL, Reading, is_picked
+from unfreeze.data.unfit import (
+    ALPHA,
+    CHANGED,
+    DAMAGED,
+    INVISIBLE,
+    IRREGULAR,
+    NO_IMAGE,
+    NO_LOW_BYTE,
+    NO_MEMORY,
+    START_BYTES,
+    TRUNCATED,
+    UNREADABLE,
+    Undecodable,
+    too_large,
+    what_else,
+)
+
+__all__ = ["MAX_PIXELS", "TRUNCATED", "Undecodable"]  # beside what is defined here
 
 # Imported above, the plugins are registered before the first thread needs them.
 _PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
-"""Pillow's own bound, 89.5 million pixels: above it Pillow warns of a decompression bomb; here it is refused."""
 
 DECODE_RULES = 1
-"""Counts up whenever a file comes to be decoded into other pixels, or to be judged otherwise."""
+"""Counts up whenever a file comes to be decoded into other pixels."""
 
 _BLOCK = 2**20  # bytes read at a time
 _ROWS = (64, 4096)  # pixels a row, few enough to be taken some dozen times
 _BLOCKS = 24  # some more than glibc keeps aside for itself
 _HEADER = sys.getsizeof(b"")
 _END_OF_IMAGE = b"\xff\xd9"  # JPEG's marker
-_TOO_LARGE = "too large: more than 89.5 million pixels"
 
 # What Pillow's decoders are known to raise on damaged files.
 _DECODER_ERRORS = (
@@ -59,8 +84,15 @@ _DECODER_ERRORS = (
     zlib.error,
 )
 
-_PHOTOMETRIC = 262  # TIFF tag; 0: white is zero
 _KEY_SCALES = {"L;2": 85, "L;4": 17}  # from 2 and 4 bits to 8
+
+_LOW = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+"""By the byte order of 16-bit colour, the one in which Pillow, which takes the high byte, takes the low one."""
+_NO_LOW = ("LA;", "CMYK;")
+_PLACED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # may say the orientation
+_PARTLY, _MANY, _FAINT = 0.5, 16, 16
+"""A band is no transparency if more than this share of it is neither 0 nor 255, with so many values; and a picture
+whose alpha is nowhere above so much is not meant to be seen so."""
 
 # ImageOps.exif_transpose would also rewrite the EXIF block, which fails on blocks that are damaged elsewhere.
 _ORIENTATION = 0x0112
@@ -74,24 +106,22 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_OTHER_FORMATS = {
-    "heic": ((4, b"ftyphei"), (4, b"ftyphev"), (4, b"ftypmif1"), (4, b"ftypmsf1")),
-    "avif": ((4, b"ftypavi"),),
-    "jpeg 2000": ((0, b"\x00\x00\x00\x0cjP  "), (0, b"\xff\x4f\xff\x51")),
-    "jpeg xl": ((0, b"\xff\x0a"), (0, b"\x00\x00\x00\x0cJXL ")),
-}
+
+_T = TypeVar("_T")
 
 
-TRUNCATED = "truncated"
-"""Why a file is unfit that ends before its picture does."""
+def _hush() -> None:
+    """Keep what Pillow logs, and what libtiff prints of damaged files, off the terminal; exceptions tell as much."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # without any, Python prints it
+    core = ctypes.CDLL(_imaging.__file__)
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        with contextlib.suppress(AttributeError):  # a Pillow with libtiff inside it, where nobody can reach it
+            handler = getattr(core, name)
+            handler.restype, handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+            handler(None)
 
 
-class Undecodable(Exception):
-    """The file is no image that can be decoded whole; `reason` is short and in lower case."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
+_hush()
 
 
 class Truncated(Undecodable):
@@ -102,32 +132,33 @@ class Truncated(Undecodable):
         super().__init__(TRUNCATED)
 
 
-def decode(path: Path, at_least: int | None = None) -> Image.Image:
+def decode(path: Path, at_least: int | None = None, reading: Reading = USUAL) -> Image.Image:
     """Return the upright 8-bit RGB picture in the file at `path`; of a truncated JPEG what there is of it.
 
     Args:
         path: the file.
         at_least: pixels of the shorter side that are enough; a larger JPEG is decoded smaller, in less time.
+        reading: how it is read where there are several ways.
 
     Raises:
         Undecodable: the file cannot be read, is no image of the formats in `FORMATS`, or cannot be decoded.
     """
     with open_regular(path) as file:
-        return to_rgb(load_what_there_is(file, at_least))
+        return to_rgb(load_what_there_is(file, at_least, reading), reading)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading; pipes, sockets and devices, which could block for ever, are never opened."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise Undecodable("not a regular file")
+            raise Undecodable(IRREGULAR)
         return open(path, "rb")
     except OSError as error:
         raise _unreadable(error) from error
 
 
 def _unreadable(error: OSError) -> Undecodable:
-    return Undecodable(f"cannot be read: {(error.strerror or str(error)).lower()}")
+    return Undecodable(f"{UNREADABLE}: {(error.strerror or str(error)).lower()}")
 
 
 def digest(file: BufferedReader) -> str:
@@ -159,7 +190,7 @@ def check_unchanged(file: BufferedReader, before: os.stat_result) -> None:
     """Refuse a file written to since its stamp: what was read of it at two times may not belong together."""
     after = stamp(file)
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise Undecodable("changed while it was read")
+        raise Undecodable(CHANGED)
 
 
 @contextlib.contextmanager
@@ -168,36 +199,147 @@ def quiet_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
         # Pillow warns of odd metadata; whether the file is fit for use, the whole decode says.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at here
         yield
 
 
-def load(file: BufferedReader, at_least: int | None = None) -> Image.Image:
+def load(file: IO[bytes], at_least: int | None = None, reading: Reading = USUAL) -> Image.Image:
     """Return the first frame with all its pixels loaded, in the mode and orientation it was stored in.
+
+    16-bit colour, and bands that the reading names, are 8-bit already.
 
     Raises:
         Truncated: a JPEG ends before its picture does.
         Undecodable: there is no picture, or it cannot be decoded whole.
     """
+    if dicom.is_dicom(file):
+        with _refusals(file):
+            return dicom.load(file, reading)
+    return _without_extras(file, lambda content: _load(content, at_least, reading))
+
+
+def _without_extras(file: IO[bytes], attempt: Callable[[IO[bytes]], _T]) -> _T:
+    """Attempt to read a file, and, if that fails, one without texts and profiles, which say nothing of its pixels."""
+    try:
+        return attempt(file)
+    except Undecodable as error:
+        if error.reason != DAMAGED or (lighter := without_extras(file)) is None:
+            raise
+        try:
+            return attempt(lighter)
+        except Undecodable:
+            raise error from None
+
+
+def _load(file: IO[bytes], at_least: int | None, reading: Reading) -> Image.Image:
     with _refusals(file):
-        image = _open(file)
+        image = _open(file, reading)
+        if not isinstance(image, ImageFile.ImageFile):  # bands, which are loaded
+            return image
         if at_least is not None:
             image.draft(None, (at_least, at_least))  # not below this on either side
         if not isinstance(image, JpegImagePlugin.JpegImageFile):
-            image.load()
-            return image
+            return _load_plain(image, file, reading)
     return _load_jpeg(image, file)
 
 
-def load_what_there_is(file: BufferedReader, at_least: int | None = None) -> Image.Image:
+def _load_plain(image: ImageFile.ImageFile, file: IO[bytes], reading: Reading) -> Image.Image:
+    """Load a picture that is no JPEG; 16-bit colour is scaled to 8 bits, and bands are picked, if that is asked for."""
+    raw, mode = _raw(image), mode_of(image)
+    picked, deep = is_picked(mode), mode != image.mode and mode.endswith(";16")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        image.im = _imaging.new(image.mode, image._tile_size)  # else Pillow refuses what is larger than it allows
+    image.load()
+    if not picked:
+        _mind_alpha(image, 2 if raw.startswith("LA") else len(image.getbands()))
+    if raw == "I;12":
+        image.info[PEAK] = 2**12 - 1
+    if deep:
+        colours = [image.getchannel(band).getextrema()[1] for band in image.getbands() if band.upper() != "A"]
+        image.info[PEAK] = max(colours) << 8 | 0xFF  # type: ignore[operator]
+    scaled = deep and reading.bits not in (None, FULL)
+    return _made(image, raw, file, reading) if picked or scaled else image
+
+
+def _made(image: ImageFile.ImageFile, raw: str, file: IO[bytes], reading: Reading) -> Image.Image:
+    """Return, in 8 bits, what is asked for of a loaded picture of several bands or of 16-bit colour."""
+    import numpy as np
+
+    from unfreeze.data import deep
+
+    bands, _, sixteen = mode_of(image).partition(";")
+    several = kind(image)[1]
+    if sixteen and raw.startswith(_NO_LOW):
+        raise Undecodable(NO_LOW_BYTE)
+    if not is_picked(bands):
+        made = deep.colour(image, _low_bytes(file), reading.bits or FULL)
+        made.info.update({MODE: mode_of(image), PEAK: image.info[PEAK]})
+    else:
+        values = deep.joined(image, _low_bytes(file)) if sixteen else np.asarray(image)
+        made = deep.pick(values, reading, bands)
+    made.format = image.format
+    made.info.update({SEVERAL: several, **{key: image.info[key] for key in _PLACED if key in image.info}})
+    return made
+
+
+def _low_bytes(file: IO[bytes]) -> Image.Image:
+    """Return the low bytes of 16-bit colour."""
+    low = _identified(file)
+    raw = _raw(low)
+    other = raw[:-1] + _LOW[raw[-1]]
+    low.tile = [
+        tile._replace(args=(other, *tile.args[1:]) if isinstance(tile.args, tuple) else other) for tile in low.tile
+    ]
+    if isinstance(low, TiffImagePlugin.TiffImageFile):
+        low.im = _imaging.new(low.mode, low._tile_size)
+    low.info.pop("transparency", None)
+    low.load()
+    return low
+
+
+def _mind_alpha(image: Image.Image, bands: int) -> None:
+    """Refuse a picture whose alpha is another measurement, or lets nothing of it be seen."""
+    if image.mode not in ("RGBA", "LA", "RGBa", "La"):
+        return
+    counts = image.getchannel(len(image.getbands()) - 1).histogram()
+    partly = sum(counts[1:255])
+    if partly > _PARTLY * sum(counts) and sum(count > 0 for count in counts) >= _MANY:
+        raise Undecodable(ALPHA[bands], image.size)
+    if not any(counts[_FAINT:]):
+        raise Undecodable(INVISIBLE[bands], image.size)
+
+
+def peak_of(image: Image.Image) -> int | None:
+    """Return the largest value of a loaded picture of more than 8 bits; None of others.
+
+    Raises:
+        Undecodable: nothing says which of its values is white.
+    """
+    if PEAK in image.info or not _is_grey_of_more(image):
+        return image.info.get(PEAK)
+    from unfreeze.data.deep import stored_peak
+
+    return stored_peak(image)
+
+
+def _is_grey_of_more(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def mode_of(image: Image.Image) -> str:
+    """Return the stored pixel mode: Pillow's name, with ";16" behind it of 16-bit colour, or such as "13 bands"."""
+    return str(image.info.get(MODE, image.mode))
+
+
+def load_what_there_is(file: IO[bytes], at_least: int | None = None, reading: Reading = USUAL) -> Image.Image:
     """Return what ``load`` does, and of a truncated JPEG what there is of it; whether that will do, others say."""
     try:
-        return load(file, at_least)
+        return load(file, at_least, reading)
     except Truncated as error:
         return error.image
 
 
-def _load_jpeg(image: JpegImagePlugin.JpegImageFile, file: BufferedReader) -> Image.Image:
+def _load_jpeg(image: JpegImagePlugin.JpegImageFile, file: IO[bytes]) -> Image.Image:
     image.fp = ended = _Ended(file)  # type: ignore[assignment]
     taken = _slow_rows(image.width)
     try:
@@ -222,7 +364,7 @@ class _Ended:
         early: whether the file ended before the decoder did.
     """
 
-    def __init__(self, file: BufferedReader) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file, self.early = file, False
         self.seek = file.seek
 
@@ -248,83 +390,138 @@ def _slow_rows(width: int) -> list[bytes]:
     return [block for block in blocks if id(block) % 32 == 0]  # in CPython the address
 
 
-def header(file: BufferedReader) -> tuple[str, tuple[int, int], tuple[str, bool]]:
+def header(file: IO[bytes], reading: Reading = USUAL) -> tuple[str, tuple[int, int], tuple[str, bool]]:
     """Return the mode, the upright (width, height) in pixels and the ``kind``, without decoding any pixel.
 
-    They equal those of the loaded image, but for an orientation that a PNG keeps behind its pixels.
+    They equal those of the loaded image, but for an orientation that a PNG keeps behind its pixels. (Bands that Pillow
+    does not open are decoded all the same.)
     """
-    with _refusals(file):
-        image = _open(file)
-        if isinstance(image, TiffImagePlugin.TiffImageFile):  # which is upright by itself
-            return image.mode, image.size, kind(image)
-        return image.mode, upright_size(image), kind(image)
+    if dicom.is_dicom(file):
+        with _refusals(file):
+            mode, size, several = dicom.header(file, reading)
+            return mode, size, (dicom.FORMAT, several)
+
+    def told(content: IO[bytes]) -> tuple[str, tuple[int, int], tuple[str, bool]]:
+        with _refusals(content):
+            image = _open(content, reading)
+            if isinstance(image, TiffImagePlugin.TiffImageFile):  # which is upright by itself
+                return mode_of(image), image.size, kind(image)
+            return mode_of(image), upright_size(image), kind(image)
+
+    return _without_extras(file, told)
 
 
 def kind(image: Image.Image) -> tuple[str, bool]:
-    """Return the format, one of ``FORMATS``, and whether frames or pages follow the first.
+    """Return the format, one of ``FORMATS`` or DICOM, and whether frames or pages follow the first.
 
     To see whether a GIF has some it is read on, so that its pixels, if loaded, are lost.
     """
     try:
-        several = bool(getattr(image, "is_animated", False))
+        several = bool(image.info.get(SEVERAL, getattr(image, "is_animated", False)))
     except _DECODER_ERRORS:  # what follows is damaged, and is not used anyway
         several = True
     return "JPEG" if image.format == "MPO" else image.format or "", several
 
 
 @contextlib.contextmanager
-def _refusals(file: BufferedReader) -> Iterator[None]:
+def _refusals(file: IO[bytes]) -> Iterator[None]:
     """Turn what Pillow raises into `Undecodable` with its reason."""
     try:
         yield
     except UnidentifiedImageError as error:
         raise Undecodable(_unidentified(file)) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Undecodable(_TOO_LARGE) from error
+    except Image.DecompressionBombError as error:  # where Pillow looks itself, whatever is allowed: WebP, and frames
+        raise Undecodable(too_large(sys.maxsize, 2 * MAX_PIXELS)) from error
     except MemoryError as error:
-        raise Undecodable("does not fit into memory") from error
+        raise Undecodable(NO_MEMORY) from error
     except _DECODER_ERRORS as error:
-        raise Undecodable(TRUNCATED if TRUNCATED in str(error).lower() else "damaged") from error
+        raise Undecodable(TRUNCATED if TRUNCATED in str(error).lower() else DAMAGED) from error
 
 
-def _open(file: BufferedReader) -> Image.Image:
-    """Read the header."""
-    image = Image.open(file, formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise Undecodable(_TOO_LARGE)
+def _open(file: IO[bytes], reading: Reading) -> Image.Image:
+    """Read the header; of bands that only tifffile reads all."""
+    tags: Mapping[int, Any] = {}
+    try:
+        image = _identified(file)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            tags = image.tag_v2
+    except UnidentifiedImageError:
+        tags = tiff.directory(file)
+        if not tags:
+            raise
+        tiff.refuse_previews(file, tags)
+        if not reading.bands or tiff.bands(tags) < 2:
+            raise
+        return _tiff_bands(file, reading)
+    if tags:
+        tiff.refuse_previews(file, tags)
+    if (pixels := image.width * image.height) > reading.max_pixels:
+        raise Undecodable(too_large(pixels, reading.max_pixels), upright_size(image))
+    bands = tiff.bands(tags) if tags else len(image.getbands()) if image.mode in ("RGBA", "LA") else 0
+    picked = reading.bands and bands not in (0, 1, 3)
+    if picked and tags and max(reading.bands) >= len(image.getbands()):
+        return _tiff_bands(file, reading)
+    if tags and not picked:
+        tiff.refuse_colours(image.mode, tags)
     _mind_depth(image)
+    raw = _raw(image)
+    deep = ";16" in raw and not image.mode.startswith("I")
+    if deep or picked:
+        bands = 2 if raw.startswith("LA") else bands
+        image.info[MODE] = (f"{bands} bands" if picked else image.mode) + ";16" * deep
     return image
 
 
-def _mind_depth(image: Image.Image) -> None:
-    """Refuse or mend, before loading, what Pillow does not scale along with the pixels.
+def _tiff_bands(file: IO[bytes], reading: Reading) -> Image.Image:
+    from unfreeze.data.deep import read_bands
 
-    A PNG's transparent colour is in the file's own depth; a TIFF's 12-bit values stay 12-bit in mode I;16, and its
-    16-bit values stay inverted where 0 is white.
+    return read_bands(file, reading)
+
+
+def _identified(file: IO[bytes]) -> ImageFile.ImageFile:
+    """Return the picture that a file's header tells of, as ``Image.open`` does, of whatever size it is.
+
+    Raises:
+        UnidentifiedImageError: it is of no format that is read, or its header is damaged.
     """
-    if not isinstance(image, PngImagePlugin.PngImageFile | TiffImagePlugin.TiffImageFile) or not image.tile:
+    file.seek(0)
+    start = file.read(16)
+    for name in FORMATS:
+        opened, accepts = Image.OPEN[name]
+        if accepts is not None and accepts(start) is not True:
+            continue
+        file.seek(0)
+        try:
+            return opened(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+    raise UnidentifiedImageError
+
+
+def _raw(image: Image.Image) -> str:
+    """Return how pixels lie in a file that is opened and not loaded, by Pillow's name; "" where it has none."""
+    tiles = getattr(image, "tile", None)
+    args = tiles[0].args if tiles else ""
+    return str(args[0] if isinstance(args, tuple) and args else args or "")
+
+
+def _mind_depth(image: Image.Image) -> None:
+    """Bring a PNG's transparent colour, which is in the file's own depth, to that of the pixels before they load."""
+    if not isinstance(image, PngImagePlugin.PngImageFile):
         return
-    args = image.tile[0].args
-    raw = args[0] if isinstance(args, tuple) else args
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        if raw == "I;12" or (image.mode.startswith("I;16") and image.tag_v2.get(_PHOTOMETRIC) == 0):
-            raise Undecodable(
-                "12-bit values are not supported" if raw == "I;12" else "inverted 16-bit is not supported"
-            )
-        return
-    key = image.info.get("transparency")
+    raw, key = _raw(image), image.info.get("transparency")
     if raw in _KEY_SCALES and isinstance(key, int):
         image.info["transparency"] = key * _KEY_SCALES[raw]
     elif raw == "RGB;16B" and isinstance(key, tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in key)
+        image.info[KEY], image.info["transparency"] = key, tuple(value >> 8 for value in key)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, reading: Reading = USUAL) -> Image.Image:
     """Return a loaded image upright, as 8-bit RGB; see the module for the rules."""
     try:
-        return _upright(_flatten(_eight_bits(image)), _orientation(image))
+        return _upright(_flatten(_eight_bits(image, reading)), _orientation(image))
     except _DECODER_ERRORS as error:
-        raise Undecodable(f"mode {image.mode} cannot be converted") from error
+        raise Undecodable(f"mode {image.mode} cannot be converted: save it as RGB") from error
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -347,20 +544,13 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8 bits; Pillow has taken the high byte of 16-bit colour already."""
-    if image.mode in ("I", "F"):  # 32-bit values: nothing says which is white
-        raise Undecodable(f"mode {image.mode} has no known range of values")
-    if not image.mode.startswith("I;16"):
+def _eight_bits(image: Image.Image, reading: Reading) -> Image.Image:
+    """Scale grey of more than 8 bits; of colour that is done already."""
+    if not _is_grey_of_more(image):
         return image
-    import numpy as np  # here, since few pictures need it, and processes that decode start without it
+    from unfreeze.data.deep import grey  # here, since few pictures need numpy, and processes that decode do without
 
-    values = np.asarray(image)
-    grey = Image.fromarray((values >> 8).astype(np.uint8))
-    key = image.info.get("transparency")
-    if key is not None:
-        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
-    return grey
+    return grey(image, reading.bits or FULL)
 
 
 def _flatten(image: Image.Image) -> Image.Image:
@@ -375,17 +565,15 @@ def _flatten(image: Image.Image) -> Image.Image:
     return canvas
 
 
-def _unidentified(file: BufferedReader) -> str:
+def _unidentified(file: IO[bytes]) -> str:
     """Say what a file is that Pillow does not open."""
     file.seek(0)
-    start = file.read(16)
-    if not start:
-        return "empty file"
-    for name, signatures in _OTHER_FORMATS.items():
-        if any(start[offset:].startswith(signature) for offset, signature in signatures):
-            return f"{name} is not supported: convert it to jpeg or png"
-    for name in FORMATS:
-        accepts = Image.OPEN[name][1]
-        if accepts is not None and accepts(start) is True:
-            return "damaged"
-    return "not an image"
+    start = file.read(START_BYTES)
+    if (reason := what_else(start)) != NO_IMAGE:
+        return reason
+    if tags := tiff.directory(file):
+        return tiff.unopened(tags)
+    accepted = any(
+        accepts is not None and accepts(start[:16]) is True for _, accepts in map(Image.OPEN.__getitem__, FORMATS)
+    )
+    return DAMAGED if accepted else NO_IMAGE

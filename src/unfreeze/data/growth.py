@@ -108,4 +108,4 @@ def keep_what_was_drawn(catalog: Catalog, drawn: Drawn) -> Catalog:
         tied = set(images.loc[images["id"].isin(tested) & (images[column] != ""), column])
         rows = fresh & images[column].isin(tied)
         images.loc[rows, "status"], images.loc[rows, "reason"] = "set_aside", TIED_TO_TEST
-    return Catalog(images, catalog.roots, catalog.classes, catalog.likeness)
+    return replace(catalog, images=images)

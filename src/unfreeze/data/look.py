@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unfreeze.data.likeness import Likeness, as_values, described, from_values
+from unfreeze.data.reading import is_deep
 from unfreeze.data.sketch import Seen
 
 
@@ -20,7 +21,9 @@ class Look:
         bytes: size of the content, 0 where unknown.
         format: one of ``decode.FORMATS``, "" where unknown.
         several: whether frames or pages follow the first, which alone is used.
-        likeness: what the picture looks like; None where it was not decoded.
+        likeness: what the picture looks like; None where it was not decoded, or of more than 8 bits of which nobody
+            has said yet how many count.
+        peak: the largest value of a picture of more than 8 bits; None of others.
     """
 
     sha256: str = ""
@@ -32,6 +35,7 @@ class Look:
     format: str = ""
     several: bool = False
     likeness: Likeness | None = None
+    peak: int | None = None
 
 
 def looks_at(files: Iterable[tuple[str, int, Seen]]) -> list[Look]:
@@ -39,18 +43,21 @@ def looks_at(files: Iterable[tuple[str, int, Seen]]) -> list[Look]:
     files = list(files)
     likenesses = iter(described([seen.sketch for _, _, seen in files if seen.sketch]))
     return [
-        Look(sha256, *seen.size, seen.mode, seen.reason, size, *seen.kind, next(likenesses) if seen.sketch else None)
+        Look(sha256, *seen.size, seen.mode, seen.reason, size, *seen.kind, likeness, seen.peak)
         for sha256, size, seen in files
+        for likeness in [next(likenesses) if seen.sketch else None]
     ]
 
 
 def look_values(look: Look) -> list[Any]:
     """Return a look as JSON data."""
     values = [look.sha256, look.width, look.height, look.mode, look.reason, look.bytes, look.format, look.several]
-    return values + (as_values(look.likeness) if look.likeness else [])
+    values += as_values(look.likeness) if look.likeness else []
+    return values + ([] if look.peak is None else [look.peak])
 
 
 def look_from(values: list[Any]) -> Look:
     """Read what ``look_values`` gave."""
     sha256, width, height, mode, reason, size, form, several, *rest = values
-    return Look(sha256, width, height, mode, reason, size, form, several, from_values(rest) if rest else None)
+    peak = rest.pop() if is_deep(mode) and rest and isinstance(rest[-1], int) else None
+    return Look(sha256, width, height, mode, reason, size, form, several, from_values(rest) if rest else None, peak)

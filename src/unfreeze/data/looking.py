@@ -14,6 +14,7 @@ from PIL import Image
 from unfreeze.data.decode import Undecodable, check_unchanged, digest, header, open_regular, quiet_pillow, stamp
 from unfreeze.data.look import Look, looks_at
 from unfreeze.data.looks import Remembered
+from unfreeze.data.reading import USUAL, Reading, content_key
 from unfreeze.data.sketch import decoded
 from unfreeze.data.states import state, state_of
 from unfreeze.data.threads import cores, in_threads
@@ -27,7 +28,8 @@ _FIRST = 256  # files by whose states it is seen whether the file system is quic
 _QUICK = 0.001  # seconds that a file takes to be read and hashed at most, where threads do so one at a time
 
 OnPicture = Callable[[str, Any], None]
-"""Is given a file's sha256 and its upright 8-bit RGB picture, or what was made of it."""
+"""Is given the key of a file's content, see ``reading.content_key``, and its upright 8-bit RGB picture, or what was
+made of it."""
 Prepare = Callable[[Image.Image], Any]
 """Makes of an upright 8-bit RGB picture what is wanted of it; called from several threads at once."""
 
@@ -42,6 +44,7 @@ def look_at_all(
     workers: int | None,
     on_picture: OnPicture | None,
     prepare: Prepare | None = None,
+    reading: Reading = USUAL,
 ) -> list[Look]:
     """Hash each file and decode whole what is not remembered; results in order; remember the new looks.
 
@@ -57,16 +60,18 @@ def look_at_all(
         on_picture: called for each content that was decoded whole, in the thread that decoded it, in one at a time;
             what it raises ends all.
         prepare: called first, in the same thread but side by side with others; on_picture then gets what it returns.
+        reading: how files are read.
     """
     looks, written = list[Look](), time.monotonic()
     known = _unread(paths, remembered)
     new = [path for path, look in zip(paths, known, strict=True) if look is None]
-    with Workers(workers or cores()) as processes, quiet_pillow():
+    with Workers(workers or cores(), reading) as processes, quiet_pillow():
         if len(new) >= _MANY and on_picture is None:
             unknown = len(paths) - len(remembered.looks) >= _MANY  # so many are new, or copies
-            found = _by_processes(_Looking(remembered.looks, processes=processes, many=unknown), new, workers)
+            looking = _Looking(remembered.looks, reading, processes=processes, many=unknown)
+            found = _by_processes(looking, new, workers)
         else:
-            found = in_threads(_Looking(remembered.looks, on_picture, prepare).look, new, workers)
+            found = in_threads(_Looking(remembered.looks, reading, on_picture, prepare).look, new, workers)
         try:
             with contextlib.closing(found), contextlib.ExitStack() as first:
                 first.callback(processes.end)  # where this is interrupted, so that no thread waits for them
@@ -99,9 +104,9 @@ def _unread(paths: Sequence[Path], remembered: Remembered) -> list[Look | None]:
     return [remembered.unread(one) for one in states]
 
 
-def contents_known(paths: Sequence[Path], remembered: Remembered) -> set[str]:
-    """Return the sha256s of those files that are in a state in which they were read before and found fit for use."""
-    return {look.sha256 for look in _unread(paths, remembered) if look is not None}
+def looks_known(paths: Sequence[Path], remembered: Remembered) -> list[Look]:
+    """Return the looks at those files that are in a state in which they were read before and found fit for use."""
+    return [look for look in _unread(paths, remembered) if look is not None]
 
 
 def _by_processes(looking: "_Looking", paths: Sequence[Path], workers: int | None) -> Generator[_Told, None, None]:
@@ -136,12 +141,13 @@ def glance_at_all(
     remembered: Remembered,
     progress: Callable[[int, int], None] | None,
     workers: int | None,
+    reading: Reading = USUAL,
 ) -> list[Look]:
     """Hash each file and read the header of what is not remembered; nothing is decoded, nothing is written."""
     looks = []
     known = _unread(paths, remembered)
     new = [path for path, look in zip(paths, known, strict=True) if look is None]
-    glance = partial(_glance, remembered.looks)
+    glance = partial(_glance, remembered.looks, reading)
     with quiet_pillow(), contextlib.closing(in_threads(glance, new, workers)) as found:
         for unread in known:
             looks.append(unread or next(found))
@@ -156,6 +162,7 @@ class _Looking:
     def __init__(
         self,
         known: Mapping[str, Look],
+        reading: Reading,
         on_picture: OnPicture | None = None,
         prepare: Prepare | None = None,
         processes: Workers | None = None,
@@ -163,6 +170,7 @@ class _Looking:
     ) -> None:
         self._known = {sha256: look for sha256, look in known.items() if not look.reason}
         self._on_picture, self._prepare, self._processes = on_picture, prepare, processes
+        self._reading = reading
         self._new, self._many = 0, many
         self._claims = set[str]()
         self._claiming, self._handing, self._hashing = threading.Condition(), threading.Lock(), threading.Lock()
@@ -178,13 +186,13 @@ class _Looking:
                 if not self._claim(sha256):
                     return self._known[sha256], told
                 try:
-                    seen, picture = decoded(file)
+                    seen, picture = decoded(file, self._reading)
                     check_unchanged(file, before)  # before anybody is told what belongs to this sha256
                     (look,) = looks_at([(sha256, before.st_size, seen)])
                     if picture is not None and not look.reason and self._on_picture is not None:
                         wanted = picture if self._prepare is None else self._prepare(picture)
                         with self._handing:
-                            self._on_picture(sha256, wanted)
+                            self._on_picture(content_key(sha256, look.mode, self._reading), wanted)
                     self._known[sha256] = look
                     return look, told
                 finally:
@@ -252,14 +260,14 @@ class _Looking:
             return True
 
 
-def _glance(known: Mapping[str, Look], path: Path) -> Look:
+def _glance(known: Mapping[str, Look], reading: Reading, path: Path) -> Look:
     sha256, size = "", 0
     try:
         with open_regular(path) as file:
             sha256, size = digest(file), stamp(file).st_size
             if sha256 in known:
                 return known[sha256]
-            mode, (width, height), kind = header(file)
+            mode, (width, height), kind = header(file, reading)
     except Undecodable as error:
-        return Look(sha256, reason=error.reason, bytes=size)
+        return Look(sha256, *error.size, reason=error.reason, bytes=size)
     return Look(sha256, width, height, mode, "", size, *kind)

@@ -9,8 +9,11 @@ from unfreeze.data.decode import DECODE_RULES
 from unfreeze.data.likeness import LIKENESS_RULES
 from unfreeze.data.lines import read_lines, write_lines
 from unfreeze.data.look import Look, look_from, look_values
+from unfreeze.data.reading import USUAL, Reading
 
 _FORMAT = 3
+JUDGING_RULES = 1
+"""Counts up whenever a file comes to be judged otherwise."""
 _STATES = "states-1"
 _TOGETHER = 256  # states in a line
 
@@ -18,19 +21,21 @@ _TOGETHER = 256  # states in a line
 class Remembered:
     """The looks kept in a folder of the cache, by sha256, and those that are to be added to it.
 
-    Another version of Pillow, or other rules of decoding, have files of their own.
+    Another version of Pillow, other rules of decoding and another way of reading have files of their own.
 
     Args:
         folder: the folder, made when the first look is kept; None remembers nothing.
+        reading: how files are read.
 
     Attributes:
         looks: by sha256.
         states: the sha256 of what was read of files in these states.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, reading: Reading = USUAL) -> None:
         self._folder = folder
-        self._key = fingerprint(_FORMAT, DECODE_RULES, LIKENESS_RULES, PIL.__version__)
+        rules = (_FORMAT, DECODE_RULES, JUDGING_RULES, LIKENESS_RULES, PIL.__version__)
+        self._key = fingerprint(*rules, *reading.rules)
         self._fresh: dict[str, Look] = {}
         self._fresh_states: dict[str, str] = {}
         self.states: dict[str, str] = {}

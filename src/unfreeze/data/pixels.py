@@ -23,6 +23,7 @@ from unfreeze.data.decode import (
     stamp,
     to_rgb,
 )
+from unfreeze.data.reading import read_key
 from unfreeze.data.rowstore import Rows, RowStore, entry
 from unfreeze.data.threads import in_threads
 from unfreeze.errors import UserError
@@ -120,7 +121,10 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class DecodedPictures:
-    """Base pictures made from the files each time they are asked for, of the contents that their sha256s say."""
+    """Base pictures made from the files each time they are asked for, of the contents that their keys say.
+
+    Keys are those of ``reading.content_key``.
+    """
 
     paths: Sequence[Path]
     keys: Sequence[str]
@@ -155,7 +159,7 @@ class StoredPictures:
 
 
 def pixel_store(cache: Path, base: Base) -> RowStore:
-    """Return the cache's entry for base pictures: uint8, (height, width, 3), at rows (sha256, 0)."""
+    """Return the cache's entry for base pictures: uint8, (height, width, 3), at rows (key, 0)."""
     side = {"crop": "shorter side", "pad": "longer side", "squash": "both sides"}[base.resize]
     about = {"size": f"{side} {base.side}", "view": f"base picture, {base.interpolation}"}
     label = f"{base.resize}-{base.side}-{base.interpolation}"
@@ -174,7 +178,8 @@ def store_pictures(
     Args:
         store: from `pixel_store`.
         paths: the image files of which the store is to hold the pictures and does not yet.
-        keys: their sha256, the same number; of several files with the same, the first is decoded.
+        keys: their contents', see ``reading.content_key``, the same number; of several files with
+            the same, the first is decoded.
         progress: called with (images done, images in all) after each image, in this thread.
         workers: threads, by default one per core.
 
@@ -200,9 +205,10 @@ def _made(base: Base, image: tuple[str, Path]) -> tuple[str, np.ndarray]:
     try:
         with open_regular(path) as file:
             before = stamp(file)
-            if digest(file) != key:
+            sha256, reading = read_key(key)
+            if digest(file) != sha256:
                 raise Undecodable("its content has changed")
-            picture = base_picture(to_rgb(load_what_there_is(file)), base)
+            picture = base_picture(to_rgb(load_what_there_is(file, reading=reading), reading), base)
             check_unchanged(file, before)
     except Undecodable as error:
         raise _altered(path, error.reason) from error

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import xxhash
 from PIL import Image, JpegImagePlugin
 
-from unfreeze.data.decode import Truncated, Undecodable, kind, load, to_rgb, upright_size
+from unfreeze.data.decode import Truncated, Undecodable, kind, load, mode_of, peak_of, to_rgb, upright_size
+from unfreeze.data.reading import USUAL, Reading
 
 THUMBNAIL = 16
 """Pixels a side of the thumbnail."""
@@ -45,11 +46,13 @@ class Seen(NamedTuple):
     """What decoding a file told.
 
     Attributes:
-        mode: Pillow's name of the stored pixel mode, "" where unknown.
+        mode: of the stored pixels, see ``decode.mode_of``, "" where unknown.
         size: upright width and height in pixels, 0 where unknown.
         reason: why the file is unfit, "" where it is not.
         kind: see ``decode.kind``; ("", False) where unknown.
-        sketch: None where the file is unfit, but for a truncated JPEG, of which it is of what there is.
+        sketch: None where the file is unfit, but for a truncated JPEG, of which it is of what there is; and of a
+            picture of more than 8 bits as long as nobody says how many of them count.
+        peak: the largest value of a picture of more than 8 bits; None of others.
     """
 
     mode: str
@@ -57,21 +60,25 @@ class Seen(NamedTuple):
     reason: str
     kind: tuple[str, bool]
     sketch: Sketch | None
+    peak: int | None = None
 
 
-def decoded(file: BufferedReader) -> tuple[Seen, Image.Image | None]:
+def decoded(file: BufferedReader, reading: Reading = USUAL) -> tuple[Seen, Image.Image | None]:
     """Return what an open file tells, and its upright 8-bit RGB picture if it has one, whole or truncated."""
     mode, size, reason = "", (0, 0), ""
     try:
         try:
-            image = load(file)
+            image = load(file, reading=reading)
         except Truncated as error:
             image, reason = error.image, error.reason
-        mode, size = image.mode, upright_size(image)
-        picture = to_rgb(image)
-        return Seen(mode, size, reason, kind(image), sketch(picture)), picture
+        mode, size = mode_of(image), upright_size(image)
+        peak = peak_of(image)
+        if peak is not None and reading.bits is None:
+            return Seen(mode, size, reason, kind(image), None, peak), None
+        picture = to_rgb(image, reading)
+        return Seen(mode, size, reason, kind(image), sketch(picture), peak), picture
     except Undecodable as error:
-        return Seen(mode, size, error.reason, ("", False), None), None
+        return Seen(mode, size if size != (0, 0) else error.size, error.reason, ("", False), None), None
 
 
 def drawn_bytes(small: tuple[int, int], strips: tuple[int, int, int]) -> int:

@@ -3,8 +3,8 @@
 Asked first: a list of paths. Answered, in the same order: a list of [sha256, bytes, "", state], see ``data.states``, or
 of ["", 0, reason, ""] for one that cannot be read. Asked then: a list of the places, in that list, of those that are to
 be decoded. Answered: a list of [true, mode, [width, height], reason, [format, several], null or the sketch without what
-is drawn], or of [false, reason] for a file that is not as it was hashed; after the line what is drawn of all, one after
-another. It ends when nobody can ask any more.
+is drawn, peak], or of [false, reason] for a file that is not as it was hashed; after the line what is drawn of all, one
+after another. It ends when nobody can ask any more. How files are read is its only argument.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from typing import Any
 from PIL import Image
 
 from unfreeze.data.decode import Undecodable, check_unchanged, digest, open_regular, quiet_pillow, stamp
+from unfreeze.data.reading import Reading
 from unfreeze.data.sketch import Seen, decoded
 from unfreeze.data.states import state
 
@@ -31,6 +32,7 @@ def main() -> None:
     """Answer until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # which is the asker's to heed
     Image.core.set_blocks_max(_KEPT_BLOCKS)  # type: ignore[attr-defined]
+    reading = Reading.from_text(sys.argv[1])
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a decoder's library may print is no answer
     answers.write(READY)
@@ -41,9 +43,9 @@ def main() -> None:
                 hashed = [_hashed(path, opened) for path in json.loads(asked)]
                 _say(answers, [told for told, _ in hashed])
                 wanted = [hashed[place][1] for place in json.loads(sys.stdin.buffer.readline() or "[]")]
-                found = [_seen(*file) for file in wanted if file is not None]
+                found = [_seen(file[0], file[1], reading) for file in wanted if file is not None]
             lines = [
-                [False, one] if isinstance(one, str) else [True, *one[:-1], one.sketch and one.sketch[:-1]]
+                [False, one] if isinstance(one, str) else [True, *one[:4], one.sketch and one.sketch[:-1], one.peak]
                 for one in found
             ]
             _say(answers, lines, *(one.sketch.drawn for one in found if isinstance(one, Seen) and one.sketch))
@@ -73,10 +75,10 @@ def _hashed(path: str, opened: contextlib.ExitStack) -> tuple[list[Any], tuple[B
         return ["", 0, error.reason, ""], None
 
 
-def _seen(file: BufferedReader, before: os.stat_result) -> Seen | str:
+def _seen(file: BufferedReader, before: os.stat_result, reading: Reading) -> Seen | str:
     """Return what an open file tells, or why it could not be read as it was hashed."""
     try:
-        seen, _ = decoded(file)
+        seen, _ = decoded(file, reading)
         check_unchanged(file, before)
         return seen
     except Undecodable as error:

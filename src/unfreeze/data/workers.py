@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import IO, NamedTuple, Self
 
 from unfreeze.data.look import Look, looks_at
+from unfreeze.data.reading import USUAL, Reading
 from unfreeze.data.sketch import Seen, Sketch, drawn_bytes
+from unfreeze.data.unfit import CRASHED
 from unfreeze.data.worker import READY
 from unfreeze.errors import UserError
-
-CRASHED = "crashes the decoder"
-"""Why a file is not fit for use at which a process died."""
 
 # Without site: its work takes a third of a start, and all paths are handed over.
 _COMMAND = ("-P", "-S", "-c", "from unfreeze.data.worker import main; main()")
@@ -55,10 +54,11 @@ class Workers:
 
     Args:
         most: processes at a time; a thread that finds all of them busy waits.
+        reading: how they read files.
     """
 
-    def __init__(self, most: int) -> None:
-        self._turns = threading.Semaphore(most)
+    def __init__(self, most: int, reading: Reading = USUAL) -> None:
+        self._turns, self._reading = threading.Semaphore(most), reading
         self._idle: list[subprocess.Popen[bytes]] = []
         self._all: list[subprocess.Popen[bytes]] = []
         self._lock, self._ended = threading.Lock(), False
@@ -140,7 +140,10 @@ class Workers:
         environment = {**_ENVIRONMENT, **os.environ, "PYTHONPATH": path}
         try:
             process = subprocess.Popen(
-                [sys.executable, *_COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+                [sys.executable, *_COMMAND, self._reading.as_text()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment,
             )
         except OSError as error:
             raise _cannot_start(str(error)) from error
@@ -170,7 +173,7 @@ def _answers(stream: IO[bytes]) -> list[Seen | str] | None:
         if not read:
             found.append(values[0])
             continue
-        mode, size, reason, kind, sketched = values
+        mode, size, reason, kind, sketched, peak = values
         sketch = None
         if sketched is not None:
             pixels, small, strips = sketched
@@ -178,7 +181,7 @@ def _answers(stream: IO[bytes]) -> list[Seen | str] | None:
             sketch = Sketch(pixels, tuple(small), tuple(strips), stream.read(length))
             if len(sketch.drawn) < length:
                 return None
-        found.append(Seen(mode, tuple(size), reason, tuple(kind), sketch))
+        found.append(Seen(mode, tuple(size), reason, tuple(kind), sketch, peak))
     return found
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from unfreeze.config.fingerprint import fingerprint, plain
 from unfreeze.config.resolve import Cell, Strategy, candidates, expected_epochs
 from unfreeze.config.study import RegimeConfig, StudyConfig
-from unfreeze.data.catalog import Catalog, rows_of
+from unfreeze.data.catalog import Catalog, keys_of, rows_of
 from unfreeze.data.order import examples_after
 from unfreeze.data.regimes import Selection
 from unfreeze.study.candidate import epoch_ends
@@ -68,20 +68,20 @@ class Job:
 
     @cached_property
     def data_fingerprint(self) -> str:
-        """Identity of the images used: contents and labels of each split, in order."""
+        """Identity of the images used: pictures and labels of each split, in order."""
         ids = [*self.selection.train, *self.selection.validation]
         ids += [identifier for test in self.selection.tests.values() for identifier in test]
         rows = rows_of(self.catalog, ids)
-        text = json.dumps([rows["sha256"].tolist(), rows["label"].tolist(), self.catalog.classes])
+        text = json.dumps([keys_of(self.catalog, ids), rows["label"].tolist(), self.catalog.classes])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def shas(self) -> Shas:
-        """The contents of its images."""
+        """What names the pictures of its images, see ``catalog.keys_of``."""
         chosen = self.selection
         tests = [identifier for test in chosen.tests.values() for identifier in test]
         each = self.train, chosen.validation, tests, chosen.ranking
-        train, validation, reported, ranking = (tuple(rows_of(self.catalog, ids)["sha256"]) for ids in each)
+        train, validation, reported, ranking = (tuple(keys_of(self.catalog, ids)) for ids in each)
         return Shas(train, validation, reported, ranking)
 
     @cached_property

@@ -12,7 +12,7 @@ from PIL import Image
 from plotly.colors import convert_colors_to_same_type, get_colorscale, unlabel_rgb
 from torch import Tensor
 
-from unfreeze.data.catalog import Catalog, paths_of, rows_of
+from unfreeze.data.catalog import Catalog, keys_of, paths_of, rows_of
 from unfreeze.data.decode import quiet_pillow
 from unfreeze.data.pixels import DecodedPictures
 from unfreeze.data.views import ViewDataset, plain
@@ -142,7 +142,7 @@ def _cams(
 
 
 def _look(finished: Finished, catalog: Catalog, ids: Sequence[str]) -> Looked:
-    shas = rows_of(catalog, ids)["sha256"].tolist()
+    shas = keys_of(catalog, ids)
     pictures = DecodedPictures(paths_of(catalog, ids), shas, finished.preprocessing.base)
     with quiet_pillow():
         bases = [pictures[number] for number in range(len(ids))]

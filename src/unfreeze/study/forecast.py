@@ -13,7 +13,7 @@ from unfreeze.config.resolve import Strategy
 from unfreeze.config.study import StudyConfig
 from unfreeze.config.units import bytes_of
 from unfreeze.data.cache import obtainable, used_bytes
-from unfreeze.data.catalog import Catalog, paths_of, rows_of
+from unfreeze.data.catalog import Catalog, keys_of, paths_of, used_keys
 from unfreeze.data.pixels import Base, DecodedPictures, picture_bytes, pixel_store
 from unfreeze.data.rowstore import Row, RowStore
 from unfreeze.data.views import Preprocessing, ViewDataset
@@ -223,7 +223,7 @@ def _sample(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) 
 
 
 def _plain_views(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) -> ViewDataset:
-    shas = rows_of(catalog, ids)["sha256"].tolist()
+    shas = keys_of(catalog, ids)
     pictures = DecodedPictures(paths_of(catalog, ids), shas, preprocessing.base)
     return ViewDataset(pictures, shas, preprocessing, "none", 0)
 
@@ -276,7 +276,7 @@ def share(
         count = used["sha256"].nunique()
         pixel_bytes += picture_bytes(catalog, used["id"].tolist(), base) + count * MANIFEST_BYTES
         pixels += count
-        pixels_missing += len(pixel_store(cache, base).missing([(sha, 0) for sha in used["sha256"]]))
+        pixels_missing += len(pixel_store(cache, base).missing([(sha, 0) for sha in used_keys(catalog)]))
     total = together(work.needs for work in works)
     held = dict[Piece, int]()
     for piece, rows in total.rows.items():
@@ -298,8 +298,7 @@ def _stores(calibrated: Calibrated, cache: Path, piece: Piece) -> list[RowStore]
 
 def needed_rows(shared: Shared, calibrated: Calibrated, catalog: Catalog, cache: Path) -> dict[RowStore, set[Row]]:
     """Return the entries of the cache that a study uses, with the rows of its own in each, held or not."""
-    used = catalog.images.loc[catalog.images["status"] == "used", "sha256"]
-    pictures = {(sha, 0) for sha in used} if shared.pixel_bytes else set()
+    pictures = {(sha, 0) for sha in used_keys(catalog)} if shared.pixel_bytes else set()
     found = {pixel_store(cache, base): pictures for base in bases_of(calibrated.preprocessing)}
     for piece, rows in shared.rows().items():  # of two pieces with the same weights under two names one entry has all
         for store in _stores(calibrated, cache, piece):

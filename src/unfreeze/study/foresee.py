@@ -103,7 +103,7 @@ def _whole(catalog: Catalog, ids: Sequence[str]) -> Iterator[str]:
     """Give the images that can be decoded."""
     for name, path in zip(ids, paths_of(catalog, ids), strict=True):
         try:
-            decode(path)
+            decode(path, reading=catalog.reading)
         except Undecodable:
             continue
         yield name

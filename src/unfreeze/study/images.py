@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from unfreeze.config.study import StudyConfig
+from unfreeze.config.study import CheckConfig, StudyConfig
 from unfreeze.data.cache import holding, in_use, make_room, obtainable, used_bytes
 from unfreeze.data.catalog import Catalog, build_catalog, known_contents
 from unfreeze.data.growth import Changes, Drawn, changes, keep_ids, keep_what_was_drawn
@@ -65,7 +65,9 @@ def look_at_data(
     with contextlib.ExitStack() as stack:
         stores = [(base, pixel_store(cache, base)) for base in bases_of(preprocessings(plan, backbones))]
         marks = stack.enter_context(in_use([store for _, store in stores]))
-        room = _Room(cache, disk_budget(study, cache, reserve), source, [store.folder for _, store in stores], marks)
+        room = _Room(
+            cache, disk_budget(study, cache, reserve), source, study.check, [store.folder for _, store in stores], marks
+        )
         keepers = [(base, stack.enter_context(_writing(store, failed)), store.held()) for base, store in stores]
 
         def prepare(picture: Image.Image) -> list[np.ndarray]:
@@ -106,14 +108,22 @@ class _Room:
         cache: its folder.
         budget: bytes that it may have in all.
         source: the study's files.
+        check: how they are read.
         folders: of the entries that pictures are written to.
         marks: of this process on these.
     """
 
     def __init__(
-        self, cache: Path, budget: int, source: Source, folders: Sequence[Path], marks: Collection[Path]
+        self,
+        cache: Path,
+        budget: int,
+        source: Source,
+        check: CheckConfig,
+        folders: Sequence[Path],
+        marks: Collection[Path],
     ) -> None:
         self._cache, self._budget, self._source, self._folders, self._marks = cache, budget, source, folders, marks
+        self._check = check
         self._left = budget - used_bytes(cache)
         self._pictures = set[Row]()
         self._keep: dict[Path, set[Row]] | None = None
@@ -140,7 +150,7 @@ class _Room:
 
     def _look_round(self, size: int, coming: int) -> dict[Path, set[Row]]:
         """Return the rows that stay in each entry; without room for all pictures that are new, give none."""
-        known = known_contents(self._source, self._cache / "looks")
+        known = known_contents(self._source, self._cache / "looks", self._check)
         self._pictures |= {(sha256, 0) for sha256 in known}
         keep = {**holding(self._cache, known), **dict.fromkeys(self._folders, self._pictures)}
         new = min(coming, len(self._source.items) - len(known))

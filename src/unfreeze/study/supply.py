@@ -13,7 +13,7 @@ from unfreeze.config.fingerprint import fingerprint
 from unfreeze.config.resolve import Strategy
 from unfreeze.config.study import RegimeConfig
 from unfreeze.data.cache import filling
-from unfreeze.data.catalog import Catalog, paths_of, rows_of
+from unfreeze.data.catalog import Catalog, keys_of, paths_of, rows_of
 from unfreeze.data.order import copies_of
 from unfreeze.data.pixels import Base, DecodedPictures, Pictures, StoredPictures, pixel_store, store_pictures
 from unfreeze.data.rowstore import MissingRows, Row, Rows, RowStore, Unstored
@@ -108,8 +108,8 @@ class Supply:
         self.cache, self.workers, self.emit = cache, workers, emit
         self.facts = Facts()
         self._numbers = {label: number for number, label in enumerate(catalog.classes)}
-        used = catalog.images[catalog.images["sha256"] != ""].drop_duplicates("sha256")
-        self._id_of = dict(zip(used["sha256"], used["id"], strict=True))
+        used = catalog.images[catalog.images["sha256"] != ""].drop_duplicates("sha256")["id"].tolist()
+        self._id_of = dict(zip(keys_of(catalog, used), used, strict=True))
         self._unstored: Unstored | None = None
         self._open: dict[Piece, _Opened] = {}
         self._pictures_of: dict[tuple[str, tuple[str, ...]], StoredPictures] = {}
@@ -118,7 +118,7 @@ class Supply:
         """Return what is known of images without looking at their files."""
         found = rows_of(self.catalog, ids)
         labels = torch.tensor([self._numbers[label] for label in found["label"]], dtype=torch.int64)
-        return Shown(tuple(ids), tuple(found["sha256"]), labels)
+        return Shown(tuple(ids), tuple(keys_of(self.catalog, ids)), labels)
 
     def missing(self, piece: Piece, rows: Sequence[Row]) -> list[Row]:
         """Return which rows of a stored piece the cache does not have."""
