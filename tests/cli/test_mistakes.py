@@ -58,12 +58,12 @@ def test_a_missing_folder_in_a_study(unfreeze, study):
 
 
 def test_a_file_that_is_no_study(unfreeze, study):
-    (study / "notes.txt").write_text("x")
-    assert unfreeze("run", "notes.txt") == (
+    (study / "notes.md").write_text("x")
+    assert unfreeze("run", "notes.md") == (
         2,
         "",
         message(
-            "notes.txt is neither a study file nor images",
+            "notes.md is neither a study file nor images",
             "a study file (.yaml), a folder of images, or a .csv or .parquet table of their paths and labels",
             "correct the path, or write a study file with 'unfreeze init DATA'",
         ),

@@ -18,6 +18,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "The study": shapes.StudyConfig,
     "split": shapes.SplitConfig,
     "check": shapes.CheckConfig,
+    "columns": shapes.ColumnsConfig,
     "backbone": shapes.BackboneConfig,
     "A strategy": shapes.StrategyConfig,
     "A phase": shapes.PhaseConfig,
@@ -58,8 +59,8 @@ def test_every_part_has_a_section() -> None:
     models = {*shapes.Settings.__subclasses__(), *shapes.PhaseConfig.__subclasses__()}
     assert models == set(SECTIONS.values())
     assert re.findall(r"^## (.*)$", TEXT, re.MULTILINE) == [
-        "The study", "split", "check", "backbone", "A strategy", "A phase", "train", "optimizer", "schedule", "head",
-        "early_stopping", "A regime", "validation", "sweep", "budget",
+        "The study", "split", "check", "columns", "backbone", "A strategy", "A phase", "train", "optimizer", "schedule",
+        "head", "early_stopping", "A regime", "validation", "sweep", "budget",
     ]  # fmt: skip
 
 

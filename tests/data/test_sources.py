@@ -306,7 +306,7 @@ def test_a_missing_further_test_set(tmp_path):
     folder(tmp_path / "main", {"a": 1, "b": 1})
     assert message("main", tmp_path, {"site": "gone"}) == (
         f"tests.site: gone: the folder {tmp_path / 'gone'} does not exist\n"
-        f"  expected: {FOLDERS}\n"
+        f"  expected: {FOLDERS}, or a table\n"
         "  to mend:  correct the path"
     )
 

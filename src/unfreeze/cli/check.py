@@ -83,7 +83,7 @@ def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
     cache = usable_cache(told.append)
     if cache:
         remove_leftovers(cache)
-    source = open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks)
+    source = open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks, study.columns)
     console = screen.stderr()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     waited = False

@@ -38,6 +38,10 @@ Parallel = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 _STUDY_FILES = (".yaml", ".yml")
+# As data/sources/table_file.py has them, which takes long to import.
+_TABLES = (
+    ".csv", ".tsv", ".tab", ".psv", ".txt", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xls", ".ods", ".json",
+)  # fmt: skip
 
 
 def asked_study(
@@ -87,7 +91,7 @@ def _check_data(target: str, path: Path) -> None:
             "a study file (.yaml) or a folder of images",
             "correct the path" + (f"; did you mean {path.parent / near[0]}?" if near else ""),
         )
-    if not path.is_dir() and path.suffix.lower() not in (".csv", ".parquet"):
+    if not path.is_dir() and path.suffix.lower() not in _TABLES:
         raise UserError(
             f"{target} is neither a study file nor images",
             "a study file (.yaml), a folder of images, or a .csv or .parquet table of their paths and labels",

@@ -48,7 +48,7 @@ def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
     from unfreeze.errors import UserError
 
     try:
-        return open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks), []
+        return open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks, study.columns), []
     except UserError as error:
         if study.data != "food101":
             raise

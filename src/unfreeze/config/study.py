@@ -292,6 +292,35 @@ class SplitConfig(Settings):
         return self
 
 
+def _column_or_columns(value: Any) -> Any:
+    several = isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(name, str) for name in value)
+    if several or value is None or isinstance(value, str):
+        return value
+    raise ValueError(f"{value!r} is neither the name of a column nor a list of two or more (put quotes around numbers)")
+
+
+def _column_or_false(value: Any) -> Any:
+    if value is None or value is False or isinstance(value, str):
+        return value
+    raise ValueError(f"{value!r} is neither the name of a column nor false (put quotes around numbers)")
+
+
+class ColumnsConfig(Settings):
+    """Which columns of a table say what; what is not said is found out by their names and values.
+
+    ``label`` may be several columns of 0 and 1, one for each class. ``split: false`` draws the splits, whatever columns
+    there are. ``root`` is the folder that paths are relative to, itself relative to the table's folder; ``suffix`` is
+    what the names of files lack at their end.
+    """
+
+    path: str | None = None
+    label: Annotated[str | tuple[str, ...] | None, BeforeValidator(_column_or_columns)] = None
+    split: Annotated[str | bool | None, BeforeValidator(_column_or_false)] = None
+    group: str | None = None
+    root: str | None = None
+    suffix: str | None = None
+
+
 class CheckConfig(Settings):
     """What a run does about what it finds in the data; unreadable files are always set aside.
 
@@ -333,6 +362,7 @@ class StudyConfig(Settings):
     data: str
     split: SplitConfig = SplitConfig()
     check: CheckConfig = CheckConfig()
+    columns: ColumnsConfig = Field(default=ColumnsConfig(), exclude_if=lambda value: value == ColumnsConfig())
     tests: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")], str] = {}
     metric: Metric = "accuracy"
     backbone: Backbone

@@ -63,7 +63,7 @@ class Study:
         if self.config.data == "food101":  # planned on machines that do not have its images
             return make_plan(self.config, FOOD101_CLASSES)
         follow = self.config.check.follow_symlinks
-        source = open_source(self.config.data, self.config.tests, Path.cwd(), follow)
+        source = open_source(self.config.data, self.config.tests, Path.cwd(), follow, self.config.columns)
         return make_plan(self.config, len(source.classes))
 
     def run(

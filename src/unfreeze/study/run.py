@@ -120,7 +120,7 @@ def _run(
     before = first_fixed(store, emit)
     if "threads" in before:
         torch.set_num_threads(int(before["threads"]))  # as fixed by the first run: sums depend on it
-    source = open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks)
+    source = open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks, study.columns)
     backbones: dict[BackboneKey, Backbone] = {}
     plan = make_plan(study, len(source.classes), backbones)
     cache = usable_cache(lambda text: emit(Warned(text)))

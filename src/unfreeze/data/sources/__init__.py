@@ -7,13 +7,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from unfreeze.config.study import ColumnsConfig
 from unfreeze.data.sources.folders import FOLDERS, read_folder, read_test_folder
 from unfreeze.data.sources.food101 import read_food101
 from unfreeze.data.sources.huggingface import PREFIX, read_huggingface
-from unfreeze.data.sources.manifests import SUFFIXES, read_manifest
+from unfreeze.data.sources.manifests import GUESSED, read_manifest, read_test_table, refuse_folder_of_a_table
 from unfreeze.data.sources.near import near
 from unfreeze.data.sources.place import cache_folder, refuse_inside, usable_cache
 from unfreeze.data.sources.source import Ignored, Item, Source
+from unfreeze.data.sources.table_file import SUFFIXES
 from unfreeze.errors import UserError
 
 __all__ = ["Ignored", "Item", "Source", "cache_folder", "open_source", "refuse_inside", "usable_cache"]
@@ -24,26 +26,35 @@ SUPPORTED = (
 )
 
 
-def open_source(data: str, tests: Mapping[str, str], base: Path, follow_symlinks: bool = False) -> Source:
+def open_source(
+    data: str, tests: Mapping[str, str], base: Path, follow_symlinks: bool = False, columns: ColumnsConfig = GUESSED
+) -> Source:
     """List the files of the main data and of further test sets.
 
     Args:
         data: see ``SUPPORTED``.
-        tests: folders of class folders by name; each image in them is a test image.
+        tests: folders of class folders, or tables, by name; each image in them is a test image.
         base: the folder that relative paths refer to.
         follow_symlinks: in folders, follow links to other folders and to files elsewhere, not only to files within.
+        columns: of tables, which column says what.
 
     Raises:
         UserError: data is missing or unreadable, there are fewer than two classes, two class names differ only in
             case or Unicode form, a further test set has a class that the main data has not.
     """
-    main = _main(data, base, follow_symlinks)
-    roots, items, ignored = dict(main.roots), list(main.items), list(main.ignored)
+    main = _main(data, base, follow_symlinks, columns)
+    roots, items, ignored, guessed = dict(main.roots), list(main.items), list(main.ignored), list(main.guessed)
     for name, value in tests.items():
-        further = read_test_folder(name, _folder(value, base, f"tests.{name}", FOLDERS), main.classes, follow_symlinks)
+        key = f"tests.{name}"
+        if _is_table(value, base):
+            further = read_test_table(name, _file(value, base, key), main.classes, columns)
+        else:
+            folder = _folder(value, base, key, f"{FOLDERS}, or a table")
+            further = read_test_folder(name, folder, main.classes, follow_symlinks)
         roots |= further.roots
         items += further.items
         ignored += further.ignored
+        guessed += further.guessed
     return Source(
         roots,
         tuple(sorted(items, key=lambda item: (item.source, item.path, item.label))),
@@ -51,21 +62,32 @@ def open_source(data: str, tests: Mapping[str, str], base: Path, follow_symlinks
         main.classes,
         main.kind,
         main.split_names,
-        main.guessed,
+        tuple(guessed),
     )
 
 
-def _main(data: str, base: Path, follow: bool) -> Source:
+def _main(data: str, base: Path, follow: bool, columns: ColumnsConfig) -> Source:
     if data == "food101":
         return read_food101()
     if data.startswith(PREFIX):
         return read_huggingface(data, base)
-    path = base / Path(data).expanduser()
-    if data.lower().endswith(SUFFIXES) and not path.is_dir():
-        if not path.is_file():
-            raise _missing("data", data, path, "file", SUPPORTED)
-        return read_manifest(path.resolve())
-    return read_folder(_folder(data, base, "data", SUPPORTED), follow)
+    if _is_table(data, base):
+        return read_manifest(_file(data, base, "data"), columns)
+    folder = _folder(data, base, "data", SUPPORTED)
+    refuse_folder_of_a_table(folder)
+    return read_folder(folder, follow)
+
+
+def _is_table(value: str, base: Path) -> bool:
+    return value.lower().endswith(SUFFIXES) and not (base / Path(value).expanduser()).is_dir()
+
+
+def _file(value: str, base: Path, key: str) -> Path:
+    """Return the real path of an existing file."""
+    path = base / Path(value).expanduser()
+    if path.is_file():
+        return path.resolve()
+    raise _missing(key, value, path, "file", SUPPORTED)
 
 
 def _folder(value: str, base: Path, key: str, expected: str) -> Path:

@@ -1,171 +1,225 @@
-"""A table of files, CSV or Parquet: columns path and label, if wanted split, fold and group; others are kept."""
+"""A table of files as data, as a further test set, and in a folder that is given instead of it."""
 
-import csv
 import os
-import warnings
-from collections import Counter
-from pathlib import Path, PurePath
-from typing import Any
+import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
+from unfreeze.config.study import ColumnsConfig
 from unfreeze.data.sources.folders import check_names
-from unfreeze.data.sources.near import near
-from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
+from unfreeze.data.sources.source import Ignored, Item, Source
+from unfreeze.data.sources.table_columns import Columns, read_columns
+from unfreeze.data.sources.table_file import READ, TABLE, Table, mended, read_table, refuse_rows, say
+from unfreeze.data.sources.table_labels import check_boxes, read_labels
+from unfreeze.data.sources.table_paths import find_files
 from unfreeze.errors import UserError
 
-SUFFIXES = (".csv", ".parquet")
-MANIFEST = "a .csv or .parquet file with columns path and label"
-_REQUIRED, _KNOWN = ("path", "label"), ("path", "label", "split", "fold", "group")
-_LISTED = 5
+GUESSED = ColumnsConfig()
+"""Nothing is said of the columns."""
+_IN_FOLDERS = tuple(suffix for suffix in READ if suffix != ".txt")
+_LARGE = 100_000_000
+"""Bytes from which a table in a folder is not looked into: it is hardly a list of images."""
 
 
-def read_manifest(file: Path) -> Source:
-    """Read a manifest; paths in it are relative to its folder, or absolute.
+def read_manifest(file: Path, asked: ColumnsConfig = GUESSED) -> Source:
+    """Read a table of files; paths in it are relative to its folder, or absolute.
 
     Raises:
-        UserError: it cannot be read, a column is missing, a path or label is empty, a path has a NUL, a split has
-            another name than train, val or test, some rows have a split and some have none, a file is listed again with
-            another split, fold or group, or there are fewer than two classes.
+        UserError: it cannot be read; what a column says is not clear; a path or label is empty, or there are several
+            labels; files are not found; splits contradict; there are fewer than two classes.
     """
-    table = _table(file)
-    _check_columns(file, list(table.columns))
-    for column in _REQUIRED:
-        _refuse(file, table.index[table[column] == ""], f"no {column}", f"a {column} in every row")
-    _refuse(file, table.index[table["path"].str.contains("\0", regex=False)], "a NUL in the path", "paths of files")
-    splits = _splits(file, table)
-    items, ignored, seen = [], [], dict[tuple[str, str], int]()
-    twice = []
-    more = [column for column in table.columns if column not in _KNOWN]
-    given = {column: [str(value) for value in table[column]] for column in table.columns}
-    nothing = [""] * len(table)
-    folds, groups = given.get("fold", nothing), given.get("group", nothing)
-    for position, (path, label, split) in enumerate(zip(given["path"], given["label"], splits, strict=True)):
-        place = PurePath(path).as_posix()
-        whole = os.path.join(file.parent, place)  # so that an absolute path and a relative one are the same file
-        first = seen.setdefault((whole, label), position)
-        if first != position:
-            ignored.append(Ignored(place, "listed twice with the same label"))
-            if any(values[first] != values[position] for values in (splits, folds, groups)):
-                twice.append(position)
-            continue
-        values = tuple((column, given[column][position]) for column in more)
-        items.append(Item(place, label, split, "", groups[position], folds[position], values))
-    what = "a file that is listed before with another split, fold or group"
-    _refuse(file, table.index[twice], what, "one split, fold and group for each file")
-    classes = set(table["label"])
+    table = read_table(file)
+    source, _ = _read(table, asked, "data")
+    classes = set(source.classes)
     if len(classes) < 2:
+        others = [str(name) for name in table.rows.columns if 1 < table.rows[name].nunique() <= len(table.rows) / 2]
+        way = f", or name another column: {say(label=others[0])}" if others else ": images/2.jpg,dog"
         raise UserError(
-            f"{file} has {len(classes)} classes: {', '.join(classes)}", "at least two", "add rows with another label"
+            f"{file} has {len(classes)} classes: {', '.join(classes)}",
+            "at least two",
+            f"add rows with another label{way}",
         )
     check_names("label", file, classes)
-    return Source({"": file.parent}, tuple(items), tuple(ignored), tuple(sorted(classes)))
+    told = (*table.told, *source.guessed, *_beside(table))
+    return Source(source.roots, source.items, source.ignored, source.classes, "table", source.split_names, told)
 
 
-def _table(file: Path) -> pd.DataFrame:
-    """Return the table with every value as text, "" where there is none."""
-    table = _csv(file) if file.suffix.lower() == ".csv" else _parquet(file)
-    table = table.rename(columns=lambda name: str(name).strip())
-    table = table.apply(lambda column: column.map(_text))
-    table = table[(table != "").any(axis=1)]
-    if table.empty:
-        raise UserError(f"data: {file} has no rows", MANIFEST, "add a row for each image")
-    return table
+def read_test_table(name: str, file: Path, classes: Sequence[str], asked: ColumnsConfig = GUESSED) -> Source:
+    """Read a table as a further test set: its labels are classes of the main data, its splits are not used.
 
-
-def _csv(file: Path) -> pd.DataFrame:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            header = text.readline()
-        separator = max(",;\t", key=header.count)
-        names = next(csv.reader([header], delimiter=separator), [])
-        _refuse_twice(file, names)  # pandas would number them
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                file, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=separator, index_col=False,
-                skip_blank_lines=False,  # they are taken out later, so that the others keep their numbers
-            )  # fmt: skip
-    except pd.errors.ParserWarning as error:  # of fields beyond the header's, which it would leave out
+    Raises:
+        UserError: as for ``read_manifest``, and where a label is not a class of the main data.
+    """
+    table = read_table(file)
+    source, columns = _read(table, asked, f"tests.{name}")
+    unknown = sorted(set(source.classes) - set(classes))
+    if unknown:
+        label = columns.labels[0]
         raise UserError(
-            f"data: {file} has rows with more fields than its first row, which has {len(names)}",
-            MANIFEST,
-            "name every column in the first row, and put fields that hold a separator in quotes",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"data: {file} is not UTF-8 text", f"{MANIFEST}, in UTF-8", "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
-        ) from error
-    except (OSError, ValueError, csv.Error) as error:  # what pandas raises on files that are no tables
-        raise _unreadable(file, error) from error
-
-
-def _parquet(file: Path) -> pd.DataFrame:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError(
-            f"data: {file}: nothing here reads Parquet", "pyarrow", "pip install pyarrow, or write the table as .csv"
-        ) from error
-    try:
-        # What pandas notes in the file would make row labels of columns.
-        table = parquet.read_table(file).to_pandas(ignore_metadata=True)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise _unreadable(file, error) from error
-    return table[[name for name in table.columns if not name.startswith("__index_level_")]]
-
-
-def _unreadable(file: Path, error: Exception) -> UserError:
-    return UserError(f"data: {file} cannot be read: {str(error).strip()}", MANIFEST, "write it anew")
-
-
-def _text(value: Any) -> str:
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-
-
-def _check_columns(file: Path, columns: list[str]) -> None:
-    _refuse_twice(file, columns)
-    missing = [name for name in _REQUIRED if name not in columns]
-    if missing:
-        close = [f"{match[0]} to {name}" for name in missing if (match := near(name, columns))]
-        raise UserError(
-            f"data: {file} has columns {', '.join(columns)}, but not {' and '.join(missing)}",
-            MANIFEST,
-            f"rename {', '.join(close)}" if close else "name the columns in the first row",
+            f"tests.{name}: {file} has labels that the main data has not: {', '.join(unknown[:5])}",
+            f"classes of the main data: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}",
+            f"leave these rows out: {mended(table, f't = t[~t[{label!r}].str.strip().isin({unknown})]')}",
         )
-    for name in columns:
-        if name not in _KNOWN and name.lower() in _KNOWN:
-            raise UserError(
-                f"data: {file} has a column {name}, which would not be used",
-                f"{name.lower()}, or a name that is not like it",
-                "rename the column",
-            )
+    items = tuple(Item(item.path, item.label, "", name, item.group, "", item.more) for item in source.items)
+    ignored = tuple(Ignored(entry.path, entry.reason, name) for entry in source.ignored)
+    told = tuple(f"tests.{name}: {text}" for text in (*table.told, *source.guessed))
+    return Source({name: source.roots[""]}, items, ignored, tuple(classes), "table", {}, told)
 
 
-def _refuse_twice(file: Path, columns: list[str]) -> None:
-    counts = Counter(name.strip() for name in columns)
-    twice = [name for name, count in counts.items() if name and count > 1]
-    if twice:
-        raise UserError(f"data: {file} has two columns {', '.join(twice)}", MANIFEST, "rename one of them")
+def tables_in(root: Path) -> tuple[Path, ...]:
+    """Return the tables right in a folder that can be read as data, sorted by name."""
+    return tuple(file for file in _table_files(root) if _readable(file) is not None)
 
 
-def _splits(file: Path, table: pd.DataFrame) -> list[str]:
-    if "split" not in table or (table["split"] == "").all():
-        return [""] * len(table)
-    names = table["split"].str.lower()
-    wrong = table.index[(names != "") & ~names.isin(list(SPLIT_NAMES))]
-    _refuse(file, wrong, f"split {', '.join(sorted(set(table['split'][wrong]))[:_LISTED])}", "train, val or test")
-    _refuse(file, table.index[names == ""], "no split, though others have one", "a split in every row, or in none")
-    return [SPLIT_NAMES[name] for name in names]
+def refuse_folder_of_a_table(root: Path) -> None:
+    """Refuse a folder whose images a table in it labels otherwise than their folders do.
 
-
-def _refuse(file: Path, rows: pd.Index, what: str, expected: str) -> None:
-    if not len(rows):
+    Raises:
+        UserError: names the command that takes the table.
+    """
+    found = {file: source for file in _table_files(root) if (source := _readable(file)) and not _by_folder(*source)}
+    if not found:
         return
-    unit, first = ("line", 2) if file.suffix.lower() == ".csv" else ("row", 1)  # a CSV file has a header
-    listed = ", ".join(str(row + first) for row in rows[:_LISTED]) + (", ..." if len(rows) > _LISTED else "")
-    units = unit if len(rows) == 1 else f"{unit}s"
-    raise UserError(f"data: {file}: {what} in {len(rows)} {units}: {listed}", expected, f"correct these {unit}s")
+    listed = ", ".join(f"{file.name} ({len(source.items)} images)" for file, (source, _) in found.items())
+    train = next((file for file in found if "train" in file.name.lower()), min(found))
+    raise UserError(
+        f"data: {root} holds a table of its images, whose labels its folders do not say: {listed}",
+        "the table, or a folder of class folders",
+        f"give the table: unfreeze check {train}",
+    )
+
+
+def _table_files(root: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in root.iterdir()
+        if file.suffix.lower() in _IN_FOLDERS and not file.name.startswith(".") and file.is_file()
+        and file.stat().st_size < _LARGE
+    )  # fmt: skip
+
+
+def _readable(file: Path) -> tuple[Source, Columns] | None:
+    """Return what a table says, None where it is not one of labelled images: other tables may lie in folders, too."""
+    try:
+        source, columns = _read(read_table(file), GUESSED, "data")
+    except UserError:
+        return None
+    return (source, columns) if len(source.classes) > 1 else None
+
+
+def _by_folder(source: Source, columns: Columns) -> bool:
+    """Tell whether the files may lie in class folders: in several, whose names say what the table calls a label."""
+    rows = pd.DataFrame(
+        [(os.path.dirname(item.path), item.label) for item in source.items], columns=["folder", "label"]
+    )
+    if rows["folder"].nunique() > 1 and not columns.known:
+        return True
+    counts = rows.value_counts().unstack(fill_value=0)
+    agreeing = counts.max(axis=1).sum() / len(rows)
+    return bool(counts.idxmax(axis=1).nunique() > 1 and agreeing > 0.9)
+
+
+def _read(table: Table, asked: ColumnsConfig, what: str) -> tuple[Source, Columns]:
+    """Read the rows; the source has no kind yet, and is not checked for classes."""
+    columns = read_columns(table, asked, lambda names: _exist(table, names, asked))
+    if not columns.labels:
+        raise _unlabelled(table, columns, what)
+    names = table.rows[columns.path]
+    strip = f"t = t[t[{columns.path!r}].str.strip().ne('')]"
+    refuse_rows(table, names.index[names == ""], f"no {columns.path}", f"a {columns.path} in every row", strip)
+    nul = names.index[names.str.contains("\0", regex=False)]
+    change = f"t = t[~t[{columns.path!r}].str.contains(chr(0), regex=False)]"
+    refuse_rows(table, nul, "a NUL in the path", "paths of files", change)
+    labels, told = read_labels(table, columns)
+    found = find_files(table, list(names), asked.root, asked.suffix)
+    paths = [found.paths[name] for name in names]
+    told = (*columns.told, *told, *check_boxes(table, columns, labels, paths), *found.told)
+    items, ignored = _items(table, columns, paths, list(labels))
+    classes = tuple(sorted(set(labels)))
+    return Source({"": table.file.parent}, items, ignored, classes, "", columns.split_names, told), columns
+
+
+def _exist(table: Table, names: Sequence[str], asked: ColumnsConfig) -> bool:
+    try:
+        return bool(find_files(table, names, asked.root, asked.suffix))
+    except UserError:
+        return False
+
+
+def _items(
+    table: Table, columns: Columns, paths: Sequence[str], labels: Sequence[str]
+) -> tuple[tuple[Item, ...], tuple[Ignored, ...]]:
+    """Return an item for each file and label, and the rows that list one again."""
+    rows = table.rows
+    same = f"t = t.assign(_file=[p.replace(chr(92), '/').removeprefix('./') for p in t[{columns.path!r}]])"
+    given = {str(name): list(rows[name]) for name in rows.columns}
+    nothing = [""] * len(rows)
+    folds = given[columns.fold] if columns.fold else nothing
+    groups = given[columns.group] if columns.group else nothing
+    more = [name for name in given if name not in columns.used]
+    items, ignored, seen, twice = [], [], dict[tuple[str, str], int](), []
+    for position, (path, label) in enumerate(zip(paths, labels, strict=True)):
+        whole = os.path.join(table.file.parent, path)  # so that an absolute path and a relative one are the same file
+        first = seen.setdefault((whole, label), position)
+        if first != position:
+            ignored.append(Ignored(path, "listed twice with the same label"))
+            if any(values[first] != values[position] for values in (columns.split, folds, groups)):
+                twice.append(position)
+            continue
+        values = tuple((name, given[name][position]) for name in more)
+        items.append(Item(path, label, columns.split[position], "", groups[position], folds[position], values))
+    refuse_rows(
+        table, rows.index[twice], "a file that is listed before with another split, fold or group",
+        "one split, fold and group for each file", f"{same}.drop_duplicates('_file').drop(columns='_file')",
+    )  # fmt: skip
+    return tuple(items), tuple(ignored)
+
+
+def _unlabelled(table: Table, columns: Columns, what: str) -> UserError:
+    labelled = (
+        [] if what != "data" else [file for file in _others(table.file, ("train", "training")) if _readable(file)]
+    )
+    if what != "data":
+        mend = f"take {what} out of the study, or add a column of labels: {columns.path},label"
+    elif labelled:
+        mend = f"give the table with labels: unfreeze check {labelled[0]}"
+    else:
+        mend = f"add a column of labels: {columns.path},label"
+    return UserError(f"{what}: {table.file} has no labels, only {', '.join(map(str, table.rows.columns))}", TABLE, mend)
+
+
+def _others(file: Path, words: Sequence[str]) -> list[Path]:
+    """Return the tables beside one whose names differ from its only in the split that they name."""
+    split = re.compile(r"(?<![a-z])(train|training|test|testing|val|valid|validation)(?![a-z])")
+    name = split.sub("*", file.stem.lower())
+    if "*" not in name:
+        return []
+    others = [other for other in _table_files(file.parent) if other.name != file.name]
+    return [
+        other
+        for other in others
+        if split.sub("*", other.stem.lower()) == name and set(split.findall(other.stem.lower())) & set(words)
+    ]
+
+
+def _beside(table: Table) -> list[str]:
+    """Tell of tables beside a table of training images that name another split."""
+    told = []
+    file = table.file
+    if not re.search("train", file.stem.lower()):
+        return []
+    for other in _others(file, ("test", "testing", "val", "valid", "validation")):
+        name = re.sub(r"[^A-Za-z0-9]+", "_", other.name).strip("_")
+        if _readable(other) is None:
+            told.append(f"{other.name} lies beside it and has no labels that can be read, so it is not used")
+        elif "test" in other.stem.lower():
+            told.append(
+                f"{other.name} lies beside it and is not used; tests: {{{name}: {other.name}}} in the study file, or "
+                f"--set tests.{name}={other}, tests on it as well, and with split: {{test: 0}} on it alone"
+            )
+        else:
+            both = f"t = pd.concat([t.assign(split='train'), pd.read_csv({other.as_posix()!r}).assign(split='val')])"
+            told.append(f"{other.name} lies beside it and is not used; to validate on it: {mended(table, both)}")
+    return told
