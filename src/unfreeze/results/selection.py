@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unfreeze.metrics import HIGHER_IS_BETTER
 from unfreeze.results.crossed import Crossed, crossed, half_width, simultaneous, units_of, variance
 from unfreeze.results.verdicts import MOST_IMAGES, rounded
 
@@ -46,7 +45,8 @@ class Contender:
     Attributes:
         strategy, regime: its names.
         n_train: mean number of training images of its cells.
-        flops: multiply-adds an image, of the whole network at its input size.
+        flops: multiply-adds an image, of the whole network at its input size; NaN where they are not known, which
+            counts as the most.
         params_trained: number of trained parameters.
         values: (seeds, images) finite numbers, larger is better (a loss is negated), whose mean is the ranking metric.
             All contenders have the same images.
@@ -133,8 +133,8 @@ def _as_good(one: Contender, leader: Contender, units: NDArray[np.str_]) -> bool
 
 
 def _cheapest(places: Sequence[int], contenders: Sequence[Contender]) -> int:
-    fewest = min(contenders[place].flops for place in places)
-    cheap = [place for place in places if contenders[place].flops <= AS_CHEAP * fewest]
+    flops = {place: math.inf if math.isnan(contenders[place].flops) else contenders[place].flops for place in places}
+    cheap = [place for place in places if flops[place] <= AS_CHEAP * min(flops.values())]
     return min(cheap, key=lambda place: (contenders[place].params_trained, place))
 
 
@@ -166,7 +166,7 @@ def _needed(level: Sequence[Crossed], images: int) -> int | None:
     most = max(least, math.ceil(MOST_IMAGES * nearest.images / images))
     if nearest.images == 1 or half_width(nearest) <= target or half_width(_at(nearest, most)) > target:
         return None
-    while most - least > 1:
+    while most - least > max(1, least // 100):  # to a hundredth: it is an estimate
         middle = (least + most) // 2
         least, most = (least, middle) if half_width(_at(nearest, middle)) <= target else (middle, most)
     return rounded(math.ceil(most * images / nearest.images))
@@ -175,31 +175,6 @@ def _needed(level: Sequence[Crossed], images: int) -> int | None:
 def _at(found: Crossed, units: int) -> Crossed:
     """Return the analysis to be expected with so many units, if the variances are as estimated."""
     return replace(found, ms_seed=units * found.seed + found.rest, images=units)
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A strategy with a regime, and how it did on validation: mean and runs (seeds x folds) that finished."""
-
-    strategy: str
-    regime: str
-    mean: float
-    runs: int
-
-
-def ranking(results: pd.DataFrame, metric: str) -> list[Ranked]:
-    """Return the fields that have a validation metric, best mean first, plan order among equals.
-
-    Args:
-        results: the table of ``results_table``.
-        metric: the study's metric, which ``val_metric`` holds.
-    """
-    done = results[(results["status"] == "finished") & results["val_metric"].notna()]
-    fields = [
-        Ranked(str(strategy), str(regime), round(float(group["val_metric"].mean()), DIGITS), len(group))
-        for (strategy, regime), group in done.groupby(["strategy", "regime"], sort=False)
-    ]
-    return sorted(fields, key=lambda field: -field.mean if HIGHER_IS_BETTER[metric] else field.mean)
 
 
 def unequal_runs(results: pd.DataFrame) -> tuple[int, int] | None:
@@ -217,20 +192,3 @@ def unequal_runs(results: pd.DataFrame) -> tuple[int, int] | None:
     ]
     counts = [len(one) for one in runs]
     return (min(counts), max(counts)) if len(set(runs)) > 1 else None
-
-
-def recommended(results: pd.DataFrame, metric: str) -> Ranked | None:
-    """Return the field to use, or None where nothing has finished."""
-    fields = ranking(results, metric)
-    return fields[0] if fields else None
-
-
-def best_cell(results: pd.DataFrame, metric: str) -> str | None:
-    """Return the id of the recommended field's cell with the best validation metric: the model to take away."""
-    field = recommended(results, metric)
-    if field is None:
-        return None
-    done = results[(results["status"] == "finished") & results["val_metric"].notna()]
-    own = done[(done["strategy"] == field.strategy) & (done["regime"] == field.regime)]
-    place = int((own["val_metric"].argmax if HIGHER_IS_BETTER[metric] else own["val_metric"].argmin)())
-    return str(own["cell"].iloc[place])
