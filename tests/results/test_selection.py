@@ -94,6 +94,13 @@ def test_of_equals_the_fewest_multiply_adds_then_trained_parameters_then_the_pla
     assert choose([replace(one, flops=1e9) for one in three], alone()).recommended == 0
 
 
+def test_unknown_multiply_adds_count_as_the_most() -> None:
+    same = right(0)
+    two = [contender(same, flops=math.nan, params_trained=1), contender(same, flops=1e12, params_trained=2)]
+    assert choose(two, alone()).recommended == 1
+    assert choose([replace(one, flops=math.nan) for one in two], alone()).recommended == 0
+
+
 def test_sums_in_another_order_do_not_choose() -> None:
     values = np.full((1, 3), 0.1)
     values[0, 2] += 1e-15
@@ -143,7 +150,7 @@ def test_the_images_needed_make_the_interval_as_narrow_as_the_difference() -> No
 
 def test_images_needed_for_what_is_nearer_than_a_point_are_those_that_show_it() -> None:
     choice = choose([contender(right(0, 1, 2, 3)), contender(right(4, 5, 6, 7, 8))], alone())
-    assert choice.level == (1,) and choice.n_needed == 870
+    assert choice.level == (1,) and choice.n_needed == 880
     assert half_width(replace(crossed(right(0, 1, 2, 3) - right(4, 5, 6, 7, 8)), images=870)) <= 0.01
 
 

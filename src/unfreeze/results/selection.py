@@ -45,7 +45,8 @@ class Contender:
     Attributes:
         strategy, regime: its names.
         n_train: mean number of training images of its cells.
-        flops: multiply-adds an image, of the whole network at its input size.
+        flops: multiply-adds an image, of the whole network at its input size; NaN where they are not known, which
+            counts as the most.
         params_trained: number of trained parameters.
         values: (seeds, images) finite numbers, larger is better (a loss is negated), whose mean is the ranking metric.
             All contenders have the same images.
@@ -132,8 +133,8 @@ def _as_good(one: Contender, leader: Contender, units: NDArray[np.str_]) -> bool
 
 
 def _cheapest(places: Sequence[int], contenders: Sequence[Contender]) -> int:
-    fewest = min(contenders[place].flops for place in places)
-    cheap = [place for place in places if contenders[place].flops <= AS_CHEAP * fewest]
+    flops = {place: math.inf if math.isnan(contenders[place].flops) else contenders[place].flops for place in places}
+    cheap = [place for place in places if flops[place] <= AS_CHEAP * min(flops.values())]
     return min(cheap, key=lambda place: (contenders[place].params_trained, place))
 
 
@@ -165,7 +166,7 @@ def _needed(level: Sequence[Crossed], images: int) -> int | None:
     most = max(least, math.ceil(MOST_IMAGES * nearest.images / images))
     if nearest.images == 1 or half_width(nearest) <= target or half_width(_at(nearest, most)) > target:
         return None
-    while most - least > 1:
+    while most - least > max(1, least // 100):  # to a hundredth: it is an estimate
         middle = (least + most) // 2
         least, most = (least, middle) if half_width(_at(nearest, middle)) <= target else (middle, most)
     return rounded(math.ceil(most * images / nearest.images))
