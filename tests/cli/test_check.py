@@ -37,7 +37,7 @@ def test_the_table_and_the_page(unfreeze, photos):
     assert (code, told) == (0, "")
     lines = said.splitlines()
     assert lines[:3] == [
-        "data: photos: class folders, 33 files in 2 classes, 15 (<img onerror=alert(1)>) to 18 (red) a class",
+        f"data: {photos}: class folders, 33 files in 2 classes, 15 (<img onerror=alert(1)>) to 18 (red) a class",
         "classes: <img onerror=alert(1)>, red",
         "split: drawn: 20% test, 15% validation, the rest training",
     ]

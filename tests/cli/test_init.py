@@ -15,7 +15,7 @@ def test_the_file_plans(unfreeze, study):
     code, said, _ = unfreeze("init", "photos", "--out", "mine.yaml")
     assert (code, said) == (
         0,
-        understood("photos")
+        understood(study / "photos")
         + "wrote mine.yaml\nlook at it:  unfreeze plan mine.yaml\nrun it:      unfreeze run mine.yaml\n",
     )
     settings = YAML(typ="safe").load(Path("mine.yaml").read_text())

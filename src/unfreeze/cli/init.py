@@ -47,7 +47,7 @@ def init(
     source = source_of(study, Path.cwd())
     if not as_json:
         console = screen.stdout()
-        for line in lines(data, source, SplitConfig(), study.tests):
+        for line in lines(study.data, source, SplitConfig(), study.tests):
             console.print(screen.one_line(line))
     refuse_unusable(source, study.check)
     size = _checked_size(backbone)
