@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.cli.images import write_photos
+from tests.cli.images import understood, write_photos
 from unfreeze.cli.files import Pools
 from unfreeze.cli.init import _regimes
 from unfreeze.config.parse import read_study
@@ -15,7 +15,8 @@ def test_the_file_plans(unfreeze, study):
     code, said, _ = unfreeze("init", "photos", "--out", "mine.yaml")
     assert (code, said) == (
         0,
-        "wrote mine.yaml\nlook at it:  unfreeze plan mine.yaml\nrun it:      unfreeze run mine.yaml\n",
+        understood(study / "photos")
+        + "wrote mine.yaml\nlook at it:  unfreeze plan mine.yaml\nrun it:      unfreeze run mine.yaml\n",
     )
     settings = YAML(typ="safe").load(Path("mine.yaml").read_text())
     assert settings["name"] == settings["data"] == "photos"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import STUDY
-from tests.cli.images import write_photos
+from tests.cli.images import understood, write_photos
 
 ANY_DATA = (
     "a folder of class folders, a folder with train/, val/ and test/ of class folders, a .csv or .parquet manifest, "
@@ -98,7 +98,8 @@ def test_too_few_images_for_a_split(unfreeze, study):
     assert unfreeze("run", "study.yaml", "--set", "data=rare") == (
         2,
         "",
-        "read 7 image files\n"
+        understood(study / "rare", {"rare": 2, "red": 5})
+        + "read 7 image files\n"
         + message(
             "too few images in 1 of 2 classes: rare has 2 "
             "(copies of one picture, and the images of one group, count once)",
@@ -113,7 +114,7 @@ def test_a_strict_shortfall_is_refused_before_anything_runs(unfreeze, study):
     strict = "{train_per_class: 10, strict: true}"
     code, said, complaint = unfreeze("run", "study.yaml", "--set", f"regimes.many={strict}")
     assert (code, said) == (2, "")
-    assert complaint == "read 36 image files\n" + message(
+    assert complaint == understood(study / "photos") + "read 36 image files\n" + message(
         "regimes.many: too few training images for a strict regime: blue 9, green 9",
         "10 training images of each class",
         "add images, lower the regime's number, or take strict out of the regime",
@@ -164,7 +165,8 @@ def test_an_unknown_key(unfreeze, study):
 def test_an_unknown_backbone(unfreeze, study, command):
     code, said, complaint = unfreeze(command, "study.yaml", "--backbone", "resnet19")
     assert (code, said) == (2, "")
-    assert complaint.removeprefix("read 36 image files\n") == message(
+    complaint = complaint.removeprefix(understood(study / "photos")).removeprefix("read 36 image files\n")
+    assert complaint == message(
         "strategies.scratch, sgd: backbone: timm has no model named resnet19",
         "a timm model, for example vgg16, resnet50, tf_efficientnet_lite0, mobilenetv3_large_100, convnext_tiny, "
         "regnety_008, vit_small_patch16_224, swin_tiny_patch4_window7_224",
@@ -220,7 +222,8 @@ def test_an_output_below_a_file(unfreeze, study):
     (study / "taken").write_text("x")
     code, said, complaint = unfreeze("run", "study.yaml", "--out", "taken/below")
     assert (code, said) == (2, "")
-    assert complaint.removeprefix("read 36 image files\n") == message(
+    complaint = complaint.removeprefix(understood(study / "photos")).removeprefix("read 36 image files\n")
+    assert complaint == message(
         "cannot write taken/below/study.yaml: Not a directory",
         "a directory that can be written to, with room on its disk",
         "give another directory with --out DIR, or free space and run the same command again",

@@ -13,8 +13,9 @@ from unfreeze.cli import shared_tables
 
 PLAN = """\
 study: 2 strategies x 2 regimes x 3 seeds = 12 cells
-data: {data}: 36 files in 3 classes, 12 a class
-split: 20% test, 15% validation, the rest training
+data: {data}: class folders, 36 files in 3 classes, 12 a class
+classes: blue, green, red
+split: drawn: 20% test, 15% validation, the rest training
 
 cells     few            augmented
 ─────────────────────────────────────
@@ -257,8 +258,10 @@ def test_folders_that_are_splits(unfreeze, study):
         for path in (study / "split" / split).rglob("*.png"):  # so that none is a copy of one in another split
             Image.fromarray(random.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
     _, said, _ = unfreeze("plan", "study.yaml", "--set", "data=split", "--set", "regimes.few.train_per_class=6")
-    assert f"data: {(study / 'split').resolve()}: 23 files in 2 classes, 10 (red) to 13 (blue) a class\n" in said
-    assert "split: the folders say it: test, train, validation\n" in said
+    assert (
+        f"data: {(study / 'split').resolve()}: split folders, 23 files in 2 classes, 10 (red) to 13 (blue) a "
+        "class\nclasses: blue, red\nsplit: given: train 11 files, validation 5 files (val), test 7 files\n"
+    ) in said
     assert said.splitlines()[-1] == "warning: regime few asks for 6 training files a class; fewer: red 5"
 
 

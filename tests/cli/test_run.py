@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.cli.images import understood
 from unfreeze.study import group
 
 QUICK = ["--set", "image_size=32", "--set", "strategies={all: {train: all}}", "--set", "epochs=1"]
@@ -16,7 +17,8 @@ QUICK += ["--set", "weights=none", "--set", "regimes={full: {}}"]
 def test_a_study_runs_once_and_the_same_command_finds_nothing_to_do(unfreeze, study):
     code, said, told = unfreeze("run", "study.yaml")
     assert code == 0
-    lines = told.splitlines()
+    first = understood(study / "photos")
+    lines = told.removeprefix(first).splitlines()
     assert lines[:3] == [
         "read 36 image files",
         "2 cells to run",
@@ -36,7 +38,7 @@ def test_a_study_runs_once_and_the_same_command_finds_nothing_to_do(unfreeze, st
 
     results = Path("runs/study/results.csv").read_bytes()
     code, said_again, told = unfreeze("run", "study.yaml")
-    assert (code, told) == (0, "read 36 image files\n2 cells, finished already: nothing to run\n")
+    assert (code, told) == (0, first + "read 36 image files\n2 cells, finished already: nothing to run\n")
     predicted = re.compile(r"about [^,]+, predicted")  # anew at each run
     said, said_again = (predicted.sub("predicted", text) for text in (said, said_again))
     assert said_again == f"2 cells, finished already: nothing to run\n\n{said}"
@@ -50,8 +52,11 @@ def test_json_alone_on_stdout(unfreeze, study):
     cells = ["scratch.few.s0", "sgd.few.s0", "scratch.few.s3", "sgd.few.s3"]
     assert list(record) == [
         "study", "directory", "cells", "failed", "left", "warnings", "headline", "results", "report",
-        "answer", "conclusions",
+        "answer", "conclusions", "layout",
     ]  # fmt: skip
+    assert record["layout"] == {
+        "kind": "class folders", "classes": ["blue", "green", "red"], "splits": None, "ignored": {}, "guessed": [],
+    }  # fmt: skip
     assert (record["study"], record["directory"], record["report"]) == ("study", "here", "here/report.html")
     assert (record["cells"], record["failed"], record["left"]) == (cells, [], [])
     table = pd.read_csv("here/results.csv")

@@ -386,7 +386,7 @@ def test_one_class_only(tmp_path):
 
 def test_labels_that_could_be_confused(tmp_path):
     assert message(tmp_path, "path,label\n1,Cat\n2,cat\n").startswith(
-        f"the labels 'Cat' and 'cat' in {tmp_path / 'images.csv'} differ only in case or Unicode form"
+        f"the labels 'Cat' and 'cat' in {tmp_path / 'images.csv'} differ only in case, white space or Unicode form"
     )
 
 

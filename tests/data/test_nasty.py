@@ -12,6 +12,7 @@ import pytest
 from PIL import ImageFile
 
 from tests.data.nasty import bomb_reason, bombs, names, write_pack
+from tests.data.pictures import save
 from unfreeze.data import decode
 from unfreeze.data.catalog import Catalog, build_catalog
 from unfreeze.data.sources import open_source
@@ -102,9 +103,12 @@ def test_pipes_and_devices_never_block(tmp_path, follow):
         (tmp_path / "p" / label).mkdir(parents=True)
         os.mkfifo(tmp_path / "p" / label / "pipe.png")
         (tmp_path / "p" / label / "zero.png").symlink_to("/dev/zero")
+        (tmp_path / "p" / label / "0").symlink_to("/dev/zero")
+        save(tmp_path / "p" / label / "picture.png", ord(label))
     source = open_source("p", {}, tmp_path, follow_symlinks=follow)
     images = within(5, lambda: build_catalog(source)).images
-    assert set(images["status"]) == {"ignored"}
+    assert set(images.loc[images["path"].str.endswith("picture.png"), "status"]) == {"used"}
+    assert set(images.loc[~images["path"].str.endswith("picture.png"), "status"]) == {"ignored"}
     manifest = "path,label\np/a/pipe.png,a\n/dev/zero,b\np/b/pipe.png,b\n"
     (tmp_path / "m.csv").write_text(manifest, encoding="utf-8")
     images = within(5, lambda: build_catalog(open_source("m.csv", {}, tmp_path))).images

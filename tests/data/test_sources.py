@@ -87,7 +87,7 @@ def test_train_and_test_may_be_classes(tmp_path):
     [
         (("val", "test"), "test/ and val/", "train/"),
         (("Test", "other"), "Test/", "train/"),
-        (("train", "dev"), "train/", "val/ or test/"),
+        (("train", "more"), "train/", "val/ or test/"),
     ],
 )
 def test_half_a_split_is_not_taken_for_classes(tmp_path, parts, given, lacking):
@@ -96,7 +96,9 @@ def test_half_a_split_is_not_taken_for_classes(tmp_path, parts, given, lacking):
     assert message(str(tmp_path), tmp_path) == (
         f"{tmp_path} has {given} with folders in, but no {lacking}\n"
         f"  expected: {FOLDERS}\n"
-        f"  to mend:  add {lacking}, or put the class folders alone into one folder"
+        f"  to mend:  add {lacking}; if the folders in them are the classes, and all is to be split anew: "
+        "--set labels_from='^[^/]+/([^/]+)/' (in a study file: labels_from: '^[^/]+/([^/]+)/'); if they are classes "
+        "themselves: --set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')"
     )
 
 
@@ -116,7 +118,8 @@ def test_nested_folders_belong_to_their_class_and_an_empty_class_is_listed(tmp_p
 
 
 def test_what_is_hidden_or_lies_in_the_root_is_ignored_and_listed(tmp_path):
-    folder(tmp_path, {"a": 1, "b": 1, ".git": 1, "__MACOSX": 1, ".ipynb_checkpoints": 1})
+    (tmp_path / ".git").mkdir()
+    folder(tmp_path, {"a": 1, "b": 1, "__MACOSX": 1, ".ipynb_checkpoints": 1})
     for path in ("a/._000.png", "a/Thumbs.db", "a/.DS_Store", "a/desktop.ini", "a/.hidden/1.png", "lost.png"):
         save(tmp_path / path)
     source = open_source(str(tmp_path), {}, tmp_path)
@@ -124,12 +127,12 @@ def test_what_is_hidden_or_lies_in_the_root_is_ignored_and_listed(tmp_path):
     assert len(source.items) == 2
     assert {(entry.path, entry.reason) for entry in source.ignored} == {
         (".git/", "hidden"),
-        ("__MACOSX/", "hidden"),
-        (".ipynb_checkpoints/", "hidden"),
-        ("a/._000.png", "hidden"),
-        ("a/Thumbs.db", "hidden"),
-        ("a/.DS_Store", "hidden"),
-        ("a/desktop.ini", "hidden"),
+        ("__MACOSX/", "system files"),
+        (".ipynb_checkpoints/", "system files"),
+        ("a/._000.png", "system files"),
+        ("a/Thumbs.db", "system files"),
+        ("a/.DS_Store", "system files"),
+        ("a/desktop.ini", "system files"),
         ("a/.hidden/", "hidden"),
         ("lost.png", "not in a class folder"),
     }
@@ -334,27 +337,22 @@ def test_class_folders_that_are_links_are_named(tmp_path):
     folder(tmp_path / "photos", {"cats": 2})
     (tmp_path / "photos/dogs").symlink_to(tmp_path / "elsewhere/dogs")
     (tmp_path / "photos/cats/more").symlink_to(tmp_path / "elsewhere/dogs")
-    follow = ", or follow links to folders (dogs): --set check.follow_symlinks=true"
+    follow = (
+        "; or follow links to folders (dogs): --set check.follow_symlinks=true "
+        "(in a study file: check: {follow_symlinks: true})"
+    )
     assert message("photos", tmp_path) == (
         f"{tmp_path / 'photos'} holds one class only: cats\n"
         "  expected: at least two class folders\n"
         f"  to mend:  add a folder for each class{follow}"
     )
     shutil.rmtree(tmp_path / "photos/cats")
+    follow = "--set check.follow_symlinks=true (in a study file: check: {follow_symlinks: true})"
     assert message("photos", tmp_path) == (
-        f"{tmp_path / 'photos'} holds no class folders\n"
-        f"  expected: {FOLDERS}\n"
-        f"  to mend:  put the images into one folder per class{follow}"
-    )
-
-
-def test_one_folder_with_the_classes_in_it(tmp_path):
-    folder(tmp_path / "photos", {"cats": 1, "dogs": 1})
-    assert message(str(tmp_path), tmp_path) == (
-        f"{tmp_path} holds one class only: photos\n"
-        "  expected: at least two class folders\n"
-        "  to mend:  add a folder for each class; "
-        f"if the 2 folders in photos are the classes, give {tmp_path / 'photos'}"
+        f"{tmp_path / 'photos'} holds no pictures but links (first dogs -> {tmp_path / 'elsewhere/dogs'})\n"
+        "  expected: pictures in the folder, or leave to follow links out of it\n"
+        f"  to mend:  all lead into {tmp_path / 'elsewhere'}: follow them with {follow}, or copy the pictures into the "
+        "folder"
     )
 
 
@@ -370,12 +368,17 @@ def test_no_class_folders(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell such names apart")
 @pytest.mark.parametrize(
     ("first", "second", "shown"),
-    [("Cat", "cat", "'Cat' and 'cat'"), ("cafe\u0301", "caf\u00e9", "'cafe\\u0301' and 'caf\\xe9'")],
+    [
+        ("Cat", "cat", "'Cat' and 'cat'"),
+        ("cat ", "cat", "'cat' and 'cat '"),
+        ("a  b", "a b", "'a  b' and 'a b'"),
+        ("cafe\u0301", "caf\u00e9", "'cafe\\u0301' and 'caf\\xe9'"),
+    ],
 )
 def test_class_names_that_could_be_confused(tmp_path, first, second, shown):
     folder(tmp_path, {first: 1, second: 1})
     assert message(str(tmp_path), tmp_path) == (
-        f"the class folders {shown} in {tmp_path} differ only in case or Unicode form\n"
+        f"the class folders {shown} in {tmp_path} differ only in case, white space or Unicode form\n"
         "  expected: class names that differ in more than that\n"
         "  to mend:  rename one of them, or merge the two"
     )

@@ -17,47 +17,86 @@ if TYPE_CHECKING:
     from unfreeze.config.study import StudyConfig
     from unfreeze.data.catalog import Catalog
     from unfreeze.data.check import Finding
+    from unfreeze.data.sources import Source
 
+PAGE = Path("check.html")
 SHOWN, OF_A_KIND = 12, 4
 """Findings in the table on a terminal, in all and of one kind, so that many of one hide no other; the page has all."""
 
 
 def check(
     target: Target,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("check.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The page to write; with --json none is, unless it is named.", show_default=str(PAGE)
+        ),
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at every file once, say what is wrong with the data, and write a page of what to look at."""
-    resumable(lambda may_end: _check(target, out, overrides, as_json, may_end))
+    page = PAGE if out is None and not as_json else out
+    resumable(lambda may_end: _check(target, page, overrides, as_json, may_end))
 
 
-def _check(target: str, out: Path, overrides: list[str] | None, as_json: bool, may_end: Check) -> None:
+def _check(target: str, out: Path | None, overrides: list[str] | None, as_json: bool, may_end: Check) -> None:
     study, asked = asked_study(target, None, None, None, overrides)
-    from unfreeze.cli.thumbnails import thumbnails
+    from unfreeze.cli import screen
     from unfreeze.data.check import findings, worst_first
     from unfreeze.data.shortfall import shortfalls
-    from unfreeze.data.sources import refuse_inside
+    from unfreeze.data.sources import refuse_inside, source_of
+    from unfreeze.data.understood import layout, lines, refuse_none_used, refuse_unusable
     from unfreeze.durable import remove_leftovers_of
-    from unfreeze.results.check_page import write_check_page
-    from unfreeze.results.words import plural
 
-    if out.is_dir():
-        raise UserError(
-            f"--out {out} is a directory", "a file, or a path where one can be made", "give another --out FILE"
-        )
-    refuse_inside(out, "page", "a file", "--out FILE", (study.data, *study.tests.values()))
-    remove_leftovers_of(out)
+    if out is not None:
+        if out.is_dir():
+            raise UserError(
+                f"--out {out} is a directory", "a file, or a path where one can be made", "give another --out FILE"
+            )
+        refuse_inside(out, "page", "a file", "--out FILE", (study.data, *study.tests.values()))
+        remove_leftovers_of(out)
+    source = source_of(study, Path.cwd())
+    if not as_json:
+        console = screen.stdout()
+        for line in lines(study.data, source, study.split, study.tests):
+            console.print(screen.one_line(line))
+    refuse_unusable(source, study.check)
     told: list[str] = []
-    catalog = _look(study, told, may_end)
+    catalog = _look(study, source, told, may_end)
+    refuse_none_used(source, catalog)
     # Without a study file nobody said how large pictures and classes have to be.
     size, folds = (study.image_size, study.split.folds is not None) if asked else (None, True)
     found = findings(catalog, size, folds, study.split)
     if asked:
         found = worst_first([*found, *shortfalls(catalog, study.split, study.regimes)])
-    page = write_check_page(out, study.name, _summary(catalog), *thumbnails(catalog, found), _ignored(catalog))
+    understood = layout(source, study.split, catalog)
+    _tell(understood, catalog, found, told, _page(out, study.name, catalog, found), as_json)
+
+
+def _page(out: Path | None, name: str, catalog: "Catalog", found: "list[Finding]") -> Path | None:
+    """Write the page, if one is wanted."""
+    if out is None:
+        return None
+    from unfreeze.cli.thumbnails import thumbnails
+    from unfreeze.results.check_page import write_check_page
+
+    return write_check_page(out, name, _summary(catalog), *thumbnails(catalog, found), _ignored(catalog))
+
+
+def _tell(
+    understood: dict[str, Any],
+    catalog: "Catalog",
+    found: "list[Finding]",
+    told: list[str],
+    page: Path | None,
+    as_json: bool,
+) -> None:
+    from unfreeze.results.words import plural
+
     if as_json:
-        typer.echo(json.dumps(_as_json(catalog, found), ensure_ascii=False, indent=1))
+        said = _as_json(catalog, found) | {"layout": understood}
+        typer.echo(json.dumps(said, ensure_ascii=False, indent=1))
     else:
         _print(catalog, found)
     for text in told:
@@ -66,7 +105,7 @@ def _check(target: str, out: Path, overrides: list[str] | None, as_json: bool, m
         typer.echo(f"look at {plural(len(found), 'finding')}: {page}" if found else f"wrote {page}")
 
 
-def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
+def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Check) -> "Catalog":
     """Look at every file, with a bar on a terminal; what is wrong with the cache is told.
 
     After each file, and each comparison, it may end: what was seen so far is remembered.
@@ -77,13 +116,12 @@ def _look(study: "StudyConfig", told: list[str], may_end: Check) -> "Catalog":
     from unfreeze.data.cache import looking
     from unfreeze.data.catalog import build_catalog
     from unfreeze.data.lines import Unremembered
-    from unfreeze.data.sources import open_source, usable_cache
+    from unfreeze.data.sources import usable_cache
     from unfreeze.durable import remove_leftovers
 
     cache = usable_cache(told.append)
     if cache:
         remove_leftovers(cache)
-    source = open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks, study.columns)
     console = screen.stderr()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     waited = False
@@ -174,8 +212,8 @@ def _print(catalog: "Catalog", found: "list[Finding]") -> None:
         f"{plural(summary['images'], 'file')} in {len(catalog.classes)} classes: {summary['used']:,} used, "
         f"{', '.join(parts)}"
     )
-    if summary["ignored"]:
-        console.print(f"ignored: {screen.one_line(_ignored(catalog))}")
+    for sentence in catalog.guessed:
+        console.print(screen.one_line(f"guessed: {sentence}"))
     console.print()
     if not found:
         console.print("nothing found that is wrong")

@@ -49,11 +49,3 @@ def _pools(counts: Counter[tuple[str, str]], label: str, given: set[str], split:
     if "validation" not in given and "test" in given and not on_test:
         drawn = train * val / (1 - split.test)
     return Pools(files, train - drawn, test if on_test else validation + drawn, test, not drawn)
-
-
-def range_text(pools: dict[str, Pools]) -> str:
-    """Say how many files the smallest and the largest class have."""
-    least, most = min(pools, key=lambda label: pools[label].files), max(pools, key=lambda label: pools[label].files)
-    if pools[least].files == pools[most].files:
-        return f"{pools[least].files:,} a class"
-    return f"{pools[least].files:,} ({least}) to {pools[most].files:,} ({most}) a class"

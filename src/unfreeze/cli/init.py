@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unfreeze.cli.options import study_name
+from unfreeze.cli.options import AsJson, Overrides, study_name
 from unfreeze.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ BACKBONE = "tf_efficientnet_lite0"
 """Its weights come with the installation."""
 SIZE = 128
 """Pixels for the default backbone: a quarter of the work of 256, and on photographs nearly as good."""
+OF_DATA = ("labels_from", "columns", "check", "tests")
+"""Keys that ``--set`` adds to the file."""
 STEPS = (5, 10, 20, 50, 100, 200, 500, 1000)
 """Images a class that are offered."""
 
@@ -25,21 +27,58 @@ def init(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder of images.")],
     backbone: Annotated[str, typer.Option(metavar="NAME", help="A timm name.")] = BACKBONE,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")] = Path("study.yaml"),
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a study file for your images, every line explained; an existing file is never overwritten."""
     if out.exists():
         raise UserError(f"{out} exists already", "a new file", "give another with --out FILE, or move that one away")
+    from unfreeze.cli import screen
     from unfreeze.cli.files import pools_by_class
+    from unfreeze.config.parse import read_study
     from unfreeze.config.study import SplitConfig
-    from unfreeze.data.sources import open_source
+    from unfreeze.data.sources import source_of
+    from unfreeze.data.understood import layout, lines, refuse_unusable
     from unfreeze.durable import remove_leftovers_of, write_text
 
+    further = _further_lines(overrides or [])
+    study = read_study(preset="quick", values={"data": data}, overrides=overrides or ())
     remove_leftovers_of(out)
-    source = open_source(data, {}, Path.cwd())
+    source = source_of(study, Path.cwd())
+    if not as_json:
+        console = screen.stdout()
+        for line in lines(study.data, source, SplitConfig(), study.tests):
+            console.print(screen.one_line(line))
+    refuse_unusable(source, study.check)
     size = _checked_size(backbone)
     pools = pools_by_class(source, SplitConfig())
-    write_text(out, study_text(_where(data, out), study_name(Path(data)), backbone, size, source, pools))
-    typer.echo(f"wrote {out}\nlook at it:  unfreeze plan {out}\nrun it:      unfreeze run {out}")
+    text = study_text(_where(data, out), study_name(Path(data)), backbone, size, source, pools, further)
+    write_text(out, text)
+    if as_json:
+        typer.echo(
+            json.dumps({"wrote": str(out), "layout": layout(source, SplitConfig())}, ensure_ascii=False, indent=1)
+        )
+    else:
+        typer.echo(f"wrote {out}\nlook at it:  unfreeze plan {out}\nrun it:      unfreeze run {out}")
+
+
+def _further_lines(overrides: list[str]) -> str:
+    """Return the lines of a study file for what ``--set`` says of how the data is read.
+
+    Raises:
+        UserError: it sets what the file has a line for anyway.
+    """
+    from unfreeze.config.parse import overridden
+
+    values = overridden(overrides)
+    written = [key for key in values if key not in OF_DATA]
+    if written:
+        raise UserError(
+            f"--set {', '.join(written)}: the file that init writes has it",
+            f"what says how the data is read: {', '.join(OF_DATA)}",
+            "leave it out here, and change the line in the file",
+        )
+    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 
 def _checked_size(backbone: str) -> int:
@@ -61,18 +100,20 @@ def _where(data: str, out: Path) -> str:
 
 
 def study_text(
-    data: str, name: str, backbone: str, image_size: int, source: "Source", pools: "dict[str, Pools]"
+    data: str, name: str, backbone: str, image_size: int, source: "Source", pools: "dict[str, Pools]", further: str = ""
 ) -> str:
     """Return a study file for a data set, as YAML with a comment on every key."""
-    from unfreeze.cli.files import range_text
+    from unfreeze.data.understood import range_text
     from unfreeze.results.words import plural
 
-    files = sum(pool.files for pool in pools.values())
+    sizes = {label: pool.files for label, pool in pools.items()}
+    files = sum(sizes.values())
     given = sorted({item.given_split for item in source.items} - {""})
     return _TEMPLATE.format(
-        about=" ".join(f"{plural(files, 'file')} in {len(pools)} classes, {range_text(pools)}".split()),
+        about=" ".join(f"{plural(files, 'file')} in {len(pools)} classes, {range_text(sizes)}".split()),
         name=json.dumps(name),
         data=json.dumps(data),
+        further=further,
         split=_GIVEN_SPLIT.format(", ".join(given)) if given else _DRAWN_SPLIT,
         backbone=json.dumps(backbone),
         image_size=image_size,
@@ -119,7 +160,7 @@ _TEMPLATE = """\
 
 name: {name}   # names the results: runs/NAME
 data: {data}   # a folder with a folder of images for each class; relative to this file
-
+{further}
 {split}
 
 metric: accuracy      # what counts: accuracy | balanced_accuracy | macro_f1 | auroc | log_loss

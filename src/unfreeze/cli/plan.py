@@ -37,27 +37,31 @@ def plan(
     forecast, further = _forecast(study, source, out or Path("runs") / study.name) if source else (None, [])
     told = [*absent, *warnings(study, pools), *further]
     if as_json:
-        typer.echo(json.dumps(_as_json(study, planned, pools, forecast, told), ensure_ascii=False, indent=1))
+        typer.echo(json.dumps(_as_json(study, planned, source, pools, forecast, told), ensure_ascii=False, indent=1))
     else:
         _print(study, planned, source, pools, forecast, told)
 
 
 def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
     """Return the files of the data, or none and why not: Food-101's classes are known where its images are not."""
-    from unfreeze.data.sources import open_source
+    from unfreeze.data.sources import source_of
+    from unfreeze.data.understood import refuse_unusable
     from unfreeze.errors import UserError
 
     try:
-        return open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks, study.columns), []
+        source = source_of(study, Path.cwd())
     except UserError as error:
         if study.data != "food101":
             raise
         return None, [f"{error.given}; the study cannot run before it is: {error.mend}"]
+    refuse_unusable(source, study.check)
+    return source, []
 
 
 def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """Return the plan of shared work as plan.json will hold it, or none, and warnings: why there is none, say."""
     from unfreeze.cli import screen
+    from unfreeze.data.understood import NothingUsable
     from unfreeze.errors import UserError
     from unfreeze.study.disk import as_record as disk_record
     from unfreeze.study.disk import refusal
@@ -81,7 +85,7 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
 
         try:
             foreseen = foresee(study, source, out, emit)
-        except Untrainable:
+        except (NothingUsable, Untrainable):
             raise
         except UserError as error:
             return None, [*told, f"what is shared and what it takes cannot be told: {error}"]
@@ -95,11 +99,13 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
 def _as_json(
     study: "StudyConfig",
     planned: "Plan",
+    source: "Source | None",
     pools: "dict[str, Pools]",
     forecast: dict[str, Any] | None,
     told: list[str],
 ) -> dict[str, Any]:
     from unfreeze.config.fingerprint import plain
+    from unfreeze.data.understood import layout
     from unfreeze.study.plan import as_record
 
     return {
@@ -110,6 +116,7 @@ def _as_json(
         "regimes": plain(study.regimes),
         **(forecast or {"shared": None, "reuse": None, "predictions": None}),
         "warnings": told,
+        "layout": layout(source, study.split) if source else None,
     }
 
 
@@ -135,7 +142,9 @@ def _print(
         f"{plural(len(study.regimes), 'regime')} x {fewer}{plural(len(study.seeds), 'seed')}{folds} = "
         f"{plural(len(planned.cells), 'cell')}"
     )
-    console.print(planned_tables.data_text(study, source, pools) + "\n")
+    for line in planned_tables.data_lines(study, source):
+        console.print(screen.one_line(line))
+    console.print()
     screen.show(console, planned_tables.grid(study, planned))
     screen.show(console, planned_tables.regimes(study, pools))
     console.print(planned_tables.strategies(planned) + "\n")

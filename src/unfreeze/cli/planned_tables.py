@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from unfreeze.cli.files import Pools, range_text
+from unfreeze.cli.files import Pools
 from unfreeze.cli.screen import table
-from unfreeze.results.words import count_text, plural, reasons_text
+from unfreeze.results.words import count_text, plural
 
 if TYPE_CHECKING:
     from unfreeze.config.study import RegimeConfig, StudyConfig
@@ -14,41 +14,13 @@ if TYPE_CHECKING:
     from unfreeze.study.plan import NetworkPlan, Plan
 
 
-def data_text(study: "StudyConfig", source: "Source | None", pools: dict[str, Pools]) -> str:
-    """Say where the data lies, how many files it has, and how they are split."""
+def data_lines(study: "StudyConfig", source: "Source | None") -> tuple[str, ...]:
+    """Say what was understood of the data, as every command does."""
+    from unfreeze.data.understood import lines
+
     if source is None:
-        return f"data: {study.data}, not on this machine"
-    files = sum(pool.files for pool in pools.values())
-    lines = [f"data: {study.data}: {plural(files, 'file')} in {len(pools)} classes, {range_text(pools)}"]
-    lines += [
-        f"test set {name}: {folder}: {plural(sum(item.source == name for item in source.items), 'file')}"
-        for name, folder in study.tests.items()
-    ]
-    if source.ignored:
-        lines.append(f"ignored: {reasons_text(entry.reason for entry in source.ignored)}")
-    lines.append(f"split: {_split(study, source)}")
-    return "\n".join(lines)
-
-
-def _split(study: "StudyConfig", source: "Source") -> str:
-    from unfreeze.data.splits import given_use, validation_share, with_share
-
-    main = [item.given_split for item in source.items if not item.source]
-    use = given_use(set(main) - {""}, study.split)
-    if use:
-        named = [name if role == name else f"{name} (the {role} set)" for name, role in sorted(use.items())]
-        text = f"the folders say it: {', '.join(named)}"
-        if "validation" in use.values() or "test" not in use.values():
-            return text
-        if study.split.val == "test":
-            return f"{text}; validation on the test images"
-        share = validation_share(with_share(study.split, main.count("train"), given=True))
-        return f"{text}; {share:.0%} of the training images are drawn for validation"
-    split = with_share(study.split, len(main), given=False)
-    test = f"{split.folds} folds" if split.folds else f"{split.test:.0%} test"
-    val = "validation on the test images" if isinstance(split.val, str) else f"{split.val:.0%} validation"
-    group = f", groups by {split.group}" if split.group else ""
-    return f"{test}, {val}, the rest training{group}"
+        return (f"data: {study.data}, not on this machine",)
+    return lines(study.data, source, study.split, study.tests)
 
 
 def grid(study: "StudyConfig", planned: "Plan") -> Table:

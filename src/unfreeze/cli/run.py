@@ -134,6 +134,7 @@ def _as_json(outcome: "Outcome", report: Path) -> dict[str, Any]:
         "recommended": as_record(answered),
         "answer": [asdict(fact) for fact in facts(answered)],
         "conclusions": [one.text for one in answered.conclusions],
+        "layout": outcome.layout,
     }
 
 

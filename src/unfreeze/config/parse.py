@@ -358,6 +358,14 @@ def _override(data: dict[str, Any], override: str) -> None:
     data |= _with_paths(data, Path.cwd())  # paths from the file are absolute already, and stay
 
 
+def overridden(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the keys that ``key.path=value`` texts set, and nothing else."""
+    data: dict[str, Any] = {}
+    for override in overrides:
+        _override(data, override)
+    return data
+
+
 def _did_you_mean(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -379,13 +379,20 @@ SPLIT_NAMES = ("train", "val", "validation", "test")
 
 
 class StudyConfig(Settings):
-    """One study file: data, strategies, regimes, seeds and the values they share."""
+    """One study file: data, strategies, regimes, seeds and the values they share.
+
+    ``labels_from``: what in the path of a picture is its label, for folders that are not one a class: a regular
+    expression, or the word ``name`` for what the file's name begins with.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
     data: str
     split: SplitConfig = SplitConfig()
     check: CheckConfig = CheckConfig()
     columns: ColumnsConfig = Field(default=ColumnsConfig(), exclude_if=lambda value: value == ColumnsConfig())
+    labels_from: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
     tests: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")], str] = {}
     metric: Metric = "accuracy"
     backbone: Backbone

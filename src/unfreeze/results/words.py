@@ -1,8 +1,7 @@
 """Numbers as people read them; shared by the terminal and the report so that both round alike."""
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 MISSING = "–"
 
@@ -14,11 +13,6 @@ METRIC_NAMES = {
     "log_loss": "log loss",
 }
 _PERCENT = frozenset({"accuracy", "balanced_accuracy"})
-
-
-def reasons_text(reasons: Iterable[str]) -> str:
-    """Count reasons, the most frequent first: ``40 not in a class folder, 2 hidden``."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(reasons).most_common())
 
 
 def metric_text(metric: str, value: float) -> str:

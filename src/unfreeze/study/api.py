@@ -9,7 +9,7 @@ import pandas as pd
 
 from unfreeze.config.parse import read_study
 from unfreeze.config.study import StudyConfig
-from unfreeze.data.sources import open_source
+from unfreeze.data.sources import source_of
 from unfreeze.results.by_column import by_column
 from unfreeze.results.comparisons import compare, comparisons_table
 from unfreeze.results.evidence import read_evidence
@@ -62,8 +62,7 @@ class Study:
         """Return the cells and networks; nothing runs, and only the names of the data's classes are needed."""
         if self.config.data == "food101":  # planned on machines that do not have its images
             return make_plan(self.config, FOOD101_CLASSES)
-        follow = self.config.check.follow_symlinks
-        source = open_source(self.config.data, self.config.tests, Path.cwd(), follow, self.config.columns)
+        source = source_of(self.config, Path.cwd())
         return make_plan(self.config, len(source.classes))
 
     def run(

@@ -14,6 +14,14 @@ class Scanning:
 
 
 @dataclass(frozen=True)
+class Understood:
+    """What was understood of the data, before it is read: lines, and the same as JSON data."""
+
+    lines: tuple[str, ...]
+    layout: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Planned:
     """The cells of the study in plan order, and those of them that are finished already."""
 
@@ -104,6 +112,7 @@ class CellsLeft:
 
 Event = (
     Scanning
+    | Understood
     | Planned
     | Warned
     | Preparing

@@ -13,7 +13,7 @@ from unfreeze.data.catalog import Catalog, glance, paths_of
 from unfreeze.data.decode import Undecodable, decode
 from unfreeze.data.sources import Source, usable_cache
 from unfreeze.data.split_notes import split_notes
-from unfreeze.errors import UserError
+from unfreeze.data.understood import NothingUsable
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.describe import StageInfo
 from unfreeze.reuse.calibrate import IMAGES
@@ -80,8 +80,10 @@ def foresee(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forese
     works = works_of(jobs, plan)
     sample = list(islice(_whole(catalog, next(iter(jobs.values())).selection.train), IMAGES))
     if not sample:
-        raise UserError(
-            f"data: {study.data}: none of its images can be decoded", "images that are whole", "look at the files"
+        raise NothingUsable(
+            f"data: {study.data}: none of its images can be decoded",
+            "images that are whole",
+            "look at the files, which unfreeze check lists",
         )
     with tempfile.TemporaryDirectory() as elsewhere:  # stays empty but for what was measured
         folder = cache or Path(elsewhere)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,8 +15,9 @@ from unfreeze.config.units import seconds_of
 from unfreeze.data.cache import in_use, looking, make_room, tidy
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.check import refuse_losses, warnings_of
-from unfreeze.data.sources import Source, open_source, refuse_inside, usable_cache
+from unfreeze.data.sources import Source, refuse_inside, source_of, usable_cache
 from unfreeze.data.split_notes import split_notes
+from unfreeze.data.understood import layout, lines
 from unfreeze.durable import remove_leftovers
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
@@ -26,7 +28,7 @@ from unfreeze.study.cells import CellsRun, Hands, Here, add_facts
 from unfreeze.study.disk import Writes, refuse, reserved, saying_what_is_needed, writes, writes_at_first
 from unfreeze.study.edited import finished_otherwise, left_over
 from unfreeze.study.environment import made_otherwise
-from unfreeze.study.events import Emit, Planned, Warned
+from unfreeze.study.events import Emit, Planned, Understood, Warned
 from unfreeze.study.explain import explain
 from unfreeze.study.forecast import (
     Calibrated,
@@ -61,11 +63,15 @@ from unfreeze.train.device import pick
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the cells that failed, those that the time limit left out, and what the study holds now."""
+    """How a run ended: the cells that failed, those that the time limit left out, and what the study holds now.
+
+    ``layout`` is how its data was understood, see ``data.understood``.
+    """
 
     failed: tuple[str, ...]
     left: tuple[str, ...]
     evidence: Evidence
+    layout: Mapping[str, Any]
 
 
 def run_study(
@@ -120,7 +126,7 @@ def _run(
     before = first_fixed(store, emit)
     if "threads" in before:
         torch.set_num_threads(int(before["threads"]))  # as fixed by the first run: sums depend on it
-    source = open_source(study.data, study.tests, Path.cwd(), study.check.follow_symlinks, study.columns)
+    source = _understood(study, emit)
     backbones: dict[BackboneKey, Backbone] = {}
     plan = make_plan(study, len(source.classes), backbones)
     cache = usable_cache(lambda text: emit(Warned(text)))
@@ -138,6 +144,7 @@ def _run(
     since = since_last_run(store, before, study, catalog, " (listed in study.json)")
     catalog = since.catalog
     told = [
+        *catalog.guessed,
         *warnings_of(catalog, study.split.folds is not None, study.split, since.drawn.get(None)),
         *split_notes(catalog, study.split, since.drawn.get(None)),
         *since.warnings,
@@ -230,7 +237,15 @@ def _run(
     write_table(out / "results.csv", evidence.results)
     write_table(out / "comparisons.csv", evidence.comparisons)
     explain(store, evidence.cell, catalog, compute, emit)
-    return Outcome(tuple(name for name in jobs if name in failed), tuple(left_out), evidence)
+    understood = layout(source, study.split, catalog)
+    return Outcome(tuple(name for name in jobs if name in failed), tuple(left_out), evidence, understood)
+
+
+def _understood(study: StudyConfig, emit: Emit) -> Source:
+    """Open a study's data, and tell how it was understood before any of it is read."""
+    source = source_of(study, Path.cwd())
+    emit(Understood(lines(study.data, source, study.split, study.tests), layout(source, study.split)))
+    return source
 
 
 def _one_looker(source: Source, cache: Path | None, emit: Emit) -> contextlib.AbstractContextManager[None]:

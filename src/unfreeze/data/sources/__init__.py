@@ -7,10 +7,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from unfreeze.config.study import ColumnsConfig
-from unfreeze.data.sources.folders import FOLDERS, read_folder, read_test_folder
-from unfreeze.data.sources.food101 import read_food101
+from unfreeze.config.study import ColumnsConfig, StudyConfig
+from unfreeze.data.sources.folders import read_folder, read_test_folder
+from unfreeze.data.sources.food101 import read_food101, read_lists, unpacked_in
 from unfreeze.data.sources.huggingface import PREFIX, read_huggingface
+from unfreeze.data.sources.layout import FOLDERS
 from unfreeze.data.sources.manifests import GUESSED, read_manifest, read_test_table, refuse_folder_of_a_table
 from unfreeze.data.sources.near import near
 from unfreeze.data.sources.place import cache_folder, refuse_inside, usable_cache
@@ -18,7 +19,7 @@ from unfreeze.data.sources.source import Ignored, Item, Source
 from unfreeze.data.sources.table_file import SUFFIXES
 from unfreeze.errors import UserError
 
-__all__ = ["Ignored", "Item", "Source", "cache_folder", "open_source", "refuse_inside", "usable_cache"]
+__all__ = ["Ignored", "Item", "Source", "cache_folder", "open_source", "refuse_inside", "source_of", "usable_cache"]
 
 SUPPORTED = (
     "a folder of class folders, a folder with train/, val/ and test/ of class folders, a .csv or .parquet manifest, "
@@ -26,8 +27,19 @@ SUPPORTED = (
 )
 
 
+def source_of(study: StudyConfig, base: Path) -> Source:
+    """List the files of a study, see ``open_source``."""
+    follow = study.check.follow_symlinks
+    return open_source(study.data, study.tests, base, follow, study.columns, study.labels_from)
+
+
 def open_source(
-    data: str, tests: Mapping[str, str], base: Path, follow_symlinks: bool = False, columns: ColumnsConfig = GUESSED
+    data: str,
+    tests: Mapping[str, str],
+    base: Path,
+    follow_symlinks: bool = False,
+    columns: ColumnsConfig = GUESSED,
+    labels_from: str | None = None,
 ) -> Source:
     """List the files of the main data and of further test sets.
 
@@ -37,12 +49,14 @@ def open_source(
         base: the folder that relative paths refer to.
         follow_symlinks: in folders, follow links to other folders and to files elsewhere, not only to files within.
         columns: of tables, which column says what.
+        labels_from: of folders, what in a picture's path is its label, see ``label_finder``.
 
     Raises:
         UserError: data is missing or unreadable, there are fewer than two classes, two class names differ only in
-            case or Unicode form, a further test set has a class that the main data has not.
+            case, white space or Unicode form, a further test set has a class that the main data has not, or there is
+            more than one way to read a folder.
     """
-    main = _main(data, base, follow_symlinks, columns)
+    main = _main(data, base, follow_symlinks, columns, labels_from)
     roots, items, ignored, guessed = dict(main.roots), list(main.items), list(main.ignored), list(main.guessed)
     for name, value in tests.items():
         key = f"tests.{name}"
@@ -50,7 +64,7 @@ def open_source(
             further = read_test_table(name, _file(value, base, key), main.classes, columns)
         else:
             folder = _folder(value, base, key, f"{FOLDERS}, or a table")
-            further = read_test_folder(name, folder, main.classes, follow_symlinks)
+            further = read_test_folder(name, folder, main.classes, follow_symlinks, labels_from)
         roots |= further.roots
         items += further.items
         ignored += further.ignored
@@ -66,7 +80,13 @@ def open_source(
     )
 
 
-def _main(data: str, base: Path, follow: bool, columns: ColumnsConfig) -> Source:
+def _main(data: str, base: Path, follow: bool, columns: ColumnsConfig, labels_from: str | None) -> Source:
+    if labels_from is not None and (data == "food101" or data.startswith(PREFIX) or _is_table(data, base)):
+        raise UserError(
+            f"labels_from: {labels_from}: data: {data} says the labels itself",
+            "labels_from with a folder of pictures alone",
+            "take labels_from out of the study",
+        )
     if data == "food101":
         return read_food101()
     if data.startswith(PREFIX):
@@ -74,8 +94,11 @@ def _main(data: str, base: Path, follow: bool, columns: ColumnsConfig) -> Source
     if _is_table(data, base):
         return read_manifest(_file(data, base, "data"), columns)
     folder = _folder(data, base, "data", SUPPORTED)
-    refuse_folder_of_a_table(folder)
-    return read_folder(folder, follow)
+    if labels_from is None:
+        if food101 := unpacked_in(folder):
+            return read_lists(food101, follow)
+        refuse_folder_of_a_table(folder)
+    return read_folder(folder, follow, labels_from)
 
 
 def _is_table(value: str, base: Path) -> bool:

@@ -1,191 +1,281 @@
-"""Folders of class folders, and folders of given splits; nothing is ever written to them."""
+"""Folders of class folders, folders of given splits, and folders whose paths say the labels."""
 
-import os
-import unicodedata
-from dataclasses import dataclass
-from pathlib import Path
+import posixpath
+import shlex
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
 
+from unfreeze.data.sources.labels import check_names, hint, label_finder, level
+from unfreeze.data.sources.layout import FOLDERS, OUTSIDE_SPLITS, UNLABELLED, Layout, depth_of, name_of, understand
 from unfreeze.data.sources.near import near
-from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
+from unfreeze.data.sources.source import Ignored, Item, Source, split_of
+from unfreeze.data.sources.tree import HIDDEN, LINK_OUT, LINK_TO_FOLDER, POINTER, Tree, pictures_in, scan
 from unfreeze.errors import UserError
 
-FOLDERS = "a folder of class folders, or a folder with train/, val/ and test/ of class folders"
-_LINK = "link to a folder"
-_CLUTTER = {"__macosx", "thumbs.db", "desktop.ini"}
+NO_CLASS = "not in a class folder"
+HIDDEN_PICTURES = "hidden folder with pictures"
+FOLLOW = "--set check.follow_symlinks=true (in a study file: check: {follow_symlinks: true})"
+_SHOWN = 3
 
 
-@dataclass(frozen=True)
-class _Tree:
-    """What lies under a root: posix paths relative to it, folders without a trailing slash."""
-
-    files: list[str]
-    folders: list[str]
-    ignored: list[tuple[str, str]]
-
-
-def _scan(root: Path, follow: bool) -> _Tree:
-    """List a folder tree.
+def read_folder(root: Path, follow: bool = False, labels_from: str | None = None) -> Source:
+    """Read a folder of class folders, or of split folders with class folders in them.
 
     Args:
         root: the folder.
-        follow: also links to folders and out of the root; without it only links to files within the root are followed.
-    """
-    tree = _Tree([], [], [])
-    real_root = os.path.realpath(root)
-    waiting: list[tuple[str, tuple[str, ...]]] = [("", (real_root,))]  # and the real folders around, the nearest last
-    while waiting:
-        prefix, around = waiting.pop()
-        try:
-            with os.scandir(around[-1]) as entries:
-                found = list(entries)
-        except OSError as error:
-            if not prefix:
-                raise UserError(
-                    f"the folder {root} cannot be read: {error.strerror}",
-                    "a readable folder",
-                    "correct its permissions",
-                ) from error
-            tree.ignored.append((prefix, "folder cannot be read"))
-            continue
-        for entry in found:
-            # Of a link that points at itself, DirEntry.is_dir would raise.
-            is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-            reason = _unwanted(entry, is_folder, around, follow)
-            if is_folder:
-                if reason:
-                    tree.ignored.append((f"{prefix}{entry.name}/", reason))
-                else:
-                    tree.folders.append(f"{prefix}{entry.name}")
-                    waiting.append((f"{prefix}{entry.name}/", (*around, os.path.realpath(entry.path))))
-            elif reason:
-                tree.ignored.append((f"{prefix}{entry.name}", reason))
-            else:
-                tree.files.append(f"{prefix}{entry.name}")
-    return tree
-
-
-def _unwanted(entry: os.DirEntry[str], is_folder: bool, around: tuple[str, ...], follow: bool) -> str:
-    """Return why a directory entry is ignored, or ""."""
-    if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
-        return "hidden"
-    target = os.path.realpath(entry.path) if is_folder or entry.is_symlink() else ""
-    if is_folder:
-        if target in around:
-            return "link to a folder around it" if follow else _LINK
-        # The parent's path is real; a link, or a junction on Windows, leads elsewhere.
-        return "" if follow or target == entry.path else _LINK
-    if entry.is_symlink():
-        if not os.path.exists(target):
-            return "broken link"
-        if not follow and not target.startswith(os.path.join(around[0], "")):
-            return "link out of the folder"
-    return "" if entry.is_file() else "not a regular file"
-
-
-def read_folder(root: Path, follow: bool = False) -> Source:
-    """Read a folder of class folders, or of split folders with class folders in them; ``follow``: see ``_scan``."""
-    tree = _scan(root, follow)
-    splits = _split_folders(root, tree)
-    depth = 1 if splits else 0
-    items: list[Item] = []
-    ignored = [Ignored(path, reason) for path, reason in tree.ignored]
-    for path in tree.files:
-        parts = path.split("/")
-        if splits and parts[0] not in splits and len(parts) > 1:
-            ignored.append(Ignored(path, "not in a split's folder"))
-        elif len(parts) < depth + 2:
-            ignored.append(Ignored(path, "not in a class folder"))
-        else:
-            items.append(Item(path, parts[depth], splits.get(parts[0], ""), ""))
-    parted = [folder.split("/") for folder in tree.folders]
-    classes = {parts[depth] for parts in parted if len(parts) == depth + 1 and (not splits or parts[0] in splits)}
-    links = sorted(path.rstrip("/") for path, reason in tree.ignored if reason == _LINK)
-    _check_classes(root, classes, parted, [link for link in links if link.count("/") <= depth])
-    return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)))
-
-
-def _split_folders(root: Path, tree: _Tree) -> dict[str, str]:
-    """Map split folders to splits where train and one more are there with folders in them; else all are classes.
+        follow: see ``scan``.
+        labels_from: see ``label_finder``; then folders are no classes.
 
     Raises:
-        UserError: some are there that hold folders only, as splits do, but not train and one more.
+        UserError: there are no pictures, fewer than two classes, class names that are too alike, a class of which all
+            pictures are links that are not followed, more than one way to read the folder, or a path without a label.
     """
-    with_folders = {folder.split("/")[0] for folder in tree.folders if "/" in folder}
-    found = {name: SPLIT_NAMES[name.lower()] for name in with_folders if name.lower() in SPLIT_NAMES}
-    if "train" in found.values() and len(set(found.values())) > 1:
-        return found
-    with_files = {path.split("/")[0] for path in tree.files if path.count("/") == 1}
-    halves = sorted(set(found) - with_files)
-    if halves and len({folder.split("/")[0] for folder in tree.folders}) > 1:
-        lacking = "no val/ or test/" if "train" in found.values() else "no train/"
-        raise UserError(
-            f"{root} has {' and '.join(f'{name}/' for name in halves)} with folders in, but {lacking}",
-            FOLDERS,
-            f"add {lacking.removeprefix('no ')}, or put the class folders alone into one folder",
-        )
-    return {}
+    tree = scan(root, follow)
+    _refuse_no_pictures(root, tree)
+    if labels_from is not None:
+        return _by_paths(root, tree, labels_from)
+    layout = understand(root, tree)
+    items: list[Item] = []
+    ignored = []
+    for path in tree.pictures:
+        label, split, reason = _place(path, layout)
+        if reason:
+            ignored.append(Ignored(path, reason))
+        else:
+            items.append(Item(path, label, split, ""))
+    hidden = _hidden_classes(root, tree, layout)
+    ignored += [Ignored(path, HIDDEN_PICTURES if path in hidden else reason) for path, reason in tree.ignored]
+    classes = _classes(tree, layout)
+    _check_classes(root, classes, tree, layout, list(hidden.values()))
+    _refuse_links_alone(root, tree, items, classes)
+    kind = "split folders" if layout.names else "class folders"
+    guessed = (*layout.guessed, *hidden.values(), *_links_told(tree))
+    return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)), kind, layout.names, guessed)
 
 
-def _check_classes(root: Path, classes: set[str], folders: list[list[str]], links: list[str]) -> None:
+def _place(path: str, layout: Layout) -> tuple[str, str, str]:
+    """Return a picture's label and split, or why it has none."""
+    for folder, reason in layout.left_out.items():
+        if path.startswith(f"{folder}/"):
+            return "", "", reason
+    part = next((part for part in layout.parts if not part or path.startswith(f"{part}/")), None)
+    if part is None:
+        return "", "", NO_CLASS
+    inner = path[len(part) + bool(part) :].split("/")
+    if len(inner) < 2:
+        return "", "", NO_CLASS
+    if not layout.inner:
+        return inner[0], layout.parts[part], ""
+    split = layout.inner.get(inner[1], "") if len(inner) > 2 else ""
+    return inner[0], split, "" if split else OUTSIDE_SPLITS
+
+
+def _classes(tree: Tree, layout: Layout) -> set[str]:
+    """Return the names of class folders, of empty ones too: a run says what they lack."""
+    folders = [folder for part in layout.parts for folder in tree.within(part)]
+    return {name_of(one) for one in folders if one not in layout.left_out and one not in layout.no_classes}
+
+
+def _hidden_classes(root: Path, tree: Tree, layout: Layout) -> dict[str, str]:
+    """Return a sentence on each hidden folder with pictures that lies where class folders lie, by its path."""
+    found = {}
+    for path, reason in sorted(tree.ignored):
+        folder = path.rstrip("/")
+        if reason == HIDDEN and folder != path and posixpath.dirname(folder) in layout.parts:
+            count = pictures_in(root / folder)
+            if count:
+                found[path] = (
+                    f"{path} is hidden, so its {count:,} picture{'s are' if count > 1 else ' is'} not used; rename it "
+                    f"to make it a class: {_rename(root, folder)}"
+                )
+    return found
+
+
+def _rename(root: Path, hidden: str) -> str:
+    """Return the command that makes a hidden folder visible."""
+    old = root / hidden
+    new = old.with_name("dot-" + old.name.lstrip("."))
+    return f"mv {shlex.quote(str(old))} {shlex.quote(str(new))}"
+
+
+def _check_classes(root: Path, classes: set[str], tree: Tree, layout: Layout, hidden: Sequence[str]) -> None:
     """Refuse fewer than two classes, and class names that some file system or report could not tell apart."""
-    follow = f", or follow links to folders ({', '.join(links)}): --set check.follow_symlinks=true" if links else ""
+    depth = max(map(depth_of, layout.parts))
+    links = sorted(one for one, _ in _links(tree, LINK_TO_FOLDER) if one.count("/") <= depth)
+    further = [f"follow links to folders ({', '.join(links)}): {FOLLOW}"] if links else []
+    further += hidden
+    if len(classes) < 2 and (
+        way := hint([path for path in tree.pictures if _place(path, layout)[2] in ("", NO_CLASS)])
+    ):
+        further.append(way)
+    more = "".join(f"; or {one}" for one in further)
     if not classes:
-        raise UserError(f"{root} holds no class folders", FOLDERS, f"put the images into one folder per class{follow}")
+        raise UserError(f"{root} holds no class folders", FOLDERS, f"put the images into one folder per class{more}")
     if len(classes) == 1:
         (only,) = classes
-        inner = sum(len(parts) == 2 and parts[0] == only for parts in folders)
-        hint = f"; if the {inner} folders in {only} are the classes, give {root / only}" if inner > 1 else ""
         raise UserError(
-            f"{root} holds one class only: {only}",
-            "at least two class folders",
-            f"add a folder for each class{hint}{follow}",
+            f"{root} holds one class only: {only}", "at least two class folders", f"add a folder for each class{more}"
         )
     check_names("class folder", root, classes)
 
 
-def check_names(what: str, where: Path, names: set[str]) -> None:
-    """Refuse names of classes that are not UTF-8, or differ only in case or Unicode form.
+# --- nothing, or links alone ---
 
-    Args:
-        what: "class folder" or "label".
-        where: the folder or file that they are in.
-        names: of all classes.
+
+def _refuse_no_pictures(root: Path, tree: Tree) -> None:
+    """Refuse a folder without a picture, with what is there instead."""
+    if tree.pictures:
+        return
+    counts = Counter(reason for _, reason in tree.ignored)
+    linked = _links(tree, LINK_OUT) + _links(tree, LINK_TO_FOLDER)
+    if linked:
+        raise _only_links(root, f"{root} holds no pictures but links", linked)
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(_SHOWN))
+    mend = "correct the path, or put pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) into one folder per class"
+    if counts[POINTER]:
+        mend = f"get the pictures themselves: git -C {shlex.quote(str(root))} lfs pull"
+    hidden = [path for path, reason in tree.ignored if reason == HIDDEN and pictures_in(root / path)]
+    if hidden:
+        mend = f"rename hidden folders: {_rename(root, hidden[0])}"
+    if not tree.folders and not tree.ignored:
+        raise UserError(f"{root} holds no class folders", FOLDERS, mend)
+    raise UserError(f"{root} holds no pictures" + (f": {listed}" if listed else ""), FOLDERS, mend)
+
+
+def _links(tree: Tree, reason: str) -> list[tuple[str, str]]:
+    """Return links that are not followed for a reason, and where they lead, sorted."""
+    ignored = {path.rstrip("/") for path, why in tree.ignored if why == reason}
+    return sorted((path, target) for path, target in tree.links.items() if path in ignored)
+
+
+def _only_links(root: Path, given: str, links: Sequence[tuple[str, str]]) -> UserError:
+    first, target = links[0]
+    places = {posixpath.dirname(target) for _, target in links}
+    store = posixpath.commonpath(places)
+    shared = "/".join(PurePosixPath(store).parts[1:])
+    where = f"all lead into {store}" if shared else f"they lead to {len(places):,} folders"
+    return UserError(
+        f"{given} (first {first} -> {target})",
+        "pictures in the folder, or leave to follow links out of it",
+        f"{where}: follow them with {FOLLOW}, or copy the pictures into the folder",
+    )
+
+
+def _refuse_links_alone(root: Path, tree: Tree, items: Sequence[Item], classes: Collection[str]) -> None:
+    """Refuse classes without a picture whose folders hold links that are not followed."""
+    links = _links(tree, LINK_OUT)
+    filled = {item.label for item in items}
+    lacking = {
+        label: [link for link in links if label in link[0].split("/")[:-1]] for label in sorted(set(classes) - filled)
+    }
+    lacking = {label: found for label, found in lacking.items() if found}
+    if lacking:
+        listed = ", ".join(f"{label} ({len(found)})" for label, found in list(lacking.items())[:_SHOWN])
+        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+        raise _only_links(
+            root,
+            f"{root}: all pictures of {listed}{more} are links out of the folder",
+            [link for found in lacking.values() for link in found],
+        )
+
+
+def _links_told(tree: Tree) -> list[str]:
+    links = _links(tree, LINK_OUT) + _links(tree, LINK_TO_FOLDER)
+    if not links:
+        return []
+    words = "1 link is" if len(links) == 1 else f"{len(links):,} links are"
+    return [f"{words} not followed (first {links[0][0]} -> {links[0][1]}); to follow: {FOLLOW}"]
+
+
+# --- labels that paths say ---
+
+
+def _by_paths(root: Path, tree: Tree, labels_from: str) -> Source:
+    find = label_finder(labels_from)
+    labels = {path: find(path) for path in tree.pictures}
+    named = {path for path, label in labels.items() if label}
+    with_labels = {posixpath.dirname(path) for path in named}
+    missed = sorted(path for path in labels if path not in named and posixpath.dirname(path) in with_labels)
+    if missed or not named:
+        first = missed[0] if missed else min(labels)
+        count = len(missed) if named else len(labels)
+        raise UserError(
+            f"labels_from: {labels_from}: {count:,} of {len(labels):,} paths say no label, first {first}",
+            "the word name, or an expression that matches the path of every picture in folders where it matches any",
+            f"widen the expression, or leave labels_from out where class folders say the labels{_suggested(tree)}",
+        )
+    classes = set(labels.values()) - {""}
+    if len(classes) < 2:
+        raise UserError(
+            f"labels_from: {labels_from} finds one class only: {', '.join(classes)}",
+            "at least two classes",
+            f"put what differs into the group of the expression{_suggested(tree)}",
+        )
+    check_names("label", root, classes)
+    depth, names = _split_level(named)
+    items = [
+        Item(path, labels[path], names.get(path.split("/")[depth], "") if names else "", "") for path in sorted(named)
+    ]
+    unlabelled = [path for path in tree.pictures if path not in named]
+    ignored = [Ignored(path, reason) for path, reason in tree.ignored]
+    ignored += [Ignored(path, UNLABELLED) for path in unlabelled]
+    told = []
+    if unlabelled:
+        folders = sorted({posixpath.dirname(path) for path in unlabelled})
+        shown = ", ".join(f"{one}/" for one in folders[:_SHOWN])
+        more = f" and {len(folders) - _SHOWN} more" if len(folders) > _SHOWN else ""
+        told.append(
+            f"no label is found in the {len(unlabelled):,} paths in {shown}{more}, so they count as unlabelled; "
+            "to use them, widen the expression in labels_from"
+        )
+    guessed = (*told, *_links_told(tree))
+    return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)), "labels in paths", names, guessed)
+
+
+def _suggested(tree: Tree) -> str:
+    way = hint(tree.pictures)
+    return f"; {way}" if way else "; for example --set labels_from=name"
+
+
+def _split_level(paths: Collection[str]) -> tuple[int, dict[str, str]]:
+    """Return the depth at which all folders around some files are splits, train and one more, and these by name."""
+    parted = [path.split("/")[:-1] for path in paths]
+    for depth in range(min(map(len, parted))):
+        names = {name: split_of(name) for name in {parts[depth] for parts in parted}}
+        if all(names.values()) and "train" in names.values() and len(set(names.values())) > 1:
+            return depth, dict(sorted(names.items()))
+    return 0, {}
+
+
+# --- further test sets ---
+
+
+def read_test_folder(
+    name: str, root: Path, classes: tuple[str, ...], follow: bool = False, labels_from: str | None = None
+) -> Source:
+    """Read a further test set, whose classes are classes of the main data; arguments as of ``read_folder``.
+
+    Raises:
+        UserError: it holds no pictures in class folders, or has a class that the main data has not.
     """
-    seen: dict[str, str] = {}
-    for name in sorted(names):
-        if any("\udc80" <= character <= "\udcff" for character in name):
-            raise UserError(
-                f"the {what} {os.fsencode(name)!r} in {where} has a name that is not UTF-8",
-                "class names in UTF-8",
-                f"rename the {what.split()[-1]}",
-            )
-        twin = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        if twin != name:
-            raise UserError(
-                f"the {what}s {twin!a} and {name!a} in {where} differ only in case or Unicode form",
-                "class names that differ in more than that",
-                "rename one of them, or merge the two",
-            )
-
-
-def read_test_folder(name: str, root: Path, classes: tuple[str, ...], follow: bool = False) -> Source:
-    """Read a further test set: class folders whose names are classes of the main data; ``follow``: see ``_scan``."""
-    tree = _scan(root, follow)
-    unknown = sorted({folder for folder in tree.folders if "/" not in folder} - set(classes))
+    tree = scan(root, follow)
+    find = label_finder(level(0) if labels_from is None else labels_from)
+    labels = {path: find(path) for path in tree.pictures}
+    unknown = sorted(set(labels.values()) - {"", *classes})
     if unknown:
         close = [(label, near(label, classes)) for label in unknown]
-        hint = ", ".join(f"{label} to {match[0]}" for label, match in close if match)
+        renamed = ", ".join(f"{label} to {match[0]}" for label, match in close if match)
         raise UserError(
             f"tests.{name}: {root} has class folders that the main data has not: {', '.join(unknown)}",
             f"folders named as the classes of the main data: {', '.join(classes)}",
-            "rename the folders" + (f" ({hint})" if hint else "") + " or take them away",
+            "rename the folders" + (f" ({renamed})" if renamed else "") + " or take them away",
         )
-    inside = [path for path in tree.files if "/" in path]
-    if not inside:
+    if not any(labels.values()):
         raise UserError(
             f"tests.{name}: {root} holds no class folders with files", "a folder of class folders", "correct the path"
         )
     ignored = [Ignored(path, reason, name) for path, reason in tree.ignored]
-    ignored += [Ignored(path, "not in a class folder", name) for path in tree.files if "/" not in path]
-    items = tuple(Item(path, path.split("/")[0], "", name) for path in inside)
+    ignored += [Ignored(path, NO_CLASS, name) for path, label in labels.items() if not label]
+    items = tuple(Item(path, label, "", name) for path, label in labels.items() if label)
     return Source({name: root}, items, tuple(ignored), classes)

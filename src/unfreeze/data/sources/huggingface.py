@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unfreeze.data.sources.folders import check_names
+from unfreeze.data.sources.labels import check_names
 from unfreeze.data.sources.place import cache_folder
 from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
 from unfreeze.durable import replacing
@@ -98,7 +98,8 @@ def _read(datasets: Any, data: str, name: str, base: Path) -> Source:
             f"data: {data} has {len(classes)} classes: {', '.join(classes)}", "at least two", "use another data set"
         )
     check_names("label", root, classes)
-    return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)))
+    names = {split: SPLIT_NAMES[split] for split in parts} if given else {}
+    return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)), "Hugging Face", names)
 
 
 def _package(data: str) -> Any:

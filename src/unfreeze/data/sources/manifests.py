@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from unfreeze.config.study import ColumnsConfig
-from unfreeze.data.sources.folders import check_names
+from unfreeze.data.sources.labels import check_names
 from unfreeze.data.sources.source import Ignored, Item, Source
 from unfreeze.data.sources.table_columns import Columns, read_columns
 from unfreeze.data.sources.table_file import READ, TABLE, Table, mended, read_table, refuse_rows, say

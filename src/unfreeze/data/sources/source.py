@@ -1,5 +1,6 @@
 """What a source of labelled files is; only names are known of them yet."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,24 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 """What data calls its splits, and what they are."""
+_FOLDER_NAMES = {
+    **SPLIT_NAMES,
+    "dev": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
+    "holdout": "test",
+}
+_ADDED = "data|dataset|images?|imgs?|pictures|photos|samples|split|sets?|folder"
+_SPLIT_FOLDER = re.compile(
+    rf"\d*[ _.-]*(?:(?:seg|{_ADDED})[ _.-]+)?({'|'.join(_FOLDER_NAMES)})[ _.-]*(?:{_ADDED})?[ _.()-]*\d*[ _.()-]*",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def split_of(folder: str) -> str:
+    """Return the split that a folder's name says, as in ``training_set``, ``Test Data`` or ``seg_train``; or ""."""
+    found = _SPLIT_FOLDER.fullmatch(folder)
+    return _FOLDER_NAMES[found[1].lower()] if found else ""
 
 
 @dataclass(frozen=True, slots=True)

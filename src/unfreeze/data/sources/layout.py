@@ -1,0 +1,432 @@
+"""Where the class folders of a folder tree lie, and which folders are splits; what is not clear is refused."""
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from unfreeze.data.sources.labels import hint, level, said
+from unfreeze.data.sources.source import split_of
+from unfreeze.data.sources.tree import Tree, join
+from unfreeze.errors import UserError
+
+FOLDERS = "a folder of class folders, or a folder with train/, val/ and test/ of class folders"
+
+UNLABELLED = "unlabelled"
+MASKS = "masks or annotations, no photographs"
+AGAIN = "the classes once more"
+OUTSIDE_SPLITS = "not in a split's folder"
+
+_CONTAINERS = frozenset(
+    "images image imgs img photos photo pictures picture pics jpegimages jpg jpeg data dataset rgb raw original "
+    "originals input inputs files samples all classes".split()
+)
+_MASKS = frozenset(
+    "segmentations segmentation segmented segs seg masks mask annotations annotation labels label groundtruth gt "
+    "trimaps trimap depth thumbnails thumbs saliency edges heatmaps bboxes boxes".split()
+)
+_UNLABELLED_NAME = re.compile(r"(?:seg[ _-])?(?:pred|predict|unlabell?ed|no[ _-]?labels?|submission)s?", re.IGNORECASE)
+_ALIKE = 0.9  # share of names from which on a folder holds the same as another
+_FEW = 8  # folders side by side up to which their pictures' names are compared
+_SAMPLE = 5  # pictures whose pixel mode is looked at
+_MASK_MODES = frozenset(("1", "L", "P"))
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a folder tree is read; folders are posix paths relative to its root, which is "".
+
+    Attributes:
+        parts: the folders in which class folders lie, and the split of each, "" where it says none.
+        inner: split by the name of a folder within the class folders; empty where class folders hold no splits.
+        names: split by the path, or below the classes the name, of each folder that gives one.
+        left_out: folders that are not read, and why.
+        no_classes: folders beside class folders that hold files, but no pictures.
+        guessed: sentences, each with how to say otherwise.
+    """
+
+    parts: Mapping[str, str]
+    inner: Mapping[str, str]
+    names: Mapping[str, str]
+    left_out: Mapping[str, str]
+    no_classes: Collection[str]
+    guessed: tuple[str, ...]
+
+
+@dataclass
+class _Reading:
+    """A tree while it is read: what is left out so far, and what was guessed."""
+
+    root: Path
+    tree: Tree
+    left_out: dict[str, str] = field(default_factory=dict)
+    no_classes: set[str] = field(default_factory=set)
+    guessed: list[str] = field(default_factory=list)
+
+    def live(self, folder: str) -> list[str]:
+        """Return the folders in a folder that hold pictures and are not left out, sorted."""
+        return [one for one in self.tree.within(folder) if self.tree.below[one] and one not in self.left_out]
+
+    def opened(self, folder: str) -> list[str]:
+        """Return those of them that hold pictures in folders only."""
+        return [one for one in self.live(folder) if not self.tree.direct[one] and self.live(one)]
+
+    def leave_out(self, folder: str, reason: str, sentence: str) -> None:
+        """Leave a folder out, and tell it."""
+        self.left_out[folder] = reason
+        self.guessed.append(sentence)
+
+    def count(self, folder: str) -> str:
+        """Say how many pictures lie in a folder and below it."""
+        count = self.tree.below[folder]
+        return f"{count:,} picture{'s' * (count != 1)}"
+
+
+def understand(root: Path, tree: Tree) -> Layout:
+    """Find the class folders of a tree that holds pictures.
+
+    Raises:
+        UserError: there is more than one way to read it, or none; it names them.
+    """
+    reading = _Reading(root, tree)
+    base = _unwrapped(reading, "", any_name=True)
+    names, parts = _splits_on_top(reading, base)
+    inner = {} if parts else _splits_inside(reading, base)
+    parts = parts or {base: ""}
+    if not inner:
+        for part in parts:
+            _refuse_repeated(reading, part)
+            _tell_mixed(reading, part)
+    return Layout(parts, inner, names or inner, reading.left_out, reading.no_classes, tuple(reading.guessed))
+
+
+def depth_of(folder: str) -> int:
+    """Return how many folders deep what lies in a folder lies."""
+    return folder.count("/") + bool(folder)
+
+
+def name_of(path: str) -> str:
+    """Return the last part of a path."""
+    return posixpath.basename(path)
+
+
+def _listed(folders: Iterable[str], slash: str = "/") -> str:
+    """Name some folders, and say how many more there are."""
+    names = [f"{name}{slash}" for name in folders]
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _word(folder: str) -> str:
+    return re.sub(r"[\W_\d]+", "", name_of(folder)).lower()
+
+
+# --- what is left out, and where the classes begin ---
+
+
+def _unwrapped(reading: _Reading, folder: str, any_name: bool) -> str:
+    """Return the folder in which class or split folders lie side by side: this one, or one that it merely wraps.
+
+    Args:
+        reading: the tree.
+        folder: where to begin.
+        any_name: whether the wrapping folder may have any name; else it is a split's, its own again, or ``images``.
+    """
+    first = folder
+    while True:
+        _tidy(reading, folder)
+        inside = reading.live(folder)
+        if len(inside) != 1 or inside != reading.opened(folder):
+            break
+        (only,) = inside
+        if not _is_familiar(only):
+            nothing_else = all(
+                reading.tree.below[one] or one in reading.no_classes for one in reading.tree.within(folder)
+            )
+            if not (any_name and nothing_else and _opens(reading, only)):
+                break
+        folder = only
+    if any_name and folder != first:
+        reading.guessed.append(
+            f"all labelled pictures lie in {folder}/, so the folders in it count and not those around it; if those are "
+            f"the classes: {said(level(depth_of(first)))}"
+        )
+    return folder
+
+
+def _is_familiar(folder: str) -> bool:
+    """Tell whether a folder's name says that it is no class: a split's, its parent's, or ``images`` and the like."""
+    parent = name_of(posixpath.dirname(folder))
+    return bool(split_of(name_of(folder))) or _word(folder) in _CONTAINERS or name_of(folder) == parent
+
+
+def _opens(reading: _Reading, folder: str) -> bool:
+    """Tell whether a folder, or the only one in it and so on, holds several folders and no pictures beside them."""
+    while len(inside := reading.live(folder)) == 1 and not reading.tree.direct[folder]:
+        (folder,) = inside
+    return len(inside) > 1 and not reading.tree.direct[folder]
+
+
+def _is_flat(reading: _Reading, folder: str) -> bool:
+    """Tell whether a folder holds pictures and no class folders; in ``test/images/`` are none, either."""
+    while len(inside := reading.live(folder)) == 1 and _is_familiar(inside[0]) and not reading.tree.direct[folder]:
+        (folder,) = inside
+    return not inside
+
+
+def _tidy(reading: _Reading, folder: str) -> None:
+    """Leave out what lies beside class or split folders and is neither."""
+    _tell_without_pictures(reading, folder)
+    _leave_out_masks(reading, folder)
+    _leave_out_again(reading, folder)
+    _leave_out_unlabelled(reading, folder)
+
+
+def _tell_without_pictures(reading: _Reading, folder: str) -> None:
+    tree = reading.tree
+    without = [
+        one
+        for one in tree.within(folder)
+        if tree.others[one] and not tree.below[one] and not any(link.startswith(f"{one}/") for link in tree.links)
+    ]
+    new = [one for one in without if one not in reading.no_classes]
+    reading.no_classes.update(new)
+    if new:
+        holds = "holds files but no pictures, so it is no class" if len(new) == 1 else (
+            "hold files but no pictures, so they are no classes"
+        )  # fmt: skip
+        reading.guessed.append(f"{_listed(new)} {holds}; put pictures into it to make it one")
+
+
+def _leave_out_masks(reading: _Reading, folder: str) -> None:
+    live, opened = reading.live(folder), reading.opened(folder)
+    photos = [one for one in opened if _word(one) not in _MASKS and not split_of(name_of(one))]
+    for one in live:
+        beside = [other for other in photos if other != one]
+        if _word(one) in _MASKS:
+            names = {name_of(inside) for inside in reading.live(one)}
+            shared = [
+                other
+                for other in beside
+                if len(names & {name_of(inside) for inside in reading.live(other)}) > 1
+                or (_is_flat(reading, one) and _word(other) in _CONTAINERS)
+            ]
+        elif one in opened and len(opened) <= _FEW:
+            shared = [other for other in beside if _are_masks_of(reading, one, other)]
+        else:
+            continue
+        if shared:
+            reading.leave_out(
+                one,
+                MASKS,
+                f"{one}/ ({reading.count(one)}) is taken for masks or annotations of what is in {shared[0]}/ and not "
+                f"used; to use it instead, give {reading.root / one}",
+            )
+            photos = [other for other in photos if other != one]
+
+
+def _are_masks_of(reading: _Reading, masks: str, photos: str) -> bool:
+    """Tell whether two folders hold the same names, and one of them pictures without colour alone."""
+    if {name_of(one) for one in reading.live(masks)} != {name_of(one) for one in reading.live(photos)}:
+        return False
+    ours, theirs = _inner_stems(reading.tree, masks), _inner_stems(reading.tree, photos)
+    if len(ours & theirs) < _ALIKE * max(len(ours), len(theirs)):
+        return False
+    return _without_colour(reading, masks) and not _without_colour(reading, photos)
+
+
+def _inner_stems(tree: Tree, folder: str) -> set[str]:
+    start = f"{folder}/"
+    return {posixpath.splitext(path[len(start) :])[0] for path in tree.pictures if path.startswith(start)}
+
+
+def _without_colour(reading: _Reading, folder: str) -> bool:
+    paths = [path for path in sorted(reading.tree.pictures) if path.startswith(f"{folder}/")]
+    modes = set()
+    for path in paths[:: max(1, len(paths) // _SAMPLE)]:
+        try:
+            with Image.open(reading.root / path) as picture:
+                modes.add(picture.mode)
+        except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+            modes.add("")
+    return modes <= _MASK_MODES
+
+
+def _leave_out_again(reading: _Reading, folder: str) -> None:
+    live, opened = reading.live(folder), reading.opened(folder)
+    splits = {split_of(name_of(one)) for one in opened} - {""}
+    if "train" in splits and len(splits) > 1:
+        opened = [one for one in opened if not split_of(name_of(one))]
+    found: dict[str, set[str]] = {}
+    for one in opened:
+        inside = reading.live(one)
+        inside += [deeper for other in inside if split_of(name_of(other)) for deeper in reading.live(other)]
+        names = {name_of(other).casefold() for other in inside}
+        same = {name_of(other) for other in live if other != one and name_of(other).casefold() in names}
+        if len(same) > 1:
+            found[one] = same
+    for one, same in found.items():
+        if not any(name_of(one) in others for others in found.values()):  # else they hold one another's names
+            reading.leave_out(
+                one,
+                AGAIN,
+                f"{one}/ ({reading.count(one)}) holds {_listed(sorted(same), '')} once more and is not used; to use it "
+                f"instead of what lies beside it, give {reading.root / one}",
+            )
+
+
+def _leave_out_unlabelled(reading: _Reading, folder: str) -> None:
+    """Leave out ``test/`` and the like without class folders, where others are labelled."""
+    live = reading.live(folder)
+    flat = [one for one in live if _is_flat(reading, one)]
+    if any(split_of(name_of(one)) == "train" for one in flat):
+        return  # then they are all classes, or none is
+    labelled = [one for one in live if one not in flat]
+    trains = any(split_of(name_of(one)) == "train" for one in labelled)
+    kinds = ("test", "validation") if trains else ("test",)
+    bare = [one for one in flat if split_of(name_of(one)) in kinds or _UNLABELLED_NAME.fullmatch(name_of(one))]
+    rest = [one for one in live if one not in bare]
+    if len(rest) < 2 and not any(_is_familiar(one) for one in rest if one in labelled):
+        return
+    for one in bare:
+        otherwise = f"if {name_of(one)} is a class: {said(level(one.count('/')))}"
+        if labelled:
+            otherwise = "to use them, put them into class folders"
+        reading.leave_out(
+            one,
+            UNLABELLED,
+            f"{one}/ holds {reading.count(one)} without class folders: unlabelled, not used; {otherwise}",
+        )
+
+
+# --- splits ---
+
+
+def _splits_on_top(reading: _Reading, base: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the folders that give splits, and those in which their class folders lie; none where all are classes.
+
+    Raises:
+        UserError: some are there that hold folders only, as splits do, but not train and one more; or all are named as
+            splits and hold no class folders.
+    """
+    live = reading.live(base)
+    named = {one: split for one in live if (split := split_of(name_of(one)))}
+    inner = {one: _unwrapped(reading, one, any_name=False) for one in named}
+    splits = {one: split for one, split in named.items() if not _is_flat(reading, one)}
+    if "train" in splits.values() and len(set(splits.values())) > 1:
+        for one in live:
+            if one not in splits:
+                reading.left_out[one] = OUTSIDE_SPLITS
+        others = [one for one in live if one not in splits]
+        if others:
+            reading.guessed.append(
+                f"{_listed(splits)} are splits, so what lies in {_listed(others)} is not used; to use it, move it into "
+                "class folders of one of them"
+            )
+        return splits, {inner[one]: split for one, split in splits.items()}
+    halves = [one for one in splits if not reading.tree.direct[one]]
+    if halves and len(live) > 1:
+        _refuse_half(reading, base, halves, splits)
+    if named and len(named) == len(live) and not splits:
+        raise _no_class_folders(reading, named)
+    return {}, {}
+
+
+def _refuse_half(reading: _Reading, base: str, halves: Sequence[str], splits: Mapping[str, str]) -> None:
+    lacking = "no val/ or test/" if "train" in splits.values() else "no train/"
+    depth = depth_of(base)
+    raise UserError(
+        f"{reading.root} has {' and '.join(f'{one}/' for one in halves)} with folders in, but {lacking}",
+        FOLDERS,
+        f"add {lacking.removeprefix('no ')}; if the folders in them are the classes, and all is to be split anew: "
+        f"{said(level(depth + 1))}; if they are classes themselves: {said(level(depth))}",
+    )
+
+
+def _no_class_folders(reading: _Reading, folders: Collection[str]) -> UserError:
+    way = hint([path for path in reading.tree.pictures if "/" in path])
+    return UserError(
+        f"{reading.root}: {_listed(folders)} hold{'s' * (len(folders) == 1)} pictures but no class folders",
+        FOLDERS,
+        (f"{way}; else " if way else "")
+        + "put the pictures into one folder per class, or list their paths and labels in a .csv file",
+    )
+
+
+def _splits_inside(reading: _Reading, base: str) -> dict[str, str]:
+    """Return the splits by the names of folders within the class folders, none where these hold no splits.
+
+    Raises:
+        UserError: some classes have them and some have not, or the splits hold folders that could be classes.
+    """
+    live = reading.live(base)
+    found: dict[str, dict[str, str]] = {}
+    for one in live:
+        inside = {name_of(deeper): split_of(name_of(deeper)) for deeper in reading.live(one)}
+        if any(inside.values()) and not reading.tree.direct[one]:
+            found[one] = {name: split for name, split in inside.items() if split}
+    names = {name: split for inside in found.values() for name, split in inside.items()}
+    if "train" not in names.values() or len(set(names.values())) < 2:
+        return {}
+    depth = depth_of(base)
+    without = [one for one in live if one not in found]
+    if without:
+        raise UserError(
+            f"{reading.root}: {_listed(found)} hold{'s' * (len(found) == 1)} {_listed(names)}, but {_listed(without)} "
+            f"do{'es' * (len(without) == 1)} not",
+            "splits in every class folder, or in none",
+            f"add {_listed(join(one, name) for one in without for name in names)}; or draw the split from all pictures "
+            f"of the classes {_listed(map(name_of, live), '')}: {said(level(depth))}",
+        )
+    groups = {join(one, name): reading.live(join(one, name)) for one, inside in found.items() for name in inside}
+    if _repeated({group: [name_of(one) for one in inside] for group, inside in groups.items() if inside}):
+        raise _ambiguous(reading, found, groups, (depth, depth + 2))
+    return names
+
+
+# --- folders whose names repeat ---
+
+
+def _repeated(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the names that several groups share, where most names are such; then the groups are hardly classes."""
+    counts = Counter(name for names in groups.values() for name in set(names))
+    shared = {name for name, count in counts.items() if count > 1}
+    if len(shared) < 2 or 2 * len(shared) < len(counts) or any(not shared & set(names) for names in groups.values()):
+        return []
+    return sorted(shared)
+
+
+def _refuse_repeated(reading: _Reading, part: str) -> None:
+    groups = {one: reading.live(one) for one in reading.opened(part)}
+    if _repeated({one: [name_of(inside) for inside in groups[one]] for one in groups}):
+        depth = depth_of(part)
+        raise _ambiguous(reading, groups, groups, (depth, depth + 1))
+
+
+def _ambiguous(
+    reading: _Reading, outer: Iterable[str], inner: Mapping[str, Sequence[str]], depths: tuple[int, int]
+) -> UserError:
+    outer = list(outer)
+    names = _repeated({group: [name_of(one) for one in inside] for group, inside in inner.items() if inside})
+    ours, theirs = _listed(map(name_of, outer), ""), _listed(names, "")
+    return UserError(
+        f"{reading.root}: folders {theirs} lie in each of {_listed(outer)}, so that either could be the classes",
+        FOLDERS,
+        f"if {theirs} are the classes: {said(level(depths[1]))}, or give one folder alone: {reading.root / outer[0]}; "
+        f"if {ours} are the classes: {said(level(depths[0]))}",
+    )
+
+
+def _tell_mixed(reading: _Reading, part: str) -> None:
+    """Tell that folders within one class folder count to it, where other class folders hold pictures alone."""
+    opened = [one for one in reading.opened(part) if len(reading.live(one)) > 1]
+    if len(opened) == 1 and len(reading.live(part)) > 1:
+        (one,) = opened
+        reading.guessed.append(
+            f"the folders in {one}/ ({_listed(map(name_of, reading.live(one)), '')}) count to the class {name_of(one)};"
+            f" if they are the classes, give {reading.root / one}"
+        )

@@ -1,0 +1,191 @@
+"""What was understood of data, told before anything is trained: the same lines and numbers in every command."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from unfreeze.config.study import CheckConfig, SplitConfig
+from unfreeze.data.catalog import CONFLICT, Catalog, glance
+from unfreeze.data.sources import Source
+from unfreeze.data.splits import given_use, validation_share, with_share
+from unfreeze.errors import UserError
+
+SHOWN = 10
+"""Classes that are named in the lines; the JSON has all."""
+_REASONS, _FIRST, _MORE = 6, 8, 4
+_POINTER = b"version https://git-lfs"
+_SPLITS = {"train": "train", "validation": "val", "test": "test"}
+
+
+class NothingUsable(UserError):
+    """No file of the data can be used."""
+
+
+def lines(
+    data: str,
+    source: Source,
+    split: SplitConfig,
+    tests: Mapping[str, str] | None = None,
+    catalog: Catalog | None = None,
+) -> tuple[str, ...]:
+    """Return what was understood, in lines without line breaks but those of names.
+
+    Args:
+        data: where the data is, as given.
+        source: its files.
+        split: how a study draws what the data does not give.
+        tests: further test sets as given.
+        catalog: of the source, where its files were looked at.
+    """
+    counts = _class_counts(source)
+    files = sum(counts.values())
+    kind = source.kind or "files"
+    told = [
+        f"data: {data}: {kind}, {_count(files, 'file')} in {len(counts)} classes, {range_text(counts)}",
+        f"classes: {_names(source.classes)}",
+    ]
+    for name, folder in (tests or {}).items():
+        told.append(f"test set {name}: {folder}: {_count(sum(item.source == name for item in source.items), 'file')}")
+    told.append(f"split: {_split(source, split)}")
+    if source.ignored:
+        told.append(f"ignored: {_ignored(source)}")
+    return (*told, *(f"guessed: {sentence}" for sentence in _guessed(source, catalog)))
+
+
+def layout(source: Source, split: SplitConfig, catalog: Catalog | None = None) -> dict[str, Any]:
+    """Return what was understood as JSON data: kind, classes, splits, ignored, guessed.
+
+    ``splits`` has the numbers of files that train, val and test get of what the data gives; None where they are drawn.
+    """
+    given = Counter(item.given_split for item in source.items if not item.source)
+    use = given_use(given.keys() - {""}, split)
+    splits = dict.fromkeys(_SPLITS.values(), 0)
+    for name, role in use.items():
+        splits[_SPLITS[role]] += given[name]
+    return {
+        "kind": source.kind,
+        "classes": list(source.classes),
+        "splits": splits if use else None,
+        "ignored": dict(Counter(entry.reason for entry in source.ignored).most_common()),
+        "guessed": _guessed(source, catalog),
+    }
+
+
+def _guessed(source: Source, catalog: Catalog | None) -> list[str]:
+    return [*source.guessed, *(catalog.guessed if catalog else ())]
+
+
+def _class_counts(source: Source) -> dict[str, int]:
+    counts = Counter(item.label for item in source.items if not item.source)
+    return {label: counts[label] for label in source.classes}
+
+
+def range_text(counts: Mapping[str, int]) -> str:
+    """Say how many files the smallest and the largest class have."""
+    least, most = min(counts, key=lambda label: counts[label]), max(counts, key=lambda label: counts[label])
+    if counts[least] == counts[most]:
+        return f"{counts[least]:,} a class"
+    return f"{counts[least]:,} ({least}) to {counts[most]:,} ({most}) a class"
+
+
+def _names(classes: Sequence[str]) -> str:
+    more = f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else ""
+    return ", ".join(classes[:SHOWN]) + more
+
+
+def _split(source: Source, split: SplitConfig) -> str:
+    given = Counter(item.given_split for item in source.items if not item.source)
+    use = given_use(given.keys() - {""}, split)
+    if not use:
+        return f"drawn: {_drawn(with_share(split, given.total(), given=False))}"
+    parts = []
+    for name in (name for name in _SPLITS if given[name]):
+        said_by = [folder for folder, meant in source.split_names.items() if meant == name and folder != use[name]]
+        parts.append(f"{use[name]} {_count(given[name], 'file')}" + (f" ({', '.join(said_by)})" if said_by else ""))
+    text = f"given: {', '.join(parts)}"
+    if "validation" in use.values() or "test" not in use.values():
+        return text
+    if split.val == "test":
+        return f"{text}; validation on the test images"
+    share = validation_share(with_share(split, given["train"], given=True))
+    return f"{text}; {share:.0%} of the training images are drawn for validation"
+
+
+def _drawn(split: SplitConfig) -> str:
+    test = f"{split.folds} folds" if split.folds else f"{split.test:.0%} test"
+    val = "validation on the test images" if isinstance(split.val, str) else f"{split.val:.0%} validation"
+    group = f", groups by {split.group}" if split.group else ""
+    return f"{test}, {val}, the rest training{group}"
+
+
+def _ignored(source: Source) -> str:
+    """Count why files and folders are ignored, the most frequent reason first, each with the first of them."""
+    counts = Counter(entry.reason for entry in source.ignored).most_common()
+    first: dict[str, str] = {}
+    for entry in source.ignored:
+        first.setdefault(entry.reason, entry.path)
+    told = [f"{count:,} {reason} (first {first[reason]})" for reason, count in counts[:_REASONS]]
+    rest = sum(count for _, count in counts[_REASONS:])
+    return ", ".join(told + [f"{rest:,} for other reasons"] * bool(rest))
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+# --- nothing usable ---
+
+
+def refuse_unusable(source: Source, check: CheckConfig) -> None:
+    """Read headers file by file until one is usable.
+
+    Raises:
+        NothingUsable: none is; says why, counted.
+    """
+    main = [item for item in source.items if not item.source]
+    reasons = Counter[str]()
+    begin, size = 0, _FIRST
+    while begin < len(main):
+        part = replace(source, items=tuple(main[begin : begin + size]), ignored=())
+        images = glance(part, check=check).images
+        if ((images["status"] == "used") | images["reason"].str.startswith(CONFLICT)).any():
+            return
+        reasons.update(images["reason"])
+        begin, size = begin + size, size * _MORE
+    raise nothing_usable(source, reasons)
+
+
+def refuse_none_used(source: Source, catalog: Catalog) -> None:
+    """Refuse data of which no file is used once all were decoded.
+
+    Raises:
+        NothingUsable: none is; says why, counted.
+    """
+    images = catalog.images[(catalog.images["source"] == "") & (catalog.images["status"] != "ignored")]
+    if not (images["status"] == "used").any():
+        raise nothing_usable(source, Counter(images["reason"]))
+
+
+def nothing_usable(source: Source, reasons: Mapping[str, int]) -> NothingUsable:
+    """Return the error for data of which no file is usable, with the reasons counted and the way out."""
+    root = source.roots[""]
+    first = next((item.path for item in source.items if not item.source), "")
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in Counter(reasons).most_common(3))
+    files = _count(sum(reasons.values()), "file")
+    mend = f"convert the files or get them anew, then look at them with: unfreeze check DATA; the first is {first}"
+    if _is_pointer(root / first):
+        mend = f"they are Git LFS pointers: get the pictures themselves with: git -C {quote(str(root))} lfs pull"
+    return NothingUsable(
+        f"{root}: nothing usable in {files}: {listed}", "pictures: JPEG, PNG, WebP, GIF, BMP or TIFF", mend
+    )
+
+
+def _is_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_POINTER)) == _POINTER
+    except (OSError, ValueError):
+        return False
