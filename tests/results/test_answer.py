@@ -171,6 +171,16 @@ def test_uneven_classes_bring_balanced_accuracy_and_the_worst_recall(tmp_path: P
     value, detail = said(study)["beside"]
     assert value.startswith("balanced accuracy ") and "; worst-class recall " in value
     assert detail == "accuracy alone hides the small classes"
+    record = {name: value for name, value in read_json(tmp_path / "study.json").items() if name != "format"}
+    write_json(tmp_path / "study.json", record | {"metric_given": False})
+    made = answer(read_evidence(study))
+    assert made.metric == "balanced_accuracy" and "test balanced accuracy is" in headline(made)
+    found = said(study)
+    assert found["score"][0] == value.split(" ", 2)[2].split(" (")[0]
+    assert found["beside"][0].startswith("accuracy ") and "; worst-class recall " in found["beside"][0]
+    assert found["beside"][1] == (
+        "accuracy alone hides the small classes, so balanced accuracy leads (--set metric=accuracy says otherwise)"
+    )
 
 
 @pytest.mark.parametrize(

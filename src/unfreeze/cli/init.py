@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unfreeze.cli.options import AsJson, Overrides, study_name
+from unfreeze.cli.options import AsJson, Overrides, given_data, study_name
 from unfreeze.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def init(
     from unfreeze.durable import remove_leftovers_of, write_text
 
     further = _further_lines(overrides or [])
+    data = given_data(data)
     study = read_study(preset="quick", values={"data": data}, overrides=overrides or ())
     remove_leftovers_of(out)
     source = source_of(study, Path.cwd())

@@ -63,9 +63,15 @@ def asked_study(
     if path.suffix.lower() in _STUDY_FILES and not path.is_dir():
         study = read_study(path, preset=preset, values=values, overrides=overrides or ())
         return study, path.read_text(encoding="utf-8")
+    target = given_data(target)
     values |= {"data": target, "name": study_name(path)}
     _check_data(target, path)
     return read_study(None, preset=preset or "quick", values=values, overrides=overrides or ()), ""
+
+
+def given_data(target: str) -> str:
+    """Return data as a command was given it: a folder of that name here comes before the data set food101."""
+    return f"./{target}" if target == "food101" and Path(target).is_dir() else target
 
 
 def study_name(folder: Path) -> str:

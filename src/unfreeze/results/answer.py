@@ -5,7 +5,7 @@ study cannot tell, the answer says so. ``results.answer_text`` puts it into word
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unfreeze.results.compared import Compared, compared
@@ -18,7 +18,7 @@ from unfreeze.results.learning_curve import Curve, learning_curves, series_of
 from unfreeze.results.predictions import Field, Predictions
 from unfreeze.results.selection import unequal_runs
 from unfreeze.results.standing import Standing
-from unfreeze.results.words import join_words, plural
+from unfreeze.results.words import METRIC_NAMES, join_words, plural
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Answer:
 
     Attributes:
         study: its name.
-        metric: the study's.
+        metric: the one that leads the answer, see ``Evidence.leading``.
         on_test: the test images also stopped the training.
         cells, finished: how many there are.
         standing: how the recipes stand on validation; None where nothing has finished.
@@ -95,15 +95,15 @@ def answer(evidence: Evidence, found: DataFound | None = None) -> Answer:
     recipe = standing.recommended if standing else None
     score = worst = validation = None
     if recipe:
-        validation = field_score(evidence.ranking.predictions, recipe, "validation", evidence.metric)
-        score = field_score(evidence.predictions, recipe, evidence.test, evidence.metric) if evidence.test else None
+        validation = field_score(evidence.ranking.predictions, recipe, "validation", evidence.leading)
+        score = field_score(evidence.predictions, recipe, evidence.test, evidence.leading) if evidence.test else None
         worst = _worst(evidence, recipe)
     runner_up, verdict, unmatched = _runner_up(evidence)
     curve = _curve(evidence, recipe) if recipe else None
     seconds, alone, own = _seconds(evidence, recipe)
     return Answer(
         study=evidence.name,
-        metric=evidence.metric,
+        metric=evidence.leading,
         on_test=evidence.validates_on_test,
         cells=len(results),
         finished=int((results["status"] == "finished").sum()),
@@ -148,8 +148,9 @@ def _beside(
 ) -> tuple[tuple[str, Estimate], ...]:
     if recipe is None or evidence.test is None or evidence.metric != "accuracy":
         return ()
-    balanced = field_score(evidence.predictions, recipe, evidence.test, "balanced_accuracy")
-    parts = [("balanced accuracy", balanced), ("worst-class recall", worst[1] if worst else None)]
+    other = "accuracy" if evidence.leading == "balanced_accuracy" else "balanced_accuracy"
+    score = field_score(evidence.predictions, recipe, evidence.test, other)
+    parts = [(METRIC_NAMES[other], score), ("worst-class recall", worst[1] if worst else None)]
     return tuple((name, one) for name, one in parts if one is not None)
 
 
@@ -157,7 +158,7 @@ def _further(evidence: Evidence, recipe: Field | None) -> tuple[tuple[str, Estim
     if recipe is None:
         return ()
     names = [name for name in evidence.predictions.tests if name != evidence.test]
-    scores = [(name, field_score(evidence.predictions, recipe, name, evidence.metric)) for name in names]
+    scores = [(name, field_score(evidence.predictions, recipe, name, evidence.leading)) for name in names]
     return tuple((name, one) for name, one in scores if one is not None)
 
 
@@ -172,7 +173,7 @@ def _runner_up(evidence: Evidence) -> tuple[Field | None, Compared | None, Field
         if place == standing.choice.recommended:
             continue
         if other[0] == recipe[0] or other[1] == recipe[1]:
-            found = compared(evidence.comparisons, recipe, other, evidence.test) if evidence.test else None
+            found = compared(evidence.leading_comparisons, recipe, other, evidence.test) if evidence.test else None
             return other, found, unmatched
         unmatched = unmatched or other
     return None, None, unmatched
@@ -183,9 +184,12 @@ def _curve(evidence: Evidence, recipe: Field) -> Curve | None:
 
     Through three sizes or more if there are, else through two.
     """
+    predictions, test = _reporting(evidence)
+    predictions = replace(predictions, metric=evidence.leading)
     curves = evidence.curves
+    if evidence.leading != evidence.metric:
+        curves = tuple(learning_curves(predictions, evidence.results, evidence.regimes, test))
     if not any(curve.strategy == recipe[0] for curve in curves):
-        predictions, test = _reporting(evidence)
         curves = tuple(learning_curves(predictions, evidence.results, evidence.regimes, test, least=2))
     own = [curve for curve in curves if curve.strategy == recipe[0]]
     through = [curve for curve in own if recipe[1] in curve.regimes]

@@ -157,7 +157,10 @@ def _beside(answer: Answer) -> list[Line]:
     if not answer.beside:
         return []
     value = "; ".join(f"{name} {_text('accuracy', one)}" for name, one in answer.beside)
-    return [("beside", "Classes are uneven", value, "accuracy alone hides the small classes")]
+    detail = "accuracy alone hides the small classes"
+    if answer.metric == "balanced_accuracy":
+        detail += ", so balanced accuracy leads (--set metric=accuracy says otherwise)"
+    return [("beside", "Classes are uneven", value, detail)]
 
 
 def _further(answer: Answer) -> list[Line]:

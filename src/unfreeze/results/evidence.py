@@ -1,7 +1,7 @@
 """All that a study measured and what the statistics make of it, read once: answer, page and tables rest on it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 from unfreeze.results.augmentation import augmentation_table
 from unfreeze.results.comparisons import comparisons_table
 from unfreeze.results.convergence import convergence_table
+from unfreeze.results.data_found import data_found, leading_metric
 from unfreeze.results.learning_curve import Curve, learning_curves
 from unfreeze.results.predictions import Predictions, Ranking, read_predictions, read_ranking
 from unfreeze.results.standing import Standing, standing
@@ -30,7 +31,10 @@ class Evidence:
         predictions: of the finished cells for test images.
         ranking: of the finished cells for the ranking set.
         standing: which recipe is recommended; None where nothing has finished.
+        leading: the metric that leads the answer and ranks the recipes: the study's, or balanced accuracy where
+            classes are uneven and nobody asked for accuracy.
         comparisons: the table of ``results.comparisons``.
+        leading_comparisons: the same in the leading metric.
         curves: learning curves on the test set.
         augmentation: the table of ``results.augmentation``.
         convergence: the table of ``results.convergence``.
@@ -46,7 +50,9 @@ class Evidence:
     predictions: Predictions
     ranking: Ranking
     standing: Standing | None
+    leading: str
     comparisons: pd.DataFrame
+    leading_comparisons: pd.DataFrame
     curves: tuple[Curve, ...]
     augmentation: pd.DataFrame
     convergence: pd.DataFrame
@@ -94,7 +100,10 @@ def read_evidence(study: StudyDir) -> Evidence:
     record, plan = read_json(study.path / "study.json"), read_json(study.path / "plan.json")
     predictions = read_predictions(study)
     regimes = record["study"].get("regimes") or {}
-    ranking = read_ranking(study)
+    leading = leading_metric(record, data_found(study).unevenness)
+    found = read_ranking(study)
+    ranking = replace(found, predictions=replace(found.predictions, metric=leading))
+    comparisons = comparisons_table(predictions)
     curves = learning_curves(predictions, results, regimes)
     return Evidence(
         study=study,
@@ -106,7 +115,11 @@ def read_evidence(study: StudyDir) -> Evidence:
         predictions=predictions,
         ranking=ranking,
         standing=standing(results, ranking, plan.get("networks", {})),
-        comparisons=comparisons_table(predictions),
+        leading=leading,
+        comparisons=comparisons,
+        leading_comparisons=comparisons
+        if leading == predictions.metric
+        else comparisons_table(replace(predictions, metric=leading)),
         curves=tuple(curves),
         augmentation=augmentation_table(predictions, results, history, regimes, curves),
         convergence=convergence_table(study, results, history),
