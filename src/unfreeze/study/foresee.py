@@ -10,8 +10,9 @@ import torch
 
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog, glance, paths_of
-from unfreeze.data.decode import Undecodable, decode
+from unfreeze.data.decode import decode
 from unfreeze.data.sources import Source, usable_cache
+from unfreeze.data.unfit import Undecodable
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.describe import StageInfo
