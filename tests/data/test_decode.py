@@ -4,6 +4,7 @@ import io
 import os
 import pkgutil
 import platform
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ from unfreeze.data.decode import (
     quiet_pillow,
     to_rgb,
 )
+from unfreeze.data.reading import Reading
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 
@@ -435,3 +437,67 @@ assert _slow_rows(8) == _slow_rows(60_000) == []
 def test_the_next_row_of_a_jpeg_lies_where_it_is_written_fast():
     """In a process of its own: in one that has lived for long other free memory may come first."""
     subprocess.run([sys.executable, "-c", ROWS], check=True)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "BMP", "GIF"])
+def test_a_picture_over_the_limit_is_read_where_it_is_allowed(tmp_path, form):
+    Image.fromarray(smooth()).save(tmp_path / "a", format=form)
+    with pytest.raises(Undecodable) as caught:
+        decode(tmp_path / "a", reading=Reading(max_pixels=48 * 32 - 1))
+    assert caught.value.size == (48, 32)
+    assert decode(tmp_path / "a", reading=Reading(max_pixels=48 * 32)).size == (48, 32)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
+def test_pillows_own_bound_stops_nobody_who_allows_more(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.fromarray(smooth()).save(tmp_path / "a", format=form)
+    with quiet_pillow():
+        assert decode(tmp_path / "a").size == (48, 32)
+
+
+TELLING = """
+import sys
+from pathlib import Path
+from unfreeze.config.study import CheckConfig
+from unfreeze.data import looking
+from unfreeze.data.catalog import build_catalog, glance
+from unfreeze.data.sources import open_source
+source = open_source(sys.argv[1], {}, Path.cwd())
+print(len(glance(source).images), len(build_catalog(source).images))
+looking._MANY = 4
+print(len(build_catalog(source, check=CheckConfig(bands=(0, 1, 2))).images))
+"""
+
+
+def noisy_files(root: Path) -> int:
+    """Write files of which libraries print or log what is wrong with them; return how many there are."""
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    count = 0
+    for label in "ab":
+        (root / label).mkdir(parents=True)
+        for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"):
+            file = io.BytesIO()
+            Image.fromarray(noise).save(file, "TIFF", compression=compression)
+            for place in range(200, len(file.getvalue()), len(file.getvalue()) // 5):
+                content = bytearray(file.getvalue())
+                content[place : place + 40] = bytes([label == "a"]) * 40
+                (root / label / f"{compression}{place}.tif").write_bytes(content)
+                count += 1
+        file = io.BytesIO()
+        Image.fromarray(noise).save(file, "TIFF", tiffinfo={277: 300 + (label == "a")})
+        many = bytearray(file.getvalue())
+        place = many.index(struct.pack("<HHI", 277, 3, 1))
+        many[place + 8 : place + 10] = struct.pack("<H", 300 + (label == "a"))
+        (root / label / "many.tif").write_bytes(many)
+        Image.fromarray(noise).save(root / label / "odd.png", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff\x00")
+        count += 2
+    return count
+
+
+def test_nothing_that_libraries_say_reaches_the_terminal(tmp_path):
+    count = noisy_files(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", TELLING, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == (f"{count} {count}\n{count}\n", "")

@@ -19,7 +19,8 @@ from unfreeze.data.looks import Remembered
 from unfreeze.errors import UserError
 
 FIT = Look("ab" * 32, 640, 480, "RGB")
-UNFIT = Look("cd" * 32, 3, 2, "F", "mode F has no known range of values")
+UNFIT = Look("cd" * 32, 3, 2, "F", "values below 0")
+DEEP = Look("ef" * 32, 640, 480, "I;16", peak=4095)
 
 
 def remember(folder: Path, *found: Look) -> None:
@@ -180,7 +181,7 @@ def test_each_content_is_decoded_once_and_handed_over_one_at_a_time(tmp_path, mo
         shutil.copy(tmp_path / "photos/a/000.png", tmp_path / f"photos/a/copy{number}.png")
     decoded, inside, handed = [], threading.Lock(), {}
     load = sketch_module.load
-    monkeypatch.setattr(sketch_module, "load", lambda file: decoded.append(file.name) or load(file))
+    monkeypatch.setattr(sketch_module, "load", lambda file, **more: decoded.append(file.name) or load(file, **more))
 
     def on_picture(sha256: str, picture: Image.Image) -> None:
         assert inside.acquire(blocking=False)
@@ -233,8 +234,8 @@ def test_a_file_written_to_meanwhile_is_set_aside_and_its_twin_is_not(tmp_path, 
     paths = [save(tmp_path / f"{number}.png") for number in range(4)]
     load = sketch_module.load
 
-    def slow(file):
-        image = load(file)
+    def slow(file, **more):
+        image = load(file, **more)
         if file.name == str(paths[0]):
             with paths[0].open("ab") as writing:
                 writing.write(b"more")

@@ -48,7 +48,8 @@ def photographs(root: Path) -> tuple[list[Path], list[str]]:
         pixels = np.roll(smooth(width, height), 11 * number, axis=1)
         Image.fromarray(pixels).save(root / f"{number}.jpg", quality=85, exif=exif if number % 2 else b"")
     Image.fromarray(smooth()[..., 0]).save(root / "grey.jpg")
-    Image.fromarray(np.dstack([smooth(), smooth()[..., :1]])).save(root / "clear.png")
+    alpha = np.where(smooth()[..., :1] > 120, np.uint8(255), np.uint8(51))
+    Image.fromarray(np.dstack([smooth(), alpha])).save(root / "clear.png")
     paths = sorted(root.iterdir())
     return paths, [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 

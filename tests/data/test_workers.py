@@ -20,6 +20,7 @@ from unfreeze.data import looking, workers
 from unfreeze.data.look import Look
 from unfreeze.data.looking import look_at_all
 from unfreeze.data.looks import Remembered
+from unfreeze.data.reading import Reading
 from unfreeze.data.sketch import Seen, Sketch, drawn_bytes
 from unfreeze.data.states import state_of
 from unfreeze.data.workers import CRASHED, Ended, Workers, _answers
@@ -28,7 +29,7 @@ from unfreeze.errors import UserError
 DYING = """
 import os, unfreeze.data.worker as worker
 seen = worker._seen
-worker._seen = lambda file, before: os._exit(3) if "bad" in file.name else seen(file, before)
+worker._seen = lambda file, *more: os._exit(3) if "bad" in file.name else seen(file, *more)
 worker.main()
 """
 
@@ -36,7 +37,7 @@ SLOW = """
 import os, time, unfreeze.data.worker as worker
 seen = worker._seen
 slow = lambda file: os.path.exists(os.path.dirname(file.name) + "/slow")
-worker._seen = lambda file, before: time.sleep(60 * slow(file)) or seen(file, before)
+worker._seen = lambda file, *more: time.sleep(60 * slow(file)) or seen(file, *more)
 worker.main()
 """
 
@@ -202,7 +203,7 @@ def test_after_the_end_nothing_is_asked(tmp_path):
 def test_a_process_to_which_nobody_listens_ends_quietly(tmp_path):
     path = os.pathsep.join([*sys.path, str(Path(workers.__file__).parents[2])])
     process = subprocess.Popen(
-        [sys.executable, *workers._COMMAND],
+        [sys.executable, *workers._COMMAND, Reading().as_text()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -218,9 +219,9 @@ def test_a_process_to_which_nobody_listens_ends_quietly(tmp_path):
 
 def test_a_process_that_ends_within_an_answer_has_not_answered():
     drawn = bytes(drawn_bytes((4, 3), (2, 3, 1)))
-    told = ["RGB", [8, 6], "", ["PNG", True], ["ab", [4, 3], [2, 3, 1]]]
+    told = ["RGB", [8, 6], "", ["PNG", True], ["ab", [4, 3], [2, 3, 1]], 4095]
     line = json.dumps([[True, *told], [False, "gone"]]).encode() + b"\n"
-    seen = Seen("RGB", (8, 6), "", ("PNG", True), Sketch("ab", (4, 3), (2, 3, 1), drawn))
+    seen = Seen("RGB", (8, 6), "", ("PNG", True), Sketch("ab", (4, 3), (2, 3, 1), drawn), 4095)
     assert _answers(io.BytesIO(line + drawn)) == [seen, "gone"]
     for length in (0, len(line) - 1, len(line), len(line + drawn) - 1):
         assert _answers(io.BytesIO((line + drawn)[:length])) is None

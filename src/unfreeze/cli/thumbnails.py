@@ -47,7 +47,8 @@ def _lines(catalog: "Catalog", row: int) -> list[str]:
 
 def _picture(catalog: "Catalog", row: int) -> str:
     """Return a small JPEG as a data URI; "" where the file cannot be decoded."""
-    from unfreeze.data.decode import Undecodable, decode, quiet_pillow
+    from unfreeze.data.decode import decode, quiet_pillow
+    from unfreeze.data.unfit import Undecodable
 
     image = catalog.images.iloc[row]
     try:

@@ -13,13 +13,13 @@ import pandas as pd
 
 from unfreeze.config.study import CheckConfig
 from unfreeze.data.copies import Copies, Progress, find_copies
-from unfreeze.data.decode import TRUNCATED
 from unfreeze.data.duplicates import SAME, clusters
 from unfreeze.data.look import Look
 from unfreeze.data.looking import OnPicture, Prepare, glance_at_all, look_at_all, looks_known
 from unfreeze.data.looks import Remembered
 from unfreeze.data.reading import FULL, USUAL, Reading, bits_of, content_key, is_deep
 from unfreeze.data.sources import Item, Source
+from unfreeze.data.unfit import TRUNCATED
 from unfreeze.errors import UserError
 from unfreeze.store import any_text
 

@@ -10,13 +10,14 @@ import PIL
 from PIL import Image
 
 from unfreeze.config.fingerprint import fingerprint
-from unfreeze.data.decode import DECODE_RULES, Undecodable, decode, quiet_pillow
+from unfreeze.data.decode import DECODE_RULES, decode, quiet_pillow
 from unfreeze.data.duplicates import ALIKE, DUPLICATE_RULES, ROUGHLY, Pair, clusters, near_duplicates
 from unfreeze.data.likeness import LIKENESS_RULES
 from unfreeze.data.lines import read_lines, write_lines
 from unfreeze.data.look import Look
 from unfreeze.data.pairing import MISSED, NEAREST, RADIUS
 from unfreeze.data.reading import USUAL, Reading
+from unfreeze.data.unfit import Undecodable
 
 Progress = Callable[[int, int], None]
 

@@ -46,6 +46,7 @@ from unfreeze.data.unfit import (
     NO_IMAGE,
     NO_LOW_BYTE,
     NO_MEMORY,
+    PLANES,
     START_BYTES,
     TRUNCATED,
     UNREADABLE,
@@ -53,8 +54,6 @@ from unfreeze.data.unfit import (
     too_large,
     what_else,
 )
-
-__all__ = ["MAX_PIXELS", "TRUNCATED", "Undecodable"]  # beside what is defined here
 
 # Imported above, the plugins are registered before the first thread needs them.
 _PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
@@ -458,13 +457,16 @@ def _open(file: IO[bytes], reading: Reading) -> Image.Image:
     if (pixels := image.width * image.height) > reading.max_pixels:
         raise Undecodable(too_large(pixels, reading.max_pixels), upright_size(image))
     bands = tiff.bands(tags) if tags else len(image.getbands()) if image.mode in ("RGBA", "LA") else 0
-    picked = reading.bands and bands not in (0, 1, 3)
-    if picked and tags and max(reading.bands) >= len(image.getbands()):
+    known, planes = len(image.getbands()), tiff.sixteen_in_planes(tags)
+    picked = reading.bands and bands > 1 and (bands != 3 or known == 1 or planes)
+    if picked and tags and (known == 1 or planes or max(reading.bands) >= known):
         return _tiff_bands(file, reading)
+    raw = _raw(image)
     if tags and not picked:
         tiff.refuse_colours(image.mode, tags)
+        if planes and (";16" not in raw or reading.bits not in (None, FULL)):
+            raise Undecodable(PLANES, upright_size(image))
     _mind_depth(image)
-    raw = _raw(image)
     deep = ";16" in raw and not image.mode.startswith("I")
     if deep or picked:
         bands = 2 if raw.startswith("LA") else bands

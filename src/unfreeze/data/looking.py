@@ -11,13 +11,14 @@ from typing import Any
 
 from PIL import Image
 
-from unfreeze.data.decode import Undecodable, check_unchanged, digest, header, open_regular, quiet_pillow, stamp
+from unfreeze.data.decode import check_unchanged, digest, header, open_regular, quiet_pillow, stamp
 from unfreeze.data.look import Look, looks_at
 from unfreeze.data.looks import Remembered
 from unfreeze.data.reading import USUAL, Reading, content_key
 from unfreeze.data.sketch import decoded
 from unfreeze.data.states import state, state_of
 from unfreeze.data.threads import cores, in_threads
+from unfreeze.data.unfit import Undecodable
 from unfreeze.data.workers import Workers
 
 _WRITE_EVERY = 60.0  # seconds, so that a scan that is killed loses no more

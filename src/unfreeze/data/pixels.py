@@ -14,7 +14,6 @@ from PIL import Image
 from unfreeze.data.catalog import Catalog, rows_of
 from unfreeze.data.decode import (
     DECODE_RULES,
-    Undecodable,
     check_unchanged,
     digest,
     load_what_there_is,
@@ -26,6 +25,7 @@ from unfreeze.data.decode import (
 from unfreeze.data.reading import read_key
 from unfreeze.data.rowstore import Rows, RowStore, entry
 from unfreeze.data.threads import in_threads
+from unfreeze.data.unfit import Undecodable
 from unfreeze.errors import UserError
 
 BASE_FORMAT = 1

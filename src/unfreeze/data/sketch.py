@@ -11,8 +11,17 @@ from typing import NamedTuple
 import xxhash
 from PIL import Image, JpegImagePlugin
 
-from unfreeze.data.decode import Truncated, Undecodable, kind, load, mode_of, peak_of, to_rgb, upright_size
+from unfreeze.data.decode import (
+    Truncated,
+    kind,
+    load,
+    mode_of,
+    peak_of,
+    to_rgb,
+    upright_size,
+)
 from unfreeze.data.reading import USUAL, Reading
+from unfreeze.data.unfit import Undecodable
 
 THUMBNAIL = 16
 """Pixels a side of the thumbnail."""

@@ -8,7 +8,7 @@ from PIL import TiffImagePlugin
 
 from unfreeze.data.unfit import INVERTED, PREVIEW, RAW, RAW_SUFFIXES, UNKNOWN_TIFF, Undecodable, too_many_bands
 
-_SUBFILE, _PHOTOMETRIC, _SAMPLES, _DNG = 254, 262, 277, 50706  # tags
+_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _DNG = 254, 258, 262, 277, 284, 50706  # tags
 _REDUCED = 1  # the bit of the kind of a subfile: a smaller version of another image in the file
 _WHITE_IS_ZERO, _PALETTE, _SEPARATED, _CFA = 0, 3, 5, 32803  # photometric interpretations
 _CR2 = b"CR"  # behind the header
@@ -50,14 +50,19 @@ def refuse_previews(file: IO[bytes], tags: Mapping[int, Any]) -> None:
         raise Undecodable(PREVIEW)
 
 
+def sixteen_in_planes(tags: Mapping[int, Any]) -> bool:
+    """Tell whether there is 16-bit colour of which each band lies by itself, which Pillow reads by half, or wrongly."""
+    return tags.get(_PLANES) == 2 and bands(tags) > 1 and 16 in tags.get(_BITS, ())
+
+
 def refuse_colours(mode: str, tags: Mapping[int, Any]) -> None:
     """Refuse what Pillow opens, and of which it does not say, or does not heed, which values are which colour.
 
     Raises:
-        Undecodable: there are five bands or more, two of which neither is alpha, or 16-bit values with 0 as white.
+        Undecodable: there are five bands or more, or some beside grey that are not alpha, or 0 is white in 16 bits.
     """
     count = bands(tags)
-    if count > 4 or (count == 2 and mode not in ("LA", "La")):
+    if count > 4 or (count > 1 and mode in ("L", "1", "I", "F")) or (count > 1 and mode.startswith("I;")):
         raise Undecodable(too_many_bands(count))
     if mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise Undecodable(INVERTED)

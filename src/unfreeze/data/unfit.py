@@ -26,6 +26,7 @@ RAW = "raw camera file, of which only a preview opens: develop it, and save it a
 PREVIEW = "a preview of another image comes first in it: save the image itself as a TIFF file of its own"
 INVERTED = "16-bit values of which 0 is white: save it with 0 as black"
 UNKNOWN_TIFF = "tiff of a kind that is not read: save it as 8 or 16 bits"
+PLANES = "16-bit colour of which each band lies by itself: --set check.bands=[0,1,2] reads it"
 NO_RANGE = "values below 0 or above 65,535, so nothing says which is white: scale them, and save it as 8 or 16 bits"
 NO_LOW_BYTE = "16-bit grey with alpha, or CMYK, of which the lower bits are not read: save it as grey or RGB"
 ALPHA = {
@@ -37,14 +38,10 @@ INVISIBLE = {
     2: "transparent everywhere: --set check.bands=[0] reads it without its alpha",
     4: "transparent everywhere: --set check.bands=[0,1,2] reads it without its alpha",
 }
-NO_PYDICOM = (
-    'dicom needs pydicom: convert it to png with the window that shows what counts, or pip install "unfreeze[dicom]"'
-)
+NO_PYDICOM = 'dicom needs pydicom: convert it to png with the window that counts, or pip install "unfreeze[dicom]"'
 NO_WINDOW = "dicom with values below 0 and no window: convert it to png with the window that counts"
 NO_PICTURE = "dicom without a picture: take it out of the data, or convert it to png with a window where it has one"
-DICOM_PACKED = (
-    "dicom in a compression that is not read here: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
-)
+DICOM_PACKED = 'dicom in a compression that is not read here: pip install "pylibjpeg[libjpeg,openjpeg,rle]"'
 NO_TIFFFILE = 'these bands are read by tifffile: pip install "unfreeze[bands]"'
 TIFF_PACKED = "bands in a compression that tifffile alone does not read: pip install imagecodecs"
 
@@ -106,9 +103,9 @@ def too_many_bands(bands: int) -> str:
 
 def no_such_bands(bands: int, asked: tuple[int, ...]) -> str:
     """Return the reason for a picture that lacks a band that is asked for."""
-    numbers = ", ".join(map(str, asked))
+    numbers, others = ", ".join(map(str, asked)), "[0,1,2]" if bands > 2 else "[0]"
     return (
-        f"{bands} bands, numbered from 0: check.bands asks for [{numbers}], so name others or take it out of the data"
+        f"{bands} bands, numbered from 0: check.bands asks for [{numbers}]; name others, as --set check.bands={others}"
     )
 
 

@@ -18,10 +18,11 @@ from typing import Any
 
 from PIL import Image
 
-from unfreeze.data.decode import Undecodable, check_unchanged, digest, open_regular, quiet_pillow, stamp
+from unfreeze.data.decode import check_unchanged, digest, open_regular, quiet_pillow, stamp
 from unfreeze.data.reading import Reading
 from unfreeze.data.sketch import Seen, decoded
 from unfreeze.data.states import state
+from unfreeze.data.unfit import Undecodable
 
 READY = b"ready\n"
 """Said once, when everything is imported."""

@@ -10,10 +10,11 @@ import torch
 
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog, glance, paths_of
-from unfreeze.data.decode import Undecodable, decode
+from unfreeze.data.decode import decode
 from unfreeze.data.sources import Source, usable_cache
 from unfreeze.data.split_notes import split_notes
 from unfreeze.data.understood import NothingUsable
+from unfreeze.data.unfit import Undecodable
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.describe import StageInfo
 from unfreeze.reuse.calibrate import IMAGES

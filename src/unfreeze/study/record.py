@@ -124,7 +124,7 @@ def write_record(
 
 def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibrated: Calibrated) -> dict[str, Any]:
     """Return the resolved study as study.json holds it."""
-    notes = []
+    notes = [*catalog.guessed]
     if study.split.val == "test":
         notes.append(
             "Validation images are the test images: what stopped and chose also reports, so scores are optimistic."
@@ -140,6 +140,7 @@ def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibr
         "study": plain(study),
         "fingerprint": fingerprint(study),
         "classes": list(catalog.classes),
+        "reading": {"bands": list(catalog.reading.bands), "bits": catalog.reading.bits},
         "copies": {"likeness": ALIKE, "one_picture": SAME, "bits": RADIUS, "nearest": NEAREST},
         "device": str(compute.device),
         "dtype": compute.precision,
