@@ -110,6 +110,16 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
         (0, round(0.03 * picture.height), picture.width, round(0.97 * picture.height))
     ),
     "mirrored": ImageOps.mirror,
+    "upside down": ImageOps.flip,
+    "turned by 90 degrees": lambda picture: picture.transpose(Image.Transpose.ROTATE_90),
+    "turned by 180 degrees": lambda picture: picture.transpose(Image.Transpose.ROTATE_180),
+    "turned by 270 degrees": lambda picture: picture.transpose(Image.Transpose.ROTATE_270),
+    "turned by 90 degrees and mirrored": lambda picture: picture.transpose(Image.Transpose.TRANSPOSE),
+    "turned by 270 degrees and mirrored": lambda picture: picture.transpose(Image.Transpose.TRANSVERSE),
+    "turned by 90 degrees, JPEG quality 50": lambda picture: jpeg(picture.transpose(Image.Transpose.ROTATE_90), 50),
+    "turned by 90 degrees, 3 % cropped all round": lambda picture: cropped(
+        picture.transpose(Image.Transpose.ROTATE_90), 0.03, 0.97
+    ),
 }
 
 
@@ -147,7 +157,7 @@ def measure_planted(data: Path) -> None:
 def measure_pairing() -> None:
     for count in (25_000, 50_000, 100_000):
         generator = np.random.default_rng(0)
-        hashes = generator.integers(0, 2**64, (count, 4), np.uint64)
+        hashes = generator.integers(0, 2**64, (count, 10), np.uint64)
         copies = hashes[: count // 100].copy()
         copies ^= np.uint64(1) << generator.integers(0, 64, copies.shape).astype(np.uint64)
         hashes[-len(copies) :] = copies

@@ -63,3 +63,9 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "3 % cropped": cropped,
     "mirrored": ImageOps.mirror,
 }
+TURNED: dict[str, Callable[[Image.Image], Image.Image]] = {
+    way.name.lower(): lambda picture, way=way: picture.transpose(way)
+    for way in Image.Transpose
+    if way is not Image.Transpose.FLIP_LEFT_RIGHT
+}
+"""The other orientations, in the order of ``Image.Transpose``: upside down, by 90, 180 and 270 degrees, and so on."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.photos import COPIES, cropped, leaves, parts_of_photographs, photo
+from tests.data.photos import COPIES, TURNED, cropped, jpeg, leaves, parts_of_photographs, photo
 from unfreeze.data.catalog import build_catalog
 from unfreeze.data.check import findings
 from unfreeze.data.duplicates import ALIKE, _inner, _norms, _prepare, _windows, clusters, near_duplicates
@@ -32,6 +32,18 @@ def test_of_a_hundred_planted_copies_95_are_found_and_nothing_else(kind):
     planted = {(number, MANY + number) for number in range(MANY)}
     assert len(pairs & planted) >= 95
     assert len(pairs - planted) == 0
+
+
+@pytest.mark.parametrize("turn", TURNED)
+def test_copies_are_found_in_every_orientation_and_if_they_were_changed_as_well(turn):
+    originals = [photo(number) for number in range(MANY)]
+    planted = {(number, MANY + number) for number in range(MANY)}
+    turned = [TURNED[turn](picture) for picture in originals]
+    assert found(originals + turned) == planted
+    parts = parts_of_photographs()
+    planted = {(number, len(parts) + number) for number in range(len(parts))}
+    assert found(parts + [cropped(TURNED[turn](picture)) for picture in parts]) == planted
+    assert found([TURNED[turn](jpeg(picture, 50)) for picture in parts] + parts) == planted
 
 
 @pytest.mark.parametrize("size", [(100, 75), (64, 64)])

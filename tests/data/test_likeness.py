@@ -6,10 +6,10 @@ import pytest
 import xxhash
 from PIL import Image, ImageFilter, ImageOps, JpegImagePlugin
 
-from tests.data.photos import photo
+from tests.data.photos import TURNED, photo
 from unfreeze.data import sketch as sketch_module
 from unfreeze.data.decode import load, open_regular
-from unfreeze.data.likeness import as_values, described, from_values, likeness
+from unfreeze.data.likeness import as_values, described, from_values, likeness, turned_hashes
 from unfreeze.data.sketch import sketch
 
 
@@ -45,6 +45,16 @@ def test_the_hash_of_the_mirror_image_is_known_without_mirroring(number):
     assert apart(upright.hashes[1], mirrored.hashes[0]) <= 4
     assert apart(upright.hashes[3], mirrored.hashes[2]) <= 4
     assert apart(upright.hashes[0], mirrored.hashes[0]) > 10
+
+
+def test_the_hashes_of_a_turned_picture_are_known_from_the_thumbnail():
+    turns = ("flip_top_bottom", "rotate_180", "transpose", "rotate_270", "rotate_90", "transverse")
+    for picture in map(photo, range(20)):
+        thumbnail = np.frombuffer(likeness(picture).thumbnail, np.uint8).reshape(1, 16, 16)
+        (hashes,) = turned_hashes(thumbnail).tolist()
+        expected = [likeness(TURNED[turn](picture)).hashes[0] for turn in turns]
+        assert max(map(apart, hashes, expected)) <= 4
+        assert min(apart(one, other) for one in hashes for other in hashes if one != other) > 10
 
 
 @pytest.mark.parametrize("number", range(20))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.data.photos import COPIES, photo
+from tests.data.photos import COPIES, TURNED, photo
 from tests.data.pictures import catalog as catalog_of
 from unfreeze.config.study import SplitConfig
 from unfreeze.data.catalog import build_catalog
@@ -36,13 +36,13 @@ def planted(originals: Path, root: Path, kind: str, other_label: bool = False, c
     for path in sorted(originals.rglob("*.png")):
         (root / path.parent.name).mkdir(parents=True, exist_ok=True)
         (root / path.parent.name / path.name).write_bytes(path.read_bytes())
-    make = COPIES.get(kind, lambda picture: picture)
+    make = {**COPIES, **TURNED}.get(kind, lambda picture: picture)
     for number in range(count):
         make(photo(number)).save(root / LABELS[(number + other_label) % 2] / f"{number}-copy.bmp")
     return root
 
 
-@pytest.mark.parametrize("kind", ["stored anew", *COPIES])
+@pytest.mark.parametrize("kind", ["stored anew", *COPIES, "rotate_90", "transverse"])
 def test_planted_copies_stay_on_one_side(originals, tmp_path, kind):
     catalog = build_catalog(open_source(str(planted(originals, tmp_path / "p", kind)), {}, tmp_path))
     drawn = draw_split(catalog, SplitConfig(test=0.3, val=0.3))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unfreeze.config.fingerprint import fingerprint
 from unfreeze.data.decode import DECODE_RULES, decode, quiet_pillow
-from unfreeze.data.duplicates import ALIKE, DUPLICATE_RULES, ROUGHLY, Pair, clusters, near_duplicates
+from unfreeze.data.duplicates import ALIKE, DUPLICATE_RULES, ROUGHLY, ROUGHLY_TURNED, Pair, clusters, near_duplicates
 from unfreeze.data.likeness import LIKENESS_RULES
 from unfreeze.data.lines import read_lines, write_lines
 from unfreeze.data.look import Look
@@ -21,7 +21,7 @@ from unfreeze.data.unfit import Undecodable
 
 Progress = Callable[[int, int], None]
 
-_BOUNDS = (ALIKE, ROUGHLY, RADIUS, MISSED, NEAREST)
+_BOUNDS = (ALIKE, ROUGHLY, ROUGHLY_TURNED, RADIUS, MISSED, NEAREST)
 
 COMPARED = 128
 """Pixels of the shorter side, at least, at which pictures are opened to be compared."""

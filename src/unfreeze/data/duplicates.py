@@ -1,4 +1,4 @@
-"""Find pictures that are copies of each other: the same pixels, or the same picture resized, cropped, mirrored, relit.
+"""Find pictures that are copies of each other: the same pixels, or the same resized, cropped, turned, mirrored, relit.
 
 Perceptual hashes propose pairs; each pair is then laid upon each other and compared pixel by pixel. No network is
 asked, so that what is a duplicate depends on the pictures alone and never on a study's backbone.
@@ -14,10 +14,11 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from unfreeze.data.likeness import turned_hashes
 from unfreeze.data.pairing import proposed
 from unfreeze.data.threads import in_threads
 
-DUPLICATE_RULES = 6
+DUPLICATE_RULES = 7
 """Counts up whenever two pictures come to be compared otherwise, or other pairs to be."""
 
 ROUGHLY = 0.7
@@ -25,6 +26,8 @@ ROUGHLY = 0.7
 
 They are made of all pixels: of samples alone, two copies with fine detail, as foliage or text, have little in common.
 """
+ROUGHLY_TURNED = 0.8
+"""The same where one of them is turned. Six ways to lie alike by chance are compared, and seldom more is changed."""
 ALIKE = 0.97
 """Least correlation of two pictures laid upon each other, 32 x 32 pixels, for a near duplicate.
 
@@ -43,7 +46,9 @@ _SCALED = (
 """Pixels to which the other picture is scaled across, and where its inner part begins there, and the same down: it may
 have lost up to six hundredths, on all sides, at one corner, or of its width or height alone.
 """
-_ROUGH_AT_ONCE, _AT_ONCE = 20_000, 512  # pairs in memory while they are compared roughly, and closely
+_WAYS = np.array([ROUGHLY] * 2 + [ROUGHLY_TURNED] * 6, np.float32)  # by orientation, see ``_orientations``
+_BACK = [0, 1, 2, 3, 4, 6, 5, 7]  # the orientation that undoes each: of a quarter turn the other one, else the same
+_ROUGH_AT_ONCE, _AT_ONCE = 5_000, 512  # pairs in memory while they are compared roughly, and closely
 _SHARE = 128  # of the latter, those that one thread compares
 _PREPARED = 2048  # pictures, 19 KB each, that are kept for pairs to come
 
@@ -75,8 +80,8 @@ def near_duplicates(
         keep: is given each new comparison.
         progress: called with (pairs compared, pairs in all).
     """
-    pairs = proposed(hashes)
-    close = _rough(thumbnails, pairs) >= ROUGHLY
+    pairs = proposed(np.concatenate([hashes, turned_hashes(thumbnails)], axis=1))
+    close = _rough(thumbnails, pairs) >= _WAYS
     closer = close.any(axis=1)
     asked, ways = pairs[closer].tolist(), close[closer]
     found, prepared = [], dict[int, _Small | None]()
@@ -113,13 +118,22 @@ def near_duplicates(
 
 
 def _rough(thumbnails: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return the correlation of each pair's thumbnails, upright and with one of them mirrored; float32 (pairs, 2)."""
-    found = [np.empty((0, 2), np.float32)]
+    """Return the correlation of each pair's thumbnails, with one of them in each orientation; float32 (pairs, 8)."""
+    found = [np.empty((0, len(_WAYS)), np.float32)]
     for low in range(0, len(pairs), _ROUGH_AT_ONCE):
-        first, second = (thumbnails[pairs[low : low + _ROUGH_AT_ONCE, side], :, :, None] for side in (0, 1))
-        upright, mirrored, other = (_rows(one.astype(np.float32)) for one in (first, first[:, :, ::-1], second))
-        found.append(np.stack([(upright * other).sum(axis=1), (mirrored * other).sum(axis=1)], axis=1))
+        first, second = (
+            _rows(thumbnails[pairs[low : low + _ROUGH_AT_ONCE, side], :, :, None].astype(np.float32)) for side in (0, 1)
+        )  # the rows of a turned picture are the turned rows
+        ways = _orientations(second.reshape(-1, *thumbnails.shape[1:]))
+        found.append(np.stack([(first * way.reshape(first.shape)).sum(axis=1) for way in ways], axis=1))
     return np.concatenate(found)
+
+
+def _orientations(pictures: np.ndarray) -> list[np.ndarray]:
+    """Return square pictures, (..., side, side), in all eight orientations: as they are, mirrored, …"""
+    exchanged = pictures.swapaxes(-1, -2)
+    over = [way for one in (pictures, exchanged) for way in (one, one[..., ::-1, :])]
+    return [way for one in over for way in (one, one[..., ::-1])]
 
 
 _Small = tuple[np.ndarray, ...]
@@ -155,14 +169,14 @@ def _alike(
 
     Args:
         pictures: by index.
-        pairs: two indices, and whether to look at them upright, and with one of them mirrored: bool (2,).
+        pairs: two indices, and in which orientations of the second to look at them: bool (8,).
     """
     if not pairs:
         return {}
     partners: dict[int, list[tuple[int, np.ndarray]]] = {}
     for first, second, ways in pairs:
         partners.setdefault(first, []).append((second, ways))
-        partners.setdefault(second, []).append((first, ways))
+        partners.setdefault(second, []).append((first, ways[_BACK]))
     asked = [pictures[index] for index in partners]
     inner = dict(zip(partners, _inner(asked), strict=True))
     norms = dict(zip(partners, _norms(np.array([whole for whole, *_ in asked])), strict=True))
@@ -170,8 +184,8 @@ def _alike(
     for index, others in partners.items():
         parts = _windows(pictures[index])
         for other, ways in others:
-            upright = inner[other]
-            rows = np.stack([one for one, way in zip((upright, upright[:, :, ::-1]), ways, strict=True) if way])
+            turned = _orientations(inner[other].transpose(0, 3, 1, 2))
+            rows = np.stack([one.transpose(0, 2, 3, 1) for one, way in zip(turned, ways, strict=True) if way])
             # One by one these products are too small for a BLAS to share them among threads, which would spin.
             products = parts @ rows.reshape(*rows.shape[:2], _INNER * _INNER, -1)
             value = float((products.sum(axis=1) / norms[index]).max())

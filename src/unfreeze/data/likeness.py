@@ -114,10 +114,38 @@ def _hashes(greys: np.ndarray) -> np.ndarray:
     # Picture by picture these products are too small for a BLAS to share them among threads, which would spin.
     low = (rows.reshape(-1, greys.shape[1]) @ greys.astype(np.float64)).reshape(len(greys), 2, _KEPT, -1)
     low = low @ columns.transpose(0, 2, 1)
-    four = np.stack([low, low * _MIRROR], axis=2).reshape(-1, 4, _KEPT * _KEPT)
+    return _signs(np.stack([low, low * _MIRROR], axis=2).reshape(-1, 4, _KEPT * _KEPT))
+
+
+def turned_hashes(thumbnails: np.ndarray) -> np.ndarray:
+    """Return the hashes of pictures in the six orientations that ``Likeness.hashes`` does not have.
+
+    They are made of the thumbnails, so nothing more has to be remembered of a picture. A thumbnail's hash differs from
+    its picture's by two bits at most, as a rule.
+
+    Args:
+        thumbnails: (n, 16, 16) uint8, grey.
+
+    Returns:
+        uint64 (n, 6): upside down, turned by 180 degrees, and the four in which the sides are exchanged.
+    """
+    whole = _frequencies(thumbnails.shape[1])[0]
+    low = whole @ thumbnails.astype(np.float64) @ whole.T
+    turned = [
+        one * down * across
+        for one in (low, low.transpose(0, 2, 1))
+        for down in (1, _MIRROR[:, None])
+        for across in (1, _MIRROR)
+    ]
+    # One after another, which takes less memory than all at once.
+    return np.concatenate([_signs(one.reshape(-1, 1, _KEPT * _KEPT)) for one in turned[2:]], axis=1)
+
+
+def _signs(frequencies: np.ndarray) -> np.ndarray:
+    """Return the hashes of frequencies, (n, m, 64) to uint64 (n, m): which of the 64 lie above their median."""
     middle = _KEPT * _KEPT // 2
-    medians = np.partition(four, (middle - 1, middle), axis=2)[:, :, middle - 1 : middle + 1].mean(axis=2)
-    return np.packbits(four > medians[:, :, None], axis=2).view(">u8")[:, :, 0]
+    medians = np.partition(frequencies, (middle - 1, middle), axis=2)[:, :, middle - 1 : middle + 1].mean(axis=2)
+    return np.packbits(frequencies > medians[:, :, None], axis=2).view(">u8")[:, :, 0]
 
 
 @lru_cache(maxsize=256)  # of two sizes or so a data set, and of 127 at most

@@ -14,7 +14,7 @@ MISSED = 0.01
 NEAREST = 16
 """Of the pictures near one, so many are proposed: thousands of a film's frames are near each other."""
 
-_ASKING = (0, 2)  # hashes of each picture that are looked for among all four of the others: the two upright ones
+_ASKING = (0, 2)  # hashes of each picture that are looked for among all of the others: the two upright ones
 _AT_ONCE = 4_000_000  # pairs in memory while they are looked at
 _PROBED = 100_000  # keys looked up at once
 _CROWD = 2 * NEAREST  # hashes of one key with which one that asks is compared
@@ -34,7 +34,7 @@ def proposed(hashes: np.ndarray, radius: int = RADIUS) -> np.ndarray:
     other's. So the work grows with the number of pictures and not with its square.
 
     Args:
-        hashes: (n, 4) uint64, see ``Likeness.hashes``.
+        hashes: (n, m) uint64: those of ``Likeness.hashes``, and of further orientations.
         radius: bits, of 64, in which near hashes may differ.
     """
     count = len(hashes)
@@ -43,7 +43,7 @@ def proposed(hashes: np.ndarray, radius: int = RADIUS) -> np.ndarray:
     owners, which = np.divmod(places_of, hashes.shape[1])
     asks = np.isin(which, _ASKING)
     found, held = [np.empty(0, np.int64)], 0
-    for bits in _chosen(min(22, max(8, (8 * count).bit_length())), radius):
+    for bits in _chosen(min(22, max(8, (2 * hashes.size).bit_length())), radius):
         table = _table(offered, bits)
         askers = table.order[asks[table.order]]  # in the order of their keys, so that memory is read in its order
         asking, listed = offered[askers], offered[table.order]
