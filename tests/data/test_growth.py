@@ -43,6 +43,39 @@ def test_new_removed_and_relabelled_images_are_listed():
     assert changes(before.images, before.images).words == ""
 
 
+def classes(before: str, now: str) -> tuple[str, int]:
+    """What is told of images whose labels are these letters, and how many are called relabelled."""
+    tables = [
+        catalog([{"id": f"{number}", "sha256": f"{number}", "label": label} for number, label in enumerate(labels)])
+        for labels in (before, now)
+    ]
+    found = changes(tables[0].images, tables[1].images)
+    return found.words, len(found.relabelled)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ("aaab", "cccb", "class a is now called c: 3 images"),
+        ("ab", "cb", "class a is now called c: 1 image"),
+        ("aaabb", "cccbbb", "class a is now called c: 3 images; 1 new"),
+        ("aaabb", "bbbaa", "class a is now called b: 3 images; class b is now called a: 2 images"),
+        ("aaabbcc", "bbbccaa", "class a is now called b: 3 images; class b is now called c: 2 images; "
+         "class c is now called a: 2 images"),
+        ("aaabbc", "dddddc", "classes a and b are now one class, d: 5 images"),
+        ("aaabbc", "bbbbbc", "class a is now part of b: 3 images"),
+        ("aaabbccd", "ccccccce"[:7] + "d", "classes a and b are now part of c: 5 images"),
+        ("a" * 20 + "b", "c" * 19 + "bb", "class a is now called c: 19 images; 1 relabelled"),
+        ("a" * 10 + "b", "c" * 5 + "d" * 5 + "b", "10 relabelled"),
+        ("a" * 10 + "b", "b" * 3 + "a" * 7 + "b", "3 relabelled"),
+    ],
+)  # fmt: skip
+def test_classes_that_were_renamed_are_told_and_their_images_not_called_relabelled(before, now, told):
+    words, relabelled = classes(before, now)
+    assert words == told
+    assert (f"{relabelled} relabelled" in told) == (relabelled > 0)
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**6), st.integers(0, 200), st.integers(0, 30))
 def test_the_test_set_is_what_it_was_but_for_what_is_gone(start, added, gone):
@@ -119,8 +152,8 @@ def test_ids_are_unique_and_of_their_content_through_any_changes(data):
         assert all(now[file] == was[file] for file in now.index.intersection(was.index))
 
 
-def settled(now: list[dict[str, str]], earlier: dict[str, str]) -> Catalog:
-    return keep_what_was_drawn(catalog(now), {None: earlier})
+def settled(now: list[dict[str, str]], earlier: dict[str, str], labels: dict[str, str] | None = None) -> Catalog:
+    return keep_what_was_drawn(catalog(now), {None: earlier}, labels or {})
 
 
 def aside(catalogued: Catalog) -> dict[str, str]:
@@ -152,6 +185,17 @@ def test_a_new_copy_with_another_label_does_not_take_the_old_image_away():
     found = settled(now, earlier)
     assert list(aside(found)) == [now[-1]["path"]]
     assert drawn(found, earlier) == earlier
+
+
+def test_old_images_that_are_found_to_be_copies_by_other_rules_stay_and_relabelled_ones_do_not():
+    now = rows(range(100))
+    labels = {row["id"]: row["label"] for row in now}
+    earlier = drawn(catalog(now))
+    for row in now[:2]:
+        row |= {"status": "set_aside", "reason": f"{CONFLICT}: a and b", "cluster": "c"}
+    assert aside(settled(now, earlier, labels)) == {}
+    assert len(aside(settled(now, earlier))) == 2
+    assert len(aside(settled(now, earlier, labels | {now[0]["id"]: "b"}))) == 2
 
 
 def test_given_splits_are_not_drawn_again():

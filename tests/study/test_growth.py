@@ -142,9 +142,10 @@ def test_a_new_copy_of_a_test_image_under_another_label_changes_nothing(tmp_path
     assert held_out(second) == before
     assert rows.loc[tested, "id"] in before
     changed = read_json(second.path / "study.json")["changes"]
-    assert changed == {"new": ["circle/0.png"], "removed": [], "relabelled": []}
+    assert changed == {"new": ["circle/0.png"], "removed": [], "relabelled": [], "classes": []}
     assert warned[0] == (
-        f"1 picture has copies with different labels, 2 images, 1 of them set aside, first circle/0.png and {tested}"
+        f"1 picture has copies with different labels, 2 images, 1 of them set aside, first circle/0.png and {tested} "
+        "(--set check.label_conflicts=keep uses them)"
     )
     stamps = [path.stat().st_mtime_ns for path in (first.path / "cells").rglob("result.json")]
     assert stamps and max(stamps) < (second.path / "study.json").stat().st_mtime_ns  # no cell ran again
@@ -160,10 +161,47 @@ def test_a_new_class_has_no_image_in_the_test_set_that_stays(tmp_path):
     assert str(caught.value) == (
         "new classes since the last run: oval; the test set, which stays as it was drawn, has no image of them\n"
         "  expected: the classes that the study began with: circle, square, triangle\n"
-        "  to mend:  give another --out, where the split is drawn anew, or take the new classes away"
+        "  to mend:  take the new classes away, or draw the split anew in another study directory: "
+        f"--out {first.path}-2"
     )
     assert {path: path.read_bytes() for path in first.path.rglob("*.csv")} == before
     second, warned = run(tmp_path, split={"test": 0.3})
+    assert second.table["status"].tolist() == ["finished"]
+
+
+def test_a_renamed_class_keeps_its_test_images(tmp_path):
+    first, _ = run(tmp_path)
+    before = held_out(first)
+    (tmp_path / "photographs" / "circle").rename(tmp_path / "photographs" / "ring")
+    add(tmp_path, "ring", 2)
+    second, warned = run(tmp_path)
+    assert warned == [
+        "the images changed since the last run: class circle is now called ring: 12 images; 2 new (listed in "
+        "study.json); the test set stays as it was drawn, and cells whose images changed run again",
+        "finished with other settings or images (other images), so not part of this study now: head.small.s0",
+    ]
+    assert held_out(second) == before
+    labels = read_table(second.path / "catalog.csv").set_index("id")["label"]
+    assert "ring" in set(labels[sorted(before)])
+    assert second.table["status"].tolist() == ["finished"]
+    changed = read_json(second.path / "study.json")["changes"]
+    assert (changed["relabelled"], changed["classes"]) == ([], ["class circle is now called ring: 12 images"])
+    assert run(tmp_path)[1] == []
+
+
+def test_classes_that_become_one_keep_their_test_images(tmp_path):
+    first, _ = run(tmp_path)
+    before, photographs = held_out(first), tmp_path / "photographs"
+    (photographs / "round").mkdir()
+    for name in ("circle", "triangle"):
+        for path in sorted((photographs / name).iterdir()):
+            path.rename(photographs / "round" / f"{name}{path.name}")
+        (photographs / name).rmdir()
+    second, warned = run(tmp_path)
+    assert warned[0].startswith(
+        "the images changed since the last run: classes circle and triangle are now one class, round: 24 images ("
+    )
+    assert held_out(second) == before
     assert second.table["status"].tolist() == ["finished"]
 
 

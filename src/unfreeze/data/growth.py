@@ -26,19 +26,31 @@ _ALIKE = (
 """Whether a file is one that was there before, by ``_KNOWN_BY``, the surest first."""
 
 
+MOVED = 0.9
+"""Share of a class's images with one other label from which on the class was renamed, and not its images relabelled."""
+
+
 @dataclass(frozen=True)
 class Changes:
-    """Paths of images that are new, gone, or have another label; a renamed file is none of them."""
+    """What changed.
+
+    Attributes:
+        new, removed, relabelled: paths of images that are new, gone, or have another label; a renamed file is none of
+            them, nor is an image whose class was renamed.
+        classes: sentences on classes that were renamed, or became one.
+    """
 
     new: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     relabelled: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
-        """Say how many there are: "200 new, 5 removed, 3 relabelled"; "" if nothing changed."""
+        """Say what changed: "class cat is now called kitty: 120 images; 200 new, 5 removed"; "" if nothing did."""
         counted = (("new", self.new), ("removed", self.removed), ("relabelled", self.relabelled))
-        return ", ".join(f"{len(paths):,} {word}" for word, paths in counted if paths)
+        images = ", ".join(f"{len(paths):,} {word}" for word, paths in counted if paths)
+        return "; ".join([*self.classes, *[images] * bool(images)])
 
 
 def keep_ids(before: pd.DataFrame, catalog: Catalog) -> Catalog:
@@ -79,29 +91,64 @@ def keep_ids(before: pd.DataFrame, catalog: Catalog) -> Catalog:
 def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
     """Compare two catalogs' images by content (by id, of which copies have one each); unread files count nowhere."""
     old, new = (images[(images["sha256"] != "") & (images["status"] != "ignored")] for images in (before, now))
-    label_before = dict(zip(old["id"], old["label"], strict=True))
-    known = new["id"].isin(list(label_before))
-    relabelled = known & (new["label"] != new["id"].map(label_before))
+    was = new["id"].map(dict(zip(old["id"], old["label"], strict=True)))
+    known = was.notna()
+    moved = _moved(new[known & (new["source"] == "")]["label"], was)
+    relabelled = known & (new["label"] != was) & (new["label"] != was.map(moved))
     return Changes(
         tuple(new.loc[~known, "path"]),
         tuple(old.loc[~old["id"].isin(list(new["id"])), "path"]),
         tuple(new.loc[relabelled, "path"]),
+        _class_words(moved, was[known], new.loc[known, "label"]),
     )
 
 
-def keep_what_was_drawn(catalog: Catalog, drawn: Drawn) -> Catalog:
+def _moved(labels: pd.Series, was: pd.Series) -> dict[str, str]:
+    """Return the new name of each class of which nearly all images that are still there have one other label."""
+    moved = {}
+    for name, now in labels.groupby(was):
+        most = now.value_counts()
+        if most.index[0] != name and most.iloc[0] >= MOVED * len(now):
+            moved[str(name)] = str(most.index[0])
+    return moved
+
+
+def _class_words(moved: Mapping[str, str], was: pd.Series, now: pd.Series) -> tuple[str, ...]:
+    told = []
+    for name in dict.fromkeys(moved.values()):
+        sources = [one for one, target in moved.items() if target == name]
+        count = int((was.isin(sources) & (now == name)).sum())
+        several = len(sources) > 1
+        which = f"class{'es' * several} {' and '.join(sources)} {'are' if several else 'is'} now"
+        if name not in moved and (was == name).any():
+            became = f"part of {name}"
+        else:
+            became = f"one class, {name}" if several else f"called {name}"
+        told.append(f"{which} {became}: {count:,} image{'s' * (count != 1)}")
+    return tuple(told)
+
+
+def keep_what_was_drawn(catalog: Catalog, drawn: Drawn, labels: Mapping[str, str]) -> Catalog:
     """Return the catalog in which new images cannot change what was drawn.
 
     A new image is set aside if a copy of it, or one of its group, is a test image in any fold; and where a new copy
-    has another label than the images that the study had, the new one is set aside and not those.
+    has another label than the images that the study had, the new one is set aside and not those. Nor are those set
+    aside if two of them are found to be copies that were not before, by rules of finding them that have changed since.
+
+    Args:
+        catalog: of now.
+        drawn: before.
+        labels: of before, by image id; those whose images may not be kept with another label beside them are left out.
     """
     images = catalog.images.copy()
     earlier = set[str]().union(*drawn.values())
     tested = {name for split in drawn.values() for name, pool in split.items() if pool == TEST}
     conflict = images["reason"].str.startswith(CONFLICT)
     old = images["id"].isin(earlier)
-    labels = images[conflict & old].groupby("cluster")["label"].nunique()
-    settled = conflict & old & images["cluster"].isin(list(labels[labels == 1].index))
+    steady = images["label"] == images["id"].map(labels)
+    used_before = images[conflict & old].assign(steady=steady).groupby("cluster")
+    kept = used_before["steady"].all() | (used_before["label"].nunique() == 1)
+    settled = conflict & old & images["cluster"].isin(list(kept.index[kept]))
     images.loc[settled, ["status", "reason"]] = "used", ""
     fresh = (images["status"] == "used") & ~old & (images["source"] == "") & (images["given_split"] == "")
     for column in ("cluster", "group"):

@@ -219,20 +219,31 @@ def since_last_run(
     for name, pool, fold in zip(splits["id"], splits["split"], splits["fold"], strict=True):
         if pool in (TRAIN, VALIDATION, TEST):
             drawn.setdefault(None if fold != fold else int(fold), {})[name] = pool
-    _refuse_new_classes(catalog, before["classes"], drawn)
+    _refuse_new_classes(catalog, before["classes"], drawn, store.path)
+    same_rules = all(before["study"]["check"][name] == getattr(study.check, name) for name in _RULES)
+    labels = dict(zip(seen["id"], seen["label"], strict=True)) if same_rules else {}
     kept = f"{words}; the test set stays as it was drawn, and cells whose images changed run again"
-    return Since(keep_what_was_drawn(catalog, drawn), drawn, changed, (kept,) if changed.words else ())
+    return Since(keep_what_was_drawn(catalog, drawn, labels), drawn, changed, (kept,) if changed.words else ())
 
 
-def _refuse_new_classes(catalog: Catalog, before: Sequence[str], drawn: Drawn) -> None:
+_RULES = ("label_conflicts", "near_duplicates")
+"""Settings of the check that say which images are used though they have copies."""
+
+
+def _refuse_new_classes(catalog: Catalog, before: Sequence[str], drawn: Drawn, out: Path) -> None:
+    """Refuse classes of which a test set has no image; one that was renamed, or divided, has some."""
     images = catalog.images[(catalog.images["source"] == "") & (catalog.images["given_split"] == "")]
-    new = sorted(set(images.loc[images["status"] == "used", "label"]) - set(before))
-    if new and any(TEST in split.values() for split in drawn.values()):
+    images = images[images["status"] == "used"]
+    added = set(images["label"]) - set(before)
+    tests = [{name for name, pool in split.items() if pool == TEST} for split in drawn.values()]
+    tested = [set(images.loc[images["id"].isin(test), "label"]) for test in tests if test]
+    new = sorted(label for label in added if not all(label in labels for labels in tested))
+    if new:
         raise UserError(
             f"new classes since the last run: {', '.join(new)}; "
             "the test set, which stays as it was drawn, has no image of them",
             f"the classes that the study began with: {', '.join(before)}",
-            "give another --out, where the split is drawn anew, or take the new classes away",
+            f"take the new classes away, or draw the split anew in another study directory: --out {out}-2",
         )
 
 
