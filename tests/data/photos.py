@@ -1,7 +1,8 @@
 """Pictures that look like photographs to a perceptual hash, and copies of them as they turn up in the wild."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
@@ -19,6 +20,26 @@ def photo(number: int, width: int = 128, height: int = 96) -> Image.Image:
             layers[..., channel] += weight * np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC))
     layers += 128 + generator.normal(scale=3, size=layers.shape)
     return Image.fromarray(layers.clip(0, 255).astype(np.uint8))
+
+
+def shot(camera: int, number: int, defect: bool) -> Image.Image:
+    """What a fixed camera takes: moved by a pixel or two, with noise, and perhaps a scratch."""
+    generator = np.random.default_rng([camera, number, defect])
+    left, top = generator.integers(0, 3, 2).tolist()
+    picture = photo(1000 + camera, 131, 99).crop((left, top, left + 128, top + 96))
+    if defect:
+        x, y = generator.integers(20, 70, 2).tolist()
+        ImageDraw.Draw(picture).line([(x, y), (x + 9, y + 5)], fill=(30, 30, 30), width=1)
+    return Image.fromarray((np.asarray(picture) + generator.normal(0, 3, (96, 128, 3))).clip(0, 255).astype(np.uint8))
+
+
+def shots(root: Path, counts: Mapping[tuple[str, int], int]) -> Path:
+    """Write so many pictures of each label and camera."""
+    for (label, camera), count in counts.items():
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            shot(camera, number, label == "defect").save(root / label / f"{camera}_{number:03}.png")
+    return root
 
 
 def leaves(number: int) -> Image.Image:

@@ -96,9 +96,15 @@ def test_copies_of_one_label_are_duplicates_and_of_two_a_conflict(tmp_path):
     assert set(aside["reason"]) == {"copies have different labels: a and b"}
     assert of_kind(found, "unreadable") == []
     assert warnings_of(found, folds=False) == [
-        "2 pictures have copies with different labels, 4 images, set aside, first a/03.png and b/same.bmp"
+        "2 pictures have copies with different labels, 4 images, set aside, first a/03.png and b/same.bmp "
+        "(--set check.label_conflicts=keep uses them)"
     ]
     kept = look(tmp_path, KEEP)
+    (told,) = warnings_of(kept, folds=False)
+    assert told == (
+        "2 pictures have copies with different labels, 4 images, kept, first a/03.png and b/same.bmp "
+        "(--set check.label_conflicts=set_aside leaves them out)"
+    )
     assert set(kept.images["status"]) == {"used"}
     assert [paths for _, paths, _ in of_kind(kept, "label_conflict")] == [paths for _, paths, _ in conflicts]
 

@@ -18,6 +18,7 @@ from unfreeze.data.look import Look
 from unfreeze.data.looking import OnPicture, Prepare, glance_at_all, look_at_all, looks_known
 from unfreeze.data.looks import Remembered
 from unfreeze.data.reading import FULL, USUAL, Reading, bits_of, content_key, is_deep
+from unfreeze.data.scenes import LEAST, pictures, set_scenes_apart, within
 from unfreeze.data.sources import Item, Source
 from unfreeze.data.unfit import TRUNCATED
 from unfreeze.errors import UserError
@@ -52,6 +53,7 @@ class Catalog:
         reading: how files were read.
         guessed: sentences on how pictures were read where they do not say it themselves, each with the setting that
             says otherwise.
+        scenes: positions in `images` of those that are alike and yet no copies, scene by scene, see ``data.scenes``.
     """
 
     images: pd.DataFrame
@@ -60,6 +62,7 @@ class Catalog:
     likeness: Mapping[tuple[str, str], float] = field(default_factory=dict)
     reading: Reading = USUAL
     guessed: tuple[str, ...] = ()
+    scenes: Sequence[tuple[int, ...]] = ()
 
 
 def build_catalog(
@@ -224,15 +227,17 @@ def _catalog(
     with any_text():
         images = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *(f"data_{column}" for column in more)]))
     images["id"] = _ids(images["sha256"], images["path"])
+    scenes = set_scenes_apart(images)
+    likeness = within(copies.likeness, images) if scenes else copies.likeness
     if check.label_conflicts == "set_aside":
-        _set_conflicts_aside(images, copies.likeness)
+        _set_conflicts_aside(images, likeness)
     if isinstance(grouping, re.Pattern):
         with any_text():
             images["group"] = _groups(images, grouping, more)
     elif grouping is not None:
         images["group"] = images[f"data_{grouping}"]
     guessed = _guessed(looks, check, reading)
-    return Catalog(images, source.roots, source.classes, copies.likeness, reading, guessed)
+    return Catalog(images, source.roots, source.classes, likeness, reading, guessed, scenes)
 
 
 def _guessed(looks: Sequence[Look], check: CheckConfig, reading: Reading) -> tuple[str, ...]:
@@ -287,14 +292,30 @@ def conflicts(images: pd.DataFrame, likeness: Mapping[tuple[str, str], float]) -
     """Return the positions of images that show one picture under several labels, picture by picture.
 
     One picture are images with the same pixels, or two that were compared and are alike by ``duplicates.SAME``. Those
-    that are less alike, or only by others between them, may well be photographs of two things.
+    that are less alike, or only by others between them, may well be photographs of two things. So may all that have not
+    the same pixels, see ``likeness_without_labels``.
 
     Args:
         images: of a catalog, indexed 0..n-1.
         likeness: of near duplicates, see ``Catalog``.
     """
+    return _conflicts(images, {} if likeness_without_labels(images, likeness) else likeness)
+
+
+def likeness_without_labels(images: pd.DataFrame, likeness: Mapping[tuple[str, str], float]) -> list[int]:
+    """Return the positions of images that are like one with another label, if they are most of all, else none.
+
+    Nobody labels most of them wrongly: then labels say what likeness does not see, such as a small defect in pictures
+    of some fixed cameras, or which way a picture was turned.
+    """
+    disputed = sorted(row for rows in _conflicts(images, likeness) for row in rows)
+    seen = (images["status"] != "ignored").sum()
+    return disputed if len(disputed) >= LEAST and 2 * len(disputed) > seen else []
+
+
+def _conflicts(images: pd.DataFrame, likeness: Mapping[tuple[str, str], float]) -> list[list[int]]:
     copied = images[(images["cluster"] != "") & (images["status"] != "ignored")]
-    shown = copied["pixels"].where(copied["pixels"] != "", copied["sha256"])
+    shown = pictures(copied)
     rows_of: dict[str, list[int]] = {}
     for row, picture in zip(copied.index, shown, strict=True):
         rows_of.setdefault(picture, []).append(row)

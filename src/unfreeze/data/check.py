@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.config.study import SplitConfig
-from unfreeze.data.catalog import CONFLICT, CUT, MISNAMED, SEVERAL, Catalog, conflicts
+from unfreeze.data.catalog import CONFLICT, CUT, MISNAMED, SEVERAL, Catalog, conflicts, likeness_without_labels
+from unfreeze.data.scenes import example_group
 from unfreeze.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use
+from unfreeze.data.stems import families
 from unfreeze.data.unfit import Why, way_out, why
 from unfreeze.errors import UserError
 from unfreeze.metrics import UNEVEN
@@ -89,15 +91,11 @@ def findings(
         split: what the splits that the data gives are used for.
         earlier: see ``splits.given_pools``.
     """
-    images = catalog.images.reset_index(drop=True)
-    main = (images["status"] == "used") & (images["source"] == "")
-    images["pool"] = ""
-    images.loc[main, "pool"] = given_pools(images[main], split, earlier)
-    if not folds:
-        images["given_fold"] = ""
+    images = _images(catalog, folds, split, earlier)
     used = images[images["status"] == "used"]
     found = [
         *_unreadable(images),
+        *_alike(images, catalog),
         *_duplicates(images, catalog),
         *_classes(used, catalog.classes, split),
         *_sizes(used, image_size),
@@ -105,6 +103,15 @@ def findings(
         *_noted(used),
     ]
     return worst_first(found)
+
+
+def _images(catalog: Catalog, folds: bool, split: SplitConfig, earlier: Mapping[str, str] | None) -> pd.DataFrame:
+    """Return the images, indexed by position, with the pool that the data gives each of the main data's used ones."""
+    images = catalog.images.reset_index(drop=True)
+    main = (images["status"] == "used") & (images["source"] == "")
+    images["pool"] = ""
+    images.loc[main, "pool"] = given_pools(images[main], split, earlier)
+    return images if folds else images.assign(given_fold="")
 
 
 def worst_first(found: Sequence[Finding]) -> list[Finding]:
@@ -166,19 +173,25 @@ def _ways(reasons: Sequence[str]) -> str:
 def warnings_of(
     catalog: Catalog, folds: bool, split: SplitConfig = AS_GIVEN, earlier: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Return what a run says of its data: pictures with two labels, and copies in two given splits (or folds)."""
-    found = findings(catalog, folds=folds, split=split, earlier=earlier)
+    """Return what a run says of its data.
+
+    That is which images are alike and do not count as copies, pictures with two labels, and copies in two given splits
+    (or folds).
+    """
+    images = _images(catalog, folds, split, earlier)
+    told = [one.note for one in worst_first(_alike(images, catalog))]
+    found = worst_first(_duplicates(images, catalog))
     conflicts = [one for one in found if one.kind == "label_conflict"]
     leaks = [one for one in found if one.kind == "split_leak" and one.severity == "error"]
-    told = []
     if conflicts:
         rows = [row for one in conflicts for row in one.rows]
         aside = int((catalog.images["status"].iloc[rows] == "set_aside").sum())
         became = {0: "kept", len(rows): "set aside"}.get(aside, f"{aside} of them set aside")
         first, other = path_of(catalog, rows[0]), path_of(catalog, rows[1])
+        way = "keep uses them" if aside else "set_aside leaves them out"
         told.append(
             f"{_pictures(conflicts)} copies with different labels, {len(rows)} images, {became}, "
-            f"first {first} and {other}"
+            f"first {first} and {other} (--set check.label_conflicts={way})"
         )
     if leaks:
         first, other = (path_of(catalog, row) for row in leaks[0].rows[:2])
@@ -223,6 +236,41 @@ def _unreadable(images: pd.DataFrame) -> list[Finding]:
     return found
 
 
+def _alike(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:
+    """Return findings on images that are alike and do not count as copies, and on names that say that files are."""
+    used = images[images["status"] == "used"]
+    found = []
+    for rows in catalog.scenes:
+        note = (
+            f"{len(rows)} images look like one picture, {_labelled(images['label'].iloc[list(rows)])}, as of a fixed "
+            "camera, so they do not count as copies: all are used, on every side of the split"
+        )
+        if not (used["group"] != "").any():
+            example = example_group(used["path"].tolist(), used["label"].tolist())
+            note += f"; keep those of one time or part together, such as by split: {{group: '{example}'}}"
+        found.append(Finding("near_duplicate", "warning", rows, note, len(rows)))
+    if rows := tuple(likeness_without_labels(images, catalog.likeness)):
+        note = (
+            f"{len(rows)} images, most of all, are nearly equal to one with another label, so labels say what likeness "
+            "does not: all are used, and those alike stay on one side of the split, but for "
+            "check: {near_duplicates: ignore}"
+        )
+        found.append(Finding("near_duplicate", "warning", rows, note, len(rows)))
+    if named := families(used):
+        note = (
+            f"{len(named.rows)} images have {named.names} names but for suffixes as of augmented copies "
+            f"({_readable(', '.join(named.suffixes))}), and the split may divide them; keep those of one name together "
+            f"by split: {{group: '{named.group}'}}"
+        )
+        found.append(Finding("near_duplicate", "warning", named.rows, note, len(named.rows)))
+    return found
+
+
+def _labelled(labels: pd.Series) -> str:
+    names = sorted(set(labels))
+    return f"all {names[0]}" if len(names) == 1 else f"labelled {' and '.join(names)}"
+
+
 def _duplicates(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:
     """Return findings: pictures with several labels, groups of copies, and those of them in several splits."""
     found = []
@@ -237,11 +285,10 @@ def _duplicates(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:
         disputed.add(tuple(numbers))
     for _, group in copied.groupby("cluster", sort=True):
         count, same = _copies(group, least)
-        rows, labels = tuple(group.index), sorted(set(group["label"]))
-        named = f"all {labels[0]}" if len(labels) == 1 else f"labelled {' and '.join(labels)}"
+        rows = tuple(group.index)
         if rows not in disputed:
             kind: Kind = "exact_duplicate" if same else "near_duplicate"
-            found.append(Finding(kind, "warning", rows, f"{count}, {named}"))
+            found.append(Finding(kind, "warning", rows, f"{count}, {_labelled(group['label'])}"))
         found += _leak(group, count)
     grouped = images[(images["group"] != "") & (images["status"] == "used")]
     for name, group in grouped.groupby("group", sort=True):
