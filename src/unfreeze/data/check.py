@@ -143,29 +143,30 @@ def refuse_losses(catalog: Catalog, most: float) -> None:
     if len(aside) <= most * len(images) and not gone:
         return
     reasons = Counter(aside["reason"]).most_common(3)
-    counted = ", ".join(f"{count} {_what(reason)}" for reason, count in reasons)
+    counted = ", ".join(f"{count} {without_way(reason)}" for reason, count in reasons)
     every = len(aside) == len(images)
     lost = f"; classes that fall away: {', '.join(gone)}" if gone and not every else ""
     least = math.ceil(100 * len(aside) / max(1, len(images))) / 100
+    shown = "" if every else "; 'unfreeze check DATA' shows them all"  # which shows nothing where nothing is usable
     anyway = "" if gone or least >= 1 else f"; to go on without these files: --set check.max_set_aside={least}"
     raise UserError(
         f"{'all' if every else f'{len(aside)} of'} {len(images)} files are set aside ({counted}){lost}",
         f"at most {most:.0%} of the files, and no whole class",
-        f"{_ways([reason for reason, _ in reasons])}; 'unfreeze check DATA' shows them all{anyway}",
+        f"{ways_out([reason for reason, _ in reasons])}{shown}{anyway}",
     )
 
 
-def _what(reason: str) -> str:
+def without_way(reason: str) -> str:
     """Return a reason without its way out."""
     return reason if reason.startswith(CONFLICT) or why(reason) == "damage" else reason.partition(": ")[0]
 
 
-def _ways(reasons: Sequence[str]) -> str:
+def ways_out(reasons: Sequence[str]) -> str:
     """Return what helps against reasons why files are set aside, each named where there are several."""
     ways = dict[str, list[str]]()
     for reason in reasons:
         way = DISPUTED if reason.startswith(CONFLICT) else way_out(reason)
-        ways.setdefault(way or "mend the files, or take them out of the data", []).append(_what(reason))
+        ways.setdefault(way or "mend the files, or take them out of the data", []).append(without_way(reason))
     named = [f"{' and '.join(whats)}: {way}" for way, whats in ways.items()]
     return "; ".join(named) if len(named) > 1 else next(iter(ways), "")
 

@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from unfreeze.config.study import CheckConfig, SplitConfig
 from unfreeze.data.catalog import CONFLICT, Catalog, glance
+from unfreeze.data.check import ways_out, without_way
 from unfreeze.data.sources import Source
 from unfreeze.data.splits import given_use, validation_share, with_share
 from unfreeze.errors import UserError
@@ -16,7 +15,6 @@ from unfreeze.errors import UserError
 SHOWN = 10
 """Classes that are named in the lines; the JSON has all."""
 _REASONS, _FIRST, _MORE = 6, 8, 4
-_POINTER = b"version https://git-lfs"
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
@@ -170,22 +168,12 @@ def refuse_none_used(source: Source, catalog: Catalog) -> None:
 
 
 def nothing_usable(source: Source, reasons: Mapping[str, int]) -> NothingUsable:
-    """Return the error for data of which no file is usable, with the reasons counted and the way out."""
-    root = source.roots[""]
+    """Return the error for data of which no file is usable, with the reasons counted and the way out of each."""
+    most = Counter(reasons).most_common(3)
+    listed = ", ".join(f"{count:,} {without_way(reason)}" for reason, count in most)
     first = next((item.path for item in source.items if not item.source), "")
-    listed = ", ".join(f"{count:,} {reason}" for reason, count in Counter(reasons).most_common(3))
-    files = _count(sum(reasons.values()), "file")
-    mend = f"convert the files or get them anew, then look at them with: unfreeze check DATA; the first is {first}"
-    if _is_pointer(root / first):
-        mend = f"they are Git LFS pointers: get the pictures themselves with: git -C {quote(str(root))} lfs pull"
     return NothingUsable(
-        f"{root}: nothing usable in {files}: {listed}", "pictures: JPEG, PNG, WebP, GIF, BMP or TIFF", mend
+        f"{source.roots['']}: nothing usable in {_count(sum(reasons.values()), 'file')}: {listed} (first {first})",
+        "pictures: JPEG, PNG, WebP, GIF, BMP or TIFF",
+        ways_out([reason for reason, _ in most]),
     )
-
-
-def _is_pointer(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_POINTER)) == _POINTER
-    except (OSError, ValueError):
-        return False

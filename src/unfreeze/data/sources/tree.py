@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unfreeze.data.unfit import RAW_SUFFIXES
 from unfreeze.errors import UserError
 
 PICTURES = frozenset(
     ".jpg .jpeg .jpe .jfif .jif .png .apng .webp .gif .bmp .dib .tif .tiff .heic .heif .hif .avif .jp2 .j2k .j2c .jpx "
-    ".jxl .svg .psd .dcm .dicom .dic .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .raf .orf .rw2 .pef .srw .x3f "
-    ".3fr .erf .mrw .kdc .dcr .iiq .rwl".split()
-)
+    ".jxl .svg .psd .dcm .dicom .dic".split()
+) | frozenset(RAW_SUFFIXES)
 """Suffixes of pictures: such a file is data, whatever is in it, so that a damaged one is told and not overlooked."""
 
 LITTER = "system files"
