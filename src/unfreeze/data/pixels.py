@@ -140,7 +140,8 @@ class DecodedPictures:
         Raises:
             UserError: the file is gone, is not of the content that its key says or can no longer be decoded whole.
         """
-        return _made(self.base, (self.keys[index], self.paths[index]))[1]
+        with quiet_pillow():  # called from one thread of a process at a time
+            return _made(self.base, (self.keys[index], self.paths[index]))[1]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog, glance, paths_of
-from unfreeze.data.decode import decode
+from unfreeze.data.decode import decode, quiet_pillow
 from unfreeze.data.sources import Source, usable_cache
 from unfreeze.data.split_notes import split_notes
 from unfreeze.data.understood import NothingUsable
@@ -106,7 +106,8 @@ def _whole(catalog: Catalog, ids: Sequence[str]) -> Iterator[str]:
     """Give the images that can be decoded."""
     for name, path in zip(ids, paths_of(catalog, ids), strict=True):
         try:
-            decode(path, reading=catalog.reading)
+            with quiet_pillow():
+                decode(path, reading=catalog.reading)
         except Undecodable:
             continue
         yield name
