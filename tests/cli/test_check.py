@@ -39,7 +39,7 @@ def test_the_table_and_the_page(unfreeze, photos):
     assert lines[:3] == [
         f"data: {photos}: class folders, 33 files in 2 classes, 15 (<img onerror=alert(1)>) to 18 (red) a class",
         "classes: <img onerror=alert(1)>, red",
-        "split: drawn: 20% test, 15% validation, the rest training",
+        "split: drawn: 20% test, 25% validation, the rest training",
     ]
     assert lines[3] == "33 files in 2 classes: 30 used, 3 set aside, 0 ignored"
     kinds = [line.split()[:3] for line in lines if line.startswith(("error", "warning", "note"))]

@@ -268,11 +268,11 @@ def test_folders_that_are_splits(unfreeze, study):
 @pytest.mark.parametrize(
     ("second", "val", "said"),
     [
-        ("val", "0.2", "train, validation (the test set); 25% of the training images are drawn for validation"),
-        ("test", "0.2", "test, train; 25% of the training images are drawn for validation"),
-        ("val", "auto", "train, validation (the test set); 31% of the training images are drawn for validation"),
-        ("val", "given", "train, validation"),
-        ("val", "test", "train, validation (the test set); validation on the test images"),
+        ("val", "0.2", "test 6 files (val); 25% of the training images are drawn for validation"),
+        ("test", "0.2", "test 6 files; 25% of the training images are drawn for validation"),
+        ("val", "auto", "test 6 files (val); 31% of the training images are drawn for validation"),
+        ("val", "given", "validation 6 files (val)"),
+        ("val", "test", "test 6 files (val); validation on the test images"),
     ],
 )
 def test_two_folders_that_are_splits(unfreeze, study, second, val, said):
@@ -283,11 +283,11 @@ def test_two_folders_that_are_splits(unfreeze, study, second, val, said):
             Image.fromarray(random.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
     code, text, _ = unfreeze("plan", "study.yaml", "--set", "data=split", "--set", f"split.val={val}")
     assert code == 0
-    assert f"split: the folders say it: {said}\n" in text
+    assert f"split: given: train 24 files, {said}\n" in text
     told = "besides training images the data gives one split, validation (6 images)"
     assert (told in text) == (second == "val" and val != "given")
 
 
 def test_an_automatic_share_is_shown_as_the_share_that_it_is(unfreeze, study):
     _, text, _ = unfreeze("plan", "study.yaml", "--set", "split.val=auto")
-    assert "split: 20% test, 25% validation, the rest training\n" in text
+    assert "split: drawn: 20% test, 25% validation, the rest training\n" in text

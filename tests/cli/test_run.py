@@ -52,7 +52,7 @@ def test_json_alone_on_stdout(unfreeze, study):
     cells = ["scratch.few.s0", "sgd.few.s0", "scratch.few.s3", "sgd.few.s3"]
     assert list(record) == [
         "study", "directory", "cells", "failed", "left", "warnings", "headline", "results", "report",
-        "answer", "conclusions", "layout",
+        "recommended", "answer", "conclusions", "layout",
     ]  # fmt: skip
     assert record["layout"] == {
         "kind": "class folders", "classes": ["blue", "green", "red"], "splits": None, "ignored": {}, "guessed": [],
