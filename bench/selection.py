@@ -1,6 +1,6 @@
 """What the rule of recommending costs and saves, on simulated studies whose best recipe is known (docs/statistics.md).
 
-    python bench/selection.py                 prints the table; a quarter of an hour on one core
+    python bench/selection.py                 prints the table; about ten minutes of one core
     python bench/selection.py --point 0.02    the same with another cap than one point
 
 Six recipes, cheap to expensive in their order: of 1 to 6 billion multiply-adds. A ranking image is right if a latent
