@@ -55,7 +55,7 @@ def test_a_record_of_another_format(tmp_path: Path, text: str, shown: str) -> No
         read_json(path)
     assert str(caught.value) == (
         f"{path} has format {shown}\n  expected: format 1\n"
-        "  to mend:  use the version of unfreeze that wrote it, or a new directory"
+        "  to mend:  use the version of unfreeze that wrote it, or give another --out DIR"
     )
 
 

@@ -81,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} has format {record.get('format') if isinstance(record, dict) else 'unknown'}",
             f"format {FORMAT}",
-            "use the version of unfreeze that wrote it, or a new directory",
+            "use the version of unfreeze that wrote it, or give another --out DIR",
         )
     record.pop("checksum", None)
     return record

@@ -171,7 +171,7 @@ def test_an_unknown_backbone(unfreeze, study, command):
         "strategies.scratch, sgd: backbone: timm has no model named resnet19",
         "a timm model, for example vgg16, resnet50, tf_efficientnet_lite0, mobilenetv3_large_100, convnext_tiny, "
         "regnety_008, vit_small_patch16_224, swin_tiny_patch4_window7_224",
-        "did you mean resnet18 or resnet61q or resnet51q?",
+        "say backbone: resnet18 (or resnet61q, resnet51q)",
     )
 
 
@@ -183,7 +183,7 @@ def test_an_unknown_backbone_to_describe(unfreeze, folder):
             "backbone: timm has no model named resnet19",
             "a timm model, for example vgg16, resnet50, tf_efficientnet_lite0, mobilenetv3_large_100, convnext_tiny, "
             "regnety_008, vit_small_patch16_224, swin_tiny_patch4_window7_224",
-            "did you mean resnet18 or resnet61q or resnet51q?",
+            "say backbone: resnet18 (or resnet61q, resnet51q)",
         ),
     )
 
@@ -195,7 +195,7 @@ def test_a_cut_that_does_not_exist(unfreeze, study):
     assert complaint == message(
         "strategies.deep: train: {last: 99}, a cut that does not exist",
         "1 to 5, the number of the backbone's stages (stem, layer1, layer2, layer3, layer4)",
-        "lower last, or say train: all",
+        "say train: {last: 5} or less, or train: all",
     )
 
 
@@ -206,7 +206,7 @@ def test_broken_yaml(unfreeze, study):
     assert complaint == message(
         "study.yaml, line 13, column 1: expected ',' or ']', but got '<stream end>'",
         "YAML, as in studies/",
-        "mend that line; spaces indent, never tabs",
+        "mend that line; spaces indent, never tabs; 'unfreeze init DATA' writes one that works",
     )
 
 
@@ -248,7 +248,7 @@ def test_a_time_that_is_none(unfreeze, study):
     assert unfreeze("run", "study.yaml", "--time", "soon") == (
         2,
         "",
-        message("time 'soon' is no duration", "a number with s, m, h or d", "for example 30m or 1h30m"),
+        message("time 'soon' is no duration", "a number with s, m, h or d", "for example --time 30m or --time 1h30m"),
     )
 
 

@@ -57,7 +57,8 @@ phased x few (3 cells) {BOTH} TIME TIME
 phased x augmented (3 cells) {BOTH}; {FRESH} TIME TIME
 predicted: TIME, 223.3 kB of disk; every cell alone in plain PyTorch TIME, FACTOR times as long
 written to runs/study: up to 49.5 MB, 16.7 MB of it for models and predictions; FREE are free there
-warning: regime augmented asks for 9 training files a class; fewer: blue about 8, green about 8, red about 8"""
+warning: regime augmented asks for 9 training files a class; fewer: blue about 8, green about 8, red about 8; \
+regimes.augmented.train_per_class: 7 is what each has"""
 HEADS = """\
 data: photos
 backbone: {name: test_resnet, weights: weights.safetensors}
@@ -247,7 +248,8 @@ def test_food101_is_planned_without_its_images(unfreeze, folder):
 def test_validation_on_the_test_images_is_warned_of(unfreeze, study):
     _, said, _ = unfreeze("plan", "study.yaml", "--set", "split.val=test")
     assert said.splitlines()[-1] == (
-        "warning: validation images are the test images: what stops and chooses also reports, so scores flatter"
+        "warning: validation images are the test images: what stops and chooses also reports, so scores flatter; "
+        "split: {val: 0.15} takes others"
     )
 
 
@@ -262,7 +264,10 @@ def test_folders_that_are_splits(unfreeze, study):
         f"data: {(study / 'split').resolve()}: split folders, 23 files in 2 classes, 10 (red) to 13 (blue) a "
         "class\nclasses: blue, red\nsplit: given: train 11 files, validation 5 files (val), test 7 files\n"
     ) in said
-    assert said.splitlines()[-1] == "warning: regime few asks for 6 training files a class; fewer: red 5"
+    assert said.splitlines()[-1] == (
+        "warning: regime few asks for 6 training files a class; fewer: red 5; "
+        "regimes.few.train_per_class: 5 is what each has"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tests.cli.images import understood
 from unfreeze.study import group
@@ -51,8 +52,8 @@ def test_json_alone_on_stdout(unfreeze, study):
     record = json.loads(said)
     cells = ["scratch.few.s0", "sgd.few.s0", "scratch.few.s3", "sgd.few.s3"]
     assert list(record) == [
-        "study", "directory", "cells", "failed", "left", "warnings", "headline", "results", "report",
-        "recommended", "answer", "conclusions", "layout",
+        "study", "directory", "cells", "failed", "left", "warnings", "findings", "check_page", "headline",
+        "results", "report", "recommended", "answer", "conclusions", "layout",
     ]  # fmt: skip
     assert record["layout"] == {
         "kind": "class folders", "classes": ["blue", "green", "red"], "splits": None, "ignored": {}, "guessed": [],
@@ -175,3 +176,41 @@ def test_report_is_rebuilt(unfreeze, study):
         "  to mend:  name one in it: --out runs/report.html\n",
     )
     assert [file.read_bytes() for file in files] == before
+
+
+def test_a_run_says_the_worst_of_what_it_found_and_where_all_is(unfreeze, study):
+    for name, copy in (("red/0", "red/again"), ("blue/3", "blue/again"), ("green/5", "blue/other")):
+        Image.open(f"photos/{name}.png").save(f"photos/{copy}.bmp")
+    Path("photos/red/broken.png").write_bytes(b"no picture")
+    more = ("--set", "check.max_set_aside=0.2", "--set", "epochs=1", "--set", "strategies={all: {train: all}}")
+    code, said, told = unfreeze("run", "study.yaml", *more)
+    assert code == 0
+    block = (
+        "found in the data, the worst first:\n"
+        "  error: One picture under two labels (2 images): 2 images, the same pixels, labelled blue and green\n"
+        "  warning: Files that cannot be read (1 image): cannot be decoded whole: 1 {reason}\n"
+        "  warning: The same pixels twice (2 findings, 4 images): for one 2 images, the same pixels, all blue, "
+        "first blue/3.png\n"
+        "  look at 5 findings: runs/study/check.html\n"
+    )
+    reason = re.search(r"cannot be decoded whole: 1 (.*)\n", told)
+    assert block.format(reason=reason[1]) in told
+    assert block.format(reason=reason[1]) + "\nreport: " in said
+    assert "blue/other.bmp" in Path("runs/study/check.html").read_text()
+    code, said, _ = unfreeze("run", "study.yaml", *more, "--json")
+    record = json.loads(said)
+    assert record["check_page"] == "runs/study/check.html"
+    assert [(one["kind"], one["severity"], one["findings"], one["count"]) for one in record["findings"]] == [
+        ("label_conflict", "error", 1, 2),
+        ("unreadable", "warning", 1, 1),
+        ("exact_duplicate", "warning", 2, 4),
+    ]
+    assert record["findings"][0]["note"] == "2 images, the same pixels, labelled blue and green"
+
+
+def test_a_run_says_nothing_of_notes_alone(unfreeze, study):
+    code, said, told = unfreeze("run", "study.yaml", "--json", "--set", "epochs=1")
+    assert code == 0 and "found in the data" not in told
+    record = json.loads(said)
+    assert {one["severity"] for one in record["findings"]} == {"note"}  # the pictures are small
+    assert record["check_page"] is None and not Path("runs/study/check.html").exists()

@@ -102,7 +102,8 @@ def test_a_home_folder_of_nobody_known() -> None:
     with pytest.raises(UserError) as caught:
         read_study(values={"data": "~no-such-user-here/x"}, preset="quick")
     assert str(caught.value) == (
-        "~no-such-user-here/x begins with a user that is not known\n  expected: a path\n  to mend:  write it in full"
+        "~no-such-user-here/x begins with a user that is not known\n  expected: a path\n  to mend:  write it in full, "
+        "for example data: /home/NAME/photos"
     )
 
 
@@ -152,12 +153,14 @@ HOW = (
         (
             "epochs=[1",
             "--set epochs, line 1, column 3: expected ',' or ']', but got '<stream end>'"
-            "\n  expected: YAML, as in studies/\n  to mend:  mend that line; spaces indent, never tabs",
+            "\n  expected: YAML, as in studies/\n  to mend:  mend that line; spaces indent, never tabs; "
+            "for example --set epochs=5",
         ),
         (
             "epochs=5\nseeds: 2",
             "--set epochs, line 2, column 6: mapping values are not allowed here"
-            "\n  expected: YAML, as in studies/\n  to mend:  mend that line; spaces indent, never tabs",
+            "\n  expected: YAML, as in studies/\n  to mend:  mend that line; spaces indent, never tabs; "
+            "for example --set epochs=5",
         ),
         (
             "strategies.hed.epochs=5",

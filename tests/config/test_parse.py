@@ -412,7 +412,8 @@ def test_all_problems_of_the_strategies_come_at_once() -> None:
 def test_broken_yaml_is_named_by_its_line(text: str, first: str, mend: str) -> None:
     with pytest.raises(UserError) as caught:
         load_yaml(text, "s.yaml")
-    assert str(caught.value) == f"{first}\n  expected: YAML, as in studies/\n  to mend:  {mend}"
+    works = "'unfreeze init DATA' writes one that works"
+    assert str(caught.value) == f"{first}\n  expected: YAML, as in studies/\n  to mend:  {mend}; {works}"
 
 
 @pytest.mark.parametrize(("text", "kind"), [("", "nothing"), ("- a", "a list"), ("head", "a single value")])
@@ -445,7 +446,8 @@ def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_study(path)
     assert str(caught.value) == (
-        f"{path} is not UTF-8 text\n  expected: YAML in UTF-8\n  to mend:  save the file as UTF-8"
+        f"{path} is not UTF-8 text\n  expected: YAML in UTF-8\n  to mend:  save the file as UTF-8; "
+        "'unfreeze init DATA' writes one that works"
     )
 
 
@@ -465,7 +467,7 @@ def test_an_unknown_preset() -> None:
         preset_text("artcle")
     assert str(caught.value) == (
         "preset 'artcle' is unknown; did you mean 'article'?\n  expected: one of article, demo, quick, thorough\n"
-        "  to mend:  name one of them, or give a study file"
+        "  to mend:  for example --preset quick"
     )
     assert presets() == ["article", "demo", "quick", "thorough"]
 

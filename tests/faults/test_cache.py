@@ -208,7 +208,10 @@ def test_a_cache_that_fails_in_the_midst_costs_the_store_alone(
     monkeypatch.setattr(shards.NewShard, "append", fails)
     out = run(whole.parent, tmp_path.name, told)
     why = f"cannot write to the cache: {os.strerror(number)}"
-    assert warnings_of(told) == [f"nothing more is stored by this run, and frozen stages run live: {why}"]
+    assert warnings_of(told) == [
+        f"nothing more is stored by this run, and frozen stages run live: {why}; free space there, or name "
+        "another folder in UNFREEZE_CACHE"
+    ]
     assert read_json(out / "shared.json")["runs"][0]["unstored"] == why
     assert tables(out) == tables(whole)
     assert not list((tmp_path / "cache").rglob("*.tmp"))

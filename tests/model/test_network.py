@@ -46,7 +46,7 @@ def test_a_cut_that_does_not_exist() -> None:
     assert str(caught.value) == (
         "train: {last: 6}, a cut that does not exist\n"
         "  expected: 1 to 5, the number of the backbone's stages (stem, layer1, layer2, layer3, layer4)\n"
-        "  to mend:  lower last, or say train: all"
+        "  to mend:  say train: {last: 5} or less, or train: all"
     )
 
 

@@ -173,17 +173,18 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert message("test_resnet", "imagenet") == (
         "weights: imagenet\n"
         "  expected: pretrained, none, or the path of a .safetensors file\n"
-        "  to mend:  other formats can run code when read: convert the file with safetensors.torch.save_file"
+        "  to mend:  convert a file of another format, which can run code when read, with "
+        "safetensors.torch.save_file, or say weights: pretrained"
     )
     assert message("test_resnet", "gone.safetensors") == (
         "weights: gone.safetensors\n"
         "  expected: a file that exists\n"
-        "  to mend:  correct the path, or say pretrained or none"
+        "  to mend:  correct the path, or say weights: pretrained"
     )
     assert message("test_resnet", str(broken)) == (
         f"weights: {broken} cannot be read (Error while deserializing: header too large)\n"
         "  expected: a whole safetensors file\n"
-        "  to mend:  get the file anew"
+        "  to mend:  get the file anew, or say weights: pretrained"
     )
 
 
@@ -194,7 +195,7 @@ def test_numbers_of_a_type_that_torch_has_not(tmp_path: Path) -> None:
     assert message("test_resnet", str(path)) == (
         f"weights: {path} cannot be read (it holds numbers of type 'F4')\n"
         "  expected: a whole safetensors file\n"
-        "  to mend:  get the file anew"
+        "  to mend:  get the file anew, or say weights: pretrained"
     )
 
 
@@ -204,7 +205,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     tensors = len(state) - 2  # without fc
     expected = (
         f"\n  expected: a tensor for each of the backbone's {tensors}, under timm's names (the classifier's are "
-        "ignored)\n  to mend:  take the file that belongs to this backbone"
+        "ignored)\n  to mend:  take the file that belongs to this backbone, or say weights: pretrained"
     )
 
     save_file({name: tensor for name, tensor in state.items() if name != "bn1.weight"}, path)

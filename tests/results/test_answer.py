@@ -96,7 +96,8 @@ def test_one_seed_owns_up_that_no_verdict_is_possible(tmp_path: Path) -> None:
     made = answer(read_evidence(write_study(tmp_path, seeds=1, failed=None)))
     assert made.verdict is not None and made.verdict.verdict == "too little to tell"
     assert (
-        "Every number rests on one seed: intervals count the images alone, and no verdict is possible." in made.warnings
+        "Every number rests on one seed: intervals count the images alone, and no verdict is possible. "
+        "seeds: 3 repeats all." in made.warnings
     )
 
 

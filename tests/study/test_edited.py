@@ -33,7 +33,7 @@ BASE: dict[str, Any] = {
 }
 AAA, BBB = ["aaa.small.s0", "aaa.small.s1"], ["quokka.small.s0", "quokka.small.s1"]
 EVERY = ["aaa.small.s0", "quokka.small.s0", "aaa.small.s1", "quokka.small.s1"]
-OTHERWISE = "finished with other settings or images ({}), so not part of this study now: {}"
+OTHERWISE = "finished with other settings or images ({}), so not part of this study now (another --out keeps both): {}"
 LEFT = "2 cells of an earlier version of the study are not part of it now; their files stay in cells/: {}"
 
 
@@ -336,7 +336,7 @@ def test_whatever_a_finished_cell_was_made_with_is_noticed(world: Path, monkeypa
         monkeypatch.setattr(environment, "conditions", lambda _, name=name: {**now, name: "99.9"})
         assert environment.made_otherwise(store, EVERY, compute) == [
             f"finished under other conditions ({name} {now[name]}, now 99.9), which new cells may differ from in the "
-            f"last digits: {', '.join(EVERY)}"
+            f"last digits (another --out runs all anew): {', '.join(EVERY)}"
         ]
 
 
@@ -349,8 +349,8 @@ def test_new_cells_beside_those_of_an_older_version_are_told_apart(
     events = run(world, out, seeds=3)
     differing = f"torch {now['torch']}, now 99.9; timm {now['timm']}, now 88.8"
     assert said(events) == [
-        f"finished under other conditions ({differing}), which new cells may differ from in the last digits: "
-        f"{', '.join(EVERY)}"
+        f"finished under other conditions ({differing}), which new cells may differ from in the last digits "
+        f"(another --out runs all anew): {', '.join(EVERY)}"
     ]
     assert sorted(ran(events)) == ["aaa.small.s2", "quokka.small.s2"]
     assert read_json(out / "cells" / "aaa.small.s2" / "cell.json")["made_with"]["torch"] == "99.9"

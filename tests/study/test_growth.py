@@ -67,7 +67,8 @@ def test_new_removed_and_relabelled_images(tmp_path):
     )  # fmt: skip
     assert held_out(second) == before
     assert (
-        "finished with other settings or images (other images), so not part of this study now: head.small.s0" in warned
+        "finished with other settings or images (other images), so not part of this study now (another --out keeps "
+        "both): head.small.s0" in warned
     )
     assert second.table["status"].tolist() == ["finished"]
     third, warned = run(tmp_path)

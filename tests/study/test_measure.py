@@ -151,7 +151,7 @@ def test_a_study_says_that_its_engine_gives_way_and_why() -> None:
     text = (
         f"test_resnet, 32 pixels: the study used winograd {fixed['version']} (float32, 2 threads), which {{}}; frozen "
         f"stages now run on {now}. Finished cells keep their numbers, stored activations are computed anew, and new "
-        "cells may differ in the last digits"
+        "cells may differ in the last digits; another --out chooses for all of them"
     )
     assert said({}) == [text.format("is not there any more")]
     reason = "winograd: no large 3 x 3 convolution"

@@ -23,7 +23,8 @@ PARTS = (
 )
 NORM = (
     "all: a batch of 4 images does not fit into the memory of cpu; it trains on 2 at a time and adds up their "
-    "gradients, but BatchNorm takes its statistics from those 2, so its results are not those of whole batches"
+    "gradients, but BatchNorm takes its statistics from those 2, so its results are not those of whole batches; "
+    "batch_size: 2 fits, and so may a smaller image_size"
 )
 PREDICTS = (
     "last: 64 images at once do not fit into the memory of cpu; it predicts 3 at a time, so its numbers may differ by "

@@ -198,7 +198,8 @@ def test_a_cache_that_fails_costs_the_store_alone_and_is_said_once(
     why = f"cannot write to the cache: {os.strerror(errno.ENOSPC)}"
     said = [event.text for event in events if isinstance(event, Warned)]
     assert [text for text in said if "stored" in text] == [
-        f"nothing more is stored by this run, and frozen stages run live: {why}"
+        f"nothing more is stored by this run, and frozen stages run live: {why}; free space there, or name "
+        "another folder in UNFREEZE_CACHE"
     ]
     assert read_json(tmp_path / "out" / "shared.json")["runs"][0]["unstored"] == why
     assert all_but_times(tmp_path / "out") == all_but_times(tmp_path / "whole")

@@ -242,7 +242,8 @@ def test_validation_as_the_article_sees_it(tmp_path: Path) -> None:
     results, _ = run(tmp_path, split={"val": "test"}, strategies={"head": {"train": "head"}}, regimes={"two": regime})
     assert results.history["examples"].tolist() == [42, 83]
     assert json.loads((results.path / "study.json").read_text())["notes"] == [
-        "Validation images are the test images: what stopped and chose also reports, so scores are optimistic."
+        "Validation images are the test images: what stopped and chose also reports, so scores are optimistic; "
+        "split: {val: 0.15} takes others."
     ]
 
 
@@ -293,7 +294,7 @@ def test_a_file_that_cannot_be_decoded_is_set_aside_and_said(tmp_path: Path) -> 
     assert aside["path"].tolist() == ["circle/000.png"]
     assert broken.exists()
     assert json.loads((results.path / "study.json").read_text())["notes"] == [
-        "Set aside: 1 image; catalog.csv says why."
+        "Set aside: 1 image; catalog.csv says why, and check: what is."
     ]
 
 
@@ -332,7 +333,7 @@ def test_settings_that_changed_make_the_report_forget_the_old_cells(tmp_path: Pa
     results, events = run(tmp_path, strategies=changed, seconds=0.0)
     said = (
         "finished with other settings or images (phases.0.optimizer.lr 0.01, now 0.001), so not part of this study "
-        "now: head.small.s0"
+        "now (another --out keeps both): head.small.s0"
     )
     assert said in [event.text for event in events if isinstance(event, Warned)]
     assert results.table["status"].tolist() == ["missing", "finished"]
@@ -360,7 +361,7 @@ def test_other_versions_are_noticed_and_said(tmp_path: Path, monkeypatch: pytest
     said = [event.text for event in events if isinstance(event, Warned)]
     assert (
         f"finished under other conditions (torch {now['torch']}, now 9.9; timm {now['timm']}, now 0.1), which new "
-        "cells may differ from in the last digits: head.small.s0, last.small.s0"
+        "cells may differ from in the last digits (another --out runs all anew): head.small.s0, last.small.s0"
     ) in said
     assert ran(events) == []
 

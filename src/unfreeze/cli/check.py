@@ -71,10 +71,10 @@ def _check(target: str, out: Path | None, overrides: list[str] | None, as_json: 
     if asked:
         found = worst_first([*found, *shortfalls(catalog, study.split, study.regimes)])
     understood = layout(source, study.split, catalog)
-    _tell(understood, catalog, found, told, _page(out, study.name, catalog, found), as_json)
+    _tell(understood, catalog, found, told, write_page(out, study.name, catalog, found), as_json)
 
 
-def _page(out: Path | None, name: str, catalog: "Catalog", found: "list[Finding]") -> Path | None:
+def write_page(out: Path | None, name: str, catalog: "Catalog", found: "list[Finding]") -> Path | None:
     """Write the page, if one is wanted."""
     if out is None:
         return None

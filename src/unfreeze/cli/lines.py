@@ -1,6 +1,7 @@
 """A run as plain lines: one an event that matters, for logs and pipes."""
 
 from unfreeze.cli.board import ENDED, Board
+from unfreeze.cli.found import found_lines
 from unfreeze.cli.screen import one_line
 from unfreeze.results.words import METRIC_NAMES, metric_text, plural, seconds_text
 from unfreeze.study import events
@@ -13,6 +14,8 @@ def line_of(event: events.Event, board: Board) -> str | None:
             return f"read {plural(total, 'image file')}" if done == total else None
         case events.Understood(lines):
             return "\n".join(map(one_line, lines))
+        case events.Checked():
+            return "\n".join(found_lines(event)) or None
         case events.Planned(cells, finished):
             return planned_line(len(cells), len(finished))
         case events.Preparing(what, done, total):

@@ -165,7 +165,10 @@ def warnings(study: "StudyConfig", pools: "dict[str, Pools]") -> list[str]:
     """Return what is worth a second look before a study runs."""
     found = []
     if study.split.val == "test":
-        found.append("validation images are the test images: what stops and chooses also reports, so scores flatter")
+        found.append(
+            "validation images are the test images: what stops and chooses also reports, so scores flatter; "
+            "split: {val: 0.15} takes others"
+        )
     for name, regime in study.regimes.items():
         for word, asked in (("training", regime.train_per_class), ("validation", regime.val_per_class)):
             sizes = {label: pool.train if word == "training" else pool.validation for label, pool in pools.items()}
@@ -174,5 +177,7 @@ def warnings(study: "StudyConfig", pools: "dict[str, Pools]") -> list[str]:
                 about = "" if all(pools[label].exact for label in short) else "about "
                 listed = ", ".join(f"{label} {about}{size:.0f}" for label, size in list(short.items())[:5])
                 more = f" and {len(short) - 5} more classes" if len(short) > 5 else ""
-                found.append(f"regime {name} asks for {asked} {word} files a class; fewer: {listed}{more}")
+                key, least = "train_per_class" if word == "training" else "val_per_class", int(min(short.values()))
+                enough = f"; regimes.{name}.{key}: {least} is what each has" if least else ""
+                found.append(f"regime {name} asks for {asked} {word} files a class; fewer: {listed}{more}{enough}")
     return found

@@ -49,7 +49,7 @@ def _report(directories: list[Path], out: Path | None, by: str | None) -> None:
             raise UserError(
                 f"--by {by} with {len(directories)} studies",
                 "--by with one study directory",
-                "leave --by out, or name one directory",
+                f"leave --by out, or say unfreeze report {directories[0]} --by {by}",
             )
         remove_leftovers_of(out or Path(SIDE_BY_SIDE))
         page = write_side_by_side([StudyDir(one) for one in directories], out or Path(SIDE_BY_SIDE))

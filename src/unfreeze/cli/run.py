@@ -23,6 +23,7 @@ from unfreeze.cli.options import (
 
 if TYPE_CHECKING:
     from unfreeze.config.study import StudyConfig
+    from unfreeze.study.events import Checked
     from unfreeze.study.run import Outcome
 
 SOME_CELLS_FAILED = 3
@@ -84,17 +85,27 @@ def carry_out(
     epochs = {name: expected_epochs(next(iter(candidates(study, name).values()))) for name in study.strategies}
     board = Board(study.metric, epochs, lambda cell: _record(out, cell))
     with watching(board, is_terminal() and not as_json, check) as emit:
+        from unfreeze.cli.found import write_page
         from unfreeze.results.report import write_report
         from unfreeze.study.budget import parse_duration
+        from unfreeze.study.events import Checked, Event
         from unfreeze.study.run import run_study
 
         seconds = None if time is None else parse_duration(time)
-        outcome = run_study(study, out, emit, text, workers, seconds, parallel)
+        checked: list[Checked] = []
+
+        def tell(event: Event) -> None:
+            if isinstance(event, Checked):
+                write_page(study.name, event)
+                checked.append(event)
+            emit(event)
+
+        outcome = run_study(study, out, tell, text, workers, seconds, parallel)
         report = write_report(outcome.evidence)
     if as_json:
-        typer.echo(json.dumps(_as_json(outcome, report), ensure_ascii=False, indent=1))
+        typer.echo(json.dumps(_as_json(outcome, checked[-1], report), ensure_ascii=False, indent=1))
     else:
-        _print_outcome(outcome, report, board.errors, _already(board))
+        _print_outcome(outcome, checked[-1], report, board.errors, _already(board))
     if outcome.failed:
         raise typer.Exit(SOME_CELLS_FAILED)
 
@@ -112,9 +123,10 @@ def _already(board: Any) -> str:
     return planned_line(len(board.cells), finished) if finished else ""
 
 
-def _as_json(outcome: "Outcome", report: Path) -> dict[str, Any]:
+def _as_json(outcome: "Outcome", checked: "Checked", report: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from unfreeze.cli.found import is_told, worst
     from unfreeze.results.answer import answer, as_record
     from unfreeze.results.answer_text import facts, headline
 
@@ -128,6 +140,8 @@ def _as_json(outcome: "Outcome", report: Path) -> dict[str, Any]:
         "failed": list(outcome.failed),
         "left": list(outcome.left),
         "warnings": list(evidence.warnings),
+        "findings": worst(checked),
+        "check_page": str(checked.page) if is_told(checked) else None,
         "headline": headline(answered),
         "results": rows,
         "report": str(report),
@@ -138,10 +152,13 @@ def _as_json(outcome: "Outcome", report: Path) -> dict[str, Any]:
     }
 
 
-def _print_outcome(outcome: "Outcome", report: Path, errors: Mapping[str, str], already: str) -> None:
+def _print_outcome(
+    outcome: "Outcome", checked: "Checked", report: Path, errors: Mapping[str, str], already: str
+) -> None:
     from rich.text import Text
 
     from unfreeze.cli import screen
+    from unfreeze.cli.found import found_lines, is_told
     from unfreeze.cli.summary import answer_lines, summary
     from unfreeze.results.answer import answer
     from unfreeze.results.words import plural
@@ -162,6 +179,10 @@ def _print_outcome(outcome: "Outcome", report: Path, errors: Mapping[str, str], 
     for note in notes:
         console.print(Text(f"warning: {note}", style="yellow"))
     if notes:
+        console.print()
+    for told in found_lines(checked):
+        console.print(Text(told))
+    if is_told(checked):
         console.print()
     if outcome.left:
         cells = plural(len(outcome.left), "cell")

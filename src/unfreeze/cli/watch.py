@@ -28,10 +28,9 @@ def watching(board: Board, live: bool, check: Check) -> Iterator[events.Emit]:
 
             def show(event: events.Event) -> None:
                 board.take(event)
-                if isinstance(event, events.Warned | events.Understood):
-                    console.print(
-                        Text(line_of(event, board) or "", "yellow" if isinstance(event, events.Warned) else "")
-                    )
+                told = isinstance(event, events.Warned | events.Understood | events.Checked)
+                if told and (line := line_of(event, board)):
+                    console.print(Text(line, style="yellow" if isinstance(event, events.Warned) else ""))
                 _may_end(event, check)
 
             yield show

@@ -65,7 +65,7 @@ def preset_text(name: str) -> str:
         raise UserError(
             f"preset {name!r} is unknown{_did_you_mean(name, presets())}",
             "one of " + ", ".join(presets()),
-            "name one of them, or give a study file",
+            "for example --preset quick",
         )
     return (resources.files("unfreeze.config") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
 
@@ -94,18 +94,19 @@ def _load(text: str, origin: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"{origin}, line {mark.line + 1}, column {mark.column + 1}" if mark else origin
         problem = (error.problem or "broken YAML").splitlines()[0]
-        raise UserError(
-            f"{where}: {problem}", "YAML, as in studies/", "mend that line; spaces indent, never tabs"
-        ) from error
+        raise _broken(f"{where}: {problem}", "mend that line; spaces indent, never tabs") from error
     except YAMLError as error:
-        problem = str(error).splitlines()[0]
-        raise UserError(f"{origin}: {problem}", "YAML, as in studies/", "write the file as UTF-8 YAML") from error
+        raise _broken(f"{origin}: {str(error).splitlines()[0]}", "write the file as UTF-8 YAML") from error
     except (ValueError, KeyError) as error:  # ruamel lets Python's own errors out: 2020-13-45 is no date
-        raise UserError(f"{origin}: {error}", "YAML, as in studies/", "put quotes around text") from error
+        raise _broken(f"{origin}: {error}", "put quotes around text") from error
     except RecursionError as error:
-        raise UserError(
-            f"{origin} is nested too deeply", "YAML, as in studies/", "close the brackets that are open"
-        ) from error
+        raise _broken(f"{origin} is nested too deeply", "close the brackets that are open") from error
+
+
+def _broken(given: str, mend: str, expected: str = "YAML, as in studies/") -> UserError:
+    """Return what is said of text that is no YAML, with something that is."""
+    works = "for example --set epochs=5" if given.startswith("--set") else "'unfreeze init DATA' writes one that works"
+    return UserError(given, expected, f"{mend}; {works}")
 
 
 def read_study(
@@ -138,7 +139,7 @@ def read_study(
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 text", "YAML in UTF-8", "save the file as UTF-8") from error
+            raise _broken(f"{path} is not UTF-8 text", "save the file as UTF-8", "YAML in UTF-8") from error
         data |= {"name": _name_of(path)} | _with_paths(load_yaml(text, origin), path.resolve().parent)
     data |= _with_paths(dict(values or {}), Path.cwd())
     for override in overrides:
@@ -309,7 +310,11 @@ def _with_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         try:
             return str(folder / Path(value).expanduser())
         except RuntimeError as error:
-            raise UserError(f"{value} begins with a user that is not known", "a path", "write it in full") from error
+            raise UserError(
+                f"{value} begins with a user that is not known",
+                "a path",
+                "write it in full, for example data: /home/NAME/photos",
+            ) from error
 
     def weights(settings: Any) -> Any:
         if isinstance(settings, str | Path) and str(settings).endswith(".safetensors"):

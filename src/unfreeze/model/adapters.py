@@ -212,6 +212,7 @@ ADAPTERS: dict[type[nn.Module], Adapter] = {
     SwinTransformer: Adapter("Swin", _swin, swin_transformer.checkpoint_filter_fn),
 }
 
+EXAMPLE = "resnet50"
 # One model of each family, for messages.
 EXAMPLES = (
     "vgg16, resnet50, tf_efficientnet_lite0, mobilenetv3_large_100, convnext_tiny, regnety_008, "

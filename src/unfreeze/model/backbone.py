@@ -11,7 +11,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from unfreeze.errors import UserError
-from unfreeze.model.adapters import ADAPTERS, EXAMPLES, Anatomy, Layout
+from unfreeze.model.adapters import ADAPTERS, EXAMPLE, EXAMPLES, Anatomy, Layout
 from unfreeze.model.weights import LISTED, Weights, load_weights
 from unfreeze.streams import stream_seed
 
@@ -118,18 +118,19 @@ def _entry(name: str) -> PretrainedCfg:
     """Return timm's entry for a name: preprocessing and where its weights lie."""
     architecture, _, tag = name.partition(".")
     if not timm.is_model(name):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=LISTED)
+        near = difflib.get_close_matches(architecture.lower(), timm.list_models(), n=LISTED)
+        others = f" (or {', '.join(near[1:])})" if near[1:] else ""
         raise UserError(
             f"backbone: timm has no model named {name}",
             f"a timm model, for example {EXAMPLES}",
-            f"did you mean {' or '.join(near)}?" if near else "correct the name",
+            f"say backbone: {near[0]}{others}" if near else f"say for example backbone: {EXAMPLE}",
         )
     tags = [pretrained.partition(".")[2] for pretrained in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise UserError(
             f"backbone: {architecture} has no weights tagged {tag}",
             f"one of {', '.join(tags)}" if tags else f"{architecture} without a tag",
-            "correct or leave out what follows the dot",
+            f"say backbone: {architecture}.{tags[0]}" if tags else f"say backbone: {architecture}",
         )
     config = timm.get_pretrained_cfg(name)
     return config if config is not None else PretrainedCfg()
@@ -198,7 +199,7 @@ def _wrong_size(name: str, image_size: int, reason: str, expected: str = "a size
     return UserError(
         f"image_size: {image_size} does not fit {name}" + (f" ({first_line})" if first_line else ""),
         expected,
-        f"choose another image_size, for example {_entry(name).input_size[-1]}, which {name} was made for",
+        f"choose another, for example the one that {name} was made for: image_size: {_entry(name).input_size[-1]}",
     )
 
 
@@ -206,6 +207,6 @@ def _without_stages(name: str, reason: str) -> UserError:
     families = ", ".join(dict.fromkeys(adapter.family for adapter in ADAPTERS.values()))
     return UserError(
         f"backbone: {name} cannot be cut into stages ({reason})",
-        f"a timm model of one of the families {families}",
-        f"choose for example {EXAMPLES}",
+        f"a timm model of one of the families {families}, for example {EXAMPLES}",
+        f"say for example backbone: {EXAMPLE}",
     )

@@ -79,7 +79,7 @@ def _pool(pool: str, backbone: Backbone) -> nn.Module:
         raise UserError(
             f"head: pool: {pool} for {backbone.name}",
             "pool: own, since its last stage already pools (its last norm or convolution comes after the pooling)",
-            "leave pool out of the head",
+            "say pool: own in the head, or leave it out",
         )
     if backbone.layout == "NLC":
         return TokenPool(pool, backbone.model.num_prefix_tokens)

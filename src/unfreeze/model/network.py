@@ -101,7 +101,7 @@ def frozen_stages(train: LastStages | Literal["all", "head"], stages: int, names
         raise UserError(
             f"train: {{last: {last}}}, a cut that does not exist",
             f"1 to {stages}, the number of the backbone's stages" + (f" ({', '.join(names)})" if names else ""),
-            "lower last, or say train: all",
+            f"say train: {{last: {stages}}} or less, or train: all",
         )
     return stages - trained
 

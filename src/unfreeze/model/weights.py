@@ -102,10 +102,11 @@ def _weights_file(weights: str) -> Path:
         raise UserError(
             f"weights: {weights}",
             "pretrained, none, or the path of a .safetensors file",
-            "other formats can run code when read: convert the file with safetensors.torch.save_file",
+            "convert a file of another format, which can run code when read, with safetensors.torch.save_file, or say "
+            "weights: pretrained",
         )
     if not path.is_file():
-        raise UserError(f"weights: {weights}", "a file that exists", "correct the path, or say pretrained or none")
+        raise UserError(f"weights: {weights}", "a file that exists", "correct the path, or say weights: pretrained")
     return path
 
 
@@ -121,7 +122,7 @@ def _read(path: Path) -> State:
         raise UserError(
             f"weights: {path} cannot be read ({why})",
             "a whole safetensors file",
-            "get the file anew",
+            "get the file anew, or say weights: pretrained",
         ) from error
 
 
@@ -220,7 +221,7 @@ def _misfit(given: str, problems: str, tensors: int) -> UserError:
     return UserError(
         f"{given} does not fit: {problems}",
         f"a tensor for each of the backbone's {tensors}, under timm's names (the classifier's are ignored)",
-        "take the file that belongs to this backbone",
+        "take the file that belongs to this backbone, or say weights: pretrained",
     )
 
 

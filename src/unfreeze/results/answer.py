@@ -278,12 +278,16 @@ def _warnings(evidence: Evidence, found: DataFound) -> list[str]:
         )
         told.append(
             f"Classes are uneven: {found.classes[large]:,} images of {large}, {found.classes[small]:,} of {small}. "
-            "Accuracy hides the small ones."
+            "Accuracy hides the small ones; metric: balanced_accuracy does not, and balance: weights in a regime heeds "
+            "them."
         )
     told += _worse_with_more(evidence.standing)
     done = results[results["status"] == "finished"]
     if len(done) and done["seed"].nunique() == 1:
-        told.append("Every number rests on one seed: intervals count the images alone, and no verdict is possible.")
+        told.append(
+            "Every number rests on one seed: intervals count the images alone, and no verdict is possible. "
+            "seeds: 3 repeats all."
+        )
     told += [str(note) for note in evidence.record.get("notes", [])]
     told += [f"{warning} ({plural(len(cells), 'cell')})" for warning, cells in evidence.warnings.items()]
     return told

@@ -29,7 +29,7 @@ def by_column(study: StudyDir, column: str) -> pd.DataFrame:
         raise UserError(
             f"--by {column}: the data has no such column",
             f"one of {', '.join(own)}" if own else "a column of a manifest beside path, label, split, fold and group",
-            "name another",
+            f"for example --by {own[0]}" if own else "leave --by out, or add a column to the manifest",
         )
     record = read_json(study.path / "study.json")
     numbers = {label: number for number, label in enumerate(record["classes"])}

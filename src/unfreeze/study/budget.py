@@ -14,4 +14,4 @@ def parse_duration(text: str) -> float:
         return seconds_of(text)
     except ValueError as error:
         given = f"time {text!r} is no duration"
-        raise UserError(given, "a number with s, m, h or d", "for example 30m or 1h30m") from error
+        raise UserError(given, "a number with s, m, h or d", "for example --time 30m or --time 1h30m") from error

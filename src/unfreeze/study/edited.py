@@ -25,7 +25,8 @@ def finished_otherwise(store: StudyDir, jobs: Mapping[str, Job]) -> list[str]:
         if store.is_stale({"cell": name, "fingerprint": job.fingerprint}):
             cells.setdefault(_differences(store, name, job), []).append(name)
     return [
-        f"finished with other settings or images ({differing}), so not part of this study now: {', '.join(names)}"
+        f"finished with other settings or images ({differing}), so not part of this study now (another --out keeps "
+        f"both): {', '.join(names)}"
         for differing, names in cells.items()
     ]
 

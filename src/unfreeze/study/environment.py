@@ -52,8 +52,8 @@ def made_otherwise(store: StudyDir, finished: Sequence[str], compute: Compute) -
         if differing:
             cells.setdefault("; ".join(differing), []).append(name)
     return [
-        f"finished under other conditions ({differing}), which new cells may differ from in the last digits: "
-        f"{', '.join(names)}"
+        f"finished under other conditions ({differing}), which new cells may differ from in the last digits "
+        f"(another --out runs all anew): {', '.join(names)}"
         for differing, names in cells.items()
     ]
 

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from unfreeze.data.catalog import Catalog
+from unfreeze.data.check import Finding
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,15 @@ class Understood:
 
     lines: tuple[str, ...]
     layout: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The images are looked at, and the study directory is there: what was found, and where a page of it belongs."""
+
+    catalog: Catalog
+    findings: tuple[Finding, ...]
+    page: Path
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,7 @@ class CellsLeft:
 Event = (
     Scanning
     | Understood
+    | Checked
     | Planned
     | Warned
     | Preparing

@@ -81,7 +81,7 @@ class Memory:
             if batch_norm:
                 means = (
                     f"but BatchNorm takes its statistics from those {at_once.training}, so its results are not those "
-                    "of whole batches"
+                    f"of whole batches; batch_size: {at_once.training} fits, and so may a smaller image_size"
                 )
             said.append(
                 f"{name}: a batch of {batch} images does not fit into the memory of {device}; it trains on "

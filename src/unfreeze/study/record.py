@@ -47,14 +47,14 @@ def engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, preci
     labelled = _labelled(calibrated)
     refused = [
         f"{label}: frozen stages run in {found.engine['precision']}, since {precision} is not near enough "
-        f"({'; '.join(dict.fromkeys((found.refused or {}).values()))})"
+        f"({'; '.join(dict.fromkeys((found.refused or {}).values()))}); precision: float32 is the same for all"
         for label, found in labelled.items()
         if found.engine["precision"] != precision
     ]
     return refused + [
         f"{label}: the study used {_engine_words(fixed[label])}, which {_why_not(fixed[label], found)}; frozen stages "
         f"now run on {_engine_words(found.engine)}. Finished cells keep their numbers, stored activations are computed "
-        "anew, and new cells may differ in the last digits"
+        "anew, and new cells may differ in the last digits; another --out chooses for all of them"
         for label, found in labelled.items()
         if label in fixed and dict(fixed[label]) != dict(found.engine)
     ]
@@ -127,11 +127,12 @@ def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibr
     notes = [*catalog.guessed]
     if study.split.val == "test":
         notes.append(
-            "Validation images are the test images: what stopped and chose also reports, so scores are optimistic."
+            "Validation images are the test images: what stopped and chose also reports, so scores are optimistic; "
+            "split: {val: 0.15} takes others."
         )
     set_aside = int((catalog.images["status"] == "set_aside").sum())
     if set_aside:
-        notes.append(f"Set aside: {plural(set_aside, 'image')}; catalog.csv says why.")
+        notes.append(f"Set aside: {plural(set_aside, 'image')}; catalog.csv says why, and check: what is.")
     return {
         "name": study.name,
         "metric": study.metric,

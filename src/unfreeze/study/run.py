@@ -14,7 +14,7 @@ from unfreeze.config.study import StudyConfig
 from unfreeze.config.units import seconds_of
 from unfreeze.data.cache import in_use, looking, make_room, tidy
 from unfreeze.data.catalog import Catalog
-from unfreeze.data.check import refuse_losses, warnings_of
+from unfreeze.data.check import findings, refuse_losses, warnings_of
 from unfreeze.data.sources import Source, refuse_inside, source_of, usable_cache
 from unfreeze.data.split_notes import split_notes
 from unfreeze.data.understood import layout, lines
@@ -28,7 +28,7 @@ from unfreeze.study.cells import CellsRun, Hands, Here, add_facts
 from unfreeze.study.disk import Writes, refuse, reserved, saying_what_is_needed, writes, writes_at_first
 from unfreeze.study.edited import finished_otherwise, left_over
 from unfreeze.study.environment import made_otherwise
-from unfreeze.study.events import Emit, Planned, Understood, Warned
+from unfreeze.study.events import Checked, Emit, Planned, Understood, Warned
 from unfreeze.study.explain import explain
 from unfreeze.study.forecast import (
     Calibrated,
@@ -200,6 +200,8 @@ def _run(
             remove_state(store.cell(name) / FOLDER)  # of a run that was killed in between
         for warning in [*finished_otherwise(store, jobs), *made_otherwise(store, finished, compute)]:
             emit(Warned(warning))
+        found = findings(catalog, study.image_size, study.split.folds is not None)
+        emit(Checked(catalog, tuple(found), out / "check.html"))
         emit(Planned(tuple(jobs), tuple(finished)))
         unfinished = [work for work in works if work.cell not in finished]
         shares = shared.shares()

@@ -40,7 +40,10 @@ from unfreeze.train.loading import Draw
 
 ALTERED = "{count} chunks of the cache were altered or could not be read; their rows were computed again"
 KILLED = "a process that prepares images was killed by {by}, perhaps for want of memory; from now on {left} the work"
-UNSTORED = "nothing more is stored by this run, and frozen stages run live: {why}"
+UNSTORED = (
+    "nothing more is stored by this run, and frozen stages run live: {why}; free space there, or name another folder "
+    "in UNFREEZE_CACHE"
+)
 
 
 @dataclass

@@ -1,0 +1,39 @@
+"""Whatever is refused says what was given, what was expected and what to do about it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "unfreeze"
+REBUILT = {"study/parallel.py", "train/batches.py"}
+"""Where an error of another process is raised here once more, from all that it said."""
+
+
+def refusals(path: Path) -> list[ast.Call]:
+    """Return the calls in a file that make a ``UserError``, or one of the errors that are such."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", getattr(node.func, "attr", "")) in ("UserError", "Untrainable", "Unstored")
+        and not (path.relative_to(PACKAGE).as_posix() in REBUILT and len(node.args) == 1)
+    ]
+
+
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if refusals(path)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_every_refusal_says_what_was_given_what_was_expected_and_how_to_mend_it(path: Path) -> None:
+    for call in refusals(path):
+        where = f"{path.name}, line {call.lineno}: {ast.unparse(call)}"
+        said = [*call.args, *(word.value for word in call.keywords)]
+        assert len(said) == 3 and not any(isinstance(one, ast.Starred) for one in said), where
+        for one in said:
+            assert not (isinstance(one, ast.Constant) and not str(one.value).strip()), where
+
+
+def test_the_files_that_refuse_are_found() -> None:
+    assert len(FILES) > 30
