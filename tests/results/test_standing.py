@@ -83,7 +83,7 @@ def test_what_chose_unpaid_has_no_advantage_within_a_standard_error(ranked: Stud
     value, detail = found["level"]
     assert value == "scratch with full and last_block with full"
     assert detail == (
-        "not told apart from the recipe on 60 validation images; validation has 60 images (10 in the smallest class): "
+        "from the recipe, on 60 validation images; validation has 60 images (10 in the smallest class): "
         "one image is 1.7 points; --set split.folds=5 validates on others in each of five turns"
     )
 

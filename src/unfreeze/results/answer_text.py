@@ -94,10 +94,12 @@ def _level(answer: Answer) -> list[Line]:
         small = small_pool_text(standing.images, standing.smallest_class, answer.can_fold)
     if not choice.level:
         return [("level", "Few images", "one image counts much", small)] if small else []
-    needed = f"; about {choice.n_needed:,} images would tell" if choice.n_needed else ""
-    detail = f"not told apart from the recipe on {plural(standing.images, 'validation image')}{needed}"
+    needed = ""
+    if choice.n_needed:
+        needed = f"; about {choice.n_needed:,} would tell, or show that less than a point lies between"
+    detail = f"from the recipe, on {plural(standing.images, 'validation image')}{needed}"
     names = join_words([field_text(standing.recipe(place)) for place in choice.level])
-    return [("level", "As good", names, f"{detail}; {small}" if small else detail)]
+    return [("level", "Not told apart", names, f"{detail}; {small}" if small else detail)]
 
 
 def _validated(answer: Answer, standing: Standing) -> str:
