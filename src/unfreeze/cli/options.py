@@ -97,12 +97,19 @@ def _check_data(target: str, path: Path) -> None:
             "a study file (.yaml) or a folder of images",
             "correct the path" + (f"; did you mean {path.parent / near[0]}?" if near else ""),
         )
-    if not path.is_dir() and path.suffix.lower() not in _TABLES:
+    if not path.is_dir() and path.suffix.lower() not in _TABLES and not _is_table(path):
         raise UserError(
             f"{target} is neither a study file nor images",
             "a study file (.yaml), a folder of images, or a .csv or .parquet table of their paths and labels",
             "correct the path, or write a study file with 'unfreeze init DATA'",
         )
+
+
+def _is_table(path: Path) -> bool:
+    """Tell whether a file of an unusual name is a table."""
+    from unfreeze.data.sources.table_file import looks_like_a_table
+
+    return looks_like_a_table(path)
 
 
 def _seeds(text: str) -> int | list[int]:

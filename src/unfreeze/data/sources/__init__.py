@@ -16,7 +16,7 @@ from unfreeze.data.sources.manifests import GUESSED, read_manifest, read_test_ta
 from unfreeze.data.sources.near import near
 from unfreeze.data.sources.place import cache_folder, refuse_inside, usable_cache
 from unfreeze.data.sources.source import Ignored, Item, Source
-from unfreeze.data.sources.table_file import SUFFIXES
+from unfreeze.data.sources.table_file import SUFFIXES, looks_like_a_table
 from unfreeze.errors import UserError
 
 __all__ = ["Ignored", "Item", "Source", "cache_folder", "open_source", "refuse_inside", "source_of", "usable_cache"]
@@ -102,7 +102,8 @@ def _main(data: str, base: Path, follow: bool, columns: ColumnsConfig, labels_fr
 
 
 def _is_table(value: str, base: Path) -> bool:
-    return value.lower().endswith(SUFFIXES) and not (base / Path(value).expanduser()).is_dir()
+    path = base / Path(value).expanduser()
+    return (value.lower().endswith(SUFFIXES) and not path.is_dir()) or (path.is_file() and looks_like_a_table(path))
 
 
 def _file(value: str, base: Path, key: str) -> Path:

@@ -10,6 +10,7 @@ from unfreeze.data.sources.labels import check_names, hint, label_finder, level
 from unfreeze.data.sources.layout import FOLDERS, OUTSIDE_SPLITS, UNLABELLED, Layout, depth_of, name_of, understand
 from unfreeze.data.sources.near import near
 from unfreeze.data.sources.source import Ignored, Item, Source, split_of
+from unfreeze.data.sources.table_file import IN_FOLDERS
 from unfreeze.data.sources.tree import HIDDEN, LINK_OUT, LINK_TO_FOLDER, POINTER, Tree, pictures_in, scan
 from unfreeze.errors import UserError
 
@@ -133,6 +134,9 @@ def _refuse_no_pictures(root: Path, tree: Tree) -> None:
         raise _only_links(root, f"{root} holds no pictures but links", linked)
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(_SHOWN))
     mend = "correct the path, or put pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) into one folder per class"
+    tables = sorted(path for path, _ in tree.ignored if path.lower().endswith(IN_FOLDERS))
+    if tables:
+        mend = f"give the table, if it lists pictures or holds them: unfreeze check {root / tables[0]}"
     if counts[POINTER]:
         mend = f"get the pictures themselves: git -C {shlex.quote(str(root))} lfs pull"
     hidden = [path for path, reason in tree.ignored if reason == HIDDEN and pictures_in(root / path)]

@@ -3,22 +3,23 @@
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from unfreeze.config.study import ColumnsConfig
 from unfreeze.data.sources.labels import check_names
-from unfreeze.data.sources.source import Ignored, Item, Source
+from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
 from unfreeze.data.sources.table_columns import Columns, read_columns
-from unfreeze.data.sources.table_file import READ, TABLE, Table, mended, read_table, refuse_rows, say
-from unfreeze.data.sources.table_labels import check_boxes, read_labels
-from unfreeze.data.sources.table_paths import find_files
+from unfreeze.data.sources.table_file import IN_FOLDERS, TABLE, Table, key, mended, read_table, refuse_rows, say
+from unfreeze.data.sources.table_labels import check_boxes, check_votes, read_labels
+from unfreeze.data.sources.table_paths import find_files, join_folders
+from unfreeze.data.sources.table_pixels import refuse_pictures
 from unfreeze.errors import UserError
 
 GUESSED = ColumnsConfig()
 """Nothing is said of the columns."""
-_IN_FOLDERS = tuple(suffix for suffix in READ if suffix != ".txt")
 _LARGE = 100_000_000
 """Bytes from which a table in a folder is not looked into: it is hardly a list of images."""
 
@@ -79,6 +80,7 @@ def refuse_folder_of_a_table(root: Path) -> None:
     Raises:
         UserError: names the command that takes the table.
     """
+    _refuse_table_in_each_split(root)
     found = {file: source for file in _table_files(root) if (source := _readable(file)) and not _by_folder(*source)}
     if not found:
         return
@@ -91,11 +93,42 @@ def refuse_folder_of_a_table(root: Path) -> None:
     )
 
 
+def _refuse_table_in_each_split(root: Path) -> None:
+    """Refuse a folder of split folders each of which holds a table of its images, by the same name in all.
+
+    Raises:
+        UserError: names the command that makes one table of them.
+    """
+    folders = [folder for folder in sorted(root.iterdir()) if folder.name.lower() in SPLIT_NAMES and folder.is_dir()]
+    names = {file.name for folder in folders for file in _table_files(folder)}
+    for name in sorted(names):
+        found = {folder.name: folder / name for folder in folders if (folder / name).is_file()}
+        read = [_readable(file) for file in found.values()]
+        if len(found) < 2 or None in read:
+            continue
+        first, (source, columns) = next(iter(found.values())), next(entry for entry in read if entry)
+        if _by_folder(source, columns):
+            continue
+        table = read_table(first)
+        one = table.reader.replace(repr(first.as_posix()), f"{root.as_posix()!r} + '/' + s + '/{name}'")
+        path = columns.path
+        change = (
+            f"t = pd.concat([{one}.rename(columns=str.strip).pipe(lambda t: "
+            f"t.assign(**{{{path!r}: s + '/' + t[{path!r}], 'split': s}})) for s in {list(found)}])"
+        )
+        listed = ", ".join(file.relative_to(root).as_posix() for file in found.values())
+        raise UserError(
+            f"data: {root} holds a table of images in each split's folder: {listed}",
+            "one table of all splits, or a folder of class folders",
+            f"make one of them: {mended(replace(table, file=root / name), change)}",
+        )
+
+
 def _table_files(root: Path) -> list[Path]:
     return sorted(
         file
         for file in root.iterdir()
-        if file.suffix.lower() in _IN_FOLDERS and not file.name.startswith(".") and file.is_file()
+        if file.suffix.lower() in IN_FOLDERS and not file.name.startswith(".") and file.is_file()
         and file.stat().st_size < _LARGE
     )  # fmt: skip
 
@@ -123,6 +156,8 @@ def _by_folder(source: Source, columns: Columns) -> bool:
 
 def _read(table: Table, asked: ColumnsConfig, what: str) -> tuple[Source, Columns]:
     """Read the rows; the source has no kind yet, and is not checked for classes."""
+    if asked.path is None and "path" not in map(key, table.rows.columns):
+        refuse_pictures(table)
     columns = read_columns(table, asked, lambda names: _exist(table, names, asked))
     if not columns.labels:
         raise _unlabelled(table, columns, what)
@@ -133,9 +168,12 @@ def _read(table: Table, asked: ColumnsConfig, what: str) -> tuple[Source, Column
     change = f"t = t[~t[{columns.path!r}].str.contains(chr(0), regex=False)]"
     refuse_rows(table, nul, "a NUL in the path", "paths of files", change)
     labels, told = read_labels(table, columns)
+    table, folders = join_folders(table, columns.path, asked.root)
+    names = table.rows[columns.path]
     found = find_files(table, list(names), asked.root, asked.suffix)
     paths = [found.paths[name] for name in names]
-    told = (*columns.told, *told, *check_boxes(table, columns, labels, paths), *found.told)
+    told = (*columns.told, *told, *check_boxes(table, columns, labels, paths), *folders, *found.told)
+    check_votes(table, columns, labels, paths)
     items, ignored = _items(table, columns, paths, list(labels))
     classes = tuple(sorted(set(labels)))
     return Source({"": table.file.parent}, items, ignored, classes, "", columns.split_names, told), columns

@@ -23,7 +23,8 @@ _PATHS = {
 _LABELS = {
     "label", "labels", "class", "classes", "classname", "classid", "classlabel", "labelname", "labelid", "category",
     "categoryname", "categoryid", "categories", "target", "targets", "diagnosis", "dx", "species", "breed", "variety",
-    "y", "groundtruth", "grade", "level", "finding", "findinglabels", "disease", "emotion", "tag", "tags",
+    "y", "groundtruth", "grade", "level", "finding", "findinglabels", "disease", "emotion", "tag", "tags", "annotation",
+    "choice", "result", "verdict",
 }  # fmt: skip
 _NO_LABELS = {"", "index", "width", "height", "depth", "channels", "size", "filesize"}
 """Columns that describe files, or count rows."""
@@ -141,7 +142,7 @@ def _path(table: Table, names: list[str], exist: Callable[[Sequence[str]], bool]
     if len(exact) == 1:
         return exact[0]
     shaped = [name for name in names if _are_pictures(table.rows[name])]
-    known = [name for name in names if key(name) in _PATHS]
+    known = _called(names, _PATHS)
     found = exact or ([name for name in shaped if name in known] or shaped or known)
     if len(found) != 1:
         there = [name for name in found or names if exist(_some(table.rows[name]))]
@@ -175,7 +176,7 @@ def _labels(table: Table, names: list[str], path: str, asked: ColumnsConfig) -> 
     if len(exact) == 1:
         return (exact[0],)
     boxes = _boxes(names)
-    known = [name for name in names if key(name) in _LABELS - boxes and (rows[name] != "").any()]
+    known = [name for name in _called(names, _LABELS - boxes) if (rows[name] != "").any()]
     if known:
         codes = {name: tuple(pd.factorize(rows[name])[0]) for name in known}
         if len(set(codes.values())) == 1:  # names and numbers of the same classes
@@ -189,6 +190,7 @@ def _labels(table: Table, names: list[str], path: str, asked: ColumnsConfig) -> 
         and not key(name).startswith("unnamed")
         and (rows[name] != "").any()
     ]
+    others = [name for name in others if not _count_rows(rows[name])] or others
     binary = [name for name in others if len(others) > 1 and rows[name].str.lower().isin(BINARY).all()]
     if len(binary) > 1 and (binary == others or _ones(rows[binary]).sum(axis=1).eq(1).all()):
         return tuple(binary)
@@ -197,6 +199,16 @@ def _labels(table: Table, names: list[str], path: str, asked: ColumnsConfig) -> 
     if len(others) > 1:
         raise _several_labels(table, path, others, "and which of them is the label is not clear", asked)
     return tuple(others)
+
+
+def _called(names: Sequence[str], words: set[str]) -> list[str]:
+    """Return the columns that are called so, or end so after a dot: ``meta.class-name``."""
+    return [name for name in names if key(name) in words or key(name.rpartition(".")[2]) in words]
+
+
+def _count_rows(column: pd.Series) -> bool:
+    """Tell whether a column is a whole number of its own in each row."""
+    return bool(len(column) > 2 and column.is_unique and column.str.fullmatch(r"\d+").all())
 
 
 def _boxes(names: Sequence[str]) -> set[str]:

@@ -16,20 +16,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unfreeze.data.sources.table_head import LOOKED_AT, PICTURES, SEPARATORS, Head, read_head
 from unfreeze.errors import UserError
+
+__all__ = [
+    "BYTES",
+    "IN_FOLDERS",
+    "PICTURES",
+    "READ",
+    "SUFFIXES",
+    "TABLE",
+    "Table",
+    "key",
+    "line",
+    "looks_like_a_table",
+    "mended",
+    "read_table",
+    "refuse_rows",
+    "say",
+]
 
 TEXT = (".csv", ".tsv", ".tab", ".psv", ".txt")
 LINES = (".jsonl", ".ndjson")
 CONVERTED = {".xlsx": "read_excel", ".xls": "read_excel", ".ods": "read_excel", ".json": "read_json"}
 """Tables that are not read, and the function of pandas that reads them."""
 READ = (*TEXT, *LINES, ".parquet")
+IN_FOLDERS = tuple(suffix for suffix in READ if suffix != ".txt")
+"""How names of tables end that are looked for in folders."""
 SUFFIXES = (*READ, *CONVERTED)
 TABLE = "a table (.csv, .tsv, .txt, .jsonl or .parquet) with a column of file paths and a column of labels"
-PICTURES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".heic",
-    ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".ppm", ".pgm",
-)  # fmt: skip
-"""How names of picture files end."""
+BYTES = "<bytes>"
+"""The text of a value that is bytes: a picture in the table itself."""
 _LISTED = 5
 _SAMPLE = 2000
 _AS_TEXT = ".astype(object).fillna('').astype(str)"
@@ -65,12 +82,12 @@ def read_table(file: Path) -> Table:
     suffix = file.suffix.lower()
     if suffix in CONVERTED:
         raise _not_read(file, CONVERTED[suffix])
-    if suffix in TEXT:
+    if suffix in TEXT or (suffix not in READ and not _are_objects(_sample(file))):
         table = _text_table(file)
     elif suffix == ".parquet":
         table = Table(file, _parquet(file), "row", 1, f"pd.read_parquet({_quoted(file)}){_AS_TEXT}")
     else:
-        table = Table(file, _json_lines(file), "line", 1, f"pd.read_json({_quoted(file)}, lines=True){_AS_TEXT}")
+        table = _json_lines(file)
     rows = table.rows.rename(columns=lambda name: str(name).strip())
     _refuse_twice(table, [str(name) for name in rows.columns])
     rows = rows.apply(lambda column: column.map(_text))
@@ -78,6 +95,27 @@ def read_table(file: Path) -> Table:
     if rows.empty:
         raise UserError(f"data: {file} has no rows", TABLE, "add a row for each image: images/1.jpg,cat")
     return Table(file, rows, table.unit, table.first, table.reader, table.told)
+
+
+def looks_like_a_table(file: Path) -> bool:
+    """Tell whether a file of any name is a table as text: one separator in all its first lines, or JSON in each."""
+    lines = _sample(file)
+    return len(lines) > 1 and (_are_objects(lines) or any(all(sign in text for text in lines) for sign in SEPARATORS))
+
+
+def _sample(file: Path) -> list[str]:
+    """Return the first whole lines of a file that are not empty; none where it is not text."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_SAMPLE)
+        text = content.decode(_encoding(content), "ignore")
+    except OSError:
+        return []
+    return [] if "\0" in text else [entry for entry in re.split(r"[\r\n]+", text)[:LOOKED_AT] if entry.strip()]
+
+
+def _are_objects(lines: list[str]) -> bool:
+    return bool(lines) and all(text.lstrip().startswith("{") for text in lines[:2])
 
 
 def mended(table: Table, change: str) -> str:
@@ -141,29 +179,32 @@ def _text_table(file: Path) -> Table:
             TABLE,
             f"save it as UTF-8: {_python(_recode(file))}, then give {_recoded(file)}",
         ) from error
-    first = re.split(r"\r\n?|\n", text, maxsplit=1)[0]
-    separator = _separator(file, first)
+    lines = re.split(r"\r\n?|\n", text, maxsplit=LOOKED_AT)[:LOOKED_AT]
     try:
-        names = next(csv.reader([first], delimiter=separator, skipinitialspace=separator == " "), [])
+        head = read_head(lines, file.suffix.lower() == ".txt")
     except csv.Error as error:
         raise _unreadable(file, error) from error
-    named = not any(name.strip().lower().endswith(PICTURES) for name in names)
     told = []
     if encoding == "cp1252":
         told.append(
             f"{file.name} is not UTF-8 and is read as cp1252 (Windows, Western European); if names look wrong, save it "
             "as UTF-8"
         )
-    if not named:
-        header = separator.join(["path", "label", *(f"column{number}" for number in range(3, len(names) + 1))])
+    if head.above and not head.in_comment:
+        count = "line is" if head.above == 1 else f"{head.above} lines are"
+        first = lines[0].strip(f"\ufeff{head.separator} ")
         told.append(
-            f"{file.name} has no header, so its columns are called 1 to {len(names)} and its first line is an image; "
-            f"a first line such as {header} names them"
+            f"the first {count} above the table and not read{f', first {first}' if first else ''}; a table whose first "
+            "line names the columns has none"
         )
-    options = _options(encoding, separator, None if named else len(names))
-    rows = _parsed(file, text, separator, names, named)
-    reader = f"pd.read_csv({_quoted(file)}, dtype=str, keep_default_na=False{options})"
-    return Table(file, rows, "line", 2 if named else 1, reader, tuple(told))
+    if not head.named and not head.in_comment:
+        told.append(
+            f"{file.name} has no header, so its columns are called 1 to {len(head.names)} and its first line is an "
+            f"image; a first line such as {_header(head)} names them"
+        )
+    rows = _parsed(file, text, head)
+    reader = f"pd.read_csv({_quoted(file)}, dtype=str, keep_default_na=False{_options(encoding, head)})"
+    return Table(file, rows, "line", head.above + (2 if head.named else 1), reader, tuple(told))
 
 
 def _encoding(content: bytes) -> str:
@@ -190,31 +231,43 @@ def _recode(file: Path) -> str:
     return f"import pathlib; {path}.write_text({text}, 'utf-8')"
 
 
-def _separator(file: Path, first: str) -> str:
-    separator = max(",;\t|", key=first.count)
-    # Lists of files for other programs: images/1.jpg 3
-    return " " if file.suffix.lower() == ".txt" and separator not in first else separator
-
-
-def _options(encoding: str, separator: str, columns: int | None) -> str:
+def _options(encoding: str, head: Head) -> str:
+    separator, names = head.separator, _numbered(head)
     options = "" if separator == "," else f", sep={'chr(9)' if separator == chr(9) else repr(separator)}"
     options += "" if encoding == "utf-8-sig" else f", encoding={encoding!r}"
-    if columns is not None:
-        options += f", names={[str(number + 1) for number in range(columns)]}"
-    return options
+    options += f", skiprows={head.above}" if head.above else ""
+    return options if names is None else f"{options}, names={names}"
 
 
-def _parsed(file: Path, text: str, separator: str, names: list[str], named: bool) -> pd.DataFrame:
+def _header(head: Head) -> str:
+    """Return a header for rows without one: the column of files, as the first row has it, and one beside it."""
+    names = [f"column{number}" for number in range(1, len(head.names) + 1)]
+    path = next((place for place, name in enumerate(head.names) if name.strip().lower().endswith(PICTURES)), 0)
+    if len(names) > 1:
+        names[path + 1 if path + 1 < len(names) else path - 1] = "label"
+    names[path] = "path"
+    return head.separator.join(names)
+
+
+def _numbered(head: Head) -> list[str] | None:
+    """Return the names of the columns where no header names them."""
+    if head.named:
+        return None
+    return [name if head.in_comment else str(number) for number, name in enumerate(head.names, 1)]
+
+
+def _parsed(file: Path, text: str, head: Head) -> pd.DataFrame:
+    separator, names, named = head.separator, list(head.names), head.named
     if named:
         _refuse_twice(Table(file, pd.DataFrame(), "line", 2, ""), [name.strip() for name in names])
-    numbers = None if named else [str(number + 1) for number in range(len(names))]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(
                 io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, index_col=False,
-                skipinitialspace=separator == " ", header=0 if named else None, names=numbers,
+                skipinitialspace=separator == " ", header=0 if named else None, names=_numbered(head),
                 skip_blank_lines=False,  # they are left out later, so that the others keep their numbers
+                skiprows=head.above,
             )  # fmt: skip
     except pd.errors.ParserWarning as error:  # of fields beyond the header's, which pandas would leave out
         more = max(line.count(separator) for line in text.splitlines()) + 1 - len(names)
@@ -228,7 +281,7 @@ def _parsed(file: Path, text: str, separator: str, names: list[str], named: bool
         if isinstance(error, pd.errors.ParserError) and named and "Expected" in str(error):
             command = _python(
                 f"import pandas as pd; pd.read_csv({_quoted(file)}, dtype=str, keep_default_na=False, "
-                f"on_bad_lines='skip'{_options(_encoding(file.read_bytes()), separator, None)})"
+                f"on_bad_lines='skip'{_options(_encoding(file.read_bytes()), head)})"
                 f".to_csv({_quoted(file.with_name(f'{file.stem}_mended.csv'))}, index=False)"
             )
             raise UserError(
@@ -240,7 +293,7 @@ def _parsed(file: Path, text: str, separator: str, names: list[str], named: bool
         raise _unreadable(file, error) from error
 
 
-def _json_lines(file: Path) -> pd.DataFrame:
+def _json_lines(file: Path) -> Table:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -254,7 +307,12 @@ def _json_lines(file: Path) -> pd.DataFrame:
         if not isinstance(row, dict):
             raise _unreadable(file, ValueError(f"line {number} is not an object such as {_EXAMPLE}"))
         rows.append(row)
-    return pd.DataFrame(rows, dtype=object)
+    reader = f"pd.read_json({_quoted(file)}, lines=True)"
+    if not any(isinstance(value, dict) for row in rows for value in row.values()):
+        return Table(file, pd.DataFrame(rows, dtype=object), "line", 1, reader + _AS_TEXT)
+    # What lies in an object within becomes a column of its own: meta.label.
+    reader = f"pd.json_normalize({reader}.to_dict('records'))"
+    return Table(file, pd.json_normalize(rows).astype(object), "line", 1, reader + _AS_TEXT)
 
 
 _EXAMPLE = '{"path": "images/1.jpg", "label": "cat"}'
@@ -285,6 +343,10 @@ def _unreadable(file: Path, error: Exception) -> UserError:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict) and set(value) == {"bytes", "path"}:  # a picture as the package datasets writes it
+        value = value["path"] if value["bytes"] is None else value["bytes"]
+    if isinstance(value, bytes):
+        return BYTES
     if isinstance(value, list | tuple | np.ndarray):
         return json.dumps([_text(entry) for entry in value], ensure_ascii=False)
     if isinstance(value, dict):

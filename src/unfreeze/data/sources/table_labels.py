@@ -67,6 +67,37 @@ def check_boxes(table: Table, columns: Columns, labels: pd.Series, paths: Sequen
     )
 
 
+def check_votes(table: Table, columns: Columns, labels: pd.Series, paths: Sequence[str]) -> None:
+    """Refuse a table in which most images stand several times and some with different labels: they are votes.
+
+    Raises:
+        UserError: names commands that keep the label of most rows, and the images on which all rows agree.
+    """
+    kinds = labels.groupby(list(paths)).agg(["size", "nunique"])
+    several = kinds.index[kinds["nunique"] > 1]
+    if len(columns.labels) > 1 or not len(several) or (kinds["size"] > 1).mean() <= 0.5:
+        return
+    label, path = columns.labels[0], columns.path
+    votes = f"t.groupby({path!r})[{label!r}]"
+    most = f"m = {votes}.agg(lambda v: v.mode()[0] if len(v.mode()) == 1 else ''); m = m[m != '']"
+    once = f".drop_duplicates({path!r})"
+    ways = ["keep only images on which all rows agree: "
+            + mended(table, f"t = t[{votes}.transform('nunique') == 1]{once}")]  # fmt: skip
+    modes = labels.groupby(list(paths)).agg(lambda column: len(column.mode()))
+    if (modes[several] == 1).any():
+        change = f"{most}; t = t[t[{path!r}].isin(m.index)]{once}; t[{label!r}] = t[{path!r}].map(m)"
+        ways.insert(
+            0, f"take the label of most of its rows, and leave out images on which they are level: "
+            f"{mended(table, change)}",
+        )  # fmt: skip
+    raise UserError(
+        f"data: {table.file}: {len(several)} of {len(kinds)} images have rows with different labels, first "
+        f"{several[0]}, and most images have several rows",
+        "one label for each image",
+        "; or ".join(ways),
+    )
+
+
 def _one_hot(table: Table, names: Sequence[str]) -> pd.Series:
     """Return the name of the column that is 1 in each row."""
     rows = table.rows[list(names)]

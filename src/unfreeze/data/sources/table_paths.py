@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from unfreeze.data.sources.near import near
@@ -102,6 +102,31 @@ def find_files(table: Table, names: Sequence[str], root: str | None, suffix: str
             f"{line(root='FOLDER')} says which folder the paths are relative to"
         )
     return Found(written | moved, tuple(told))
+
+
+def join_folders(table: Table, path: str, root: str | None) -> tuple[Table, tuple[str, ...]]:
+    """Put the folder that another column names before each file, where most files exist only so.
+
+    Args:
+        table: the table.
+        path: the column that names the files.
+        root: as for ``find_files``.
+
+    Returns:
+        the table with these paths in its column of files, and what is told; the table as it is where none is joined.
+    """
+    folder, rows = table.file.parent / Path(root or "").expanduser(), table.rows
+    if os.path.isfile(folder / rows[path].iloc[0]):
+        return table, ()
+    for name in (str(name) for name in rows.columns if name != path):
+        joined = rows[name] + "/" + rows[path]
+        files = [folder / PurePath(*_parts(whole)) for whole in joined]
+        # More than half is what find_files asks for, too.
+        if any(map(os.path.isfile, files[:_PROBES])) and 2 * sum(map(os.path.isfile, files)) > len(files):
+            reader = f"{table.reader}.pipe(lambda t: t.assign(**{{{path!r}: t[{name!r}] + '/' + t[{path!r}]}}))"
+            told = f"the column {name} names the folder of each file in {path}; {line(root='FOLDER')} says otherwise"
+            return replace(table, rows=rows.assign(**{path: joined}), reader=reader), (told,)
+    return table, ()
 
 
 def _parts(name: str) -> Parts:
@@ -201,8 +226,8 @@ def _place(table: Table, wanted: Sequence[Parts], index: _Index, places: Sequenc
     """
     best, most, whole = None, 0, dict[tuple[Parts | None, ...], _Place]()
     for place in places:
-        if place.folder is None and whole:
-            break  # only where no folder has them all
+        if whole and (place.folder is None or place.left_out > next(iter(whole.values())).left_out):
+            break  # the whole path says more than its end, and a folder that has them all more than names alone
         files = tuple(_match(index, place, parts) for parts in wanted)
         count = sum(file is not None for file in files)
         if count > most:
@@ -292,7 +317,7 @@ def _no_files(
     )
     if len(ends) > 1:
         mend = f"say which of {', '.join(ends)} is meant: {say(suffix=ends[0])}"
-    elif first.lower().startswith(("http://", "https://")):
+    elif re.match(r"[a-z][a-z0-9+.-]+://", first.lower()):
         mend = f"nothing is downloaded: get the files first, then say which folder holds them: {say(root='FOLDER')}"
     else:
         mend = f"say which folder holds them: {say(root='FOLDER')}"
