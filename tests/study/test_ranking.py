@@ -9,7 +9,7 @@ import pytest
 
 from tests.worlds import tiny_study
 from unfreeze import Results, Study, metrics
-from unfreeze.store import StudyDir, read_table, read_tensors
+from unfreeze.store import read_json, read_table, read_tensors
 from unfreeze.study import ranking
 
 ADAM = {"name": "adam", "lr": 1e-2}
@@ -112,6 +112,6 @@ def test_too_many_logits_are_not_kept(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_answer_and_the_shipped_cell_agree(tmp_path: Path) -> None:
     results = run(tmp_path, strategies={"plain": PLAIN}, regimes={**SMALL, "full": {}}, seeds=2)
-    from unfreeze.results.evidence import read_evidence
-
-    assert read_evidence(StudyDir(results.path)).cell == "plain.full.s0"
+    assert results.best_cell == "plain.full.s0"
+    explained = read_json(results.path / "explain" / "explain.json")
+    assert explained["cell"] == "plain.full.s0"

@@ -121,6 +121,11 @@ class Results:
         """A row a cell, test set and metric with its 95 % interval, see ``results.scores.scores_table``."""
         return scores_table(read_predictions(StudyDir(self.path)))
 
+    @property
+    def best_cell(self) -> str | None:
+        """Id of the model to take away: the recommended recipe's first seed; None where nothing has finished."""
+        return read_evidence(StudyDir(self.path)).cell
+
     def by(self, column: str) -> pd.DataFrame:
         """Return test scores apart for each value of a column of the data, see ``results.by_column``.
 
