@@ -57,7 +57,6 @@ def _no_images() -> Iterator[tuple[str, bytes, str]]:
         file.writestr("a.png", written(photo(1, 8, 8), "PNG"))
     contents = {
         "text.jpg": b"not a picture, but a text",
-        "pixmap.png": written(photo(2, 8, 8), "PPM"),
         "targa.bmp": written(photo(3, 8, 8), "TGA"),
         "icon.png": written(photo(4, 16, 16), "ICO"),
         "icon_bomb.png": b"\x00\x00\x01\x00\x01\x00" + struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, 2**31, 22),
@@ -67,6 +66,7 @@ def _no_images() -> Iterator[tuple[str, bytes, str]]:
     yield from ((name, content, "not an image") for name, content in contents.items())
     jpeg = "convert it to jpeg or png"
     yield "page.jpg", b"<html><body></body></html>", "web page in place of the file: download it again"
+    yield "pixmap.png", written(photo(2, 8, 8), "PPM"), "ppm is not supported: convert it to jpeg or png"
     yield "drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "svg is not supported: convert it to png"
     figure = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n"
     yield "figure.png", figure, f"postscript is not supported: {jpeg}"

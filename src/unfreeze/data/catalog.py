@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from unfreeze.config.study import CheckConfig
+from unfreeze.data.convert import pages_as_png, scaled
 from unfreeze.data.copies import Copies, Progress, find_copies
 from unfreeze.data.duplicates import SAME, clusters
 from unfreeze.data.look import Look
@@ -236,7 +237,7 @@ def _catalog(
             images["group"] = _groups(images, grouping, more)
     elif grouping is not None:
         images["group"] = images[f"data_{grouping}"]
-    guessed = _guessed(looks, check, reading)
+    guessed = (*_guessed(looks, check, reading), *_paged(source, looks), *_dark(source, looks))
     return Catalog(images, source.roots, source.classes, likeness, reading, guessed, scenes)
 
 
@@ -253,6 +254,37 @@ def _guessed(looks: Sequence[Look], check: CheckConfig, reading: Reading) -> tup
     )
 
 
+def _paged(source: Source, looks: Sequence[Look]) -> tuple[str, ...]:
+    """Say that files are stacks or films, of which the first page is used, where half of them or more are."""
+    files = list(zip(source.items, looks, strict=True))
+    # Beside a JPEG's photograph lie previews and gain maps, and nobody means them.
+    stacks = [item.path for item, look in files if look.several and look.format != "JPEG" and not item.source]
+    if not stacks or 2 * len(stacks) < sum(not item.source for item, _ in files):
+        return ()
+    root = source.roots[""]
+    suffixes = {posixpath.splitext(path)[1].lower() for path in stacks}
+    return (
+        f"{len(stacks):,} files have several pages or frames, and the first alone is used (first {min(stacks)}); to "
+        f"use all: {pages_as_png(root, suffixes)} and on {root}-pages: --set 'split.group=(.+)[.]page'",
+    )
+
+
+def _dark(source: Source, looks: Sequence[Look]) -> tuple[str, ...]:
+    """Say that pictures are black to the eye, where half of them or more are, as with few levels in files of 8 bits."""
+    seen = [(item.path, look.likeness) for item, look in zip(source.items, looks, strict=True) if not item.source]
+    dark = [path for path, one in seen if one and one.brightness < _BLACK and one.contrast < _BLACK]
+    if not dark or 2 * len(dark) < len(seen):
+        return ()
+    root = source.roots[""]
+    suffixes = {posixpath.splitext(path)[1].lower() for path in dark}
+    return (
+        f"{len(dark):,} pictures are almost black, as where values use few of 8 bits (first {min(dark)}); to make the "
+        f"largest value of all of them white: {scaled(root, suffixes)} and use {root}-scaled",
+    )
+
+
+_BLACK = 0.07
+"""Brightness and contrast, of 1, below which a picture is black to the eye: 16 of 255 levels, or so."""
 SEVERAL = "only the first frame or page is used"
 MISNAMED = "by its content"
 CUT = "truncated: a part of the picture may be missing"

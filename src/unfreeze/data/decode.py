@@ -39,6 +39,7 @@ from unfreeze.data.png_chunks import without_extras
 from unfreeze.data.reading import FULL, KEY, MAX_PIXELS, MODE, PEAK, SEVERAL, USUAL, Reading, is_picked
 from unfreeze.data.unfit import (
     ALPHA,
+    ALPHA_ALONE,
     CHANGED,
     DAMAGED,
     INVISIBLE,
@@ -306,6 +307,20 @@ def _mind_alpha(image: Image.Image, bands: int) -> None:
         raise Undecodable(ALPHA[bands], image.size)
     if not any(counts[_FAINT:]):
         raise Undecodable(INVISIBLE[bands], image.size)
+
+
+def mind_shape(image: Image.Image, picture: Image.Image) -> None:
+    """Refuse a picture that is white all over once it lies on white, though its alpha shows something.
+
+    Args:
+        image: as loaded.
+        picture: what became of it, in RGB.
+    """
+    if image.mode not in ("RGBA", "LA") or picture.getextrema() != ((255, 255),) * 3:
+        return
+    least, most = image.getchannel("A").getextrema()
+    if least < most:  # type: ignore[operator]
+        raise Undecodable(ALPHA_ALONE[len(image.getbands())], picture.size)
 
 
 def peak_of(image: Image.Image) -> int | None:

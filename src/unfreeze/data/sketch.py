@@ -15,6 +15,7 @@ from unfreeze.data.decode import (
     Truncated,
     kind,
     load,
+    mind_shape,
     mode_of,
     peak_of,
     to_rgb,
@@ -85,6 +86,7 @@ def decoded(file: BufferedReader, reading: Reading = USUAL) -> tuple[Seen, Image
         if peak is not None and reading.bits is None:
             return Seen(mode, size, reason, kind(image), None, peak), None
         picture = to_rgb(image, reading)
+        mind_shape(image, picture)
         return Seen(mode, size, reason, kind(image), sketch(picture), peak), picture
     except Undecodable as error:
         return Seen(mode, size if size != (0, 0) else error.size, error.reason, ("", False), None), None

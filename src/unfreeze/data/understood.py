@@ -3,11 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from unfreeze.config.study import CheckConfig, SplitConfig
-from unfreeze.data.catalog import CONFLICT, Catalog, glance
+from unfreeze.data.catalog import CONFLICT, Catalog, build_catalog
 from unfreeze.data.check import ways_out, without_way
+from unfreeze.data.convert import as_png
 from unfreeze.data.sources import Source
 from unfreeze.data.splits import given_use, validation_share, with_share
 from unfreeze.errors import UserError
@@ -15,6 +18,7 @@ from unfreeze.errors import UserError
 SHOWN = 10
 """Classes that are named in the lines; the JSON has all."""
 _REASONS, _FIRST, _MORE = 6, 8, 4
+_CONVERTIBLE = frozenset(("ppm", "jpeg 2000", "avif", "photoshop"))  # by Pillow, as it is installed
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
@@ -138,7 +142,7 @@ def _count(count: int, noun: str) -> str:
 
 
 def refuse_unusable(source: Source, check: CheckConfig) -> None:
-    """Read headers file by file until one is usable.
+    """Decode files, some at a time, until one is usable.
 
     Raises:
         NothingUsable: none is; says why, counted.
@@ -148,7 +152,7 @@ def refuse_unusable(source: Source, check: CheckConfig) -> None:
     begin, size = 0, _FIRST
     while begin < len(main):
         part = replace(source, items=tuple(main[begin : begin + size]), ignored=())
-        images = glance(part, check=check).images
+        images = build_catalog(part, check=check).images
         if ((images["status"] == "used") | images["reason"].str.startswith(CONFLICT)).any():
             return
         reasons.update(images["reason"])
@@ -172,8 +176,12 @@ def nothing_usable(source: Source, reasons: Mapping[str, int]) -> NothingUsable:
     most = Counter(reasons).most_common(3)
     listed = ", ".join(f"{count:,} {without_way(reason)}" for reason, count in most)
     first = next((item.path for item in source.items if not item.source), "")
+    root, ways = source.roots[""], ways_out([reason for reason, _ in most])
+    if {reason.partition(" is not supported")[0] for reason in reasons} <= _CONVERTIBLE:
+        suffixes = {Path(item.path).suffix.lower() for item in source.items if not item.source}
+        ways = f"convert them: {as_png(root, suffixes)} and then: unfreeze check {quote(f'{root}-png')}"
     return NothingUsable(
-        f"{source.roots['']}: nothing usable in {_count(sum(reasons.values()), 'file')}: {listed} (first {first})",
+        f"{root}: nothing usable in {_count(sum(reasons.values()), 'file')}: {listed} (first {first})",
         "pictures: JPEG, PNG, WebP, GIF, BMP or TIFF",
-        ways_out([reason for reason, _ in most]),
+        ways,
     )

@@ -38,6 +38,10 @@ INVISIBLE = {
     2: "transparent everywhere: --set check.bands=[0] reads it without its alpha",
     4: "transparent everywhere: --set check.bands=[0,1,2] reads it without its alpha",
 }
+ALPHA_ALONE = {
+    2: "white all over, its shape is in the transparency: --set check.bands=[1] reads that",
+    4: "white all over, its shape is in the transparency: --set check.bands=[3] reads that",
+}
 NO_PYDICOM = 'dicom needs pydicom: convert it to png with the window that counts, or pip install "unfreeze[dicom]"'
 NO_WINDOW = "dicom with values below 0 and no window: convert it to png with the window that counts"
 NO_PICTURE = "dicom without a picture: take it out of the data, or convert it to png with a window where it has one"
@@ -123,6 +127,7 @@ _STARTS = (
     (b"\xff\x0a", f"jpeg xl is not supported: {_CONVERT}"),
     (b"\x00\x00\x00\x0cJXL ", f"jpeg xl is not supported: {_CONVERT}"),
     (b"version https://git-lfs", "Git LFS pointer in place of the file: git lfs pull"),
+    *((b"P%d%c" % (form, space), f"ppm is not supported: {_CONVERT}") for form in range(1, 8) for space in b"\n\r\t "),
     (b"%PDF-", "pdf is not supported: convert its pages to jpeg or png"),
     (b"%!PS", f"postscript is not supported: {_CONVERT}"),
     (b"8BPS", f"photoshop is not supported: {_CONVERT}"),

@@ -6,12 +6,23 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
+from unfreeze.data.convert import slices_as_png
 from unfreeze.data.sources.labels import check_names, hint, label_finder, level
 from unfreeze.data.sources.layout import FOLDERS, OUTSIDE_SPLITS, UNLABELLED, Layout, depth_of, name_of, understand
 from unfreeze.data.sources.near import near
 from unfreeze.data.sources.source import Ignored, Item, Source, split_of
 from unfreeze.data.sources.table_file import IN_FOLDERS
-from unfreeze.data.sources.tree import HIDDEN, LINK_OUT, LINK_TO_FOLDER, POINTER, Tree, pictures_in, scan
+from unfreeze.data.sources.tree import (
+    CLOUD,
+    HIDDEN,
+    LINK_OUT,
+    LINK_TO_FOLDER,
+    POINTER,
+    VOLUME,
+    Tree,
+    pictures_in,
+    scan,
+)
 from unfreeze.errors import UserError
 
 NO_CLASS = "not in a class folder"
@@ -51,7 +62,7 @@ def read_folder(root: Path, follow: bool = False, labels_from: str | None = None
     _check_classes(root, classes, tree, layout, list(hidden.values()))
     _refuse_links_alone(root, tree, items, classes)
     kind = "split folders" if layout.names else "class folders"
-    guessed = (*layout.guessed, *hidden.values(), *_links_told(tree))
+    guessed = (*layout.guessed, *hidden.values(), *_elsewhere_told(root, tree), *_links_told(tree))
     return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)), kind, layout.names, guessed)
 
 
@@ -139,12 +150,35 @@ def _refuse_no_pictures(root: Path, tree: Tree) -> None:
         mend = f"give the table, if it lists pictures or holds them: unfreeze check {root / tables[0]}"
     if counts[POINTER]:
         mend = f"get the pictures themselves: git -C {shlex.quote(str(root))} lfs pull"
+    if counts[VOLUME]:
+        mend = f"save the slices that count as PNG files in one folder per class{_slices(root, tree)}"
+    if counts[CLOUD]:
+        mend = f"get the pictures themselves: {_download(root)}"
     hidden = [path for path, reason in tree.ignored if reason == HIDDEN and pictures_in(root / path)]
     if hidden:
         mend = f"rename hidden folders: {_rename(root, hidden[0])}"
     if not tree.folders and not tree.ignored:
         raise UserError(f"{root} holds no class folders", FOLDERS, mend)
     raise UserError(f"{root} holds no pictures" + (f": {listed}" if listed else ""), FOLDERS, mend)
+
+
+def _download(root: Path) -> str:
+    """Return the command that gets from iCloud what is there alone; on a Mac."""
+    return f"find {shlex.quote(str(root))} -name '*.icloud' -exec brctl download {{}} \\;"
+
+
+def _slices(root: Path, tree: Tree) -> str:
+    names = [path.lower() for path, reason in tree.ignored if reason == VOLUME]
+    nifti = {suffix for suffix in (".nii", ".nii.gz") if any(name.endswith(suffix) for name in names)}
+    return f"; the middle ones of NIfTI files: {slices_as_png(root, nifti)}" if nifti else ""
+
+
+def _elsewhere_told(root: Path, tree: Tree) -> list[str]:
+    count = sum(reason == CLOUD for _, reason in tree.ignored)
+    if not count:
+        return []
+    words = "1 file is" if count == 1 else f"{count:,} files are"
+    return [f"{words} in iCloud alone and not used; to get them: {_download(root)}"]
 
 
 def _links(tree: Tree, reason: str) -> list[tuple[str, str]]:

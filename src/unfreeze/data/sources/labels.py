@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from unfreeze.data.sources.tree import PICTURES
 from unfreeze.errors import UserError
 
 NAME = "name"
 """The word for what a file's name begins with, up to its first digit: of ``american_bulldog_10.jpg`` the breed."""
 
 _LAST_WORD = r"([^\W\d_]+)\.\w+$"
+_FIRST_WORD = r"([^\W\d_][^/._ -]*)[._ -][^/]*$"
+_SUFFIX = r"\.([^/.]+)$"
 _SEPARATORS = " ._-()[]#+,~"
 _SHOWN = 3
 
@@ -68,16 +71,25 @@ def level(depth: int) -> str:
 def hint(paths: Sequence[str]) -> str:
     """Return how names of files that lie in no class folders could say their classes, "" if nothing plausible does."""
     for labels_from, where in ((NAME, "begin with"), (_LAST_WORD, "end in")):
-        find = label_finder(labels_from)
-        counts = Counter(find(path) for path in paths)
-        named = len(paths) - counts.pop("", 0)
-        # A class has several pictures, and a folder without names that say it may lie beside.
-        if 2 <= len(counts) <= named / 2 and min(counts.values()) > 1:
-            most = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_SHOWN]
-            listed = [f"{label} ({count})" for label, count in most]
-            more = [f"{len(counts) - _SHOWN} more"] if len(counts) > _SHOWN else []
-            return f"if the classes are what the file names {where}, {', '.join(listed + more)}: {said(labels_from)}"
-    return ""
+        if way := _way(paths, labels_from, where):
+            return way
+    suffixes = {posixpath.splitext(path)[1].lower() for path in paths}
+    readings = [_way(paths, _FIRST_WORD, "begin with")]
+    readings += [] if suffixes & PICTURES else [_way(paths, _SUFFIX, "have as suffixes")]
+    return "; or ".join(filter(None, readings))
+
+
+def _way(paths: Sequence[str], labels_from: str, where: str) -> str:
+    find = label_finder(labels_from)
+    counts = Counter(find(path) for path in paths)
+    named = len(paths) - counts.pop("", 0)
+    # A class has several pictures, and a folder without names that say it may lie beside.
+    if not (2 <= len(counts) <= named / 2 and min(counts.values()) > 1):
+        return ""
+    most = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_SHOWN]
+    listed = [f"{label} ({count})" for label, count in most]
+    more = [f"{len(counts) - _SHOWN} more"] if len(counts) > _SHOWN else []
+    return f"if the classes are what the file names {where}, {', '.join(listed + more)}: {said(labels_from)}"
 
 
 def check_names(what: str, where: Path, names: Collection[str]) -> None:

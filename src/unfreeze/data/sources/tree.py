@@ -13,7 +13,7 @@ from unfreeze.errors import UserError
 
 PICTURES = frozenset(
     ".jpg .jpeg .jpe .jfif .jif .png .apng .webp .gif .bmp .dib .tif .tiff .heic .heif .hif .avif .jp2 .j2k .j2c .jpx "
-    ".jxl .svg .psd .dcm .dicom .dic".split()
+    ".jxl .svg .psd .dcm .dicom .dic .ppm .pgm .pbm .pnm".split()
 ) | frozenset(RAW_SUFFIXES)
 """Suffixes of pictures: such a file is data, whatever is in it, so that a damaged one is told and not overlooked."""
 
@@ -22,6 +22,11 @@ LINK_OUT = "link out of the folder"
 LINK_TO_FOLDER = "link to a folder"
 POINTER = "Git LFS pointer"
 HIDDEN = "hidden"
+CLOUD = "stand-in for a file in iCloud"
+BESIDE = "raw or HEIC file beside its photograph"
+VOLUME = "volume of slices"
+_VOLUMES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".mgz")
+_READ = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 _LITTER = frozenset(
     "@eadir #recycle #snapshot @tmp @recycle @recently-snapshot lost+found $recycle.bin recycler recycled "
@@ -126,8 +131,22 @@ def scan(root: Path, follow: bool) -> Tree:
                 waiting.append((path, (*real, os.path.realpath(entry.path))))
             else:
                 tree.pictures.append(path)
+    _leave_out_raw(tree)
     _count(tree)
     return tree
+
+
+def _leave_out_raw(tree: Tree) -> None:
+    """Ignore raw camera files, and HEIC files, of which the same photograph lies beside in a form that is read."""
+    stems = {stem.lower() for stem, suffix in map(posixpath.splitext, tree.pictures) if suffix.lower() in _READ}
+    beside = []
+    for path in tree.pictures:
+        stem, suffix = posixpath.splitext(path)
+        if suffix.lower() in (*RAW_SUFFIXES, ".heic", ".heif") and stem.lower() in stems:
+            beside.append(path)
+    if beside:
+        tree.pictures[:] = sorted(set(tree.pictures) - set(beside))
+        tree.ignored.extend((path, BESIDE) for path in beside)
 
 
 def _count(tree: Tree) -> None:
@@ -139,7 +158,7 @@ def _count(tree: Tree) -> None:
         tree.direct[posixpath.dirname(path)] += 1
         tree.below.update(around(path))
     for path, reason in tree.ignored:
-        if reason not in (LITTER, HIDDEN):
+        if reason not in (LITTER, HIDDEN, CLOUD):
             tree.others.update(around(path.rstrip("/")))
 
 
@@ -148,6 +167,8 @@ def _unwanted(entry: os.DirEntry[str], is_folder: bool, real: tuple[str, ...], f
     name = entry.name.lower()
     if name in _LITTER or name.startswith(_LITTER_STARTS):
         return LITTER
+    if name.startswith(".") and name.endswith(".icloud"):
+        return CLOUD
     if name.startswith("."):
         return HIDDEN
     target = os.path.realpath(entry.path) if is_folder or entry.is_symlink() else ""
@@ -178,6 +199,8 @@ def _no_picture(entry: os.DirEntry[str]) -> str:
         return ""
     if first.startswith(_POINTER_START):
         return POINTER
+    if entry.name.lower().endswith(_VOLUMES):
+        return VOLUME
     return f"no picture: {suffix if _SUFFIX.fullmatch(suffix) else 'no suffix'}"
 
 
