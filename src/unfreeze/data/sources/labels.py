@@ -14,6 +14,7 @@ from unfreeze.errors import UserError
 NAME = "name"
 """The word for what a file's name begins with, up to its first digit: of ``american_bulldog_10.jpg`` the breed."""
 
+_FIRST_WORD = r"(?:^|/)([^\W\d_]+)[^/]*$"
 _LAST_WORD = r"([^\W\d_]+)\.\w+$"
 _SEPARATORS = " ._-()[]#+,~"
 _SHOWN = 3
@@ -67,7 +68,7 @@ def level(depth: int) -> str:
 
 def hint(paths: Sequence[str]) -> str:
     """Return how names of files that lie in no class folders could say their classes, "" if nothing plausible does."""
-    for labels_from, where in ((NAME, "begin with"), (_LAST_WORD, "end in")):
+    for labels_from, where in ((NAME, "begin with"), (_LAST_WORD, "end in"), (_FIRST_WORD, "begin with")):
         find = label_finder(labels_from)
         counts = Counter(find(path) for path in paths)
         named = len(paths) - counts.pop("", 0)
