@@ -64,8 +64,15 @@ def holds_again(root: Path, holder: str, held: str, names: Mapping[str, Collecti
     """
     shared = sorted(set(names[holder]) & set(names[held]))
     return len(shared) >= max(2, ALIKE * len(names[held])) and all(
-        filecmp.cmp(root / holder / name, root / held / name, shallow=False) for name in sampled(shared)
+        _same_bytes(root / holder / name, root / held / name) for name in sampled(shared)
     )
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False  # the data check says why it cannot be read
 
 
 def drawn(root: Path, tree: Tree, folder: str) -> bool:

@@ -215,6 +215,8 @@ def _leave_out_masks(reading: _Reading, folder: str) -> None:
     live, opened = reading.live(folder), reading.opened(folder)
     photos = [one for one in opened if _word(one) not in _MASKS and not split_of(name_of(one))]
     for one in live:
+        if _word(one) not in _MASKS and (len(opened) > _FEW or one not in opened):
+            continue
         beside = [other for other in photos if other != one]
         if _word(one) in _MASKS:
             names = {name_of(inside) for inside in reading.live(one)}
@@ -225,10 +227,8 @@ def _leave_out_masks(reading: _Reading, folder: str) -> None:
                 or (_is_flat(reading, one) and _word(other) in _CONTAINERS)
             ]
             shared += [other for other in live if _has_masks_of(reading, other, one)]
-        elif one in opened and len(opened) <= _FEW:
-            shared = [other for other in beside if _are_masks_of(reading, one, other)]
         else:
-            continue
+            shared = [other for other in beside if _are_masks_of(reading, one, other)]
         if shared:
             reading.leave_out(
                 one,
@@ -323,10 +323,11 @@ def _leave_out_again(reading: _Reading, folder: str) -> None:
     splits = {split_of(name_of(one)) for one in opened} - {""}
     if "train" in splits and len(splits) > 1:
         opened = [one for one in opened if not split_of(name_of(one))]
+    by_name = {name_of(one).casefold(): name_of(one) for one in live}
     found: dict[str, set[str]] = {}
     for one in opened:
         for names in _names_below(reading, one):
-            same = {name_of(other) for other in live if other != one and name_of(other).casefold() in names}
+            same = {by_name[name] for name in names & by_name.keys()} - {name_of(one)}
             if len(same) > 1:
                 found[one] = found.get(one, set()) | same
     for one, same in found.items():
