@@ -144,7 +144,8 @@ def test_folders_that_repeat_are_refused_and_every_reading_works(tmp_path):
         "  to mend:  if ill, well are the classes: --set labels_from='^[^/]+/([^/]+)/' "
         "(in a study file: labels_from: '^[^/]+/([^/]+)/'), "
         f"or give one folder alone: {root / 'north'}; if north, south are the classes: "
-        "--set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')"
+        "--set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/'); if they are splits, name them so: "
+        f"mv {root / 'north'} {root / 'train'} && mv {root / 'south'} {root / 'test'}"
     )
     inner, outer = settings_in(error)
     assert labels(read(root, labels_from=inner)) == {("ill", ""): 2, ("well", ""): 2}

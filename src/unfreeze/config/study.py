@@ -309,8 +309,8 @@ class ColumnsConfig(Settings):
     """Which columns of a table say what; what is not said is found out by their names and values.
 
     ``label`` may be several columns of 0 and 1, one for each class. ``split: false`` draws the splits, whatever columns
-    there are. ``root`` is the folder that paths are relative to, itself relative to the table's folder; ``suffix`` is
-    what the names of files lack at their end.
+    there are and whatever folders say. ``root`` is the folder that paths are relative to, itself relative to the
+    table's folder; ``suffix`` is what the names of files lack at their end.
     """
 
     path: str | None = None

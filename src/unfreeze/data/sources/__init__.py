@@ -5,6 +5,7 @@ Only names are read here; whether a file is an image is for the catalog to find 
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from unfreeze.config.study import ColumnsConfig, StudyConfig
@@ -25,6 +26,7 @@ SUPPORTED = (
     "a folder of class folders, a folder with train/, val/ and test/ of class folders, a .csv or .parquet manifest, "
     "hf:owner/name, or food101"
 )
+_SHOWN = 3
 
 
 def source_of(study: StudyConfig, base: Path) -> Source:
@@ -48,7 +50,7 @@ def open_source(
         tests: folders of class folders, or tables, by name; each image in them is a test image.
         base: the folder that relative paths refer to.
         follow_symlinks: in folders, follow links to other folders and to files elsewhere, not only to files within.
-        columns: of tables, which column says what.
+        columns: of tables, which column says what; ``split: False`` holds for folders, too.
         labels_from: of folders, what in a picture's path is its label, see ``label_finder``.
 
     Raises:
@@ -57,6 +59,7 @@ def open_source(
             more than one way to read a folder.
     """
     main = _main(data, base, follow_symlinks, columns, labels_from)
+    main = _undivided(main) if columns.split is False else replace(main, guessed=(*main.guessed, *_lacking(main)))
     roots, items, ignored, guessed = dict(main.roots), list(main.items), list(main.ignored), list(main.guessed)
     for name, value in tests.items():
         key = f"tests.{name}"
@@ -78,6 +81,27 @@ def open_source(
         main.split_names,
         tuple(guessed),
     )
+
+
+def _undivided(source: Source) -> Source:
+    """Return a source without the splits that it gives."""
+    items = tuple(replace(item, given_split="") for item in source.items)
+    kind = "class folders" if source.kind == "split folders" else source.kind
+    return replace(source, items=items, kind=kind, split_names={})
+
+
+def _lacking(source: Source) -> list[str]:
+    """Tell classes that have images in other splits, but none to train on: nothing could be learned of them."""
+    splits = {item.given_split for item in source.items}
+    trained = {item.label for item in source.items if item.given_split in ("train", "")}
+    lacking = sorted({item.label for item in source.items} - trained)
+    if "train" not in splits or not lacking:
+        return []
+    listed = ", ".join(lacking[:_SHOWN]) + (f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else "")
+    return [
+        f"no training image is of {listed}, so nothing can be learned of {'it' if len(lacking) == 1 else 'them'}; to "
+        "draw the splits anew from all: --set columns.split=false (in a study file: columns: {split: false})"
+    ]
 
 
 def _main(data: str, base: Path, follow: bool, columns: ColumnsConfig, labels_from: str | None) -> Source:

@@ -8,7 +8,16 @@ from pathlib import Path, PurePosixPath
 
 from unfreeze.data.convert import slices_as_png
 from unfreeze.data.sources.labels import check_names, hint, label_finder, level
-from unfreeze.data.sources.layout import FOLDERS, OUTSIDE_SPLITS, UNLABELLED, Layout, depth_of, name_of, understand
+from unfreeze.data.sources.layout import (
+    FOLDERS,
+    MASKS,
+    OUTSIDE_SPLITS,
+    UNLABELLED,
+    Layout,
+    depth_of,
+    name_of,
+    understand,
+)
 from unfreeze.data.sources.near import near
 from unfreeze.data.sources.source import Ignored, Item, Source, split_of
 from unfreeze.data.sources.table_file import IN_FOLDERS
@@ -20,6 +29,7 @@ from unfreeze.data.sources.tree import (
     POINTER,
     VOLUME,
     Tree,
+    around,
     pictures_in,
     scan,
 )
@@ -28,6 +38,7 @@ from unfreeze.errors import UserError
 NO_CLASS = "not in a class folder"
 HIDDEN_PICTURES = "hidden folder with pictures"
 FOLLOW = "--set check.follow_symlinks=true (in a study file: check: {follow_symlinks: true})"
+_ARCHIVES = {".zip": "zipfile", ".tar": "tarfile", ".tar.gz": "tarfile", ".tgz": "tarfile", ".tar.xz": "tarfile"}
 _SHOWN = 3
 
 
@@ -68,9 +79,9 @@ def read_folder(root: Path, follow: bool = False, labels_from: str | None = None
 
 def _place(path: str, layout: Layout) -> tuple[str, str, str]:
     """Return a picture's label and split, or why it has none."""
-    for folder, reason in layout.left_out.items():
-        if path.startswith(f"{folder}/"):
-            return "", "", reason
+    reason = next((layout.left_out[folder] for folder in around(path) if folder in layout.left_out), "")
+    if reason or path in layout.masks:
+        return "", "", reason or MASKS
     part = next((part for part in layout.parts if not part or path.startswith(f"{part}/")), None)
     if part is None:
         return "", "", NO_CLASS
@@ -154,6 +165,12 @@ def _refuse_no_pictures(root: Path, tree: Tree) -> None:
         mend = f"save the slices that count as PNG files in one folder per class{_slices(root, tree)}"
     if counts[CLOUD]:
         mend = f"get the pictures themselves: {_download(root)}"
+    packed = [path for path, _ in tree.ignored if path.lower().endswith(tuple(_ARCHIVES))]
+    if packed:
+        first, into = root / packed[0], root / posixpath.dirname(packed[0])
+        module = next(module for suffix, module in _ARCHIVES.items() if packed[0].lower().endswith(suffix))
+        more = f", and so the other {len(packed) - 1:,}" if len(packed) > 1 else ""
+        mend = f"unpack them: python -m {module} -e {shlex.quote(str(first))} {shlex.quote(str(into))}{more}"
     hidden = [path for path, reason in tree.ignored if reason == HIDDEN and pictures_in(root / path)]
     if hidden:
         mend = f"rename hidden folders: {_rename(root, hidden[0])}"

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from PIL import Image, UnidentifiedImageError
 
+from unfreeze.data.sources.beside import ALIKE, drawn, holds_again, masks_beside, sampled, stems_in
 from unfreeze.data.sources.labels import hint, level, said
 from unfreeze.data.sources.source import split_of
-from unfreeze.data.sources.tree import Tree, join
+from unfreeze.data.sources.tree import Tree, around, join
 from unfreeze.errors import UserError
 
 FOLDERS = "a folder of class folders, or a folder with train/, val/ and test/ of class folders"
@@ -29,10 +31,12 @@ _MASKS = frozenset(
     "segmentations segmentation segmented segs seg masks mask annotations annotation labels label groundtruth gt "
     "trimaps trimap depth thumbnails thumbs saliency edges heatmaps bboxes boxes".split()
 )
-_UNLABELLED_NAME = re.compile(r"(?:seg[ _-])?(?:pred|predict|unlabell?ed|no[ _-]?labels?|submission)s?", re.IGNORECASE)
-_ALIKE = 0.9  # share of names from which on a folder holds the same as another
+_UNLABELLED_NAME = re.compile(
+    r"[\W_]*(?:seg[ _-])?(?:pred|predict|unlabell?ed|unsorted|unclassified|unannotated|untagged|no[ _-]?labels?|inbox|"
+    r"to[ _-]?(?:do|label|sort|classify|annotate)|submission)s?[\W_]*",
+    re.IGNORECASE,
+)
 _FEW = 8  # folders side by side up to which their pictures' names are compared
-_SAMPLE = 5  # pictures whose pixel mode is looked at
 _MASK_MODES = frozenset(("1", "L", "P"))
 _SHOWN = 3
 
@@ -46,6 +50,7 @@ class Layout:
         inner: split by the name of a folder within the class folders; empty where class folders hold no splits.
         names: split by the path, or below the classes the name, of each folder that gives one.
         left_out: folders that are not read, and why.
+        masks: pictures in folders that are read, which are masks of others there.
         no_classes: folders beside class folders that hold files, but no pictures.
         guessed: sentences, each with how to say otherwise.
     """
@@ -54,6 +59,7 @@ class Layout:
     inner: Mapping[str, str]
     names: Mapping[str, str]
     left_out: Mapping[str, str]
+    masks: Collection[str]
     no_classes: Collection[str]
     guessed: tuple[str, ...]
 
@@ -100,9 +106,11 @@ def understand(root: Path, tree: Tree) -> Layout:
     parts = parts or {base: ""}
     if not inner:
         for part in parts:
+            _leave_out_masks_inside(reading, part)
             _refuse_repeated(reading, part)
             _tell_mixed(reading, part)
-    return Layout(parts, inner, names or inner, reading.left_out, reading.no_classes, tuple(reading.guessed))
+    masks = _masks_among(reading, parts)
+    return Layout(parts, inner, names or inner, reading.left_out, masks, reading.no_classes, tuple(reading.guessed))
 
 
 def depth_of(folder: str) -> int:
@@ -183,6 +191,7 @@ def _tidy(reading: _Reading, folder: str) -> None:
     _tell_without_pictures(reading, folder)
     _leave_out_masks(reading, folder)
     _leave_out_again(reading, folder)
+    _leave_out_copies(reading, folder)
     _leave_out_unlabelled(reading, folder)
 
 
@@ -206,6 +215,8 @@ def _leave_out_masks(reading: _Reading, folder: str) -> None:
     live, opened = reading.live(folder), reading.opened(folder)
     photos = [one for one in opened if _word(one) not in _MASKS and not split_of(name_of(one))]
     for one in live:
+        if _word(one) not in _MASKS and (len(opened) > _FEW or one not in opened):
+            continue
         beside = [other for other in photos if other != one]
         if _word(one) in _MASKS:
             names = {name_of(inside) for inside in reading.live(one)}
@@ -215,10 +226,9 @@ def _leave_out_masks(reading: _Reading, folder: str) -> None:
                 if len(names & {name_of(inside) for inside in reading.live(other)}) > 1
                 or (_is_flat(reading, one) and _word(other) in _CONTAINERS)
             ]
-        elif one in opened and len(opened) <= _FEW:
-            shared = [other for other in beside if _are_masks_of(reading, one, other)]
+            shared += [other for other in live if _has_masks_of(reading, other, one)]
         else:
-            continue
+            shared = [other for other in beside if _are_masks_of(reading, one, other)]
         if shared:
             reading.leave_out(
                 one,
@@ -229,25 +239,77 @@ def _leave_out_masks(reading: _Reading, folder: str) -> None:
             photos = [other for other in photos if other != one]
 
 
+def _has_masks_of(reading: _Reading, photos: str, masks: str) -> bool:
+    """Tell whether two folders hold pictures of the same names, and the second is called and looks as masks do.
+
+    ``mask`` and ``no_mask`` may be classes: there, neither is called as folders of photographs are.
+    """
+    if photos == masks or _word(photos) in _MASKS or _word(masks) not in _MASKS:
+        return False
+    if not (reading.tree.direct[photos] and reading.tree.direct[masks]):
+        return False
+    ours, theirs = ({_bare(stem) for stem in stems_in(reading.tree, one)} for one in (masks, photos))
+    if len(ours & theirs) < ALIKE * len(ours) or not drawn(reading.root, reading.tree, masks):
+        return False
+    return _word(photos) in _CONTAINERS or not drawn(reading.root, reading.tree, photos)
+
+
+def _bare(stem: str) -> str:
+    """Return a picture's name without the word that says that it is a mask, if it has one."""
+    return re.sub(r"[\W_]*(?:mask|seg|gt|label)s?$", "", stem, flags=re.IGNORECASE)
+
+
+def _leave_out_masks_inside(reading: _Reading, part: str) -> None:
+    """Leave out ``masks/`` beside ``images/`` in class folders."""
+    found = {}
+    for one in reading.live(part):
+        inside = reading.live(one)
+        for masks in inside:
+            if any(_has_masks_of(reading, photos, masks) for photos in inside):
+                found[masks] = one
+    if found:
+        count = sum(reading.tree.below[one] for one in found)
+        names = sorted({name_of(one) for one in found})
+        reading.left_out.update(dict.fromkeys(found, MASKS))
+        reading.guessed.append(
+            f"{_listed(names)} in {_listed(dict.fromkeys(found.values()))} ({count:,} picture{'s' * (count != 1)}) "
+            f"{'is' if len(names) == 1 else 'are'} taken for masks or annotations and not used; to use all pictures: "
+            f"{said(level(depth_of(part)))}"
+        )
+
+
+def _masks_among(reading: _Reading, parts: Collection[str]) -> Collection[str]:
+    """Return masks that lie in one folder with their photographs, and tell them."""
+    found = {
+        mask: photograph
+        for mask, photograph in masks_beside(reading.root, reading.tree).items()
+        if not any(folder in reading.left_out for folder in around(mask))
+    }
+    if found:
+        mask, photograph = next(iter(sorted(found.items())))
+        count = len(found)
+        kind, are = ("a mask", "is") if count == 1 else ("masks", "are")
+        reading.guessed.append(
+            f"{count:,} picture{'s' * (count != 1)} {are} taken for {kind} of what lies beside and not used (first "
+            f"{mask} of {name_of(photograph)}); to use all pictures: {said(level(max(map(depth_of, parts))))}"
+        )
+    return found.keys()
+
+
 def _are_masks_of(reading: _Reading, masks: str, photos: str) -> bool:
     """Tell whether two folders hold the same names, and one of them pictures without colour alone."""
     if {name_of(one) for one in reading.live(masks)} != {name_of(one) for one in reading.live(photos)}:
         return False
-    ours, theirs = _inner_stems(reading.tree, masks), _inner_stems(reading.tree, photos)
-    if len(ours & theirs) < _ALIKE * max(len(ours), len(theirs)):
+    ours, theirs = stems_in(reading.tree, masks), stems_in(reading.tree, photos)
+    if len(ours & theirs) < ALIKE * max(len(ours), len(theirs)):
         return False
     return _without_colour(reading, masks) and not _without_colour(reading, photos)
-
-
-def _inner_stems(tree: Tree, folder: str) -> set[str]:
-    start = f"{folder}/"
-    return {posixpath.splitext(path[len(start) :])[0] for path in tree.pictures if path.startswith(start)}
 
 
 def _without_colour(reading: _Reading, folder: str) -> bool:
     paths = [path for path in sorted(reading.tree.pictures) if path.startswith(f"{folder}/")]
     modes = set()
-    for path in paths[:: max(1, len(paths) // _SAMPLE)]:
+    for path in sampled(paths):
         try:
             with Image.open(reading.root / path) as picture:
                 modes.add(picture.mode)
@@ -261,14 +323,13 @@ def _leave_out_again(reading: _Reading, folder: str) -> None:
     splits = {split_of(name_of(one)) for one in opened} - {""}
     if "train" in splits and len(splits) > 1:
         opened = [one for one in opened if not split_of(name_of(one))]
+    by_name = {name_of(one).casefold(): name_of(one) for one in live}
     found: dict[str, set[str]] = {}
     for one in opened:
-        inside = reading.live(one)
-        inside += [deeper for other in inside if split_of(name_of(other)) for deeper in reading.live(other)]
-        names = {name_of(other).casefold() for other in inside}
-        same = {name_of(other) for other in live if other != one and name_of(other).casefold() in names}
-        if len(same) > 1:
-            found[one] = same
+        for names in _names_below(reading, one):
+            same = {by_name[name] for name in names & by_name.keys()} - {name_of(one)}
+            if len(same) > 1:
+                found[one] = found.get(one, set()) | same
     for one, same in found.items():
         if not any(name_of(one) in others for others in found.values()):  # else they hold one another's names
             reading.leave_out(
@@ -277,6 +338,46 @@ def _leave_out_again(reading: _Reading, folder: str) -> None:
                 f"{one}/ ({reading.count(one)}) holds {_listed(sorted(same), '')} once more and is not used; to use it "
                 f"instead of what lies beside it, give {reading.root / one}",
             )
+
+
+def _names_below(reading: _Reading, folder: str) -> Iterable[set[str]]:
+    """Yield the names of the folders that lie side by side in a folder, and in each below it: a backup has its own."""
+    waiting = [folder]
+    while waiting:
+        inside = reading.live(waiting.pop())
+        if inside:
+            yield {name_of(one).casefold() for one in inside}
+        waiting += inside
+
+
+def _leave_out_copies(reading: _Reading, folder: str) -> None:
+    """Leave out folders whose pictures are those of others: ``cat - Copy``, or ``all`` beside the classes."""
+    live = reading.live(folder)
+    names: dict[str, set[str]] = {one: set() for one in live if not reading.live(one)}
+    for path in reading.tree.pictures:
+        if (inside := posixpath.dirname(path)) in names:
+            names[inside].add(name_of(path))
+    by_name = {name_of(one).casefold(): one for one in names}
+    half = sum(map(len, names.values())) / 2
+    for one in names:
+        held = [other for other in _named_in(one, by_name) if holds_again(reading.root, other, one, names)][:1]
+        if not held and len(names) == len(live) > 2 and len(names[one]) >= ALIKE * half:
+            others = [other for other in names if other != one]
+            held = others if all(holds_again(reading.root, one, other, names) for other in others) else []
+        if held:
+            reading.leave_out(
+                one,
+                AGAIN,
+                f"{one}/ ({reading.count(one)}) holds the pictures of {_listed(map(name_of, held), '')} once more and "
+                f"is not used; if {name_of(one)} is a class of its own: {said(level(depth_of(folder)))}",
+            )
+
+
+def _named_in(folder: str, by_name: Mapping[str, str]) -> list[str]:
+    """Return folders whose name a folder's name begins or ends with: of ``cat - Copy`` or ``Copy of cat``, ``cat``."""
+    name = name_of(folder).casefold()
+    parts = [part for at in range(1, len(name)) for part in (name[:at], name[at:])]
+    return [by_name[part] for part in parts if part in by_name]
 
 
 def _leave_out_unlabelled(reading: _Reading, folder: str) -> None:
@@ -417,16 +518,39 @@ def _ambiguous(
         f"{reading.root}: folders {theirs} lie in each of {_listed(outer)}, so that either could be the classes",
         FOLDERS,
         f"if {theirs} are the classes: {said(level(depths[1]))}, or give one folder alone: {reading.root / outer[0]}; "
-        f"if {ours} are the classes: {said(level(depths[0]))}",
+        f"if {ours} are the classes: {said(level(depths[0]))}{_as_splits(reading, outer)}",
     )
 
 
+def _as_splits(reading: _Reading, folders: Sequence[str]) -> str:
+    """Return how to name two or three folders as the splits that they may be, the largest for training."""
+    by_size = sorted(folders, key=lambda one: -reading.tree.below[one])
+    if not 2 <= len(by_size) <= _SHOWN or any(split_of(name_of(one)) for one in by_size):
+        return ""
+    moves = [
+        f"mv {quote(str(reading.root / one))} {quote(str((reading.root / one).with_name(name)))}"
+        for one, name in zip(by_size, ("train", "test", "val"), strict=False)
+    ]
+    return f"; if they are splits, name them so: {' && '.join(moves)}"
+
+
 def _tell_mixed(reading: _Reading, part: str) -> None:
-    """Tell that folders within one class folder count to it, where other class folders hold pictures alone."""
+    """Tell that folders within class folders count to these, and what else they may be."""
+    live = reading.live(part)
     opened = [one for one in reading.opened(part) if len(reading.live(one)) > 1]
-    if len(opened) == 1 and len(reading.live(part)) > 1:
+    inner = [deeper for one in opened for deeper in reading.live(one)]
+    if len(opened) == 1 and len(live) > 1:
         (one,) = opened
         reading.guessed.append(
-            f"the folders in {one}/ ({_listed(map(name_of, reading.live(one)), '')}) count to the class {name_of(one)};"
+            f"the folders in {one}/ ({_listed(map(name_of, inner), '')}) count to the class {name_of(one)};"
             f" if they are the classes, give {reading.root / one}"
+        )
+    elif len(opened) > 1:
+        within = level(depth_of(part) + 1)
+        together = f"--set split.group={quote(within)} (in a study file: split: {{group: '{within}'}})"
+        belong = f"if one is a patient, clip, slide or day, whose pictures must stay together: {together}; "
+        reading.guessed.append(
+            f"the folders within the classes ({_listed(map(name_of, inner), '')}) count to them; "
+            # A group is found in every path, or it is no grouping.
+            f"{belong if len(reading.opened(part)) == len(live) else ''}if they are the classes: {said(within)}"
         )

@@ -1,6 +1,7 @@
 """What a source of labelled files is; only names are known of them yet."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,22 @@ _FOLDER_NAMES = {
     "eval": "validation",
     "evaluation": "validation",
     "holdout": "test",
+    "trainings": "train",
+    "validierungs": "validation",
+    "validierung": "validation",
+    "entrenamiento": "train",
+    "validacion": "validation",
+    "prueba": "test",
+    "pruebas": "test",
+    "entrainement": "train",
+    "treino": "train",
+    "treinamento": "train",
+    "validacao": "validation",
+    "teste": "test",
+    "addestramento": "train",
+    "validazione": "validation",
 }
-_ADDED = "data|dataset|images?|imgs?|pictures|photos|samples|split|sets?|folder"
+_ADDED = "data|dataset|daten|datos|dados|images?|imgs?|pictures|photos|samples|split|sets?|folder|part|shard|chunk"
 _SPLIT_FOLDER = re.compile(
     rf"\d*[ _.-]*(?:(?:seg|{_ADDED})[ _.-]+)?({'|'.join(_FOLDER_NAMES)})[ _.-]*(?:{_ADDED})?[ _.()-]*\d*[ _.()-]*",
     re.IGNORECASE | re.ASCII,
@@ -31,8 +46,12 @@ _SPLIT_FOLDER = re.compile(
 
 
 def split_of(folder: str) -> str:
-    """Return the split that a folder's name says, as in ``training_set``, ``Test Data`` or ``seg_train``; or ""."""
-    found = _SPLIT_FOLDER.fullmatch(folder)
+    """Return the split that a folder's name says, as in ``training_set``, ``Test Data`` or ``seg_train``; or "".
+
+    It may be said in German, Spanish, French, Portuguese or Italian, with accents or without.
+    """
+    plain = "".join(letter for letter in unicodedata.normalize("NFD", folder) if not unicodedata.combining(letter))
+    found = _SPLIT_FOLDER.fullmatch(plain)
     return _FOLDER_NAMES[found[1].lower()] if found else ""
 
 

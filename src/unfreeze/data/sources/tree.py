@@ -30,6 +30,7 @@ _READ = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 _LITTER = frozenset(
     "@eadir #recycle #snapshot @tmp @recycle @recently-snapshot lost+found $recycle.bin recycler recycled "
+    "~snapshot .snapshot .snapshots .zfs "
     ".trash .trashes .thumbnails .thumbs .spotlight-v100 .fseventsd .temporaryitems .documentrevisions-v100 "
     ".appledouble .appledb .appledesktop __macosx .ipynb_checkpoints __pycache__ .ds_store .localized .directory "
     ".nomedia .picasa.ini picasa.ini .picasaoriginals thumbs.db ehthumbs.db ehthumbs_vista.db desktop.ini "
@@ -43,6 +44,7 @@ _STARTS = (
     (4, b"ftypmsf1"), (4, b"ftypavi"), (0, b"\0\0\0\x0cjP  "), (0, b"\xff\x4f\xff\x51"), (0, b"\xff\x0a"),
     (0, b"\0\0\0\x0cJXL "), (128, b"DICM"),
 )  # fmt: skip
+_THUMBNAILS = frozenset((".thm",))  # of a video or a raw file beside it, as JPEG
 _BMP_HEADERS = frozenset((12, 40, 52, 56, 64, 108, 124))  # bytes: "BM" alone begins many a text
 _POINTER_START = b"version https://git-lfs"
 _FIRST = 132  # bytes
@@ -190,6 +192,8 @@ def _no_picture(entry: os.DirEntry[str]) -> str:
     suffix = posixpath.splitext(entry.name)[1].lower()
     if suffix in PICTURES:
         return ""
+    if suffix in _THUMBNAILS:
+        return f"no picture: {suffix}"
     try:
         with open(entry.path, "rb") as file:
             first = file.read(_FIRST)
