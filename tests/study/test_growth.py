@@ -179,7 +179,8 @@ def test_a_renamed_class_keeps_its_test_images(tmp_path):
     assert warned == [
         "the images changed since the last run: class circle is now called ring: 12 images; 2 new (listed in "
         "study.json); the test set stays as it was drawn, and cells whose images changed run again",
-        "finished with other settings or images (other images), so not part of this study now: head.small.s0",
+        "finished with other settings or images (other images), so not part of this study now (another --out keeps "
+            "both): head.small.s0",
     ]
     assert held_out(second) == before
     labels = read_table(second.path / "catalog.csv").set_index("id")["label"]
