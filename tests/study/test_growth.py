@@ -180,7 +180,7 @@ def test_a_renamed_class_keeps_its_test_images(tmp_path):
         "the images changed since the last run: class circle is now called ring: 12 images; 2 new (listed in "
         "study.json); the test set stays as it was drawn, and cells whose images changed run again",
         "finished with other settings or images (other images), so not part of this study now (another --out keeps "
-            "both): head.small.s0",
+        "both): head.small.s0",
     ]
     assert held_out(second) == before
     labels = read_table(second.path / "catalog.csv").set_index("id")["label"]
