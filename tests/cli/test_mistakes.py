@@ -266,7 +266,7 @@ def test_an_unknown_preset(unfreeze, study):
     assert complaint == message(
         "preset 'quik' is unknown; did you mean 'quick'?",
         "one of article, demo, quick, thorough",
-        "name one of them, or give a study file",
+        "for example --preset quick",
     )
 
 

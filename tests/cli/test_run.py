@@ -188,12 +188,12 @@ def test_a_run_says_the_worst_of_what_it_found_and_where_all_is(unfreeze, study)
     block = (
         "found in the data, the worst first:\n"
         "  error: One picture under two labels (2 images): 2 images, the same pixels, labelled blue and green\n"
-        "  warning: Files that cannot be read (1 image): cannot be decoded whole: 1 {reason}\n"
+        "  warning: Files that cannot be read (1 image): {reason}\n"
         "  warning: The same pixels twice (2 findings, 4 images): for one 2 images, the same pixels, all blue, "
         "first blue/3.png\n"
         "  look at 5 findings: runs/study/check.html\n"
     )
-    reason = re.search(r"cannot be decoded whole: 1 (.*)\n", told)
+    reason = re.search(r"Files that cannot be read \(1 image\): (.*)\n", told)
     assert block.format(reason=reason[1]) in told
     assert block.format(reason=reason[1]) + "\nreport: " in said
     assert "blue/other.bmp" in Path("runs/study/check.html").read_text()

@@ -200,7 +200,8 @@ def _run(
             remove_state(store.cell(name) / FOLDER)  # of a run that was killed in between
         for warning in [*finished_otherwise(store, jobs), *made_otherwise(store, finished, compute)]:
             emit(Warned(warning))
-        found = findings(catalog, study.image_size, study.split.folds is not None)
+        folds, earlier = study.split.folds is not None, since.drawn.get(None)
+        found = findings(catalog, study.image_size, folds, study.split, earlier)
         emit(Checked(catalog, tuple(found), out / "check.html"))
         emit(Planned(tuple(jobs), tuple(finished)))
         unfinished = [work for work in works if work.cell not in finished]
