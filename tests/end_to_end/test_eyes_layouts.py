@@ -21,7 +21,8 @@ from unfreeze.cli import main
 EXPECTED = "a folder of class folders, or a folder with train/, val/ and test/ of class folders"
 OUTER = "--set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')"
 SECOND = "--set labels_from='^[^/]+/([^/]+)/' (in a study file: labels_from: '^[^/]+/([^/]+)/')"
-WORD = r"--set labels_from='([^\W\d_][^/._ -]*)[._ -][^/]*$' (in a study file: labels_from: '([^\W\d_][^/._ -]*)[._ -][^/]*$')"
+FIRST_WORD = r"([^\W\d_][^/._ -]*)[._ -][^/]*$"
+WORD = f"--set labels_from='{FIRST_WORD}' (in a study file: labels_from: '{FIRST_WORD}')"
 MASKS = "masks or annotations, no photographs"
 AGAIN = "the classes once more"
 STUDY = """\
@@ -236,7 +237,7 @@ def numbers(splits: tuple[int, int, int] | None) -> dict[str, int] | None:
 
 def ways(text: str) -> set[str]:
     """What a text says to give with --set, as a shell reads it."""
-    return {shlex.split(found)[0] for found in re.findall(r"--set (\S+)", text)}
+    return {shlex.split(found)[0] for found in re.findall(r"--set ((?:'[^']*'|\S)+)", text)}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.make.__name__)

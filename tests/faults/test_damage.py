@@ -19,6 +19,7 @@ from unfreeze.data import rowstore, states
 from unfreeze.data.cache import entries
 from unfreeze.data.copies import Compared
 from unfreeze.data.looks import Remembered
+from unfreeze.data.reading import Reading
 from unfreeze.data.rowstore import MissingRows, RowStore
 from unfreeze.data.states import state_of
 from unfreeze.results import inside_view
@@ -199,13 +200,17 @@ def remembered(folder: Path, name: str) -> Path:
     return path
 
 
+ASKED = Reading(bits=None)
+"""How a study reads files whose bits are not said yet."""
+
+
 def test_a_damaged_line_of_remembered_looks_is_noticed(folder: Path) -> None:
     path = remembered(folder, "[0-9a-f]" * 16)
-    whole = Remembered(path.parent).looks
+    whole = Remembered(path.parent, ASKED).looks
     assert len(whole) == 37
 
     def notices() -> bool:
-        found = Remembered(path.parent).looks
+        found = Remembered(path.parent, ASKED).looks
         return len(found) < 37 and all(whole[sha256] == look for sha256, look in found.items())
 
     assert tried(path, notices) >= 320
@@ -215,8 +220,8 @@ def test_a_damaged_line_of_remembered_states_of_files_is_noticed(folder: Path) -
     path = remembered(folder, "states-1")
     states = [state_of(photograph) for photograph in sorted((folder / "photographs").rglob("*.png"))]
     assert len(states) == 37
-    assert all(map(Remembered(path.parent).unread, states))
-    assert tried(path, lambda: not any(map(Remembered(path.parent).unread, states))) >= 320
+    assert all(map(Remembered(path.parent, ASKED).unread, states))
+    assert tried(path, lambda: not any(map(Remembered(path.parent, ASKED).unread, states))) >= 320
 
 
 def test_a_damaged_line_of_remembered_comparisons_is_noticed(folder: Path) -> None:
