@@ -106,7 +106,8 @@ def test_results_csv_has_the_designed_columns(tmp_path: Path) -> None:
     assert ",".join(pd.read_csv(results.path / "results.csv").columns) == (
         "cell,strategy,regime,seed,fold,backbone,image_size,status,chosen,n_train,n_val,n_test,epochs,best_epoch,"
         "train_accuracy,train_loss,val_accuracy,val_loss,test_accuracy,test_loss,val_metric,test_metric,"
-        "seconds_per_epoch,seconds_total,seconds_shared,params_total,params_trained,stopped_by"
+        "seconds_per_epoch,seconds_total,seconds_shared,params_total,params_trained,stopped_by,"
+        "ranking_metric,n_ranking,flops_per_image,seconds_per_image"
     )
     history = pd.read_csv(results.path / "cells" / "head.small.s0" / "history.csv")
     assert ",".join(history.columns) == (

@@ -164,7 +164,9 @@ data: {data}   # a folder with a folder of images for each class; relative to th
 {further}
 {split}
 
-metric: accuracy      # what counts: accuracy | balanced_accuracy | macro_f1 | auroc | log_loss
+# What counts: accuracy | balanced_accuracy | macro_f1 | auroc | log_loss. Where nothing is said it is accuracy, and
+# where the largest class has three times the images of the smallest, balanced accuracy leads the answer.
+# metric: accuracy
 backbone: {backbone}   # the pretrained network, by its name in timm; 'unfreeze describe NAME' shows its stages
 image_size: {image_size}       # images are resized to this many pixels a side; more is slower, and often better
 resize: crop          # crop the middle | squash to a square | pad with borders

@@ -175,12 +175,14 @@ def _print_outcome(
         console.print(Text(f"failed: {cell}: {error}", style="red"))
     if errors:
         console.print(f"The same command tries {plural(len(errors), 'failed cell')} again.\n")
+    found = list(found_lines(checked))
     notes = [*evidence.record["notes"], *evidence.warnings]
+    notes = [note for note in notes if not any(note in line for line in found)]  # each is said once
     for note in notes:
         console.print(Text(f"warning: {note}", style="yellow"))
     if notes:
         console.print()
-    for told in found_lines(checked):
+    for told in found:
         console.print(Text(told))
     if is_told(checked):
         console.print()
