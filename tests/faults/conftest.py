@@ -35,7 +35,7 @@ PHASES = {
     "check": ("unfreeze.data.looks:Remembered.keep", 20, "read 36 image files", ""),
     "extraction": ("unfreeze.data.shards:NewShard.append", 40, "started, ", "frozen stages of"),
     "training": ("unfreeze.train.loop:_forward", 10, "finished;", "epoch 1:"),
-    "evaluation": ("unfreeze.study.cell:predict", 1, "finished;", "epoch 2:"),
+    "evaluation": ("unfreeze.study.finish:predict", 1, "finished;", "epoch 2:"),
     "report": ("unfreeze.results.report:render_report", 1, "report: ", "finished;"),
 }
 """Parts of a run: a call of a function in its midst, what is said after it, and what before."""

@@ -45,7 +45,8 @@ def test_check_and_report_end_like_a_run(
     else:
         assert done["code"] == 128 + number
         assert done["after_signal"] < 10
-        assert killer.log(name) == f"{GOES_ON if command == 'check' else BEGINS_ANEW}\n"
+        assert killer.log(name).endswith(f"{GOES_ON if command == 'check' else BEGINS_ANEW}\n")
+        assert "Traceback" not in killer.log(name)
     left = [killer.folder / f".{name}.html.x.tmp", killer.folder / f"cache-{name}" / "looks" / ".x.jsonl.x.tmp"]
     if command == "report":
         left = [killer.folder / name / ".report.html.x.tmp"]

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.results.synthetic import MARKUP
 from unfreeze.store import StudyDir, read_json, write_json, write_table, write_tensors
 
-CELL = "last_block.full.s0"
+CELL = "head.full.s0"
 FILE = "paper/<img src=x onerror=alert(2)>.jpg"
 
 
@@ -29,6 +29,8 @@ def add_predictions(study: StudyDir, cell: str, classes: list[str], images: int 
     others = [one["cell"] for one in study.planned_cells() if study.is_finished(one)]
     for name in dict.fromkeys([cell, *others]):
         write_tensors(study.cell(name) / "logits.safetensors", tensors, about)
+        ranked = {"ids": {"ranking": about["ids"]["validation"]}, "paid": True}
+        write_tensors(study.cell(name) / "ranking.safetensors", {"ranking": tensors["validation"]}, ranked)
     paths = [f"{classes[label]}/{number}.jpg" for number, label in enumerate(labels)]
     catalog = pd.DataFrame({"id": ids, "path": paths, "label": [classes[label] for label in labels]})
     write_table(study.path / "catalog.csv", catalog)

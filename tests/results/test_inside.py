@@ -175,7 +175,7 @@ def test_the_section_shows_pictures_as_data_and_names_as_text(page: Page) -> Non
 
 def test_the_section_says_what_it_counts(page: Page) -> None:
     text = re.sub(r"\s+", " ", page.text[page.text.index("from inside") :])
-    assert "last_block with full, seed 0: of the strategy and regime with the best mean validation metric" in text
+    assert "head with full, seed 0: of the recommended recipe, the first seed and not the luckiest." in text
     assert "Counted on 240 test images." in text
     assert "it was too sure" in text
     assert "in the features after block5 (7 × 7 places)" in text
@@ -227,7 +227,7 @@ def test_there_is_no_section_without_predictions(tmp_path: Path) -> None:
     study = write_study(tmp_path, seeds=1, failed=None)
     for path in (tmp_path / "cells").glob("*/logits.safetensors"):
         path.unlink()
-    assert view(study) is None
+    assert inside_view(study, CELL, results_table(study), read_json(study.path / "study.json")) is None
 
 
 def test_pictures_of_another_model_are_not_shown(small: StudyDir) -> None:

@@ -21,11 +21,12 @@ COLUMNS = (
     "train_accuracy train_loss val_accuracy val_loss test_accuracy test_loss val_metric test_metric seconds_per_epoch "
     "seconds_total seconds_shared params_total params_trained stopped_by"
 ).split()
+ADDED = ["ranking_metric", "n_ranking", "flops_per_image", "seconds_per_image"]
 
 
 def test_results_have_the_columns_of_results_csv_in_plan_order(study: StudyDir) -> None:
     table = results_table(study)
-    assert list(table.columns) == list(RESULT_COLUMNS) == COLUMNS
+    assert list(table.columns) == [*RESULT_COLUMNS, *ADDED] == [*COLUMNS, *ADDED]
     assert list(table["cell"]) == [cell["cell"] for cell in study.planned_cells()]
     record = read_json(study.cell("head.small.s0") / "result.json")
     row = table.set_index("cell").loc["head.small.s0"]
@@ -52,7 +53,7 @@ def test_further_test_sets_are_added_at_the_end(tmp_path: Path) -> None:
     record = {name: value for name, value in read_json(path).items() if name != "format"}
     write_json(path, {**record, "test_site_b_accuracy": 0.5, "test_site_b_metric": 0.25})
     table = results_table(study)
-    assert list(table.columns) == [*COLUMNS, "test_site_b_accuracy", "test_site_b_metric"]
+    assert list(table.columns) == [*COLUMNS, "test_site_b_accuracy", "test_site_b_metric", *ADDED]
     assert table["test_site_b_metric"].dropna().to_list() == [0.25]
     assert "test_site_b_metric_mean" in summary_table(table).columns
 
@@ -61,7 +62,7 @@ def test_a_results_table_survives_its_file(study: StudyDir, tmp_path: Path) -> N
     table = results_table(study)
     write_table(tmp_path / "results.csv", table)
     again = read_table(tmp_path / "results.csv")
-    assert list(again.columns) == COLUMNS
+    assert list(again.columns) == [*COLUMNS, *ADDED]
     pd.testing.assert_series_equal(again["test_metric"], table["test_metric"])
 
 

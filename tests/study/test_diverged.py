@@ -18,7 +18,7 @@ from unfreeze.data import shards
 from unfreeze.results.evidence import read_evidence
 from unfreeze.results.report import render_report
 from unfreeze.store import StudyDir, read_table, read_tensors
-from unfreeze.study import cell as cells
+from unfreeze.study import finish
 from unfreeze.study.events import BetweenSteps, CellFailed, CellResumed, Event, Progress
 from unfreeze.study.run import run_study
 from unfreeze.train import loop
@@ -105,14 +105,14 @@ def test_huge_gradients_whose_squares_are_no_numbers_are_numbers() -> None:
 
 
 def test_predictions_that_are_no_numbers_are_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predict = cells.predict
+    predict = finish.predict
 
     def bad(*arguments: Any) -> Any:
         scores, labels = predict(*arguments)
         scores[-1, 0] = math.nan
         return scores, labels
 
-    monkeypatch.setattr(cells, "predict", bad)
+    monkeypatch.setattr(finish, "predict", bad)
     results, _ = run(tmp_path, strategies={"head": {"train": "head"}})
     assert results.table["status"].tolist() == ["diverged"]
     error = json.loads((tmp_path / "out" / "cells" / "head.small.s0" / "error.json").read_text())["error"]

@@ -36,7 +36,7 @@ def catalog_of(folder: Path) -> Catalog:
 
 def again(store: StudyDir, folder: Path) -> list[Event]:
     events: list[Event] = []
-    explain(store, results_table(store), "accuracy", catalog_of(folder), CPU, events.append)
+    explain(store, read_evidence(store).cell, catalog_of(folder), CPU, events.append)
     return events
 
 
@@ -95,8 +95,7 @@ def test_a_study_without_a_finished_cell_has_nothing_to_explain(tmp_path: Path) 
     store, _ = run(tmp_path)
     before = record_of(store)
     events: list[Event] = []
-    results = results_table(store).assign(status="failed")
-    explain(store, results, "accuracy", catalog_of(tmp_path), CPU, events.append)
+    explain(store, None, catalog_of(tmp_path), CPU, events.append)
     assert events == []
     assert record_of(store) == before
 
@@ -114,7 +113,7 @@ def test_what_cannot_be_explained_is_a_warning_and_a_note(tmp_path: Path, monkey
     ]
     assert "weights.safetensors" in record["note"]
     assert [path.name for path in (store.path / "explain").iterdir()] == ["explain.json"]
-    shown = inside_view(store, results_table(store), read_json(store.path / "study.json"))
+    shown = inside_view(store, read_evidence(store).cell, results_table(store), read_json(store.path / "study.json"))
     assert shown is not None and f"No pictures: {record['note']}" in shown.notes
 
     (tmp_path / "weights.safetensors").write_bytes(kept)

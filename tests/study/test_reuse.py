@@ -140,7 +140,7 @@ def test_fresh_views_pass_the_frozen_stages_once_for_all_cells(tmp_path: Path) -
     asked = {"regimes": FRESH, "budget": NO_ROOM}
     one = computed(run(tmp_path, "one", strategies={"head": HEAD}, **asked))
     two = computed(run(tmp_path, "two", strategies={"head": HEAD, "same": HEAD | {"optimizer": {"lr": 1e-3}}}, **asked))
-    reported = 5 + 7  # validation and test images, which each cell looks at once at its end
+    reported = 7 + 7  # the validation pool and the test images, which each cell looks at once at its end
     assert one == 2 * (15 + 5) + reported  # two epochs of fifteen training images and five of validation
     assert two == one + reported
 

@@ -128,9 +128,9 @@ def test_a_file_is_decoded_once_in_a_cache_full_of_another_s_rows(
     first, again = list[Any](), list[Any]()
     load, decode = sketch.load, Supply._decode
 
-    def loaded(*given: Any) -> Any:
+    def loaded(*given: Any, **named: Any) -> Any:
         first.append(given)
-        return load(*given)
+        return load(*given, **named)
 
     def decoded(self: Supply, store: RowStore, images: Any) -> None:
         again.extend(images)

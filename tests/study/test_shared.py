@@ -24,7 +24,7 @@ from unfreeze.train.device import pick
 
 RATES = [1e-3 * number for number in range(1, 9)]
 EIGHT = HEAD | {"tune": {"optimizer.lr": RATES}}
-TRAIN, VALIDATION, TEST, EPOCHS = 15, 5, 7, 2
+TRAIN, VALIDATION, POOL, TEST, EPOCHS = 15, 5, 7, 7, 2
 VIEW, ROW = 0.25, 8.0
 """Seconds of a picture, and of all frozen stages on it."""
 
@@ -68,7 +68,7 @@ def forwards(found: list[CellWork]) -> int:
 @pytest.mark.parametrize("regimes", [PLAIN, BANK, FRESH], ids=["plain", "bank", "fresh"])
 def test_eight_candidates_in_lock_step_take_what_one_takes(tmp_path: Path, regimes: dict[str, Any]) -> None:
     one, eight = (works(tmp_path, strategies={"head": each}, regimes=regimes) for each in (HEAD, EIGHT))
-    assert forwards(one) == forwards(eight) == EPOCHS * (TRAIN + VALIDATION) + VALIDATION + TEST
+    assert forwards(one) == forwards(eight) == EPOCHS * (TRAIN + VALIDATION) + POOL + TEST
     (before,), (after,) = shared(one).cells.values(), shared(eight).cells.values()
     assert before.seconds == after.seconds == pytest.approx(forwards(one) * (VIEW + ROW) + 0.3)
     draws, more = ([piece.draws for piece in shared(found).pieces] for found in (one, eight))
@@ -81,9 +81,9 @@ def test_cells_in_lock_step_share_their_work_in_equal_parts(tmp_path: Path, regi
     one = works(tmp_path, strategies={"head": HEAD}, regimes=regimes)
     two = works(tmp_path, strategies={"head": HEAD, "tuned": EIGHT}, regimes=regimes)
     together = EPOCHS * (TRAIN + VALIDATION)
-    assert forwards(two) == forwards(one) + VALIDATION + TEST  # each cell predicts for itself at its end
+    assert forwards(two) == forwards(one) + POOL + TEST  # each cell predicts for itself at its end
     seconds = [cell.seconds for cell in shared(two).cells.values()]
-    assert seconds == [pytest.approx((together / 2 + VALIDATION + TEST) * (VIEW + ROW) + 0.3)] * 2
+    assert seconds == [pytest.approx((together / 2 + POOL + TEST) * (VIEW + ROW) + 0.3)] * 2
 
 
 def test_candidates_that_do_not_fit_into_memory_together_pass_apart(
@@ -91,7 +91,7 @@ def test_candidates_that_do_not_fit_into_memory_together_pass_apart(
 ) -> None:
     found = works(tmp_path, strategies={"head": EIGHT}, regimes=FRESH)
     monkeypatch.setattr(grouping, "MEMBER_BYTES", 4 * grouping.trained_bytes(next(iter(found[0].networks.values()))))
-    assert forwards(found) == 2 * EPOCHS * (TRAIN + VALIDATION) + VALIDATION + TEST
+    assert forwards(found) == 2 * EPOCHS * (TRAIN + VALIDATION) + POOL + TEST
 
 
 def test_fresh_views_at_two_cuts_are_one_picture_and_one_way_through_the_stages(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_fresh_views_at_two_cuts_are_one_picture_and_one_way_through_the_stages(
     apart, chained = (sum(cell.seconds for cell in shared(found, 0, each).cells.values()) for each in ((), ((4, 5),)))
     training = EPOCHS * TRAIN
     assert apart - chained == pytest.approx(training * ROW * 4 / 5)
-    own = (EPOCHS * VALIDATION + VALIDATION + TEST) * (2 * VIEW + ROW + ROW * 4 / 5)
+    own = (EPOCHS * VALIDATION + POOL + TEST) * (2 * VIEW + ROW + ROW * 4 / 5)
     assert chained == pytest.approx(training * (VIEW + ROW) + own + 2 * 0.3)
 
 

@@ -71,7 +71,9 @@ def test_stored_equals_live_in_a_cache_of_its_own(
 
 
 def test_another_head_another_rate_and_more_candidates_compute_nothing(tmp_path: Path) -> None:
-    assert rows(run(tmp_path, "first")) == 15 * 2 + 5 + 7  # two epochs draw two views; validation and test are plain
+    assert (
+        rows(run(tmp_path, "first")) == 15 * 2 + 7 + 7
+    )  # two epochs draw two views; the validation pool and test are plain
     second = run(tmp_path, "second", strategies={"other": {"train": "head", "head": {"hidden": [4]}}, "tuned": TUNED})
     assert (second["pieces"], second["forwards"]) == ([], 0)
 
