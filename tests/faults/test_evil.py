@@ -183,8 +183,10 @@ def test_evil_files_among_the_images_are_set_aside(tmp_path: Path) -> None:
     each = len(evil(canary))  # with a picture's suffix, and with their own, of which none is a picture's
     assert images["status"].value_counts().to_dict() == {"set_aside": each, "ignored": each, "used": 4}
     assert set(images.loc[images["status"] == "set_aside", "reason"]) == {
-        "not an image", "archive is not supported: unpack it", "numpy array is not supported: convert it to jpeg or png",
-    }  # fmt: skip
+        "not an image",
+        "archive is not supported: unpack it",
+        "numpy array is not supported: convert it to jpeg or png",
+    }
     assert images.loc[images["status"] == "ignored", "reason"].str.startswith("no picture: .").all()
     assert not canary.exists()
 
