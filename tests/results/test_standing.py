@@ -132,7 +132,8 @@ def test_a_directory_of_an_earlier_version_is_ranked_by_its_validation_images(tm
         folder = study.cell(cell["cell"])
         (folder / "ranking.safetensors").unlink()
         about = {name: value for name, value in read_json(folder / "cell.json").items() if name != "format"}
-        write_json(folder / "cell.json", about | {"candidates": {"": {"early_stopping": {"patience": 5}}}})
+        stopping = {"patience": 5, "monitor": "val_loss"}
+        write_json(folder / "cell.json", about | {"candidates": {"": {"early_stopping": stopping}}})
         names = ("ranking_metric", "n_ranking", "flops_per_image", "seconds_per_image")
         record = read_json(folder / "result.json")
         write_json(folder / "result.json", {k: v for k, v in record.items() if k not in ("format", *names)})
@@ -142,12 +143,63 @@ def test_a_directory_of_an_earlier_version_is_ranked_by_its_validation_images(tm
     assert not evidence.standing.contenders[0].paid
 
 
+def only(study: StudyDir, cell: str, places: list[int]) -> None:
+    """Let a cell rank by some of its images alone."""
+    path = study.cell(cell) / "ranking.safetensors"
+    logits, about = read_tensors(path)
+    own = [about["ids"]["ranking"][place] for place in places]
+    write_tensors(path, {"ranking": logits["ranking"][places]}, about | {"ids": {"ranking": own}})
+
+
+def test_the_few_validation_images_of_a_smaller_regime_do_not_rank_the_larger(tmp_path: Path) -> None:
+    """As in directories of earlier versions, where cells have their own validation images alone."""
+    study = write_study(tmp_path, seeds=2, failed=None)
+    for cell in study.planned_cells():
+        rank(study, cell["cell"], 60 if cell["strategy"] == "last_block" else 30)
+        if cell["regime"] != "full":
+            only(study, cell["cell"], list(range(54, 60)))  # on which all are right
+    standing = read_evidence(study).standing
+    assert standing is not None and standing.images == IMAGES
+    assert standing.recommended == ("last_block", "full") and standing.value == 1
+    assert not standing.choice.level and not standing.choice.worse_with_more
+    assert [standing.value_of(place) for place in standing.choice.smaller] == [1.0] * 6
+
+
+def test_a_score_of_classes_counts_the_images_in_common_alone(ranked: StudyDir) -> None:
+    """A cell that has more images of some classes weighs these less, which is no difference between recipes."""
+    record = {name: value for name, value in read_json(ranked.path / "study.json").items() if name != "format"}
+    write_json(ranked.path / "study.json", record | {"metric": "balanced_accuracy"})
+    some = [place for place in range(IMAGES) if place % len(CLASSES) or place > 30]
+    only(ranked, "head.full.s0", some)
+    only(ranked, "last_block.full.s0", [place for place in range(IMAGES) if place % len(CLASSES) != 1 or place > 10])
+    standing = read_evidence(ranked).standing
+    assert standing is not None and 0 < standing.images < len(some)
+    one, *others = [each.values for each in standing.contenders if each.regime == "full"]
+    assert all((each == one).all() for each in others)
+
+
+def test_a_loss_is_too_little_less(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=1, failed=None)
+    record = {name: value for name, value in read_json(study.path / "study.json").items() if name != "format"}
+    write_json(study.path / "study.json", record | {"metric": "log_loss"})
+    for cell in study.planned_cells():
+        rank(study, cell["cell"], {"scratch": 49, "head": 48, "last_block": 30}[cell["strategy"]], paid=False)
+    recipe, _, level, *_ = facts(answer(read_evidence(study)))
+    assert recipe.value == "head with full"
+    assert recipe.detail == (
+        "validation log loss 0.822 on 60 images; scratch with full has 0.772, which is too little less to pay for "
+        "(21.0 M trained parameters instead of 6.3 M)"
+    )
+    assert level.detail == (
+        "from the recipe, on 60 validation images; about 240 would tell, or show that less than 0.01 lies between; "
+        "validation has 60 images (10 in the smallest class): one image weighs 1.7 %; "
+        "--set split.folds=5 validates on others in each of five turns"
+    )
+
+
 def test_without_images_in_common_the_mean_metric_ranks(ranked: StudyDir) -> None:
     for place, cell in enumerate(ranked.planned_cells()):
-        path = ranked.cell(cell["cell"]) / "ranking.safetensors"
-        logits, about = read_tensors(path)
-        own = [about["ids"]["ranking"][place]]
-        write_tensors(path, {"ranking": logits["ranking"][[place]]}, about | {"ids": {"ranking": own}})
+        only(ranked, cell["cell"], [place])
         change(ranked, cell["cell"], val_metric=0.9 if cell["strategy"] == "last_block" else 0.8)
     made = answer(read_evidence(ranked))
     assert made.recipe == ("last_block", "full")

@@ -22,23 +22,27 @@ def test_a_mean_of_images_is_a_whole_number_and_says_so_if_it_was_none(mean: flo
 
 
 @pytest.mark.parametrize(
-    ("images", "smallest", "can_fold", "said"),
+    ("metric", "images", "smallest", "can_fold", "said"),
     [
-        (200, 20, True, ""),
+        ("accuracy", 200, 20, True, ""),
         (
-            37, 5, True,
+            "accuracy", 37, 5, True,
             "validation has 37 images (5 in the smallest class): one image is 2.7 points; "
             "--set split.folds=5 validates on others in each of five turns",
         ),
         (
-            2000, 19, False,
+            "balanced_accuracy", 2000, 19, False,
             "validation has 2,000 images (19 in the smallest class): one image is 0.1 points; more images tell more",
         ),
         (
-            1, 1, False,
+            "log_loss", 37, 5, False,
+            "validation has 37 images (5 in the smallest class): one image weighs 2.7 %; more images tell more",
+        ),
+        (
+            "accuracy", 1, 1, False,
             "validation has 1 image (1 in the smallest class): one image is 100.0 points; more images tell more",
         ),
     ],
 )  # fmt: skip
-def test_few_validation_images_are_said(images: int, smallest: int, can_fold: bool, said: str) -> None:
-    assert small_pool_text(images, smallest, can_fold) == said
+def test_few_validation_images_are_said(metric: str, images: int, smallest: int, can_fold: bool, said: str) -> None:
+    assert small_pool_text(metric, images, smallest, can_fold) == said

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from tests.worlds import tiny_study
 from unfreeze import Results, Study, metrics
@@ -115,3 +116,30 @@ def test_the_answer_and_the_shipped_cell_agree(tmp_path: Path) -> None:
     assert results.best_cell == "plain.full.s0"
     explained = read_json(results.path / "explain" / "explain.json")
     assert explained["cell"] == "plain.full.s0"
+
+
+@pytest.mark.parametrize("from_epoch", [1, 2, 4])
+def test_a_candidate_that_kept_its_last_epochs_alone_is_not_paid_for(from_epoch: int) -> None:
+    """As one that an earlier version began and this one ended."""
+    history = [{"epoch": epoch, "train_loss": 0.5} for epoch in (1, 2, 3, 4)]
+    kept = {str(epoch): torch.zeros(2, 3) for epoch in range(from_epoch, 5)}
+    tried = ranking._tried(ranking.Epochs(history, kept), all_epochs=True)
+    assert (tried is not None) == (from_epoch == 1)
+    last = ranking._tried(ranking.Epochs(history, kept), all_epochs=False)
+    assert last is not None and len(last.logits) == 1
+
+
+def test_timing_an_image_leaves_frozen_stages_that_can_be_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors that move to a device in inference mode could not."""
+    seen: list[bool] = []
+    real = torch.nn.Module.to
+
+    def spy(module: torch.nn.Module, *arguments: Any, **named: Any) -> torch.nn.Module:
+        seen.append(torch.is_inference_mode_enabled())
+        return real(module, *arguments, **named)
+
+    monkeypatch.setattr(torch.nn.Module, "to", spy)
+    run(tmp_path, strategies={"plain": PLAIN})
+    assert seen and not any(seen)

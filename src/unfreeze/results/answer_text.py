@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from unfreeze.metrics import HIGHER_IS_BETTER
 from unfreeze.results.answer import Answer
 from unfreeze.results.compared import Compared, settle_text
 from unfreeze.results.field_scores import Estimate
@@ -21,6 +22,7 @@ from unfreeze.results.words import (
     mean_count_text,
     metric_text,
     plural,
+    point_text,
     seconds_text,
     small_pool_text,
 )
@@ -91,12 +93,14 @@ def _level(answer: Answer) -> list[Line]:
         return []
     choice, small = standing.choice, ""
     if standing.images:
-        small = small_pool_text(standing.images, standing.smallest_class, answer.can_fold)
+        small = small_pool_text(answer.metric, standing.images, standing.smallest_class, answer.can_fold)
     if not choice.level:
         return [("level", "Few images", "one image counts much", small)] if small else []
     needed = ""
     if choice.n_needed:
-        needed = f"; about {choice.n_needed:,} would tell, or show that less than a point lies between"
+        needed = (
+            f"; about {choice.n_needed:,} would tell, or show that less than {point_text(answer.metric)} lies between"
+        )
     detail = f"from the recipe, on {plural(standing.images, 'validation image')}{needed}"
     names = join_words([field_text(standing.recipe(place)) for place in choice.level])
     return [("level", "Not told apart", names, f"{detail}; {small}" if small else detail)]
@@ -117,10 +121,10 @@ def _validated(answer: Answer, standing: Standing) -> str:
         return f"the recipe with the most training images; {mean}validation {name} {value}{images}"
     if choice.recommended == choice.order[0]:
         return f"best {mean}validation {name} of {of}, {value}{images}"
-    leader = choice.order[0]
+    leader, gain = choice.order[0], "more" if HIGHER_IS_BETTER[answer.metric] else "less"
     return (
         f"{mean}validation {name} {value}{images}; {field_text(standing.recipe(leader))} has "
-        f"{metric_text(answer.metric, standing.value_of(leader))}, which is too little more to pay for "
+        f"{metric_text(answer.metric, standing.value_of(leader))}, which is too little {gain} to pay for "
         f"({_cost(standing, leader)})"
     )
 

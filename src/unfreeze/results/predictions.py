@@ -150,7 +150,8 @@ def _ranked(study: StudyDir, cell: Mapping[str, Any]) -> tuple[Sequence[str], Lo
         return told["ids"]["ranking"], scores["ranking"], bool(told["paid"])
     scores, told = read_tensors(folder / "logits.safetensors")
     tried = read_json(folder / "cell.json")["candidates"]
-    chose = len(tried) > 1 or any(one.get("early_stopping") for one in tried.values())
+    stops = [one.get("early_stopping") for one in tried.values()]
+    chose = len(tried) > 1 or any(stop and stop["monitor"] != "train_loss" for stop in stops)
     return told["ids"]["validation"], scores["validation"], not chose
 
 

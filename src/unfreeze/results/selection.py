@@ -48,8 +48,9 @@ class Contender:
         flops: multiply-adds an image, of the whole network at its input size; NaN where they are not known, which
             counts as the most.
         params_trained: number of trained parameters.
-        values: (seeds, images) finite numbers, larger is better (a loss is negated), whose mean is the ranking metric.
-            All contenders have the same images.
+        values: (seeds, images) numbers, larger is better (a loss is negated), whose mean is the ranking metric. All
+            candidates have all images; a recipe with fewer training images may lack some, which are NaN, and is then
+            compared with none.
         seeds: (seeds,) of the rows.
         paid: whether nothing was chosen by the ranking images, or the values are cross-fitted.
     """
@@ -98,7 +99,7 @@ def choose(contenders: Sequence[Contender], units: NDArray[np.str_]) -> Choice:
     """
     most = max(one.n_train for one in contenders)
     largest = {one.regime for one in contenders if one.n_train == most}  # whole: its recipes may lack different folds
-    means = [round(float(one.values.mean()), DIGITS) for one in contenders]
+    means = [round(float(np.nanmean(one.values)), DIGITS) for one in contenders]
     ranked = sorted(range(len(contenders)), key=lambda place: -means[place])
     order = tuple(place for place in ranked if contenders[place].regime in largest)
     smaller = tuple(place for place in ranked if contenders[place].regime not in largest)
@@ -109,8 +110,9 @@ def choose(contenders: Sequence[Contender], units: NDArray[np.str_]) -> Choice:
     used = contenders[recommended]
     others = [(place, _minus(contenders[place], used, units)) for place in order if place != recommended]
     level = [(place, found) for place, found in others if not abs(found.mean) > half_width(found)]
-    family = [_minus(contenders[place], used, units) for place in smaller]
-    parts = zip(smaller, family, simultaneous(family, len(contenders)), strict=True)
+    whole = [place for place in smaller if np.isfinite(contenders[place].values).all()]
+    family = [_minus(contenders[place], used, units) for place in whole]
+    parts = zip(whole, family, simultaneous(family, len(contenders)), strict=True)
     return Choice(
         recommended=recommended,
         order=order,

@@ -26,7 +26,7 @@ class Standing:
         choice: positions in ``contenders``.
         metric: the study's.
         cell: the model to take away: of the recommended recipe's first seed (and first fold).
-        images: of the ranking set, that every contender predicts; 0 where they have none in common, as directories of
+        images: of the ranking set, that every candidate predicts; 0 where they have none in common, as directories of
             earlier versions may.
         smallest_class: images of the class with the fewest of these.
     """
@@ -54,7 +54,7 @@ class Standing:
 
     def value_of(self, place: int) -> float:
         """Return a contender's ranking metric, in the metric's own direction."""
-        return _sign(self.metric) * float(self.contenders[place].values.mean())
+        return _sign(self.metric) * float(np.nanmean(self.contenders[place].values))
 
 
 def standing(results: pd.DataFrame, ranking: Ranking, networks: Mapping[str, Mapping[str, Any]]) -> Standing | None:
@@ -69,10 +69,10 @@ def standing(results: pd.DataFrame, ranking: Ranking, networks: Mapping[str, Map
     if done.empty:
         return None
     fields = list(dict.fromkeys(zip(done["strategy"].map(str), done["regime"].map(str), strict=True)))
-    values, ids, units = _values(ranking.predictions, fields)
+    sizes = _sizes(done)
+    values, ids, units = _values(ranking.predictions, fields, sizes)
     if not len(ids):
         values, units = _by_cell(done, fields, ranking.predictions.metric), np.array(["all"])
-    sizes = _sizes(done)
     contenders = tuple(
         Contender(
             strategy=field[0],
@@ -115,24 +115,48 @@ def _own(done: pd.DataFrame, field: Field) -> pd.DataFrame:
     return done[(done["strategy"] == field[0]) & (done["regime"] == field[1])]
 
 
-def _values(predictions: Predictions, fields: Sequence[Field]) -> tuple[dict[Field, Runs], list[str], NDArray[np.str_]]:
-    """Return each recipe's runs on the images that all of them predict, these images, and their units."""
-    tables = {field: predictions.runs(field, "validation", predictions.metric) for field in fields}
-    tables = {field: runs for field, runs in tables.items() if runs}
-    every = [table for runs in tables.values() for table in runs.values()]
-    if not every:
+def _values(
+    predictions: Predictions, fields: Sequence[Field], sizes: Mapping[str, float]
+) -> tuple[dict[Field, Runs], list[str], NDArray[np.str_]]:
+    """Return each recipe's runs on the images that all candidates predict, these images, and their units.
+
+    Images that a recipe with fewer training images does not predict are NaN: in directories of earlier versions it has
+    its own validation images alone, and these few must not rank the others.
+    """
+    tables = _runs(predictions, fields)
+    most = max((sizes[field[1]] for field in tables), default=0.0)
+    candidates = [table for field, runs in tables.items() if sizes[field[1]] == most for table in runs.values()]
+    if not candidates:
         return {}, [], np.array([], dtype=np.str_)
-    common = every[0].index
-    for table in every[1:]:
+    common = candidates[0].index
+    for table in candidates[1:]:
         common = common[common.isin(table.index)]
-    if not all(np.isfinite(table.loc[common, "value"]).all() for table in every):
-        return {}, [], np.array([], dtype=np.str_)
+    if any(len(table) > len(common) for table in candidates):  # an image's number may depend on the others
+        tables = _runs(_only(predictions, common), fields)
     sign = _sign(predictions.metric)
     found = {
-        field: {seed: sign * table.loc[common, "value"].to_numpy(np.float64) for seed, table in runs.items()}
+        field: {seed: sign * table["value"].reindex(common).to_numpy(np.float64) for seed, table in runs.items()}
         for field, runs in tables.items()
+        if all(table.index.isin(common).any() for table in runs.values())
     }
-    return found, list(map(str, common)), every[0].loc[common, "unit"].to_numpy(np.str_)
+    if not all(np.isfinite(run).all() for field in found if sizes[field[1]] == most for run in found[field].values()):
+        return {}, [], np.array([], dtype=np.str_)
+    return found, list(map(str, common)), candidates[0].loc[common, "unit"].to_numpy(np.str_)
+
+
+def _runs(predictions: Predictions, fields: Sequence[Field]) -> dict[Field, dict[int, pd.DataFrame]]:
+    tables = {field: predictions.runs(field, "validation", predictions.metric) for field in fields}
+    return {field: runs for field, runs in tables.items() if runs}
+
+
+def _only(predictions: Predictions, ids: pd.Index) -> Predictions:
+    """Return the predictions of some images alone."""
+    cells = []
+    for one in predictions.cells:
+        of = np.isin(one.ids, ids.to_numpy(np.str_))
+        parts = {name: getattr(one, name)[of] for name in ("ids", "labels", "logits", "units")}
+        cells.append(replace(one, **parts))
+    return replace(predictions, cells=tuple(cells))
 
 
 def _by_cell(done: pd.DataFrame, fields: Sequence[Field], metric: str) -> dict[Field, Runs]:

@@ -101,10 +101,11 @@ FEW_IMAGES, FEW_IN_A_CLASS = 200, 20
 """Validation images below which a choice among recipes rests on few, in all and in the smallest class."""
 
 
-def small_pool_text(images: int, smallest: int, can_fold: bool = True) -> str:
+def small_pool_text(metric: str, images: int, smallest: int, can_fold: bool = True) -> str:
     """Say how coarse a ranking on few validation images is, and what makes it finer; "" where there are enough.
 
     Args:
+        metric: that they rank by.
         images: validation images in all, at least 1.
         smallest: validation images of the class that has the fewest.
         can_fold: whether the study may draw folds: has none, and no splits that the data gives.
@@ -112,10 +113,14 @@ def small_pool_text(images: int, smallest: int, can_fold: bool = True) -> str:
     if images >= FEW_IMAGES and smallest >= FEW_IN_A_CLASS:
         return ""
     way = "--set split.folds=5 validates on others in each of five turns" if can_fold else "more images tell more"
-    return (
-        f"validation has {plural(images, 'image')} ({smallest:,} in the smallest class): one image is "
-        f"{100 / images:.1f} points; {way}"
-    )
+    share = 100 / images
+    weight = f"is {share:.1f} points" if metric in _PERCENT else f"weighs {share:.1f} %"
+    return f"validation has {plural(images, 'image')} ({smallest:,} in the smallest class): one image {weight}; {way}"
+
+
+def point_text(metric: str) -> str:
+    """Name the difference below which recipes count as alike: 0.01 of any metric."""
+    return "a point" if metric in _PERCENT else "0.01"
 
 
 def plural(count: int, noun: str) -> str:

@@ -82,19 +82,19 @@ def ranking_logits(job: Job, plain: Logits, labels: Labels, tried: Mapping[str, 
 
 
 def _cross_fitted(job: Job, labels: Labels, tried: Mapping[str, Epochs]) -> Logits | None:
-    each = {name: _tried(one) for name, one in tried.items()}
+    stopping = next(iter(job.candidates.values())).early_stopping
+    each = {name: _tried(one, all_epochs=stopping is not None) for name, one in tried.items()}
     whole = {name: one for name, one in each.items() if one is not None}
     if len(whole) < len(each):  # resumed from a state that did not keep them
         return None
     half = halves(cluster_keys(rows_of(job.catalog, job.selection.validation)))
-    stopping = next(iter(job.candidates.values())).early_stopping
     return cross_fitted(whole, labels, half, stopping, job.study.metric)
 
 
-def _tried(one: Epochs) -> Tried | None:
-    """Return a candidate's kept epochs: all of its history, or the last one alone."""
-    epochs = [row for row in one.history if str(row["epoch"]) in one.validation]
-    if not epochs or epochs[-1] is not one.history[-1] or len(epochs) not in (1, len(one.history)):
+def _tried(one: Epochs, all_epochs: bool) -> Tried | None:
+    """Return a candidate's epochs, all of its history or the last one alone; None where some were not kept."""
+    epochs = one.history if all_epochs else one.history[-1:]
+    if not all(str(row["epoch"]) in one.validation for row in epochs):
         return None
     logits = np.stack([one.validation[str(row["epoch"])].numpy() for row in epochs])
     return Tried(logits, np.array([row["train_loss"] for row in epochs], dtype=np.float64))
