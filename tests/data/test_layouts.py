@@ -615,6 +615,14 @@ def test_a_table_that_lies_deeper_is_named(tmp_path):
     )
 
 
+def test_the_command_for_a_table_of_the_folder_is_quoted(tmp_path):
+    root = folder(tmp_path / "my photos", {"images": 2})
+    names = sorted(path.name for path in (root / "images").iterdir())
+    rows = "".join(f"images/{name},{label}\n" for name, label in zip(names, "ab", strict=True))
+    (root / "labels.csv").write_text(f"path,label\n{rows}")
+    assert refused(root).mend == f"give the table: unfreeze check '{root / 'labels.csv'}'"
+
+
 def test_detection_data_without_class_folders(tmp_path):
     for number, split in enumerate(("train", "valid")):
         for index in range(2):
