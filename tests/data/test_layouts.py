@@ -246,11 +246,23 @@ def test_a_folder_that_wraps_everything(tmp_path):
     assert labels(source) == {("cat", ""): 2, ("dog", ""): 2}
     assert source.ignored == (Ignored("README.md", "no picture: .md"),)
     assert source.guessed == (
-        "all labelled pictures lie in photos/photos/, so the folders in it count and not those around it; if those are "
-        "the classes: --set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')",
+        "all labelled pictures lie in photos/photos/, so the folders in it count and not those around it",
     )
     split_folders(tmp_path / "q/archive/data", "train", "test")
     assert labels(read(tmp_path / "q")) == GIVEN
+
+
+def test_folders_around_the_classes_are_offered_where_there_are_several(tmp_path):
+    root = tmp_path / "p"
+    folder(root / "archive/birds/images", {"a": 2, "b": 2})
+    folder(root / "archive/birds/masks", {"a": 2, "b": 2})
+    (told,) = [sentence for sentence in read(root).guessed if sentence.startswith("all labelled")]
+    assert told == (
+        "all labelled pictures lie in archive/birds/images/, so the folders in it count and not those around it; if "
+        "those are the classes: --set labels_from='^[^/]+/[^/]+/([^/]+)/' (in a study file: labels_from: "
+        "'^[^/]+/[^/]+/([^/]+)/')"
+    )
+    assert read(root, labels_from="^[^/]+/[^/]+/([^/]+)/").classes == ("images", "masks")
 
 
 def test_the_classes_once_more(tmp_path):
@@ -496,6 +508,27 @@ def test_pictures_that_are_all_links_into_one_store(tmp_path):
     assert read(tmp_path / "p", follow_symlinks=True).classes == ("a", "b")
 
 
+def test_a_store_beside_the_links_into_it(tmp_path):
+    links(tmp_path / "p/snapshots/main", tmp_path / "p/blobs")
+    source = read(tmp_path / "p")
+    assert source.classes == ("a", "b")
+    assert ignored(source) == {"what links lead to": 2}
+    assert source.guessed[0] == (
+        "blobs/ (2 pictures) holds what links in snapshots/ lead to and is not used; to use it instead, give "
+        f"{tmp_path / 'p/blobs'}"
+    )
+    links(tmp_path / "q", tmp_path / "q/all")
+    assert read(tmp_path / "q").classes == ("a", "b")
+
+
+def test_a_class_that_another_links_to_stays_one(tmp_path):
+    root = folder(tmp_path / "p", {"cat": 2, "dog": 2})
+    (root / "best").mkdir()
+    for number, picture in enumerate(sorted((root / "cat").iterdir())):
+        (root / f"best/{number}.png").symlink_to(picture)
+    assert read(root).classes == ("best", "cat", "dog")
+
+
 def test_one_class_that_is_all_links(tmp_path):
     root = folder(tmp_path / "p", {"a": 1, "c": 1})
     links(root, tmp_path / "blobs", "b")
@@ -547,6 +580,16 @@ def test_food101_as_it_is_unpacked(tmp_path, place):
     assert ignored(source) == {"in no list": 2}
 
 
+def test_names_with_spaces_in_the_lists_of_food101(tmp_path):
+    root = food101(tmp_path / "p")
+    (root / "images/apple_pie").rename(root / "images/apple pie")
+    (root / "meta/train.txt").write_text("apple pie/0\r\npizza/0\r\n")
+    (root / "meta/test.txt").write_text("apple pie/1\npizza/1\n\n")
+    assert [item.path for item in read(root).items] == [
+        "images/apple pie/0.jpg", "images/apple pie/1.jpg", "images/pizza/0.jpg", "images/pizza/1.jpg",
+    ]  # fmt: skip
+
+
 def test_images_beside_other_lists_are_class_folders(tmp_path):
     root = food101(tmp_path / "p")
     (root / "meta/train.txt").write_text("1 0\n2 1\n")
@@ -560,6 +603,24 @@ def test_folders_within_one_class_are_told(tmp_path):
     assert source.guessed == (
         f"the folders in dog/ (big, small) count to the class dog; if they are the classes, give {root / 'dog'}",
     )
+
+
+def test_a_table_that_lies_deeper_is_named(tmp_path):
+    folder(tmp_path / "p/pics/raw", {".": 2})
+    table = tmp_path / "p/lists/my labels.csv"
+    table.parent.mkdir()
+    table.write_text("name,label\n")
+    assert refused(tmp_path / "p").mend == (
+        f"add a folder for each class; or if a table lists the pictures: unfreeze check '{table}'"
+    )
+
+
+def test_the_command_for_a_table_of_the_folder_is_quoted(tmp_path):
+    root = folder(tmp_path / "my photos", {"images": 2})
+    names = sorted(path.name for path in (root / "images").iterdir())
+    rows = "".join(f"images/{name},{label}\n" for name, label in zip(names, "ab", strict=True))
+    (root / "labels.csv").write_text(f"path,label\n{rows}")
+    assert refused(root).mend == f"give the table: unfreeze check '{root / 'labels.csv'}'"
 
 
 def test_detection_data_without_class_folders(tmp_path):

@@ -65,6 +65,12 @@ def test_combinations_alone_are_classes_after_a_command(tmp_path):
     assert after(error).classes == ("blue with hat", "blue with shoe", "red with hat", "red with shoe")
 
 
+def test_a_label_that_stands_beside_others_only(tmp_path):
+    error = refused(tmp_path, table(tmp_path, ["cat", "cat|wet", "dog", "dog|wet"]))
+    assert error.given == f"data: {tmp_path}/images.csv: 2 of 4 rows have several labels in label, first cat|wet"
+    assert after(error).classes == ("cat", "dog")
+
+
 def test_lists_of_one_label_are_labels_and_longer_ones_are_several(tmp_path):
     put(tmp_path, names(3))
     lines = [json.dumps({"path": name, "label": [label]}) for name, label in zip(names(3), "aba", strict=True)]

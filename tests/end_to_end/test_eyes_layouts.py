@@ -180,8 +180,7 @@ CASES = [
             "Takeout/Google Photos/Photos from 2023/ (24 pictures) holds the pictures of Bees, Wasps once more and is "
             "not used; if Photos from 2023 is a class of its own: --set labels_from='^[^/]+/[^/]+/([^/]+)/' (in a "
             "study file: labels_from: '^[^/]+/[^/]+/([^/]+)/')",
-            "all labelled pictures lie in Takeout/Google Photos/, so the folders in it count and not those around it; "
-            f"if those are the classes: {OUTER}",
+            "all labelled pictures lie in Takeout/Google Photos/, so the folders in it count and not those around it",
         ),
     ),
     Case(

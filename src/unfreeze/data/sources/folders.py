@@ -132,6 +132,9 @@ def _check_classes(root: Path, classes: set[str], tree: Tree, layout: Layout, hi
         way := hint([path for path in tree.pictures if _place(path, layout)[2] in ("", NO_CLASS)])
     ):
         further.append(way)
+    tables = _tables(tree)
+    if len(classes) < 2 and tables:
+        further.append(f"if a table lists the pictures: unfreeze check {shlex.quote(str(root / tables[0]))}")
     more = "".join(f"; or {one}" for one in further)
     if not classes:
         raise UserError(f"{root} holds no class folders", FOLDERS, f"put the images into one folder per class{more}")
@@ -156,9 +159,9 @@ def _refuse_no_pictures(root: Path, tree: Tree) -> None:
         raise _only_links(root, f"{root} holds no pictures but links", linked)
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(_SHOWN))
     mend = "correct the path, or put pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) into one folder per class"
-    tables = sorted(path for path, _ in tree.ignored if path.lower().endswith(IN_FOLDERS))
-    if tables:
-        mend = f"give the table, if it lists pictures or holds them: unfreeze check {root / tables[0]}"
+    if tables := _tables(tree):
+        table = shlex.quote(str(root / tables[0]))
+        mend = f"give the table, if it lists pictures or holds them: unfreeze check {table}"
     if counts[POINTER]:
         mend = f"get the pictures themselves: git -C {shlex.quote(str(root))} lfs pull"
     if counts[VOLUME]:
@@ -177,6 +180,10 @@ def _refuse_no_pictures(root: Path, tree: Tree) -> None:
     if not tree.folders and not tree.ignored:
         raise UserError(f"{root} holds no class folders", FOLDERS, mend)
     raise UserError(f"{root} holds no pictures" + (f": {listed}" if listed else ""), FOLDERS, mend)
+
+
+def _tables(tree: Tree) -> list[str]:
+    return sorted(path for path, _ in tree.ignored if path.lower().endswith(IN_FOLDERS))
 
 
 def _download(root: Path) -> str:

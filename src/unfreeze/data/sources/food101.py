@@ -41,7 +41,8 @@ def read_lists(root: Path, follow: bool = False) -> Source:
     items = tuple(
         Item(f"images/{line}.jpg", line.split("/")[0], split, "")
         for name, split in _LISTS.items()
-        for line in (root / name).read_text(encoding="utf-8").split()
+        for row in (root / name).read_text(encoding="utf-8", errors="replace").splitlines()
+        if (line := row.strip())
     )
     listed = {item.path for item in items}
     tree = scan(root / "images", follow)

@@ -1,5 +1,6 @@
 """Where the class folders of a folder tree lie, and which folders are splits; what is not clear is refused."""
 
+import os
 import posixpath
 import re
 from collections import Counter
@@ -21,6 +22,7 @@ FOLDERS = "a folder of class folders, or a folder with train/, val/ and test/ of
 UNLABELLED = "unlabelled"
 MASKS = "masks or annotations, no photographs"
 AGAIN = "the classes once more"
+STORE = "what links lead to"
 OUTSIDE_SPLITS = "not in a split's folder"
 
 _CONTAINERS = frozenset(
@@ -144,7 +146,7 @@ def _unwrapped(reading: _Reading, folder: str, any_name: bool) -> str:
         folder: where to begin.
         any_name: whether the wrapping folder may have any name; else it is a split's, its own again, or ``images``.
     """
-    first = folder
+    first, fork = folder, None
     while True:
         _tidy(reading, folder)
         inside = reading.live(folder)
@@ -157,11 +159,13 @@ def _unwrapped(reading: _Reading, folder: str, any_name: bool) -> str:
             )
             if not (any_name and nothing_else and _opens(reading, only)):
                 break
+        if fork is None and sum(reading.tree.below[one] > 0 for one in reading.tree.within(folder)) > 1:
+            fork = folder
         folder = only
     if any_name and folder != first:
         reading.guessed.append(
-            f"all labelled pictures lie in {folder}/, so the folders in it count and not those around it; if those are "
-            f"the classes: {said(level(depth_of(first)))}"
+            f"all labelled pictures lie in {folder}/, so the folders in it count and not those around it"
+            + (f"; if those are the classes: {said(level(depth_of(fork)))}" if fork is not None else "")
         )
     return folder
 
@@ -189,6 +193,7 @@ def _is_flat(reading: _Reading, folder: str) -> bool:
 def _tidy(reading: _Reading, folder: str) -> None:
     """Leave out what lies beside class or split folders and is neither."""
     _tell_without_pictures(reading, folder)
+    _leave_out_store(reading, folder)
     _leave_out_masks(reading, folder)
     _leave_out_again(reading, folder)
     _leave_out_copies(reading, folder)
@@ -209,6 +214,30 @@ def _tell_without_pictures(reading: _Reading, folder: str) -> None:
             "hold files but no pictures, so they are no classes"
         )  # fmt: skip
         reading.guessed.append(f"{_listed(new)} {holds}; put pictures into it to make it one")
+
+
+def _leave_out_store(reading: _Reading, folder: str) -> None:
+    """Leave out ``blobs/``, whose pictures those in other folders are links to, as hubs' caches have it."""
+    if not reading.tree.followed:
+        return
+    live = reading.live(folder)
+    root = os.path.realpath(reading.root)
+    for one in live:
+        start = os.path.join(root, one, "")
+        into = {link: real for link, real in reading.tree.followed.items() if real.startswith(start)}
+        linking, held = [], set[str]()
+        for other in live:
+            found = [real for link, real in into.items() if link.startswith(f"{other}/")]
+            if other != one and len(found) == reading.tree.below[other]:
+                linking.append(other)
+                held.update(found)
+        if len(held) >= ALIKE * reading.tree.below[one] and (len(linking) > 1 or any(map(reading.live, linking))):
+            reading.leave_out(
+                one,
+                STORE,
+                f"{one}/ ({reading.count(one)}) holds what links in {_listed(linking)} lead to and is not used; to use "
+                f"it instead, give {reading.root / one}",
+            )
 
 
 def _leave_out_masks(reading: _Reading, folder: str) -> None:

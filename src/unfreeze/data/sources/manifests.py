@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 
@@ -89,7 +90,7 @@ def refuse_folder_of_a_table(root: Path) -> None:
     raise UserError(
         f"data: {root} holds a table of its images, whose labels its folders do not say: {listed}",
         "the table, or a folder of class folders",
-        f"give the table: unfreeze check {train}",
+        f"give the table: unfreeze check {quote(str(train))}",
     )
 
 
@@ -222,7 +223,7 @@ def _unlabelled(table: Table, columns: Columns, what: str) -> UserError:
     if what != "data":
         mend = f"take {what} out of the study, or add a column of labels: {columns.path},label"
     elif labelled:
-        mend = f"give the table with labels: unfreeze check {labelled[0]}"
+        mend = f"give the table with labels: unfreeze check {quote(str(labelled[0]))}"
     else:
         mend = f"add a column of labels: {columns.path},label"
     return UserError(f"{what}: {table.file} has no labels, only {', '.join(map(str, table.rows.columns))}", TABLE, mend)

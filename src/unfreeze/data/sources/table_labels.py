@@ -151,10 +151,10 @@ def _refuse_several(table: Table, name: str, labels: pd.Series) -> None:
     for separator in _SEPARATORS:
         joined = {label for label in counts if separator in label}
         parts = {label: [part.strip() for part in label.split(separator)] for label in joined}
-        parted = {label for label, found in parts.items() if all(found) and all(part in counts for part in found)}
-        if separator in "|;" and joined and not parted:  # a|b, a|c, b|c: all rows have several
-            within = Counter(part for found in parts.values() for part in set(found))
-            parted = {label for label, found in parts.items() if all(within[part] > 1 for part in found)}
+        # a|b, a|c, b|c: a label that stands in several such is one, if it stands alone in no row.
+        within = Counter(part for found in parts.values() for part in set(found)) if separator in "|;" else Counter()
+        known = {part for part, times in within.items() if times > 1} | counts.keys()
+        parted = {label for label, found in parts.items() if all(found) and known.issuperset(found)}
         if parted:
             number = sum(counts[label] for label in parted)
             keep = f"~t[{name!r}].str.strip().isin({sorted(parted)})" if len(parted) <= _LISTED else (

@@ -60,6 +60,7 @@ class Tree:
         folders: all that are entered.
         ignored: path (of a folder with a trailing slash) and reason.
         links: where a link leads that is not followed, by its path.
+        followed: where a picture that is a link lies in truth, by its path.
         inside: names of the folders in each folder.
         direct, below: how many pictures lie in each folder, and in it and everything below it.
         others: how many ignored files, links among them, lie in a folder and everything below it; no system files.
@@ -69,6 +70,7 @@ class Tree:
     folders: list[str] = field(default_factory=list)
     ignored: list[tuple[str, str]] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
+    followed: dict[str, str] = field(default_factory=dict)
     inside: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     direct: Counter[str] = field(default_factory=Counter)
     below: Counter[str] = field(default_factory=Counter)
@@ -133,6 +135,8 @@ def scan(root: Path, follow: bool) -> Tree:
                 waiting.append((path, (*real, os.path.realpath(entry.path))))
             else:
                 tree.pictures.append(path)
+                if entry.is_symlink():
+                    tree.followed[path] = os.path.realpath(entry.path)
     _leave_out_raw(tree)
     _count(tree)
     return tree
