@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import eyes_layouts
+from tests.support import wild_layouts
 from unfreeze.cli import main
 
 EXPECTED = "a folder of class folders, or a folder with train/, val/ and test/ of class folders"
@@ -60,7 +60,7 @@ class Case:
 
 CASES = [
     Case(
-        eyes_layouts.masks_in_each_class,
+        wild_layouts.masks_in_each_class,
         "classes COVID, Normal, Viral Pneumonia with the masks among their images, 21 of them set aside as conflicts",
         classes=("COVID", "Normal", "Viral Pneumonia"),
         ignored={MASKS: 36, "no picture: .xlsx": 3, "no picture: .txt": 1},
@@ -71,7 +71,7 @@ CASES = [
         then={"labels_from=^([^/]+)/": (("COVID", "Normal", "Viral Pneumonia"), None)},
     ),
     Case(
-        eyes_layouts.masks_among_the_images,
+        wild_layouts.masks_among_the_images,
         "masks trained on as images of their class, 21 of them set aside as conflicts",
         classes=("benign", "malignant", "normal"),
         ignored={MASKS: 37},
@@ -82,7 +82,7 @@ CASES = [
         then={"labels_from=^([^/]+)/": (("benign", "malignant", "normal"), None)},
     ),
     Case(
-        eyes_layouts.depth_beside_colour,
+        wild_layouts.depth_beside_colour,
         "colour, depth and mask of each object trained on as three images of it, 38 of 64 files set aside",
         classes=("apple", "ball"),
         ignored={MASKS: 32, "no picture: .txt": 16},
@@ -93,7 +93,7 @@ CASES = [
         then={"labels_from=^([^/]+)/": (("apple", "ball"), None)},
     ),
     Case(
-        eyes_layouts.labels_in_names_of_splits,
+        wild_layouts.labels_in_names_of_splits,
         "trained testing against training, exit 0",
         refused=(
             "unfreeze: {data}: testing/, training/ hold pictures but no class folders\n"
@@ -104,7 +104,7 @@ CASES = [
         then={r"labels_from=([^\W\d_][^/._ -]*)[._ -][^/]*$": (("lamp", "plant", "unknown"), (36, 0, 12))},
     ),
     Case(
-        eyes_layouts.defects_in_test_only,
+        wild_layouts.defects_in_test_only,
         "train has no image of broken_large, contamination; nothing to do about it",
         kind="split folders",
         classes=("broken_large", "contamination", "good"),
@@ -119,21 +119,21 @@ CASES = [
         then={"columns.split=false": (("broken_large", "contamination", "good"), None)},
     ),
     Case(
-        eyes_layouts.spanish_splits,
+        wild_layouts.spanish_splits,
         "trained entrenamiento against prueba and validacion, exit 0",
         kind="split folders",
         classes=("gato", "perro"),
         splits=(24, 8, 8),
     ),
     Case(
-        eyes_layouts.training_in_parts,
+        wild_layouts.training_in_parts,
         "refused: 'has test/ with folders in, but no train/', add train/",
         kind="split folders",
         classes=("crack", "sound"),
         splits=(30, 0, 10),
     ),
     Case(
-        eyes_layouts.archives_not_unpacked,
+        wild_layouts.archives_not_unpacked,
         "refused: 'holds no class folders', put the images into one folder per class",
         refused=(
             "unfreeze: {data} holds no pictures: 2 no picture: .zip\n"
@@ -144,7 +144,7 @@ CASES = [
         then={"unpack": (("mug", "plate"), None)},
     ),
     Case(
-        eyes_layouts.snapshots_of_the_server,
+        wild_layouts.snapshots_of_the_server,
         "classes #snapshot, @Recently-Snapshot, @Recycle, Backup, ok, scratch, ~snapshot; nearly all in conflict",
         classes=("ok", "scratch"),
         ignored={AGAIN: 20, "system files": 4},
@@ -155,7 +155,7 @@ CASES = [
         then={"give {data}/Backup": (("ok", "scratch"), None)},
     ),
     Case(
-        eyes_layouts.not_yet_sorted,
+        wild_layouts.not_yet_sorted,
         "_unsorted trained on as the largest of four classes, exit 0",
         classes=("daisy", "rose", "tulip"),
         ignored={"unlabelled": 30},
@@ -166,13 +166,13 @@ CASES = [
         then={"labels_from=^([^/]+)/": (("_unsorted", "daisy", "rose", "tulip"), None)},
     ),
     Case(
-        eyes_layouts.camera_cards,
+        wild_layouts.camera_cards,
         "thumbnails of videos trained on, videos 'damaged', 4 of 30 files set aside",
         classes=("beech", "oak"),
         ignored={"no picture: .mp4": 2, "no picture: .thm": 2, "no picture: .ctg": 2},
     ),
     Case(
-        eyes_layouts.albums_taken_out,
+        wild_layouts.albums_taken_out,
         "refused: 'holds one class only: Takeout', add a folder for each class",
         classes=("Bees", "Wasps"),
         ignored={"no picture: .json": 50, AGAIN: 24, "no picture: .html": 1},
@@ -184,7 +184,7 @@ CASES = [
         ),
     ),
     Case(
-        eyes_layouts.copies_of_folders,
+        wild_layouts.copies_of_folders,
         "classes cat, cat - Copy, dog, dog (1), dog copy; 40 of 44 files set aside as conflicts",
         classes=("cat", "dog"),
         ignored={AGAIN: 24},
@@ -195,7 +195,7 @@ CASES = [
         ),
     ),
     Case(
-        eyes_layouts.frames_of_clips,
+        wild_layouts.frames_of_clips,
         "frames of one clip in training and test, without a word",
         classes=("Archery", "Biking"),
         guessed=(
@@ -283,7 +283,7 @@ def follow(way: str, told: str, data: Path, say: Callable[..., Any]) -> tuple[in
 
 
 def test_defects_of_which_no_good_part_was_trained_on_can_be_planned(say, tmp_path):
-    eyes_layouts.defects_in_test_only(tmp_path / "data")
+    wild_layouts.defects_in_test_only(tmp_path / "data")
     (tmp_path / "study.yaml").write_text(f"data: data\n{STUDY}")
     code, out, err = say("plan", "study.yaml", "--set", "columns.split=false")
     assert (code, "too few" in out + err) == (0, False), err
@@ -291,7 +291,7 @@ def test_defects_of_which_no_good_part_was_trained_on_can_be_planned(say, tmp_pa
 
 
 def test_frames_of_a_clip_stay_together(say, tmp_path):
-    eyes_layouts.frames_of_clips(tmp_path / "data")
+    wild_layouts.frames_of_clips(tmp_path / "data")
     (tmp_path / "study.yaml").write_text(f"data: data\n{STUDY}")
     code, out, err = say("plan", "study.yaml", "--set", "split.group=^[^/]+/([^/]+)/")
     assert code == 0, err
@@ -301,8 +301,8 @@ def test_frames_of_a_clip_stay_together(say, tmp_path):
 def test_classes_named_as_masks_stay_classes(say, tmp_path):
     """People with a mask and without, photographed under the same file names, in colour or grey."""
     for colour, name in enumerate(("mask", "no_mask")):
-        eyes_layouts.pictures(tmp_path / "data" / name, [f"{n}.jpg" for n in range(8)], colour)
-    eyes_layouts.pictures(tmp_path / "data/mask", [f"{n}_mask.jpg" for n in range(8)], 0)
+        wild_layouts.pictures(tmp_path / "data" / name, [f"{n}.jpg" for n in range(8)], colour)
+    wild_layouts.pictures(tmp_path / "data/mask", [f"{n}_mask.jpg" for n in range(8)], 0)
     code, out, _ = say("check", "data", "--json")
     layout = json.loads(out)["layout"]
     assert (code, layout["classes"], layout["ignored"], layout["guessed"]) == (0, ["mask", "no_mask"], {}, [])
@@ -311,7 +311,7 @@ def test_classes_named_as_masks_stay_classes(say, tmp_path):
 def test_folders_that_may_be_splits_are_so_once_renamed(say, tmp_path):
     for folder, count in (("opetus", 6), ("testaus", 3)):
         for colour, name in enumerate(("kissa", "koira")):
-            eyes_layouts.pictures(tmp_path / "data" / folder / name, [f"{n}.jpg" for n in range(count)], colour)
+            wild_layouts.pictures(tmp_path / "data" / folder / name, [f"{n}.jpg" for n in range(count)], colour)
     code, _, err = say("check", "data", "--json")
     assert code == 2
     for old, new in re.findall(r"mv (\S+) (\S+)", err):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import eyes_tables as eyes
+from tests.support import wild_tables as eyes
 from unfreeze.cli import main
 
 GIVEN = {"train": 14, "val": 4, "test": 6}

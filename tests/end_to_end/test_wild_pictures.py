@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.eyes_pictures import CASES, COLOURS, content, picture
+from tests.support.wild_pictures import CASES, COLOURS, content, picture
 from unfreeze.cli import main
 from unfreeze.data import convert
 
