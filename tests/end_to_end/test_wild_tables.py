@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import wild_tables as eyes
+from tests.support import wild_tables as wild
 from unfreeze.cli import main
 
 GIVEN = {"train": 14, "val": 4, "test": 6}
@@ -39,7 +39,7 @@ class Case:
 
 CASES = [
     Case(
-        eyes.automl,
+        wild.automl,
         "refused: 'has columns TRAIN, gs://..., daisy, but not path and label', 'name the columns in the first row'",
         ["daisy", "tulip"],
         GIVEN,
@@ -54,7 +54,7 @@ CASES = [
         ],
     ),
     Case(
-        eyes.ground_truth,
+        wild.ground_truth,
         "refused: 'is neither a study file nor images'",
         ["clean", "scratch"],
         None,
@@ -66,7 +66,7 @@ CASES = [
         ],
     ),
     Case(
-        eyes.mxnet,
+        wild.mxnet,
         "refused: 'is neither a study file nor images'",
         ["0.000000", "1.000000", "2.000000"],
         None,
@@ -79,7 +79,7 @@ CASES = [
         ],
     ),
     Case(
-        eyes.timelapse,
+        wild.timelapse,
         "refused: 'has columns RootFolder, File, ..., but not path and label', 'name the columns in the first row'",
         ["Boar", "Fox"],
         None,
@@ -92,7 +92,7 @@ CASES = [
         ],
     ),
     Case(
-        eyes.faces,
+        wild.faces,
         "refused: 'has columns emotion, pixels, Usage, but not path and label', 'name the columns in the first row'",
         ["0", "3"],
         GIVEN,
@@ -106,14 +106,14 @@ CASES = [
         mend="write each picture as a file, and a table of them: python -c ",
     ),
     Case(
-        eyes.hub,
+        wild.hub,
         "refused: 'has columns image, label, but not path', 'name the columns in the first row'",
         ["bean rust", "healthy"],
         given="data: {file}: image holds bytes: the pictures are in the table itself, which names no files",
         mend="write each picture as a file, and a table of them: python -c ",
     ),
     Case(
-        eyes.roboflow,
+        wild.roboflow,
         "trained on it: the classes were test, train and valid, and the tables 'not an image'",
         ["crack", "hole", "ok"],
         {"train": 21, "val": 6, "test": 9},
@@ -127,7 +127,7 @@ CASES = [
         "make one of them: python -c ",
     ),
     Case(
-        eyes.pets,
+        wild.pets,
         "refused: 'is neither a study file nor images'",
         ["1", "2", "3"],
         None,
@@ -145,7 +145,7 @@ CASES = [
         "label: '2'}\"; or columns: {path: '1', label: '3'} in the study file",
     ),
     Case(
-        eyes.votes,
+        wild.votes,
         "refused: 'has columns classification_id, ..., but not path and label', 'name the columns in the first row'",
         ["smooth", "spiral"],
         None,
@@ -161,7 +161,7 @@ CASES = [
         "take the label of most of its rows, and leave out images on which they are level: python -c ",
     ),
     Case(
-        eyes.report,
+        wild.report,
         "refused: 'has columns Inspection report line 4, Unnamed: 1, ...', 'name the columns in the first row'",
         ["NOK", "OK"],
         None,
