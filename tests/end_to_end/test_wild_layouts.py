@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from tests.support import wild_layouts
-from unfreeze.cli import main
 
 EXPECTED = "a folder of class folders, or a folder with train/, val/ and test/ of class folders"
 OUTER = "--set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')"
@@ -215,21 +214,6 @@ CASES = [
 ]
 
 
-@pytest.fixture
-def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """Run a command in this process: its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(arguments)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
 def numbers(splits: tuple[int, int, int] | None) -> dict[str, int] | None:
     return dict(zip(("train", "val", "test"), splits, strict=True)) if splits else None
 
@@ -240,15 +224,15 @@ def ways(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.make.__name__)
-def test_a_folder_is_read_as_its_owner_means_it(case, say, tmp_path):
+def test_a_folder_is_read_as_its_owner_means_it(case, unfreeze, tmp_path):
     data = tmp_path / "data"
     case.make(data)
-    code, out, err = say("check", "data", "--json")
+    code, out, err = unfreeze("check", "data", "--json")
     if case.refused:
         assert (code, out, err) == (2, "", case.refused.format(data=data))
         (tmp_path / "study.yaml").write_text(f"data: data\n{STUDY}")
         for command in (("init", "data", "--out", "x.yaml"), ("plan", "study.yaml"), ("run", "study.yaml")):
-            code, _, said = say(*command)
+            code, _, said = unfreeze(*command)
             assert (code, said) == (2, case.refused.format(data=data))
         guessed = err
     else:
@@ -262,59 +246,59 @@ def test_a_folder_is_read_as_its_owner_means_it(case, say, tmp_path):
         }
         guessed = "\n".join(json.loads(out)["layout"]["guessed"])
     for way, (classes, splits) in case.then.items():
-        code, out, err = follow(way.format(data=data), guessed, data, say)
+        code, out, err = follow(way.format(data=data), guessed, data, unfreeze)
         assert code == 0, err
         assert json.loads(out)["layout"]["classes"] == list(classes)
         assert json.loads(out)["layout"]["splits"] == numbers(splits)
 
 
-def follow(way: str, told: str, data: Path, say: Callable[..., Any]) -> tuple[int, str, str]:
+def follow(way: str, told: str, data: Path, unfreeze: Callable[..., Any]) -> tuple[int, str, str]:
     """Do what was told, and check again."""
     if way == "unpack":
         assert "python -m zipfile -e" in told
         for archive in sorted(data.glob("*.zip")):
             zipfile.main(["-e", str(archive), str(data)])
-        return say("check", "data", "--json")
+        return unfreeze("check", "data", "--json")
     if way.startswith("give "):
         assert way in told
-        return say("check", way.removeprefix("give "), "--json")
+        return unfreeze("check", way.removeprefix("give "), "--json")
     assert way in ways(told)
-    return say("check", "data", "--json", "--set", way)
+    return unfreeze("check", "data", "--json", "--set", way)
 
 
-def test_defects_of_which_no_good_part_was_trained_on_can_be_planned(say, tmp_path):
+def test_defects_of_which_no_good_part_was_trained_on_can_be_planned(unfreeze, tmp_path):
     wild_layouts.defects_in_test_only(tmp_path / "data")
     (tmp_path / "study.yaml").write_text(f"data: data\n{STUDY}")
-    code, out, err = say("plan", "study.yaml", "--set", "columns.split=false")
+    code, out, err = unfreeze("plan", "study.yaml", "--set", "columns.split=false")
     assert (code, "too few" in out + err) == (0, False), err
     assert "split: drawn: 20% test" in out
 
 
-def test_frames_of_a_clip_stay_together(say, tmp_path):
+def test_frames_of_a_clip_stay_together(unfreeze, tmp_path):
     wild_layouts.frames_of_clips(tmp_path / "data")
     (tmp_path / "study.yaml").write_text(f"data: data\n{STUDY}")
-    code, out, err = say("plan", "study.yaml", "--set", "split.group=^[^/]+/([^/]+)/")
+    code, out, err = unfreeze("plan", "study.yaml", "--set", "split.group=^[^/]+/([^/]+)/")
     assert code == 0, err
     assert "groups by ^[^/]+/([^/]+)/" in out
 
 
-def test_classes_named_as_masks_stay_classes(say, tmp_path):
+def test_classes_named_as_masks_stay_classes(unfreeze, tmp_path):
     """People with a mask and without, photographed under the same file names, in colour or grey."""
     for colour, name in enumerate(("mask", "no_mask")):
         wild_layouts.pictures(tmp_path / "data" / name, [f"{n}.jpg" for n in range(8)], colour)
     wild_layouts.pictures(tmp_path / "data/mask", [f"{n}_mask.jpg" for n in range(8)], 0)
-    code, out, _ = say("check", "data", "--json")
+    code, out, _ = unfreeze("check", "data", "--json")
     layout = json.loads(out)["layout"]
     assert (code, layout["classes"], layout["ignored"], layout["guessed"]) == (0, ["mask", "no_mask"], {}, [])
 
 
-def test_folders_that_may_be_splits_are_so_once_renamed(say, tmp_path):
+def test_folders_that_may_be_splits_are_so_once_renamed(unfreeze, tmp_path):
     for folder, count in (("opetus", 6), ("testaus", 3)):
         for colour, name in enumerate(("kissa", "koira")):
             wild_layouts.pictures(tmp_path / "data" / folder / name, [f"{n}.jpg" for n in range(count)], colour)
-    code, _, err = say("check", "data", "--json")
+    code, _, err = unfreeze("check", "data", "--json")
     assert code == 2
     for old, new in re.findall(r"mv (\S+) (\S+)", err):
         Path(old).rename(new)
-    code, out, err = say("check", "data", "--json")
+    code, out, err = unfreeze("check", "data", "--json")
     assert (code, json.loads(out)["layout"]["splits"]) == (0, numbers((12, 0, 6)))

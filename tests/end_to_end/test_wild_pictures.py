@@ -14,25 +14,9 @@ from typing import Any
 import pytest
 
 from tests.support.wild_pictures import CASES, COLOURS, content, picture
-from unfreeze.cli import main
 from unfreeze.data import convert
 
 Say = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def unfreeze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Run a command in this process, in a folder of its own: its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(arguments)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 @dataclass(frozen=True)
