@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from unfreeze.train.loop import Course, Position, Trainee, Watch, train_phase
 
 from unfreeze import metrics
 from unfreeze.config.parse import read_study
@@ -33,7 +34,6 @@ from unfreeze.study.plan import make_plan, weight_hashes
 from unfreeze.train.batches import Batch, EvaluationBatches, Fed, ImageSet
 from unfreeze.train.device import pick
 from unfreeze.train.evaluate import predict
-from unfreeze.train.loop import Course, Position, Trainee, Watch, train_phase
 from unfreeze.train.optimizer import build_optimizer
 from unfreeze.train.stopping import StoppingState
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from unfreeze.study.candidate import Trained
 
 from tests.study.test_parallel import MANY, Emit, all_but_times
 from tests.study.test_resume import ANEW, BACK, BANK, FRESH, GROUP, ONE, PLAIN, SCRATCH, TWO
@@ -17,7 +18,6 @@ from unfreeze.model.backbone import load_backbone
 from unfreeze.model.network import frozen_state, tensors_hash
 from unfreeze.store import read_tensors
 from unfreeze.study import cells, group, stream
-from unfreeze.study.candidate import Trained
 from unfreeze.study.finish import Chosen
 from unfreeze.study.grouping import GroupJob, groups_of
 from unfreeze.train.batches import training_batches

@@ -5,7 +5,6 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 import pytest
-
 from unfreeze.study.candidate import Look, Need
 from unfreeze.study.lockstep import train_together
 

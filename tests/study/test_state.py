@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from unfreeze.study.candidate import CandidateState
+from unfreeze.train.loop import Position, Seen
 
 from tests.damage import damaged
 from tests.worlds import tiny_study
@@ -15,12 +17,10 @@ from unfreeze.store import StudyDir
 from unfreeze.study import group
 from unfreeze.study import saving as saving_module
 from unfreeze.study import state as states
-from unfreeze.study.candidate import CandidateState
 from unfreeze.study.events import BetweenSteps, Event, Warned
 from unfreeze.study.run import run_study
 from unfreeze.study.saving import SAVE_SECONDS, Saving
 from unfreeze.study.state import CellState, Found, read_state, write_state
-from unfreeze.train.loop import Position, Seen
 from unfreeze.train.stopping import StoppingState
 
 BOUND = {"settings": "ab", "torch": "2.12", "threads": 2, "engines": [{"name": "pytorch"}]}

@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 from torch import nn
+from unfreeze.train.loop import Course, Diverged, Position, Trainee, Watch, train_phase
 
 from unfreeze.config.resolve import Optimizer, Phase
 from unfreeze.config.study import EarlyStopping, ScheduleConfig
 from unfreeze.train.batches import Fed
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import evaluating, predict
-from unfreeze.train.loop import Course, Diverged, Position, Trainee, Watch, train_phase
 from unfreeze.train.optimizer import build_optimizer
 from unfreeze.train.stopping import StoppingState
 

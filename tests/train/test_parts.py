@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection
 import pytest
 import torch
 from torch import Tensor, nn
+from unfreeze.train.loop import Course, Position, Trainee, Watch, train_phase
 
 from tests.train.test_loop import CPU, data, fed, network, scored
 from unfreeze.config.resolve import Optimizer, Phase
 from unfreeze.config.study import ScheduleConfig
 from unfreeze.model.fitting import NoRoom
 from unfreeze.train.evaluate import predict
-from unfreeze.train.loop import Course, Position, Trainee, Watch, train_phase
 from unfreeze.train.optimizer import build_optimizer
 from unfreeze.train.parts import Statistics, WholeDropout, batch_norm_trains
 from unfreeze.train.room import AtOnce, Room

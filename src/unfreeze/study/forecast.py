@@ -18,6 +18,7 @@ from unfreeze.data.pixels import Base, DecodedPictures, picture_bytes, pixel_sto
 from unfreeze.data.rowstore import Row, RowStore
 from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.cuts import feed_cuts
 from unfreeze.model.describe import StageInfo
 from unfreeze.results.words import bytes_text
 from unfreeze.reuse.activations import MANIFEST_BYTES, activation_store
@@ -25,7 +26,6 @@ from unfreeze.reuse.calibrate import IMAGES
 from unfreeze.reuse.costs import PrefixCost, StepCost
 from unfreeze.reuse.engines import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
-from unfreeze.study.candidate import feed_cuts
 from unfreeze.study.cell import Job
 from unfreeze.study.disk import SPARE, free_bytes
 from unfreeze.study.events import Emit, Preparing

@@ -17,22 +17,22 @@ from unfreeze.model.backbone import Backbone, own_copy
 from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
 from unfreeze.results.tables import HISTORY_COLUMNS
 from unfreeze.store import StudyDir, write_table
-from unfreeze.study.candidate import CandidateState, Need, Trained, Training, train_candidate
 from unfreeze.study.cell import examples_of
 from unfreeze.study.environment import conditions
 from unfreeze.study.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress
 from unfreeze.study.finish import CELL_FILES, Chosen, Times, finish_cell, write_model
 from unfreeze.study.grouping import GroupJob, lots_of, spans_of_candidate
-from unfreeze.study.lockstep import train_together
 from unfreeze.study.memory import Memory
 from unfreeze.study.needs import prefix_of
 from unfreeze.study.ranking import Epochs, keeps_validation
 from unfreeze.study.saving import END_SECONDS, Saving
 from unfreeze.study.state import CellState
 from unfreeze.study.supply import Supply
+from unfreeze.train.candidate_run import CandidateRun, CandidateState, CandidateTask, Trained
 from unfreeze.train.device import Compute
-from unfreeze.train.loop import Diverged
+from unfreeze.train.phase_run import Diverged
 from unfreeze.train.room import Room
+from unfreeze.train.trainer import Callbacks, Trainer
 
 
 @dataclass
@@ -111,12 +111,11 @@ class GroupRun:
             progress.history[candidate] = [{"candidate": candidate, **row} for row in rows]
             progress.drawn[candidate] = rows[-1]["examples"] if rows else 0
         for candidate, begun in state.candidates.items():
-            progress.drawn[candidate] += begun.position.seen.examples
+            progress.drawn[candidate] += begun.position.totals.examples
             self.emit(CellResumed(name, candidate, begun.position.epoch, sum(progress.drawn.values())))
 
     def _train(self, members: Sequence[tuple[str, str]]) -> None:
         try:
-            training = {member: self._training(*member) for member in members}
             name, candidate = members[0]
             job = self.jobs[name].job
             strategy, seed = job.candidates[candidate], job.cell.seed
@@ -137,15 +136,21 @@ class GroupRun:
                 self._fail(name, error)
             return
         validation = partial(self.supply.validation, strategy, job.regime, seed, looked_at)
-        train_together(training, stream, validation, self._ended, self._between)
+        trainer = Trainer(stream, validation, Callbacks(self._between, self._stepped, self._epoch_ended, self._ended))
+        for member in members:
+            try:
+                trainer.add(member, self._candidate_run(*member))
+            except Exception as error:  # the others go on
+                self._ended(member, error)
+        trainer.fit()
         self._memory.tell()
 
-    def _between(self, waiting: Mapping[tuple[str, str], Need]) -> None:
+    def _between(self, runs: Mapping[tuple[str, str], CandidateRun]) -> None:
         """Save where the cells stand if it is time to, or if whoever is told ends the run here."""
 
         def save() -> None:
-            names = dict.fromkeys(name for name, _ in waiting if not self._cells[name].failed)
-            self._saving.save({name: partial(self._state, name, waiting) for name in names})
+            names = dict.fromkeys(name for name, _ in runs if not self._cells[name].failed)
+            self._saving.save({name: partial(self._state, name, runs) for name in names})
 
         try:
             lowered = self._memory.tell()
@@ -156,14 +161,14 @@ class GroupRun:
         if lowered or self._saving.due():  # what was lowered then goes on as it did, whenever this run ends
             save()
 
-    def _state(self, name: str, waiting: Mapping[tuple[str, str], Need]) -> CellState:
-        """Return where a cell stands, its candidates in training waiting as given."""
+    def _state(self, name: str, runs: Mapping[tuple[str, str], CandidateRun]) -> CellState:
+        """Return where a cell stands; ``runs`` are its candidates in training."""
         progress, networks = self._cells[name], self.jobs[name].networks
         candidates = dict(progress.begun)  # those whose turn has not come again
-        candidates |= {candidate: need.state() for (cell, candidate), need in waiting.items() if cell == name}
+        candidates |= {candidate: run.state_dict() for (cell, candidate), run in runs.items() if cell == name}
         if progress.chosen is not None:
             best, trained = progress.chosen
-            candidates[best] = trained.state(len(networks[best].strategy.phases))
+            candidates[best] = trained.state_dict(len(networks[best].strategy.phases))
         first = next(iter(networks))  # whose weights stay if all diverge
         ended = networks.keys() - candidates.keys() - progress.waiting
         return CellState(
@@ -180,42 +185,39 @@ class GroupRun:
         engines = [self.supply.prefixes[key].calibration.engine for key in prefixes if key in self.supply.prefixes]
         return {"settings": job.fingerprint, "data": job.data_fingerprint, "engines": plain(engines)} | self._conditions
 
-    def _training(self, name: str, candidate: str) -> Training:
+    def _candidate_run(self, name: str, candidate: str) -> CandidateRun:
         one, progress = self.jobs[name], self._cells[name]
-        job, strategy, cuts = one.job, one.job.candidates[candidate], one.networks[candidate].cuts
-        lowest, seed = min(cuts), job.cell.seed
-        pristine = self.backbones(strategy, seed)
+        job, strategy, lowest = one.job, one.job.candidates[candidate], min(one.networks[candidate].cuts)
         progress.history.setdefault(candidate, [])
-        begin = progress.begun.pop(candidate, None) or CandidateState(
+        state = progress.begun.pop(candidate, None) or CandidateState(
             at_once=self._memory.at_once(job.cell.strategy, strategy)
         )
-        room = Room(begin.at_once, lambda: self._memory.lower(job.cell.strategy, strategy, room))
-
-        def on_step(epoch: int, examples: int) -> None:
-            progress.drawn[candidate] = examples
-            self.emit(Progress(name, candidate, epoch, sum(progress.drawn.values())))
-
-        def on_epoch(row: dict[str, Any]) -> None:
-            progress.history[candidate].append({"candidate": candidate, **row})
-            self.emit(EpochEnded(name, progress.history[candidate][-1]))
-
-        return train_candidate(
+        room = Room(state.at_once, lambda: self._memory.lower(job.cell.strategy, strategy, room))
+        task = CandidateTask(
             strategy=strategy,
             regime=job.regime,
             metric=job.study.metric,
-            seed=seed,
+            seed=job.cell.seed,
             classes=len(job.catalog.classes),
-            backbone=own_copy(pristine, lowest),
-            prefix_hash=self.supply.prefix_sha256(prefix_of(strategy), lowest),
             images=len(job.train),
             class_weights=job.class_weights,
-            compute=self.compute,
-            on_step=on_step,
-            on_epoch=on_epoch,
-            begin=begin,
-            room=room,
+            prefix_hash=self.supply.prefix_sha256(prefix_of(strategy), lowest),
             keep_validation=keeps_validation(job),
         )
+        backbone = own_copy(self.backbones(strategy, job.cell.seed), lowest)
+        return CandidateRun(task, backbone, self.compute, room, state)
+
+    def _stepped(self, member: tuple[str, str], run: CandidateRun) -> None:
+        name, candidate = member
+        drawn = self._cells[name].drawn
+        drawn[candidate] = run.examples
+        self.emit(Progress(name, candidate, run.epoch, sum(drawn.values())))
+
+    def _epoch_ended(self, member: tuple[str, str], row: dict[str, Any]) -> None:
+        name, candidate = member
+        history = self._cells[name].history[candidate]
+        history.append({"candidate": candidate, **row})
+        self.emit(EpochEnded(name, history[-1]))
 
     def _ended(self, member: tuple[str, str], result: Trained | Exception) -> None:
         name, candidate = member
