@@ -6,19 +6,33 @@ from collections.abc import Callable, Collection
 import pytest
 import torch
 from torch import Tensor, nn
-from unfreeze.train.loop import Course, Position, Trainee, Watch, train_phase
 
-from tests.train.test_loop import CPU, data, fed, network, scored
 from unfreeze.config.resolve import Optimizer, Phase
 from unfreeze.config.study import ScheduleConfig
 from unfreeze.model.fitting import NoRoom
+from unfreeze.train.batches import Fed
+from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
 from unfreeze.train.optimizer import build_optimizer
 from unfreeze.train.parts import Statistics, WholeDropout, batch_norm_trains
+from unfreeze.train.phase_run import PhaseRun, PhaseTask, Position
 from unfreeze.train.room import AtOnce, Room
+from unfreeze.train.step import Trainee
 from unfreeze.train.stopping import StoppingState
 
 STEPS = 6
+CPU = Compute(torch.device("cpu"), "float32")
+
+
+def network(dropout: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3))
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(12, 5, generator=generator)
+    return inputs, (inputs[:, :3]).argmax(dim=1)
 
 
 def out_of_memory() -> Exception:
@@ -34,6 +48,8 @@ class Failing(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         found = self.inner(inputs)
+        if not self.training:
+            return found
         self.rows.append(len(inputs))
         if len(self.rows) in self.at:
             raise self.error()
@@ -55,19 +71,15 @@ def trained(
     phase = Phase("all", 3, settings, ScheduleConfig(name="constant", warmup=0), "frozen", False, smoothing)
     inputs, labels = data()
     batches = itertools.cycle([(inputs[:8], labels[:8], None), (inputs[8:], labels[8:], None)])
-    training = train_phase(
-        Trainee(net, class_weights=weights),
-        build_optimizer([net], settings),
-        phase,
-        Course(0, 1, 0, [2, 4, STEPS], 0),
-        CPU,
-        None,
-        "accuracy",
-        Position(1, 0, StoppingState()),
-        Watch(scored(), lambda epoch, step: None, rows.append, lambda: None),
-        room,
-    )
-    fed(training, batches)
+    task = PhaseTask(0, phase, 0, 1, 0, [2, 4, STEPS], None, "accuracy")
+    begin = Position(1, 0, StoppingState())
+    trainee = Trainee(net, class_weights=weights)
+    run = PhaseRun(task, trainee, build_optimizer([net], settings), CPU, room or Room(), begin)
+    while not run.is_over:
+        run.train_step(Fed(next(batches)))
+        if run.epoch_is_over:
+            run.validation_step(Fed((inputs, labels, None)))
+            rows.append(run.end_epoch())
     return net, rows
 
 
