@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unfreeze"
 BOTTOM = {"errors", "streams", "metrics"}
-BASE = BOTTOM | {"config", "durable", "store"}
+BASE = BOTTOM | {"config", "durable", "store", "measurements"}
 MAY_IMPORT = {  # a part may always import itself
     "errors": set(),
     "streams": set(),
@@ -19,6 +19,7 @@ MAY_IMPORT = {  # a part may always import itself
     "durable": {"errors"},
     "store": {"errors", "streams", "tensors", "durable"},
     "config": {"errors"},
+    "measurements": {"errors", "config", "store"},
     "data": BASE,
     "model": BASE,
     "reuse": BASE | {"data", "model"},
@@ -29,7 +30,7 @@ MAY_IMPORT = {  # a part may always import itself
     "__init__": {"study"},
     "__main__": {"cli"},
 }
-NO_TORCH = ("errors", "streams", "metrics", "tensors", "durable", "store", "config", "results")
+NO_TORCH = ("errors", "streams", "metrics", "tensors", "durable", "store", "config", "measurements", "results")
 HEAVY = ("torch", "torchvision", "timm", "ncnn", "openvino", "pnnx")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 NEVER_CALLED = {

@@ -9,17 +9,19 @@ import pytest
 import timm
 import torch
 
+from unfreeze.measurements import Measurements
 from unfreeze.model import adapters
 from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.reuse import calibrate as calibrating
 from unfreeze.reuse import engines
-from unfreeze.reuse.calibrate import NoEngine, Reference
+from unfreeze.reuse.calibrate import FrozenWork, NoEngine, Reference, calibrated_prefix
 from unfreeze.reuse.engines import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
-from unfreeze.study import measure
 from unfreeze.study.forecast import Calibrated
 from unfreeze.study.needs import PrefixKey
 from unfreeze.study.record import engine_warnings
 from unfreeze.study.shared import Costs
+from unfreeze.train.device import machine as machine_of
 from unfreeze.train.device import pick
 
 CPU = pick("cpu", "float32")
@@ -51,25 +53,16 @@ class Machine:
         return str(self.calibration(cuts, rows, fixed).engine["name"])
 
     def calibration(self, cuts: Sequence[int], rows: int, fixed: Settings | None = None) -> Calibration:
-        found = measure.prefix_calibration(
-            self.cache,
-            self.backbone,
-            f"sha up to {max(cuts)}",
-            cuts,
-            lambda: torch.zeros(1),
-            "float32",
-            rows,
-            CPU,
-            fixed,
-        )
+        work = FrozenWork(self.backbone, cuts, rows, "float32", "float32", CPU.device)
+        found = calibrated_prefix(work, lambda: torch.zeros(1), Measurements(self.cache, machine_of(CPU)), fixed)
         return found.calibration
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(load_backbone("test_resnet", "none", 32, 0), tmp_path)
-    monkeypatch.setattr(measure, "pytorch_reference", lambda *_: Reference(torch.zeros(1), 1.0))
-    monkeypatch.setattr(measure, "calibrate", made.calibrate)
+    monkeypatch.setattr(calibrating, "pytorch_reference", lambda *_: Reference(torch.zeros(1), 1.0))
+    monkeypatch.setattr(calibrating, "calibrate", made.calibrate)
     return made
 
 

@@ -3,18 +3,21 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations, groupby, pairwise
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from unfreeze.config.fingerprint import plain
 from unfreeze.errors import UserError
+from unfreeze.measurements import Measurements
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.fitting import NoRoom, fitted, no_room
-from unfreeze.model.network import Frozen
+from unfreeze.model.network import Frozen, frozen_state, tensors_hash
 from unfreeze.reuse import engines
 from unfreeze.reuse.engines import Engine, Settings
 from unfreeze.reuse.engines.failed import EngineFailed, gist
@@ -239,3 +242,80 @@ def _wait() -> None:
         torch.cuda.synchronize()
     elif torch.backends.mps.is_available():
         torch.mps.synchronize()
+
+
+@dataclass(frozen=True)
+class FrozenWork:
+    """What a study computes with the frozen stages of one backbone.
+
+    Attributes:
+        backbone: pretrained.
+        cuts: numbers of frozen stages, above 0.
+        rows: how many it computes; for few of them it is not worth building an engine other than PyTorch.
+        dtype: in which rows are kept.
+        precision: of the engine, "float32" or "bfloat16".
+        device: where it runs.
+    """
+
+    backbone: Backbone
+    cuts: Sequence[int]
+    rows: int
+    dtype: str
+    precision: str
+    device: torch.device
+
+
+def calibrated_prefix(
+    work: FrozenWork, images: Callable[[], Tensor], measurements: Measurements, fixed: Settings | None
+) -> Prefix:
+    """Return a prefix whose engine is chosen and timed, now or on this machine before.
+
+    Stored rows belong to an engine, so one that was chosen goes on for other cuts as long as it can compute them.
+
+    Args:
+        work: what is computed.
+        images: returns a few real ones, (n, 3, S, S) float32.
+        measurements: of this machine.
+        fixed: the engine that the study has been using. If there is none, or it cannot compute these stages, it is the
+            one that was chosen on this machine last, and after that the one that ``calibrate`` chooses.
+
+    Raises:
+        UserError: no engine computes these stages.
+    """
+    backbone, cuts = work.backbone, sorted(work.cuts)
+    offered = engines.offers(work.device, work.precision, torch.get_num_threads())
+    about = {"backbone": backbone.name, "size": backbone.image_size}
+    choice = {"choice": {**about, "sha256": backbone.weights.sha256}}
+    about["sha256"] = tensors_hash(frozen_state(backbone, cuts[-1]))
+    given, refused = cache(images), dict[str, str]()
+
+    @cache
+    def reference() -> Reference:
+        return pytorch_reference(backbone, cuts[-1], given(), work.device)
+
+    def key(engine: Settings) -> dict[str, Any]:
+        return {"prefix": {**about, "cuts": cuts, "dtype": work.dtype}, "engine": dict(engine)}
+
+    def take(tried: Sequence[Settings]) -> Prefix:
+        found = measurements.recall(key(tried[0])) if len(tried) == 1 else None
+        if found is not None:
+            return Prefix(backbone, Calibration.from_record(found), work.dtype, work.device)
+        made = calibrate(backbone, cuts, given(), reference(), work.precision, work.dtype, tried, work.device)
+        measurements.remember(key(made.calibration.engine), plain(made.calibration))
+        if len(tried) == len(offered):
+            measurements.remember(choice, made.calibration.engine)
+        return made
+
+    before = [one for one in (dict(fixed or {}), measurements.recall(choice)) if one in offered]
+    for settings in before:
+        try:
+            prefix = take([settings])
+            break
+        except NoEngine as error:  # a cut that no other study had, or images on which it is less exact
+            refused |= error.refused
+    else:
+        pytorch = {"pytorch": {**about, "cut": cuts[-1]}}
+        seconds = work.rows * measurements.once(pytorch, lambda: {"seconds": reference().seconds})["seconds"]
+        prefix = take([settings for settings in offered if engines.worth_trying(settings, seconds)])
+    prefix.calibration = replace(prefix.calibration, refused={**refused, **(prefix.calibration.refused or {})})
+    return prefix

@@ -126,6 +126,15 @@ def write_failure(store: StudyDir, name: str, fingerprint: str, error: Exception
     emit(CellFailed(name, text, diverged))
 
 
+def correction(spent: float, predicted: float) -> float:
+    """Return what the remaining predictions are multiplied by: measured over predicted seconds of the groups so far.
+
+    Before the first group has run it is 1. It is never below a half: predictions are within a factor of two, so less
+    time means that an earlier run had done part of a group.
+    """
+    return max(0.5, spent / predicted) if predicted else 1.0
+
+
 class CellsRun:
     """The cells of one run.
 
@@ -155,7 +164,7 @@ class CellsRun:
         for group in groups_of(order):
             self.hands.wait()
             spent = time.perf_counter() - began
-            pace = max(1.0, self.hands.spent / self.hands.predicted) if self.hands.predicted else 1.0
+            pace = correction(self.hands.spent, self.hands.predicted)
             chosen, predicted, counted = list[str](), 0.0, dict[Piece, set[Row]]()
             for name in group:
                 expected, rows = self._seconds(name, counted)

@@ -36,7 +36,11 @@ class NetworkPlan:
     @property
     def flops(self) -> int:
         """FLOPs of one image through the whole network, a multiply-add counted as two: the same on every machine."""
-        return sum(stage.flops for stage in self.stages) + self.head.flops
+        return self.flops_after(0)
+
+    def flops_after(self, cut: int) -> int:
+        """Return FLOPs of one image from ``cut`` stages on, the head's included."""
+        return sum(stage.flops for stage in self.stages[cut:]) + self.head.flops
 
 
 @dataclass(frozen=True)
