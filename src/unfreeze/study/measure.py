@@ -22,7 +22,7 @@ from unfreeze.model.network import build_network
 from unfreeze.reuse import engines
 from unfreeze.reuse.calibrate import NoEngine, Reference, calibrate, pytorch_reference
 from unfreeze.reuse.costs import StepCost
-from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.engines.kind import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
 from unfreeze.store import read_json, write_json
 from unfreeze.streams import stream_seed
@@ -30,7 +30,7 @@ from unfreeze.study.plan import NetworkPlan
 from unfreeze.train.device import Compute
 from unfreeze.train.optimizer import build_optimizer
 
-RULES = 3
+RULES = 4
 """Counts up whenever something comes to be measured, or written down, otherwise."""
 
 STEP_SECONDS = 0.7
@@ -82,10 +82,10 @@ def prefix_calibration(
         cuts: of the study, above 0.
         images: gives a few real ones, (n, 3, S, S) float32.
         dtype: in which rows are kept.
-        rows: that the study computes; for few of them it is not worth trying engines that take long to make.
+        rows: that the study computes; for few of them it is not worth building an engine other than PyTorch.
         compute: device and precision.
         fixed: the engine that the study has been using. If there is none, or it cannot compute these stages, it is the
-            one that was chosen on this machine before, and after that the fastest.
+            one that was chosen on this machine before, and after that the one that ``calibrate`` chooses.
 
     Raises:
         UserError: no engine computes these stages.
@@ -130,7 +130,7 @@ def prefix_calibration(
     else:
         pytorch = {"pytorch": {"cut": max(cuts), **about}, **machine(compute)}
         frozen_seconds = rows * _remembered(cache, pytorch, look)["seconds"]
-        prefix = take([settings for settings in offered if engines.worth_trying(settings, frozen_seconds)])
+        prefix = take([one for one in offered if engines.kind_of(one).worth_seconds <= frozen_seconds])
     prefix.calibration = replace(prefix.calibration, refused={**refused, **(prefix.calibration.refused or {})})
     return prefix
 
