@@ -31,7 +31,7 @@ MAY_IMPORT = {  # a part may always import itself
     "__main__": {"cli"},
 }
 NO_TORCH = ("errors", "streams", "metrics", "tensors", "durable", "store", "config", "measurements", "results")
-HEAVY = ("torch", "torchvision", "timm", "ncnn", "openvino", "pnnx")
+HEAVY = ("torch", "torchvision", "timm", "openvino")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 NEVER_CALLED = {
     "eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec", "builtins.compile", "os.system",

@@ -128,6 +128,12 @@ def test_a_state_of_other_conditions_is_not_used(changed: dict[str, Any], words:
     assert found == Found(None, f"its training state does not fit ({words}), so it begins anew")
 
 
+def test_a_state_of_a_package_that_is_no_longer_used_is_not_used(tmp_path: Path) -> None:
+    write_state(tmp_path, BOUND | {"ncnn": "1.0"}, cell_state())
+    said = "its training state does not fit (ncnn: 1.0, no longer used), so it begins anew"
+    assert read_state(tmp_path, BOUND) == Found(None, said)
+
+
 def saving(folder: Path, clock: list[float]) -> tuple[Saving, list[Event]]:
     told: list[Event] = []
     return Saving(StudyDir(folder), lambda cell: BOUND, told.append, lambda: clock[0]), told

@@ -12,7 +12,7 @@ from unfreeze.measurements import processor
 from unfreeze.store import StudyDir, read_json
 from unfreeze.train.device import Compute
 
-PACKAGES = ("torch", "ncnn", "openvino", "torchvision", "timm", "pillow", "numpy", "unfreeze")
+PACKAGES = ("torch", "openvino", "torchvision", "timm", "pillow", "numpy", "unfreeze")
 
 
 def environment(compute: Compute) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from unfreeze.results.words import bytes_text
 from unfreeze.reuse.activations import MANIFEST_BYTES, activation_store
 from unfreeze.reuse.calibrate import IMAGES, FrozenWork, calibrated_prefix
 from unfreeze.reuse.costs import PrefixCost
-from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.engines.kind import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
 from unfreeze.study.candidate import feed_cuts
 from unfreeze.study.cell import Job

@@ -22,7 +22,7 @@ from unfreeze.durable import remove_leftovers
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.results.evidence import Evidence, read_evidence
-from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.engines.kind import Settings
 from unfreeze.store import StudyDir, write_table
 from unfreeze.study.cells import CellsRun, Hands, Here, add_facts
 from unfreeze.study.disk import Writes, refuse, reserved, saying_what_is_needed, writes, writes_at_first

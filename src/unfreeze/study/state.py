@@ -151,7 +151,12 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
     for name in dict.fromkeys([*before, *now]):
         if before.get(name) != now.get(name):
             fingerprints = name in ("settings", "data")  # which say nothing to people
-            yield f"other {name}" if fingerprints else f"{name}: {before.get(name)}, now {now.get(name)}"
+            if fingerprints:
+                yield f"other {name}"
+            elif name not in now:  # a package that an earlier version trained with
+                yield f"{name}: {before[name]}, no longer used"
+            else:
+                yield f"{name}: {before.get(name)}, now {now[name]}"
 
 
 def _written(candidate: CandidateState) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import torch
 
 from unfreeze.errors import UserError
 from unfreeze.measurements import processor
-from unfreeze.model import winograd
 from unfreeze.model.adapters import stage_versions
 
 
@@ -25,7 +24,7 @@ class Compute:
         """Return the context of a forward pass: bfloat16 where it was asked for, else float32."""
         if self.precision == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return winograd.Winograd() if winograd.available(self.device) else contextlib.nullcontext()
+        return contextlib.nullcontext()
 
     def move(self, inputs: torch.Tensor, channels_last: bool = True) -> torch.Tensor:
         """Bring inputs to the device; (n, c, h, w) in channels-last order, in which convolutions are fastest."""
