@@ -10,14 +10,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unfreeze"
 BOTTOM = {"errors", "streams", "metrics"}
-BASE = BOTTOM | {"config", "durable", "store"}
+BASE = BOTTOM | {"config", "durable", "locks", "store"}
 MAY_IMPORT = {  # a part may always import itself
     "errors": set(),
     "streams": set(),
     "metrics": set(),
-    "tensors": set(),
+    "locks": set(),
     "durable": {"errors"},
-    "store": {"errors", "streams", "tensors", "durable"},
+    "store": {"errors", "durable"},
     "config": {"errors"},
     "data": BASE,
     "model": BASE,
@@ -29,7 +29,7 @@ MAY_IMPORT = {  # a part may always import itself
     "__init__": {"study"},
     "__main__": {"cli"},
 }
-NO_TORCH = ("errors", "streams", "metrics", "tensors", "durable", "store", "config", "results")
+NO_TORCH = ("errors", "streams", "metrics", "locks", "durable", "store", "config", "results")
 HEAVY = ("torch", "torchvision", "timm", "ncnn", "openvino", "pnnx")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 NEVER_CALLED = {
