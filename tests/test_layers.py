@@ -10,14 +10,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unfreeze"
 BOTTOM = {"errors", "streams", "metrics"}
-BASE = BOTTOM | {"config", "durable", "store", "measurements"}
+BASE = BOTTOM | {"config", "durable", "locks", "store", "measurements"}
 MAY_IMPORT = {  # a part may always import itself
     "errors": set(),
     "streams": set(),
     "metrics": set(),
-    "tensors": set(),
+    "locks": set(),
     "durable": {"errors"},
-    "store": {"errors", "streams", "tensors", "durable"},
+    "store": {"errors", "durable"},
     "config": {"errors"},
     "measurements": {"errors", "config", "store"},
     "data": BASE,
@@ -30,7 +30,7 @@ MAY_IMPORT = {  # a part may always import itself
     "__init__": {"study"},
     "__main__": {"cli"},
 }
-NO_TORCH = ("errors", "streams", "metrics", "tensors", "durable", "store", "config", "measurements", "results")
+NO_TORCH = ("errors", "streams", "metrics", "locks", "durable", "store", "config", "measurements", "results")
 HEAVY = ("torch", "torchvision", "timm", "openvino")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 NEVER_CALLED = {

@@ -14,7 +14,7 @@ from torch import Tensor
 from unfreeze import metrics
 from unfreeze.config.fingerprint import plain
 from unfreeze.model.network import trained_state
-from unfreeze.store import StudyDir, sealed, write_json, write_tensors
+from unfreeze.store import sealed, write_json, write_tensors
 from unfreeze.study.candidate import Trained
 from unfreeze.study.cell import Job
 from unfreeze.study.environment import conditions
@@ -72,7 +72,7 @@ def finish_cell(
     job: Job,
     chosen: Chosen,
     supply: Supply,
-    store: StudyDir,
+    folder: Path,
     compute: Compute,
     times: Times,
     warnings: Callable[[], Sequence[str]],
@@ -83,7 +83,7 @@ def finish_cell(
         job: the cell.
         chosen: its chosen candidate.
         supply: gives its images.
-        store: the study directory.
+        folder: where its files are written.
         compute: device and precision.
         times: what the cell took so far.
         warnings: gives those that its record repeats, when everything is predicted.
@@ -95,7 +95,7 @@ def finish_cell(
         Diverged: a prediction is not a finite number.
     """
     started = time.perf_counter()
-    trained, folder = chosen.trained, store.cell(job.cell.id)
+    trained = chosen.trained
     pool, labels, logits = _predicted(job, chosen, supply, compute)
     found, paid = ranking_logits(job, pool, labels, chosen.tried)
     ranked = _Ranked(found, paid, metrics.score(job.study.metric, found, labels))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from unfreeze import metrics
 from unfreeze.config.fingerprint import plain
 from unfreeze.config.resolve import Strategy
-from unfreeze.durable import DiskFull, time_without_locks
+from unfreeze.durable import DiskFull
 from unfreeze.model.backbone import Backbone, own_copy
 from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
 from unfreeze.results.tables import HISTORY_COLUMNS
@@ -21,7 +22,7 @@ from unfreeze.study.candidate import CandidateState, Need, Trained, Training, tr
 from unfreeze.study.cell import examples_of
 from unfreeze.study.environment import conditions
 from unfreeze.study.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress
-from unfreeze.study.finish import CELL_FILES, Chosen, Times, finish_cell, write_model
+from unfreeze.study.finish import Chosen, Times, finish_cell, write_model
 from unfreeze.study.grouping import GroupJob, lots_of, spans_of_candidate
 from unfreeze.study.lockstep import train_together
 from unfreeze.study.memory import Memory
@@ -62,7 +63,8 @@ class GroupRun:
         store: the study directory.
         compute: device and precision.
         emit: is told what happens.
-        on_failed: is told which cell failed, and how; the others go on.
+        on_failed: is told which cell failed, how, and what writes the files that it has all the same into a folder;
+            the others go on.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class GroupRun:
         store: StudyDir,
         compute: Compute,
         emit: Emit,
-        on_failed: Callable[[str, Exception], None],
+        on_failed: Callable[[str, Exception, Callable[[Path], None]], None],
     ) -> None:
         self.jobs, self.backbones, self.supply, self.store = jobs, backbones, supply, store
         self.compute, self.emit, self.on_failed = compute, emit, on_failed
@@ -252,20 +254,15 @@ class GroupRun:
         if self._saving.due(END_SECONDS):
             self._saving.save({name: partial(self._state, name, {})})
         result = self.store.finished(name, one.job.fingerprint)  # by another run, which locks alone prevent
-        while result is None:
-            self._write_history(name)
-            result = self._write(name, *progress.chosen)
-            if time_without_locks(self.store.path) is not None and not self._is_complete(name):
-                result = None  # another run was at it at the same moment
+        if result is None:
+            with self.store.new_cell(name, one.job.fingerprint) as folder:
+                self._write_history(name, folder)
+                result = self._write(name, folder, *progress.chosen)
         progress.chosen = None  # its weights are on disk
         self._saving.remove(name)
         self.emit(CellFinished(name, result))
 
-    def _is_complete(self, name: str) -> bool:
-        whole = self.store.finished(name, self.jobs[name].job.fingerprint) is not None
-        return whole and all((self.store.cell(name) / file).is_file() for file in CELL_FILES)
-
-    def _write(self, name: str, candidate: str, trained: Trained) -> dict[str, Any]:
+    def _write(self, name: str, folder: Path, candidate: str, trained: Trained) -> dict[str, Any]:
         one, progress = self.jobs[name], self._cells[name]
 
         def warnings() -> list[str]:
@@ -292,7 +289,7 @@ class GroupRun:
             if each in progress.validation
         }
         chosen = Chosen(candidate, trained, one.networks[candidate], tried)
-        return finish_cell(one.job, chosen, self.supply, self.store, self.compute, times, warnings)
+        return finish_cell(one.job, chosen, self.supply, folder, self.compute, times, warnings)
 
     def _shared_seconds(self, one: GroupJob) -> float:
         facts = self.supply.facts
@@ -302,11 +299,11 @@ class GroupRun:
             if facts.computed.get(piece)
         )
 
-    def _write_history(self, name: str) -> None:
+    def _write_history(self, name: str, folder: Path) -> None:
         rows = [row for candidate in self.jobs[name].networks for row in self._cells[name].history.get(candidate, [])]
         if rows:
             table = pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
-            write_table(self.store.cell(name) / "history.csv", table)
+            write_table(folder / "history.csv", table)
 
     def _fail(self, name: str, error: Exception, candidate: str | None = None) -> None:
         if isinstance(error, DiskFull):  # so it would be for the other cells
@@ -320,19 +317,20 @@ class GroupRun:
             error = no_room(strategy.backbone.name, size, precision, device, least)
         if not progress.failed:
             progress.failed, progress.chosen = True, None
-            self._write_history(name)
+            self.on_failed(name, error, partial(self._write_failed, name, error))
             if isinstance(error, Diverged):
                 self._saving.remove(name)
-            if isinstance(error, Diverged) and error.best:
-                self._write_best(name, error)
-            self.on_failed(name, error)
 
-    def _write_best(self, name: str, error: Diverged) -> None:
+    def _write_failed(self, name: str, error: Exception, folder: Path) -> None:
+        """Write what a cell has all the same that failed: its history, and the best weights before it diverged."""
+        self._write_history(name, folder)
+        if not isinstance(error, Diverged) or not error.best:
+            return
         job = self.jobs[name].job
         strategy = next(iter(job.candidates.values()))
         lowest = min(next(iter(self.jobs[name].networks.values())).cuts)
         prefix = self.supply.prefix_sha256(prefix_of(strategy), lowest)
-        write_model(self.store.cell(name), error.best, prefix, strategy.backbone.name)
+        write_model(folder, error.best, prefix, strategy.backbone.name)
 
 
 def _plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

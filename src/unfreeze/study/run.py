@@ -56,7 +56,7 @@ from unfreeze.study.process import briefing
 from unfreeze.study.record import engine_warnings, engines_fixed, first_fixed, write_record
 from unfreeze.study.shared import Shared
 from unfreeze.study.shared import as_record as shared_record
-from unfreeze.study.state import FOLDER, remove_state
+from unfreeze.study.state import remove_state
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import pick
 
@@ -197,7 +197,7 @@ def _run(
             emit(Warned(f"{name}: a file of this finished cell was altered or lost, so it runs again"))
         finished = [cell["cell"] for cell in record["cells"] if store.is_finished(cell)]
         for name in finished:
-            remove_state(store.cell(name) / FOLDER)  # of a run that was killed in between
+            remove_state(store, name)  # of a run that was killed in between
         for warning in [*finished_otherwise(store, jobs), *made_otherwise(store, finished, compute)]:
             emit(Warned(warning))
         folds, earlier = study.split.folds is not None, since.drawn.get(None)
@@ -236,6 +236,8 @@ def _run(
             raise
         if unfinished:
             tell()
+        with contextlib.suppress(OSError):  # not there, or with the states of cells that failed or were left out
+            store.running.rmdir()
     evidence = read_evidence(store)
     write_table(out / "results.csv", evidence.results)
     write_table(out / "comparisons.csv", evidence.comparisons)
