@@ -133,9 +133,9 @@ def test_a_state_of_other_conditions_is_not_used(changed: dict[str, Any], words:
 
 
 def test_a_state_of_a_package_that_is_no_longer_used_is_not_used(tmp_path: Path) -> None:
-    write_state(tmp_path, BOUND | {"ncnn": "1.0"}, cell_state())
-    said = "its training state does not fit (ncnn: 1.0, no longer used), so it begins anew"
-    assert read_state(tmp_path, BOUND) == Found(None, said)
+    write_state(tmp_path / "a", BOUND | {"ncnn": "1.0"}, cell_state())
+    said = "its training state does not fit (ncnn: 1.0, no longer used), so it starts again"
+    assert read_state(tmp_path / "a", BOUND) == Found(None, said)
 
 
 def saving(folder: Path, clock: list[float]) -> tuple[Saving, list[Event]]:

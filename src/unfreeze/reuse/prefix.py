@@ -74,6 +74,20 @@ class Prefix:
         self._engines = {(*stages, self.batch): engine for stages, engine in (built or {}).items()}
         self._hashes: dict[int, str] = {}
 
+    def take_fewer(self, rows: int) -> None:
+        """Take at most so many rows at once from now on, as in an earlier run whose memory ran short."""
+        self.batch = min(self.batch, rows)
+
+    def said(self, label: str) -> list[str]:
+        """Return what fewer rows at once than calibrated mean for the numbers of the stages called ``label``."""
+        calibrated = int(self.calibration.engine.get("batch", 1))
+        if self.batch >= calibrated:
+            return []
+        return [
+            f"{label}: {calibrated} images at once do not fit into the memory of {self.device}; its frozen stages run "
+            f"on {self.batch} at a time, so their numbers may differ by rounding from those computed before"
+        ]
+
     def shape(self, cut: int) -> tuple[int, ...]:
         """Return the shape of one row after ``cut`` stages; before the first it is the image's."""
         side = self.backbone.image_size

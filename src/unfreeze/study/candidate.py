@@ -30,9 +30,8 @@ from unfreeze.results.words import join_words
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import evaluating
 from unfreeze.train.loop import Course, Diverged, Position, Trainee, Watch, train_phase
+from unfreeze.train.micro_batch import MicroBatch, batch_norm_trains
 from unfreeze.train.optimizer import build_optimizer, moments, set_moments
-from unfreeze.train.parts import batch_norm_trains
-from unfreeze.train.room import AtOnce, Room
 from unfreeze.train.stopping import StoppingState
 
 
@@ -49,7 +48,7 @@ class CandidateState:
         best: the best of them so far, where they are kept.
         moments: the optimiser's.
         validation: logits of the validation images by epoch, where they are kept; see ``train_candidate``.
-        at_once: how many rows fit into the device's memory at once, as far as is known.
+        micro_batch: how many rows of a batch it takes at once, see ``MicroBatch.record``.
     """
 
     phase: int = 0
@@ -60,7 +59,7 @@ class CandidateState:
     best: Mapping[str, Tensor] = field(default_factory=dict)
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     validation: Mapping[str, Tensor] = field(default_factory=dict)
-    at_once: AtOnce = AtOnce()
+    micro_batch: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,8 @@ Training = Generator[Need | Look, Any, "Trained"]
 class Trained:
     """A trained candidate: its network with the reported weights, its history, and what was counted.
 
-    The network begins after ``cut`` stages, which nothing has trained. ``room`` says how many rows it takes at once,
-    ``validation`` holds the logits of its validation images by epoch, where they are kept.
+    The network begins after ``cut`` stages, which nothing has trained. ``micro_batch`` says how many rows it takes at
+    once, ``validation`` holds the logits of its validation images by epoch, where they are kept.
     """
 
     network: Network
@@ -106,7 +105,7 @@ class Trained:
     params_total: int
     params_trained: int
     prefix_hash: str
-    room: Room
+    micro_batch: MicroBatch
     validation: Mapping[str, Tensor]
 
     @property
@@ -124,7 +123,7 @@ class Trained:
             history=self.history,
             weights=trained_state(self.network, self.backbone),
             validation=self.validation,
-            at_once=self.room.at_once,
+            micro_batch=self.micro_batch.record,
         )
 
 
@@ -204,7 +203,7 @@ def train_candidate(
     on_step: Callable[[int, int], None],
     on_epoch: Callable[[dict[str, Any]], None],
     begin: CandidateState,
-    room: Room,
+    micro_batch: MicroBatch,
     keep_validation: bool = False,
 ) -> Training:
     """Train all phases of one candidate: yield what is needed, be sent that batch, and so on.
@@ -223,7 +222,7 @@ def train_candidate(
         on_step: called with (epoch, examples drawn) after each step.
         on_epoch: called with each new history row.
         begin: the first step of all, or the state of an earlier ``Need``.
-        room: how many rows it takes at once; lowered where memory does not suffice.
+        micro_batch: how many rows of a batch it takes at once; fewer from where memory runs short.
         keep_validation: keep the logits of the validation images: of every epoch that may be restored as the best, else
             of the last. Cross-fitting chooses among them once more (``results.crossfit``).
 
@@ -252,7 +251,7 @@ def train_candidate(
             fresh_from = min(fresh_from, cut)
         network = build_network(backbone, head, cut, phase.batch_norm, fresh_from, start)
         network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        room.batch_norm = room.batch_norm or batch_norm_trains(network.suffix)
+        micro_batch.batch_norm = micro_batch.batch_norm or batch_norm_trains(network.suffix)
         if number < begin.phase:  # what it trained is among the weights
             continue
         if number == begin.phase and begin.weights:
@@ -284,7 +283,7 @@ def train_candidate(
 
         def here(at: Position, number: int = number, optimizer: torch.optim.Optimizer = optimizer) -> CandidateState:
             tensors = trained_state(everything, backbone)
-            found = dict(best), moments(optimizer), dict(validation), room.at_once
+            found = dict(best), moments(optimizer), dict(validation), micro_batch.record
             return CandidateState(number, at, False, list(history), tensors, *found)
 
         training = train_phase(
@@ -297,12 +296,12 @@ def train_candidate(
             metric,
             position,
             Watch(
-                partial(evaluating, network, compute, metric, channels_last, room, looked_at.append),
+                partial(evaluating, network, compute, metric, channels_last, micro_batch, looked_at.append),
                 lambda epoch, step: on_step(epoch, examples_after(images, strategy.batch_size, step)),
                 keep,
                 keep_best,
             ),
-            room,
+            micro_batch,
         )
         try:
             state, stopped = yield from _needing(training, start, here)
@@ -325,7 +324,7 @@ def train_candidate(
         params_total=count_parameters(backbone.model) + count_parameters(head),
         params_trained=count_parameters(everything.suffix) + count_parameters(head),
         prefix_hash=prefix_hash,
-        room=room,
+        micro_batch=micro_batch,
         validation=validation,
     )
 

@@ -135,7 +135,7 @@ def _predicted(
         if ids:
             batches = supply.plain(strategy, supply.images(ids), trained.cut)
             channels_last = trained.cut < len(trained.backbone.stages)
-            scores, labels = predict(trained.network, batches, compute, channels_last, trained.room)
+            scores, labels = predict(trained.network, batches, compute, channels_last, trained.micro_batch)
             if not np.isfinite(scores).all():
                 raise Diverged(f"the predictions of {split} are not all finite numbers")
             predicted[split] = ids, scores, labels

@@ -17,23 +17,35 @@ from unfreeze.durable import DiskFull
 from unfreeze.model.backbone import Backbone, own_copy
 from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
 from unfreeze.results.tables import HISTORY_COLUMNS
+from unfreeze.reuse.prefix import Prefix
 from unfreeze.store import StudyDir, write_table
 from unfreeze.study.candidate import CandidateState, Need, Trained, Training, train_candidate
 from unfreeze.study.cell import examples_of
 from unfreeze.study.environment import conditions
-from unfreeze.study.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress
+from unfreeze.study.events import (
+    BetweenSteps,
+    CellFinished,
+    CellResumed,
+    CellStarted,
+    Emit,
+    EpochEnded,
+    Progress,
+    Warned,
+)
 from unfreeze.study.finish import Chosen, Times, finish_cell, write_model
 from unfreeze.study.grouping import GroupJob, lots_of, spans_of_candidate
 from unfreeze.study.lockstep import train_together
-from unfreeze.study.memory import Memory
-from unfreeze.study.needs import prefix_of
+from unfreeze.study.needs import PrefixKey, prefix_of
 from unfreeze.study.ranking import Epochs, keeps_validation
 from unfreeze.study.saving import END_SECONDS, Saving
 from unfreeze.study.state import CellState
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute
 from unfreeze.train.loop import Diverged
-from unfreeze.train.room import Room
+from unfreeze.train.micro_batch import MicroBatch
+
+FROZEN = "frozen rows at once"
+"""In a state's extra: how many rows frozen stages take at once, by label, where memory ran short."""
 
 
 @dataclass
@@ -82,11 +94,18 @@ class GroupRun:
         self._cells = {name: _Progress(waiting=set(one.networks)) for name, one in jobs.items()}
         self._conditions = conditions(compute)
         self._saving = Saving(store, self._bound_to, emit)
-        self._memory = Memory(store, self._conditions["device"], compute.precision, supply.prefixes, emit)
+        self._short = list[str]()  # what is to be told of memory
+        self._states = {name: self._saving.begin(name) for name in jobs}
+        for state in self._states.values():  # before anything is computed
+            for label, rows in state.extra.get(FROZEN, {}).items():
+                for key, prefix in supply.prefixes.items():
+                    if key.label == label:
+                        prefix.take_fewer(rows)
+        self._frozen = {key: prefix.batch for key, prefix in supply.prefixes.items()}
 
     def run(self) -> None:
         """Run every cell to its end."""
-        self._memory.tell()
+        self._tell()
         for name in self.jobs:
             self._begin(name)
         waiting = [(name, each) for name, one in self.jobs.items() for each in one.networks if self._waits(name, each)]
@@ -95,11 +114,25 @@ class GroupRun:
             if alive:
                 self._train(alive)
 
+    def _tell(self) -> bool:
+        """Tell where memory ran short since the last time; return whether it did.
+
+        Only between steps and lots: whoever is told may end the run there.
+        """
+        for key, prefix in self.supply.prefixes.items():
+            if prefix.batch < self._frozen[key]:
+                self._frozen[key] = prefix.batch
+                self._short += prefix.said(key.label)
+        told, self._short = self._short, []
+        for text in told:
+            self.emit(Warned(text))
+        return bool(told)
+
     def _waits(self, name: str, candidate: str) -> bool:
         return candidate in self._cells[name].waiting
 
     def _begin(self, name: str) -> None:
-        one, progress, state = self.jobs[name], self._cells[name], self._saving.begin(name)
+        one, progress, state = self.jobs[name], self._cells[name], self._states.pop(name)
         drawn = sum(examples_of(one.job, strategy) for strategy in one.job.candidates.values())
         self.emit(CellStarted(name, drawn))
         histories = {**state.ended, **{candidate: rows for candidate, (_, rows) in state.diverged.items()}}
@@ -140,7 +173,7 @@ class GroupRun:
             return
         validation = partial(self.supply.validation, strategy, job.regime, seed, looked_at)
         train_together(training, stream, validation, self._ended, self._between)
-        self._memory.tell()
+        self._tell()
 
     def _between(self, waiting: Mapping[tuple[str, str], Need]) -> None:
         """Save where the cells stand if it is time to, or if whoever is told ends the run here."""
@@ -150,7 +183,7 @@ class GroupRun:
             self._saving.save({name: partial(self._state, name, waiting) for name in names})
 
         try:
-            lowered = self._memory.tell()
+            lowered = self._tell()
             self.emit(BetweenSteps())
         except BaseException:
             save()
@@ -174,12 +207,17 @@ class GroupRun:
             {each: (str(error), _plain(progress.history[each])) for each, error in progress.diverged.items()},
             {each: error.best for each, error in progress.diverged.items() if each == first},
             {each: kept for each, kept in progress.validation.items() if each in ended},
+            {FROZEN: {key.label: prefix.batch for key, prefix in self._prefixes(name).items() if prefix.said("")}},
         )
+
+    def _prefixes(self, name: str) -> dict[PrefixKey, Prefix]:
+        """Return the frozen networks that a cell's candidates may use."""
+        keys = dict.fromkeys(prefix_of(strategy) for strategy in self.jobs[name].job.candidates.values())
+        return {key: self.supply.prefixes[key] for key in keys if key in self.supply.prefixes}
 
     def _bound_to(self, name: str) -> dict[str, Any]:
         job = self.jobs[name].job
-        prefixes = dict.fromkeys(prefix_of(strategy) for strategy in job.candidates.values())
-        engines = [self.supply.prefixes[key].calibration.engine for key in prefixes if key in self.supply.prefixes]
+        engines = [prefix.calibration.engine for prefix in self._prefixes(name).values()]
         return {"settings": job.fingerprint, "data": job.data_fingerprint, "engines": plain(engines)} | self._conditions
 
     def _training(self, name: str, candidate: str) -> Training:
@@ -188,10 +226,12 @@ class GroupRun:
         lowest, seed = min(cuts), job.cell.seed
         pristine = self.backbones(strategy, seed)
         progress.history.setdefault(candidate, [])
-        begin = progress.begun.pop(candidate, None) or CandidateState(
-            at_once=self._memory.at_once(job.cell.strategy, strategy)
-        )
-        room = Room(begin.at_once, lambda: self._memory.lower(job.cell.strategy, strategy, room))
+        begin = progress.begun.pop(candidate, None) or CandidateState()
+
+        def on_less() -> None:
+            self._short += self._said(job.cell.strategy, strategy, micro_batch)
+
+        micro_batch = MicroBatch(begin.micro_batch, on_less)
 
         def on_step(epoch: int, examples: int) -> None:
             progress.drawn[candidate] = examples
@@ -215,7 +255,7 @@ class GroupRun:
             on_step=on_step,
             on_epoch=on_epoch,
             begin=begin,
-            room=room,
+            micro_batch=micro_batch,
             keep_validation=keeps_validation(job),
         )
 
@@ -266,15 +306,16 @@ class GroupRun:
         one, progress = self.jobs[name], self._cells[name]
 
         def warnings() -> list[str]:
-            strategy, room = one.job.candidates[candidate], trained.room
+            strategy, key = one.job.candidates[candidate], prefix_of(one.job.candidates[candidate])
+            prefix = self.supply.prefixes.get(key)
             return [
                 *(
                     f"candidate {each} diverged: {progress.diverged[each]}"
                     for each in one.networks
                     if each in progress.diverged
                 ),
-                *self._memory.words(one.job.cell.strategy, strategy, room.at_once, room.batch_norm),
-                *self._memory.prefix_words(prefix_of(strategy)),
+                *self._said(one.job.cell.strategy, strategy, trained.micro_batch),
+                *(prefix.said(key.label) if prefix else []),
             ]
 
         rows = [row for candidate in one.networks for row in progress.history[candidate]]
@@ -290,6 +331,9 @@ class GroupRun:
         }
         chosen = Chosen(candidate, trained, one.networks[candidate], tried)
         return finish_cell(one.job, chosen, self.supply, folder, self.compute, times, warnings)
+
+    def _said(self, name: str, strategy: Strategy, micro_batch: MicroBatch) -> list[str]:
+        return micro_batch.said(name, strategy.batch_size, self._conditions["device"])
 
     def _shared_seconds(self, one: GroupJob) -> float:
         facts = self.supply.facts

@@ -18,7 +18,6 @@ from torch import Tensor, from_numpy
 from unfreeze.store import FORMAT, Altered, StudyDir, read_tensors, write_tensors
 from unfreeze.study.candidate import CandidateState
 from unfreeze.train.loop import Position, Seen
-from unfreeze.train.room import AtOnce
 from unfreeze.train.stopping import StoppingState
 
 EARLIER = "state"
@@ -156,7 +155,7 @@ def _written(candidate: CandidateState) -> dict[str, Any]:
         "position": position,
         "stopped": candidate.stopped,
         "history": _rows_written(candidate.history),
-        "at_once": asdict(candidate.at_once),
+        "micro_batch": dict(candidate.micro_batch),
     }
 
 
@@ -187,7 +186,7 @@ def _read(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> CellState:
             values["stopped"],
             [_numbers_read(row) for row in values["history"]],
             **{kind: tensors.get((str(number), kind), {}) for kind in KINDS},
-            at_once=AtOnce(**values.get("at_once", {})),
+            micro_batch=values["micro_batch"],
         )
     return CellState(
         candidates,

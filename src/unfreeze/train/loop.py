@@ -14,13 +14,12 @@ from torch.optim import Optimizer
 
 from unfreeze.config.resolve import Phase
 from unfreeze.config.study import EarlyStopping
-from unfreeze.model.fitting import fitted, parts
+from unfreeze.model.fitting import fitted
 from unfreeze.streams import stream_seed
 from unfreeze.train.batches import Batch, Fed
 from unfreeze.train.device import Compute
+from unfreeze.train.micro_batch import MicroBatch, Statistics, WholeDropout, loss_weight, parts
 from unfreeze.train.optimizer import gradient_sum, gradients_are_finite, learning_rate, set_learning_rate
-from unfreeze.train.parts import Statistics, WholeDropout, loss_weight
-from unfreeze.train.room import Room
 from unfreeze.train.stopping import StoppingState, after_epoch, should_stop
 
 
@@ -114,7 +113,7 @@ def train_phase(
     metric: str,
     begin: Position,
     watch: Watch,
-    room: Room | None = None,
+    micro_batch: MicroBatch | None = None,
 ) -> Generator[Position | None, Any, tuple[StoppingState, bool]]:
     """Train one phase from a position on: yield the position before a step, be sent that step's batch, and so on.
 
@@ -134,7 +133,7 @@ def train_phase(
         metric: the study's.
         begin: the phase's first step, or a position that was yielded before.
         watch: is told what happens.
-        room: how many rows of a batch fit into the device's memory at once; lowered where they do not.
+        micro_batch: how many rows of a batch it takes at once; fewer from where memory runs short.
 
     Returns:
         The state of early stopping, and whether it ended the phase.
@@ -143,7 +142,7 @@ def train_phase(
         Diverged: a loss or a gradient became infinite or NaN.
         NoRoom: not even one row fits.
     """
-    room = room or Room()
+    micro_batch = micro_batch or MicroBatch()
     steps = course.epoch_ends[-1] - course.first_step
     step, state, seen = begin.step, begin.stopping, begin.seen
     for epoch in range(begin.epoch, course.first_epoch + len(course.epoch_ends)):
@@ -153,7 +152,8 @@ def train_phase(
             started = time.perf_counter()
             rate = learning_rate(phase.schedule, phase.optimizer.lr, step - course.first_step, steps)
             set_learning_rate(optimizer, rate)
-            loss, logits, labels = _gradients(trainee, optimizer, fed.batch, phase, (course.seed, step), compute, room)
+            draw = course.seed, step
+            loss, logits, labels = _gradients(trainee, optimizer, fed.batch, phase, draw, compute, micro_batch)
             optimizer.step()
             step += 1
             mean, hits = _measured(loss, logits, labels, optimizer, step)
@@ -198,7 +198,7 @@ def _gradients(
     phase: Phase,
     draw: tuple[int, int],
     compute: Compute,
-    room: Room,
+    micro_batch: MicroBatch,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Leave a batch's gradients with the parameters, all at once or in parts; return its mean loss, logits and labels.
 
@@ -231,10 +231,10 @@ def _gradients(
                     found.append(logits.detach())
             return torch.stack(losses).sum(), torch.cat(found), labels
 
-    asked = min(room.training or count, count)
+    asked = micro_batch.rows("training", count)
     made, rows = fitted(attempt, asked, compute.device, min(asked, before.least), undo)
     if rows < asked:
-        room.less(training=rows)
+        micro_batch.less("training", rows)
     return made
 
 
