@@ -135,7 +135,9 @@ def test_batch_norm_in_training_is_said(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("at", "fits"), [(1, 2), (4, 1)], ids=["in training", "at the end"])
-def test_memory_that_is_short_in_evaluation(at: int, fits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_is_short_in_evaluation(
+    at: int, fits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = run(tmp_path, "whole", Listener(), **STUDIES["fresh"])
     told = Listener(Short(monkeypatch, evaluation=[at]))
     found = run(tmp_path, "short", told, **STUDIES["fresh"])

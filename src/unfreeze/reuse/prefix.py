@@ -78,14 +78,19 @@ class Prefix:
         """Take at most so many rows at once from now on, as in an earlier run whose memory ran short."""
         self.batch = min(self.batch, rows)
 
-    def said(self, label: str) -> list[str]:
+    @property
+    def is_short(self) -> bool:
+        """Whether memory suffices for fewer rows at once than calibrated."""
+        return self.batch < int(self.calibration.engine.get("batch", 1))
+
+    def said(self, label: str, device: str) -> list[str]:
         """Return what fewer rows at once than calibrated mean for the numbers of the stages called ``label``."""
-        calibrated = int(self.calibration.engine.get("batch", 1))
-        if self.batch >= calibrated:
+        if not self.is_short:
             return []
         return [
-            f"{label}: {calibrated} images at once do not fit into the memory of {self.device}; its frozen stages run "
-            f"on {self.batch} at a time, so their numbers may differ by rounding from those computed before"
+            f"{label}: {self.calibration.engine['batch']} images at once do not fit into the memory of {device}; its "
+            f"frozen stages run on {self.batch} at a time, so their numbers may differ by rounding from those computed "
+            "before"
         ]
 
     def shape(self, cut: int) -> tuple[int, ...]:

@@ -122,7 +122,7 @@ class GroupRun:
         for key, prefix in self.supply.prefixes.items():
             if prefix.batch < self._frozen[key]:
                 self._frozen[key] = prefix.batch
-                self._short += prefix.said(key.label)
+                self._short += prefix.said(key.label, self._conditions["device"])
         told, self._short = self._short, []
         for text in told:
             self.emit(Warned(text))
@@ -207,7 +207,7 @@ class GroupRun:
             {each: (str(error), _plain(progress.history[each])) for each, error in progress.diverged.items()},
             {each: error.best for each, error in progress.diverged.items() if each == first},
             {each: kept for each, kept in progress.validation.items() if each in ended},
-            {FROZEN: {key.label: prefix.batch for key, prefix in self._prefixes(name).items() if prefix.said("")}},
+            {FROZEN: {key.label: prefix.batch for key, prefix in self._prefixes(name).items() if prefix.is_short}},
         )
 
     def _prefixes(self, name: str) -> dict[PrefixKey, Prefix]:
@@ -315,7 +315,7 @@ class GroupRun:
                     if each in progress.diverged
                 ),
                 *self._said(one.job.cell.strategy, strategy, trained.micro_batch),
-                *(prefix.said(key.label) if prefix else []),
+                *(prefix.said(key.label, self._conditions["device"]) if prefix else []),
             ]
 
         rows = [row for candidate in one.networks for row in progress.history[candidate]]
