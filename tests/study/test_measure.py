@@ -3,18 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import timm
 import torch
 
+from tests.support.kept import KEPT
+from unfreeze.config.parse import read_study
+from unfreeze.config.resolve import candidates
 from unfreeze.model import adapters
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.reuse import engines
 from unfreeze.reuse.calibrate import NoEngine, Reference
 from unfreeze.reuse.engines import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
+from unfreeze.store import read_json
 from unfreeze.study import measure
 from unfreeze.study.forecast import Calibrated
 from unfreeze.study.needs import PrefixKey
@@ -178,3 +183,37 @@ def test_an_altered_record_is_measured_again(machine: Machine) -> None:
         path.write_bytes(path.read_bytes()[:-40])
     assert machine.engine([5], 100) == "winograd"
     assert len(machine.asked) == 2
+
+
+def test_a_step_is_measured_under_the_key_that_it_always_had() -> None:
+    """As computed at 0.1.0; another key would measure every step again."""
+    large = {"pool": "flatten", "hidden": [8], "dropout": [0.5]}
+    values = {"data": "x", "backbone": "resnet18", "regimes": {"r": {}}}
+    values["strategies"] = {
+        "a": {"train": "head"},
+        "b": {"train": {"last": 1}, "head": large, "optimizer": "sgd", "batch_norm": "train"}
+        | {"image_size": 64, "batch_size": 8},
+    }
+    study = read_study(values=values)
+    assert measure.step_key(candidates(study, "a")[""], 5, 0, 5, 3) == "db28228374f42b9d"
+    assert measure.step_key(candidates(study, "b")[""], 4, 0, 0, 10) == "2d99dca7127668f6"
+
+
+def test_what_was_measured_at_0_1_0_is_recalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [read_json(path) for path in (KEPT / "cache" / "calibrations").iterdir()]
+    (record,) = (record for record in records if "prefix" in record["key"])
+    about, engine = record["key"]["prefix"], record["found"]["engine"]
+    here = {name: value for name, value in record["key"].items() if name not in ("prefix", "engine")}
+    monkeypatch.setattr(measure, "machine", lambda compute: here)
+    monkeypatch.setattr(engines, "offers", lambda *asked: [engine])
+    backbone: Any = SimpleNamespace(
+        name=about["backbone"], image_size=about["size"], weights=SimpleNamespace(sha256="other")
+    )
+
+    def images() -> torch.Tensor:
+        raise AssertionError("measured again")
+
+    found = measure.prefix_calibration(
+        KEPT / "cache", backbone, about["sha256"], about["cuts"], images, about["dtype"], 100, CPU, engine
+    )
+    assert found.calibration.as_record() == record["found"] | {"refused": {}}

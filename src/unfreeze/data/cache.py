@@ -16,7 +16,7 @@ from typing import Any
 
 import filelock
 
-from unfreeze.config.fingerprint import fingerprint
+from unfreeze.config.identity import fingerprint
 from unfreeze.data.rowstore import RECORD, Row, RowStore
 from unfreeze.data.shards import DATA, MANIFEST, SET_ASIDE, finished_shards, read_manifest
 from unfreeze.durable import is_forgotten, time_without_locks

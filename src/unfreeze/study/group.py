@@ -10,7 +10,6 @@ import pandas as pd
 from torch import Tensor
 
 from unfreeze import metrics
-from unfreeze.config.fingerprint import plain
 from unfreeze.config.resolve import Strategy
 from unfreeze.durable import DiskFull, time_without_locks
 from unfreeze.model.backbone import Backbone, own_copy
@@ -178,7 +177,11 @@ class GroupRun:
         job = self.jobs[name].job
         prefixes = dict.fromkeys(prefix_of(strategy) for strategy in job.candidates.values())
         engines = [self.supply.prefixes[key].calibration.engine for key in prefixes if key in self.supply.prefixes]
-        return {"settings": job.fingerprint, "data": job.data_fingerprint, "engines": plain(engines)} | self._conditions
+        return {
+            "settings": job.fingerprint,
+            "data": job.data_fingerprint,
+            "engines": [dict(engine) for engine in engines],
+        } | self._conditions
 
     def _training(self, name: str, candidate: str) -> Training:
         one, progress = self.jobs[name], self._cells[name]

@@ -4,14 +4,14 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from unfreeze.config.fingerprint import fingerprint, plain
+from unfreeze.config.identity import fingerprint, head_record
 from unfreeze.config.resolve import Strategy
 from unfreeze.errors import UserError
 from unfreeze.model.adapters import stage_versions
@@ -113,7 +113,7 @@ def prefix_calibration(
         if found is not None:
             return Prefix(backbone, Calibration.from_record(found), dtype, compute.device)
         prefix = measure(chosen)
-        _remember(cache, key(prefix.calibration.engine), plain(prefix.calibration))
+        _remember(cache, key(prefix.calibration.engine), prefix.calibration.as_record())
         if len(chosen) == len(offered):
             _remember(cache, choice, dict(prefix.calibration.engine))
         return prefix
@@ -173,21 +173,22 @@ def step_cost(
         def attempt(rows: int) -> StepCost:
             return _step(backbone(), network.strategy, network.cuts[phase], phase, start, classes, compute, rows)
 
-        return asdict(fitted(attempt, count, compute.device, least=min(2, count))[0])
+        cost = fitted(attempt, count, compute.device, least=min(2, count))[0]
+        return {"example": cost.example, "update": cost.update, "look": cost.look}
 
     try:
         record = _remembered(cache, {"step": key, "rules": RULES, **machine(compute)}, measure)
     except NoRoom:
         return StepCost(flops * pace, 0.0, look * pace)
-    return StepCost(**record)
+    return StepCost(example=record["example"], update=record["update"], look=record["look"])
 
 
 def step_key(strategy: Strategy, cut: int, phase: int, start: int, classes: int) -> str:
     """Return what the cost of a phase's steps depends on; learning rates, say, do not count."""
     settings = strategy.phases[phase]
     return fingerprint(
-        strategy.backbone.name, strategy.image_size, strategy.head, strategy.batch_size, settings.optimizer.name,
-        settings.batch_norm, cut, start, classes,
+        strategy.backbone.name, strategy.image_size, head_record(strategy.head), strategy.batch_size,
+        settings.optimizer.name, settings.batch_norm, cut, start, classes,
     )  # fmt: skip
 
 
@@ -203,14 +204,14 @@ def _recalled(cache: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     """Return what was measured under a key, None if it was not or cannot be read."""
     try:
         record = read_json(_record(cache, key))
-        return dict(record["found"]) if record.get("key") == json.loads(json.dumps(plain(key))) else None
+        return dict(record["found"]) if record.get("key") == json.loads(json.dumps(key)) else None
     except (OSError, UserError, KeyError):
         return None
 
 
 def _remember(cache: Path, key: dict[str, Any], found: dict[str, Any]) -> None:
     try:
-        write_json(_record(cache, key), {"key": plain(key), "found": found})
+        write_json(_record(cache, key), {"key": key, "found": found})
     except UserError:
         pass  # a cache that cannot be written to costs a few seconds the next time
 
