@@ -1,7 +1,7 @@
 """Golden runs: what twelve tiny studies end with, kept so that rebuilding the inside changes no number.
 
     python -m tests.support.golden make DIR [STUDY ...]    run the studies, keep their tables in a folder
-    python -m tests.support.golden compare DIR OTHER       compare two folders byte for byte; exits with 1 if they differ
+    python -m tests.support.golden compare DIR OTHER       compare two folders byte for byte; exits with 1 if unequal
 
 With ``PYTHONPATH=OTHER_CHECKOUT/src:$PWD`` the first runs another commit. Only ``from unfreeze import Study`` and files
 in the study directory are used, so that this module serves whatever the modules inside are called.
