@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unfreeze.config.fingerprint import fingerprint, plain
+from unfreeze.config.identity import fingerprint
 from unfreeze.errors import UserError
 from unfreeze.store import read_json, write_json
 
@@ -47,7 +47,7 @@ class Measurements:
     def remember(self, key: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         """Write a record; where the cache cannot be written to, the same is measured again next time."""
         try:
-            write_json(self._path(key), {"key": self._whole(key), "found": plain(dict(found))})
+            write_json(self._path(key), {"key": self._whole(key), "found": dict(found)})
         except UserError:
             pass
 
@@ -59,8 +59,8 @@ class Measurements:
             self.remember(key, found)
         return found
 
-    def _whole(self, key: Mapping[str, Any]) -> Any:
-        return plain({**key, "machine": dict(self.machine), "rules": RULES})
+    def _whole(self, key: Mapping[str, Any]) -> dict[str, Any]:
+        return {**key, "machine": dict(self.machine), "rules": RULES}
 
     def _path(self, key: Mapping[str, Any]) -> Path:
         return self.cache / "calibrations" / f"{fingerprint(self._whole(key))}.json"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unfreeze.config.fingerprint import fingerprint
+from unfreeze.config.identity import fingerprint
 from unfreeze.data.rowstore import RECORD, Row, RowStore
 from unfreeze.data.shards import DATA, MANIFEST, SET_ASIDE, finished_shards, read_manifest
 from unfreeze.durable import TEMPORARY, delete, old_ones

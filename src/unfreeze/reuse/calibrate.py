@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unfreeze.config.fingerprint import plain
 from unfreeze.errors import UserError
 from unfreeze.measurements import Measurements
 from unfreeze.model.backbone import Backbone
@@ -284,7 +283,7 @@ def calibrated_prefix(
         if found is not None:
             return Prefix(backbone, Calibration.from_record(found), work.dtype, work.device)
         made = calibrate(backbone, cuts, given(), reference(), work.precision, work.dtype, tried, work.device)
-        measurements.remember(key(made.calibration.engine), plain(made.calibration))
+        measurements.remember(key(made.calibration.engine), made.calibration.as_record())
         if len(tried) == len(offered):
             measurements.remember(choice, made.calibration.engine)
         return made

@@ -41,10 +41,30 @@ class Calibration:
     chains: tuple[tuple[int, int], ...] = ()
     refused: Mapping[str, str] | None = None
 
+    def as_record(self) -> dict[str, Any]:
+        """Return it as JSON data, as study.json and the cache hold it."""
+        return {
+            "engine": dict(self.engine),
+            "error": self.error,
+            "seconds": self.seconds,
+            "seconds_pytorch": self.seconds_pytorch,
+            "build": self.build,
+            "chains": [list(chain) for chain in self.chains],
+            "refused": None if self.refused is None else dict(self.refused),
+        }
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Calibration":
-        """Read what ``config.fingerprint.plain`` wrote."""
-        return cls(**{**record, "chains": tuple((low, high) for low, high in record["chains"])})
+        """Read what ``as_record`` gave."""
+        return cls(
+            engine=record["engine"],
+            error=record["error"],
+            seconds=record["seconds"],
+            seconds_pytorch=record["seconds_pytorch"],
+            build=record["build"],
+            chains=tuple((low, high) for low, high in record["chains"]),
+            refused=record["refused"],
+        )
 
 
 class Prefix:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from unfreeze.config.fingerprint import plain
+from unfreeze.config.identity import regime_record, strategy_record
 from unfreeze.durable import TEMPORARY
 from unfreeze.results.words import plural
 from unfreeze.store import StudyDir, read_json
@@ -52,7 +52,8 @@ def _differences(store: StudyDir, name: str, job: Job) -> str:
     if not (folder / "cell.json").is_file():
         return "cell.json is lost"
     before = read_json(folder / "cell.json")
-    record = {"candidates": plain(job.candidates), "regime_settings": plain(job.regime), "compute": job.compute}
+    candidates = {label: strategy_record(strategy) for label, strategy in job.candidates.items()}
+    record = {"candidates": candidates, "regime_settings": regime_record(job.regime), "compute": job.compute}
     now = {part: settings for part, settings in record.items() if part in before}  # older versions wrote down less
     found = [
         f"{path} {_shown(was)}, now {_shown(wanted)}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unfreeze import metrics
-from unfreeze.config.fingerprint import plain
+from unfreeze.config.identity import cell_record, regime_record, strategy_record
 from unfreeze.model.network import trained_state
 from unfreeze.store import sealed, write_json, write_tensors
 from unfreeze.study.candidate import Trained
@@ -227,12 +227,12 @@ def _write(
     write_json(
         folder / "cell.json",
         {
-            **plain(job.cell),
+            **cell_record(job.cell),
             "cell": job.cell.id,
             "fingerprint": job.fingerprint,
             "data_fingerprint": job.data_fingerprint,
-            "candidates": plain(job.candidates),
-            "regime_settings": plain(job.regime),
+            "candidates": {name: strategy_record(strategy) for name, strategy in job.candidates.items()},
+            "regime_settings": regime_record(job.regime),
             "compute": job.compute,
             "weights": {"source": weights.source, "sha256": weights.sha256},
             "classes": list(job.catalog.classes),

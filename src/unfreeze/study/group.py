@@ -11,7 +11,6 @@ import pandas as pd
 from torch import Tensor
 
 from unfreeze import metrics
-from unfreeze.config.fingerprint import plain
 from unfreeze.config.resolve import Strategy
 from unfreeze.durable import DiskFull
 from unfreeze.model.backbone import Backbone, own_copy
@@ -217,8 +216,11 @@ class GroupRun:
 
     def _bound_to(self, name: str) -> dict[str, Any]:
         job = self.jobs[name].job
-        engines = [prefix.calibration.engine for prefix in self._prefixes(name).values()]
-        return {"settings": job.fingerprint, "data": job.data_fingerprint, "engines": plain(engines)} | self._conditions
+        return {
+            "settings": job.fingerprint,
+            "data": job.data_fingerprint,
+            "engines": [dict(prefix.calibration.engine) for prefix in self._prefixes(name).values()],
+        } | self._conditions
 
     def _training(self, name: str, candidate: str) -> Training:
         one, progress = self.jobs[name], self._cells[name]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from unfreeze.config.fingerprint import plain
+from unfreeze.config.identity import cell_record
 from unfreeze.config.resolve import Cell, Optimizer, Strategy, candidates, cells
 from unfreeze.config.study import LastStages, StudyConfig, Train
 from unfreeze.errors import UserError
@@ -136,7 +136,7 @@ def as_record(plan: Plan, fingerprints: Mapping[str, str] | None = None) -> dict
     """Return the plan as plan.json holds it; there, the cells' fingerprints by id say which files are theirs."""
     return {
         "cells": [
-            {"cell": cell.id, **plain(cell), **({"fingerprint": fingerprints[cell.id]} if fingerprints else {})}
+            {"cell": cell.id, **cell_record(cell), **({"fingerprint": fingerprints[cell.id]} if fingerprints else {})}
             for cell in plan.cells
         ],
         "networks": {

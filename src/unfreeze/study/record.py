@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from unfreeze.config.fingerprint import fingerprint, plain
+from unfreeze.config.identity import study_fingerprint, study_record
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.duplicates import ALIKE, SAME
@@ -113,7 +113,9 @@ def write_record(
     record = _study_record(study, catalog, compute, calibrated)
     record["notes"] += told
     # A run that goes on after a crash sees no change: the list of the one before stays.
-    record["changes"] = plain(since.changed) if since.changed.words or "changes" not in before else before["changes"]
+    record["changes"] = (
+        since.changed.as_record() if since.changed.words or "changes" not in before else before["changes"]
+    )
     tables = {
         "catalog.csv": table_text(catalog.images),
         "splits.csv": table_text(_splits(splits, jobs.values())),
@@ -142,15 +144,15 @@ def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibr
         "metric": study.metric,
         "metric_given": "metric" in study.model_fields_set,
         "data": study.data,
-        "study": plain(study),
-        "fingerprint": fingerprint(study),
+        "study": study_record(study),
+        "fingerprint": study_fingerprint(study),
         "classes": list(catalog.classes),
         "reading": {"bands": list(catalog.reading.bands), "bits": catalog.reading.bits},
         "copies": {"likeness": ALIKE, "one_picture": SAME, "bits": RADIUS, "nearest": NEAREST},
         "device": str(compute.device),
         "dtype": compute.precision,
         "threads": torch.get_num_threads(),
-        "engines": {label: plain(found) for label, found in _labelled(calibrated).items()},
+        "engines": {label: found.as_record() for label, found in _labelled(calibrated).items()},
         "notes": notes,
     }
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from unfreeze.config.fingerprint import fingerprint
+from unfreeze.config.identity import fingerprint, head_record
 from unfreeze.config.resolve import Strategy
 from unfreeze.measurements import Measurements
 from unfreeze.model.backbone import Backbone, own_copy
@@ -82,7 +82,8 @@ class TimedStep:
 
 def network_key(strategy: Strategy, classes: int) -> str:
     """Return what two strategies that train the same network with the same batch size have in common."""
-    return fingerprint(strategy.backbone.name, strategy.image_size, strategy.head, strategy.batch_size, classes)
+    head = head_record(strategy.head)
+    return fingerprint(strategy.backbone.name, strategy.image_size, head, strategy.batch_size, classes)
 
 
 def step_cost(
