@@ -44,7 +44,7 @@ def test_the_command_line_itself_uses_no_pydantic():
 
 def test_version_imports_nothing_heavy():
     code, said, modules = start("--version")
-    assert (code, said) == (0, "unfreeze 0.1.0\n")
+    assert (code, said) == (0, "unfreeze 0.2.0\n")
     assert modules & HEAVY == set()
 
 

@@ -16,6 +16,7 @@ from unfreeze.data.decode import Undecodable, decode
 from unfreeze.data.look import Look
 from unfreeze.data.looking import glance_at_all, look_at_all
 from unfreeze.data.looks import Remembered
+from unfreeze.data.reading import Reading
 from unfreeze.errors import UserError
 
 FIT = Look("ab" * 32, 640, 480, "RGB")
@@ -59,6 +60,26 @@ def test_another_version_of_pillow_looks_again(tmp_path, monkeypatch):
     remember(tmp_path, FIT)
     monkeypatch.setattr(looks.PIL, "__version__", "0.0")
     assert Remembered(tmp_path).looks == {}
+
+
+@pytest.mark.parametrize(
+    ("reading", "key"),
+    [
+        (Reading(), "0cae0acade490be8"),
+        (Reading((2, 1, 0)), "65a4d3c26c09cbf2"),
+        (Reading(bits=12, max_pixels=10**9), "dc9a195b009a8c17"),
+    ],
+)
+def test_looks_are_kept_under_the_key_that_they_always_had(tmp_path, monkeypatch, reading, key):
+    """As computed at 0.1.0; another key would have every file on people's disks read again."""
+    monkeypatch.setattr(looks.PIL, "__version__", "12.0.0")
+    for rules, number in (("DECODE_RULES", 1), ("JUDGING_RULES", 1), ("LIKENESS_RULES", 7)):
+        monkeypatch.setattr(looks, rules, number)
+    remembered = Remembered(tmp_path, reading)
+    remembered.keep(FIT)
+    remembered.write()
+    (path,) = tmp_path.iterdir()
+    assert path.name.partition("-")[0] == key
 
 
 def test_every_altered_line_is_noticed(tmp_path):

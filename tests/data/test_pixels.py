@@ -80,6 +80,20 @@ def test_the_identity_holds_what_the_pixels_depend_on_and_no_more():
         assert replace(other, image_size=127).identity() != other.identity()
 
 
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        (Base(224, "crop", "bilinear", 0.875), "crop-256-bilinear-0191235dbe95562d"),
+        (Base(32, "squash", "bicubic", 1.0), "squash-32-bicubic-6137b2a2b856a348"),
+        (Base(224, "pad", "bicubic", 0.9), "pad-224-bicubic-6fbfc806b372446a"),
+    ],
+)
+def test_an_entry_has_the_name_that_it_always_had(monkeypatch: pytest.MonkeyPatch, base: Base, name: str):
+    """As computed at 0.1.0; another name would leave what is stored on people's disks unread."""
+    monkeypatch.setattr(PIL, "__version__", "12.0.0")
+    assert pixel_store(Path("cache"), base).folder == Path("cache/pixels") / name
+
+
 def test_an_unknown_interpolation_is_refused():
     with pytest.raises(ValueError, match="^unknown interpolation 'nearest'$"):
         Base(16, "crop", "nearest", 0.875)

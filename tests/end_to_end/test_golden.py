@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import golden
+from tests.support import golden, golden_world
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
-    golden.draw_world(folder)
+    golden_world.draw_world(folder)
     return folder
 
 
-@pytest.mark.parametrize("name", golden.STUDIES)
+@pytest.mark.parametrize("name", golden_world.STUDIES)
 def test_study_ends_with_its_golden_numbers(name: str, world: Path, tmp_path: Path) -> None:
     golden.run(name, world, tmp_path / name)
     found, kept = golden.tables(tmp_path / name), golden.read_tables(golden.GOLDEN / name)
@@ -32,8 +32,8 @@ def test_study_ends_with_its_golden_numbers(name: str, world: Path, tmp_path: Pa
 
 
 def test_every_study_has_golden_numbers_and_no_others() -> None:
-    assert {path.name for path in golden.GOLDEN.iterdir() if path.is_dir()} == set(golden.STUDIES)
-    for name in golden.STUDIES:
+    assert {path.name for path in golden.GOLDEN.iterdir() if path.is_dir()} == set(golden_world.STUDIES)
+    for name in golden_world.STUDIES:
         assert set(golden.read_tables(golden.GOLDEN / name)) == {
             "results.csv",
             "comparisons.csv",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def key(backbone: Backbone, **changed: Any) -> str:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"name": "ncnn"}, {"version": "2"}, {"precision": "bfloat16"}, {"threads": 1}, {"kernels": "AVX512"},
+        {"name": "openvino"}, {"version": "2"}, {"precision": "bfloat16"}, {"threads": 1}, {"kernels": "AVX512"},
         {"at_once": 16}, {"cut": 4}, {"dtype": "float16"}, {"augment": "article"}, {"augment": "none"}, {"seed": 1},
         {"image_size": 48}, {"resize": "squash"}, {"resize": "pad"}, {"mean": (0.5, 0.5, 0.4)},
         {"std": (0.2, 0.2, 0.1)}, {"interpolation": "bicubic"}, {"crop_share": 0.8},
@@ -101,3 +102,31 @@ def test_another_architecture_changes_the_key(backbone: Backbone) -> None:
 
 def test_plain_views_have_no_seed(backbone: Backbone) -> None:
     assert key(backbone, augment="none", seed=1) == key(backbone, augment="none", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("cut", "resize", "augment", "seed", "dtype", "name"),
+    [
+        (2, "crop", "none", 0, "float32", "test_resnet.r160-stage-1-32-none-41aeffe1278bfabe"),
+        (1, "pad", "article", 3, "float16", "test_resnet.r160-stem-32-article-0ee5cbd66b2c8f0e"),
+        (2, "squash", "flip_crop", 0, "float32", "test_resnet.r160-stage-1-32-flip_crop-7365a68fb859ad0f"),
+    ],
+)
+def test_an_entry_has_the_name_that_it_always_had(
+    monkeypatch: pytest.MonkeyPatch, cut: int, resize: Any, augment: str, seed: int, dtype: str, name: str
+) -> None:
+    """As computed at 0.1.0; another name would leave what is stored on people's disks unread."""
+    monkeypatch.setattr(pixels.PIL, "__version__", "12.0.0")
+    monkeypatch.setattr(torchvision, "__version__", "0.25.0")
+    monkeypatch.setattr(activations, "stage_versions", lambda: {"rules": 1, "timm": "1.0.22", "torch": "2.10.0"})
+    engine = {"name": "pytorch", "version": "2.10.0", "precision": "float32", "batch": 16, "threads": 2}
+    prefix: Any = SimpleNamespace(
+        backbone=SimpleNamespace(
+            name="test_resnet.r160", stages=[SimpleNamespace(name="stem"), SimpleNamespace(name="stage 1")]
+        ),
+        calibration=SimpleNamespace(engine=engine),
+        dtype=dtype,
+        sha256=lambda cut: str(cut) * 64,
+    )
+    made = Preprocessing(32, resize, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.875)
+    assert activation_store(Path("cache"), prefix, cut, made, augment, seed, 8).folder.name == name

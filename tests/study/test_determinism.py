@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from unfreeze.study.candidate import Trained
 
 from tests.study.test_parallel import MANY, Emit, all_but_times
 from tests.study.test_resume import ANEW, BACK, BANK, FRESH, GROUP, ONE, PLAIN, SCRATCH, TWO
@@ -21,6 +20,7 @@ from unfreeze.study import cells, group, stream
 from unfreeze.study.finish import Chosen
 from unfreeze.study.grouping import GroupJob, groups_of
 from unfreeze.train.batches import training_batches
+from unfreeze.train.candidate_run import Trained
 
 NO_ROOM = {"disk": "1KB"}
 

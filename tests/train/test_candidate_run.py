@@ -17,8 +17,8 @@ from unfreeze.model.network import frozen_state, tensors_hash
 from unfreeze.train.batches import Fed
 from unfreeze.train.candidate_run import CandidateRun, CandidateState, CandidateTask, Trained
 from unfreeze.train.device import Compute
+from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.phase_run import Diverged
-from unfreeze.train.room import Room
 
 SIZE, BATCH, IMAGES = 32, 4, 12
 CPU = Compute(torch.device("cpu"), "float32")
@@ -62,7 +62,7 @@ def task_of(settings: dict[str, Any], **changes: Any) -> CandidateTask:
 
 
 def run_of(task: CandidateTask, state: CandidateState | None = None) -> CandidateRun:
-    return CandidateRun(task, own_copy(WEIGHTS, 0), CPU, Room(), state)
+    return CandidateRun(task, own_copy(WEIGHTS, 0), CPU, MicroBatch(), state)
 
 
 def batch(run: CandidateRun, step: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,9 +15,9 @@ from unfreeze.config.study import EarlyStopping, ScheduleConfig
 from unfreeze.train.batches import Fed
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
+from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.optimizer import build_optimizer
 from unfreeze.train.phase_run import Diverged, PhaseRun, PhaseTask, Position
-from unfreeze.train.room import Room
 from unfreeze.train.step import Trainee
 from unfreeze.train.stopping import StoppingState
 
@@ -47,7 +47,7 @@ def batches(inputs: torch.Tensor, labels: torch.Tensor) -> Iterator[Any]:
 def run_of(net: nn.Module, settings: Phase, stopping=None, ends=(2, 4, 6), seed=0, compute=CPU) -> PhaseRun:
     task = PhaseTask(0, settings, seed, 1, 0, ends, stopping, "accuracy")
     position = Position(1, 0, StoppingState())
-    return PhaseRun(task, Trainee(net), build_optimizer([net], settings.optimizer), compute, Room(), position)
+    return PhaseRun(task, Trainee(net), build_optimizer([net], settings.optimizer), compute, MicroBatch(), position)
 
 
 def fit(run: PhaseRun, stream: Iterator[Any]) -> list[dict[str, Any]]:
@@ -160,7 +160,7 @@ def test_a_run_resumes_from_its_position_between_any_two_steps() -> None:
                 heir = network(dropout=0.5)
                 heir.load_state_dict(net.state_dict())
                 optimizer = build_optimizer([heir], settings.optimizer)
-                net, run = heir, PhaseRun(run.task, Trainee(heir), optimizer, CPU, Room(), run.position)
+                net, run = heir, PhaseRun(run.task, Trainee(heir), optimizer, CPU, MicroBatch(), run.position)
             run.train_step(Fed((inputs, labels, None)))
             if run.epoch_is_over:
                 run.validation_step(Fed((inputs, labels, None)))

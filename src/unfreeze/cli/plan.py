@@ -104,7 +104,7 @@ def _as_json(
     forecast: dict[str, Any] | None,
     told: list[str],
 ) -> dict[str, Any]:
-    from unfreeze.config.fingerprint import plain
+    from unfreeze.config.identity import regime_record
     from unfreeze.data.understood import layout
     from unfreeze.study.plan import as_record
 
@@ -113,7 +113,7 @@ def _as_json(
         "data": study.data,
         "files": {label: pool.files for label, pool in pools.items()},
         **as_record(planned),
-        "regimes": plain(study.regimes),
+        "regimes": {name: regime_record(regime) for name, regime in study.regimes.items()},
         **(forecast or {"shared": None, "reuse": None, "predictions": None}),
         "warnings": told,
         "layout": layout(source, study.split) if source else None,

@@ -124,8 +124,6 @@ def _already(board: Any) -> str:
 
 
 def _as_json(outcome: "Outcome", checked: "Checked", report: Path) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from unfreeze.cli.found import is_told, worst
     from unfreeze.results.answer import answer, as_record
     from unfreeze.results.answer_text import facts, headline
@@ -146,7 +144,10 @@ def _as_json(outcome: "Outcome", checked: "Checked", report: Path) -> dict[str, 
         "results": rows,
         "report": str(report),
         "recommended": as_record(answered),
-        "answer": [asdict(fact) for fact in facts(answered)],
+        "answer": [
+            {"key": fact.key, "label": fact.label, "value": fact.value, "detail": fact.detail}
+            for fact in facts(answered)
+        ],
         "conclusions": [one.text for one in answered.conclusions],
         "layout": outcome.layout,
     }

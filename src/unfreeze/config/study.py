@@ -254,7 +254,7 @@ class RegimeConfig(Settings):
     balance: Literal["none", "weights", "oversample"] = "none"
     strict: bool = False
     validation: ValidationConfig = ValidationConfig()
-    sweep: SweepConfig | None = Field(default=None, exclude=True)  # not part of what a cell depends on
+    sweep: SweepConfig | None = None
 
     @model_validator(mode="after")
     def _one_way_to_say_how_many(self) -> "RegimeConfig":
@@ -389,10 +389,8 @@ class StudyConfig(Settings):
     data: str
     split: SplitConfig = SplitConfig()
     check: CheckConfig = CheckConfig()
-    columns: ColumnsConfig = Field(default=ColumnsConfig(), exclude_if=lambda value: value == ColumnsConfig())
-    labels_from: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
+    columns: ColumnsConfig = ColumnsConfig()
+    labels_from: Annotated[str, Field(min_length=1)] | None = None
     tests: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")], str] = {}
     metric: Metric = "accuracy"
     backbone: Backbone

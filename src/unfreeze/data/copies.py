@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from unfreeze.config.fingerprint import fingerprint
+from unfreeze.config.identity import fingerprint
 from unfreeze.data.decode import DECODE_RULES, decode, quiet_pillow
 from unfreeze.data.duplicates import ALIKE, DUPLICATE_RULES, ROUGHLY, ROUGHLY_TURNED, Pair, clusters, near_duplicates
 from unfreeze.data.likeness import LIKENESS_RULES

@@ -45,6 +45,15 @@ class Changes:
     relabelled: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
 
+    def as_record(self) -> dict[str, list[str]]:
+        """Return what changed as study.json holds it."""
+        return {
+            "new": list(self.new),
+            "removed": list(self.removed),
+            "relabelled": list(self.relabelled),
+            "classes": list(self.classes),
+        }
+
     @property
     def words(self) -> str:
         """Say what changed: "class cat is now called kitty: 120 images; 200 new, 5 removed"; "" if nothing did."""

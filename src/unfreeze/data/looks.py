@@ -4,7 +4,7 @@ from pathlib import Path
 
 import PIL
 
-from unfreeze.config.fingerprint import fingerprint
+from unfreeze.config.identity import fingerprint
 from unfreeze.data.decode import DECODE_RULES
 from unfreeze.data.likeness import LIKENESS_RULES
 from unfreeze.data.lines import read_lines, write_lines

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from unfreeze.config.fingerprint import fingerprint
+from unfreeze.config.identity import fingerprint
 from unfreeze.data.rows import MissingRows, Rows, locate, verified
 from unfreeze.data.shards import FORMAT, NewShard, Row, Shard, close_files, finished_shards, set_aside
 from unfreeze.errors import UserError

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from unfreeze.config.fingerprint import plain
+from unfreeze.config.identity import split_record
 from unfreeze.config.study import LARGER_VAL, USUAL_VAL, SplitConfig
 from unfreeze.data.catalog import Catalog
 from unfreeze.errors import UserError
@@ -192,7 +192,7 @@ def is_same_split(before: Mapping[str, Any], split: SplitConfig) -> bool:
         before: the settings as that study recorded them; what they lack is at its default.
         split: the settings now.
     """
-    was, now = plain(SplitConfig()) | dict(before), plain(split)
+    was, now = split_record(SplitConfig()) | dict(before), split_record(split)
     if split.val == "auto" and not isinstance(was["val"], str):
         was["val"] = "auto"
     return bool(was == now)

@@ -1,7 +1,6 @@
 """Stored activations: their identity in the cache, and filling what is missing."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,10 @@ def activation_store(
         "stages": stage_versions(),  # every engine computes what they say, in words of its own
         "picture": preprocessing.base.identity(),
         "input": {
-            key: value for key, value in asdict(preprocessing).items() if key not in ("interpolation", "crop_share")
+            "image_size": preprocessing.image_size,
+            "resize": preprocessing.resize,
+            "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std),
         },
         "view": {"augment": augment, "rules": VIEW_RULES, **augmented},
         "engine": {**prefix.calibration.engine, "batch": at_once},

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from unfreeze.config.fingerprint import fingerprint, plain
+from unfreeze.config.identity import cell_fingerprint, compute_record
 from unfreeze.config.resolve import Cell, Strategy, candidates, expected_epochs
 from unfreeze.config.study import RegimeConfig, StudyConfig
 from unfreeze.data.catalog import Catalog, keys_of, rows_of
@@ -86,23 +86,14 @@ class Job:
     @cached_property
     def fingerprint(self) -> str:
         """Identity of settings, initial weights and images: a finished cell with another one is stale."""
-        settings = {
-            name: plain(strategy) | {"backbone": [strategy.backbone.name, self.weights[weights_key(strategy)]]}
-            for name, strategy in self.candidates.items()
-        }
-        compute = list(self.compute.values())
-        return fingerprint(settings, self.regime, self.cell.seed, self.cell.fold, compute, self.data_fingerprint)
+        return cell_fingerprint(
+            self.study, self.cell, self.candidates, self.weights, self.device, self.data_fingerprint
+        )
 
     @property
     def compute(self) -> dict[str, str]:
         """What of the whole study its numbers depend on."""
-        study = self.study
-        return {
-            "device": self.device,
-            "precision": study.precision,
-            "activations": study.activations,
-            "metric": study.metric,
-        }
+        return compute_record(self.study, self.device)
 
 
 def weights_key(strategy: Strategy) -> tuple[str, str]:

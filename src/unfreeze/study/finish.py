@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from unfreeze import metrics
-from unfreeze.config.fingerprint import plain
+from unfreeze.config.identity import cell_record, regime_record, strategy_record
 from unfreeze.model.network import trained_state
-from unfreeze.store import StudyDir, sealed, write_json, write_tensors
+from unfreeze.store import sealed, write_json, write_tensors
 from unfreeze.study.cell import Job
 from unfreeze.study.environment import conditions
 from unfreeze.study.plan import NetworkPlan
@@ -72,7 +72,7 @@ def finish_cell(
     job: Job,
     chosen: Chosen,
     supply: Supply,
-    store: StudyDir,
+    folder: Path,
     compute: Compute,
     times: Times,
     warnings: Callable[[], Sequence[str]],
@@ -83,7 +83,7 @@ def finish_cell(
         job: the cell.
         chosen: its chosen candidate.
         supply: gives its images.
-        store: the study directory.
+        folder: where its files are written.
         compute: device and precision.
         times: what the cell took so far.
         warnings: gives those that its record repeats, when everything is predicted.
@@ -95,7 +95,7 @@ def finish_cell(
         Diverged: a prediction is not a finite number.
     """
     started = time.perf_counter()
-    trained, folder = chosen.trained, store.cell(job.cell.id)
+    trained = chosen.trained
     pool, labels, logits = _predicted(job, chosen, supply, compute)
     found, paid = ranking_logits(job, pool, labels, chosen.tried)
     ranked = _Ranked(found, paid, metrics.score(job.study.metric, found, labels))
@@ -135,7 +135,7 @@ def _predicted(
         if ids:
             batches = supply.plain(strategy, supply.images(ids), trained.cut)
             channels_last = trained.cut < len(trained.backbone.stages)
-            scores, labels = predict(trained.network, batches, compute, channels_last, trained.room)
+            scores, labels = predict(trained.network, batches, compute, channels_last, trained.micro_batch)
             if not np.isfinite(scores).all():
                 raise Diverged(f"the predictions of {split} are not all finite numbers")
             predicted[split] = ids, scores, labels
@@ -227,12 +227,12 @@ def _write(
     write_json(
         folder / "cell.json",
         {
-            **plain(job.cell),
+            **cell_record(job.cell),
             "cell": job.cell.id,
             "fingerprint": job.fingerprint,
             "data_fingerprint": job.data_fingerprint,
-            "candidates": plain(job.candidates),
-            "regime_settings": plain(job.regime),
+            "candidates": {name: strategy_record(strategy) for name, strategy in job.candidates.items()},
+            "regime_settings": regime_record(job.regime),
             "compute": job.compute,
             "weights": {"source": weights.source, "sha256": weights.sha256},
             "classes": list(job.catalog.classes),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from unfreeze.config.fingerprint import plain
+from unfreeze.config.identity import cell_record
 from unfreeze.config.resolve import Cell, Optimizer, Strategy, candidates, cells
 from unfreeze.config.study import LastStages, StudyConfig, Train
 from unfreeze.errors import UserError
@@ -36,7 +36,11 @@ class NetworkPlan:
     @property
     def flops(self) -> int:
         """FLOPs of one image through the whole network, a multiply-add counted as two: the same on every machine."""
-        return sum(stage.flops for stage in self.stages) + self.head.flops
+        return self.flops_after(0)
+
+    def flops_after(self, cut: int) -> int:
+        """Return FLOPs of one image from ``cut`` stages on, the head's included."""
+        return sum(stage.flops for stage in self.stages[cut:]) + self.head.flops
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def as_record(plan: Plan, fingerprints: Mapping[str, str] | None = None) -> dict
     """Return the plan as plan.json holds it; there, the cells' fingerprints by id say which files are theirs."""
     return {
         "cells": [
-            {"cell": cell.id, **plain(cell), **({"fingerprint": fingerprints[cell.id]} if fingerprints else {})}
+            {"cell": cell.id, **cell_record(cell), **({"fingerprint": fingerprints[cell.id]} if fingerprints else {})}
             for cell in plan.cells
         ],
         "networks": {

@@ -21,7 +21,6 @@ from typing import Any, BinaryIO
 
 import torch
 
-from unfreeze.config.fingerprint import plain
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.regimes import Selection
@@ -62,7 +61,7 @@ def briefing(
     workers: int,
 ) -> dict[str, Any]:
     """Return what a process has to know of a study that is planned, as JSON data; its images are in catalog.csv."""
-    selections = {_selection_key(job): plain(job.selection) for job in jobs.values()}
+    selections = {_selection_key(job): asdict(job.selection) for job in jobs.values()}
     return {
         "study": study.model_dump(mode="json", exclude_unset=True),  # what is unset decides where a default comes from
         "out": str(out),
@@ -71,10 +70,10 @@ def briefing(
         "threads": torch.get_num_threads(),
         "cells": {name: [_selection_key(job), job.fingerprint] for name, job in jobs.items()},
         "selections": selections,
-        "calibrations": [[plain(key), plain(found)] for key, found in calibrated.calibrations.items()],
-        "stored": [plain(piece) for piece in shared.rows()],
-        "starts": [[plain(piece), plain(start)] for piece, start in shared.starts().items()],
-        "shares": [[plain(piece), share] for piece, share in shared.shares().items()],
+        "calibrations": [[asdict(key), found.as_record()] for key, found in calibrated.calibrations.items()],
+        "stored": [asdict(piece) for piece in shared.rows()],
+        "starts": [[asdict(piece), asdict(start)] for piece, start in shared.starts().items()],
+        "shares": [[asdict(piece), share] for piece, share in shared.shares().items()],
         "pixels": shared.pixel_bytes > 0,
         "cache": str(cache),
         "workers": workers,

@@ -6,15 +6,16 @@ from typing import Any
 import pandas as pd
 import torch
 
-from unfreeze.config.fingerprint import fingerprint, plain
+from unfreeze.config.identity import study_fingerprint, study_record
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.duplicates import ALIKE, SAME
 from unfreeze.data.pairing import NEAREST, RADIUS
 from unfreeze.durable import write_text
 from unfreeze.results.words import plural
+from unfreeze.reuse import engines
 from unfreeze.reuse.calibrate import engine_label
-from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.engines.kind import Settings
 from unfreeze.reuse.prefix import Calibration
 from unfreeze.store import Altered, StudyDir, accepted, read_json, table_text, write_json
 from unfreeze.study.cell import Job
@@ -52,9 +53,9 @@ def engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, preci
         if found.engine["precision"] != precision
     ]
     return refused + [
-        f"{label}: the study used {_engine_words(fixed[label])}, which {_why_not(fixed[label], found)}; frozen stages "
-        f"now run on {_engine_words(found.engine)}. Finished cells keep their numbers, stored activations are computed "
-        "anew, and new cells may differ in the last digits; another --out chooses for all of them"
+        f"{label}: this study used {_engine_words(fixed[label])}, which {_why_not(fixed[label], found)}; using "
+        f"{_engine_words(found.engine)} from now on. Finished cells keep their numbers, activations are computed again "
+        "for the others, whose numbers may differ in the last digits; another --out computes all cells with one engine"
         for label, found in labelled.items()
         if label in fixed and dict(fixed[label]) != dict(found.engine)
     ]
@@ -62,8 +63,11 @@ def engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, preci
 
 def _why_not(settings: Settings, found: Calibration) -> str:
     """Say why an engine that a study used is not used any more."""
+    edited = "pointwise" in settings  # until 0.1 OpenVINO's models were edited to take another kernel for some layers
+    if edited or settings.get("name") not in engines.ENGINES:
+        return "is no longer supported"
     reason = (found.refused or {}).get(engine_label(settings))
-    return "is not there any more" if reason is None else f"cannot compute all of its frozen stages ({reason})"
+    return "is not available any more" if reason is None else f"cannot compute all of its frozen stages ({reason})"
 
 
 def _labelled(calibrated: Calibrated) -> dict[str, Calibration]:
@@ -109,7 +113,9 @@ def write_record(
     record = _study_record(study, catalog, compute, calibrated)
     record["notes"] += told
     # A run that goes on after a crash sees no change: the list of the one before stays.
-    record["changes"] = plain(since.changed) if since.changed.words or "changes" not in before else before["changes"]
+    record["changes"] = (
+        since.changed.as_record() if since.changed.words or "changes" not in before else before["changes"]
+    )
     tables = {
         "catalog.csv": table_text(catalog.images),
         "splits.csv": table_text(_splits(splits, jobs.values())),
@@ -138,15 +144,15 @@ def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibr
         "metric": study.metric,
         "metric_given": "metric" in study.model_fields_set,
         "data": study.data,
-        "study": plain(study),
-        "fingerprint": fingerprint(study),
+        "study": study_record(study),
+        "fingerprint": study_fingerprint(study),
         "classes": list(catalog.classes),
         "reading": {"bands": list(catalog.reading.bands), "bits": catalog.reading.bits},
         "copies": {"likeness": ALIKE, "one_picture": SAME, "bits": RADIUS, "nearest": NEAREST},
         "device": str(compute.device),
         "dtype": compute.precision,
         "threads": torch.get_num_threads(),
-        "engines": {label: plain(found) for label, found in _labelled(calibrated).items()},
+        "engines": {label: found.as_record() for label, found in _labelled(calibrated).items()},
         "notes": notes,
     }
 

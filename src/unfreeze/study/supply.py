@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfreeze.config.fingerprint import fingerprint
+from unfreeze.config.identity import fingerprint
 from unfreeze.config.resolve import Strategy
 from unfreeze.config.study import RegimeConfig
 from unfreeze.data.cache import filling

@@ -26,10 +26,9 @@ from unfreeze.model.network import (
 from unfreeze.train.batches import Fed
 from unfreeze.train.device import Compute
 from unfreeze.train.lone_batch import has_lone_batch, lone_batch
+from unfreeze.train.micro_batch import MicroBatch, batch_norm_trains
 from unfreeze.train.optimizer import build_optimizer, moments, set_moments
-from unfreeze.train.parts import batch_norm_trains
 from unfreeze.train.phase_run import Diverged, PhaseRun, PhaseTask, Position
-from unfreeze.train.room import AtOnce, Room
 from unfreeze.train.step import Trainee
 from unfreeze.train.stopping import StoppingState
 
@@ -81,7 +80,7 @@ class CandidateState:
         best: the best of them so far, where they are kept.
         moments: the optimiser's.
         validation: logits of the validation images by epoch, where they are kept.
-        at_once: how many rows fit into the device's memory at once, as far as is known.
+        micro_batch: how many rows of a batch it takes at once, see ``MicroBatch.record``.
     """
 
     phase: int = 0
@@ -92,15 +91,15 @@ class CandidateState:
     best: Mapping[str, Tensor] = field(default_factory=dict)
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     validation: Mapping[str, Tensor] = field(default_factory=dict)
-    at_once: AtOnce = AtOnce()
+    micro_batch: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Trained:
     """A trained candidate: its network with the reported weights, its history and its counts.
 
-    The network begins after ``cut`` stages, which nothing has trained. ``room`` says how many rows it takes at once,
-    ``validation`` holds the logits of its validation images by epoch, where they are kept.
+    The network begins after ``cut`` stages, which nothing has trained. ``micro_batch`` says how many rows it takes at
+    once, ``validation`` holds the logits of its validation images by epoch, where they are kept.
     """
 
     network: Network
@@ -112,7 +111,7 @@ class Trained:
     params_total: int
     params_trained: int
     prefix_hash: str
-    room: Room
+    micro_batch: MicroBatch
     validation: Mapping[str, Tensor]
 
     @property
@@ -130,7 +129,7 @@ class Trained:
             history=self.history,
             weights=trained_state(self.network, self.backbone),
             validation=self.validation,
-            at_once=self.room.at_once,
+            micro_batch=self.micro_batch.record,
         )
 
 
@@ -143,7 +142,7 @@ class CandidateRun:
         task: what it trains.
         backbone: its own: trained in place. Stages that stay frozen may share tensors with others.
         compute: device and precision.
-        room: how many rows it takes at once; lowered where memory does not suffice.
+        micro_batch: how many rows of a batch it takes at once; fewer from where memory runs short.
         state: of an earlier run of the same task; None begins.
 
     Raises:
@@ -155,11 +154,11 @@ class CandidateRun:
         task: CandidateTask,
         backbone: Backbone,
         compute: Compute,
-        room: Room,
+        micro_batch: MicroBatch,
         state: CandidateState | None = None,
     ) -> None:
         strategy = task.strategy
-        self.task, self.backbone, self.compute, self.room = task, backbone, compute, room
+        self.task, self.backbone, self.compute, self.micro_batch = task, backbone, compute, micro_batch
         self.history: list[dict[str, Any]] = []
         self._head = build_head(strategy.head, backbone, task.classes, task.seed)
         self._cuts = cuts_of(strategy, backbone)
@@ -258,7 +257,7 @@ class CandidateRun:
             best=dict(self._best),
             moments=moments(self._now.optimizer),
             validation=dict(self._validation),
-            at_once=self.room.at_once,
+            micro_batch=self.micro_batch.record,
         )
 
     def load_state_dict(self, state: CandidateState) -> None:
@@ -292,7 +291,7 @@ class CandidateRun:
             params_total=count_parameters(self.backbone.model) + count_parameters(self._head),
             params_trained=count_parameters(self._whole.suffix) + count_parameters(self._head),
             prefix_hash=self.task.prefix_hash,
-            room=self.room,
+            micro_batch=self.micro_batch,
             validation=self._validation,
         )
 
@@ -310,7 +309,7 @@ class CandidateRun:
             self._fresh_from = min(self._fresh_from, cut)
         network = build_network(self.backbone, self._head, cut, phase.batch_norm, self._fresh_from, self._feeds[number])
         network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.room.batch_norm = self.room.batch_norm or batch_norm_trains(network.suffix)
+        self.micro_batch.batch_norm = self.micro_batch.batch_norm or batch_norm_trains(network.suffix)
         return network
 
     def _begin_phase(self, number: int, state: CandidateState | None = None) -> None:
@@ -334,7 +333,7 @@ class CandidateRun:
             set_moments(optimizer, state.moments)
         trainee = Trainee(network, start < len(self.backbone.stages), self._class_weights)
         self._number = number
-        self._phase = PhaseRun(task, trainee, optimizer, self.compute, self.room, position)
+        self._phase = PhaseRun(task, trainee, optimizer, self.compute, self.micro_batch, position)
 
     def _end_phase(self, phase: PhaseRun) -> None:
         """Restore the best weights and begin the next phase, if there is one."""

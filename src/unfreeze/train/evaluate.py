@@ -10,7 +10,7 @@ from unfreeze import metrics
 from unfreeze.model.fitting import fitted
 from unfreeze.train.batches import Batch
 from unfreeze.train.device import Compute
-from unfreeze.train.room import Room
+from unfreeze.train.micro_batch import MicroBatch
 
 
 def predict(
@@ -18,24 +18,24 @@ def predict(
     batches: Iterable[Batch],
     compute: Compute,
     channels_last: bool = True,
-    room: Room | None = None,
+    micro_batch: MicroBatch | None = None,
 ) -> tuple[metrics.Logits, metrics.Labels]:
     """Return logits (n, classes) float32 and labels (n,) int64 of all draws, in the order they were drawn.
 
     Raises:
-        NoRoom: not even one row fits into the device's memory; ``room`` says how many do.
+        NoRoom: not even one row fits into the device's memory.
     """
-    room = room or Room()
+    micro_batch = micro_batch or MicroBatch()
     network.eval()
     logits, labels = [], []
     for inputs, answers, _ in batches:
-        logits += logits_of(network, inputs, compute, channels_last, room)
+        logits += logits_of(network, inputs, compute, channels_last, micro_batch)
         labels.append(answers.numpy())
     return np.concatenate(logits), np.concatenate(labels)
 
 
 def logits_of(
-    network: nn.Module, inputs: Tensor, compute: Compute, channels_last: bool, room: Room
+    network: nn.Module, inputs: Tensor, compute: Compute, channels_last: bool, micro_batch: MicroBatch
 ) -> list[metrics.Logits]:
     """Return the logits of one batch, float32, in pieces of as many rows as go through the network at once.
 
@@ -48,9 +48,9 @@ def logits_of(
     def attempt(rows: int) -> list[metrics.Logits]:
         return [network(compute.move(some, channels_last)).float().cpu().numpy() for some in inputs.split(rows)]
 
-    asked = min(room.evaluation or len(inputs), len(inputs))
+    asked = micro_batch.rows("evaluation", len(inputs))
     with torch.inference_mode(), compute.forward_pass():  # here, since frozen stages before it have ways of their own
         found, rows = fitted(attempt, asked, compute.device)
     if rows < asked:
-        room.less(evaluation=rows)
+        micro_batch.less("evaluation", rows)
     return found

@@ -17,8 +17,8 @@ from unfreeze.config.study import EarlyStopping
 from unfreeze.train.batches import Fed
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import logits_of
+from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.optimizer import gradient_sum, gradients_are_finite, learning_rate, set_learning_rate
-from unfreeze.train.room import Room
 from unfreeze.train.step import Trainee, batch_gradients
 from unfreeze.train.stopping import StoppingState, after_epoch, should_stop
 
@@ -101,7 +101,7 @@ class PhaseRun:
         trainee: the network, with its tensors as they were at ``position``.
         optimizer: over its trained parameters, with its moments as they were there.
         compute: device and precision.
-        room: how many rows of a batch go through the network at once; lowered where memory does not suffice.
+        micro_batch: how many rows of a batch it takes at once; fewer from where memory runs short.
         position: the phase's first step, or the ``position`` of an earlier run.
     """
 
@@ -111,10 +111,16 @@ class PhaseRun:
         trainee: Trainee,
         optimizer: Optimizer,
         compute: Compute,
-        room: Room,
+        micro_batch: MicroBatch,
         position: Position,
     ) -> None:
-        self.task, self.trainee, self.optimizer, self.compute, self.room = task, trainee, optimizer, compute, room
+        self.task, self.trainee, self.optimizer, self.compute, self.micro_batch = (
+            task,
+            trainee,
+            optimizer,
+            compute,
+            micro_batch,
+        )
         self.position = position
         self.stopped = False
         self.logits: metrics.Logits | None = None
@@ -146,7 +152,7 @@ class PhaseRun:
         at, phase, draw = self.position, self.task.phase, (self.task.seed, self.position.step)
         set_learning_rate(self.optimizer, self._learning_rate(at.step))
         found = batch_gradients(
-            self.trainee, self.optimizer, fed.batch, phase.label_smoothing, draw, self.compute, self.room
+            self.trainee, self.optimizer, fed.batch, phase.label_smoothing, draw, self.compute, self.micro_batch
         )
         self.optimizer.step()
         mean, hits = self._measured(*found, at.step + 1)
@@ -166,7 +172,9 @@ class PhaseRun:
         if not self._found:
             self.trainee.network.eval()
         inputs, labels, _ = fed.batch
-        self._found += logits_of(self.trainee.network, inputs, self.compute, self.trainee.channels_last, self.room)
+        self._found += logits_of(
+            self.trainee.network, inputs, self.compute, self.trainee.channels_last, self.micro_batch
+        )
         self._labels.append(labels.numpy())
         self._seconds += fed.seconds + time.perf_counter() - started
 

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from unfreeze.model.fitting import fitted, parts
+from unfreeze.model.fitting import fitted
 from unfreeze.streams import stream_seed
 from unfreeze.train.batches import Batch
 from unfreeze.train.device import Compute
-from unfreeze.train.parts import Statistics, WholeDropout, loss_weight
-from unfreeze.train.room import Room
+from unfreeze.train.micro_batch import MicroBatch, Statistics, WholeDropout, loss_weight, parts
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def batch_gradients(
     smoothing: float,
     draw: tuple[int, int],
     compute: Compute,
-    room: Room,
+    micro_batch: MicroBatch,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Leave a batch's gradients with the parameters; return its mean loss (), logits (b, classes) and labels (b,).
 
@@ -48,7 +47,7 @@ def batch_gradients(
         smoothing: of the labels.
         draw: the seed and step that dropout depends on, however the batch is divided.
         compute: device and precision.
-        room: how many rows go through the network at once; lowered where memory does not suffice.
+        micro_batch: how many rows it takes at once; fewer from where memory runs short.
 
     Raises:
         NoRoom: not even the fewest rows fit into the device's memory.
@@ -80,10 +79,10 @@ def batch_gradients(
                     found.append(logits.detach())
             return torch.stack(losses).sum(), torch.cat(found), labels
 
-    asked = min(room.training or count, count)
+    asked = micro_batch.rows("training", count)
     made, rows = fitted(attempt, asked, compute.device, min(asked, before.least), undo)
     if rows < asked:
-        room.less(training=rows)
+        micro_batch.less("training", rows)
     return made
 
 
