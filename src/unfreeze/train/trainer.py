@@ -94,7 +94,9 @@ class Trainer(Generic[Key]):
 
     def _train_step(self, cut: int, keys: Sequence[Key]) -> None:
         fed = self._made(lambda: self.batches.batch(cut), keys)
-        for key in keys if fed is not None else ():
+        if fed is None:
+            return
+        for key in keys:
             with self._failing(key):
                 run = self._runs[key]
                 run.train_step(fed)
