@@ -44,10 +44,11 @@ class Failing(nn.Module):
     def __init__(self, inner: nn.Module, at: Collection[int], error: Callable[[], Exception] = out_of_memory) -> None:
         super().__init__()
         self.inner, self.at, self.error, self.rows = inner, at, error, list[int]()
+        self.counts = True
 
     def forward(self, inputs: Tensor) -> Tensor:
         found = self.inner(inputs)
-        if not self.training:
+        if not self.counts:
             return found
         self.rows.append(len(inputs))
         if len(self.rows) in self.at:
@@ -77,7 +78,9 @@ def trained(
     while not run.is_over:
         run.train_step(Fed(next(batches)))
         if run.epoch_is_over:
+            net.counts = False
             run.validation_step(Fed((inputs, labels, None)))
+            net.counts = True
             rows.append(run.end_epoch())
     return net, rows
 
