@@ -183,6 +183,7 @@ def test_batch_norm_gets_its_statistics_back_and_never_a_single_row() -> None:
     assert net.rows[:2] == [8, 4]
     assert set(net.rows[2:]) == {2}
     assert int(inner[1].num_batches_tracked) == len(net.rows) - 2
+    inner.train()
     assert Statistics(inner).least == 2
     inner.eval()
     assert not batch_norm_trains(inner)
