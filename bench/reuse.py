@@ -44,7 +44,7 @@ BENCH = Path(__file__).parent
 RESULTS, README = BENCH / "results" / "reuse.json", BENCH / "README.md"
 UNFREEZE = Path(sys.executable).parent / "unfreeze"
 SEEDS, EPOCHS, SMALL_SIZE = (0, 1, 2), 10, 64
-PACKAGES = ("unfreeze", "torch", "torchvision", "timm", "ncnn", "openvino", "numpy", "pillow")
+PACKAGES = ("unfreeze", "torch", "torchvision", "timm", "openvino", "numpy", "pillow")
 TUNED = {"OMP_WAIT_POLICY": "PASSIVE", "THP_MEM_ALLOC_ENABLE": "1"}
 """What unfreeze gives its own process; the bound is measured so, too, and the peers as people run them."""
 

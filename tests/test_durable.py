@@ -2,12 +2,14 @@
 
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.ages import make_old
 from unfreeze import durable
-from unfreeze.durable import replacing, write_text
+from unfreeze.durable import delete, new_folder, remove_leftovers, remove_leftovers_of, replacing, time_of, write_text
 from unfreeze.errors import UserError
 
 
@@ -27,7 +29,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, er
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with pytest.raises(error), replacing(path) as temporary:
-        assert temporary.parent == tmp_path
+        assert temporary.parent.parent == tmp_path
         temporary.write_text("half of the ne")
         raise error
     assert path.read_text() == "old"
@@ -95,3 +97,92 @@ def test_a_team_can_read_what_one_wrote(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+    before = os.umask(0o027)
+    try:
+        with new_folder(tmp_path / "cell", lambda: False) as folder, replacing(folder / "a.txt") as temporary:
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))  # as some libraries make files
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "cell").stat().st_mode) == 0o750
+    assert stat.S_IMODE((tmp_path / "cell" / "a.txt").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("before", [(), ("b.txt", "c.txt")])
+def test_a_folder_appears_by_one_rename_in_place_of_any_other(tmp_path: Path, before: tuple[str, ...]) -> None:
+    for name in before:
+        write_text(tmp_path / "cells" / "a" / name, "old")
+    with new_folder(tmp_path / "cells" / "a", lambda: False) as folder:
+        write_text(folder / "b.txt", "new")
+        assert (tmp_path / "cells" / "a").exists() == bool(before)
+    assert names(tmp_path / "cells") == ["a"]
+    assert names(tmp_path / "cells" / "a") == ["b.txt"]
+    assert (tmp_path / "cells" / "a" / "b.txt").read_text() == "new"
+
+
+def test_a_folder_that_another_process_wrote_first_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with new_folder(path, lambda: (path / "b.txt").exists()) as folder:
+        write_text(folder / "b.txt", "second")
+        write_text(path / "b.txt", "first")
+    assert names(tmp_path) == ["a"]
+    assert (path / "b.txt").read_text() == "first"
+
+
+def test_a_failing_writer_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b.txt", "old")
+    with pytest.raises(BrokenPipeError), new_folder(tmp_path / "a", lambda: False) as folder:
+        write_text(folder / "b.txt", "new")
+        raise BrokenPipeError  # not taken for an error of writing
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a" / "b.txt").read_text() == "old"
+
+
+def test_a_file_where_a_new_folder_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(UserError, match="^cannot write .*a: Not a directory\n"):
+        with new_folder(tmp_path / "a", lambda: False) as folder:
+            write_text(folder / "b.txt", "new")
+    assert (tmp_path / "a").read_text() == "mine"
+
+
+def test_a_folder_is_deleted_once(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b.txt", "old")
+    assert delete(tmp_path / "a")
+    assert not delete(tmp_path / "a")
+    assert names(tmp_path) == []
+
+
+def left_by_killed(folder: Path, hours: float) -> Path:
+    """Make what a killed process leaves, so old."""
+    left = folder / f".a.txt.{hours}.tmp"
+    left.mkdir()
+    (left / "a.txt").write_text("half of the ne")
+    make_old(left, hours=hours)
+    return left
+
+
+def test_only_what_is_a_day_old_is_nobody_s(tmp_path: Path) -> None:
+    old, new = left_by_killed(tmp_path, 25), left_by_killed(tmp_path, 23)
+    earlier = tmp_path / ".b.txt.earlier.tmp"  # of a version whose temporary files lay in no folder
+    earlier.touch()
+    make_old(earlier)
+    remove_leftovers_of(tmp_path / "a.txt")
+    assert names(tmp_path) == sorted([new.name, earlier.name])
+    remove_leftovers(tmp_path.parent)
+    assert names(tmp_path) == [new.name]
+    assert not old.exists()
+
+
+def test_age_goes_by_the_file_system_s_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, now = left_by_killed(tmp_path, 23), time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 10 * 3600)
+    remove_leftovers(tmp_path)
+    assert left.exists()
+    monkeypatch.setattr(durable, "time_of", lambda folder: now + 2 * 3600)
+    remove_leftovers(tmp_path)
+    assert not left.exists()
+
+
+def test_where_nothing_can_be_written_nothing_is_old(tmp_path: Path) -> None:
+    assert time_of(tmp_path / "is not there") is None
+    remove_leftovers_of(tmp_path / "is not there" / "a.txt")

@@ -10,15 +10,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unfreeze"
 BOTTOM = {"errors", "streams", "metrics"}
-BASE = BOTTOM | {"config", "durable", "store"}
+BASE = BOTTOM | {"config", "durable", "locks", "store", "measurements"}
 MAY_IMPORT = {  # a part may always import itself
     "errors": set(),
     "streams": set(),
     "metrics": set(),
-    "tensors": set(),
+    "locks": set(),
     "durable": {"errors"},
-    "store": {"errors", "streams", "tensors", "durable"},
+    "store": {"errors", "durable"},
     "config": {"errors"},
+    "measurements": {"errors", "config", "store"},
     "data": BASE,
     "model": BASE,
     "reuse": BASE | {"data", "model"},
@@ -29,8 +30,8 @@ MAY_IMPORT = {  # a part may always import itself
     "__init__": {"study"},
     "__main__": {"cli"},
 }
-NO_TORCH = ("errors", "streams", "metrics", "tensors", "durable", "store", "config", "results")
-HEAVY = ("torch", "torchvision", "timm", "ncnn", "openvino", "pnnx")
+NO_TORCH = ("errors", "streams", "metrics", "locks", "durable", "store", "config", "measurements", "results")
+HEAVY = ("torch", "torchvision", "timm", "openvino")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 NEVER_CALLED = {
     "eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec", "builtins.compile", "os.system",

@@ -3,26 +3,20 @@
     python bench/reusing/bare.py bound FOLDER --weights FILE --strategy head --epochs 10
     python bench/reusing/bare.py extraction FOLDER --backbone resnet50 --weights none
 
-`bound` knows nothing of unfreeze but how to load and cut a backbone, and its way of large convolutions. `extraction`
-times unfreeze's engine against eager channels-last PyTorch on the same pictures, in turn. Both print one JSON line;
-seconds without imports.
+`bound` knows nothing of unfreeze but how to load and cut a backbone. `extraction` times unfreeze's
+engine against eager channels-last PyTorch on the same pictures, in turn. Both print one JSON line; seconds without
+imports.
 """
 
 import argparse
 import json
-import shutil
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ncnn
 import numpy as np
-import pnnx
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -31,7 +25,6 @@ from torchvision.datasets import ImageFolder
 
 from unfreeze.cli.tuning import tune_process
 from unfreeze.model.backbone import Backbone, load_backbone
-from unfreeze.model.winograd import Winograd
 
 SIZE, BATCH, PROBE = 128, 32, 64  # pixels; images a step; images on which engines are compared
 EXTRACTED, REPEATS = 256, 3
@@ -81,28 +74,6 @@ def _queued(queue, batch: int) -> Engine:
     return forward
 
 
-def ncnn_engine(module: nn.Module) -> Engine:
-    """Return ncnn in float32, an image a thread."""
-    folder = Path(tempfile.mkdtemp(prefix="unfreeze-bound-"))
-    graph = torch.jit.trace(module, torch.zeros(1, 3, SIZE, SIZE), check_trace=False)
-    graph.save(str(folder / "module.pt"))
-    subprocess.run([pnnx.EXEC_PATH, "module.pt", "fp16=0"], cwd=folder, check=True, capture_output=True)
-    network = ncnn.Net()
-    network.opt.num_threads = 1
-    network.opt.use_fp16_packed = network.opt.use_fp16_storage = network.opt.use_fp16_arithmetic = False
-    network.load_param(str(folder / "module.ncnn.param"))
-    network.load_model(str(folder / "module.ncnn.bin"))
-    shutil.rmtree(folder)
-    threads = ThreadPoolExecutor(torch.get_num_threads())
-
-    def one(image: np.ndarray) -> np.ndarray:
-        extractor = network.create_extractor()
-        extractor.input("in0", ncnn.Mat(image).clone())
-        return np.array(extractor.extract("out0")[1])
-
-    return lambda images: np.stack(list(threads.map(one, images)))
-
-
 def eager_engine(module: nn.Module) -> Engine:
     """Return channels-last PyTorch, batch 32."""
     module = module.to(memory_format=torch.channels_last)
@@ -112,17 +83,6 @@ def eager_engine(module: nn.Module) -> Engine:
             batches = torch.from_numpy(images).split(BATCH)
             parts = [module(part.contiguous(memory_format=torch.channels_last)).numpy() for part in batches]
         return np.concatenate(parts)
-
-    return forward
-
-
-def winograd_engine(module: nn.Module) -> Engine:
-    """Return channels-last PyTorch, batch 32, with large convolutions by Winograd's way."""
-    eager, kept = eager_engine(module), dict[int, Tensor]()
-
-    def forward(images: np.ndarray) -> np.ndarray:
-        with Winograd(kept):
-            return eager(images)
 
     return forward
 
@@ -162,8 +122,7 @@ def bound_seconds(folder: Path, weights: Path, strategy: str, epochs: int) -> Bo
     backbone = load_backbone("vgg16", str(weights), SIZE, seed=0)
     images = {part: pictures(folder / part, backbone) for part in ("train", "val")}
     prefix = frozen_part(backbone, FROZEN[strategy])
-    engines = {"ncnn": ncnn_engine(prefix), **openvino_engines(prefix), "Winograd": winograd_engine(prefix)}
-    engines["eager channels-last"] = eager_engine(prefix)
+    engines = {**openvino_engines(prefix), "eager channels-last": eager_engine(prefix)}
     probe = images["train"][0][:PROBE]
     for engine in engines.values():
         engine(probe[:BATCH])
@@ -173,8 +132,7 @@ def bound_seconds(folder: Path, weights: Path, strategy: str, epochs: int) -> Bo
     forward = time.perf_counter() - begun
     labels = {part: torch.from_numpy(classes) for part, (_, classes) in images.items()}
     network = trained_part(backbone, FROZEN[strategy], int(labels["train"].max()) + 1)
-    with Winograd():
-        steps, validation = bare_loop(network, activations, labels, epochs)
+    steps, validation = bare_loop(network, activations, labels, epochs)
     return Bound(name, forward, steps, validation)
 
 

@@ -21,8 +21,7 @@ def main() -> None:
 
     tune_process()
     begun = time.perf_counter()
-    import ncnn  # noqa: F401  # a study imports an engine when it first needs it
-    import openvino  # noqa: F401
+    import openvino  # noqa: F401  # a study imports an engine when it first needs it
 
     from unfreeze.config.parse import read_study
     from unfreeze.study.events import Progress

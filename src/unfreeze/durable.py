@@ -1,27 +1,26 @@
-"""Durable writes: a file appears whole or not at all.
+"""Write files and folders that appear whole or not at all.
 
-Unique temporary file in the same directory, fsync, rename, fsync of the directory. A temporary file is locked by its
-writer, so that those of the dead can be told from those of the living and deleted.
+What is new is written into a temporary folder beside its place, synced, and renamed; then the folder around it is
+synced. No lock is needed: a temporary folder that a killed process left is deleted by its age.
 """
 
 import contextlib
 import errno
 import os
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from unfreeze.errors import UserError
 
-if os.name == "posix":
-    import fcntl
-
 TEMPORARY = ".tmp"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """Errors that say that a disk is full, a quota used up, or a file longer than this process may write."""
-FORGOTTEN = 24 * 3600.0
-"""Seconds after which a temporary file is nobody's, where a writer cannot hold a lock on it."""
+OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.EACCES})
+"""Errors of renaming a folder to the name of one that holds files; Windows denies access."""
+OLD_SECONDS = 24 * 3600.0
+"""Age, by the file system's clock, from which a temporary file belongs to no living process."""
 
 
 class DiskFull(UserError):
@@ -39,7 +38,7 @@ class DiskFull(UserError):
 
 @contextlib.contextmanager
 def replacing(path: Path, size: int = 0) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on a clean exit its bytes become ``path``, durably and at once.
+    """Yield a temporary path; on a clean exit the file written there becomes ``path``, durably and at once.
 
     Args:
         path: the file.
@@ -49,26 +48,36 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
         DiskFull: there is no room.
         UserError: the directory cannot be written to.
     """
-    try:
-        make_folder(path.parent)
-        handle, temporary = _make_temporary(path)
-    except OSError as error:
-        raise _unwritable(path, error, size) from error
-    try:
-        if os.name != "posix":  # Windows renames no open file
-            os.close(handle)
+    with _writing(path, size), _temporary_folder(path) as folder:
+        temporary = folder / path.name
         yield temporary
-        _open_to_umask(temporary)
+        temporary.chmod(folder.stat().st_mode & 0o666)  # libraries may make files for their owner only
         _sync(temporary)
         temporary.replace(path)
-        if os.name == "posix":  # Windows has no handle on a directory to sync
-            _sync(path.parent)
-    except OSError as error:
-        raise _unwritable(path, error, size) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-        if os.name == "posix":
-            os.close(handle)
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, is_done: Callable[[], bool]) -> Iterator[Path]:
+    """Yield a temporary folder; on a clean exit it becomes ``path`` by one rename.
+
+    Args:
+        path: the folder.
+        is_done: tells whether the folder already there holds what is being written; then it stays, and the new one is
+            dropped. Any other is replaced.
+
+    Raises:
+        DiskFull: there is no room.
+        UserError: the directory cannot be written to.
+    """
+    with contextlib.ExitStack() as stack:
+        with _writing(path):
+            folder = stack.enter_context(_temporary_folder(path))
+        yield folder
+        with _writing(path):
+            while not _renamed(folder, path) and not is_done():
+                delete(path)
+            _sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,110 +91,111 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it, durably."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for each in missing if os.name == "posix" else ():
-        _sync(each.parent)
+    for each in missing:
+        _sync_folder(each.parent)
 
 
-def _make_temporary(path: Path) -> tuple[int, Path]:
-    """Make an empty temporary file beside ``path``, open and claimed."""
-    while True:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
-        if os.name != "posix":
-            return handle, Path(name)
-        if _claim(handle) is not False and Path(name).exists():
-            return handle, Path(name)
-        os.close(handle)  # before it was claimed, another process took it for that of a dead one
-        Path(name).unlink(missing_ok=True)
-
-
-def _claim(handle: int) -> bool | None:
-    """Mark an open temporary file as some living process's, until it is closed.
+def delete(folder: Path) -> bool:
+    """Delete a folder so that no other process meets half of it: it is renamed first.
 
     Returns:
-        Whether it was free; None where the file system has no locks.
+        Whether it was still there.
     """
+    gone = _temporary_name(folder)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        folder.rename(gone)
+    except FileNotFoundError:  # another process was faster
         return False
-    except OSError:
-        return None
+    shutil.rmtree(gone, ignore_errors=True)
     return True
 
 
-def time_without_locks(folder: Path) -> float | None:
-    """Return the time by a folder's file system if file locks there keep nobody out, None where they do.
+def time_of(folder: Path) -> float | None:
+    """Return the time by a folder's file system, None where nothing can be written.
 
-    Some network file systems grant every lock, or none. There nothing but its age tells what is nobody's any more.
-    Locks that hold within one machine only, on a volume of several, are taken for locks.
+    It may differ from this machine's on a volume of a network.
     """
-    if os.name != "posix":  # Windows has locks everywhere
-        return None
+    probe = _temporary_name(folder / "time")
     try:
-        first, name = tempfile.mkstemp(prefix=".locks.", suffix=TEMPORARY, dir=folder)
-    except OSError:  # nothing can be written there, or deleted
-        return None
-    handles = [first]
-    try:
-        handles.append(os.open(name, os.O_RDWR))
-        claims = [_claim(handle) for handle in handles]
-        return None if False in claims else os.fstat(first).st_mtime
-    except FileNotFoundError:  # another process took it for litter, which only a lock tells
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
         return None
     finally:
-        for handle in handles:
-            os.close(handle)
-        Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
-def is_forgotten(path: Path, now: float) -> bool:
-    """Tell whether a file is so old that it is nobody's, where locks do not tell."""
+def old_ones(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return those of some files below a folder that are so old that no living process writes them."""
+    paths = list(paths)
+    now = time_of(folder) if paths else None
+    return [] if now is None else [path for path in paths if _written_before(path, now - OLD_SECONDS)]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the old temporary files below a folder."""
+    _remove_old(folder, sorted(folder.rglob(f".*{TEMPORARY}")))
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Delete the old temporary files of one file."""
+    with contextlib.suppress(OSError):  # the folder is not there yet, or only its owner may look into it
+        names = [each.name for each in path.parent.iterdir()]
+        left = [name for name in names if name.startswith(f".{path.name}.") and name.endswith(TEMPORARY)]
+        _remove_old(path.parent, [path.with_name(name) for name in sorted(left)])
+
+
+def _remove_old(folder: Path, left: Iterable[Path]) -> None:
+    for path in old_ones(folder, left):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _written_before(path: Path, time: float) -> bool:
     try:
-        return path.stat().st_mtime + FORGOTTEN < now
+        return path.lstat().st_mtime < time
     except OSError:  # it is gone
         return False
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files below a folder whose writers are dead; those of the living are left to them.
-
-    Where locks do not tell who lives, those that are a day old are deleted.
-    """
-    _remove_unheld(folder, sorted(folder.rglob(f".*{TEMPORARY}")))
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
-def remove_leftovers_of(path: Path) -> None:
-    """Delete the temporary files of one file whose writers are dead, as ``remove_leftovers`` does."""
-    with contextlib.suppress(OSError):  # the folder is not there yet, or only its owner may look into it
-        names = [each.name for each in path.parent.iterdir()]
-        left = [name for name in names if name.startswith(f".{path.name}.") and name.endswith(TEMPORARY)]
-        _remove_unheld(path.parent, [path.with_name(name) for name in sorted(left)])
-
-
-def _remove_unheld(folder: Path, left: Sequence[Path]) -> None:
-    now = time.time() if os.name != "posix" else time_without_locks(folder) if left else None
-    for path in left:
-        with contextlib.suppress(OSError):
-            if now is None:
-                _remove_unclaimed(path)
-            elif is_forgotten(path, now):
-                path.unlink()
-
-
-def _remove_unclaimed(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR)
+@contextlib.contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """Make an empty folder beside a path, and delete what is left of it at the end."""
+    folder = _temporary_name(path)
+    make_folder(path.parent)
     try:
-        if _claim(handle):
-            path.unlink()  # while it is claimed: else its maker could claim it in between
+        folder.mkdir()
+        yield folder
     finally:
-        os.close(handle)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _open_to_umask(path: Path) -> None:
-    """Give a temporary file (made for its owner only) the permissions of any new file, so that a team can read it."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
+def _renamed(folder: Path, path: Path) -> bool:
+    """Rename a folder unless there is one of that name that holds files; return whether it was renamed."""
+    try:
+        folder.rename(path)
+    except OSError as error:
+        if error.errno not in OCCUPIED or not path.is_dir():
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _writing(path: Path, size: int = 0) -> Iterator[None]:
+    """Turn an error of the file system into a mistake that says what cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error, size) from error
 
 
 def _sync(path: Path) -> None:
@@ -194,6 +204,11 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # Windows has no handle on a directory to sync
+        _sync(folder)
 
 
 def _unwritable(path: Path, error: OSError, size: int) -> UserError:

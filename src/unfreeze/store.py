@@ -9,9 +9,9 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,18 +20,20 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from unfreeze.durable import replacing, time_without_locks, write_text
+from unfreeze.durable import new_folder, replacing, write_text
 from unfreeze.errors import UserError
-from unfreeze.tensors import Unreadable, read_arrays, write_arrays
 
 FORMAT = 1
 ALTERED = ".altered"
-WRITING_SECONDS = 2.0
-"""In which another run, that no lock keeps out, has written a cell's files."""
 
 CHECKSUM = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n', re.ASCII)
 """The end of a record: the sha256 of what it would be without this line."""
+
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How the safetensors library says that a file cannot be written."""
 
 FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?!(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z))")
 """How text begins that a spreadsheet takes for a formula and runs, numbers aside; and such text shielded from that."""
@@ -181,9 +183,16 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], about: Mapping[
     """Write named arrays as safetensors; the same arrays and ``about`` (JSON data) give the same bytes."""
     # One entry: the order of several would differ from run to run.
     metadata = {"unfreeze": json.dumps({"format": FORMAT, **about}, ensure_ascii=True)}
-    size = sum(array.nbytes for array in tensors.values())
-    with replacing(path, size) as temporary, temporary.open("wb") as file:
-        write_arrays(file, tensors, metadata)
+    # The library writes memory as it lies; np.ascontiguousarray would turn a scalar into an array of one.
+    whole = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    with replacing(path, sum(array.nbytes for array in whole.values())) as temporary:
+        try:
+            save_file(whole, temporary, metadata)
+        except SafetensorError as error:
+            number = OS_ERROR.search(str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -194,9 +203,12 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         OSError: it cannot be read.
     """
     try:
-        arrays, metadata = read_arrays(path)
-        return arrays, dict(json.loads(metadata["unfreeze"]))
-    except (Unreadable, KeyError, ValueError, TypeError, RecursionError) as error:  # as in read_json
+        # Mapped into memory, a file that is cut short meanwhile would end the process.
+        with safe_open(path, framework="np", backend="pread") as file:
+            about = dict(json.loads(file.metadata()["unfreeze"]))
+            return file.get_tensors(), about
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # Not of the format, cut short, or of types, shapes or metadata that nothing here writes.
         raise Altered(
             f"{path} was altered or cut short: its arrays cannot be read",
             "the file as unfreeze wrote it",
@@ -259,6 +271,24 @@ class StudyDir:
         """Return the directory of one cell."""
         return self.path / "cells" / cell_id
 
+    @property
+    def running(self) -> Path:
+        """The directory of the training states of cells that are not finished."""
+        return self.path / "running"
+
+    def state(self, cell: str) -> Path:
+        """Return the file with the training state of one cell that is not finished."""
+        return self.running / f"{cell}.safetensors"
+
+    @contextlib.contextmanager
+    def new_cell(self, cell: str, fingerprint: str) -> Iterator[Path]:
+        """Yield a temporary folder; on a clean exit it becomes the cell's directory by one rename.
+
+        A cell of this fingerprint that another run has finished meanwhile stays as it is.
+        """
+        with new_folder(self.cell(cell), lambda: self.finished(cell, fingerprint) is not None) as folder:
+            yield folder
+
     def is_finished(self, cell: Mapping[str, Any]) -> bool:
         """Tell whether a planned cell's files are whole (result.json comes last) and of this very plan.
 
@@ -299,11 +329,9 @@ class StudyDir:
         """
         records = [(cell["cell"], path) for cell in cells for path in self._records(cell["cell"]) if path.is_file()]
         altered = _not_whole(records)
-        if altered and time_without_locks(self.path) is not None:  # another run may be writing them
-            time.sleep(WRITING_SECONDS)
-            altered = _not_whole(altered)
         for _, path in altered:
-            path.replace(path.with_name(path.name + ALTERED))
+            with contextlib.suppress(FileNotFoundError):  # another run has replaced the cell meanwhile
+                path.replace(path.with_name(path.name + ALTERED))
         return list(dict.fromkeys(cell for cell, _ in altered))
 
     def _records(self, cell: str) -> tuple[Path, ...]:

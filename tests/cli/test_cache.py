@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.support.ages import make_old
 from unfreeze.data.cache import in_use
 from unfreeze.data.rowstore import entry
 
@@ -33,6 +34,7 @@ def cache(folder, stores):
     """A cache with two entries, unfinished files, records, a data set, and links that lead out."""
     (stores[0].folder / ".x.rows.ab.tmp").write_bytes(bytes(50_000))
     (folder / "cache" / "pixels" / ".cd.tmp").mkdir()
+    make_old(stores[0].folder / ".x.rows.ab.tmp", folder / "cache" / "pixels" / ".cd.tmp")
     (folder / "cache" / "looks").mkdir()
     (folder / "cache" / "looks" / "a.jsonl").write_bytes(bytes(2000))
     (folder / "cache" / "food-101").mkdir()

@@ -6,6 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.cli.images import understood, write_photos
+from tests.support.ages import make_old
 from unfreeze.cli.files import Pools
 from unfreeze.cli.init import _regimes
 from unfreeze.config.parse import read_study
@@ -30,6 +31,7 @@ def test_the_file_plans(unfreeze, study):
 def test_what_a_killed_one_left_is_deleted(unfreeze, study):
     left = study / ".new.yaml.x.tmp"
     left.write_text("name:")
+    make_old(left)
     assert unfreeze("init", "photos", "--out", "new.yaml")[0] == 0
     assert not left.exists()
 

@@ -171,6 +171,16 @@ def test_a_hint_at_an_unused_word_says_what_is_there_instead() -> None:
     assert refused("num_classes=3").mend == "leave out num_classes"
 
 
+def test_a_study_file_that_asks_for_an_engine_is_told_how_engines_are_chosen() -> None:
+    assert str(refused("engine=ncnn")) == (
+        "the study has 1 problem:\n"
+        "  - engine: unknown key; frozen stages run on OpenVINO where a check of a few seconds finds that it works, "
+        "otherwise on PyTorch; ncnn and Winograd convolutions are no longer supported\n"
+        "  expected: the keys and values that docs/study-file.md lists\n"
+        "  to mend:  leave out engine"
+    )
+
+
 def test_no_word_is_both_a_setting_and_none() -> None:
     assert not TARGETS.keys() & NO_SETTING.keys()
 

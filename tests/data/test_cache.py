@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.ages import make_old
 from unfreeze.data import cache
 from unfreeze.data.rowstore import MissingRows, RowStore, entry
 
@@ -131,6 +132,7 @@ def test_what_could_be_had_counts_leftovers_and_deletes_nothing(tmp_path: Path) 
     (store.folder / "ab.rows").write_bytes(bytes(100))
     (tmp_path / "activations" / ".y.ab.tmp").mkdir()
     (tmp_path / "activations" / ".y.ab.tmp" / "ab.rows").write_bytes(bytes(50))
+    make_old(store.folder / "ab.rows", tmp_path / "activations" / ".y.ab.tmp")
     before = sorted(tmp_path.rglob("*"))
     most = cache.obtainable(tmp_path, 10**5, {store.folder: {("b", 0)}})
     assert sorted(tmp_path.rglob("*")) == before
@@ -204,15 +206,17 @@ def test_the_mark_dies_with_its_holder(tmp_path: Path) -> None:
     os.close(reading)
     os.close(writing)
     assert cache.entries(tmp_path)[0].in_use
-    assert cache.tidy(tmp_path) == []
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert not cache.entries(tmp_path)[0].in_use
+    assert cache.tidy(tmp_path) == []
+    make_old(*store.folder.iterdir())
     assert len(cache.tidy(tmp_path)) == 1
     assert {path.suffix for path in store.folder.iterdir()} == {"", ".json", ".rows", ".manifest"}
 
 
-def test_tidying_takes_only_what_nobody_will_use(tmp_path: Path) -> None:
+@pytest.mark.parametrize("old", [True, False])
+def test_tidying_takes_only_what_is_old_and_nobody_will_use(tmp_path: Path, old: bool) -> None:
     store = make(tmp_path, "x", 0)
     kept = {path.name for path in store.folder.iterdir()} | {"notes.txt"}
     for name in (".ab.rows.x.tmp", "ab.rows", "cd.rows.altered", "cd.manifest.altered", "notes.txt"):
@@ -221,8 +225,10 @@ def test_tidying_takes_only_what_nobody_will_use(tmp_path: Path) -> None:
     (tmp_path / "pixels" / ".y.ab.tmp" / "ab.rows").write_bytes(bytes(50))
     (tmp_path / "food-101").mkdir()
     (tmp_path / "food-101" / "mine.tmp").write_text("mine")
-    assert sorted(cache.tidy(tmp_path)) == [50, 100, 100, 100, 100]
-    assert {path.name for path in store.folder.iterdir()} == kept
+    if old:
+        make_old(*store.folder.iterdir(), *(tmp_path / "pixels").iterdir())
+    assert sorted(cache.tidy(tmp_path)) == ([50, 100, 100, 100, 100] if old else [])
+    assert ({path.name for path in store.folder.iterdir()} == kept) == old
     assert (tmp_path / "food-101" / "mine.tmp").exists()
     assert len(store.open([("ab", 0)], never)) == 1
 

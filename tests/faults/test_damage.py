@@ -14,7 +14,6 @@ from tests.study.test_resume import CLOCK, Stopped, Stops, ends
 from tests.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.cli import main
-from unfreeze.config.resolve import resolve
 from unfreeze.data import rowstore, states
 from unfreeze.data.cache import entries
 from unfreeze.data.copies import Compared
@@ -26,9 +25,7 @@ from unfreeze.results import inside_view
 from unfreeze.store import Altered, StudyDir, is_accepted, read_json, read_table
 from unfreeze.study import explain, saving
 from unfreeze.study.events import Warned
-from unfreeze.study.memory import Memory
 from unfreeze.study.run import run_study
-from unfreeze.train.room import AtOnce, Room
 
 DIVERGING = {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}}
 Damage = Callable[[bytes], bytes]
@@ -129,22 +126,6 @@ def test_a_damaged_explanation_of_the_best_model_is_noticed(name: str, folder: P
     assert explain._is_current(store, CELL)
     assert inside_view._explained(store, CELL)
     assert tried(path, lambda: not explain._is_current(store, CELL) and not inside_view._explained(store, CELL)) >= 320
-
-
-def test_a_damaged_record_of_what_fits_into_memory_is_noticed(folder: Path, tmp_path: Path) -> None:
-    study = settings(folder)
-    head = resolve(study, study.strategies["head"])
-
-    def memory() -> Memory:
-        return Memory(StudyDir(tmp_path), "cpu", "float32", {}, lambda event: None)
-
-    def notices() -> bool:
-        found = memory()
-        return found.tell() and found.at_once("head", head) == AtOnce()
-
-    memory().lower("head", head, Room(AtOnce(2, 3)))
-    assert memory().at_once("head", head) == AtOnce(2, 3)
-    assert tried(tmp_path / "memory.json", notices) >= 320
 
 
 def stores(folder: Path) -> list[RowStore]:

@@ -1,7 +1,5 @@
 """Files that run code where they are unpickled, in every place that reads files of others: none of them ever does."""
 
-import contextlib
-import ctypes
 import gzip
 import io
 import json
@@ -12,7 +10,7 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from timm.models import PretrainedCfg
 from torch import nn
 
 from tests.data.pictures import folder as write_folder
+from tests.support.memory import little_memory
 from unfreeze.config.parse import read_study
 from unfreeze.data.catalog import build_catalog
 from unfreeze.data.sources import open_source
@@ -114,27 +113,6 @@ def as_study(path: Path) -> None:
 
 def as_record(path: Path) -> None:
     read_json(path)
-
-
-@contextlib.contextmanager
-def little_memory() -> Iterator[None]:
-    """Fail where this process holds 64 MiB more within than before, be it for a moment; Linux alone tells."""
-    if sys.platform != "linux":
-        yield
-        return
-    ctypes.CDLL(None).malloc_trim(0)  # what is free but kept would be taken without a trace
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far, which may be higher
-    before = peak()
-    try:
-        yield
-    finally:  # most readers refuse the file
-        assert peak() - before < 64 * 1024
-
-
-def peak() -> int:
-    """Return the most memory that this process has held, in KiB."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the memory that this process held")

@@ -26,7 +26,6 @@ NO_FILES = {
     ("study/process.py", "fdopen"): "standard output, where events go",
     ("data/sketch.py", "save"): "into a hash",
     ("study/group.py", "save"): "training states, by write_state",
-    ("reuse/engines/ncnn.py", "save"): "into a temporary folder, for a converter, deleted after",
 }
 """Calls that look as if they wrote a file that lasts."""
 

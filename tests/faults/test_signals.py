@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.faults.conftest import PHASES, Killer
+from tests.support.ages import make_old
 from unfreeze.cli.interrupts import BEGINS_ANEW, GOES_ON
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to be signalled")
@@ -53,6 +54,7 @@ def test_check_and_report_end_like_a_run(
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+        make_old(path)
     assert killer.run(name, command=command)["code"] == 0, killer.log(name)
     assert not [path for path in left if path.exists()]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unfreeze.errors import UserError
-from unfreeze.model.fitting import NoRoom, fitted, is_out_of_memory, no_room, parts
+from unfreeze.model.fitting import NoRoom, fitted, is_out_of_memory, no_room
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 MPS = "MPS backend out of memory (MPS allocated: 8.89 GB, other allocations: 172.98 MB, max allowed: 9.07 GB)."
@@ -100,16 +100,6 @@ def test_other_errors_go_on_at_once() -> None:
     with pytest.raises(RuntimeError, match=r"^CUDA error: device-side assert triggered$"):
         fitted(attempt, 32, CPU, undo=device.undo)
     assert (device.asked, device.undone) == ([32], 0)
-
-
-@pytest.mark.parametrize(
-    ("count", "rows", "least", "expected"),
-    [(8, 4, 1, [4, 4]), (7, 4, 1, [4, 3]), (5, 4, 1, [4, 1]), (5, 4, 2, [5]), (9, 4, 2, [4, 5]), (3, 8, 1, [3])],
-)
-def test_parts_are_all_rows_in_order(count: int, rows: int, least: int, expected: list[int]) -> None:
-    found = [list(range(count))[part] for part in parts(count, rows, least)]
-    assert [row for part in found for row in part] == list(range(count))
-    assert [len(part) for part in found] == expected
 
 
 def test_what_does_not_fit_at_all_is_said_with_what_would_help() -> None:

@@ -182,7 +182,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         "  to mend:  correct the path, or say weights: pretrained"
     )
     assert message("test_resnet", str(broken)) == (
-        f"weights: {broken} cannot be read (Error while deserializing: header too large)\n"
+        f"weights: {broken} cannot be read (Error while deserializing header: header too large)\n"
         "  expected: a whole safetensors file\n"
         "  to mend:  get the file anew, or say weights: pretrained"
     )
@@ -193,7 +193,7 @@ def test_numbers_of_a_type_that_torch_has_not(tmp_path: Path) -> None:
     header = b'{"conv1.weight":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}'
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
     assert message("test_resnet", str(path)) == (
-        f"weights: {path} cannot be read (it holds numbers of type 'F4')\n"
+        f"weights: {path} cannot be read (it holds a tensor of a type or shape that PyTorch does not have)\n"
         "  expected: a whole safetensors file\n"
         "  to mend:  get the file anew, or say weights: pretrained"
     )

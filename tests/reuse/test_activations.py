@@ -48,7 +48,7 @@ def key(backbone: Backbone, **changed: Any) -> str:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"name": "ncnn"}, {"version": "2"}, {"precision": "bfloat16"}, {"threads": 1}, {"kernels": "AVX512"},
+        {"name": "openvino"}, {"version": "2"}, {"precision": "bfloat16"}, {"threads": 1}, {"kernels": "AVX512"},
         {"at_once": 16}, {"cut": 4}, {"dtype": "float16"}, {"augment": "article"}, {"augment": "none"}, {"seed": 1},
         {"image_size": 48}, {"resize": "squash"}, {"resize": "pad"}, {"mean": (0.5, 0.5, 0.4)},
         {"std": (0.2, 0.2, 0.1)}, {"interpolation": "bicubic"}, {"crop_share": 0.8},

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, load_backbone
@@ -12,7 +12,7 @@ from unfreeze.model.network import Frozen
 from unfreeze.reuse import calibrate as calibrating
 from unfreeze.reuse import engines
 from unfreeze.reuse.calibrate import NoEngine, Reference, calibrate, pytorch_reference
-from unfreeze.reuse.engines import Engine, Settings
+from unfreeze.reuse.engines.kind import Engine, Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
 
 CPU = torch.device("cpu")
@@ -73,19 +73,6 @@ def test_calibration_keeps_to_the_tolerance_and_tries_which_cuts_chain(resnet: B
     assert prefix.starts(5) == ((3, 0) if equal else (0,))
 
 
-@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX2", reason="elsewhere OpenVINO takes what is best")
-def test_openvino_computes_pointwise_convolutions_by_the_kernel_that_it_is_told() -> None:
-    layers = [nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 1, stride=2), nn.Conv2d(32, 8, 3)]
-    network = nn.Sequential(*layers).eval().requires_grad_(False)
-    settings = next(one for one in OFFERS if one["name"] == "openvino")
-    engine: Any = engines.build(settings, Frozen([network]), (3, 16, 16), CPU)
-    run = engine.queue[0].get_compiled_model().get_runtime_model()
-    kernels = [one.get_rt_info()["primitiveType"].value for one in run.get_ops() if "Convolution" in str(one)]
-    assert sum(kernel.startswith("jit_avx2_1x1") for kernel in kernels) == 1, kernels
-    rows = torch.randn(11, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(engine(rows), network(rows), atol=1e-5)
-
-
 def test_weights_that_give_no_numbers_are_refused_with_what_every_engine_gave() -> None:
     backbone = load_backbone("test_resnet", "none", 32, seed=0)
     with torch.no_grad():
@@ -116,16 +103,11 @@ def test_float16_halves_rows_and_refuses_what_does_not_fit(resnet: Backbone, ima
 def test_an_engine_takes_the_place_of_an_earlier_one_only_if_it_is_clearly_faster(
     resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch, second: float, chosen: int
 ) -> None:
-    seconds = {"ncnn": 1.0, "openvino": second}
-    rows = frozen(resnet)(images)
-
-    def measured(settings: Settings, engine: Engine, given: Tensor, best: float) -> tuple[Tensor, float]:
-        return rows, seconds[str(settings["name"])]
-
-    monkeypatch.setattr(calibrating, "_measured", measured)
-    found = calibrate(resnet, [5], images, Reference(rows, 2.0), "float32", "float32", OFFERS[:2], CPU).calibration
-    assert found.engine == OFFERS[chosen]
-    assert found.seconds_pytorch == 2.0
+    rows, offers = frozen(resnet)(images), [OFFERS[0], OFFERS[-1]]
+    monkeypatch.setattr(calibrating, "_measured", lambda *_: (rows, 1.0))  # OpenVINO's; PyTorch's is the reference's
+    found = calibrate(resnet, [5], images, Reference(rows, second), "float32", "float32", offers, CPU).calibration
+    assert found.engine == offers[chosen]
+    assert found.seconds_pytorch == second
 
 
 def test_an_engine_is_measured_with_a_full_request_for_every_thread(
@@ -138,17 +120,6 @@ def test_an_engine_is_measured_with_a_full_request_for_every_thread(
     reference = pytorch_reference(resnet, 5, images[:8], CPU)
     calibrate(resnet, [5], images[:8], reference, "float32", "float32", [batched], CPU)
     assert set(asked) == {16}
-
-
-def test_for_little_frozen_work_no_engine_is_made() -> None:
-    names = {
-        seconds: {str(one["name"]) for one in OFFERS if engines.worth_trying(one, seconds)} for seconds in (1, 9, 99)
-    }
-    assert names == {
-        1: {"pytorch"},
-        9: {"pytorch", "winograd", "openvino"},
-        99: {"pytorch", "winograd", "openvino", "ncnn"},
-    }
 
 
 def test_of_pytorch_s_batches_the_largest_is_taken_that_fits_into_memory(

@@ -11,7 +11,7 @@ from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.reuse import engines
 from unfreeze.reuse.calibrate import calibrate, pytorch_reference
-from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.engines.kind import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
 
 CPU = torch.device("cpu")
@@ -36,9 +36,7 @@ def unmeasured(**values: object) -> Calibration:
     return replace(Calibration(offers("pytorch")[0], 0.0, 0.0, 0.0, 0.0), **values)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("engine", "dtype"), [("pytorch", "float32"), ("pytorch", "float16"), ("openvino", "float32"), ("ncnn", "float32")]
-)
+@pytest.mark.parametrize(("engine", "dtype"), [("pytorch", "float32"), ("pytorch", "float16"), ("openvino", "float32")])
 def test_where_cuts_chain_the_way_over_the_shallower_changes_no_bit(
     backbone: Backbone, images: Tensor, engine: str, dtype: str
 ) -> None:

@@ -1,18 +1,15 @@
 """Every engine gives a row the same numbers whatever surrounds it, and refuses what could change."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from unfreeze.model import winograd
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.model.network import Frozen
 from unfreeze.reuse import engines
-from unfreeze.reuse.engines import Engine, Settings
-from unfreeze.reuse.engines.failed import EngineFailed
+from unfreeze.reuse.engines.kind import Engine, EngineFailed, Settings
 
 CPU = torch.device("cpu")
 NETWORKS = ("test_resnet", "test_vit", "test_efficientnet")
@@ -41,19 +38,8 @@ def label(settings: Settings) -> str:
 
 REFUSED = {
     ("test_vit", "openvino-8"): "^openvino, batch 8: ",  # a tracer's constants hold the batch of the trace
-    ("test_vit", "ncnn-1"): "^ncnn cannot run the network: RuntimeError: cannot load ncnnparam$",
-    ("test_vit", "winograd-16"): "^winograd: no large 3 x 3 convolution$",
 }
 PAIRS = [(name, settings) for name in NETWORKS for settings in offered() if (name, label(settings)) not in REFUSED]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_is_large() -> Iterator[None]:
-    """Let the convolutions of tiny networks count as large."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "_CHANNELS", 8)
-        patch.setattr(winograd, "_TILES", 1)
-        yield
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: f"{pair[0]}-{label(pair[1])}")
@@ -111,9 +97,8 @@ def test_numbers_are_those_of_pytorch_within_tolerance(built: Built) -> None:
     assert float((found - built.reference).norm() / built.reference.norm()) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["ncnn", "openvino"])
-def test_numbers_do_not_depend_on_the_number_of_threads(name: str) -> None:
-    settings = next(settings for settings in offered() if settings["name"] == name)
+def test_openvino_s_numbers_do_not_depend_on_the_number_of_threads() -> None:
+    settings = next(settings for settings in offered() if settings["name"] == "openvino")
     backbone = load_backbone("test_resnet", "none", 64, 0)
     stages = stages_of(backbone, 0, len(backbone.stages))
     rows = torch.randn(11, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -123,21 +108,8 @@ def test_numbers_do_not_depend_on_the_number_of_threads(name: str) -> None:
 
 def test_the_same_engine_is_offered_in_the_same_settings() -> None:
     assert offered() == offered()
-    assert {settings["name"] for settings in offered()} == {"ncnn", "openvino", "winograd", "pytorch"}
+    assert {settings["name"] for settings in offered()} == {"openvino", "pytorch"}
     assert all(settings["version"] and settings["precision"] == "float32" for settings in offered())
-
-
-def test_winograd_s_engine_computes_some_convolutions_so_and_is_not_offered_elsewhere(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    stages = stages_of(load_backbone("test_resnet", "none", 64, 0), 0, 4)
-    rows = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    by_name = {settings["name"]: settings for settings in offered()}
-    found, plain = (engines.build(by_name[name], stages, (3, 64, 64), CPU)(rows) for name in ("winograd", "pytorch"))
-    assert not torch.equal(found, plain)
-    monkeypatch.setattr(winograd, "available", lambda device: False)
-    assert "winograd" not in {settings["name"] for settings in offered()}
-    assert "winograd" not in {one["name"] for one in engines.offers(CPU, "bfloat16", 2)}
 
 
 def test_elsewhere_than_on_the_cpu_pytorch_alone_is_offered() -> None:

@@ -110,9 +110,17 @@ def test_rows_that_cells_share_count_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert left_of(monkeypatch, seconds, 16.0, groups=[["a", "b", "c"]], rows=rows)[0] == []
 
 
-def test_what_took_longer_than_predicted_makes_the_rest_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_group_corrects_what_is_predicted_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"a": 10.0, "b": 20.0}
     assert left_of(monkeypatch, seconds, 60.0, slower=2.0)[0] == []
     assert left_of(monkeypatch, seconds, 59.0, slower=2.0)[0] == ["b"]
-    assert left_of(monkeypatch, seconds, 26.0, slower=0.5)[0] == []  # shorter is no promise: 5 are spent, 20 asked for
-    assert left_of(monkeypatch, seconds, 24.0, slower=0.5)[0] == ["b"]
+    assert left_of(monkeypatch, seconds, 21.0, slower=0.7)[0] == []
+    assert left_of(monkeypatch, seconds, 20.9, slower=0.7)[0] == ["b"]
+
+
+def test_a_group_that_was_done_in_part_before_does_not_make_predictions_too_small(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = {"a": 10.0, "b": 20.0}  # half the time for the second, and one is spent
+    assert left_of(monkeypatch, seconds, 11.0, slower=0.1)[0] == []
+    assert left_of(monkeypatch, seconds, 10.9, slower=0.1)[0] == ["b"]

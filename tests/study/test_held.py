@@ -1,12 +1,13 @@
 """A study directory has one run at a time, and locks are a courtesy."""
 
+import errno
+import fcntl
 import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
 
-import filelock
 import pytest
 
 from unfreeze.errors import UserError
@@ -64,9 +65,10 @@ def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_without_locks_nothing_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise NotImplementedError
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    with held(tmp_path), held(tmp_path):
-        pass
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with held(tmp_path / "study"), held(tmp_path / "study"):
+        assert (tmp_path / "study" / HOLDER).is_file()
+    assert list(tmp_path.iterdir()) == []

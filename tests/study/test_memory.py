@@ -1,6 +1,7 @@
-"""A device whose memory is short: the same batches in parts, remembered in the study, resumed bit for bit, and said."""
+"""A device whose memory is short: the same batches in parts, resumed bit for bit, and said."""
 
 import json
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ NORM = (
     "batch_size: 2 fits, and so may a smaller image_size"
 )
 PREDICTS = (
-    "last: 64 images at once do not fit into the memory of cpu; it predicts 3 at a time, so its numbers may differ by "
+    "last: 64 images at once do not fit into the memory of cpu; it predicts {} at a time, so its numbers may differ by "
     "rounding"
 )
 FROZEN = (
@@ -93,15 +94,6 @@ def warnings_by_cell(out: Path) -> dict[str, list[str]]:
     return {path.parent.name: about_memory(read_json(path)["warnings"]) for path in records}
 
 
-def row(work: str, at_once: int, strategy: str = "last") -> dict[str, Any]:
-    about = {"work": work, "strategy": strategy, "backbone": "test_resnet", "batch_size": 4, "image_size": 32}
-    return {**about, "device": "cpu", "precision": "float32", "at_once": at_once}
-
-
-def rows(out: Path) -> list[dict[str, Any]]:
-    return read_json(out / "memory.json")["rows"]
-
-
 STUDIES: dict[str, dict[str, Any]] = {
     "fresh": {"strategies": LAST, "regimes": FRESH},
     "plain": {"strategies": LAST, "regimes": PLAIN},
@@ -121,12 +113,10 @@ def test_memory_that_is_short_in_training_changes_weights_by_rounding(
     name: str, at: Collection[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path, "whole", Listener(), **STUDIES[name])
-    assert not (whole / "memory.json").exists()
     told = Listener(Short(monkeypatch, training=at))
     found = run(tmp_path, "short", told, **STUDIES[name])
     assert difference(found, whole) <= 1e-5
     assert difference(found, whole, "logits.safetensors") <= 1e-5
-    assert rows(found)[-1] == row("training", 1 if len(at) == 2 else 2)
     said = PARTS if len(at) == 1 else PARTS.replace("on 2 at", "on 1 at")
     assert told.warnings == warnings_of(found) == [said]
 
@@ -144,15 +134,17 @@ def test_batch_norm_in_training_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     assert warnings_of(found) == [NORM]
 
 
-@pytest.mark.parametrize("at", [1, 4], ids=str)  # two epochs, then validation and test
-def test_memory_that_is_short_in_evaluation(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("at", "fits"), [(1, 2), (4, 1)], ids=["in training", "at the end"])
+def test_memory_that_is_short_in_evaluation(
+    at: int, fits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = run(tmp_path, "whole", Listener(), **STUDIES["fresh"])
     told = Listener(Short(monkeypatch, evaluation=[at]))
     found = run(tmp_path, "short", told, **STUDIES["fresh"])
     assert difference(found, whole) == 0
     assert difference(found, whole, "logits.safetensors") <= 1e-5
     (said,) = warnings_of(found)
-    assert said == PREDICTS.replace("predicts 3", f"predicts {rows(found)[-1]['at_once']}")
+    assert said == PREDICTS.format(fits)
     assert told.warnings == [said]
 
 
@@ -171,11 +163,6 @@ def test_memory_that_is_short_in_frozen_stages(
     assert max(short.frozen_rows[3:]) == 8
     assert difference(found, whole) <= 1e-5
     assert told.warnings == warnings_of(found) == [FROZEN]
-    about = {"work": "frozen stages", "backbone": "test_resnet (weights), 32 pixels", "device": "cpu"}
-    assert rows(found) == [{**about, "precision": "float32", "at_once": 8}]
-    short.frozen_rows.clear()
-    run(tmp_path, "short", Listener(short), **study | {"seeds": 2})
-    assert max(short.frozen_rows) == 8
 
 
 def test_rows_of_fewer_images_at_once_are_stored_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,31 +200,16 @@ def test_rows_that_were_read_before_memory_got_short_are_read_again_after_a_stop
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "other"))
     with pytest.raises(Stopped):
         run(tmp_path, "stopped", LaterShort(Short(monkeypatch), kill_at=5), **study)
-    assert rows(tmp_path / "stopped")[-1]["at_once"] == 8
     out = run(tmp_path, "stopped", Listener(), **study)
     assert ends(out) == ends(whole)
     assert warnings_of(out) == [FROZEN]
 
 
-def test_later_cells_begin_with_what_fits_and_so_does_the_next_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_cell_starts_with_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = Listener(Short(monkeypatch, training=[3]))
-    study = STUDIES["fresh"] | {"strategies": LAST | {"head": {"train": "head"}}}
-    found = run(tmp_path, "short", told, **study | {"seeds": 2})
-    sizes = told.short.rows[True]
-    assert sizes[3:].count(4) <= 2 * 8  # those of the other strategy
-    cells = warnings_by_cell(found)
-    first = [name for name, said in cells.items() if name.startswith(("last", "head")) and said]
-    assert len(first) == 2  # both seeds of one strategy
-    assert len({name.partition(".")[0] for name in first}) == 1
-    assert len(told.warnings) == 1
-    again = Listener(Short(monkeypatch))
-    run(tmp_path, "short", again, **study | {"seeds": 3})
-    assert 2 in again.short.rows[True]
-    assert again.warnings == []
-    cells = warnings_by_cell(found)
-    assert len([name for name, said in cells.items() if said]) == 3
+    found = run(tmp_path, "short", told, **STUDIES["fresh"] | {"seeds": 2})
+    assert warnings_by_cell(found) == {"last.small.s0": [PARTS], "last.small.s1": []}
+    assert told.warnings == [PARTS]
 
 
 @pytest.mark.parametrize(
@@ -296,7 +268,6 @@ def test_not_even_one_image_fails_its_cell_alone(tmp_path: Path, monkeypatch: py
     )
     assert read_json(found / "cells" / "last.small.s0" / "error.json")["traceback"] == ""
     assert (found / "cells" / "head.small.s0" / "result.json").is_file()
-    assert not (found / "memory.json").exists()
 
 
 @pytest.mark.parametrize("mode", [{"training": [3]}, {"evaluation": [1]}, {"training": [3], "backward": True}], ids=str)
@@ -309,19 +280,6 @@ def test_other_errors_are_never_swallowed(
     (failed,) = [event for event in told.events if isinstance(event, CellFailed)]
     assert failed.error == f"RuntimeError: {text}"
     assert "Traceback" in read_json(found / "cells" / "last.small.s0" / "error.json")["traceback"]
-    assert not (found / "memory.json").exists()
-
-
-def test_a_damaged_record_is_noticed_and_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = run(tmp_path, "short", Listener(Short(monkeypatch, training=[3])), **STUDIES["fresh"])
-    path = found / "memory.json"
-    path.write_text(path.read_text().replace('"at_once": 2', '"at_once": 3'))
-    told = Listener(Short(monkeypatch, training=[3]))
-    run(tmp_path, "short", told, **STUDIES["fresh"] | {"seeds": 2})
-    assert told.warnings[0] == (
-        f"{path} was altered or cut short; how many images fit into memory at once is found out anew"
-    )
-    assert rows(found) == [row("training", 2)]
 
 
 def test_measuring_before_the_run_takes_fewer_rows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,8 +317,8 @@ def test_a_gpu_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert not [event for event in told.events if isinstance(event, CellFailed)]
-    (lowered,) = [one for one in rows(found) if one.get("strategy") == "all" and one["work"] == "training"]
-    assert 1 <= lowered["at_once"] < 48
+    (lowered,) = re.findall(r"^all: .* it trains on (\d+) at a time", "\n".join(told.warnings), re.MULTILINE)
+    assert 1 <= int(lowered) < 48
     assert torch.cuda.get_device_name() in told.warnings[0]
     assert difference(found, whole) <= 1e-4  # a GPU's sums are not in one order
     assert difference(found, whole, "logits.safetensors") <= 1e-3

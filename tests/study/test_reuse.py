@@ -2,19 +2,23 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.worlds import tiny_study, write_weights
 from unfreeze import Results, Study
-from unfreeze.model import winograd
+from unfreeze.model.network import Frozen
 from unfreeze.reuse import calibrate, engines
+from unfreeze.reuse.engines import pytorch
+from unfreeze.reuse.engines.kind import Engine, EngineFailed, EngineKind, Settings
 from unfreeze.store import read_json
 from unfreeze.study.events import Event, Warned
 
@@ -60,25 +64,14 @@ def test_cached_equals_live_bit_for_bit(tmp_path: Path, regimes: dict[str, Any])
         assert numbers(cached, cell) == numbers(live, cell), cell
 
 
-@pytest.mark.parametrize(
-    ("engine", "precision"),
-    [
-        ("ncnn", "float32"),
-        ("openvino", "float32"),
-        ("openvino", "bfloat16"),
-        ("pytorch", "float32"),
-        ("pytorch", "bfloat16"),
-        ("winograd", "float32"),
-    ],
-)
+ENGINES = [(name, precision) for name in ("openvino", "pytorch") for precision in ("float32", "bfloat16")]
+
+
+@pytest.mark.parametrize(("engine", "precision"), ENGINES)
 def test_cached_equals_live_with_the_engine_that_the_study_fixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, precision: str
 ) -> None:
-    module = engines._MODULES[engine]
-    monkeypatch.setattr(engines, "_MODULES", {engine: module})
-    monkeypatch.setattr(module, "WORTH_SECONDS", 0.0)
-    monkeypatch.setattr(winograd, "_CHANNELS", 8)  # for training as well
-    monkeypatch.setattr(winograd, "_TILES", 1)
+    first_wins(monkeypatch, engines.ENGINES[engine], pytorch.ENTRY)
     asked = {"strategies": {"head": HEAD, "last": LAST, "phases": PHASES}, "regimes": PLAIN, "precision": precision}
     cached, live = run(tmp_path, "cached", **asked), run(tmp_path, "live", **asked, budget=NO_ROOM)
     for results in (cached, live):
@@ -90,25 +83,53 @@ def test_cached_equals_live_with_the_engine_that_the_study_fixed(
         assert numbers(cached, cell) == numbers(live, cell), cell
 
 
+def first_wins(monkeypatch: pytest.MonkeyPatch, *entries: EngineKind) -> None:
+    """Let the first of some engines be chosen wherever it can run."""
+    chosen = {entry.name: replace(entry, worth_seconds=0.0) for entry in entries}
+    monkeypatch.setattr(engines, "ENGINES", chosen)
+    monkeypatch.setattr(calibrate, "CLEARLY", 0.0)
+
+
+def made_up(stages_at_least: int = 1) -> EngineKind:
+    """Return an engine that doubles and halves, and runs so many stages at least."""
+
+    def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
+        return [{"name": "made_up", "version": "1", "precision": precision, "batch": 2, "threads": threads}]
+
+    def build(settings: Settings, stages: Frozen, shape: tuple[int, ...], device: torch.device) -> Engine:
+        if len(stages.stages) < stages_at_least:
+            raise EngineFailed("made_up: too few stages")
+        plain = pytorch.Batched(stages, device, int(settings["batch"]), "float32")
+        return lambda rows: plain(rows) * 2 / 2
+
+    return EngineKind("made_up", offers, build, worth_seconds=0.0, shares_batch=True)
+
+
+def test_a_registered_engine_computes_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first_wins(monkeypatch, made_up(), pytorch.ENTRY)
+    results = run(tmp_path, strategies={"head": HEAD}, regimes=PLAIN)
+    assert not results.failed
+    (fixed,) = read_json(results.path / "study.json")["engines"].values()
+    assert fixed["engine"]["name"] == "made_up"
+    assert computed(results) > 0
+    assert computed(run(tmp_path, "again", strategies={"head": HEAD}, regimes=PLAIN)) == 0
+
+
 def test_a_fixed_engine_that_cannot_do_a_new_cut_gives_way_and_finished_cells_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    modules = {name: engines._MODULES[name] for name in ("winograd", "pytorch")}
-    monkeypatch.setattr(engines, "_MODULES", modules)
-    monkeypatch.setattr(modules["winograd"], "WORTH_SECONDS", 0.0)
-    monkeypatch.setattr(calibrate, "CLEARLY", 0.0)  # the one offered first wins
-    monkeypatch.setattr(winograd, "_CHANNELS", 96)  # of the last stage alone
+    first_wins(monkeypatch, made_up(stages_at_least=5), pytorch.ENTRY)
     first = run(tmp_path, strategies={"head": HEAD}, regimes=PLAIN)
     label = "test_resnet (weights), 32 pixels"
-    assert read_json(first.path / "study.json")["engines"][label]["engine"]["name"] == "winograd"
+    assert read_json(first.path / "study.json")["engines"][label]["engine"]["name"] == "made_up"
     before, events = numbers(first, "head.small.s0"), list[Event]()
     study = Study(**tiny_study(tmp_path, strategies={"head": HEAD, "last": {"train": {"last": 2}}}, regimes=PLAIN))
     again = study.run(tmp_path / "out", emit=events.append, workers=0)
     assert not again.failed
     assert read_json(again.path / "study.json")["engines"][label]["engine"]["name"] == "pytorch"
-    (said,) = [event.text for event in events if isinstance(event, Warned) and "frozen" in event.text]
-    assert said.startswith(f"{label}: the study used winograd ")
-    assert "which cannot compute all of its frozen stages (winograd: no large 3 x 3 convolution)" in said
+    (said,) = [event.text for event in events if isinstance(event, Warned) and "this study used" in event.text]
+    assert said.startswith(f"{label}: this study used made_up 1 ")
+    assert "which cannot compute all of its frozen stages (made_up: too few stages)" in said
     assert numbers(again, "head.small.s0") == before
 
 

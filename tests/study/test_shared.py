@@ -11,7 +11,7 @@ from tests.worlds import tiny_study
 from unfreeze.config.study import StudyConfig
 from unfreeze.data.catalog import build_catalog
 from unfreeze.data.sources import open_source
-from unfreeze.reuse.costs import PrefixCost, StepCost
+from unfreeze.reuse.costs import PrefixCost
 from unfreeze.study import grouping
 from unfreeze.study.forecast import works_of
 from unfreeze.study.images import draw_splits, make_jobs
@@ -21,6 +21,7 @@ from unfreeze.study.shared import Costs, Shared, plan_shared
 from unfreeze.study.why import why_not
 from unfreeze.study.work import CellWork, lots_of_study
 from unfreeze.train.device import pick
+from unfreeze.train.step_cost import StepCost
 
 RATES = [1e-3 * number for number in range(1, 9)]
 EIGHT = HEAD | {"tune": {"optimizer.lr": RATES}}
@@ -52,7 +53,7 @@ def works(folder: Path, **values: Any) -> list[CellWork]:
 
 def shared(found: list[CellWork], budget: int = 0, chains: tuple[tuple[int, int], ...] = ()) -> Shared:
     """Plan with costs that are easily added up: each of the five stages takes a fifth of ROW, and training nothing."""
-    free = defaultdict(lambda: StepCost(0.0, 0.0, 0.0))
+    free = defaultdict(lambda: StepCost(0.0, 0.0, step=0.0))
     prefix = PrefixCost(ROW, ROW, 0.0, 5, (1, 1, 1, 1, 1), chains)
     prefixes = {prefix_of(network.strategy): prefix for work in found for network in work.networks.values()}
     sizes = defaultdict(lambda: 10)

@@ -1,6 +1,8 @@
 """A training state is used only as it was written, and only where it gives the same numbers."""
 
+import dataclasses
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,18 +11,18 @@ import pytest
 import torch
 
 from tests.damage import damaged
+from tests.support.memory import little_memory
 from tests.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.store import StudyDir
 from unfreeze.study import group
 from unfreeze.study import saving as saving_module
-from unfreeze.study import state as states
-from unfreeze.study.candidate import CandidateState
 from unfreeze.study.events import BetweenSteps, Event, Warned
 from unfreeze.study.run import run_study
 from unfreeze.study.saving import SAVE_SECONDS, Saving
 from unfreeze.study.state import CellState, Found, read_state, write_state
-from unfreeze.train.loop import Position, Seen
+from unfreeze.train.candidate_run import CandidateState
+from unfreeze.train.phase_run import EpochTotals, Position
 from unfreeze.train.stopping import StoppingState
 
 BOUND = {"settings": "ab", "torch": "2.12", "threads": 2, "engines": [{"name": "pytorch"}]}
@@ -43,7 +45,7 @@ def cell_state(step: int = 5) -> CellState:
     weights = {"layer.weight": torch.randn(3, 4, generator=generator), "layer.count": torch.tensor(7)}
     running = CandidateState(
         1,
-        Position(2, step, StoppingState(math.nan, 1, 3), Seen(12, 0.1 + 0.7, 5, 1.5)),
+        Position(2, step, StoppingState(math.nan, 1, 3), EpochTotals(12, 0.1 + 0.7, 5, 1.5)),
         False,
         [ROW],
         weights,
@@ -53,7 +55,8 @@ def cell_state(step: int = 5) -> CellState:
     )
     ended = CandidateState(2, Position(2, 8, StoppingState(0.25, 2, 0)), True, [ROW], weights)
     kept = {"beaten": {"1": torch.randn(2, 3, generator=generator), "2": torch.randn(2, 3, generator=generator)}}
-    return CellState({"lr=0.1,a.b": running, "": ended}, {"beaten": [ROW]}, DIVERGED, {"bad": weights}, kept)
+    extra = {"micro_batch": [4, 0.1 + 0.2]}
+    return CellState({"lr=0.1,a.b": running, "": ended}, {"beaten": [ROW]}, DIVERGED, {"bad": weights}, kept, extra)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -70,47 +73,48 @@ def same(one: Any, other: Any) -> bool:
 
 
 def test_a_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
-    write_state(tmp_path, BOUND, cell_state())
-    found = read_state(tmp_path, BOUND)
+    write_state(tmp_path / "a", BOUND, cell_state())
+    found = read_state(tmp_path / "a", BOUND)
     assert found.said == ""
     assert same(found.state, cell_state())
 
 
-def test_the_latest_of_two_generations_is_used_and_older_ones_go(tmp_path: Path) -> None:
-    for step in (5, 6, 7):
-        write_state(tmp_path, BOUND, cell_state(step))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.json", "2.safetensors", "3.json", "3.safetensors"]
-    assert same(read_state(tmp_path, BOUND).state, cell_state(7))
+def test_weights_that_lie_in_another_order_in_memory_come_back(tmp_path: Path) -> None:
+    weights = {"conv": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)}
+    state = CellState({"": dataclasses.replace(cell_state().candidates[""], weights=weights)})
+    write_state(tmp_path / "a", BOUND, state)
+    assert same(read_state(tmp_path / "a", BOUND).state, state)
 
 
-@pytest.mark.parametrize("kind", ["json", "safetensors"])
-def test_a_damaged_state_is_noticed_and_the_one_before_is_used(kind: str, tmp_path: Path) -> None:
-    write_state(tmp_path, BOUND, cell_state(5))
-    write_state(tmp_path, BOUND, cell_state(6))
-    path = tmp_path / f"2.{kind}"
+def test_a_state_replaces_the_one_before(tmp_path: Path) -> None:
+    for step in (5, 6):
+        write_state(tmp_path / "a", BOUND, cell_state(step))
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+        assert same(read_state(tmp_path / "a", BOUND).state, cell_state(step))
+
+
+def test_a_cell_without_a_state_starts_without_a_word(tmp_path: Path) -> None:
+    assert read_state(tmp_path / "a", BOUND) == Found(None, "")
+
+
+def test_a_damaged_state_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_state(path, BOUND, cell_state())
     for tried, content in enumerate(damaged(path.read_bytes())):
         path.write_bytes(content)
-        found = read_state(tmp_path, BOUND)
-        assert found.said == "its latest training state was damaged; it goes on from the one before", tried
-        assert found.state is not None and found.state.candidates["lr=0.1,a.b"].position.step == 5
+        assert read_state(path, BOUND) == Found(None, "its training state was damaged, so it starts again"), tried
     assert tried >= 320
 
 
-@pytest.mark.parametrize("kind", ["json", "safetensors"])
-def test_where_no_state_is_whole_the_cell_begins_anew(kind: str, tmp_path: Path) -> None:
-    write_state(tmp_path, BOUND, cell_state())
-    (tmp_path / f"1.{kind}").write_bytes(b"")
-    assert read_state(tmp_path, BOUND) == Found(None, "its training state was damaged, so it begins anew")
-    (tmp_path / f"1.{kind}").unlink()
-    assert read_state(tmp_path, BOUND).state is None
-
-
-def test_what_a_killed_process_left_of_a_state_is_no_state_and_its_number_is_not_used_again(tmp_path: Path) -> None:
-    write_state(tmp_path, BOUND, cell_state(5))
-    (tmp_path / "2.safetensors").write_bytes(b"half")
-    assert same(read_state(tmp_path, BOUND).state, cell_state(5)) is True
-    write_state(tmp_path, BOUND, cell_state(6))
-    assert same(read_state(tmp_path, BOUND).state, cell_state(6))
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the memory that this process held")
+def test_a_state_is_in_memory_once(tmp_path: Path) -> None:
+    size, state = 2**28, cell_state()
+    weights = {"large": torch.ones(size // 4)}
+    state = CellState({"": dataclasses.replace(state.candidates[""], weights=weights)})
+    with little_memory(size // 8):
+        write_state(tmp_path / "a", BOUND, state)
+    with little_memory(size * 9 // 8):
+        assert read_state(tmp_path / "a", BOUND).state is not None
 
 
 @pytest.mark.parametrize(
@@ -123,9 +127,15 @@ def test_what_a_killed_process_left_of_a_state_is_no_state_and_its_number_is_not
     ],
 )
 def test_a_state_of_other_conditions_is_not_used(changed: dict[str, Any], words: str, tmp_path: Path) -> None:
-    write_state(tmp_path, BOUND, cell_state())
-    found = read_state(tmp_path, BOUND | changed)
-    assert found == Found(None, f"its training state does not fit ({words}), so it begins anew")
+    write_state(tmp_path / "a", BOUND, cell_state())
+    found = read_state(tmp_path / "a", BOUND | changed)
+    assert found == Found(None, f"its training state does not fit ({words}), so it starts again")
+
+
+def test_a_state_of_a_package_that_is_no_longer_used_is_not_used(tmp_path: Path) -> None:
+    write_state(tmp_path / "a", BOUND | {"ncnn": "1.0"}, cell_state())
+    said = "its training state does not fit (ncnn: 1.0, no longer used), so it starts again"
+    assert read_state(tmp_path / "a", BOUND) == Found(None, said)
 
 
 def saving(folder: Path, clock: list[float]) -> tuple[Saving, list[Event]]:
@@ -171,16 +181,25 @@ def test_a_run_saves_its_cells_once_a_minute(tmp_path: Path, monkeypatch: pytest
     assert [later - earlier for earlier, later in pairwise([0.0, *written])][:4] == [75.0] * 4
 
 
-def test_a_cell_begins_with_its_state_and_nothing_else_in_its_folder(tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_used_is_deleted_and_said(tmp_path: Path) -> None:
     keeper, told = saving(tmp_path, [0.0])
     keeper.save({"a.b.s0": cell_state})
-    (tmp_path / "cells" / "a.b.s0" / "error.json").write_text("of a run that failed")
     assert same(keeper.begin("a.b.s0"), cell_state())
-    assert [path.name for path in (tmp_path / "cells" / "a.b.s0").iterdir()] == ["state"]
-    (tmp_path / "cells" / "a.b.s0" / "state" / "1.json").write_text("{")
+    (tmp_path / "running" / "a.b.s0.safetensors").write_text("{")
     assert keeper.begin("a.b.s0") == CellState()
-    assert not (tmp_path / "cells" / "a.b.s0").exists()
-    assert told == [Warned("a.b.s0: its training state was damaged, so it begins anew")]
+    assert told == [Warned("a.b.s0: its training state was damaged, so it starts again")]
+    assert list((tmp_path / "running").iterdir()) == []
+
+
+def test_a_state_of_an_earlier_version_is_deleted_and_said(tmp_path: Path) -> None:
+    keeper, told = saving(tmp_path, [0.0])
+    earlier = tmp_path / "cells" / "a.b.s0" / "state"
+    earlier.mkdir(parents=True)
+    for name in ("7.json", "7.safetensors"):
+        (earlier / name).write_text("{}")
+    assert keeper.begin("a.b.s0") == CellState()
+    assert told == [Warned("a.b.s0: its training state is of an earlier version, so it starts again")]
+    assert not earlier.exists()
 
 
 def test_a_full_disk_costs_the_state_and_not_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,11 +212,10 @@ def test_a_full_disk_costs_the_state_and_not_the_training(tmp_path: Path, monkey
     monkeypatch.setattr("os.fsync", full)
     for _ in range(2):
         keeper.save({"a.b.s0": lambda: cell_state(6)})
-    folder = tmp_path / "cells" / "a.b.s0" / states.FOLDER
-    path = folder / "2.safetensors"
+    path = tmp_path / "running" / "a.b.s0.safetensors"
     assert told == [
         Warned(f"the state of training is not saved, though training goes on: cannot write {path} "
                "of 348 bytes: No space left on device")
     ]  # fmt: skip
-    assert same(read_state(folder, BOUND).state, cell_state(5))
-    assert sorted(path.name for path in folder.iterdir()) == ["1.json", "1.safetensors"]
+    assert same(read_state(path, BOUND).state, cell_state(5))
+    assert [each.name for each in path.parent.iterdir()] == [path.name]

@@ -77,7 +77,7 @@ def _make(place: Path) -> None:
     from unfreeze import Study
     from unfreeze.reuse import engines
 
-    engines._MODULES = {"pytorch": engines._MODULES["pytorch"]}
+    del engines.ENGINES["openvino"]
     write_photographs(place / "photographs", per_class=14)
     (place / "study.yaml").write_text(STUDY, encoding="utf-8")
     write_weights(place / "weights.safetensors")

@@ -118,6 +118,8 @@ _COMMAND = "it belongs to the command: unfreeze run STUDY"
 _NONE = {
     "batches are prepared by the cores there are, and no number depends on it": "num_workers workers nw "
     "dataloader_num_workers pin_memory persistent_workers prefetch prefetch_factor use_multiprocessing max_queue_size",
+    "frozen stages run on OpenVINO where a check of a few seconds finds that it works, otherwise on PyTorch; ncnn and "
+    "Winograd convolutions are no longer supported": "engine engines",
     "the classes come from the data": "num_classes n_classes nb_classes n_out num_labels n_labels class_names classes "
     "labels label_names c",
     "training images are shuffled in every epoch": "shuffle drop_last",

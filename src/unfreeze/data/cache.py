@@ -1,7 +1,7 @@
 """The cache as a whole: which entries there are, who uses them, and what goes when room is needed.
 
-Nothing that is computed rests on the locks in here. They only keep an entry from being deleted while it is useful: what
-is deleted all the same is computed again, and rows that are open are read to their end.
+Locks only save work: they keep an entry from being evicted while it is in use. What is evicted all the same is computed
+again, and rows that are open are read to their end. What a killed process left is deleted by its age.
 """
 
 import contextlib
@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from unfreeze.config.identity import fingerprint
 from unfreeze.data.rowstore import RECORD, Row, RowStore
 from unfreeze.data.shards import DATA, MANIFEST, SET_ASIDE, finished_shards, read_manifest
-from unfreeze.durable import is_forgotten, time_without_locks
+from unfreeze.durable import TEMPORARY, delete, old_ones
 from unfreeze.errors import UserError
+from unfreeze.locks import try_lock
 from unfreeze.store import read_json
 
 KINDS = ("activations", "pixels")
@@ -28,7 +27,6 @@ RECORDS = ("looks", "calibrations")
 """Small records of studies beside the entries: no part of the budget."""
 
 USED, USE, FILLING = "used", ".use", "filling.lock"
-UNFINISHED = ".tmp"
 
 LOOK_SECONDS = 0.1
 """Between two looks at whether a lock is free: that of a killed process is, at once."""
@@ -61,16 +59,13 @@ class Entry:
 def in_use(stores: Collection[RowStore]) -> Iterator[frozenset[Path]]:
     """Mark entries as used now, and as in use until the end of the block or of the process, however it ends.
 
-    Gives the marks. A cache that cannot be written to or locked is used unmarked. A damaged record of whose an entry is
-    is mended.
+    Gives the marks. A cache that cannot be written to is used unmarked. A damaged record of an entry is mended.
     """
     marks = set[Path]()
     with contextlib.ExitStack() as stack:
         for folder, store in {store.folder: store for store in stores}.items():
-            with contextlib.suppress(OSError, NotImplementedError):
-                lock = _mark(folder)
-                stack.callback(_release, lock, folder)
-                marks.add(Path(lock.lock_file))
+            with contextlib.suppress(OSError):
+                marks.add(stack.enter_context(_mark(folder)))
             with contextlib.suppress(UserError):
                 if (folder / RECORD).exists():  # else it is written with the first row
                     store.write_record()
@@ -81,33 +76,19 @@ def in_use(stores: Collection[RowStore]) -> Iterator[frozenset[Path]]:
 def alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Do work that others may be doing, too, when none of them does it: then most of it may be done.
 
-    What cannot be locked is done at once.
-
     Args:
         lock: a file that stands for the work; it is made, and stays.
         waiting: called every ``LOOK_SECONDS`` while another process works; what it raises ends the wait.
     """
-    held = filelock.FileLock(lock, thread_local=False)
+    with contextlib.suppress(OSError):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    while (held := try_lock(lock)) is None:
+        waiting()
+        time.sleep(LOOK_SECONDS)
     try:
-        with contextlib.suppress(OSError):
-            lock.parent.mkdir(parents=True, exist_ok=True)
-        while not _acquired(held):
-            waiting()
-            time.sleep(LOOK_SECONDS)
         yield
     finally:
         held.release()
-
-
-def _acquired(lock: filelock.BaseFileLock) -> bool:
-    """Try to lock a file; tell whether it is locked, or cannot be."""
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        return False
-    except (OSError, NotImplementedError):
-        pass
-    return True
 
 
 def filling(store: RowStore, waiting: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
@@ -170,11 +151,11 @@ def make_room(
 
 def obtainable(cache: Path, budget: int, keep: Mapping[Path, Set[Row]], marks: Collection[Path] = ()) -> int:
     """Return the bytes that ``make_room`` would give at most, deleting nothing."""
-    leftovers = {folder: [] if _is_in_use(folder) else _leftovers(folder) for folder in _folders(cache)}
-    stays = sum(folder_bytes(folder) - sum(map(folder_bytes, left)) for folder, left in leftovers.items())
+    leftovers = _leftovers(cache)
+    stays = used_bytes(cache) - sum(map(folder_bytes, leftovers))
     for path in _candidates(cache, keep, marks):
         if path.suffix != MANIFEST:
-            stays -= folder_bytes(path) - sum(map(folder_bytes, leftovers[path]))
+            stays -= folder_bytes(path) - sum(folder_bytes(left) for left in leftovers if left.parent == path)
         elif _is_free(path, keep):
             stays -= folder_bytes(path) + folder_bytes(path.with_suffix(DATA))
     return max(0, budget - stays)
@@ -217,31 +198,21 @@ def clear(cache: Path) -> None:
 
 
 def tidy(cache: Path) -> list[int]:
-    """Delete what nobody will use: unfinished and set-aside files of entries not in use, and entries half deleted.
-
-    Where locks do not tell what is in use, such files stay for a day.
+    """Delete what killed processes left: unfinished and set-aside files, and entries half deleted, if they are old.
 
     Returns:
         The bytes of each thing that was deleted.
     """
-    left = [path for kind in _kinds(cache) for path in sorted((cache / kind).iterdir()) if path.suffix == UNFINISHED]
-    now = time_without_locks(cache)
-    for folder in _folders(cache):
-        if now is not None:  # marks tell nothing: another process may be writing
-            left += [path for path in _leftovers(folder) if is_forgotten(path, now)]
-        elif not _is_in_use(folder):
-            left += _leftovers(folder)
-    return [_delete(path) for path in left]
+    return [_delete(path) for path in _leftovers(cache)]
 
 
 def evict(folder: Path) -> int:
     """Delete an entry: for its users at once, so that none meets half of it; return its bytes."""
-    gone = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    size = folder_bytes(folder)
     try:
-        folder.rename(gone)
-    except OSError:  # somebody else was faster, or (Windows) reads it
+        return size if delete(folder) else 0
+    except OSError:  # (Windows) somebody reads it
         return 0
-    return _delete(gone)
 
 
 def folder_bytes(path: Path) -> int:
@@ -263,7 +234,7 @@ def _folders(cache: Path) -> list[Path]:
         folder
         for kind in _kinds(cache)
         for folder in sorted((cache / kind).iterdir())
-        if folder.is_dir() and not folder.is_symlink() and folder.suffix != UNFINISHED
+        if folder.is_dir() and not folder.is_symlink() and folder.suffix != TEMPORARY
     ]
 
 
@@ -292,18 +263,21 @@ def _last_used(path: Path) -> float:
     return 0.0
 
 
-def _leftovers(folder: Path) -> list[Path]:
-    """Return the files of an entry that were never finished or are set aside; files of others are not among them."""
-    try:
-        names = set(os.listdir(folder))
-    except FileNotFoundError:  # evicted by another process
-        return []
-    return [
-        folder / name
-        for name in sorted(names)
-        if name.endswith((UNFINISHED, SET_ASIDE))
-        or (name.endswith(DATA) and name.removesuffix(DATA) + MANIFEST not in names)
-    ]
+def _leftovers(cache: Path) -> list[Path]:
+    """Return the old files that were never finished or are set aside; files of others are not among them."""
+    left = [path for kind in _kinds(cache) for path in sorted((cache / kind).iterdir()) if path.suffix == TEMPORARY]
+    for folder in _folders(cache):
+        try:
+            names = set(os.listdir(folder))
+        except FileNotFoundError:  # evicted by another process
+            continue
+        left += [
+            folder / name
+            for name in sorted(names)
+            if name.endswith((TEMPORARY, SET_ASIDE))
+            or (name.endswith(DATA) and name.removesuffix(DATA) + MANIFEST not in names)
+        ]
+    return old_ones(cache, left)
 
 
 def _delete(path: Path) -> int:
@@ -316,51 +290,40 @@ def _delete(path: Path) -> int:
     return size - folder_bytes(path)
 
 
-def _mark(folder: Path) -> filelock.BaseFileLock:
-    """Lock a file of this process's own in the entry."""
+@contextlib.contextmanager
+def _mark(folder: Path) -> Iterator[Path]:
+    """Lock a file of this process's own in the entry; if nothing was written after all, the entry goes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / USED).touch()
-    while True:
-        lock = filelock.FileLock(folder / f"{secrets.token_hex(8)}{USE}", thread_local=False)
-        lock.acquire()
-        if Path(lock.lock_file).exists():  # else taken for that of a dead process before it was locked
-            return lock
-
-
-def _release(lock: filelock.BaseFileLock, folder: Path) -> None:
-    lock.release()
-    with contextlib.suppress(OSError):
-        Path(lock.lock_file).unlink(missing_ok=True)
-        if not (folder / RECORD).exists() and set(os.listdir(folder)) <= {USED, FILLING}:
-            for name in (USED, FILLING):  # nothing was written after all
-                (folder / name).unlink(missing_ok=True)
-            folder.rmdir()
+    mark = folder / f"{secrets.token_hex(8)}{USE}"
+    lock = try_lock(mark)
+    try:
+        yield mark
+    finally:
+        if lock is not None:
+            lock.release()
+        with contextlib.suppress(OSError):
+            mark.unlink(missing_ok=True)
+            if not (folder / RECORD).exists() and set(os.listdir(folder)) <= {USED, FILLING}:
+                for name in (USED, FILLING):
+                    (folder / name).unlink(missing_ok=True)
+                folder.rmdir()
 
 
 def _is_in_use(folder: Path, but: Collection[Path] = ()) -> bool:
-    """Tell whether a living process marked the entry, ``but`` with these marks; marks of dead ones are deleted.
-
-    Where locks do not tell who lives, a mark counts for a day.
-    """
+    """Tell whether a living process marked the entry, ``but`` with these marks; marks of dead ones are deleted."""
     try:
         marks = [path for path in sorted(folder.glob(f"*{USE}")) if path not in but]
     except FileNotFoundError:  # evicted by another process
         return False
-    now = time_without_locks(folder.parent) if marks else None
-    if now is not None:
-        return not all(is_forgotten(path, now) for path in marks)
     return any([_is_held(path) for path in marks])
 
 
-def _is_held(path: Path) -> bool:
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except (filelock.Timeout, PermissionError):  # by another user, perhaps
+def _is_held(mark: Path) -> bool:
+    lock = try_lock(mark)
+    if lock is None:
         return True
-    except (OSError, NotImplementedError):
-        return False
     with contextlib.suppress(OSError):  # Windows: not while it is open
-        path.unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
     lock.release()
     return False

@@ -81,14 +81,6 @@ def release(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
-def parts(count: int, rows: int, least: int = 1) -> list[slice]:
-    """Divide ``count`` rows into parts of ``rows``; one of fewer than ``least`` at the end joins the part before."""
-    starts = list(range(0, count, rows))
-    if len(starts) > 1 and count - starts[-1] < least:
-        starts.pop()
-    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
-
-
 def no_room(network: str, size: int, precision: str, device: torch.device, least: int = 1) -> UserError:
     """Return the mistake of asking a device for more than it can do.
 

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
     RepositoryNotFoundError,
 )
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load_file
 from timm.models import PretrainedCfg
 from torch import nn
 
@@ -112,13 +112,11 @@ def _weights_file(weights: str) -> Path:
 
 def _read(path: Path) -> State:
     try:
-        return load(path.read_bytes())  # mapped into memory, a file that is cut short meanwhile would end the process
-    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
+        return load_file(path, backend="pread")  # mapped, a file that is cut short meanwhile would end the process
+    except (SafetensorError, OSError, TypeError, RuntimeError) as error:
         why = str(error)
-        if isinstance(error, KeyError):  # F4, say, which torch has not
-            why = f"it holds numbers of type {error}"
-        elif isinstance(error, TypeError | RuntimeError):  # what it says of empty ones: [0, 2**63]
-            why = "it holds a tensor of a shape that cannot be"
+        if isinstance(error, TypeError | RuntimeError):  # F4, or an empty one of 0 x 2**63
+            why = "it holds a tensor of a type or shape that PyTorch does not have"
         raise UserError(
             f"weights: {path} cannot be read ({why})",
             "a whole safetensors file",

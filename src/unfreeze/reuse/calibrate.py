@@ -2,37 +2,28 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations, groupby, pairwise
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unfreeze.errors import UserError
+from unfreeze.measurements import Measurements
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.fitting import NoRoom, fitted, no_room
-from unfreeze.model.network import Frozen
+from unfreeze.model.network import Frozen, frozen_state, tensors_hash
 from unfreeze.reuse import engines
-from unfreeze.reuse.engines import Engine, Settings
-from unfreeze.reuse.engines.failed import EngineFailed, gist
+from unfreeze.reuse.engines.kind import Engine, EngineFailed, Settings, gist
 from unfreeze.reuse.prefix import TOLERANCE, Calibration, Prefix
 
 IMAGES = 8
 
 CLEARLY = 0.9
-"""An engine takes the place of one offered before it only in so small a share of its time: two timings are noisy."""
-
-FAR = 1.3
-"""An engine whose first run took so many times the best one's time is not run again.
-
-It would be taken below ``CLEARLY`` of the best one's time, so its later runs would have to be 1.44 times as fast as its
-first: VGG16's were 1.0 to 1.32 times as fast (four engines, two cuts; AMD EPYC, 29 November 2026).
-"""
-LONG = 0.3
-"""Seconds below which it is run again all the same: of small networks the first run can take twice as long."""
+"""An engine replaces one offered before it only if it takes less than this share of its time: timings are noisy."""
 
 
 class Reference(NamedTuple):
@@ -80,10 +71,10 @@ def calibrate(
     offers: Sequence[Settings],
     device: torch.device,
 ) -> Prefix:
-    """Measure every engine on the deepest cut, take the fastest within tolerance, and try which cuts chain.
+    """Check and time every engine on the deepest cut, choose one within tolerance, and try which cuts chain.
 
-    Of engines that are nearly as fast (see ``CLEARLY``) the one offered first is taken; one of another precision than
-    that asked for only where no other is within tolerance.
+    The engine offered first is chosen unless a later one is clearly faster (see ``CLEARLY``); one of another precision
+    than that asked for only where no other is within tolerance.
 
     Args:
         backbone: pretrained.
@@ -92,7 +83,7 @@ def calibrate(
         reference: of these images at the deepest cut.
         precision: "float32" or "bfloat16".
         dtype: in which rows are kept.
-        offers: engines to try; among equals the first.
+        offers: engines to try, the preferred one first.
         device: where the study runs.
 
     Returns:
@@ -104,18 +95,17 @@ def calibrate(
     """
     stages = Frozen([stage.module for stage in backbone.stages[: max(cuts)]])
     alike = [list(group) for _, group in groupby(offers, key=itemgetter("name", "precision"))]
-    with ThreadPoolExecutor() as pool:  # converting takes seconds, on one core
-        builds = list(pool.map(lambda group: _build(group, stages, tuple(images.shape[1:]), device), alike))
-    refused = {label: reason for built in builds for label, reason in built.refused.items()}
+    refused: dict[str, str] = {}
     able: list[tuple[Calibration, Engine]] = []
-    for settings, engine, build, _ in builds:
+    for group in alike:
+        settings, engine, build, not_built = _build(group, stages, tuple(images.shape[1:]), device)
+        refused |= not_built
         if engine is None:
             continue
         if settings["name"] == "pytorch" and settings["precision"] == "float32":  # the reference itself
             found, seconds = reference
         else:
-            best = min((one.seconds for one, _ in able), default=float("inf"))
-            found, seconds = _measured(settings, engine, images, best)
+            found, seconds = _measured(settings, engine, images)
         error = float((found - reference.rows).norm() / reference.rows.norm().clamp_min(1e-30))
         if not error <= TOLERANCE[precision]:
             refused[engine_label(settings)] = (
@@ -205,24 +195,19 @@ def engine_label(settings: Settings) -> str:
     return f"{settings['name']}, batch {settings['batch']}"
 
 
-def _measured(settings: Settings, engine: Engine, images: Tensor, best: float) -> tuple[Tensor, float]:
-    """Return an engine's output for the images, and its seconds a row where every thread's request is full."""
-    requests = 1 if engines.together(settings) else int(settings["threads"])
+def _measured(settings: Settings, engine: Engine, images: Tensor) -> tuple[Tensor, float]:
+    """Return an engine's output for the images, and its seconds per row where every thread's request is full."""
+    requests = 1 if engines.kind_of(settings).shares_batch else int(settings["threads"])
     count = max(len(images), int(settings["batch"]) * requests)
     rows = images[torch.arange(count) % len(images)]
-    found, seconds = _timed(lambda: engine(rows), count, best)
+    found, seconds = _timed(lambda: engine(rows), count)
     return found[: len(images)].cpu(), seconds
 
 
-def _timed(run: Callable[[], Tensor], rows: int, best: float = float("inf")) -> tuple[Tensor, float]:
-    """Return the result and the seconds a row of the better of two runs; the first allocates and tunes.
-
-    One run is enough where it took long, and far longer than the best so far.
-    """
+def _timed(run: Callable[[], Tensor], rows: int) -> tuple[Tensor, float]:
+    """Return the result and the seconds per row of the better of two runs; the first allocates and tunes."""
     found, first = _once(run)
-    if first > LONG and first / rows > FAR * best:
-        return found, first / rows
-    found, second = _once(run)
+    _, second = _once(run)
     return found, min(first, second) / rows
 
 
@@ -239,3 +224,80 @@ def _wait() -> None:
         torch.cuda.synchronize()
     elif torch.backends.mps.is_available():
         torch.mps.synchronize()
+
+
+@dataclass(frozen=True)
+class FrozenWork:
+    """What a study computes with the frozen stages of one backbone.
+
+    Attributes:
+        backbone: pretrained.
+        cuts: numbers of frozen stages, above 0.
+        rows: how many it computes; for few of them it is not worth building an engine other than PyTorch.
+        dtype: in which rows are kept.
+        precision: of the engine, "float32" or "bfloat16".
+        device: where it runs.
+    """
+
+    backbone: Backbone
+    cuts: Sequence[int]
+    rows: int
+    dtype: str
+    precision: str
+    device: torch.device
+
+
+def calibrated_prefix(
+    work: FrozenWork, images: Callable[[], Tensor], measurements: Measurements, fixed: Settings | None
+) -> Prefix:
+    """Return a prefix whose engine is chosen and timed, now or on this machine before.
+
+    Stored rows belong to an engine, so one that was chosen goes on for other cuts as long as it can compute them.
+
+    Args:
+        work: what is computed.
+        images: returns a few real ones, (n, 3, S, S) float32.
+        measurements: of this machine.
+        fixed: the engine that the study has been using. If there is none, or it cannot compute these stages, it is the
+            one that was chosen on this machine last, and after that the one that ``calibrate`` chooses.
+
+    Raises:
+        UserError: no engine computes these stages.
+    """
+    backbone, cuts = work.backbone, sorted(work.cuts)
+    offered = engines.offers(work.device, work.precision, torch.get_num_threads())
+    about = {"backbone": backbone.name, "size": backbone.image_size}
+    choice = {"choice": {**about, "sha256": backbone.weights.sha256}}
+    about["sha256"] = tensors_hash(frozen_state(backbone, cuts[-1]))
+    given, refused = cache(images), dict[str, str]()
+
+    @cache
+    def reference() -> Reference:
+        return pytorch_reference(backbone, cuts[-1], given(), work.device)
+
+    def key(engine: Settings) -> dict[str, Any]:
+        return {"prefix": {**about, "cuts": cuts, "dtype": work.dtype}, "engine": dict(engine)}
+
+    def take(tried: Sequence[Settings]) -> Prefix:
+        found = measurements.recall(key(tried[0])) if len(tried) == 1 else None
+        if found is not None:
+            return Prefix(backbone, Calibration.from_record(found), work.dtype, work.device)
+        made = calibrate(backbone, cuts, given(), reference(), work.precision, work.dtype, tried, work.device)
+        measurements.remember(key(made.calibration.engine), made.calibration.as_record())
+        if len(tried) == len(offered):
+            measurements.remember(choice, made.calibration.engine)
+        return made
+
+    before = [one for one in (dict(fixed or {}), measurements.recall(choice)) if one in offered]
+    for settings in before:
+        try:
+            prefix = take([settings])
+            break
+        except NoEngine as error:  # a cut that no other study had, or images on which it is less exact
+            refused |= error.refused
+    else:
+        pytorch = {"pytorch": {**about, "cut": cuts[-1]}}
+        seconds = work.rows * measurements.once(pytorch, lambda: {"seconds": reference().seconds})["seconds"]
+        prefix = take([one for one in offered if engines.kind_of(one).worth_seconds <= seconds])
+    prefix.calibration = replace(prefix.calibration, refused={**refused, **(prefix.calibration.refused or {})})
+    return prefix

@@ -37,15 +37,6 @@ class PrefixCost:
 
 
 @dataclass(frozen=True)
-class StepCost:
-    """Seconds of training: forward and backward of an example, an update, and the forward alone."""
-
-    example: float
-    update: float
-    look: float
-
-
-@dataclass(frozen=True)
 class Storable:
     """Activations that could be stored.
 

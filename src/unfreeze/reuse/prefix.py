@@ -12,7 +12,7 @@ from unfreeze.model.backbone import Backbone
 from unfreeze.model.fitting import NoRoom, fitted, no_room
 from unfreeze.model.network import Frozen, frozen_state, tensors_hash
 from unfreeze.reuse import engines
-from unfreeze.reuse.engines import Engine, Settings
+from unfreeze.reuse.engines.kind import Engine, Settings
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 """Largest relative error of an engine against PyTorch in float32, by the precision asked for."""
@@ -23,7 +23,7 @@ class Calibration:
     """What a few images told about the ways of computing a prefix; JSON data but for its type.
 
     Attributes:
-        engine: the fastest engine within tolerance, fixed from then on.
+        engine: the engine that was chosen, fixed from then on.
         error: its relative error against PyTorch in float32, at the deepest cut.
         seconds: of one row at the deepest cut by that engine, all threads at work.
         seconds_pytorch: the same in PyTorch, channels-last.
@@ -90,9 +90,28 @@ class Prefix:
         self.forwards = 0
         """Rows computed so far, at any cut."""
         self.batch = int(calibration.engine.get("batch", 1))
-        """Rows that PyTorch's kind takes at once; fewer than calibrated where memory did not suffice later on."""
+        """Rows that the engine takes at once; fewer than calibrated where memory did not suffice later on."""
         self._engines = {(*stages, self.batch): engine for stages, engine in (built or {}).items()}
         self._hashes: dict[int, str] = {}
+
+    def take_fewer(self, rows: int) -> None:
+        """Take at most so many rows at once from now on, as in an earlier run whose memory ran short."""
+        self.batch = min(self.batch, rows)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether memory suffices for fewer rows at once than calibrated."""
+        return self.batch < int(self.calibration.engine.get("batch", 1))
+
+    def said(self, label: str, device: str) -> list[str]:
+        """Return what fewer rows at once than calibrated mean for the numbers of the stages called ``label``."""
+        if not self.is_short:
+            return []
+        return [
+            f"{label}: {self.calibration.engine['batch']} images at once do not fit into the memory of {device}; its "
+            f"frozen stages run on {self.batch} at a time, so their numbers may differ by rounding from those computed "
+            "before"
+        ]
 
     def shape(self, cut: int) -> tuple[int, ...]:
         """Return the shape of one row after ``cut`` stages; before the first it is the image's."""
@@ -132,8 +151,8 @@ class Prefix:
         return found if self.dtype == "float32" else self._halved(found)
 
     def _fitted(self, rows: Tensor, start: int, stop: int) -> Tensor:
-        """Run the engine; PyTorch's kind on fewer rows at once from where memory does not suffice on."""
-        if not engines.together(self.calibration.engine):
+        """Run the engine; one that shares a batch takes fewer rows at once from where memory does not suffice on."""
+        if not engines.kind_of(self.calibration.engine).shares_batch:
             return self._engine(start, stop, self.batch)(rows)
         try:
             found, self.batch = fitted(lambda batch: self._engine(start, stop, batch)(rows), self.batch, self.device)

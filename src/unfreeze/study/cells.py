@@ -4,6 +4,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from unfreeze.config.resolve import Strategy
@@ -20,7 +21,7 @@ from unfreeze.study.needs import Piece, PrefixKey, together
 from unfreeze.study.shared import Shared, name_of
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute
-from unfreeze.train.loop import Diverged
+from unfreeze.train.phase_run import Diverged
 
 
 class Hands(Protocol):
@@ -80,9 +81,9 @@ class Here:
         began = time.perf_counter()
         mine = self._not_finished(jobs)
 
-        def fail(name: str, error: Exception) -> None:
+        def fail(name: str, error: Exception, fill: Callable[[Path], None] | None = None) -> None:
             self.failed.append(name)
-            write_failure(self.store, name, mine[name].job.fingerprint, error, self.emit)
+            write_failure(self.store, name, mine[name].job.fingerprint, error, self.emit, fill)
 
         run = GroupRun(mine, self.backbones, self.supply, self.store, self.compute, self.emit, fail)
         try:
@@ -114,16 +115,43 @@ class Here:
         return mine
 
 
-def write_failure(store: StudyDir, name: str, fingerprint: str, error: Exception, emit: Emit) -> None:
-    """Write what a cell of this fingerprint failed of, or how it diverged, and tell of it."""
+def write_failure(
+    store: StudyDir,
+    name: str,
+    fingerprint: str,
+    error: Exception,
+    emit: Emit,
+    fill: Callable[[Path], None] | None = None,
+) -> None:
+    """Write what a cell of this fingerprint failed of, or how it diverged, and tell of it.
+
+    Args:
+        store: the study directory.
+        name: of the cell.
+        fingerprint: its.
+        error: what ended it.
+        emit: is told.
+        fill: writes the files that it has all the same into a folder.
+    """
     diverged, said = isinstance(error, Diverged), isinstance(error, UserError)
     text = f"diverged: {error}" if diverged else str(error) if said else f"{type(error).__name__}: {error}"
     trace = "" if said or diverged else "".join(traceback.format_exception(error))
     status = "diverged" if diverged else "failed"
     record = {"error": text, "traceback": trace, "status": status, "fingerprint": fingerprint}
-    files = sealed(store.cell(name), CELL_FILES)
-    write_json(store.cell(name) / "error.json", {**record, "files": files})
+    with store.new_cell(name, fingerprint) as folder:
+        if fill is not None:
+            fill(folder)
+        write_json(folder / "error.json", {**record, "files": sealed(folder, CELL_FILES)})
     emit(CellFailed(name, text, diverged))
+
+
+def correction(spent: float, predicted: float) -> float:
+    """Return what the remaining predictions are multiplied by: measured over predicted seconds of the groups so far.
+
+    Before the first group has run it is 1. It is never below a half: predictions are within a factor of two, so less
+    time means that an earlier run had done part of a group.
+    """
+    return max(0.5, spent / predicted) if predicted else 1.0
 
 
 class CellsRun:
@@ -155,7 +183,7 @@ class CellsRun:
         for group in groups_of(order):
             self.hands.wait()
             spent = time.perf_counter() - began
-            pace = max(1.0, self.hands.spent / self.hands.predicted) if self.hands.predicted else 1.0
+            pace = correction(self.hands.spent, self.hands.predicted)
             chosen, predicted, counted = list[str](), 0.0, dict[Piece, set[Row]]()
             for name in group:
                 expected, rows = self._seconds(name, counted)

@@ -23,7 +23,6 @@ from unfreeze.study.cell import Job
 from unfreeze.study.grouping import MEMBER_BYTES, GroupJob, groups_of
 from unfreeze.study.plan import NetworkPlan, Plan
 from unfreeze.study.ranking import keeps_validation, kept_numbers
-from unfreeze.study.state import FOLDER, GENERATIONS
 from unfreeze.study.work import CellWork
 
 SPARE = 1.1
@@ -142,13 +141,10 @@ def _writes(
     nothing = _Predictions(0, 0)
     cells = states_there = 0
     for name, networks in missing.items():
-        saved = folder_bytes(store.cell(name) / FOLDER)
-        states_there += saved
-        own = _cell_bytes(networks) + predictions.get(name, nothing).bytes
-        cells += max(0, own - (folder_bytes(store.cell(name)) - saved))
+        states_there += folder_bytes(store.state(name))
+        cells += _cell_bytes(networks) + predictions.get(name, nothing).bytes
     each = (
-        _group_bytes([missing[name] for name in group])
-        + (GENERATIONS + 1) * sum(predictions.get(name, nothing).kept for name in group)
+        _group_bytes([missing[name] for name in group]) + 2 * sum(predictions.get(name, nothing).kept for name in group)
         for group in groups
     )
     states = sum(nlargest(parallel, each))
@@ -172,13 +168,13 @@ def _trained_bytes(network: NetworkPlan, cut: int | None = None) -> int:
 
 
 def _group_bytes(cells: Sequence[Mapping[str, NetworkPlan]]) -> int:
-    """Return what the states of cells that train together take: the latest ones, and one that is being written."""
+    """Return what the states of cells that train together take: one of each, and one that is being written."""
     # Of a candidate that has ended, while others train.
     trained = [max(map(_trained_bytes, networks.values())) if len(networks) > 1 else 0 for networks in cells]
     each = [sum(map(_state_bytes, networks.values())) for networks in cells]
     largest = max(_state_bytes(network) for networks in cells for network in networks.values())
     most = max(MEMBER_BYTES, largest)  # more do not train at once
-    return GENERATIONS * (min(sum(each), most) + sum(trained)) + min(max(each), most) + max(trained)
+    return min(sum(each), most) + sum(trained) + min(max(each), most) + max(trained)
 
 
 def _state_bytes(network: NetworkPlan) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from unfreeze.config.identity import regime_record, strategy_record
+from unfreeze.durable import TEMPORARY
 from unfreeze.results.words import plural
 from unfreeze.store import StudyDir, read_json
 from unfreeze.study.cell import Job, weights_key
@@ -34,7 +35,8 @@ def finished_otherwise(store: StudyDir, jobs: Mapping[str, Job]) -> list[str]:
 def left_over(store: StudyDir, planned: Sequence[str]) -> list[str]:
     """Return a sentence on the cells in the directory that the study does not have, nothing without any."""
     folder = store.path / "cells"
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    folders = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    names = sorted(path.name for path in folders if path.suffix != TEMPORARY)
     others = [name for name in names if name not in planned and any(store.cell(name).iterdir())]
     if not others:
         return []

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from unfreeze.measurements import processor
 from unfreeze.store import StudyDir, read_json
-from unfreeze.study.measure import processor
 from unfreeze.train.device import Compute
 
-PACKAGES = ("torch", "ncnn", "openvino", "torchvision", "timm", "pillow", "numpy", "unfreeze")
+PACKAGES = ("torch", "openvino", "torchvision", "timm", "pillow", "numpy", "unfreeze")
 
 
 def environment(compute: Compute) -> dict[str, Any]:

@@ -14,16 +14,16 @@ from torch import Tensor
 from unfreeze import metrics
 from unfreeze.config.identity import cell_record, regime_record, strategy_record
 from unfreeze.model.network import trained_state
-from unfreeze.store import StudyDir, sealed, write_json, write_tensors
-from unfreeze.study.candidate import Trained
+from unfreeze.store import sealed, write_json, write_tensors
 from unfreeze.study.cell import Job
 from unfreeze.study.environment import conditions
 from unfreeze.study.plan import NetworkPlan
 from unfreeze.study.ranking import Epochs, ranking_logits
 from unfreeze.study.supply import Supply
+from unfreeze.train.candidate_run import Trained
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
-from unfreeze.train.loop import Diverged
+from unfreeze.train.phase_run import Diverged
 
 CELL_FILES = ("cell.json", "history.csv", "logits.safetensors", "model.safetensors", "ranking.safetensors")
 """What a finished cell has beside its result.json."""
@@ -72,7 +72,7 @@ def finish_cell(
     job: Job,
     chosen: Chosen,
     supply: Supply,
-    store: StudyDir,
+    folder: Path,
     compute: Compute,
     times: Times,
     warnings: Callable[[], Sequence[str]],
@@ -83,7 +83,7 @@ def finish_cell(
         job: the cell.
         chosen: its chosen candidate.
         supply: gives its images.
-        store: the study directory.
+        folder: where its files are written.
         compute: device and precision.
         times: what the cell took so far.
         warnings: gives those that its record repeats, when everything is predicted.
@@ -95,7 +95,7 @@ def finish_cell(
         Diverged: a prediction is not a finite number.
     """
     started = time.perf_counter()
-    trained, folder = chosen.trained, store.cell(job.cell.id)
+    trained = chosen.trained
     pool, labels, logits = _predicted(job, chosen, supply, compute)
     found, paid = ranking_logits(job, pool, labels, chosen.tried)
     ranked = _Ranked(found, paid, metrics.score(job.study.metric, found, labels))
@@ -135,7 +135,7 @@ def _predicted(
         if ids:
             batches = supply.plain(strategy, supply.images(ids), trained.cut)
             channels_last = trained.cut < len(trained.backbone.stages)
-            scores, labels = predict(trained.network, batches, compute, channels_last, trained.room)
+            scores, labels = predict(trained.network, batches, compute, channels_last, trained.micro_batch)
             if not np.isfinite(scores).all():
                 raise Diverged(f"the predictions of {split} are not all finite numbers")
             predicted[split] = ids, scores, labels

@@ -17,24 +17,25 @@ from unfreeze.data.catalog import Catalog, keys_of, paths_of, used_keys
 from unfreeze.data.pixels import Base, DecodedPictures, picture_bytes, pixel_store
 from unfreeze.data.rowstore import Row, RowStore
 from unfreeze.data.views import Preprocessing, ViewDataset
+from unfreeze.measurements import Measurements
 from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.cuts import feed_cuts
 from unfreeze.model.describe import StageInfo
 from unfreeze.results.words import bytes_text
 from unfreeze.reuse.activations import MANIFEST_BYTES, activation_store
-from unfreeze.reuse.calibrate import IMAGES
-from unfreeze.reuse.costs import PrefixCost, StepCost
-from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.calibrate import IMAGES, FrozenWork, calibrated_prefix
+from unfreeze.reuse.costs import PrefixCost
+from unfreeze.reuse.engines.kind import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
-from unfreeze.study.candidate import feed_cuts
 from unfreeze.study.cell import Job
 from unfreeze.study.disk import SPARE, free_bytes
 from unfreeze.study.events import Emit, Preparing
-from unfreeze.study.measure import prefix_calibration, step_cost, step_key
 from unfreeze.study.needs import Piece, PrefixKey, label_of, prefix_of, together
 from unfreeze.study.plan import BackboneKey, Plan
 from unfreeze.study.shared import Costs, Shared, plan_shared
 from unfreeze.study.work import CellWork, lots_of_study
-from unfreeze.train.device import Compute
+from unfreeze.train.device import Compute, machine
+from unfreeze.train.step_cost import SECONDS_PER_FLOP, TimedStep, step_cost
 
 
 @dataclass(frozen=True)
@@ -121,48 +122,38 @@ def calibrate_study(
     """
     began = time.perf_counter()
     cuts, kinds, rows = _cuts_of(plan), _strategies_of(plan), _rows_of(works)
-    preprocessing = preprocessings(plan, backbones)
+    preprocessing, measurements = preprocessings(plan, backbones), Measurements(cache, machine(compute))
     stages = {
         prefix_of(network.strategy): network.stages
         for networks in plan.candidates.values()
         for network in networks.values()
     }
-    prefixes, calibrations, costs = (
-        dict[PrefixKey, Prefix](),
-        dict[PrefixKey, Calibration](),
-        dict[PrefixKey, PrefixCost](),
-    )
+    prefixes, costs = dict[PrefixKey, Prefix](), dict[PrefixKey, PrefixCost]()
     emit(Preparing("measuring backbones and their engines", 0, len(cuts)))
     for done, (key, mine) in enumerate(sorted(cuts.items()), 1):
         backbone = backbone_of(kinds[key], backbones, 0)
-        unmeasured = Prefix(backbone, _UNMEASURED, study.activations, compute.device)
-
-        def images(key: PrefixKey = key) -> Tensor:
-            return _sample(catalog, sample, preprocessing[key])
-
-        prefixes[key] = prefix_calibration(
-            cache,
-            backbone,
-            unmeasured.sha256(max(mine)),
-            mine,
-            images,
-            study.activations,
-            rows.get(key, 0),
-            compute,
-            fixed.get(label_of(key, stages)),
-        )
-        calibrations[key] = found = prefixes[key].calibration
-        flops = tuple(stage.flops for stage in stages[key])
+        work = FrozenWork(backbone, mine, rows.get(key, 0), study.activations, compute.precision, compute.device)
+        images = partial(_sample, catalog, sample, preprocessing[key])
+        prefixes[key] = calibrated_prefix(work, images, measurements, fixed.get(label_of(key, stages)))
+        found, flops = prefixes[key].calibration, tuple(stage.flops for stage in stages[key])
         costs[key] = PrefixCost(found.seconds, found.seconds_pytorch, found.build, max(mine), flops, found.chains)
         emit(Preparing("measuring backbones and their engines", done, len(cuts)))
-    steps = _step_costs(plan, backbones, costs, len(catalog.classes), compute, cache)
+    speeds = [cost.pytorch / max(1, sum(cost.flops[: cost.deepest])) for cost in costs.values()]
+    steps = {
+        step.network: step_cost(
+            step,
+            partial(backbone_of, step.strategy, backbones, 0),
+            measurements,
+            compute,
+            max(speeds, default=SECONDS_PER_FLOP),
+        )
+        for step in _timed_steps(plan, len(catalog.classes))
+    }
+    calibrations = {key: prefix.calibration for key, prefix in prefixes.items()}
     decode, view = _picture_seconds(catalog, sample, next(iter(preprocessing.values())))
     return Calibrated(
         prefixes, calibrations, preprocessing, stages, Costs(costs, steps, decode, view), time.perf_counter() - began
     )
-
-
-_UNMEASURED = Calibration({}, 0.0, 0.0, 0.0, 0.0)
 
 
 def _cuts_of(plan: Plan) -> dict[PrefixKey, list[int]]:
@@ -188,33 +179,19 @@ def _rows_of(works: Sequence[CellWork]) -> dict[PrefixKey, int]:
     return found
 
 
-def _step_costs(
-    plan: Plan,
-    backbones: Mapping[BackboneKey, Backbone],
-    costs: Mapping[PrefixKey, PrefixCost],
-    classes: int,
-    compute: Compute,
-    cache: Path,
-) -> dict[str, StepCost]:
-    found: dict[str, StepCost] = {}
-    speeds = [cost.pytorch / max(1, sum(cost.flops[: cost.deepest])) for cost in costs.values()]
+def _timed_steps(plan: Plan, classes: int) -> list[TimedStep]:
+    """Return for each network the phase that trains most of it: what is timed, and scaled to the others by FLOPs."""
+    found = dict[str, TimedStep]()
     for networks in plan.candidates.values():
         for network in networks.values():
             for phase, start in enumerate(feed_cuts(network.cuts)):
-                strategy = network.strategy
-                key = step_key(strategy, network.cuts[phase], phase, start, classes)
-                if key not in found:
-                    found[key] = step_cost(
-                        cache,
-                        partial(backbone_of, strategy, backbones, 0),
-                        network,
-                        phase,
-                        start,
-                        classes,
-                        compute,
-                        max(speeds, default=None),
-                    )
-    return found
+                cut = network.cuts[phase]
+                passed, trained = network.flops_after(start), network.flops_after(cut)
+                step = TimedStep(network.strategy, phase, cut, start, classes, passed, trained)
+                most = found.setdefault(step.network, step)
+                if (trained, passed) > (most.trained, most.passed):
+                    found[step.network] = step
+    return list(found.values())
 
 
 def _sample(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) -> Tensor:

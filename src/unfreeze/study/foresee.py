@@ -28,7 +28,7 @@ from unfreeze.study.needs import PrefixKey
 from unfreeze.study.plan import BackboneKey, make_plan, weight_hashes
 from unfreeze.study.record import engines_fixed, first_fixed
 from unfreeze.study.shared import Shared
-from unfreeze.train.device import pick
+from unfreeze.train.device import pick, settings_restored
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,11 @@ def foresee(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forese
     Raises:
         UserError: weights that are not to be had, a regime that the data cannot give, no image that can be decoded.
     """
+    with settings_restored():  # what is measured is measured as a run would
+        return _foresee(study, source, out, emit)
 
+
+def _foresee(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Foreseen:
     def progress(done: int, total: int) -> None:
         emit(Scanning(done, total))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,27 +12,39 @@ from torch import Tensor
 
 from unfreeze import metrics
 from unfreeze.config.resolve import Strategy
-from unfreeze.durable import DiskFull, time_without_locks
+from unfreeze.durable import DiskFull
 from unfreeze.model.backbone import Backbone, own_copy
 from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
 from unfreeze.results.tables import HISTORY_COLUMNS
+from unfreeze.reuse.prefix import Prefix
 from unfreeze.store import StudyDir, write_table
-from unfreeze.study.candidate import CandidateState, Need, Trained, Training, train_candidate
 from unfreeze.study.cell import examples_of
 from unfreeze.study.environment import conditions
-from unfreeze.study.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress
-from unfreeze.study.finish import CELL_FILES, Chosen, Times, finish_cell, write_model
+from unfreeze.study.events import (
+    BetweenSteps,
+    CellFinished,
+    CellResumed,
+    CellStarted,
+    Emit,
+    EpochEnded,
+    Progress,
+    Warned,
+)
+from unfreeze.study.finish import Chosen, Times, finish_cell, write_model
 from unfreeze.study.grouping import GroupJob, lots_of, spans_of_candidate
-from unfreeze.study.lockstep import train_together
-from unfreeze.study.memory import Memory
-from unfreeze.study.needs import prefix_of
+from unfreeze.study.needs import PrefixKey, prefix_of
 from unfreeze.study.ranking import Epochs, keeps_validation
 from unfreeze.study.saving import END_SECONDS, Saving
 from unfreeze.study.state import CellState
 from unfreeze.study.supply import Supply
+from unfreeze.train.candidate_run import CandidateRun, CandidateState, CandidateTask, Trained
 from unfreeze.train.device import Compute
-from unfreeze.train.loop import Diverged
-from unfreeze.train.room import Room
+from unfreeze.train.micro_batch import MicroBatch
+from unfreeze.train.phase_run import Diverged
+from unfreeze.train.trainer import Callbacks, Trainer
+
+FROZEN = "frozen rows at once"
+"""In a state's extra: how many rows frozen stages take at once, by label, where memory ran short."""
 
 
 @dataclass
@@ -61,7 +74,8 @@ class GroupRun:
         store: the study directory.
         compute: device and precision.
         emit: is told what happens.
-        on_failed: is told which cell failed, and how; the others go on.
+        on_failed: is told which cell failed, how, and what writes the files that it has all the same into a folder;
+            the others go on.
     """
 
     def __init__(
@@ -72,18 +86,25 @@ class GroupRun:
         store: StudyDir,
         compute: Compute,
         emit: Emit,
-        on_failed: Callable[[str, Exception], None],
+        on_failed: Callable[[str, Exception, Callable[[Path], None]], None],
     ) -> None:
         self.jobs, self.backbones, self.supply, self.store = jobs, backbones, supply, store
         self.compute, self.emit, self.on_failed = compute, emit, on_failed
         self._cells = {name: _Progress(waiting=set(one.networks)) for name, one in jobs.items()}
         self._conditions = conditions(compute)
         self._saving = Saving(store, self._bound_to, emit)
-        self._memory = Memory(store, self._conditions["device"], compute.precision, supply.prefixes, emit)
+        self._short = list[str]()  # what is to be told of memory
+        self._states = {name: self._saving.begin(name) for name in jobs}
+        for state in self._states.values():  # before anything is computed
+            for label, rows in state.extra.get(FROZEN, {}).items():
+                for key, prefix in supply.prefixes.items():
+                    if key.label == label:
+                        prefix.take_fewer(rows)
+        self._frozen = {key: prefix.batch for key, prefix in supply.prefixes.items()}
 
     def run(self) -> None:
         """Run every cell to its end."""
-        self._memory.tell()
+        self._tell()
         for name in self.jobs:
             self._begin(name)
         waiting = [(name, each) for name, one in self.jobs.items() for each in one.networks if self._waits(name, each)]
@@ -92,11 +113,25 @@ class GroupRun:
             if alive:
                 self._train(alive)
 
+    def _tell(self) -> bool:
+        """Tell where memory ran short since the last time; return whether it did.
+
+        Only between steps and lots: whoever is told may end the run there.
+        """
+        for key, prefix in self.supply.prefixes.items():
+            if prefix.batch < self._frozen[key]:
+                self._frozen[key] = prefix.batch
+                self._short += prefix.said(key.label, self._conditions["device"])
+        told, self._short = self._short, []
+        for text in told:
+            self.emit(Warned(text))
+        return bool(told)
+
     def _waits(self, name: str, candidate: str) -> bool:
         return candidate in self._cells[name].waiting
 
     def _begin(self, name: str) -> None:
-        one, progress, state = self.jobs[name], self._cells[name], self._saving.begin(name)
+        one, progress, state = self.jobs[name], self._cells[name], self._states.pop(name)
         drawn = sum(examples_of(one.job, strategy) for strategy in one.job.candidates.values())
         self.emit(CellStarted(name, drawn))
         histories = {**state.ended, **{candidate: rows for candidate, (_, rows) in state.diverged.items()}}
@@ -110,12 +145,11 @@ class GroupRun:
             progress.history[candidate] = [{"candidate": candidate, **row} for row in rows]
             progress.drawn[candidate] = rows[-1]["examples"] if rows else 0
         for candidate, begun in state.candidates.items():
-            progress.drawn[candidate] += begun.position.seen.examples
+            progress.drawn[candidate] += begun.position.totals.examples
             self.emit(CellResumed(name, candidate, begun.position.epoch, sum(progress.drawn.values())))
 
     def _train(self, members: Sequence[tuple[str, str]]) -> None:
         try:
-            training = {member: self._training(*member) for member in members}
             name, candidate = members[0]
             job = self.jobs[name].job
             strategy, seed = job.candidates[candidate], job.cell.seed
@@ -136,18 +170,24 @@ class GroupRun:
                 self._fail(name, error)
             return
         validation = partial(self.supply.validation, strategy, job.regime, seed, looked_at)
-        train_together(training, stream, validation, self._ended, self._between)
-        self._memory.tell()
+        trainer = Trainer(stream, validation, Callbacks(self._between, self._stepped, self._epoch_ended, self._ended))
+        for member in members:
+            try:
+                trainer.add(member, self._candidate_run(*member))
+            except Exception as error:  # the others go on
+                self._ended(member, error)
+        trainer.fit()
+        self._tell()
 
-    def _between(self, waiting: Mapping[tuple[str, str], Need]) -> None:
+    def _between(self, runs: Mapping[tuple[str, str], CandidateRun]) -> None:
         """Save where the cells stand if it is time to, or if whoever is told ends the run here."""
 
         def save() -> None:
-            names = dict.fromkeys(name for name, _ in waiting if not self._cells[name].failed)
-            self._saving.save({name: partial(self._state, name, waiting) for name in names})
+            names = dict.fromkeys(name for name, _ in runs if not self._cells[name].failed)
+            self._saving.save({name: partial(self._state, name, runs) for name in names})
 
         try:
-            lowered = self._memory.tell()
+            lowered = self._tell()
             self.emit(BetweenSteps())
         except BaseException:
             save()
@@ -155,14 +195,14 @@ class GroupRun:
         if lowered or self._saving.due():  # what was lowered then goes on as it did, whenever this run ends
             save()
 
-    def _state(self, name: str, waiting: Mapping[tuple[str, str], Need]) -> CellState:
-        """Return where a cell stands, its candidates in training waiting as given."""
+    def _state(self, name: str, runs: Mapping[tuple[str, str], CandidateRun]) -> CellState:
+        """Return where a cell stands; ``runs`` are its candidates in training."""
         progress, networks = self._cells[name], self.jobs[name].networks
         candidates = dict(progress.begun)  # those whose turn has not come again
-        candidates |= {candidate: need.state() for (cell, candidate), need in waiting.items() if cell == name}
+        candidates |= {candidate: run.state_dict() for (cell, candidate), run in runs.items() if cell == name}
         if progress.chosen is not None:
             best, trained = progress.chosen
-            candidates[best] = trained.state(len(networks[best].strategy.phases))
+            candidates[best] = trained.state_dict(len(networks[best].strategy.phases))
         first = next(iter(networks))  # whose weights stay if all diverge
         ended = networks.keys() - candidates.keys() - progress.waiting
         return CellState(
@@ -171,54 +211,57 @@ class GroupRun:
             {each: (str(error), _plain(progress.history[each])) for each, error in progress.diverged.items()},
             {each: error.best for each, error in progress.diverged.items() if each == first},
             {each: kept for each, kept in progress.validation.items() if each in ended},
+            {FROZEN: {key.label: prefix.batch for key, prefix in self._prefixes(name).items() if prefix.is_short}},
         )
+
+    def _prefixes(self, name: str) -> dict[PrefixKey, Prefix]:
+        """Return the frozen networks that a cell's candidates may use."""
+        keys = dict.fromkeys(prefix_of(strategy) for strategy in self.jobs[name].job.candidates.values())
+        return {key: self.supply.prefixes[key] for key in keys if key in self.supply.prefixes}
 
     def _bound_to(self, name: str) -> dict[str, Any]:
         job = self.jobs[name].job
-        prefixes = dict.fromkeys(prefix_of(strategy) for strategy in job.candidates.values())
-        engines = [self.supply.prefixes[key].calibration.engine for key in prefixes if key in self.supply.prefixes]
         return {
             "settings": job.fingerprint,
             "data": job.data_fingerprint,
-            "engines": [dict(engine) for engine in engines],
+            "engines": [dict(prefix.calibration.engine) for prefix in self._prefixes(name).values()],
         } | self._conditions
 
-    def _training(self, name: str, candidate: str) -> Training:
+    def _candidate_run(self, name: str, candidate: str) -> CandidateRun:
         one, progress = self.jobs[name], self._cells[name]
-        job, strategy, cuts = one.job, one.job.candidates[candidate], one.networks[candidate].cuts
-        lowest, seed = min(cuts), job.cell.seed
-        pristine = self.backbones(strategy, seed)
+        job, strategy, lowest = one.job, one.job.candidates[candidate], min(one.networks[candidate].cuts)
         progress.history.setdefault(candidate, [])
-        begin = progress.begun.pop(candidate, None) or CandidateState(
-            at_once=self._memory.at_once(job.cell.strategy, strategy)
-        )
-        room = Room(begin.at_once, lambda: self._memory.lower(job.cell.strategy, strategy, room))
+        state = progress.begun.pop(candidate, None) or CandidateState()
 
-        def on_step(epoch: int, examples: int) -> None:
-            progress.drawn[candidate] = examples
-            self.emit(Progress(name, candidate, epoch, sum(progress.drawn.values())))
+        def on_less() -> None:
+            self._short += self._said(job.cell.strategy, strategy, micro_batch)
 
-        def on_epoch(row: dict[str, Any]) -> None:
-            progress.history[candidate].append({"candidate": candidate, **row})
-            self.emit(EpochEnded(name, progress.history[candidate][-1]))
-
-        return train_candidate(
+        micro_batch = MicroBatch(state.micro_batch, on_less)
+        task = CandidateTask(
             strategy=strategy,
             regime=job.regime,
             metric=job.study.metric,
-            seed=seed,
+            seed=job.cell.seed,
             classes=len(job.catalog.classes),
-            backbone=own_copy(pristine, lowest),
-            prefix_hash=self.supply.prefix_sha256(prefix_of(strategy), lowest),
             images=len(job.train),
             class_weights=job.class_weights,
-            compute=self.compute,
-            on_step=on_step,
-            on_epoch=on_epoch,
-            begin=begin,
-            room=room,
+            prefix_hash=self.supply.prefix_sha256(prefix_of(strategy), lowest),
             keep_validation=keeps_validation(job),
         )
+        backbone = own_copy(self.backbones(strategy, job.cell.seed), lowest)
+        return CandidateRun(task, backbone, self.compute, micro_batch, state)
+
+    def _stepped(self, member: tuple[str, str], run: CandidateRun) -> None:
+        name, candidate = member
+        drawn = self._cells[name].drawn
+        drawn[candidate] = run.examples
+        self.emit(Progress(name, candidate, run.epoch, sum(drawn.values())))
+
+    def _epoch_ended(self, member: tuple[str, str], row: dict[str, Any]) -> None:
+        name, candidate = member
+        history = self._cells[name].history[candidate]
+        history.append({"candidate": candidate, **row})
+        self.emit(EpochEnded(name, history[-1]))
 
     def _ended(self, member: tuple[str, str], result: Trained | Exception) -> None:
         name, candidate = member
@@ -255,32 +298,28 @@ class GroupRun:
         if self._saving.due(END_SECONDS):
             self._saving.save({name: partial(self._state, name, {})})
         result = self.store.finished(name, one.job.fingerprint)  # by another run, which locks alone prevent
-        while result is None:
-            self._write_history(name)
-            result = self._write(name, *progress.chosen)
-            if time_without_locks(self.store.path) is not None and not self._is_complete(name):
-                result = None  # another run was at it at the same moment
+        if result is None:
+            with self.store.new_cell(name, one.job.fingerprint) as folder:
+                self._write_history(name, folder)
+                result = self._write(name, folder, *progress.chosen)
         progress.chosen = None  # its weights are on disk
         self._saving.remove(name)
         self.emit(CellFinished(name, result))
 
-    def _is_complete(self, name: str) -> bool:
-        whole = self.store.finished(name, self.jobs[name].job.fingerprint) is not None
-        return whole and all((self.store.cell(name) / file).is_file() for file in CELL_FILES)
-
-    def _write(self, name: str, candidate: str, trained: Trained) -> dict[str, Any]:
+    def _write(self, name: str, folder: Path, candidate: str, trained: Trained) -> dict[str, Any]:
         one, progress = self.jobs[name], self._cells[name]
 
         def warnings() -> list[str]:
-            strategy, room = one.job.candidates[candidate], trained.room
+            strategy, key = one.job.candidates[candidate], prefix_of(one.job.candidates[candidate])
+            prefix = self.supply.prefixes.get(key)
             return [
                 *(
                     f"candidate {each} diverged: {progress.diverged[each]}"
                     for each in one.networks
                     if each in progress.diverged
                 ),
-                *self._memory.words(one.job.cell.strategy, strategy, room.at_once, room.batch_norm),
-                *self._memory.prefix_words(prefix_of(strategy)),
+                *self._said(one.job.cell.strategy, strategy, trained.micro_batch),
+                *(prefix.said(key.label, self._conditions["device"]) if prefix else []),
             ]
 
         rows = [row for candidate in one.networks for row in progress.history[candidate]]
@@ -295,7 +334,10 @@ class GroupRun:
             if each in progress.validation
         }
         chosen = Chosen(candidate, trained, one.networks[candidate], tried)
-        return finish_cell(one.job, chosen, self.supply, self.store, self.compute, times, warnings)
+        return finish_cell(one.job, chosen, self.supply, folder, self.compute, times, warnings)
+
+    def _said(self, name: str, strategy: Strategy, micro_batch: MicroBatch) -> list[str]:
+        return micro_batch.said(name, strategy.batch_size, self._conditions["device"])
 
     def _shared_seconds(self, one: GroupJob) -> float:
         facts = self.supply.facts
@@ -305,11 +347,11 @@ class GroupRun:
             if facts.computed.get(piece)
         )
 
-    def _write_history(self, name: str) -> None:
+    def _write_history(self, name: str, folder: Path) -> None:
         rows = [row for candidate in self.jobs[name].networks for row in self._cells[name].history.get(candidate, [])]
         if rows:
             table = pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
-            write_table(self.store.cell(name) / "history.csv", table)
+            write_table(folder / "history.csv", table)
 
     def _fail(self, name: str, error: Exception, candidate: str | None = None) -> None:
         if isinstance(error, DiskFull):  # so it would be for the other cells
@@ -323,19 +365,20 @@ class GroupRun:
             error = no_room(strategy.backbone.name, size, precision, device, least)
         if not progress.failed:
             progress.failed, progress.chosen = True, None
-            self._write_history(name)
+            self.on_failed(name, error, partial(self._write_failed, name, error))
             if isinstance(error, Diverged):
                 self._saving.remove(name)
-            if isinstance(error, Diverged) and error.best:
-                self._write_best(name, error)
-            self.on_failed(name, error)
 
-    def _write_best(self, name: str, error: Diverged) -> None:
+    def _write_failed(self, name: str, error: Exception, folder: Path) -> None:
+        """Write what a cell has all the same that failed: its history, and the best weights before it diverged."""
+        self._write_history(name, folder)
+        if not isinstance(error, Diverged) or not error.best:
+            return
         job = self.jobs[name].job
         strategy = next(iter(job.candidates.values()))
         lowest = min(next(iter(self.jobs[name].networks.values())).cuts)
         prefix = self.supply.prefix_sha256(prefix_of(strategy), lowest)
-        write_model(self.store.cell(name), error.best, prefix, strategy.backbone.name)
+        write_model(folder, error.best, prefix, strategy.backbone.name)
 
 
 def _plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -6,10 +6,9 @@ import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import filelock
-
 from unfreeze.durable import make_folder
 from unfreeze.errors import UserError
+from unfreeze.locks import try_lock
 from unfreeze.store import read_json, write_json
 from unfreeze.study.events import BetweenSteps, Emit, Preparing
 
@@ -20,34 +19,29 @@ LOCK, HOLDER = ".run.lock", ".run.json"
 def held(out: Path) -> Iterator[None]:
     """Hold a study directory until the end of the block or of the process, however it ends.
 
-    Two runs would do the same work twice; the results would be right all the same, so where a file system has no locks
-    nothing is held. The lock's file stays, since deleting it could let two processes hold two files of one name, unless
-    nothing else was written.
+    Two runs would do the same work twice; the results would be right all the same. The lock's file stays, since
+    deleting it could let two processes hold two files of one name, unless nothing else was written.
 
     Raises:
-        UserError: another run holds the directory.
+        UserError: another run holds the directory, or it cannot be written to.
     """
-    lock = filelock.FileLock(out / LOCK, thread_local=False)
     new = [each for each in (out, *out.parents) if not each.exists()]
-    try:
+    with contextlib.suppress(OSError):  # the first file that cannot be written says so
         make_folder(out)
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
+    lock = try_lock(out / LOCK)
+    if lock is None:
         raise UserError(
             f"{out} is being run{_holder(out)}",
             "one run at a time in a study directory",
             "wait for it, stop it, or give another --out DIR",
-        ) from error
-    except (OSError, NotImplementedError):
-        yield
-        return
+        )
     try:
         write_json(out / HOLDER, {"process": os.getpid(), "host": platform.node()})
         yield
     finally:
         (out / HOLDER).unlink(missing_ok=True)
-        if new and [path.name for path in out.iterdir()] == [LOCK]:  # refused before anything was written
-            (out / LOCK).unlink()
+        if new and out.is_dir() and {path.name for path in out.iterdir()} <= {LOCK}:  # before anything was written
+            (out / LOCK).unlink(missing_ok=True)
             for each in new:
                 with contextlib.suppress(OSError):  # somebody else has put something there
                     each.rmdir()

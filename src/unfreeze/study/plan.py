@@ -9,9 +9,9 @@ from unfreeze.config.resolve import Cell, Optimizer, Strategy, candidates, cells
 from unfreeze.config.study import LastStages, StudyConfig, Train
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.cuts import cuts_of
 from unfreeze.model.describe import HeadInfo, StageInfo, describe, describe_head
 from unfreeze.model.head import build_head
-from unfreeze.study.candidate import cuts_of
 
 BackboneKey = tuple[str, str, int]
 """A backbone: timm's name, what the study calls its weights, image size."""
@@ -36,7 +36,11 @@ class NetworkPlan:
     @property
     def flops(self) -> int:
         """FLOPs of one image through the whole network, a multiply-add counted as two: the same on every machine."""
-        return sum(stage.flops for stage in self.stages) + self.head.flops
+        return self.flops_after(0)
+
+    def flops_after(self, cut: int) -> int:
+        """Return FLOPs of one image from ``cut`` stages on, the head's included."""
+        return sum(stage.flops for stage in self.stages[cut:]) + self.head.flops
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from unfreeze.data.duplicates import ALIKE, SAME
 from unfreeze.data.pairing import NEAREST, RADIUS
 from unfreeze.durable import write_text
 from unfreeze.results.words import plural
+from unfreeze.reuse import engines
 from unfreeze.reuse.calibrate import engine_label
-from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.engines.kind import Settings
 from unfreeze.reuse.prefix import Calibration
 from unfreeze.store import Altered, StudyDir, accepted, read_json, table_text, write_json
 from unfreeze.study.cell import Job
@@ -52,9 +53,9 @@ def engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, preci
         if found.engine["precision"] != precision
     ]
     return refused + [
-        f"{label}: the study used {_engine_words(fixed[label])}, which {_why_not(fixed[label], found)}; frozen stages "
-        f"now run on {_engine_words(found.engine)}. Finished cells keep their numbers, stored activations are computed "
-        "anew, and new cells may differ in the last digits; another --out chooses for all of them"
+        f"{label}: this study used {_engine_words(fixed[label])}, which {_why_not(fixed[label], found)}; using "
+        f"{_engine_words(found.engine)} from now on. Finished cells keep their numbers, activations are computed again "
+        "for the others, whose numbers may differ in the last digits; another --out computes all cells with one engine"
         for label, found in labelled.items()
         if label in fixed and dict(fixed[label]) != dict(found.engine)
     ]
@@ -62,8 +63,11 @@ def engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, preci
 
 def _why_not(settings: Settings, found: Calibration) -> str:
     """Say why an engine that a study used is not used any more."""
+    edited = "pointwise" in settings  # until 0.1 OpenVINO's models were edited to take another kernel for some layers
+    if edited or settings.get("name") not in engines.ENGINES:
+        return "is no longer supported"
     reason = (found.refused or {}).get(engine_label(settings))
-    return "is not there any more" if reason is None else f"cannot compute all of its frozen stages ({reason})"
+    return "is not available any more" if reason is None else f"cannot compute all of its frozen stages ({reason})"
 
 
 def _labelled(calibrated: Calibrated) -> dict[str, Calibration]:

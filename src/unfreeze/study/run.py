@@ -22,7 +22,7 @@ from unfreeze.durable import remove_leftovers
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.results.evidence import Evidence, read_evidence
-from unfreeze.reuse.engines import Settings
+from unfreeze.reuse.engines.kind import Settings
 from unfreeze.store import StudyDir, write_table
 from unfreeze.study.cells import CellsRun, Hands, Here, add_facts
 from unfreeze.study.disk import Writes, refuse, reserved, saying_what_is_needed, writes, writes_at_first
@@ -56,7 +56,7 @@ from unfreeze.study.process import briefing
 from unfreeze.study.record import engine_warnings, engines_fixed, first_fixed, write_record
 from unfreeze.study.shared import Shared
 from unfreeze.study.shared import as_record as shared_record
-from unfreeze.study.state import FOLDER, remove_state
+from unfreeze.study.state import remove_state
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import pick
 
@@ -197,7 +197,7 @@ def _run(
             emit(Warned(f"{name}: a file of this finished cell was altered or lost, so it runs again"))
         finished = [cell["cell"] for cell in record["cells"] if store.is_finished(cell)]
         for name in finished:
-            remove_state(store.cell(name) / FOLDER)  # of a run that was killed in between
+            remove_state(store, name)  # of a run that was killed in between
         for warning in [*finished_otherwise(store, jobs), *made_otherwise(store, finished, compute)]:
             emit(Warned(warning))
         folds, earlier = study.split.folds is not None, since.drawn.get(None)
@@ -236,6 +236,8 @@ def _run(
             raise
         if unfinished:
             tell()
+        with contextlib.suppress(OSError):  # not there, or with the states of cells that failed or were left out
+            store.running.rmdir()
     evidence = read_evidence(store)
     write_table(out / "results.csv", evidence.results)
     write_table(out / "comparisons.csv", evidence.comparisons)

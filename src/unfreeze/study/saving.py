@@ -1,15 +1,13 @@
 """When training states are written, and what is said about them."""
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from unfreeze.durable import TEMPORARY
 from unfreeze.errors import UserError
 from unfreeze.store import StudyDir
 from unfreeze.study.events import Emit, Warned
-from unfreeze.study.state import FOLDER, CellState, read_state, remove_state, write_state
+from unfreeze.study.state import CellState, read_state, remove_state, write_state
 
 SAVE_SECONDS = 60.0
 """Of training that a killed process may lose; more where writing takes long, see ``SHARE``."""
@@ -40,20 +38,14 @@ class Saving:
         self._saved, self._took, self._failed = clock(), 0.0, False
 
     def begin(self, cell: str) -> CellState:
-        """Return where a cell stands, and leave nothing in its folder but that state."""
+        """Return where a cell stands; a state that cannot be used is deleted, and that is said."""
         self._saved = self.clock()
-        folder = self.store.cell(cell)
-        found = read_state(folder / FOLDER, self.bound_to(cell))
-        if found.said:
-            self.emit(Warned(f"{cell}: {found.said}"))
-        for path in folder.iterdir() if folder.is_dir() else ():  # of a run that failed after the state was saved
-            # A file under construction is another run's, where locks do nothing.
-            if path.name != FOLDER and path.suffix != TEMPORARY:
-                path.unlink(missing_ok=True)
-        if found.state is None:
-            remove_state(folder / FOLDER)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        found = read_state(self.store.state(cell), self.bound_to(cell))
+        said = found.said
+        if found.state is None and remove_state(self.store, cell):
+            said = "its training state is of an earlier version, so it starts again"
+        if said:
+            self.emit(Warned(f"{cell}: {said}"))
         return found.state or CellState()
 
     def due(self, seconds: float = 0.0) -> bool:
@@ -65,15 +57,14 @@ class Saving:
         began = self.clock()
         for cell, state in states.items():
             try:
-                write_state(self.store.cell(cell) / FOLDER, self.bound_to(cell), state())
-            except (UserError, FileNotFoundError) as error:  # or another run deleted it, where locks do nothing
+                write_state(self.store.state(cell), self.bound_to(cell), state())
+            except UserError as error:
                 if not self._failed:
                     self._failed = True
-                    why = error.given if isinstance(error, UserError) else str(error)
-                    self.emit(Warned(f"the state of training is not saved, though training goes on: {why}"))
+                    self.emit(Warned(f"the state of training is not saved, though training goes on: {error.given}"))
         self._saved = self.clock()
         self._took = self._saved - began
 
     def remove(self, cell: str) -> None:
         """Forget a cell's state."""
-        remove_state(self.store.cell(cell) / FOLDER)
+        remove_state(self.store, cell)

@@ -9,12 +9,12 @@ from unfreeze.data.rowstore import Row
 from unfreeze.model.describe import StageInfo
 from unfreeze.results.words import bytes_text
 from unfreeze.reuse.activations import MANIFEST_BYTES
-from unfreeze.reuse.costs import PrefixCost, StepCost, Storable, choose, seconds_of, start_of
-from unfreeze.study.measure import step_key
+from unfreeze.reuse.costs import PrefixCost, Storable, choose, seconds_of, start_of
 from unfreeze.study.needs import Draws, Piece, PrefixKey, label_of, prefix_of, spans_of, together
 from unfreeze.study.plan import NetworkPlan
 from unfreeze.study.why import why_not
 from unfreeze.study.work import CellWork, lots_of_study
+from unfreeze.train.step_cost import StepCost, network_key
 
 CELL_SECONDS = 0.3
 """Of a cell beside its steps: building the network, writing its files."""
@@ -26,7 +26,7 @@ class Costs:
 
     Attributes:
         prefixes: the frozen stages, by prefix.
-        steps: training steps, by ``measure.step_key``.
+        steps: training steps, by ``step_cost.network_key``.
         decode: of an image file into its base picture.
         view: of a base picture into an input.
     """
@@ -256,11 +256,13 @@ def _training(work: CellWork, network: NetworkPlan, costs: Costs) -> tuple[float
     """Return the seconds of a candidate's steps and looks at validation from its inputs on, and of all of it alone."""
     shas, regime = work.job.shas, work.job.regime
     own = alone = 0.0
+    cost = _step_cost(work, network, costs)
     spans = spans_of(network.strategy, network.cuts, len(shas.train), regime)
-    for number, span in enumerate(spans):
-        step = _step(work, network, number, span.cut, costs)
+    for span, frozen in zip(spans, network.cuts, strict=True):
+        passed = network.flops_after(span.cut)
         looks = span.epochs * (regime.validation.examples or len(shas.validation))
-        steps = span.examples * step.example + (span.stop - span.start) * step.update + looks * step.look
+        steps = span.examples * cost.train(passed, network.flops_after(frozen))
+        steps += (span.stop - span.start) * cost.step + looks * cost.evaluate(passed)
         own += steps
         alone += steps + (span.examples + looks) * _seconds_before(network.strategy, span.cut, costs)
     return own, alone
@@ -270,14 +272,13 @@ def _reporting(work: CellWork, costs: Costs) -> tuple[float, float]:
     """Return the same of the predictions of a cell's end; its first candidate stands for the chosen one."""
     network = next(iter(work.networks.values()))
     cut = min(network.cuts)
-    look = _step(work, network, len(network.cuts) - 1, cut, costs).look
+    look = _step_cost(work, network, costs).evaluate(network.flops_after(cut))
     reported = len(work.job.shas.validation) + len(work.job.shas.tests)
     return reported * look, reported * (look + _seconds_before(network.strategy, cut, costs))
 
 
-def _step(work: CellWork, network: NetworkPlan, phase: int, cut: int, costs: Costs) -> StepCost:
-    classes = len(work.job.catalog.classes)
-    return costs.steps[step_key(network.strategy, network.cuts[phase], phase, cut, classes)]
+def _step_cost(work: CellWork, network: NetworkPlan, costs: Costs) -> StepCost:
+    return costs.steps[network_key(network.strategy, len(work.job.catalog.classes))]
 
 
 def _seconds_before(strategy: Strategy, cut: int, costs: Costs) -> float:

@@ -1,9 +1,10 @@
 """A cell's training state on disk: all that the rest of its training depends on, with what it is bound to.
 
-A generation is ``N.safetensors`` and, written after it, ``N.json`` with its sha256. The latest two are kept.
+One safetensors file per cell, replaced by one rename: tensors, and in the metadata the record and a checksum of both.
 """
 
-import contextlib
+import hashlib
+import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,19 +12,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, from_numpy
 
-from unfreeze.errors import UserError
-from unfreeze.store import Altered, file_sha256, read_json, read_tensors, write_json, write_tensors
-from unfreeze.study.candidate import CandidateState
-from unfreeze.train.loop import Position, Seen
-from unfreeze.train.room import AtOnce
+from unfreeze.store import FORMAT, Altered, StudyDir, read_tensors, write_tensors
+from unfreeze.train.candidate_run import CandidateState
+from unfreeze.train.phase_run import EpochTotals, Position
 from unfreeze.train.stopping import StoppingState
 
-FOLDER = "state"
-GENERATIONS = 2
+EARLIER = "state"
+"""The folder in a cell's directory where versions before 0.2 kept its state."""
 KINDS = ("weights", "best", "moments", "validation")
 DIVERGED, ENDED = "diverged", "ended"
+DAMAGED = "its training state was damaged, so it starts again"
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -38,6 +39,7 @@ class CellState:
         diverged: the histories of those that diverged, and how.
         diverged_best: the best weights of those of them that the cell keeps if nothing else is left.
         ended_validation: the logits of validation images, by epoch, of those that are trained and were beaten.
+        extra: whatever else the rest of the training depends on; JSON data.
     """
 
     candidates: Mapping[str, CandidateState] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class CellState:
     diverged: Mapping[str, tuple[str, Rows]] = field(default_factory=dict)
     diverged_best: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     ended_validation: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,103 +58,93 @@ class Found:
     said: str = ""
 
 
-def write_state(folder: Path, bound_to: Mapping[str, Any], state: CellState) -> None:
-    """Write the next generation of a cell's state, durably, and delete those that are too old.
+def write_state(path: Path, bound_to: Mapping[str, Any], state: CellState) -> None:
+    """Write a cell's state over the one before, durably.
 
     Args:
-        folder: of the cell's states.
+        path: the file.
         bound_to: what it can be used with; JSON data.
         state: the state.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full; the generation before is still there.
+        UserError: the folder cannot be written to, or the disk is full; the state before is still there.
     """
-    before = _generations(folder)
-    number = max(before, default=0) + 1
-    try:
-        _write_generation(folder, number, bound_to, state)
-    except UserError:
-        _remove_generation(folder, number)
-        raise
-    for old in sorted([*before, number])[:-GENERATIONS]:
-        _remove_generation(folder, old)
-
-
-def _write_generation(folder: Path, number: int, bound_to: Mapping[str, Any], state: CellState) -> None:
-    tensors = folder / f"{number}.safetensors"
-    write_tensors(
-        tensors,
-        {
-            f"{position}.{kind}.{name}": tensor.detach().cpu().numpy()
+    tensors = {
+        **{
+            f"{position}.{kind}.{name}": tensor
             for position, candidate in enumerate(state.candidates.values())
             for kind in KINDS
             for name, tensor in getattr(candidate, kind).items()
-        }
-        | {
-            f"{position}.{DIVERGED}.{name}": tensor.detach().cpu().numpy()
+        },
+        **{
+            f"{position}.{DIVERGED}.{name}": tensor
             for position, candidate in enumerate(state.diverged)
             for name, tensor in state.diverged_best.get(candidate, {}).items()
-        }
-        | {
-            f"{position}.{ENDED}.{epoch}": tensor.detach().cpu().numpy()
+        },
+        **{
+            f"{position}.{ENDED}.{epoch}": tensor
             for position, candidate in enumerate(state.ended)
             for epoch, tensor in state.ended_validation.get(candidate, {}).items()
         },
-        {},
-    )
+    }
     record = {
         "bound_to": bound_to,
-        "tensors": file_sha256(tensors),
         "candidates": {name: _written(candidate) for name, candidate in state.candidates.items()},
         "ended": {name: _rows_written(rows) for name, rows in state.ended.items()},
         "diverged": {name: [text, _rows_written(rows)] for name, (text, rows) in state.diverged.items()},
+        "extra": dict(state.extra),
     }
-    write_json(folder / f"{number}.json", record)
+    arrays = {name: np.asarray(tensor.detach().cpu().numpy(), order="C") for name, tensor in tensors.items()}
+    text = json.dumps(record, allow_nan=False)
+    write_tensors(path, arrays, {"record": text, "sha256": _sha256(text, arrays)})
 
 
-def _remove_generation(folder: Path, number: int) -> None:
-    for path in (folder / f"{number}.json", folder / f"{number}.safetensors"):
-        path.unlink(missing_ok=True)
+def read_state(path: Path, bound_to: Mapping[str, Any]) -> Found:
+    """Return a cell's state if it is as it was written and bound to the same things."""
+    if not path.is_file():
+        return Found()
+    try:
+        arrays, about = read_tensors(path)
+    except (Altered, OSError):
+        return Found(None, DAMAGED)
+    text = str(about.get("record"))
+    if about != {"format": FORMAT, "record": text, "sha256": _sha256(text, arrays)}:
+        return Found(None, DAMAGED)
+    record = json.loads(text)
+    differences = list(_differences(record["bound_to"], bound_to))
+    if differences:
+        return Found(None, f"its training state does not fit ({', '.join(differences)}), so it starts again")
+    return Found(_read(record, arrays))
 
 
-def read_state(folder: Path, bound_to: Mapping[str, Any]) -> Found:
-    """Return the latest state that is as it was written, if it is bound to the same things."""
-    damaged = 0
-    for number in sorted(_generations(folder), reverse=True):
-        try:
-            record = read_json(folder / f"{number}.json")
-            if file_sha256(folder / f"{number}.safetensors") != record["tensors"]:
-                raise Altered(f"{number}.safetensors")
-            differences = list(_differences(record["bound_to"], bound_to))
-            if differences:
-                return Found(None, f"its training state does not fit ({', '.join(differences)}), so it begins anew")
-            state = _read(record, read_tensors(folder / f"{number}.safetensors")[0])
-        except (Altered, OSError):
-            damaged += 1
-            continue
-        return Found(state, "its latest training state was damaged; it goes on from the one before" if damaged else "")
-    return Found(None, "its training state was damaged, so it begins anew" if damaged else "")
+def remove_state(store: StudyDir, cell: str) -> bool:
+    """Delete a cell's state; return whether an earlier version had written one."""
+    store.state(cell).unlink(missing_ok=True)
+    earlier = store.cell(cell) / EARLIER
+    found = earlier.is_dir()
+    shutil.rmtree(earlier, ignore_errors=True)
+    return found
 
 
-def remove_state(folder: Path) -> None:
-    """Delete a cell's states."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _generations(folder: Path) -> set[int]:
-    """Return the numbers of what is there, whole or not."""
-    numbers = set[int]()
-    for path in folder.iterdir() if folder.is_dir() else ():
-        with contextlib.suppress(ValueError):
-            numbers.add(int(path.stem))
-    return numbers
+def _sha256(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the sha256 over a record's text and the name, type, shape and bytes of each array."""
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, array.dtype.name, array.shape]).encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for name in dict.fromkeys([*before, *now]):
         if before.get(name) != now.get(name):
             fingerprints = name in ("settings", "data")  # which say nothing to people
-            yield f"other {name}" if fingerprints else f"{name}: {before.get(name)}, now {now.get(name)}"
+            if fingerprints:
+                yield f"other {name}"
+            elif name not in now:  # a package that an earlier version trained with
+                yield f"{name}: {before[name]}, no longer used"
+            else:
+                yield f"{name}: {before.get(name)}, now {now[name]}"
 
 
 def _written(candidate: CandidateState) -> dict[str, Any]:
@@ -162,7 +155,7 @@ def _written(candidate: CandidateState) -> dict[str, Any]:
         "position": position,
         "stopped": candidate.stopped,
         "history": _rows_written(candidate.history),
-        "at_once": asdict(candidate.at_once),
+        "micro_batch": dict(candidate.micro_batch),
     }
 
 
@@ -189,11 +182,13 @@ def _read(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> CellState:
         at = values["position"]
         candidates[name] = CandidateState(
             values["phase"],
-            Position(at["epoch"], at["step"], StoppingState(**_numbers_read(at["stopping"])), Seen(**at["seen"])),
+            Position(
+                at["epoch"], at["step"], StoppingState(**_numbers_read(at["stopping"])), EpochTotals(**at["totals"])
+            ),
             values["stopped"],
             [_numbers_read(row) for row in values["history"]],
             **{kind: tensors.get((str(number), kind), {}) for kind in KINDS},
-            at_once=AtOnce(**values.get("at_once", {})),
+            micro_batch=values["micro_batch"],
         )
     return CellState(
         candidates,
@@ -209,4 +204,5 @@ def _read(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> CellState:
             for number, name in enumerate(record["ended"])
             if (str(number), ENDED) in tensors
         },
+        record["extra"],
     )

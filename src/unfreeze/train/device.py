@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from unfreeze.errors import UserError
-from unfreeze.model import winograd
+from unfreeze.measurements import processor
+from unfreeze.model.adapters import stage_versions
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Compute:
         """Return the context of a forward pass: bfloat16 where it was asked for, else float32."""
         if self.precision == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return winograd.Winograd() if winograd.available(self.device) else contextlib.nullcontext()
+        return contextlib.nullcontext()
 
     def move(self, inputs: torch.Tensor, channels_last: bool = True) -> torch.Tensor:
         """Bring inputs to the device; (n, c, h, w) in channels-last order, in which convolutions are fastest."""
@@ -65,3 +68,34 @@ def _same_numbers_always() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
     torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32: TF32 keeps ten bits of it
     torch.backends.cudnn.allow_tf32 = False
+
+
+@contextlib.contextmanager
+def settings_restored() -> Iterator[None]:
+    """Restore torch's settings that ``pick`` and studies change, for work that only plans."""
+    variable, threads = os.environ.get("CUBLAS_WORKSPACE_CONFIG"), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+        if variable is not None:
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = variable
+
+
+def machine(compute: Compute) -> dict[str, Any]:
+    """Return what measured seconds depend on beside the network, as JSON data."""
+    return {
+        "processor": processor(),
+        "device": torch.cuda.get_device_name() if compute.device.type == "cuda" else str(compute.device),
+        "precision": compute.precision,
+        "threads": torch.get_num_threads(),
+        "stages": stage_versions(),
+    }

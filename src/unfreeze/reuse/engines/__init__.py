@@ -1,63 +1,33 @@
-"""Inference engines for frozen stages. Adding one is a module with the names that are used below."""
-
-from collections.abc import Mapping
-from typing import Protocol
+"""The registry of inference engines for frozen stages. A new engine is a module with an entry, listed here."""
 
 import torch
-from torch import Tensor
 
 from unfreeze.model.network import Frozen
-from unfreeze.reuse.engines import ncnn, openvino, pytorch, winograd
+from unfreeze.reuse.engines import openvino, pytorch
+from unfreeze.reuse.engines.kind import Engine, EngineKind, Settings
+
+ENGINES: dict[str, EngineKind] = {entry.name: entry for entry in (openvino.ENTRY, pytorch.ENTRY)}
+"""Engines by name, the preferred one first."""
 
 
-class Engine(Protocol):
-    """Frozen stages, ready to run: rows (n, ...) float32 to rows (n, ...) float32, one by one.
-
-    A row's numbers depend on that row alone: not on n, on its neighbours or on its place among them.
-    """
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Compute the stages' output for each row, contiguous, on the engine's device."""
-        ...
-
-
-Settings = Mapping[str, str | int]
-"""An engine and all that its numbers may depend on: name, version, precision, batch, threads. JSON data."""
-
-_MODULES = {"ncnn": ncnn, "openvino": openvino, "winograd": winograd, "pytorch": pytorch}
+def kind_of(settings: Settings) -> EngineKind:
+    """Return the registry's entry for an engine's settings."""
+    return ENGINES[str(settings["name"])]
 
 
 def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
-    """Return every engine that can run on a device, in the settings worth trying.
+    """Return the settings of every engine that can run on a device, the preferred one first.
 
-    Where another precision than float32 is asked for, PyTorch in float32 comes last: some networks lose too much.
+    For another precision than float32, PyTorch in float32 comes last: some networks lose too much.
     """
-    return [
-        settings
-        for asked in dict.fromkeys((precision, "float32"))
-        for name, module in _MODULES.items()
-        for settings in module.offers(device, asked, threads)
-        if asked == precision or name == "pytorch"
-    ]
-
-
-def worth_trying(settings: Settings, frozen_seconds: float) -> bool:
-    """Say whether an engine could win back what making it costs.
-
-    Args:
-        settings: one of ``offers``.
-        frozen_seconds: that all frozen work would take in PyTorch.
-    """
-    return _MODULES[str(settings["name"])].WORTH_SECONDS <= frozen_seconds
-
-
-def together(settings: Settings) -> bool:
-    """Say whether all threads share one batch of rows; else each has a request of its own."""
-    return _MODULES[str(settings["name"])].TOGETHER
+    asked = [settings for entry in ENGINES.values() for settings in entry.offers(device, precision, threads)]
+    if precision == "float32":
+        return asked
+    return [*asked, *ENGINES[pytorch.ENTRY.name].offers(device, "float32", threads)]
 
 
 def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> Engine:
-    """Make an engine of frozen stages.
+    """Build an engine of frozen stages.
 
     Args:
         settings: one of ``offers``.
@@ -66,11 +36,11 @@ def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], devi
         device: where it runs.
 
     Raises:
-        ValueError: a stage is not frozen, and which tensor says so.
+        ValueError: a stage is not frozen; the message names the tensor.
         EngineFailed: the engine cannot run these stages.
     """
     refuse_unfrozen(stages)
-    return _MODULES[str(settings["name"])].build(settings, stages, input_shape, device)
+    return kind_of(settings).build(settings, stages, input_shape, device)
 
 
 def refuse_unfrozen(stages: Frozen) -> None:

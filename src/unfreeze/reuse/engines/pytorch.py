@@ -5,40 +5,28 @@ the last one padded. Where a device has memory of its own the largest size is ta
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unfreeze.model.network import Frozen
+from unfreeze.reuse.engines.kind import EngineKind, Settings
 
 BATCH = 32
 SMALLER = (16, 8, 4, 2, 1)
-
-WORTH_SECONDS = 0.0
-"""Always: nothing has to be made."""
-
-TOGETHER = True
-"""All threads share one batch."""
-
-
-Numerics = Callable[[], contextlib.AbstractContextManager[Any]]
-"""Gives the context of a forward pass."""
 
 
 class Batched:
     """Frozen stages in channels-last order, in inference mode, that take rows in batches of one size."""
 
-    def __init__(self, stages: nn.Module, device: torch.device, batch: int, numerics: Numerics) -> None:
+    def __init__(self, stages: nn.Module, device: torch.device, batch: int, precision: str) -> None:
         self.stages = stages.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device, self.batch, self.numerics = device, batch, numerics
+        self.device, self.batch, self.precision = device, batch, precision
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Compute rows."""
         outputs = []
-        with torch.no_grad(), self.numerics():  # not inference mode: what trains on the rows saves them for later
+        with torch.no_grad(), self._numerics():  # not inference mode: what trains on the rows saves them for later
             for start in range(0, len(rows), self.batch):
                 batch = rows[start : start + self.batch].to(self.device, non_blocking=True)
                 count = len(batch)
@@ -49,12 +37,17 @@ class Batched:
                 outputs.append(self.stages(batch)[:count].float().contiguous())
             return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
+    def _numerics(self) -> contextlib.AbstractContextManager[object]:
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
 
-def offers(device: torch.device, precision: str, threads: int) -> list[dict[str, str | int]]:
+
+def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
     """Return the one setting of a processor; elsewhere that of each batch size, the largest first."""
     return [
         {
-            "name": "pytorch",
+            "name": ENTRY.name,
             "version": torch.__version__,
             "precision": precision,
             "batch": batch,
@@ -69,8 +62,10 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def build(settings: Mapping[str, Any], stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> Batched:
+def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> Batched:
     """Return the stages as an engine; they are moved to the device."""
-    reduced = partial(torch.autocast, device.type, dtype=torch.bfloat16)
-    numerics = reduced if settings["precision"] == "bfloat16" else contextlib.nullcontext
-    return Batched(stages, device, settings["batch"], numerics)
+    return Batched(stages, device, int(settings["batch"]), str(settings["precision"]))
+
+
+ENTRY = EngineKind("pytorch", offers, build, worth_seconds=0.0, shares_batch=True)
+"""Nothing has to be built, so it is always worth trying."""

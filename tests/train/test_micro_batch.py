@@ -1,24 +1,37 @@
 """A step in parts is the step of the whole batch but for rounding, whatever ran out of memory, and when."""
 
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.train.test_loop import CPU, data, fed, network, scored
 from unfreeze.config.resolve import Optimizer, Phase
 from unfreeze.config.study import ScheduleConfig
 from unfreeze.model.fitting import NoRoom
+from unfreeze.train.batches import Fed
+from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
-from unfreeze.train.loop import Course, Position, Trainee, Watch, train_phase
+from unfreeze.train.micro_batch import MicroBatch, Statistics, WholeDropout, batch_norm_trains, parts
 from unfreeze.train.optimizer import build_optimizer
-from unfreeze.train.parts import Statistics, WholeDropout, batch_norm_trains
-from unfreeze.train.room import AtOnce, Room
+from unfreeze.train.phase_run import PhaseRun, PhaseTask, Position
+from unfreeze.train.step import Trainee
 from unfreeze.train.stopping import StoppingState
 
 STEPS = 6
+CPU = Compute(torch.device("cpu"), "float32")
+
+
+def network(dropout: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3))
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(12, 5, generator=generator)
+    return inputs, (inputs[:, :3]).argmax(dim=1)
 
 
 def out_of_memory() -> Exception:
@@ -31,9 +44,12 @@ class Failing(nn.Module):
     def __init__(self, inner: nn.Module, at: Collection[int], error: Callable[[], Exception] = out_of_memory) -> None:
         super().__init__()
         self.inner, self.at, self.error, self.rows = inner, at, error, list[int]()
+        self.counts = True
 
     def forward(self, inputs: Tensor) -> Tensor:
         found = self.inner(inputs)
+        if not self.counts:
+            return found
         self.rows.append(len(inputs))
         if len(self.rows) in self.at:
             raise self.error()
@@ -45,7 +61,7 @@ def trained(
     optimizer: str = "sgd",
     weights: Tensor | None = None,
     smoothing: float = 0.0,
-    room: Room | None = None,
+    micro_batch: MicroBatch | None = None,
     error: Callable[[], Exception] = out_of_memory,
     inner: nn.Module | None = None,
 ) -> tuple[Failing, list[dict]]:
@@ -55,19 +71,17 @@ def trained(
     phase = Phase("all", 3, settings, ScheduleConfig(name="constant", warmup=0), "frozen", False, smoothing)
     inputs, labels = data()
     batches = itertools.cycle([(inputs[:8], labels[:8], None), (inputs[8:], labels[8:], None)])
-    training = train_phase(
-        Trainee(net, class_weights=weights),
-        build_optimizer([net], settings),
-        phase,
-        Course(0, 1, 0, [2, 4, STEPS], 0),
-        CPU,
-        None,
-        "accuracy",
-        Position(1, 0, StoppingState()),
-        Watch(scored(), lambda epoch, step: None, rows.append, lambda: None),
-        room,
-    )
-    fed(training, batches)
+    task = PhaseTask(0, phase, 0, 1, 0, [2, 4, STEPS], None, "accuracy")
+    begin = Position(1, 0, StoppingState())
+    trainee = Trainee(net, class_weights=weights)
+    run = PhaseRun(task, trainee, build_optimizer([net], settings), CPU, micro_batch or MicroBatch(), begin)
+    while not run.is_over:
+        run.train_step(Fed(next(batches)))
+        if run.epoch_is_over:
+            net.counts = False
+            run.validation_step(Fed((inputs, labels, None)))
+            net.counts = True
+            rows.append(run.end_epoch())
     return net, rows
 
 
@@ -91,9 +105,9 @@ HOW = {
 def test_weights_differ_by_rounding_from_those_of_whole_batches(at: list[int], how: str) -> None:
     whole, expected = trained(**HOW[how])
     assert whole.rows == [8, 4] * 3
-    room = Room()
-    found, rows = trained(at, room=room, **HOW[how])
-    assert room.training == min(found.rows)
+    micro_batch = MicroBatch()
+    found, rows = trained(at, micro_batch=micro_batch, **HOW[how])
+    assert micro_batch.record == {"training": min(found.rows)}
     assert len(found.rows) > len(whole.rows)
     assert difference(found, whole) <= 1e-5
     assert [row["train_accuracy"] for row in rows] == [row["train_accuracy"] for row in expected]
@@ -101,18 +115,18 @@ def test_weights_differ_by_rounding_from_those_of_whole_batches(at: list[int], h
 
 
 def test_rows_at_once_are_halved_and_stay_so() -> None:
-    told: list[AtOnce] = []
-    room = Room(on_less=lambda: told.append(room.at_once))
-    net, _ = trained([3, 4], room=room)
+    told: list[Mapping[str, int]] = []
+    micro_batch = MicroBatch(on_less=lambda: told.append(micro_batch.record))
+    net, _ = trained([3, 4], micro_batch=micro_batch)
     assert net.rows == [8, 4, 8, 4, *[2] * 12]
-    assert told == [AtOnce(2, None)]
+    assert told == [{"training": 2}]
 
 
-def test_a_room_that_is_given_is_kept_to() -> None:
-    room = Room(AtOnce(training=3))
-    net, _ = trained(room=room)
+def test_a_number_of_rows_that_is_given_is_kept_to() -> None:
+    micro_batch = MicroBatch({"training": 3})
+    net, _ = trained(micro_batch=micro_batch)
     assert net.rows == [3, 3, 2, 3, 1] * 3
-    assert room.at_once == AtOnce(training=3)
+    assert micro_batch.record == {"training": 3}
 
 
 def test_one_row_that_does_not_fit_ends_training() -> None:
@@ -122,10 +136,10 @@ def test_one_row_that_does_not_fit_ends_training() -> None:
 
 @pytest.mark.parametrize("text", ["CUDA error: device-side assert triggered", "out of memory"])
 def test_other_errors_are_never_swallowed(text: str) -> None:
-    room = Room()
+    micro_batch = MicroBatch()
     with pytest.raises(RuntimeError, match=f"^{text}$"):
-        trained([4], room=room, error=lambda: RuntimeError(text))
-    assert room.at_once == AtOnce()
+        trained([4], micro_batch=micro_batch, error=lambda: RuntimeError(text))
+    assert micro_batch.record == {}
 
 
 def test_memory_that_is_short_in_the_backward_pass_leaves_no_gradients() -> None:
@@ -165,10 +179,11 @@ def test_batch_norm_gets_its_statistics_back_and_never_a_single_row() -> None:
     torch.manual_seed(0)
     inner = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     assert batch_norm_trains(inner)
-    net, _ = trained([1, 2], inner=inner, room=Room())
+    net, _ = trained([1, 2], inner=inner)
     assert net.rows[:2] == [8, 4]
     assert set(net.rows[2:]) == {2}
     assert int(inner[1].num_batches_tracked) == len(net.rows) - 2
+    inner.train()
     assert Statistics(inner).least == 2
     inner.eval()
     assert not batch_norm_trains(inner)
@@ -187,11 +202,11 @@ def test_predictions_are_those_of_whole_batches(at: list[int]) -> None:
     inputs, labels = data()
     batches = [(inputs[:8], labels[:8], None), (inputs[8:], labels[8:], None)]
     expected, _ = predict(network(), batches, CPU)
-    room, net = Room(), Failing(network(), at)
-    found, answers = predict(net, batches, CPU, room=room)
+    micro_batch, net = MicroBatch(), Failing(network(), at)
+    found, answers = predict(net, batches, CPU, micro_batch=micro_batch)
     assert abs(found - expected).max() <= 1e-6
     assert answers.tolist() == labels.tolist()
-    assert (room.training, room.evaluation) == (None, min(net.rows) if at != [3] else None)
+    assert micro_batch.record == ({} if at == [3] else {"evaluation": min(net.rows)})
 
 
 def test_predictions_fail_for_other_reasons_as_they_did() -> None:
@@ -200,3 +215,13 @@ def test_predictions_fail_for_other_reasons_as_they_did() -> None:
         predict(Failing(network(), [1], lambda: RuntimeError("no")), [(inputs, labels, None)], CPU)
     with pytest.raises(NoRoom):
         predict(Failing(network(), range(99)), [(inputs, labels, None)], CPU)
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "least", "expected"),
+    [(8, 4, 1, [4, 4]), (7, 4, 1, [4, 3]), (5, 4, 1, [4, 1]), (5, 4, 2, [5]), (9, 4, 2, [4, 5]), (3, 8, 1, [3])],
+)
+def test_parts_are_all_rows_in_order(count: int, rows: int, least: int, expected: list[int]) -> None:
+    found = [list(range(count))[part] for part in parts(count, rows, least)]
+    assert [row for part in found for row in part] == list(range(count))
+    assert [len(part) for part in found] == expected
