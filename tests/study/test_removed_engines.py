@@ -106,4 +106,4 @@ def test_an_unfinished_cell_that_a_removed_engine_s_version_trained_begins_again
     assert not results.failed
     assert not [event for event in events if isinstance(event, CellResumed)]
     said = [event.text for event in events if isinstance(event, Warned) and "training state" in event.text]
-    assert said == ["last.small.s0: its training state does not fit (ncnn: 1.0, no longer used), so it begins anew"]
+    assert said == ["last.small.s0: its training state does not fit (ncnn: 1.0, no longer used), so it starts again"]
