@@ -198,7 +198,7 @@ def test_a_damaged_line_of_remembered_looks_is_noticed(folder: Path) -> None:
 
 
 def test_a_damaged_line_of_remembered_states_of_files_is_noticed(folder: Path) -> None:
-    path = remembered(folder, "states-1")
+    path = remembered(folder, "states-2")
     states = [state_of(photograph) for photograph in sorted((folder / "photographs").rglob("*.png"))]
     assert len(states) == 37
     assert all(map(Remembered(path.parent, ASKED).unread, states))
@@ -255,7 +255,7 @@ OUT_KINDS = {
 }  # fmt: skip
 CACHE_KINDS = {
     "activations .rows", "activations .manifest", "activations entry.json", "pixels .rows", "pixels .manifest",
-    "pixels entry.json", "looks N-N.jsonl", "looks pairs-N-N.jsonl", "looks copies-N-N.jsonl", "looks states-1-N.jsonl",
+    "pixels entry.json", "looks N-N.jsonl", "looks pairs-N-N.jsonl", "looks copies-N-N.jsonl", "looks states-2-N.jsonl",
     "calibrations N.json",
 }  # fmt: skip
 NEW_STUDIES_READ = (b'"choice": {', b'"pytorch": {')

@@ -70,7 +70,7 @@ def _hashed(path: str, opened: contextlib.ExitStack) -> tuple[list[Any], tuple[B
     try:
         file = opened.enter_context(open_regular(path))
         before = stamp(file)
-        told = state(before, path)
+        told = state(before)
         return [digest(file), before.st_size, "", told], (file, before)
     except Undecodable as error:
         return ["", 0, error.reason, ""], None
