@@ -133,8 +133,7 @@ def pairs_of(pictures: list[Image.Image]) -> set[tuple[int, int]]:
     same = {
         (one, other) for other in range(len(seen)) for one in range(other) if seen[one].pixels == seen[other].pixels
     }
-    near = near_duplicates(*arrays(seen), pictures.__getitem__, lambda *_: None, lambda *_: None)
-    return same | {(pair.first, pair.second) for pair in near}
+    return same | set(near_duplicates(*arrays(seen), pictures.__getitem__))
 
 
 def measure_planted(data: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.data.pictures import folder, save
-from tests.data.settled import aged, posix
+from tests.data.settled import aged
 from unfreeze.data import looking, looks
 from unfreeze.data import sketch as sketch_module
 from unfreeze.data.decode import Undecodable, decode
@@ -105,11 +105,7 @@ def test_every_altered_line_is_noticed(tmp_path):
     assert Remembered(tmp_path).looks == {}
 
 
-@posix
-@pytest.mark.parametrize("quick", [1.0, 0.0], ids=["quick", "slow"])
-def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monkeypatch, quick):
-    monkeypatch.setattr(looking, "_QUICK", quick)
-    monkeypatch.setattr(looking, "_FIRST", 1)
+def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monkeypatch):
     root = tmp_path / "pictures"
     root.mkdir()
     save(root / "a.png", 7)
@@ -133,7 +129,6 @@ def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monke
     assert changed.sha256 != first[0].sha256
 
 
-@posix
 @pytest.mark.parametrize("count", [2, 600])
 def test_another_file_that_came_to_lie_there_meanwhile_lends_its_content_to_none(
     tmp_path, settling, monkeypatch, count
@@ -164,7 +159,6 @@ def test_another_file_that_came_to_lie_there_meanwhile_lends_its_content_to_none
     assert look_at_all(paths, Remembered(cache), None, 2, None) == expected["old"]
 
 
-@posix
 def test_an_altered_state_is_none(tmp_path):
     remembered = Remembered(tmp_path)
     remembered.keep(FIT, "1:2:3:4:5")

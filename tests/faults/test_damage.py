@@ -16,7 +16,7 @@ from unfreeze import Study
 from unfreeze.cli import main
 from unfreeze.data import rowstore, states
 from unfreeze.data.cache import entries
-from unfreeze.data.copies import Compared
+from unfreeze.data.lines import read_lines
 from unfreeze.data.looks import Remembered
 from unfreeze.data.reading import Reading
 from unfreeze.data.rowstore import MissingRows, RowStore
@@ -198,26 +198,19 @@ def test_a_damaged_line_of_remembered_looks_is_noticed(folder: Path) -> None:
 
 
 def test_a_damaged_line_of_remembered_states_of_files_is_noticed(folder: Path) -> None:
-    path = remembered(folder, "states-1")
+    path = remembered(folder, "states-2")
     states = [state_of(photograph) for photograph in sorted((folder / "photographs").rglob("*.png"))]
     assert len(states) == 37
     assert all(map(Remembered(path.parent, ASKED).unread, states))
     assert tried(path, lambda: not any(map(Remembered(path.parent, ASKED).unread, states))) >= 320
 
 
-def test_a_damaged_line_of_remembered_comparisons_is_noticed(folder: Path) -> None:
-    path = remembered(folder, "pairs-*")
-    (whole,) = Compared(path.parent).values.items()
-    assert whole[1] > 0.9
-    assert tried(path, lambda: Compared(path.parent).values == {}) >= 320
-
-
 def test_a_damaged_line_of_remembered_copies_is_noticed(folder: Path) -> None:
     path = remembered(folder, "copies-*")
-    table = read_table(folder / "out" / "catalog.csv")
-    contents = sorted(sha256 for sha256 in table["sha256"] if sha256)
-    assert len(Compared(path.parent).among(contents)) == 1
-    assert tried(path, lambda: Compared(path.parent).among(contents) is None) >= 320
+    key = path.name.rpartition("-")[0]
+    ((_, ((_, _, likeness),)),) = read_lines(path.parent, key)
+    assert likeness > 0.9
+    assert tried(path, lambda: not list(read_lines(path.parent, key))) >= 320
 
 
 def test_damaged_calibrations_are_noticed(folder: Path) -> None:
@@ -255,7 +248,7 @@ OUT_KINDS = {
 }  # fmt: skip
 CACHE_KINDS = {
     "activations .rows", "activations .manifest", "activations entry.json", "pixels .rows", "pixels .manifest",
-    "pixels entry.json", "looks N-N.jsonl", "looks pairs-N-N.jsonl", "looks copies-N-N.jsonl", "looks states-1-N.jsonl",
+    "pixels entry.json", "looks N-N.jsonl", "looks copies-N-N.jsonl", "looks states-2-N.jsonl",
     "calibrations N.json",
 }  # fmt: skip
 NEW_STUDIES_READ = (b'"choice": {', b'"pytorch": {')
@@ -298,8 +291,6 @@ def test_whatever_file_is_damaged_the_next_run_ends_with_the_same_results(
     for (kind, other), damage in zip(kinds, itertools.cycle(damages), strict=False):
         paths = [one_of_each_kind(out)[kind], *([one_of_each_kind(cache)[other]] if other else [])]
         (out / "cells" / CELL / "result.json").unlink(missing_ok=True)
-        if other == "looks pairs-N-N.jsonl":  # which are read where it is not known what copies there are
-            one_of_each_kind(cache)["looks copies-N-N.jsonl"].unlink()
         before = {path: path.read_bytes() for path in paths if path.exists()}
         for path, content in before.items():
             path.write_bytes(damage(content))

@@ -24,7 +24,6 @@ NO_FILES = {
     ("store.py", "to_csv"): "into memory",
     ("data/worker.py", "fdopen"): "standard output, where answers go",
     ("study/process.py", "fdopen"): "standard output, where events go",
-    ("data/sketch.py", "save"): "into a hash",
     ("study/group.py", "save"): "training states, by write_state",
 }
 """Calls that look as if they wrote a file that lasts."""

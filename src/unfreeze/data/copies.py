@@ -1,6 +1,5 @@
-"""Which images of a catalog are copies of each other; comparisons are remembered by content, as looks are."""
+"""Which images of a catalog are copies of each other; searches are remembered by content, as looks are."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from PIL import Image
 
 from unfreeze.config.identity import fingerprint
 from unfreeze.data.decode import DECODE_RULES, decode, quiet_pillow
-from unfreeze.data.duplicates import ALIKE, DUPLICATE_RULES, ROUGHLY, ROUGHLY_TURNED, Pair, clusters, near_duplicates
+from unfreeze.data.duplicates import ALIKE, DUPLICATE_RULES, ROUGHLY, ROUGHLY_TURNED, clusters, near_duplicates
 from unfreeze.data.likeness import LIKENESS_RULES
 from unfreeze.data.lines import read_lines, write_lines
 from unfreeze.data.look import Look
@@ -54,9 +53,10 @@ def find_copies(
     Args:
         looks: at the images; of those without a likeness only files of the same content are copies.
         paths: their files.
-        folder: of the cache, where comparisons are remembered; None remembers nothing.
+        folder: of the cache, where searches are remembered; None remembers nothing.
         near: also look for near duplicates.
-        decoding: open pictures that were not compared before; without it those count as different.
+        decoding: search where these images were not searched before; without it, near duplicates are those that earlier
+            searches found.
         progress: called with (pairs compared, pairs in all).
         reading: how files are read.
     """
@@ -98,95 +98,36 @@ def _near(
     progress: Progress | None,
     reading: Reading,
 ) -> dict[tuple[str, str], float]:
-    if len(distinct) < 2:
-        return {}
-    shown = [seen[number] for number in distinct]
-    contents = [look.sha256 for look, _ in shown]
-    known = Compared(folder, reading)
-    if (before := known.among(contents)) is not None:
-        return before
-    likenesses = [look.likeness for look, _ in shown]
-    hashes = np.array([one.hashes for one in likenesses], np.uint64)  # type: ignore[union-attr]
-    thumbnails = np.frombuffer(b"".join(one.thumbnail for one in likenesses), np.uint8)  # type: ignore[union-attr]
-    unopened = [] if decoding else [0]
+    """Return the near duplicates among pictures, in the order of their contents, by pairs of contents."""
+    looks, paths = zip(*(seen[number] for number in distinct), strict=True) if distinct else ((), ())
+    contents = [look.sha256 for look in looks]
+    searched, name = dict(read_lines(folder, _rules(reading))), fingerprint(*contents)
+    if name in searched:
+        return {(one, other): value for one, other, value in searched[name]}
+    if not decoding:
+        here = set(contents)
+        every = sorted((one, other, value) for pairs in searched.values() for one, other, value in pairs)
+        return {(one, other): value for one, other, value in every if one in here and other in here}
+    gone = []
 
     def picture(index: int) -> Image.Image | None:
         try:
             with quiet_pillow():
-                return decode(shown[index][1], at_least=COMPARED, reading=reading)
+                return decode(paths[index], at_least=COMPARED, reading=reading)
         except Undecodable:  # gone or changed since it was looked at: the catalog has it as it was
-            unopened.append(index)
+            gone.append(index)
             return None
 
-    def remembered(first: int, second: int) -> float | None:
-        value = known.values.get(_pair(contents[first], contents[second]))
-        return 0.0 if value is None and not decoding else value
-
-    def keep(first: int, second: int, value: float) -> None:
-        known.keep(_pair(contents[first], contents[second]), value)
-
-    try:
-        pairs = near_duplicates(hashes, thumbnails.reshape(-1, 16, 16), picture, remembered, keep, progress)
-        pairs.sort(key=lambda pair: (pair.first, pair.second))
-        if not unopened:
-            known.keep_among(contents, pairs)
-    finally:
-        known.write()
-    return _by_content(contents, pairs)
+    hashes = np.array([look.likeness.hashes for look in looks], np.uint64).reshape(-1, 4)
+    thumbnails = np.frombuffer(b"".join(look.likeness.thumbnail for look in looks), np.uint8).reshape(-1, 16, 16)
+    pairs = near_duplicates(hashes, thumbnails, picture, progress)
+    found = {(contents[first], contents[second]): value for (first, second), value in pairs.items()}
+    if folder is not None and not gone:
+        write_lines(folder, _rules(reading), [[name, [[*pair, value] for pair, value in found.items()]]])
+    return found
 
 
-def _by_content(contents: Sequence[str], pairs: Sequence[Pair]) -> dict[tuple[str, str], float]:
-    return {_pair(contents[pair.first], contents[pair.second]): pair.likeness for pair in pairs}
-
-
-def _pair(one: str, other: str) -> tuple[str, str]:
-    return (one, other) if one < other else (other, one)
-
-
-class Compared:
-    """Comparisons kept in a folder of the cache.
-
-    Args:
-        folder: the folder; None remembers nothing.
-        reading: how files are read.
-
-    Attributes:
-        values: of pairs of contents.
-    """
-
-    def __init__(self, folder: Path | None, reading: Reading = USUAL) -> None:
-        self._folder = folder
-        bounds = (*_BOUNDS, PIL.__version__, *reading.rules)
-        rules = fingerprint(DECODE_RULES, LIKENESS_RULES, DUPLICATE_RULES, *bounds)
-        self._pairs, self._among = f"pairs-{rules}", f"copies-{rules}"
-        self._fresh: dict[tuple[str, str], float] = {}
-        self._fresh_among: list[tuple[str, str]] = []
-        self.values: dict[tuple[str, str], float] = {
-            (one, other): value for one, other, value in read_lines(folder, self._pairs)
-        }
-        self._known_among: dict[str, str] = {name: text for name, text in read_lines(folder, self._among)}
-
-    def among(self, contents: Sequence[str]) -> dict[tuple[str, str], float] | None:
-        """Return the near duplicates among these contents, in this order, None if they were never searched whole."""
-        text = self._known_among.get(fingerprint(*contents))
-        return None if text is None else _by_content(contents, [Pair(*values) for values in json.loads(text)])
-
-    def keep(self, pair: tuple[str, str], value: float) -> None:
-        """Take note of a comparison, to be written by ``write``."""
-        if self.values.get(pair) != value:
-            self._fresh[pair] = self.values[pair] = value
-
-    def keep_among(self, contents: Sequence[str], pairs: Sequence[Pair]) -> None:
-        """Take note of all near duplicates among these contents, to be written by ``write``."""
-        text = json.dumps([[pair.first, pair.second, pair.likeness] for pair in pairs])  # read where it is asked for
-        self._fresh_among.append((fingerprint(*contents), text))
-
-    def write(self) -> None:
-        """Write, durably, what was kept since the last time."""
-        if self._folder is None:
-            return
-        if self._fresh:
-            write_lines(self._folder, self._pairs, ([*pair, value] for pair, value in self._fresh.items()))
-        if self._fresh_among:
-            write_lines(self._folder, self._among, self._fresh_among)
-        self._fresh, self._fresh_among = {}, []
+def _rules(reading: Reading) -> str:
+    """Return the key of searches in the cache: another version of Pillow and other rules have files of their own."""
+    rules = (DECODE_RULES, LIKENESS_RULES, DUPLICATE_RULES, *_BOUNDS, PIL.__version__, *reading.rules)
+    return f"copies-{fingerprint(*rules)}"

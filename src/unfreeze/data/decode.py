@@ -64,9 +64,6 @@ DECODE_RULES = 1
 """Counts up whenever a file comes to be decoded into other pixels."""
 
 _BLOCK = 2**20  # bytes read at a time
-_ROWS = (64, 4096)  # pixels a row, few enough to be taken some dozen times
-_BLOCKS = 24  # some more than glibc keeps aside for itself
-_HEADER = sys.getsizeof(b"")
 _END_OF_IMAGE = b"\xff\xd9"  # JPEG's marker
 
 # What Pillow's decoders are known to raise on damaged files.
@@ -355,14 +352,11 @@ def load_what_there_is(file: IO[bytes], at_least: int | None = None, reading: Re
 
 def _load_jpeg(image: JpegImagePlugin.JpegImageFile, file: IO[bytes]) -> Image.Image:
     image.fp = ended = _Ended(file)  # type: ignore[assignment]
-    taken = _slow_rows(image.width)
     try:
         with _refusals(file):
             image.load()
     except Undecodable as error:
         raise Undecodable(TRUNCATED if ended.early else error.reason) from error
-    finally:
-        del taken
     if ended.early:
         raise Truncated(image)
     return image
@@ -388,20 +382,6 @@ class _Ended:
             return content
         self.early = True
         return _END_OF_IMAGE
-
-
-def _slow_rows(width: int) -> list[bytes]:
-    """Take memory in which Pillow had better not decode a JPEG of this width row by row; to be kept till it is decoded.
-
-    Where Pillow's buffer for a row begins at a multiple of 32 bytes, libjpeg-turbo writes past the processor's caches,
-    and Pillow, which copies each row from there at once, waits for memory: decoding takes a third longer, or twice as
-    long. Here blocks of that size are taken, and those that begin elsewhere are free again on return, so that glibc
-    makes the next buffer of one of them. Where memory is given out otherwise nothing is lost: only time depends on it.
-    """
-    if not _ROWS[0] <= width <= _ROWS[1]:
-        return []
-    blocks = [bytes(4 * width - _HEADER) for _ in range(_BLOCKS)]
-    return [block for block in blocks if id(block) % 32 == 0]  # in CPython the address
 
 
 def header(file: IO[bytes], reading: Reading = USUAL) -> tuple[str, tuple[int, int], tuple[str, bool]]:

@@ -1,24 +1,27 @@
 """What a picture looks like, in a few numbers: enough to find its copies, and to see that it is dark or blurred."""
 
 import base64
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import xxhash
 from PIL import Image
 
-from unfreeze.data.sketch import THUMBNAIL, Sketch, sketch
-
-LIKENESS_RULES = 7
+THUMBNAIL = 16
+"""Pixels a side of the thumbnail."""
+LIKENESS_RULES = 8
 """Counts up whenever a picture comes to be described by other numbers."""
 
 _KEPT = 8  # lowest frequencies a side of which the signs are kept
 INNER = 0.95
 """Share of each side that the second pair of hashes sees: of a cropped copy and its original one of them agrees."""
 _MIRROR = np.where(np.arange(_KEPT) % 2, -1, 1)  # odd frequencies of a mirror image have the other sign
-_COLOURS, _GREY = 3 * THUMBNAIL * THUMBNAIL, 4 * THUMBNAIL * THUMBNAIL  # where each ends in Sketch.drawn
+_SHARP, _SMALL = 128, 64  # least pixels of the longer side where sharpness is measured, and where the rest is
+_SAMPLES = 4  # pixels a side that are sampled for one, where it is seen how colourful a picture is
+_AT_ONCE = 2**18  # pixels that are copied at once to be hashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Likeness:
         thumbnail: 16 x 16 pixels, grey, row by row.
         brightness: mean grey value, 0 to 1.
         contrast: standard deviation of the grey values, 0 to 0.5.
-        sharpness: standard deviation of the Laplacian, in grey values of 255, of ``Sketch.strips``.
+        sharpness: standard deviation of the Laplacian, in grey values of 255, of strips.
         colour: mean difference of the channel that differs most from the mean of all three, 0 to 1; 0 is grey. Of
             samples, so that what is coloured in few places may lie a little above or below.
     """
@@ -64,57 +67,66 @@ def from_values(values: list[Any]) -> Likeness:
 
 def likeness(picture: Image.Image) -> Likeness:
     """Describe an upright 8-bit RGB picture."""
-    return described([sketch(picture)])[0]
+    longer = max(picture.size)
+    factor = max(1, longer // _SHARP)
+    grey = picture.convert("L")
+    small = grey.reduce(factor * max(1, longer // factor // _SMALL))
+    values = np.asarray(small, np.float64)
+    brightness, contrast = _spread(values)
+    low = _frequencies(small.height) @ values @ _frequencies(small.width).transpose(0, 2, 1)
+    first, second, third, fourth = _signs(np.stack([low, low * _MIRROR], axis=1).reshape(4, -1)).tolist()
+    return Likeness(
+        _pixels(picture),
+        (first, second, third, fourth),
+        small.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).tobytes(),
+        round(brightness / 255, 4),
+        round(contrast / 255, 4),
+        _sharpness(grey, factor),
+        _colour(picture),
+    )
 
 
-def described(sketches: Sequence[Sketch]) -> list[Likeness]:
-    """Describe pictures of which there are sketches, in order; what is small of all of them at once."""
-    if not sketches:
-        return []
-    drawn = [np.frombuffer(one.drawn, np.uint8) for one in sketches]
-    colours = _colours(np.stack([one[:_COLOURS] for one in drawn]).reshape(len(drawn), -1, 3)).tolist()
-    brightnesses, contrasts, sharpnesses = (np.zeros(len(drawn)) for _ in range(3))
-    hashes = np.zeros((len(drawn), 4), np.uint64)
-    shapes: dict[tuple[tuple[int, int], tuple[int, int, int]], list[int]] = {}
-    for number, one in enumerate(sketches):
-        shapes.setdefault((one.small, one.strips), []).append(number)
-    for ((wide, high), (count, width, height)), numbers in shapes.items():
-        greys = np.stack([drawn[number][_GREY:] for number in numbers])
-        small = greys[:, : wide * high]
-        brightnesses[numbers], contrasts[numbers] = _spread(small)
-        hashes[numbers] = _hashes(small.reshape(-1, high, wide))
-        sharpnesses[numbers] = _sharpness(greys[:, wide * high :].reshape(-1, count, height, width))
-    measured = ((brightnesses / 255).round(4), (contrasts / 255).round(4), sharpnesses.round(2))
-    return [
-        Likeness(
-            one.pixels,
-            (first, second, third, fourth),
-            one.drawn[_COLOURS:_GREY],
-            brightness,
-            contrast,
-            sharpness,
-            round(colour, 4),
-        )
-        for one, (first, second, third, fourth), colour, brightness, contrast, sharpness in zip(
-            sketches, hashes.tolist(), colours, *(part.tolist() for part in measured), strict=True
-        )
-    ]
+def _pixels(picture: Image.Image) -> str:
+    """Hash the picture's size and its pixels, some rows after others, so that few are copied at once."""
+    width, height = picture.size
+    hashed, rows = xxhash.xxh3_128(f"{width} {height} ".encode()), max(1, _AT_ONCE // width)
+    for top in range(0, height, rows):
+        part = picture if rows >= height else picture.crop((0, top, width, min(height, top + rows)))
+        hashed.update(part.tobytes())
+    return hashed.hexdigest()
 
 
-def _hashes(greys: np.ndarray) -> np.ndarray:
-    """Return the hash of each grey picture, of its mirror image, and of both without the rim.
+def _sharpness(grey: Image.Image, factor: int) -> float:
+    """Return the standard deviation of the Laplacian of a picture so many times smaller; 0 where there is none.
 
-    Args:
-        greys: (n, height, width) uint8.
-
-    Returns:
-        uint64 (n, 4).
+    Of a larger picture two strips across it count, each of three rows or more, together a quarter of it.
     """
-    rows, columns = (_frequencies(side) for side in greys.shape[1:])
-    # Picture by picture these products are too small for a BLAS to share them among threads, which would spin.
-    low = (rows.reshape(-1, greys.shape[1]) @ greys.astype(np.float64)).reshape(len(greys), 2, _KEPT, -1)
-    low = low @ columns.transpose(0, 2, 1)
-    return _signs(np.stack([low, low * _MIRROR], axis=2).reshape(-1, 4, _KEPT * _KEPT))
+    wide, high = grey.size
+    rows = min(high, max(high // 8, 3 * factor))
+    tops = (min(high // 4, high - rows), max(0, high - high // 4 - rows))
+    boxes = [(0, top, wide, top + rows) for top in tops] if factor > 1 else [(0, 0, wide, high)]
+    strips = np.stack([np.asarray(grey.reduce(factor, box), np.int16) for box in boxes])
+    if min(strips.shape[1:]) < 3:
+        return 0.0
+    beside = strips[:, 2:, 1:-1] + strips[:, :-2, 1:-1] + strips[:, 1:-1, 2:] + strips[:, 1:-1, :-2]
+    return round(_spread(beside - 4 * strips[:, 1:-1, 1:-1])[1], 2)
+
+
+def _spread(values: np.ndarray) -> tuple[float, float]:
+    """Return the mean and the standard deviation of whole numbers, whose sums in float64 are exact."""
+    flat = values.ravel().astype(np.float64)
+    mean = float(flat.sum()) / len(flat)
+    return mean, math.sqrt(max(0.0, float(flat @ flat) / len(flat) - mean**2))
+
+
+def _colour(picture: Image.Image) -> float:
+    """Return the mean difference of the channel that differs most from the mean of all three, 0 to 1."""
+    # To read all pixels in three colours would take thrice as long.
+    samples = picture.resize((_SAMPLES * THUMBNAIL,) * 2, Image.Resampling.NEAREST).reduce(_SAMPLES)
+    red, green, blue = np.asarray(samples, np.int16).reshape(-1, 3).T.copy()
+    total = red + green + blue
+    thirds = max(int(np.abs(3 * channel - total).sum()) for channel in (red, green, blue))
+    return round(thirds / (3 * len(total) * 255), 4)
 
 
 def turned_hashes(thumbnails: np.ndarray) -> np.ndarray:
@@ -137,15 +149,15 @@ def turned_hashes(thumbnails: np.ndarray) -> np.ndarray:
         for down in (1, _MIRROR[:, None])
         for across in (1, _MIRROR)
     ]
-    # One after another, which takes less memory than all at once.
-    return np.concatenate([_signs(one.reshape(-1, 1, _KEPT * _KEPT)) for one in turned[2:]], axis=1)
+    return np.stack([_signs(one.reshape(-1, _KEPT * _KEPT)) for one in turned[2:]], axis=1)
 
 
 def _signs(frequencies: np.ndarray) -> np.ndarray:
-    """Return the hashes of frequencies, (n, m, 64) to uint64 (n, m): which of the 64 lie above their median."""
-    middle = _KEPT * _KEPT // 2
-    medians = np.partition(frequencies, (middle - 1, middle), axis=2)[:, :, middle - 1 : middle + 1].mean(axis=2)
-    return np.packbits(frequencies > medians[:, :, None], axis=2).view(">u8")[:, :, 0]
+    """Return the hashes of frequencies, (n, 64) to uint64 (n,): which of the 64 lie above their median."""
+    middle = np.sort(frequencies, axis=1)[:, _KEPT * _KEPT // 2 - 1 :][:, :2].mean(
+        axis=1, keepdims=True
+    )  # as np.median
+    return np.packbits(frequencies > middle, axis=1).view(">u8")[:, 0].astype(np.uint64)
 
 
 @lru_cache(maxsize=256)  # of two sizes or so a data set, and of 127 at most
@@ -161,43 +173,3 @@ def _frequencies(size: int) -> np.ndarray:
         turns = np.pi * np.arange(1, _KEPT)[:, None]
         parts.append(np.concatenate([np.diff(within)[None], np.diff(np.sin(turns * within) / turns)]))
     return np.stack(parts)
-
-
-def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the standard deviation of each row of whole numbers, whose sums in float64 are exact."""
-    rows = values.reshape(len(values), -1).astype(np.float64)
-    means = rows.sum(axis=1) / rows.shape[1]
-    squares = np.einsum("ij,ij->i", rows, rows)  # where a product would wake the threads of a BLAS, which spin
-    return means, np.sqrt(np.maximum(0.0, squares / rows.shape[1] - means**2))
-
-
-def _sharpness(greys: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of the Laplacian of grey values, of 255; 0 where there is none.
-
-    Args:
-        greys: (n, strips, height, width) uint8.
-
-    Returns:
-        float64 (n,).
-    """
-    if min(greys.shape[2:]) < 3:
-        return np.zeros(len(greys))
-    values = greys.astype(np.int16)
-    laplacian = values[..., 1:-1, 1:-1] * np.int16(-4)
-    for one in (values[..., :-2, 1:-1], values[..., 2:, 1:-1], values[..., 1:-1, :-2], values[..., 1:-1, 2:]):
-        laplacian += one
-    return _spread(laplacian)[1]
-
-
-def _colours(thumbnails: np.ndarray) -> np.ndarray:
-    """Return the mean difference of the channel that differs most from the mean of all three, 0 to 1.
-
-    Args:
-        thumbnails: (n, pixels, 3) uint8.
-
-    Returns:
-        float64 (n,).
-    """
-    channels = np.ascontiguousarray(thumbnails.transpose(2, 0, 1), np.int16)
-    thirds = np.abs(3 * channels - channels.sum(axis=0, dtype=np.int16)).sum(axis=2, dtype=np.int64)
-    return thirds.max(axis=0) / (3 * channels.shape[2] * 255)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from unfreeze.data.likeness import Likeness, as_values, described, from_values
+from unfreeze.data.likeness import Likeness, as_values, from_values
 from unfreeze.data.reading import is_deep
 from unfreeze.data.sketch import Seen
 
@@ -40,12 +40,9 @@ class Look:
 
 def looks_at(files: Iterable[tuple[str, int, Seen]]) -> list[Look]:
     """Return the looks at files of which sha256, size in bytes and what decoding told are known."""
-    files = list(files)
-    likenesses = iter(described([seen.sketch for _, _, seen in files if seen.sketch]))
     return [
-        Look(sha256, *seen.size, seen.mode, seen.reason, size, *seen.kind, likeness, seen.peak)
+        Look(sha256, *seen.size, seen.mode, seen.reason, size, *seen.kind, seen.likeness, seen.peak)
         for sha256, size, seen in files
-        for likeness in [next(likenesses) if seen.sketch else None]
     ]
 
 

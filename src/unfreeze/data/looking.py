@@ -1,7 +1,6 @@
 """Look at many files: what has changed is hashed, and each content that is not known decoded once."""
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -25,7 +24,6 @@ _WRITE_EVERY = 60.0  # seconds, so that a scan that is killed loses no more
 _MANY, _SOME = 500, 64  # files in all, and new ones among them, from which on starting processes pays
 _LEAST, _MOST, _BYTES = 4, 32, 2**21  # files handed to a process at once, and about how many bytes of them
 _SAMPLE = 32  # files whose sizes say how many bytes a file has
-_FIRST = 256  # files by whose states it is seen whether the file system is quick
 _QUICK = 0.001  # seconds that a file takes to be read and hashed at most, where threads do so one at a time
 
 OnPicture = Callable[[str, Any], None]
@@ -93,16 +91,7 @@ def look_at_all(
 
 def _unread(paths: Sequence[Path], remembered: Remembered) -> list[Look | None]:
     """Return the looks at those files that need not be read again, in order, and None for the others."""
-    if not remembered.states:
-        return [None] * len(paths)
-    started = time.perf_counter()
-    states = list(map(state_of, paths[:_FIRST]))
-    if time.perf_counter() - started < _QUICK * len(states):  # threads would fight for Python's lock
-        states += map(state_of, paths[_FIRST:])
-    else:
-        with contextlib.closing(in_threads(state_of, paths[_FIRST:], None)) as rest:
-            states += rest
-    return [remembered.unread(one) for one in states]
+    return [remembered.unread(state_of(path)) if remembered.states else None for path in paths]
 
 
 def looks_known(paths: Sequence[Path], remembered: Remembered) -> list[Look]:
@@ -182,7 +171,7 @@ class _Looking:
         try:
             with open_regular(path) as file:
                 before = stamp(file)
-                told = state(before, os.fspath(path))
+                told = state(before)
                 sha256 = digest(file)
                 if not self._claim(sha256):
                     return self._known[sha256], told
@@ -237,7 +226,7 @@ class _Looking:
             for path in paths:
                 try:
                     with open_regular(path) as file:
-                        told = state(stamp(file), os.fspath(path))
+                        told = state(stamp(file))
                         hashed.append((digest(file), told))
                 except Undecodable as error:
                     hashed.append((Look(reason=error.reason), ""))

@@ -14,7 +14,7 @@ from unfreeze.data.reading import USUAL, Reading
 _FORMAT = 3
 JUDGING_RULES = 1
 """Counts up whenever a file comes to be judged otherwise."""
-_STATES = "states-1"
+_STATES = "states-2"
 _TOGETHER = 256  # states in a line
 
 

@@ -1,54 +1,27 @@
-"""The state of a file: what changes whenever its content does, so that what was read once need not be read again.
-
-Light to import, since ``data.worker`` does.
-"""
+"""The state of a file: equal while the file is unchanged, so that it need not be read again."""
 
 import os
-import stat
 import time
 from pathlib import Path
 
 SETTLED = 2.0
-"""Seconds since a file's last change after which another change has another time, however coarse its file system's."""
+"""Seconds since a file's last change after which its next change has another time, even where times are coarse."""
 
-_COARSE = 10_000_000  # nanoseconds to which FAT keeps times at best
+
+def state(stamp: os.stat_result) -> str:
+    """Return device, inode, size and the times of the last changes as text; "" of a file that changed just now.
+
+    Args:
+        stamp: of the open file, taken before it is read: what is read is then never older than its state.
+    """
+    if max(stamp.st_mtime, stamp.st_ctime) > time.time() - SETTLED:
+        return ""
+    return f"{stamp.st_dev}:{stamp.st_ino}:{stamp.st_size}:{stamp.st_mtime_ns}:{stamp.st_ctime_ns}"
 
 
 def state_of(path: Path) -> str:
-    """Return the ``state`` of a file; "" of one that cannot be read."""
-    if os.name != "posix":
-        return ""
-    name = os.fspath(path)
+    """Return the ``state`` of the file at a path; "" where there is none."""
     try:
-        if not stat.S_ISREG(os.stat(name).st_mode):  # to open a pipe or a device could block
-            return ""
-        handle = os.open(name, os.O_RDONLY)  # at which a file system of a network asks anew what it knows of a file
-        try:
-            return state(os.fstat(handle), name)
-        finally:
-            os.close(handle)
-    except (OSError, ValueError):
+        return state(path.stat())
+    except (OSError, ValueError):  # ValueError: a name with a null byte
         return ""
-
-
-def state(stamp: os.stat_result, path: str) -> str:
-    """Return what changes whenever a file does, as in git's index: its place, its size and the times of its changes.
-
-    The time of the last change of anything (ctime) is nobody's to set, so that a file is not taken for unchanged whose
-    other time was put back. "" where this would say nothing: of a file changed just now, whose next change may have the
-    same time ("racy git" in git's documentation); where the file system seems to keep no such time, or none so fine, as
-    those of memory cards; and on Windows.
-
-    Args:
-        stamp: of the open file, before it is read: then what is read is never older than its state.
-        path: where it was opened.
-    """
-    coarse = stamp.st_mtime_ns == stamp.st_ctime_ns and stamp.st_ctime_ns % _COARSE == 0
-    if os.name != "posix" or coarse or not max(stamp.st_mtime, stamp.st_ctime) < time.time() - SETTLED:
-        return ""
-    times = f"{stamp.st_mtime_ns}:{stamp.st_ctime_ns}"
-    try:
-        place = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
-    except OSError:  # the folder of this process is gone
-        return ""
-    return f"{stamp.st_dev}:{stamp.st_ino}:{stamp.st_size}:{times}:{place}"

@@ -1,10 +1,10 @@
-"""A process that hashes and decodes files for ``data.workers``: lines of JSON in, lines of JSON and some bytes out.
+"""A process that hashes and decodes files for ``data.workers``: lines of JSON in, lines of JSON out.
 
 Asked first: a list of paths. Answered, in the same order: a list of [sha256, bytes, "", state], see ``data.states``, or
 of ["", 0, reason, ""] for one that cannot be read. Asked then: a list of the places, in that list, of those that are to
-be decoded. Answered: a list of [true, mode, [width, height], reason, [format, several], null or the sketch without what
-is drawn, peak], or of [false, reason] for a file that is not as it was hashed; after the line what is drawn of all, one
-after another. It ends when nobody can ask any more. How files are read is its only argument.
+be decoded. Answered: a list of [true, mode, [width, height], reason, [format, several], null or the likeness, peak], or
+of [false, reason] for a file that is not as it was hashed. It ends when nobody can ask any more. How files are read is
+its only argument.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from typing import Any
 from PIL import Image
 
 from unfreeze.data.decode import check_unchanged, digest, open_regular, quiet_pillow, stamp
+from unfreeze.data.likeness import as_values
 from unfreeze.data.reading import Reading
 from unfreeze.data.sketch import Seen, decoded
 from unfreeze.data.states import state
@@ -45,11 +46,7 @@ def main() -> None:
                 _say(answers, [told for told, _ in hashed])
                 wanted = [hashed[place][1] for place in json.loads(sys.stdin.buffer.readline() or "[]")]
                 found = [_seen(file[0], file[1], reading) for file in wanted if file is not None]
-            lines = [
-                [False, one] if isinstance(one, str) else [True, *one[:4], one.sketch and one.sketch[:-1], one.peak]
-                for one in found
-            ]
-            _say(answers, lines, *(one.sketch.drawn for one in found if isinstance(one, Seen) and one.sketch))
+            _say(answers, [[False, one] if isinstance(one, str) else [True, *_values(one)] for one in found])
 
 
 @contextlib.contextmanager
@@ -60,8 +57,8 @@ def _until_nobody_listens() -> Iterator[None]:
         os._exit(0)  # at an orderly end Python would try once more, and complain
 
 
-def _say(answers: BufferedWriter, line: list[list[Any]], *content: bytes) -> None:
-    answers.write(json.dumps(line).encode() + b"\n" + b"".join(content))
+def _say(answers: BufferedWriter, line: list[list[Any]]) -> None:
+    answers.write(json.dumps(line).encode() + b"\n")
     answers.flush()
 
 
@@ -70,10 +67,14 @@ def _hashed(path: str, opened: contextlib.ExitStack) -> tuple[list[Any], tuple[B
     try:
         file = opened.enter_context(open_regular(path))
         before = stamp(file)
-        told = state(before, path)
+        told = state(before)
         return [digest(file), before.st_size, "", told], (file, before)
     except Undecodable as error:
         return ["", 0, error.reason, ""], None
+
+
+def _values(seen: Seen) -> list[Any]:
+    return [*seen[:4], seen.likeness and as_values(seen.likeness), seen.peak]
 
 
 def _seen(file: BufferedReader, before: os.stat_result, reading: Reading) -> Seen | str:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
+from unfreeze.data.likeness import from_values
 from unfreeze.data.look import Look, looks_at
 from unfreeze.data.reading import USUAL, Reading
-from unfreeze.data.sketch import Seen, Sketch, drawn_bytes
+from unfreeze.data.sketch import Seen
 from unfreeze.data.unfit import CRASHED
 from unfreeze.data.worker import READY
 from unfreeze.errors import UserError
@@ -173,15 +174,8 @@ def _answers(stream: IO[bytes]) -> list[Seen | str] | None:
         if not read:
             found.append(values[0])
             continue
-        mode, size, reason, kind, sketched, peak = values
-        sketch = None
-        if sketched is not None:
-            pixels, small, strips = sketched
-            length = drawn_bytes(small, strips)
-            sketch = Sketch(pixels, tuple(small), tuple(strips), stream.read(length))
-            if len(sketch.drawn) < length:
-                return None
-        found.append(Seen(mode, tuple(size), reason, tuple(kind), sketch, peak))
+        mode, size, reason, kind, likeness, peak = values
+        found.append(Seen(mode, tuple(size), reason, tuple(kind), likeness and from_values(likeness), peak))
     return found
 
 
