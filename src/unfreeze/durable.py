@@ -7,6 +7,7 @@ synced. No lock is needed: a temporary folder that a killed process left is dele
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,8 @@ from pathlib import Path
 from unfreeze.errors import UserError
 
 TEMPORARY = ".tmp"
+FINAL_NAME = re.compile(r"\A\.(.+)\.[0-9a-f]{8}\.tmp\Z")
+"""A temporary name, and in it the one that people are told."""
 NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """Errors that say that a disk is full, a quota used up, or a file longer than this process may write."""
 OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.EACCES})
@@ -212,6 +215,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError, size: int) -> UserError:
+    path = Path(*(FINAL_NAME.sub(r"\1", part) for part in path.parts))
     if error.errno in NO_ROOM:
         return DiskFull(
             path,

@@ -52,7 +52,7 @@ def test_an_empty_cache(unfreeze, folder, command):
 
 
 def test_nothing_to_delete(unfreeze, folder):
-    said = f"nothing to delete: {folder / 'cache'} holds nothing unfinished and no more than 20GB\n"
+    said = f"nothing to delete: {folder / 'cache'} holds nothing unfinished that is a day old and no more than 20GB\n"
     assert unfreeze("cache", "gc") == (0, said, "")
 
 

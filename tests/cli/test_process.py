@@ -109,7 +109,7 @@ def test_processes_that_run_cells_end_with_the_run(study, unfreeze, number):
         assert not living(mine)
         assert process.returncode == 128 + number
         assert log.read_text().splitlines()[-1] == GOES_ON
-        states = [path.parent.parent.name for path in Path("runs").rglob("state/*.json")]
+        states = [path.stem for path in Path("runs").rglob("running/*.safetensors")]
         assert set(states) == {"scratch.few.s0", "sgd.few.s0"}
         assert "Traceback" not in log.read_text()  # of a killed run a thread of multiprocessing's may leave one
     assert not list(Path("runs").rglob("*.tmp"))

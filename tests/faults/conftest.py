@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from tests.study.test_resume import CLOCK, ends
+from tests.support.ages import make_old
 from tests.worlds import write_photographs, write_weights
+from unfreeze.data.cache import tidy
+from unfreeze.durable import remove_leftovers
 from unfreeze.store import read_table
 
 ROOT = Path(__file__).parents[2]
@@ -78,13 +81,17 @@ class Killer:
         return done
 
     def results(self, name: str) -> dict[str, Any]:
-        """Return all that a finished study holds but for times, after a look for litter."""
+        """Return all that a finished study holds but for times; what killed processes left goes once it is old."""
         out, cache = self.folder / name, self.folder / f"cache-{name}"
         files = [path for folder in (out, cache) for path in folder.rglob("*")]
-        litter = [path for path in files if path.suffix in (".tmp", ".altered") or path.name == "state"]
-        assert not litter
-        rows = [path for path in files if path.suffix == ".rows" and not path.with_suffix(".manifest").exists()]
-        assert not rows
+        litter = [path for path in files if path.suffix in (".tmp", ".altered")]
+        litter += [path for path in files if path.suffix == ".rows" and not path.with_suffix(".manifest").exists()]
+        make_old(*litter)
+        for folder in (out, cache):
+            remove_leftovers(folder)
+        tidy(cache)
+        assert not [path for path in litter if path.exists()]
+        assert not list(out.glob("running/*"))
         assert (out / "report.html").stat().st_size > 10_000
         tables = {each: (out / each).read_bytes() for each in ("catalog.csv", "splits.csv")}
         return {**ends(out), **tables, "results.csv": read_table(out / "results.csv").drop(columns=CLOCK).to_csv()}

@@ -242,8 +242,6 @@ DAMAGES = (zero_byte, half_written, zero_tailed)
 
 def kind_of(path: Path) -> str:
     """Tell what a file of a study or of the cache is; those whose names differ in numbers alone are of one kind."""
-    if "state" in path.parts:
-        return f"state{path.suffix}"
     name = path.suffix if path.suffix in (".webp", ".rows", ".manifest") else path.name
     place = next((part for part in ("activations", "pixels", "looks", "calibrations") if part in path.parts), "")
     return f"{place} {re.sub(r'[0-9a-f]{8,}', 'N', name)}".strip()
@@ -260,9 +258,6 @@ CACHE_KINDS = {
     "pixels entry.json", "looks N-N.jsonl", "looks pairs-N-N.jsonl", "looks copies-N-N.jsonl", "looks states-1-N.jsonl",
     "calibrations N.json",
 }  # fmt: skip
-STATE_KINDS = {"state.json", "state.safetensors"}
-
-
 NEW_STUDIES_READ = (b'"choice": {', b'"pytorch": {')
 """What is in calibrations by which a study chooses its engine; one that has chosen does not read them."""
 
@@ -324,7 +319,7 @@ def test_whatever_file_is_damaged_the_next_run_ends_with_the_same_results(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_training_state_costs_no_more_than_itself(
+def test_a_cell_with_a_damaged_training_state_starts_again(
     damage: Damage, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
@@ -333,15 +328,13 @@ def test_a_damaged_training_state_costs_no_more_than_itself(
     expected = ends(folder / "out")
     with pytest.raises(Stopped):
         run_study(settings(folder), tmp_path / "stopped", Stops(after=5), workers=0)
-    for kind in STATE_KINDS:
-        out = Path(shutil.copytree(tmp_path / "stopped", tmp_path / kind))
-        newest = max(out.rglob(f"state/*{Path(kind).suffix}"), key=lambda path: int(path.stem))
-        newest.write_bytes(damage(newest.read_bytes()))
-        told = Stops()
-        run_study(settings(folder), out, told, workers=0)
-        assert told.warnings == [f"{CELL}: its latest training state was damaged; it goes on from the one before"]
-        assert told.resumed == [CELL]
-        assert ends(out) == expected
+    state = tmp_path / "stopped" / "running" / f"{CELL}.safetensors"
+    state.write_bytes(damage(state.read_bytes()))
+    told = Stops()
+    run_study(settings(folder), tmp_path / "stopped", told, workers=0)
+    assert told.warnings == [f"{CELL}: its training state was damaged, so it starts again"]
+    assert told.resumed == []
+    assert ends(tmp_path / "stopped") == expected
 
 
 def settings(folder: Path) -> object:

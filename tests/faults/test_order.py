@@ -2,7 +2,6 @@
 
 import ast
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ NO_FILES = {
     ("cli/thumbnails.py", "save"): "into memory",
     ("study/demo.py", "save"): "into memory",
     ("study/demo.py", "write_bytes"): "the demo's images, compared with what they should be at every start",
+    ("durable.py", "touch"): "a file that tells the time by the file system, and is deleted",
     ("data/cache.py", "touch"): "an empty mark of when an entry was used; its absence does no harm",
     ("data/shards.py", "open"): "a temporary file that replacing() gave, for as long as the shard grows",
     ("store.py", "to_csv"): "into memory",
@@ -39,26 +39,31 @@ class Step(NamedTuple):
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
-    """Note each temporary file that is made, each sync and each rename, by path."""
+    """Note each folder that is made, each sync and each rename, by path."""
     steps: list[Step] = []
-    make, sync, replace = tempfile.mkstemp, os.fsync, Path.replace
+    make, sync, replace, rename = Path.mkdir, os.fsync, Path.replace, Path.rename
 
-    def noted_make(*arguments: Any, **named: Any) -> tuple[int, str]:
-        handle, name = make(*arguments, **named)
-        steps.append(Step("made", Path(name)))
-        return handle, name
+    def noted_make(self: Path, *arguments: Any, **named: Any) -> None:
+        make(self, *arguments, **named)
+        steps.append(Step("made", self.absolute()))
 
     def noted_sync(handle: int) -> None:
         sync(handle)
         steps.append(Step("synced", Path(os.readlink(f"/proc/self/fd/{handle}"))))
 
     def noted_replace(self: Path, target: Path) -> Path:
-        size = self.stat().st_size
-        steps.append(Step(f"renamed, {size} bytes", self))
+        steps.append(Step("renamed", self.absolute()))
         steps.append(Step("appeared", Path(target).absolute()))
         return replace(self, target)
 
-    monkeypatch.setattr(tempfile, "mkstemp", noted_make)
+    def noted_rename(self: Path, target: Path) -> Path:
+        done = rename(self, target)
+        steps.append(Step("folder renamed", self.absolute()))
+        steps.append(Step("folder appeared", Path(target).absolute()))
+        return done
+
+    monkeypatch.setattr(Path, "mkdir", noted_make)
+    monkeypatch.setattr(Path, "rename", noted_rename)
     monkeypatch.setattr(os, "fsync", noted_sync)
     monkeypatch.setattr(Path, "replace", noted_replace)
     return steps
@@ -91,20 +96,40 @@ def test_every_file_is_synced_renamed_and_its_folder_synced(
     for number in appeared:
         temporary, target = recorded[number - 1].path, recorded[number].path
         before = [step for step in recorded[: number - 1] if step.path == temporary]
-        assert [step.what for step in before] == ["made", "synced"], target
-        assert temporary.parent == target.parent
+        assert [step.what for step in before] == ["synced"], target
+        assert Step("made", temporary.parent) in recorded[: number - 1]
+        assert temporary.parent.parent == target.parent
         assert recorded[number + 1] == Step("synced", target.parent), target  # at once, before anything else happens
     names = {path.suffix if path.is_relative_to(folder / "cache") else path.name for path in
              (recorded[number].path for number in appeared)}  # fmt: skip
     assert names >= {".rows", ".manifest", ".json", ".jsonl"}
     assert names >= {"study.yaml", "study.json", "plan.json", "environment.json", "shared.json", "catalog.csv"}
     assert names >= {"splits.csv", "cell.json", "history.csv", "logits.safetensors", "model.safetensors"}
-    assert names >= {"result.json", "error.json", "results.csv", "report.html", "check.html", "1.safetensors", "1.json"}
+    assert names >= {
+        "result.json",
+        "error.json",
+        "results.csv",
+        "report.html",
+        "check.html",
+        "head.small.s0.safetensors",
+    }
     assert names >= {"comparisons.csv", "explain.json", "wrong-01.webp", "page.html", "report-side-by-side.html"}
 
     order = [recorded[number].path for number in appeared]
     out = folder / "out"
-    cell = [path.name for path in order if path.parent == out / "cells" / "head.small.s0"]
+    folders = {
+        recorded[number].path.name: number for number, step in enumerate(recorded) if step.what == "folder appeared"
+    }
+    assert folders.keys() == {"head.small.s0", "bad.small.s0"}
+    for name, number in folders.items():
+        temporary = recorded[number - 1].path
+        assert temporary.parent == out / "cells"
+        assert Step("made", temporary) in recorded
+        assert recorded[number + 1] == Step("synced", out / "cells")
+        inside = [at for at, step in enumerate(recorded) if temporary in step.path.parents]
+        assert max(inside) < number, name  # all its files were there, and on disk
+    head, bad = (recorded[folders[name] - 1].path for name in ("head.small.s0", "bad.small.s0"))
+    cell = [path.name for path in order if path.parent == head]
     assert cell == [
         "history.csv",
         "cell.json",
@@ -113,9 +138,7 @@ def test_every_file_is_synced_renamed_and_its_folder_synced(
         "ranking.safetensors",
         "result.json",
     ]
-    assert [path.name for path in order if path.parent == out / "cells" / "bad.small.s0"][-1] == "error.json"
-    states = [path.name for path in order if path.parent.name == "state" and "head" in str(path)]
-    assert states[:4] == ["1.safetensors", "1.json", "2.safetensors", "2.json"]
+    assert [path.name for path in order if path.parent == bad][-1] == "error.json"
     assert order.index(out / "study.json") < order.index(out / "catalog.csv") < order.index(out / "splits.csv")
     shards = [path for path in order if path.suffix in (".rows", ".manifest")]
     assert [path.with_suffix("") for path in shards[::2]] == [path.with_suffix("") for path in shards[1::2]]

@@ -8,28 +8,28 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.study.test_parallel import MANY, TWO, all_but_times
 from tests.study.test_resume import BANK, GROUP, PLAIN, SCRATCH
 from tests.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.data import cache as caches
 from unfreeze.data.cache import alone, in_use, tidy
 from unfreeze.data.pixels import pixel_store
-from unfreeze.data.rowstore import entry
 from unfreeze.durable import remove_leftovers
-from unfreeze.store import StudyDir, read_json
+from unfreeze.store import StudyDir, read_json, sealed, write_json, write_tensors
 from unfreeze.study import run as running
 from unfreeze.study import saving
 from unfreeze.study.events import Event, Planned, Warned
 from unfreeze.study.held import held
 from unfreeze.study.needs import together
 from unfreeze.study.process import _planned, briefing
+from unfreeze.study.state import CellState, read_state, write_state
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
@@ -170,7 +170,7 @@ def check_one_study(folder: Path, monkeypatch: pytest.MonkeyPatch, rounds: int, 
         assert all_but_times(out) == expected
         assert (out / "report.html").stat().st_size > 10_000
         assert read_json(out / "explain" / "explain.json")["complete"]
-        assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".altered") or path.name == "state"]
+        assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".altered") or path.name == "running"]
 
 
 def test_two_runs_of_one_study_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,42 +244,6 @@ def test_what_ends_the_wait_is_not_taken_for_a_lock(tmp_path: Path) -> None:
         pass
 
 
-def test_without_locks_only_what_is_old_is_nobody_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-    store = entry(tmp_path, "activations", "x", {}, "uint8")
-    store.folder.mkdir(parents=True)
-    names = [f"{age}.{kind}" for age in ("old", "new") for kind in ("rows", "rows.altered", "use")]
-    names += [".old.rows.x.tmp", ".new.rows.x.tmp"]
-    for name in names:
-        (store.folder / name).write_bytes(b"x")
-        if "old" in name:
-            os.utime(store.folder / name, (time.time() - 25 * 3600,) * 2)
-    remove_leftovers(tmp_path)
-    tidy(tmp_path)
-    assert sorted(path.name for path in store.folder.iterdir() if "old" in path.name) == ["old.use"]
-    assert len([path for path in store.folder.iterdir() if "new" in path.name]) == 4
-    assert caches.make_room(tmp_path, 10, 10, {}) < 10  # the new mark keeps it
-    (store.folder / "new.use").unlink()
-    caches.make_room(tmp_path, 10, 10, {})
-    assert not store.folder.exists()
-
-
-def entries(folder: Path) -> Sequence[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_where_there_are_no_locks_only_what_is_old_is_nobody_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(*_: object) -> None:
-        raise OSError(37, "no locks available")
-
-    monkeypatch.setattr(fcntl, "flock", none)
-    for name in (".old.tmp", ".new.tmp"):
-        (tmp_path / name).touch()
-    os.utime(tmp_path / ".old.tmp", (time.time() - 25 * 3600,) * 2)
-    remove_leftovers(tmp_path)
-    assert entries(tmp_path) == [".new.tmp"]
-
-
 def test_a_second_run_on_a_study_in_the_meantime_finds_its_cells_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,3 +261,40 @@ def test_a_second_run_on_a_study_in_the_meantime_finds_its_cells_finished(
     study.run(tmp_path / "out", emit=emit, workers=0)
     assert said.count("CellFinished") == 2
     assert "CellStarted" not in said
+
+
+def test_processes_write_one_cell_and_one_state_without_locks(tmp_path: Path) -> None:
+    """Eight at the same moment, 50 times, over nothing or what is stale: whoever looks finds a whole one."""
+    processes, rounds = 8, 50
+    barrier = multiprocessing.get_context("fork").Barrier(processes)
+
+    def work(number: int) -> int:
+        no_locks()
+        wins = 0
+        for each in range(rounds):
+            store, cell = StudyDir(tmp_path / f"out {each}"), {"cell": "a.b.s0", "fingerprint": "new"}
+            barrier.wait(timeout=300)
+            if each % 2 and not number:
+                write_cell(store, "old", number)
+            barrier.wait(timeout=300)
+            write_state(store.state("a.b.s0"), {}, CellState(extra={"number": number}))
+            found = read_state(store.state("a.b.s0"), {})
+            assert found.state is not None and found.state.extra["number"] in range(processes)
+            write_cell(store, "new", number)
+            barrier.wait(timeout=300)
+            row = store.finished("a.b.s0", "new")
+            assert row is not None and store.is_finished(cell)
+            assert set(sealed(store.cell("a.b.s0"), ["cell.json", "model.safetensors"]))
+            wins += row["number"] == number
+        return wins
+
+    assert sum(at_once(tmp_path, processes, work)) == rounds
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".altered")]
+
+
+def write_cell(store: StudyDir, fingerprint: str, number: int) -> None:
+    with store.new_cell("a.b.s0", fingerprint) as folder:
+        write_json(folder / "cell.json", {"fingerprint": fingerprint})
+        write_tensors(folder / "model.safetensors", {"a": np.full(1000, number)}, {})
+        files = sealed(folder, ["cell.json", "model.safetensors"])
+        write_json(folder / "result.json", {"number": number, "files": files})

@@ -15,7 +15,6 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -102,7 +101,6 @@ def count_steps(kill_at: int | None, tried: list[str] | None, kind: Path) -> Ste
 
         return step
 
-    tempfile.mkstemp = counted(tempfile.mkstemp)
     os.fsync = counted(os.fsync)
     shutil.rmtree = counted(shutil.rmtree)  # type: ignore[assignment]
     for name in ("replace", "rename", "unlink", "mkdir"):
@@ -113,8 +111,8 @@ def count_steps(kill_at: int | None, tried: list[str] | None, kind: Path) -> Ste
 def kind_of(what: str, first: Any = "", *_: Any, **__: Any) -> str:
     """Say what a step does with what file; files whose names differ in numbers alone are of one kind."""
     path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
-    if what == "mkstemp" or (path.endswith(".tmp") and what in ("fsync", "unlink")):  # of which one is like another
-        return f"{what} a temporary file"
+    if ".tmp" in path and what in ("mkdir", "fsync", "unlink", "rmtree"):  # of which one is like another
+        return f"{what} what is temporary"
     name = re.sub(r"(\.[^.]*)?\.tmp$", "", Path(path).name).strip(".")
     return f"{what} {re.sub(r'[0-9a-f]{8,}|[0-9]+', 'N', name)}"
 
@@ -140,12 +138,11 @@ def fill_disk(full_at: int, for_good: bool) -> Steps:
     def mkdir(self: Path, *arguments: Any, **named: Any) -> None:
         (make if self.exists() else counted(make))(self, *arguments, **named)
 
-    tempfile.mkstemp = counted(tempfile.mkstemp)
     os.fsync = counted(os.fsync)
     Path.mkdir = mkdir  # type: ignore[method-assign]
-    for name in ("write_bytes", "replace"):
+    for name in ("write_bytes", "replace", "rename"):
         setattr(Path, name, counted(getattr(Path, name)))
-    store.write_arrays = counted(store.write_arrays)
+    store.save_file = counted(store.save_file)
     shards.NewShard.append = counted(shards.NewShard.append)  # type: ignore[method-assign]
     return steps
 

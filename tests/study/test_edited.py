@@ -34,7 +34,7 @@ BASE: dict[str, Any] = {
 AAA, BBB = ["aaa.small.s0", "aaa.small.s1"], ["quokka.small.s0", "quokka.small.s1"]
 EVERY = ["aaa.small.s0", "quokka.small.s0", "aaa.small.s1", "quokka.small.s1"]
 OTHERWISE = "finished with other settings or images ({}), so not part of this study now (another --out keeps both): {}"
-LEFT = "2 cells of an earlier version of the study are not part of it now; their files stay in cells/: {}"
+LEFT = "2 cells of an earlier version of the study are not part of it now; their files stay in cells/ and running/: {}"
 
 
 class Stopped(BaseException):
@@ -275,7 +275,7 @@ def test_a_strategy_that_comes_back_finds_its_cells_again(world: Path, out: Path
 
 ONE: dict[str, Any] = {"strategies": {"quokka": LAST}, "seeds": 1, "epochs": 2}
 EDITED = ONE | {"strategies": {"quokka": LAST | {"optimizer": {"lr": 1e-2}}}}
-ANEW = "quokka.small.s0: its training state does not fit ({}), so it begins anew"
+ANEW = "quokka.small.s0: its training state does not fit ({}), so it starts again"
 
 
 def resumed(events: list[Event]) -> list[str]:
@@ -286,7 +286,7 @@ def resumed(events: list[Event]) -> list[str]:
 def half(world: Path, tmp_path: Path) -> Path:
     """Return a study directory whose only cell is half trained."""
     run(world, tmp_path / "half", stop=3, **ONE)
-    assert list(tmp_path.rglob("state/1.json"))
+    assert list(tmp_path.rglob("running/*.safetensors"))
     return tmp_path / "half"
 
 
@@ -297,7 +297,7 @@ def test_a_half_trained_cell_with_other_settings_begins_anew(world: Path, half: 
     run(world, tmp_path / "fresh", **EDITED)
     assert weights(half, "quokka.small.s0") == weights(tmp_path / "fresh", "quokka.small.s0")
     pd.testing.assert_frame_equal(numbers(half), numbers(tmp_path / "fresh"))
-    assert not list(half.rglob("state"))
+    assert not list(half.rglob("running"))
 
 
 def test_a_half_trained_cell_that_is_set_back_goes_on(world: Path, half: Path, tmp_path: Path) -> None:
@@ -312,7 +312,8 @@ def test_a_half_trained_cell_that_is_set_back_goes_on(world: Path, half: Path, t
 def test_a_half_trained_cell_of_a_strategy_that_went_is_named(world: Path, half: Path) -> None:
     events = run(world, half, **ONE | {"strategies": {"aaa": HEAD}})
     assert said(events) == [
-        "1 cell of an earlier version of the study is not part of it now; its files stay in cells/: quokka.small.s0"
+        "1 cell of an earlier version of the study is not part of it now; its files stay in cells/ and running/: "
+        "quokka.small.s0"
     ]
 
 

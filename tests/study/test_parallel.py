@@ -171,7 +171,7 @@ def test_a_run_that_is_stopped_ends_as_if_it_never_was(tmp_path: Path, started: 
     with pytest.raises(Stopped):
         run(tmp_path, "several", 2, stop, **long)
     assert [process.poll() is not None for process in started] == [True, True]
-    assert list((tmp_path / "several").rglob("state/1.json"))
+    assert list((tmp_path / "several").rglob("running/*.safetensors"))
     assert read_json(tmp_path / "several" / "shared.json")["runs"][0]["seconds"]["cells"] > 0.0
     events: list[Event] = []
     run(tmp_path, "several", 1, events.append, **long)

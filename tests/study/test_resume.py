@@ -153,7 +153,7 @@ def check(name: str, folder: Path, chosen: Callable[[int], list[int]]) -> None:
     for after in chosen(whole.steps):
         out = folder / f"stopped-{after}"
         assert stopped(folder, out, after, **study)
-        assert list(out.rglob("state/1.json")), after
+        assert list(out.rglob("running/*.safetensors")), after
         on = Stops()
         run(folder, out, on, **study)
         assert ends(out) == expected, after

@@ -59,7 +59,7 @@ def gc() -> None:
         parts += [f"{evicted:,} least recently used {'entry' if evicted == 1 else 'entries'}"] * bool(evicted)
         typer.echo(f"deleted {' and '.join(parts)} of {folder}: {bytes_text(freed)}")
     else:
-        typer.echo(f"nothing to delete: {folder} holds nothing unfinished and no more than {KEPT}")
+        typer.echo(f"nothing to delete: {folder} holds nothing unfinished that is a day old and no more than {KEPT}")
 
 
 @app.command()

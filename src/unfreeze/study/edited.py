@@ -34,16 +34,15 @@ def finished_otherwise(store: StudyDir, jobs: Mapping[str, Job]) -> list[str]:
 
 def left_over(store: StudyDir, planned: Sequence[str]) -> list[str]:
     """Return a sentence on the cells in the directory that the study does not have, nothing without any."""
-    folder = store.path / "cells"
-    folders = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    names = sorted(path.name for path in folders if path.suffix != TEMPORARY)
-    others = [name for name in names if name not in planned and any(store.cell(name).iterdir())]
+    folders = [path for path in store.path.glob("cells/*") if path.suffix != TEMPORARY and path.is_dir()]
+    names = {path.name for path in folders if any(path.iterdir())} | {path.stem for path in store.running.glob("*.*")}
+    others = sorted(names.difference(planned))
     if not others:
         return []
     are, their = ("is", "its") if len(others) == 1 else ("are", "their")
     return [
         f"{plural(len(others), 'cell')} of an earlier version of the study {are} not part of it now; {their} files "
-        f"stay in cells/: {', '.join(others)}"
+        f"stay in cells/ and running/: {', '.join(others)}"
     ]
 
 
