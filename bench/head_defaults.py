@@ -8,7 +8,6 @@ and standard deviation of test accuracy.
 """
 
 import argparse
-import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +32,10 @@ from unfreeze.study.plan import make_plan, weight_hashes
 from unfreeze.train.batches import Batch, EvaluationBatches, Fed, ImageSet
 from unfreeze.train.device import pick
 from unfreeze.train.evaluate import predict
-from unfreeze.train.loop import Course, Position, Trainee, Watch, train_phase
+from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.optimizer import build_optimizer
+from unfreeze.train.phase_run import PhaseRun, PhaseTask, Position
+from unfreeze.train.step import Trainee
 from unfreeze.train.stopping import StoppingState
 
 BACKBONE = "tf_efficientnet_lite0"
@@ -108,28 +109,26 @@ def train_head(job: Job, features: dict[str, Tensor], start: str, lr: float, epo
             logits = head(inputs).numpy()
         return metrics.loss(logits, labels.numpy()), metrics.score("accuracy", logits, labels.numpy())
 
-    def validate() -> Iterator[None]:
-        yield from ()  # it asks for no batch
-        loss, accuracy = scores(val_x, val_y)
-        return {"val_loss": loss, "val_accuracy": accuracy, "val_metric": accuracy, "seconds": 0.0}
-
     optimizer = Optimizer("adamw", lr, momentum=0.9, weight_decay=0.05, layer_decay=1.0)
-    steps = steps_per_pass(len(x), BATCH)
-    training = train_phase(
+    steps, phase = (
+        steps_per_pass(len(x), BATCH),
+        Phase("head", epochs, optimizer, ScheduleConfig(), "frozen", False, 0.0),
+    )
+    ends = [steps * (epoch + 1) for epoch in range(epochs)]
+    run = PhaseRun(
+        PhaseTask(0, phase, job.cell.seed, 1, 0, ends, None, "accuracy"),
         Trainee(head),
         build_optimizer([head], optimizer),
-        Phase("head", epochs, optimizer, ScheduleConfig(), "frozen", False, 0.0),
-        Course(0, 1, 0, [steps * (epoch + 1) for epoch in range(epochs)], job.cell.seed),
         pick("cpu", "float32"),
-        None,
-        "accuracy",
+        MicroBatch(),
         Position(1, 0, StoppingState()),
-        Watch(validate, lambda epoch, step: None, lambda row: None, lambda: None),
     )
-    next(training)
-    with contextlib.suppress(StopIteration):
-        for batch in batches():
-            training.send(Fed(batch))
+    drawn = batches()
+    while not run.is_over:
+        run.train_step(Fed(next(drawn)))
+        if run.epoch_is_over:
+            run.validation_step(Fed((val_x, val_y, torch.arange(len(val_x)))))
+            run.end_epoch()
     return *scores(val_x, val_y), scores(test_x, test_y)[1]
 
 

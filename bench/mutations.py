@@ -84,8 +84,13 @@ TARGETS = {
         {"unfreeze.durable": ()}, ("tests/test_durable.py", "tests/test_locked.py", "tests/test_store.py")
     ),
     "trainer": Target(
-        {"unfreeze.train.loop": ()},
-        ("tests/train/test_loop.py", "tests/train/test_parts.py", "tests/end_to_end/test_oracle.py"),
+        {"unfreeze.train.phase_run": (), "unfreeze.train.step": (), "unfreeze.train.trainer": ()},
+        (
+            "tests/train/test_phase_run.py",
+            "tests/train/test_trainer.py",
+            "tests/train/test_micro_batch.py",
+            "tests/end_to_end/test_oracle.py",
+        ),
     ),
 }
 

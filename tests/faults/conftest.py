@@ -37,7 +37,7 @@ seeds: 1
 PHASES = {
     "check": ("unfreeze.data.looks:Remembered.keep", 20, "read 36 image files", ""),
     "extraction": ("unfreeze.data.shards:NewShard.append", 40, "started, ", "frozen stages of"),
-    "training": ("unfreeze.train.loop:_forward", 10, "finished;", "epoch 1:"),
+    "training": ("unfreeze.train.step:_forward", 10, "finished;", "epoch 1:"),
     "evaluation": ("unfreeze.study.finish:predict", 1, "finished;", "epoch 2:"),
     "report": ("unfreeze.results.report:render_report", 1, "report: ", "finished;"),
 }

@@ -17,10 +17,10 @@ from unfreeze.model.backbone import load_backbone
 from unfreeze.model.network import frozen_state, tensors_hash
 from unfreeze.store import read_tensors
 from unfreeze.study import cells, group, stream
-from unfreeze.study.candidate import Trained
 from unfreeze.study.finish import Chosen
 from unfreeze.study.grouping import GroupJob, groups_of
 from unfreeze.train.batches import training_batches
+from unfreeze.train.candidate_run import Trained
 
 NO_ROOM = {"disk": "1KB"}
 

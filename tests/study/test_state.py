@@ -17,12 +17,12 @@ from unfreeze import Study
 from unfreeze.store import StudyDir
 from unfreeze.study import group
 from unfreeze.study import saving as saving_module
-from unfreeze.study.candidate import CandidateState
 from unfreeze.study.events import BetweenSteps, Event, Warned
 from unfreeze.study.run import run_study
 from unfreeze.study.saving import SAVE_SECONDS, Saving
 from unfreeze.study.state import CellState, Found, read_state, write_state
-from unfreeze.train.loop import Position, Seen
+from unfreeze.train.candidate_run import CandidateState
+from unfreeze.train.phase_run import EpochTotals, Position
 from unfreeze.train.stopping import StoppingState
 
 BOUND = {"settings": "ab", "torch": "2.12", "threads": 2, "engines": [{"name": "pytorch"}]}
@@ -45,7 +45,7 @@ def cell_state(step: int = 5) -> CellState:
     weights = {"layer.weight": torch.randn(3, 4, generator=generator), "layer.count": torch.tensor(7)}
     running = CandidateState(
         1,
-        Position(2, step, StoppingState(math.nan, 1, 3), Seen(12, 0.1 + 0.7, 5, 1.5)),
+        Position(2, step, StoppingState(math.nan, 1, 3), EpochTotals(12, 0.1 + 0.7, 5, 1.5)),
         False,
         [ROW],
         weights,

@@ -7,17 +7,31 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.train.test_loop import CPU, data, fed, network, scored
 from unfreeze.config.resolve import Optimizer, Phase
 from unfreeze.config.study import ScheduleConfig
 from unfreeze.model.fitting import NoRoom
+from unfreeze.train.batches import Fed
+from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
-from unfreeze.train.loop import Course, Position, Trainee, Watch, train_phase
 from unfreeze.train.micro_batch import MicroBatch, Statistics, WholeDropout, batch_norm_trains, parts
 from unfreeze.train.optimizer import build_optimizer
+from unfreeze.train.phase_run import PhaseRun, PhaseTask, Position
+from unfreeze.train.step import Trainee
 from unfreeze.train.stopping import StoppingState
 
 STEPS = 6
+CPU = Compute(torch.device("cpu"), "float32")
+
+
+def network(dropout: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3))
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(12, 5, generator=generator)
+    return inputs, (inputs[:, :3]).argmax(dim=1)
 
 
 def out_of_memory() -> Exception:
@@ -30,9 +44,12 @@ class Failing(nn.Module):
     def __init__(self, inner: nn.Module, at: Collection[int], error: Callable[[], Exception] = out_of_memory) -> None:
         super().__init__()
         self.inner, self.at, self.error, self.rows = inner, at, error, list[int]()
+        self.counts = True
 
     def forward(self, inputs: Tensor) -> Tensor:
         found = self.inner(inputs)
+        if not self.counts:
+            return found
         self.rows.append(len(inputs))
         if len(self.rows) in self.at:
             raise self.error()
@@ -54,19 +71,17 @@ def trained(
     phase = Phase("all", 3, settings, ScheduleConfig(name="constant", warmup=0), "frozen", False, smoothing)
     inputs, labels = data()
     batches = itertools.cycle([(inputs[:8], labels[:8], None), (inputs[8:], labels[8:], None)])
-    training = train_phase(
-        Trainee(net, class_weights=weights),
-        build_optimizer([net], settings),
-        phase,
-        Course(0, 1, 0, [2, 4, STEPS], 0),
-        CPU,
-        None,
-        "accuracy",
-        Position(1, 0, StoppingState()),
-        Watch(scored(), lambda epoch, step: None, rows.append, lambda: None),
-        micro_batch,
-    )
-    fed(training, batches)
+    task = PhaseTask(0, phase, 0, 1, 0, [2, 4, STEPS], None, "accuracy")
+    begin = Position(1, 0, StoppingState())
+    trainee = Trainee(net, class_weights=weights)
+    run = PhaseRun(task, trainee, build_optimizer([net], settings), CPU, micro_batch or MicroBatch(), begin)
+    while not run.is_over:
+        run.train_step(Fed(next(batches)))
+        if run.epoch_is_over:
+            net.counts = False
+            run.validation_step(Fed((inputs, labels, None)))
+            net.counts = True
+            rows.append(run.end_epoch())
     return net, rows
 
 
@@ -166,6 +181,7 @@ def test_batch_norm_gets_its_statistics_back_and_never_a_single_row() -> None:
     assert net.rows[:2] == [8, 4]
     assert set(net.rows[2:]) == {2}
     assert int(inner[1].num_batches_tracked) == len(net.rows) - 2
+    inner.train()
     assert Statistics(inner).least == 2
     inner.eval()
     assert not batch_norm_trains(inner)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from unfreeze.config.study import RegimeConfig
 from unfreeze.streams import stream_generator
 
 Copies = Sequence[tuple[int, int]]
@@ -81,3 +82,13 @@ def _batches(
                 for index in order[start : start + batch_size]
             ]
         number, skip = number + 1, 0
+
+
+def epoch_ends(images: int, batch_size: int, regime: RegimeConfig, epochs: int) -> list[int]:
+    """Return the number of steps after which each epoch ends."""
+    examples = regime.examples_per_epoch or images
+    ends: list[int] = []
+    for epoch in range(1, epochs + 1):
+        wanted = steps_for_examples(images, batch_size, examples * epoch)
+        ends.append(max(wanted, ends[-1] + 1 if ends else 1))  # an epoch shorter than a batch is one step
+    return ends

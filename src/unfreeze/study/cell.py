@@ -11,9 +11,8 @@ from unfreeze.config.identity import cell_fingerprint, compute_record
 from unfreeze.config.resolve import Cell, Strategy, candidates, expected_epochs
 from unfreeze.config.study import RegimeConfig, StudyConfig
 from unfreeze.data.catalog import Catalog, keys_of, rows_of
-from unfreeze.data.order import examples_after
+from unfreeze.data.order import epoch_ends, examples_after
 from unfreeze.data.regimes import Selection
-from unfreeze.study.candidate import epoch_ends
 from unfreeze.study.needs import Shas
 
 

@@ -21,7 +21,7 @@ from unfreeze.study.needs import Piece, PrefixKey, together
 from unfreeze.study.shared import Shared, name_of
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute
-from unfreeze.train.loop import Diverged
+from unfreeze.train.phase_run import Diverged
 
 
 class Hands(Protocol):

@@ -15,15 +15,15 @@ from unfreeze import metrics
 from unfreeze.config.identity import cell_record, regime_record, strategy_record
 from unfreeze.model.network import trained_state
 from unfreeze.store import sealed, write_json, write_tensors
-from unfreeze.study.candidate import Trained
 from unfreeze.study.cell import Job
 from unfreeze.study.environment import conditions
 from unfreeze.study.plan import NetworkPlan
 from unfreeze.study.ranking import Epochs, ranking_logits
 from unfreeze.study.supply import Supply
+from unfreeze.train.candidate_run import Trained
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
-from unfreeze.train.loop import Diverged
+from unfreeze.train.phase_run import Diverged
 
 CELL_FILES = ("cell.json", "history.csv", "logits.safetensors", "model.safetensors", "ranking.safetensors")
 """What a finished cell has beside its result.json."""

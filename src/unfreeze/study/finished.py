@@ -13,10 +13,10 @@ from unfreeze.data.views import Preprocessing
 from unfreeze.errors import UserError
 from unfreeze.metrics import Logits
 from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.cuts import cuts_of
 from unfreeze.model.head import build_head
 from unfreeze.model.network import Network, build_network, frozen_state, load_trained_state, tensors_hash
 from unfreeze.store import StudyDir, read_json, read_tensors
-from unfreeze.study.candidate import cuts_of
 from unfreeze.train.device import Compute
 
 TOLERANCE = {"float32": 0.01, "bfloat16": 0.1}

@@ -19,6 +19,7 @@ from unfreeze.data.rowstore import Row, RowStore
 from unfreeze.data.views import Preprocessing, ViewDataset
 from unfreeze.measurements import Measurements
 from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.cuts import feed_cuts
 from unfreeze.model.describe import StageInfo
 from unfreeze.results.words import bytes_text
 from unfreeze.reuse.activations import MANIFEST_BYTES, activation_store
@@ -26,7 +27,6 @@ from unfreeze.reuse.calibrate import IMAGES, FrozenWork, calibrated_prefix
 from unfreeze.reuse.costs import PrefixCost
 from unfreeze.reuse.engines.kind import Settings
 from unfreeze.reuse.prefix import Calibration, Prefix
-from unfreeze.study.candidate import feed_cuts
 from unfreeze.study.cell import Job
 from unfreeze.study.disk import SPARE, free_bytes
 from unfreeze.study.events import Emit, Preparing

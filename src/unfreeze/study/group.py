@@ -18,7 +18,6 @@ from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
 from unfreeze.results.tables import HISTORY_COLUMNS
 from unfreeze.reuse.prefix import Prefix
 from unfreeze.store import StudyDir, write_table
-from unfreeze.study.candidate import CandidateState, Need, Trained, Training, train_candidate
 from unfreeze.study.cell import examples_of
 from unfreeze.study.environment import conditions
 from unfreeze.study.events import (
@@ -33,15 +32,16 @@ from unfreeze.study.events import (
 )
 from unfreeze.study.finish import Chosen, Times, finish_cell, write_model
 from unfreeze.study.grouping import GroupJob, lots_of, spans_of_candidate
-from unfreeze.study.lockstep import train_together
 from unfreeze.study.needs import PrefixKey, prefix_of
 from unfreeze.study.ranking import Epochs, keeps_validation
 from unfreeze.study.saving import END_SECONDS, Saving
 from unfreeze.study.state import CellState
 from unfreeze.study.supply import Supply
+from unfreeze.train.candidate_run import CandidateRun, CandidateState, CandidateTask, Trained
 from unfreeze.train.device import Compute
-from unfreeze.train.loop import Diverged
 from unfreeze.train.micro_batch import MicroBatch
+from unfreeze.train.phase_run import Diverged
+from unfreeze.train.trainer import Callbacks, Trainer
 
 FROZEN = "frozen rows at once"
 """In a state's extra: how many rows frozen stages take at once, by label, where memory ran short."""
@@ -145,12 +145,11 @@ class GroupRun:
             progress.history[candidate] = [{"candidate": candidate, **row} for row in rows]
             progress.drawn[candidate] = rows[-1]["examples"] if rows else 0
         for candidate, begun in state.candidates.items():
-            progress.drawn[candidate] += begun.position.seen.examples
+            progress.drawn[candidate] += begun.position.totals.examples
             self.emit(CellResumed(name, candidate, begun.position.epoch, sum(progress.drawn.values())))
 
     def _train(self, members: Sequence[tuple[str, str]]) -> None:
         try:
-            training = {member: self._training(*member) for member in members}
             name, candidate = members[0]
             job = self.jobs[name].job
             strategy, seed = job.candidates[candidate], job.cell.seed
@@ -171,15 +170,21 @@ class GroupRun:
                 self._fail(name, error)
             return
         validation = partial(self.supply.validation, strategy, job.regime, seed, looked_at)
-        train_together(training, stream, validation, self._ended, self._between)
+        trainer = Trainer(stream, validation, Callbacks(self._between, self._stepped, self._epoch_ended, self._ended))
+        for member in members:
+            try:
+                trainer.add(member, self._candidate_run(*member))
+            except Exception as error:  # the others go on
+                self._ended(member, error)
+        trainer.fit()
         self._tell()
 
-    def _between(self, waiting: Mapping[tuple[str, str], Need]) -> None:
+    def _between(self, runs: Mapping[tuple[str, str], CandidateRun]) -> None:
         """Save where the cells stand if it is time to, or if whoever is told ends the run here."""
 
         def save() -> None:
-            names = dict.fromkeys(name for name, _ in waiting if not self._cells[name].failed)
-            self._saving.save({name: partial(self._state, name, waiting) for name in names})
+            names = dict.fromkeys(name for name, _ in runs if not self._cells[name].failed)
+            self._saving.save({name: partial(self._state, name, runs) for name in names})
 
         try:
             lowered = self._tell()
@@ -190,14 +195,14 @@ class GroupRun:
         if lowered or self._saving.due():  # what was lowered then goes on as it did, whenever this run ends
             save()
 
-    def _state(self, name: str, waiting: Mapping[tuple[str, str], Need]) -> CellState:
-        """Return where a cell stands, its candidates in training waiting as given."""
+    def _state(self, name: str, runs: Mapping[tuple[str, str], CandidateRun]) -> CellState:
+        """Return where a cell stands; ``runs`` are its candidates in training."""
         progress, networks = self._cells[name], self.jobs[name].networks
         candidates = dict(progress.begun)  # those whose turn has not come again
-        candidates |= {candidate: need.state() for (cell, candidate), need in waiting.items() if cell == name}
+        candidates |= {candidate: run.state_dict() for (cell, candidate), run in runs.items() if cell == name}
         if progress.chosen is not None:
             best, trained = progress.chosen
-            candidates[best] = trained.state(len(networks[best].strategy.phases))
+            candidates[best] = trained.state_dict(len(networks[best].strategy.phases))
         first = next(iter(networks))  # whose weights stay if all diverge
         ended = networks.keys() - candidates.keys() - progress.waiting
         return CellState(
@@ -222,44 +227,41 @@ class GroupRun:
             "engines": [dict(prefix.calibration.engine) for prefix in self._prefixes(name).values()],
         } | self._conditions
 
-    def _training(self, name: str, candidate: str) -> Training:
+    def _candidate_run(self, name: str, candidate: str) -> CandidateRun:
         one, progress = self.jobs[name], self._cells[name]
-        job, strategy, cuts = one.job, one.job.candidates[candidate], one.networks[candidate].cuts
-        lowest, seed = min(cuts), job.cell.seed
-        pristine = self.backbones(strategy, seed)
+        job, strategy, lowest = one.job, one.job.candidates[candidate], min(one.networks[candidate].cuts)
         progress.history.setdefault(candidate, [])
-        begin = progress.begun.pop(candidate, None) or CandidateState()
+        state = progress.begun.pop(candidate, None) or CandidateState()
 
         def on_less() -> None:
             self._short += self._said(job.cell.strategy, strategy, micro_batch)
 
-        micro_batch = MicroBatch(begin.micro_batch, on_less)
-
-        def on_step(epoch: int, examples: int) -> None:
-            progress.drawn[candidate] = examples
-            self.emit(Progress(name, candidate, epoch, sum(progress.drawn.values())))
-
-        def on_epoch(row: dict[str, Any]) -> None:
-            progress.history[candidate].append({"candidate": candidate, **row})
-            self.emit(EpochEnded(name, progress.history[candidate][-1]))
-
-        return train_candidate(
+        micro_batch = MicroBatch(state.micro_batch, on_less)
+        task = CandidateTask(
             strategy=strategy,
             regime=job.regime,
             metric=job.study.metric,
-            seed=seed,
+            seed=job.cell.seed,
             classes=len(job.catalog.classes),
-            backbone=own_copy(pristine, lowest),
-            prefix_hash=self.supply.prefix_sha256(prefix_of(strategy), lowest),
             images=len(job.train),
             class_weights=job.class_weights,
-            compute=self.compute,
-            on_step=on_step,
-            on_epoch=on_epoch,
-            begin=begin,
-            micro_batch=micro_batch,
+            prefix_hash=self.supply.prefix_sha256(prefix_of(strategy), lowest),
             keep_validation=keeps_validation(job),
         )
+        backbone = own_copy(self.backbones(strategy, job.cell.seed), lowest)
+        return CandidateRun(task, backbone, self.compute, micro_batch, state)
+
+    def _stepped(self, member: tuple[str, str], run: CandidateRun) -> None:
+        name, candidate = member
+        drawn = self._cells[name].drawn
+        drawn[candidate] = run.examples
+        self.emit(Progress(name, candidate, run.epoch, sum(drawn.values())))
+
+    def _epoch_ended(self, member: tuple[str, str], row: dict[str, Any]) -> None:
+        name, candidate = member
+        history = self._cells[name].history[candidate]
+        history.append({"candidate": candidate, **row})
+        self.emit(EpochEnded(name, history[-1]))
 
     def _ended(self, member: tuple[str, str], result: Trained | Exception) -> None:
         name, candidate = member

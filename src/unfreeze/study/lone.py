@@ -8,10 +8,11 @@ from unfreeze.config.resolve import Strategy
 from unfreeze.config.study import StudyConfig
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
-from unfreeze.study.candidate import cuts_of, has_lone_batch, lone_batch
+from unfreeze.model.cuts import cuts_of
 from unfreeze.study.cell import Job
 from unfreeze.study.forecast import backbone_of
 from unfreeze.study.plan import BackboneKey, all_problems
+from unfreeze.train.lone_batch import has_lone_batch, lone_batch
 
 
 class Untrainable(UserError):

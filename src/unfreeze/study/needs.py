@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from unfreeze.config.resolve import Strategy, expected_epochs
 from unfreeze.config.study import RegimeConfig, Resize
-from unfreeze.data.order import copies_of, examples_after, steps_per_pass, view_of
+from unfreeze.data.order import copies_of, epoch_ends, examples_after, steps_per_pass, view_of
 from unfreeze.data.rowstore import Row
-from unfreeze.study.candidate import epoch_ends, feed_cuts
+from unfreeze.model.cuts import feed_cuts
 from unfreeze.train.batches import evaluation_draws
 
 Key = TypeVar("Key", bound=Hashable)

@@ -9,9 +9,9 @@ from unfreeze.config.resolve import Cell, Optimizer, Strategy, candidates, cells
 from unfreeze.config.study import LastStages, StudyConfig, Train
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.cuts import cuts_of
 from unfreeze.model.describe import HeadInfo, StageInfo, describe, describe_head
 from unfreeze.model.head import build_head
-from unfreeze.study.candidate import cuts_of
 
 BackboneKey = tuple[str, str, int]
 """A backbone: timm's name, what the study calls its weights, image size."""

@@ -16,8 +16,8 @@ import numpy as np
 from torch import Tensor, from_numpy
 
 from unfreeze.store import FORMAT, Altered, StudyDir, read_tensors, write_tensors
-from unfreeze.study.candidate import CandidateState
-from unfreeze.train.loop import Position, Seen
+from unfreeze.train.candidate_run import CandidateState
+from unfreeze.train.phase_run import EpochTotals, Position
 from unfreeze.train.stopping import StoppingState
 
 EARLIER = "state"
@@ -182,7 +182,9 @@ def _read(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> CellState:
         at = values["position"]
         candidates[name] = CandidateState(
             values["phase"],
-            Position(at["epoch"], at["step"], StoppingState(**_numbers_read(at["stopping"])), Seen(**at["seen"])),
+            Position(
+                at["epoch"], at["step"], StoppingState(**_numbers_read(at["stopping"])), EpochTotals(**at["totals"])
+            ),
             values["stopped"],
             [_numbers_read(row) for row in values["history"]],
             **{kind: tensors.get((str(number), kind), {}) for kind in KINDS},

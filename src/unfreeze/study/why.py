@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from unfreeze.model.cuts import feed_cuts
 from unfreeze.results.words import join_words
-from unfreeze.study.candidate import feed_cuts
 from unfreeze.study.needs import bank
 from unfreeze.study.plan import NetworkPlan
 from unfreeze.study.work import CellWork

@@ -1,0 +1,22 @@
+"""Where a strategy divides its backbone, phase by phase."""
+
+from collections.abc import Sequence
+
+from unfreeze.config.resolve import Strategy
+from unfreeze.model.backbone import Backbone
+from unfreeze.model.network import frozen_stages
+
+
+def cuts_of(strategy: Strategy, backbone: Backbone) -> list[int]:
+    """Return the number of frozen stages in each phase.
+
+    Raises:
+        UserError: a cut does not exist.
+    """
+    names = [stage.name for stage in backbone.stages]
+    return [frozen_stages(phase.train, len(names), names) for phase in strategy.phases]
+
+
+def feed_cuts(cuts: Sequence[int]) -> list[int]:
+    """Return, by phase, how many stages nothing has trained yet: what a phase's inputs may have passed already."""
+    return [min(cuts[: number + 1]) for number in range(len(cuts))]

@@ -1,0 +1,365 @@
+"""One candidate in training, phase by phase: its networks, its history, its best weights, its checkpoint."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfreeze.config.resolve import Strategy, expected_epochs
+from unfreeze.config.study import Metric, RegimeConfig
+from unfreeze.data.order import epoch_ends, examples_after
+from unfreeze.model.backbone import Backbone, reinitialise
+from unfreeze.model.cuts import cuts_of, feed_cuts
+from unfreeze.model.describe import count_parameters
+from unfreeze.model.head import build_head
+from unfreeze.model.network import (
+    Network,
+    build_network,
+    frozen_state,
+    load_trained_state,
+    tensors_hash,
+    trained_state,
+)
+from unfreeze.train.batches import Fed
+from unfreeze.train.device import Compute
+from unfreeze.train.lone_batch import has_lone_batch, lone_batch
+from unfreeze.train.micro_batch import MicroBatch, batch_norm_trains
+from unfreeze.train.optimizer import build_optimizer, moments, set_moments
+from unfreeze.train.phase_run import Diverged, PhaseRun, PhaseTask, Position
+from unfreeze.train.step import Trainee
+from unfreeze.train.stopping import StoppingState
+
+
+@dataclass(frozen=True)
+class CandidateTask:
+    """What a candidate trains, and on how much.
+
+    Attributes:
+        strategy: how, with every tuned value filled in.
+        regime: gives the length of an epoch.
+        metric: the study's metric, measured on validation after each epoch.
+        seed: of the streams init, order and dropout.
+        classes: their number.
+        images: number of training images, repeated ones counted each time.
+        class_weights: of the training loss; None weights all images alike.
+        prefix_hash: over the tensors of the stages that no phase trains.
+        keep_validation: keep the logits of the validation images: of each epoch that may be restored as the best, else
+            of the last. Cross-fitting chooses among them once more (``results.crossfit``).
+    """
+
+    strategy: Strategy
+    regime: RegimeConfig
+    metric: Metric
+    seed: int
+    classes: int
+    images: int
+    class_weights: Sequence[float] | None
+    prefix_hash: str
+    keep_validation: bool = False
+
+    @property
+    def restores_best(self) -> bool:
+        """Whether the best weights are restored at the end of a phase."""
+        stopping = self.strategy.early_stopping
+        return stopping is not None and stopping.restore_best
+
+
+@dataclass(frozen=True)
+class CandidateState:
+    """All that the rest of a candidate's training depends on: resumed from here, it goes on as if never stopped.
+
+    Attributes:
+        phase: number of the phase that it is in; the number of phases where it is trained to its end.
+        position: where in the phase.
+        stopped: whether early stopping ended the last phase.
+        history: its rows so far.
+        weights: the trained tensors; none at the very beginning.
+        best: the best of them so far, where they are kept.
+        moments: the optimiser's.
+        validation: logits of the validation images by epoch, where they are kept.
+        micro_batch: how many rows of a batch it takes at once, see ``MicroBatch.record``.
+    """
+
+    phase: int = 0
+    position: Position = Position(1, 0, StoppingState())
+    stopped: bool = False
+    history: Sequence[Mapping[str, Any]] = ()
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    best: Mapping[str, Tensor] = field(default_factory=dict)
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+    validation: Mapping[str, Tensor] = field(default_factory=dict)
+    micro_batch: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained candidate: its network with the reported weights, its history and its counts.
+
+    The network begins after ``cut`` stages, which nothing has trained. ``micro_batch`` says how many rows it takes at
+    once, ``validation`` holds the logits of its validation images by epoch, where they are kept.
+    """
+
+    network: Network
+    backbone: Backbone
+    cut: int
+    history: list[dict[str, Any]]
+    best_epoch: int
+    stopped_by: str
+    params_total: int
+    params_trained: int
+    prefix_hash: str
+    micro_batch: MicroBatch
+    validation: Mapping[str, Tensor]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The history row of the reported epoch."""
+        return next(row for row in self.history if row["epoch"] == self.best_epoch)
+
+    def state_dict(self, phases: int) -> CandidateState:
+        """Return the state from which ``load_state_dict`` has it again; ``phases`` is the number of its phases."""
+        last = self.history[-1]
+        return CandidateState(
+            phase=phases,
+            position=Position(last["epoch"], last["step"], StoppingState(best_epoch=self.best_epoch)),
+            stopped=self.stopped_by == "early_stopping",
+            history=self.history,
+            weights=trained_state(self.network, self.backbone),
+            validation=self.validation,
+            micro_batch=self.micro_batch.record,
+        )
+
+
+class CandidateRun:
+    """One candidate on its way from its first step to its reported weights.
+
+    It stands at its first step, or where ``state`` says.
+
+    Args:
+        task: what it trains.
+        backbone: its own: trained in place. Stages that stay frozen may share tensors with others.
+        compute: device and precision.
+        micro_batch: how many rows of a batch it takes at once; fewer from where memory runs short.
+        state: of an earlier run of the same task; None begins.
+
+    Raises:
+        UserError: a cut does not exist, or BatchNorm would train on a batch of one image.
+    """
+
+    def __init__(
+        self,
+        task: CandidateTask,
+        backbone: Backbone,
+        compute: Compute,
+        micro_batch: MicroBatch,
+        state: CandidateState | None = None,
+    ) -> None:
+        strategy = task.strategy
+        self.task, self.backbone, self.compute, self.micro_batch = task, backbone, compute, micro_batch
+        self.history: list[dict[str, Any]] = []
+        self._head = build_head(strategy.head, backbone, task.classes, task.seed)
+        self._cuts = cuts_of(strategy, backbone)
+        self._feeds = feed_cuts(self._cuts)
+        self._ends = epoch_ends(task.images, strategy.batch_size, task.regime, expected_epochs(strategy))
+        self._fresh_from = 0 if strategy.backbone.weights == "none" else len(backbone.stages)
+        self._lowest = min(self._cuts)
+        # All tensors that any phase trains: what is restored, saved and counted.
+        self._whole = build_network(backbone, self._head, self._lowest, "train", start=self._lowest).to(compute.device)
+        weights = task.class_weights
+        self._class_weights = None if weights is None else torch.tensor(weights, device=compute.device)
+        self._best: dict[str, Tensor] = {}
+        self._validation: dict[str, Tensor] = {}
+        self._number = 0
+        self._phase: PhaseRun | None = None
+        self._stopping, self._stopped = StoppingState(), False
+        self._before = ""  # hash of the frozen stages that this run's inputs pass
+        self.load_state_dict(state or CandidateState())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all phases are done."""
+        return self._phase is None
+
+    @property
+    def epoch_is_over(self) -> bool:
+        """Whether all steps of the epoch are done, so that validation comes next."""
+        return self._now.epoch_is_over
+
+    @property
+    def step(self) -> int:
+        """The next step, from 0."""
+        return self._now.position.step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next step, from 1."""
+        return self._now.position.epoch
+
+    @property
+    def cut(self) -> int:
+        """Number of frozen stages that its inputs have passed."""
+        return self._feeds[self._number]
+
+    @property
+    def examples(self) -> int:
+        """Training images drawn so far."""
+        return examples_after(self.task.images, self.task.strategy.batch_size, self.step)
+
+    def train_step(self, fed: Fed) -> None:
+        """Take one optimiser step on a batch.
+
+        Raises:
+            Diverged: the loss or a gradient is infinite or NaN; carries the best weights so far, if they are kept.
+            NoRoom: not even one row fits into the device's memory.
+        """
+        with self._carrying_best():
+            self._now.train_step(fed)
+
+    def validation_step(self, fed: Fed) -> None:
+        """Predict one batch of validation images.
+
+        Raises:
+            NoRoom: not even one row fits into the device's memory.
+        """
+        self._now.validation_step(fed)
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Score the epoch, keep the best weights, go to the next epoch or phase; return the epoch's history row.
+
+        Raises:
+            Diverged: the validation loss is infinite or NaN; carries the best weights so far, if they are kept.
+        """
+        phase = self._now
+        with self._carrying_best():
+            row = phase.end_epoch()
+        if self.task.restores_best and phase.position.stopping.best_epoch == row["epoch"]:
+            self._best.update(trained_state(self._whole, self.backbone))
+        if self.task.keep_validation:
+            if not self.task.restores_best:
+                self._validation.clear()
+            self._validation[str(row["epoch"])] = torch.from_numpy(phase.logits)
+        examples = examples_after(self.task.images, self.task.strategy.batch_size, row["step"])
+        self.history.append({**row, "examples": examples})
+        if phase.is_over:
+            self._end_phase(phase)
+        return self.history[-1]
+
+    def state_dict(self) -> CandidateState:
+        """Return what it takes to resume from here; between two steps only. Tensors are its own, not copies."""
+        return CandidateState(
+            phase=self._number,
+            position=self._now.position,
+            history=list(self.history),
+            weights=trained_state(self._whole, self.backbone),
+            best=dict(self._best),
+            moments=moments(self._now.optimizer),
+            validation=dict(self._validation),
+            micro_batch=self.micro_batch.record,
+        )
+
+    def load_state_dict(self, state: CandidateState) -> None:
+        """Go to where another run of the same task stood. Tensors are copied, but for the best weights."""
+        self.history = [dict(row) for row in state.history]
+        self._best, self._validation = dict(state.best), dict(state.validation)
+        self._stopping, self._stopped = state.position.stopping, state.stopped
+        for number in range(state.phase):  # what these trained is among the weights
+            self._network_of(number)
+        if state.phase < len(self._cuts):
+            self._begin_phase(state.phase, state)
+            return
+        load_trained_state(self._whole, self.backbone, state.weights)
+        self._number, self._phase = state.phase, None
+
+    def result(self) -> Trained:
+        """Return the trained candidate, once all phases are done.
+
+        Raises:
+            RuntimeError: stages that should be frozen have changed, which is a bug.
+        """
+        _check_frozen(self.backbone, self._lowest, self.task.prefix_hash)
+        last = self.history[-1]["epoch"]
+        return Trained(
+            network=self._whole,
+            backbone=self.backbone,
+            cut=self._lowest,
+            history=self.history,
+            best_epoch=(self._stopping.best_epoch or last) if self.task.restores_best else last,
+            stopped_by="early_stopping" if self._stopped else "epochs",
+            params_total=count_parameters(self.backbone.model) + count_parameters(self._head),
+            params_trained=count_parameters(self._whole.suffix) + count_parameters(self._head),
+            prefix_hash=self.task.prefix_hash,
+            micro_batch=self.micro_batch,
+            validation=self._validation,
+        )
+
+    @property
+    def _now(self) -> PhaseRun:
+        if self._phase is None:
+            raise RuntimeError("the candidate is trained to its end: it takes no more steps")
+        return self._phase
+
+    def _network_of(self, number: int) -> Network:
+        """Build a phase's network; stages that it trains anew get fresh weights."""
+        phase, cut = self.task.strategy.phases[number], self._cuts[number]
+        if phase.reinit:
+            reinitialise(self.backbone, cut, self.task.seed)
+            self._fresh_from = min(self._fresh_from, cut)
+        network = build_network(self.backbone, self._head, cut, phase.batch_norm, self._fresh_from, self._feeds[number])
+        network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.micro_batch.batch_norm = self.micro_batch.batch_norm or batch_norm_trains(network.suffix)
+        return network
+
+    def _begin_phase(self, number: int, state: CandidateState | None = None) -> None:
+        """Begin a phase, or resume it from a state within it."""
+        strategy, cut, start = self.task.strategy, self._cuts[number], self._feeds[number]
+        network, phase = self._network_of(number), strategy.phases[number]
+        if state is not None and state.weights:
+            load_trained_state(self._whole, self.backbone, state.weights)
+        _check_batches(network, self.task.images, strategy.batch_size)
+        self._before = tensors_hash(frozen_state(self.backbone, cut)) if cut > start else ""
+        earlier = [row for row in self.history if row["phase"] < number]
+        epoch, step = (earlier[-1]["epoch"] + 1, earlier[-1]["step"]) if earlier else (1, 0)
+        ends = self._ends[epoch - 1 : epoch - 1 + phase.epochs]
+        stopping = strategy.early_stopping
+        task = PhaseTask(number, phase, self.task.seed, epoch, step, ends, stopping, self.task.metric)
+        optimizer = build_optimizer([*network.suffix.stages, self._head], phase.optimizer)
+        best = StoppingState(self._stopping.best, self._stopping.best_epoch)
+        position = Position(epoch, step, best)
+        if state is not None:
+            position = state.position
+            set_moments(optimizer, state.moments)
+        trainee = Trainee(network, start < len(self.backbone.stages), self._class_weights)
+        self._number = number
+        self._phase = PhaseRun(task, trainee, optimizer, self.compute, self.micro_batch, position)
+
+    def _end_phase(self, phase: PhaseRun) -> None:
+        """Restore the best weights and begin the next phase, if there is one."""
+        self._stopping, self._stopped = phase.position.stopping, phase.stopped
+        self._phase = None
+        if self._before:
+            _check_frozen(self.backbone, self._cuts[self._number], self._before)
+        if self._best:
+            load_trained_state(self._whole, self.backbone, self._best)
+        if self._number + 1 < len(self._cuts):
+            self._begin_phase(self._number + 1)
+
+    @contextlib.contextmanager
+    def _carrying_best(self) -> Iterator[None]:
+        try:
+            yield
+        except Diverged as error:
+            raise Diverged(str(error), self._best) from error
+
+
+def _check_batches(network: Network, images: int, batch_size: int) -> None:
+    """Refuse a batch of one image where BatchNorm would have to take its statistics from it."""
+    if batch_norm_trains(network.suffix) and has_lone_batch(images, batch_size):
+        raise lone_batch(batch_size, [images])
+
+
+def _check_frozen(backbone: Backbone, frozen: int, before: str) -> None:
+    if tensors_hash(frozen_state(backbone, frozen)) != before:
+        raise RuntimeError(f"the frozen stages of {backbone.name} changed while the others trained; this is a bug")

@@ -1,0 +1,170 @@
+"""A candidate in training: phases, best weights, and a state from which it resumes to the same numbers, in memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unfreeze.config.parse import parse_study
+from unfreeze.config.resolve import resolve
+from unfreeze.config.study import RegimeConfig
+from unfreeze.errors import UserError
+from unfreeze.model.backbone import load_backbone, own_copy
+from unfreeze.model.cuts import cuts_of
+from unfreeze.model.network import frozen_state, tensors_hash
+from unfreeze.train.batches import Fed
+from unfreeze.train.candidate_run import CandidateRun, CandidateState, CandidateTask, Trained
+from unfreeze.train.device import Compute
+from unfreeze.train.micro_batch import MicroBatch
+from unfreeze.train.phase_run import Diverged
+
+SIZE, BATCH, IMAGES = 32, 4, 12
+CPU = Compute(torch.device("cpu"), "float32")
+WEIGHTS = load_backbone("test_resnet", "none", SIZE, seed=0)
+
+HEAD = {"train": "head", "epochs": 1, "optimizer": {"name": "adamw", "lr": 1e-2}}
+LAST = {"train": {"last": 1}, "epochs": 2, "optimizer": {"name": "sgd", "lr": 1e-2, "momentum": 0.9}}
+STRATEGIES = {
+    "phases": {"phases": [HEAD, LAST], "head": {"hidden": [8], "dropout": [0.5]}},
+    "scratch": {"weights": "none", "train": "all", "epochs": 2},
+    "reinit": {"phases": [HEAD, {**LAST, "reinit": True}]},
+    "stopped": {"train": "head", "epochs": 3, "early_stopping": {"monitor": "val_accuracy", "patience": 1}},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small lose time by sharing their work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def task_of(settings: dict[str, Any], **changes: Any) -> CandidateTask:
+    study = {"data": "x", "backbone": "test_resnet", "image_size": SIZE, "batch_size": BATCH, "regimes": {"r": {}}}
+    asked = parse_study({**study, "strategies": {"s": settings}}, "study.yaml")
+    strategy = resolve(asked, asked.strategies["s"])
+    values: dict[str, Any] = {
+        "strategy": strategy,
+        "regime": RegimeConfig(),
+        "metric": "accuracy",
+        "seed": 0,
+        "classes": 3,
+        "images": IMAGES,
+        "class_weights": None,
+        "keep_validation": True,
+    }
+    values["prefix_hash"] = tensors_hash(frozen_state(WEIGHTS, min(cuts_of(strategy, WEIGHTS))))
+    return CandidateTask(**{**values, **changes})
+
+
+def run_of(task: CandidateTask, state: CandidateState | None = None) -> CandidateRun:
+    return CandidateRun(task, own_copy(WEIGHTS, 0), CPU, MicroBatch(), state)
+
+
+def batch(run: CandidateRun, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return random pictures of a step, after the stages that are frozen in this phase."""
+    generator = torch.Generator().manual_seed(step)
+    pixels = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator)
+    labels = torch.randint(0, 3, (BATCH,), generator=generator)
+    with torch.inference_mode():
+        for stage in WEIGHTS.stages[: run.cut]:
+            pixels = stage.module.eval()(pixels)
+    return pixels.clone(), labels, torch.arange(BATCH)
+
+
+def fit(task: CandidateTask, stops: tuple[int, ...] = ()) -> Trained:
+    """Train to the end; before each step of ``stops`` a new run takes over from the state of the one before."""
+    run = run_of(task)
+    while not run.is_over:
+        if run.step in stops:
+            run = run_of(task, run.state_dict())
+        run.train_step(Fed(batch(run, run.step)))
+        if run.epoch_is_over:
+            run.validation_step(Fed(batch(run, 1000)))
+            run.end_epoch()
+    return run.result()
+
+
+def numbers(trained: Trained) -> tuple[Any, ...]:
+    history = [{**row, "seconds": 0.0} for row in trained.history]
+    return history, trained.best_epoch, trained.stopped_by, trained.params_total, trained.params_trained
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_run_resumes_from_its_state_between_any_two_steps(name: str) -> None:
+    task = task_of(STRATEGIES[name])
+    whole = fit(task)
+    steps = whole.history[-1]["step"]
+    found = fit(task, stops=tuple(range(steps)))
+    assert numbers(found) == numbers(whole)
+    expected = whole.network.state_dict()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in found.network.state_dict().items())
+    assert found.validation.keys() == whole.validation.keys()
+    assert all(torch.equal(tensor, whole.validation[epoch]) for epoch, tensor in found.validation.items())
+
+
+@pytest.mark.parametrize("name", ["phases", "stopped"])
+def test_a_trained_candidate_is_had_again_without_training(name: str) -> None:
+    task = task_of(STRATEGIES[name])
+    whole = fit(task)
+    again = run_of(task, whole.state_dict(len(task.strategy.phases)))
+    assert again.is_over
+    assert numbers(again.result()) == numbers(whole)
+
+
+def test_the_phases_of_a_run_begin_where_their_frozen_stages_end() -> None:
+    run = run_of(task_of(STRATEGIES["phases"]))
+    cuts = []
+    while not run.is_over:
+        cuts.append(run.cut)
+        run.train_step(Fed(batch(run, run.step)))
+        if run.epoch_is_over:
+            run.validation_step(Fed(batch(run, 1000)))
+            run.end_epoch()
+    stages = len(WEIGHTS.stages)
+    assert cuts == [stages] * 3 + [stages - 1] * 6
+
+
+def test_the_best_weights_are_restored_and_leave_with_what_diverges() -> None:
+    task = task_of({"train": "head", "epochs": 3, "early_stopping": {"monitor": "val_loss", "patience": 3}})
+    run = run_of(task)
+    for _ in range(3):
+        run.train_step(Fed(batch(run, run.step)))
+    run.validation_step(Fed(batch(run, 1000)))
+    run.end_epoch()
+    best = {key: tensor.clone() for key, tensor in run.state_dict().best.items()}
+    assert best
+    inputs, labels, indices = batch(run, run.step)
+    with pytest.raises(Diverged, match=r"^the training loss is nan at step 4$") as caught:
+        run.train_step(Fed((inputs * float("nan"), labels, indices)))
+    assert all(torch.equal(caught.value.best[key], tensor) for key, tensor in best.items())
+
+
+def test_no_step_follows_the_last() -> None:
+    task = task_of(STRATEGIES["scratch"])
+    run = run_of(task, fit(task).state_dict(1))
+    with pytest.raises(RuntimeError, match=r"^the candidate is trained to its end: it takes no more steps$"):
+        run.train_step(Fed(batch(run_of(task), 0)))
+
+
+def test_batchnorm_that_would_train_on_one_image_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^batch_size: 4 with 13 training images leaves a last batch of one\n"):
+        run_of(task_of(STRATEGIES["scratch"], images=13))
+
+
+def test_frozen_stages_that_changed_are_a_bug() -> None:
+    task = task_of(STRATEGIES["stopped"], prefix_hash="")
+    run = run_of(task)
+    with torch.no_grad():
+        next(run.backbone.model.parameters()).add_(1.0)
+    while not run.is_over:
+        run.train_step(Fed(batch(run, run.step)))
+        if run.epoch_is_over:
+            run.validation_step(Fed(batch(run, 1000)))
+            run.end_epoch()
+    with pytest.raises(RuntimeError, match=r"^the frozen stages of test_resnet changed"):
+        run.result()
