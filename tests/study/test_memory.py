@@ -106,7 +106,7 @@ STUDIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(
     ("name", "at"),
-    [("fresh", [1]), ("fresh", [2, 3]), ("plain", [7]), ("weighed, smoothed", [3]), ("weighed, smoothed", [2, 3])],
+    [("fresh", [1]), ("plain", [7]), ("weighed, smoothed", [2, 3])],
     ids=str,
 )
 def test_memory_that_is_short_in_training_changes_weights_by_rounding(

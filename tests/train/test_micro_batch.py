@@ -93,15 +93,13 @@ def difference(one: nn.Module, other: nn.Module) -> float:
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0])
 HOW = {
     "plain": {},
-    "class weights": {"weights": WEIGHTS},
-    "smoothing": {"smoothing": 0.1},
-    "both": {"weights": WEIGHTS, "smoothing": 0.1},
+    "class weights and smoothing": {"weights": WEIGHTS, "smoothing": 0.1},
     "adamw": {"optimizer": "adamw", "weights": WEIGHTS},
 }
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("at", [[1], [2], [5], [6], [3, 4], [3, 4, 5], [1, 8]], ids=str)
+@pytest.mark.parametrize("at", [[1], [2], [3, 4, 5], [1, 8]], ids=str)
 def test_weights_differ_by_rounding_from_those_of_whole_batches(at: list[int], how: str) -> None:
     whole, expected = trained(**HOW[how])
     assert whole.rows == [8, 4] * 3
