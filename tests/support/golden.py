@@ -120,7 +120,7 @@ def _interrupt(name: str, world: Path, out: Path) -> None:
         try:
             _run(name, world, out, workers=0, emit=_interrupting(after))
         except Interrupted:
-            states += any(out.glob("cells/*/state*/*"))
+            states += any(out.glob("running/*"))
         else:
             break
     if states < 3:

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unfreeze.data.catalog import Catalog
-from unfreeze.data.check import Finding
-
 
 @dataclass(frozen=True)
 class Scanning:
@@ -27,10 +24,13 @@ class Understood:
 
 @dataclass(frozen=True)
 class Checked:
-    """The images are looked at, and the study directory is there: what was found, and where a page of it belongs."""
+    """The images are looked at, and the study directory is there: what was found, and where a page of it belongs.
 
-    catalog: Catalog
-    findings: tuple[Finding, ...]
+    ``catalog`` is a ``data.catalog.Catalog``, ``findings`` are ``data.check.Finding``.
+    """
+
+    catalog: Any
+    findings: tuple[Any, ...]
     page: Path
 
 
