@@ -10,13 +10,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unfreeze"
 BOTTOM = {"errors", "streams", "metrics"}
-BASE = BOTTOM | {"config", "durable", "locks", "store", "measurements"}
+BASE = BOTTOM | {"config", "durable", "locks", "slots", "store", "measurements"}
 MAY_IMPORT = {  # a part may always import itself
     "errors": set(),
     "streams": set(),
     "metrics": set(),
     "locks": set(),
     "durable": {"errors"},
+    "slots": {"errors", "durable"},
     "store": {"errors", "durable"},
     "config": {"errors"},
     "measurements": {"errors", "config", "store"},
@@ -27,10 +28,11 @@ MAY_IMPORT = {  # a part may always import itself
     "results": BASE,
     "study": BASE | {"data", "model", "reuse", "train", "results"},
     "cli": BASE | {"data", "model", "reuse", "train", "results", "study"},
+    "worker": {"slots", "data", "study"},
     "__init__": {"study"},
     "__main__": {"cli"},
 }
-NO_TORCH = ("errors", "streams", "metrics", "locks", "durable", "store", "config", "measurements", "results")
+NO_TORCH = ("errors", "streams", "metrics", "locks", "durable", "slots", "store", "config", "measurements", "results")
 HEAVY = ("torch", "torchvision", "timm", "openvino")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 NEVER_CALLED = {

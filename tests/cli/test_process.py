@@ -67,7 +67,7 @@ def children(process: subprocess.Popen) -> list[int]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if f"PPid:\t{process.pid}\n" in (path / "status").read_text():
-                found += [int(path.name)] if b"study.process" in (path / "cmdline").read_bytes() else []
+                found += [int(path.name)] if b"unfreeze.worker" in (path / "cmdline").read_bytes() else []
         except OSError:  # it has just ended
             pass
     return found

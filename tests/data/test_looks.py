@@ -142,7 +142,8 @@ def test_another_file_that_came_to_lie_there_meanwhile_lends_its_content_to_none
         for name in ("new", "old")
     }
     paths = [aged(path) for path in sorted((tmp_path / "old").iterdir())]
-    start, started = looking.in_threads, []
+    name = "in_threads" if count == 2 else "look_in_slots"
+    start, started = getattr(looking, name), []
 
     def swapped(*asked):
         if not started:  # it is known which files to read, and none is read
@@ -151,7 +152,7 @@ def test_another_file_that_came_to_lie_there_meanwhile_lends_its_content_to_none
         started.append(1)
         return start(*asked)
 
-    monkeypatch.setattr(looking, "in_threads", swapped)
+    monkeypatch.setattr(looking, name, swapped)
     cache = tmp_path / "looks"
     assert look_at_all(paths, Remembered(cache), None, 2, None) == expected["new"]
     (tmp_path / "old").rename(tmp_path / "new")

@@ -1,32 +1,29 @@
-"""A process that prepares batches is killed: the batches are the same, prepared by fewer, or the cause is named."""
+"""A process that prepares batches dies: its cells resume with fewer of them, to the same numbers, or say why not."""
 
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data._utils import signal_handling
 
 from tests.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.errors import UserError
-from unfreeze.study.events import BetweenSteps, Event, Warned
+from unfreeze.store import read_json
+from unfreeze.study import saving
+from unfreeze.study.events import BetweenSteps, CellResumed, Event, Warned
 from unfreeze.study.run import run_study
-from unfreeze.train.loading import Loading
+from unfreeze.train.loading import LoaderDied, Loading, is_death
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="signals of POSIX"),
+    # PyTorch raises wherever the main thread is, so also where Python can only print it.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 BATCHES = 30
-
-
-@pytest.fixture(autouse=True)
-def _no_handler_of_another_test() -> Iterator[None]:
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGCHLD, before)
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -37,39 +34,6 @@ class Numbers(torch.utils.data.Dataset):
         return draw
 
 
-def loading(workers: int, told: list[tuple[str, int]]) -> Loading:
-    def draws() -> object:
-        return ([(2 * number, 0), (2 * number + 1, 0)] for number in range(BATCHES))
-
-    return Loading(Numbers(), draws, workers, lambda by, left: told.append((by, left)))
-
-
-def kill_one() -> None:
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-
-
-def taken(batches: Loading, kill_at: tuple[int, ...]) -> list[list[int]]:
-    found = []
-    for number, (indices, _) in enumerate(batches):
-        found.append(indices.tolist())
-        if number in kill_at:
-            kill_one()
-    return found
-
-
-@pytest.mark.parametrize(("workers", "left"), [(2, 1), (1, 1)])
-def test_fewer_go_on_where_one_was_killed(workers: int, left: int) -> None:
-    told: list[tuple[str, int]] = []
-    batches, handler = loading(workers, told), signal.getsignal(signal.SIGCHLD)
-    began = time.monotonic()
-    expected = [[2 * number, 2 * number + 1] for number in range(BATCHES)]
-    assert taken(batches, kill_at=(3,)) == expected
-    assert time.monotonic() - began < 60
-    assert told == [("SIGKILL", left)]
-    assert taken(batches, kill_at=()) == expected
-    assert signal.getsignal(signal.SIGCHLD) is handler  # so that nothing is raised in the midst of a step
-
-
 class Tensors(Numbers):
     """Gives tensors, whose memory a process hands over on a connection of its own; quickly, so that many wait."""
 
@@ -77,84 +41,103 @@ class Tensors(Numbers):
         return torch.full((1000,), draw[0]), draw[0]
 
 
-def test_batches_that_a_killed_process_had_finished_are_prepared_anew() -> None:
-    """Its connection breaks before PyTorch sees that it is gone: refused, reset or at its end, as the kill falls."""
-    for kill_at in range(3):
-        told: list[tuple[str, int]] = []
-        batches = Loading(
-            Tensors(), loading(0, told)._draws.make, 2, lambda by, left, told=told: told.append((by, left))
-        )
-        found = []
-        for number, (inputs, indices) in enumerate(batches):
-            assert torch.equal(inputs[:, 0], indices)
-            found.append(indices.tolist())
-            if number == kill_at:
-                time.sleep(0.5)  # meanwhile both finish what they were asked for
-                for process in multiprocessing.active_children():
-                    os.kill(process.pid, signal.SIGKILL)
-        assert found == [[2 * number, 2 * number + 1] for number in range(BATCHES)]
-        assert told == [("SIGKILL", 1)]
+class Broken(Numbers):
+    """Fails as if the network file system did."""
 
-
-def test_what_pytorch_does_for_loaders_of_others_raises_nothing_in_the_midst(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It sets its handler once in a process, and leaves it there."""
-    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
-    signal_handling._set_SIGCHLD_handler()
-    assert signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL
-    told: list[tuple[str, int]] = []
-    assert taken(loading(2, told), kill_at=(2,)) == taken(loading(0, []), kill_at=())
-    assert told == [("SIGKILL", 1)]
-    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
-
-
-def test_a_broken_connection_of_living_processes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = loading(2, [])
-
-    def broken() -> object:
+    def __getitem__(self, draw: tuple[int, int]) -> tuple[int, int]:
         raise ConnectionResetError("of something else")
 
-    monkeypatch.setattr(batches, "_begun", broken)
-    with pytest.raises(ConnectionResetError, match="of something else"):
-        next(iter(batches))
+
+def loading(images: Numbers, workers: int) -> Loading:
+    return Loading(images, lambda: ([(2 * number, 0), (2 * number + 1, 0)] for number in range(BATCHES)), workers)
 
 
-def test_a_second_kill_is_an_error_that_names_the_cause() -> None:
-    told: list[tuple[str, int]] = []
-    began = time.monotonic()
-    with pytest.raises(UserError) as caught:
-        taken(loading(2, told), kill_at=(2, 8))
-    assert time.monotonic() - began < 60
-    assert str(caught.value) == (
-        "a process that prepares images was killed by SIGKILL, as one before it was\n"
-        "  expected: processes that live to the end, with memory enough for them\n"
-        "  to mend:  free memory and run the same command again, which goes on from here"
-    )
+def kill_one() -> None:
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
 
-def run(folder: Path, name: str, told: Callable[[Event], None]) -> bytes:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_iteration_gives_all_batches_again_and_again(workers: int) -> None:
+    batches = loading(Numbers(), workers)
+    for _ in range(2):
+        assert [indices.tolist() for indices, _ in batches] == [[2 * each, 2 * each + 1] for each in range(BATCHES)]
+
+
+@pytest.mark.parametrize("images", [Numbers(), Tensors()])
+def test_a_killed_process_is_told_from_other_errors(images: Numbers) -> None:
+    """With finished batches not handed over, its connection may break before PyTorch sees that it is gone."""
+    batches = iter(loading(images, 2))
+    next(batches)
+    time.sleep(0.5)  # meanwhile both finish what they were asked for
+    with pytest.raises(Exception) as caught:  # noqa: B017, PT011
+        kill_one()
+        for _ in batches:
+            pass
+    assert is_death(caught.value)
+
+
+def test_an_error_of_a_living_process_is_no_death() -> None:
+    with pytest.raises(ConnectionResetError, match="of something else") as caught:
+        next(iter(loading(Broken(), 2)))
+    assert not is_death(caught.value)
+    assert not is_death(RuntimeError("of something else"))
+    assert is_death(LoaderDied("its connection broke"))
+
+
+def run(folder: Path, name: str, told: Callable[[Event], None]) -> tuple[tuple[str, ...], Path]:
     regimes = {"small": {"train_per_class": 6, "val_per_class": 2, "augment": "flip_crop"}}  # fresh views, live
     strategies = {"all": {"train": "all", "optimizer": {"lr": 1e-3}}}
     study = Study(**tiny_study(folder, strategies=strategies, regimes=regimes, epochs=4))
-    assert run_study(study.config, folder / name, told, workers=2).failed == ()
-    return (folder / name / "cells" / "all.small.s0" / "model.safetensors").read_bytes()
+    failed = run_study(study.config, folder / name, told, workers=2).failed
+    return failed, folder / name / "cells" / "all.small.s0"
 
 
-def test_a_study_ends_with_the_same_weights_where_one_of_its_processes_is_killed(tmp_path: Path) -> None:
-    warned: list[str] = []
-    steps = 0
+class Killing:
+    """Kills a process that prepares images at some steps, and notes what is told."""
 
-    def kills(event: Event) -> None:
-        nonlocal steps
-        if isinstance(event, Warned):
-            warned.append(event.text)
+    def __init__(self, *steps: int) -> None:
+        self.steps, self.step, self.warned, self.resumed = steps, 0, list[str](), list[Event]()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned) and "prepare" in event.text:
+            self.warned.append(event.text)
+        if isinstance(event, CellResumed):
+            self.resumed.append(event)
         if isinstance(event, BetweenSteps):
-            steps += 1
-            if steps == 2:
+            self.step += 1
+            if self.step in self.steps:
                 kill_one()
+                time.sleep(0.1)
 
-    began = time.monotonic()
-    killed = run(tmp_path, "killed", kills)
-    assert time.monotonic() - began < 60
-    assert killed == run(tmp_path, "whole", lambda event: None)
-    words = "a process that prepares images was killed by SIGKILL, perhaps for want of memory"
-    assert [text for text in warned if "process" in text] == [f"{words}; from now on 1 does the work"]
+
+def test_a_group_is_tried_once_more_from_its_checkpoint_with_half_the_loaders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(saving, "SHARE", 1e9)
+    killing = Killing(4)
+    failed, cell = run(tmp_path, "killed", killing)
+    assert failed == ()
+    assert len(killing.resumed) == 1
+    (said,) = killing.warned
+    assert said.startswith("a process that prepares images died, perhaps for lack of memory (DataLoader worker (pid")
+    assert said.endswith(
+        "); resumed from the last checkpoint: all.small.s0; processes that prepare images from now on: 1"
+    )
+    _, whole = run(tmp_path, "whole", lambda event: None)
+    assert (cell / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_second_death_fails_the_cell_and_names_the_cause(tmp_path: Path) -> None:
+    failed, cell = run(tmp_path, "killed", Killing(3, 9))
+    assert failed == ("all.small.s0",)
+    given, *rest = read_json(cell / "error.json")["error"].splitlines()
+    assert given.startswith("a process that prepares images died, as one before it did: DataLoader worker (pid")
+    assert rest == [
+        "  expected: processes that live until the cells are finished, with enough memory for them",
+        "  to mend:  free memory and run the same command again, which resumes from the last checkpoint",
+    ]
+    failed, cell = run(tmp_path, "killed", lambda event: None)
+    assert failed == ()
+    _, whole = run(tmp_path, "whole", lambda event: None)
+    assert (cell / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

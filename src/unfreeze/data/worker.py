@@ -1,87 +1,48 @@
-"""A process that hashes and decodes files for ``data.workers``: lines of JSON in, lines of JSON out.
+"""Reading files in a slot, see ``unfreeze.slots``: hashing each and decoding what is not known.
 
-Asked first: a list of paths. Answered, in the same order: a list of [sha256, bytes, "", state], see ``data.states``, or
-of ["", 0, reason, ""] for one that cannot be read. Asked then: a list of the places, in that list, of those that are to
-be decoded. Answered: a list of [true, mode, [width, height], reason, [format, several], null or the likeness, peak], or
-of [false, reason] for a file that is not as it was hashed. It ends when nobody can ask any more. How files are read is
-its only argument.
+Asked: chunks, which are lists of paths. Told, chunk after chunk and in the order of its files: what a look at the file
+gave, or the sha256 alone of a content whose look is known to the parent; and the state that the file was in.
 """
 
-import contextlib
-import json
-import os
-import signal
-import sys
-from collections.abc import Iterator
-from io import BufferedReader, BufferedWriter
+from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
-
 from unfreeze.data.decode import check_unchanged, digest, open_regular, quiet_pillow, stamp
-from unfreeze.data.likeness import as_values
+from unfreeze.data.look import Look, look_values, looks_at
 from unfreeze.data.reading import Reading
-from unfreeze.data.sketch import Seen, decoded
+from unfreeze.data.sketch import decoded
 from unfreeze.data.states import state
 from unfreeze.data.unfit import Undecodable
-
-READY = b"ready\n"
-"""Said once, when everything is imported."""
-_KEPT_BLOCKS = 4  # of Pillow's, of 16 MiB at most: fresh memory for each picture takes longer than to decode it
+from unfreeze.slots import Parent
 
 
-def main() -> None:
-    """Answer until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which is the asker's to heed
-    Image.core.set_blocks_max(_KEPT_BLOCKS)  # type: ignore[attr-defined]
-    reading = Reading.from_text(sys.argv[1])
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a decoder's library may print is no answer
-    answers.write(READY)
-    answers.flush()
-    with quiet_pillow(), _until_nobody_listens():
-        for asked in sys.stdin.buffer:
-            with contextlib.ExitStack() as opened:
-                hashed = [_hashed(path, opened) for path in json.loads(asked)]
-                _say(answers, [told for told, _ in hashed])
-                wanted = [hashed[place][1] for place in json.loads(sys.stdin.buffer.readline() or "[]")]
-                found = [_seen(file[0], file[1], reading) for file in wanted if file is not None]
-            _say(answers, [[False, one] if isinstance(one, str) else [True, *_values(one)] for one in found])
+def decode(told: Mapping[str, Any], parent: Parent) -> None:
+    """Look at files until the parent asks no more.
+
+    Args:
+        told: how files are read, and the sha256 of the contents that are known.
+        parent: asks for files.
+    """
+    reading, known = Reading.from_text(told["reading"]), set(told["known"])
+    parent.tell(ready=True)
+    with quiet_pillow():
+        while (paths := parent.asked.get()) is not None and not parent.leaving.is_set():
+            parent.tell(found=[_look(path, reading, known) for path in paths])
 
 
-@contextlib.contextmanager
-def _until_nobody_listens() -> Iterator[None]:
+def _look(path: str, reading: Reading, known: set[str]) -> tuple[list[Any] | str, str]:
+    """Return what a look at a file gave, or its sha256 alone if that is known; and the state that the file was in."""
     try:
-        yield
-    except BrokenPipeError:
-        os._exit(0)  # at an orderly end Python would try once more, and complain
-
-
-def _say(answers: BufferedWriter, line: list[list[Any]]) -> None:
-    answers.write(json.dumps(line).encode() + b"\n")
-    answers.flush()
-
-
-def _hashed(path: str, opened: contextlib.ExitStack) -> tuple[list[Any], tuple[BufferedReader, os.stat_result] | None]:
-    """Return what is to be told of a file, and the open file with its stamp; None where it cannot be read."""
-    try:
-        file = opened.enter_context(open_regular(path))
-        before = stamp(file)
-        told = state(before)
-        return [digest(file), before.st_size, "", told], (file, before)
+        with open_regular(path) as file:
+            before = stamp(file)
+            told, sha256 = state(before), digest(file)
+            if sha256 in known:
+                return sha256, told
+            seen, _ = decoded(file, reading)
+            check_unchanged(file, before)  # before anything is told of this sha256
     except Undecodable as error:
-        return ["", 0, error.reason, ""], None
-
-
-def _values(seen: Seen) -> list[Any]:
-    return [*seen[:4], seen.likeness and as_values(seen.likeness), seen.peak]
-
-
-def _seen(file: BufferedReader, before: os.stat_result, reading: Reading) -> Seen | str:
-    """Return what an open file tells, or why it could not be read as it was hashed."""
-    try:
-        seen, _ = decoded(file, reading)
-        check_unchanged(file, before)
-        return seen
-    except Undecodable as error:
-        return error.reason
+        return look_values(Look(reason=error.reason)), ""
+    if not seen.reason:
+        known.add(sha256)
+    (look,) = looks_at([(sha256, before.st_size, seen)])
+    return look_values(look), told

@@ -1,187 +1,132 @@
-"""Processes that decode files, for threads that wait for them: Python threads alone decode hardly faster than one.
+"""Look at many files in slots: Python threads decode hardly faster than one, and a crash would end this process."""
 
-They are plain child processes and not ``multiprocessing``'s: those would run the caller's script a second time, and of
-one that dies nobody would know at which file.
-"""
-
-import json
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Sequence
+import tempfile
+import time
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple, Self
+from typing import Any
 
-from unfreeze.data.likeness import from_values
-from unfreeze.data.look import Look, looks_at
-from unfreeze.data.reading import USUAL, Reading
-from unfreeze.data.sketch import Seen
-from unfreeze.data.unfit import CRASHED
-from unfreeze.data.worker import READY
-from unfreeze.errors import UserError
+from unfreeze.data.decode import digest, open_regular, stamp
+from unfreeze.data.look import Look, look_from
+from unfreeze.data.reading import Reading
+from unfreeze.data.unfit import CRASHED, Undecodable
+from unfreeze.slots import Slot, cannot_start, end
 
-# Without site: its work takes a third of a start, and all paths are handed over.
-_COMMAND = ("-P", "-S", "-c", "from unfreeze.data.worker import main; main()")
-_PACKAGE = str(Path(__file__).parents[2])  # which a hook of an editable installation may have found, on no path
-_ENVIRONMENT = {
-    # glibc would give the memory of each picture back, and take it anew for the next, page by page.
-    "MALLOC_MMAP_THRESHOLD_": str(16 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
+_TOGETHER, _AHEAD = 16, 2
+"""Files in a chunk, at most, and chunks asked of a slot at a time, so that it never waits."""
+_TURN_SECONDS = 0.005
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # the slots fill the cores already
 
 
-Claim = Callable[[str], bool]
-"""Says of a content, by its sha256, whether it is to be decoded."""
+@dataclass
+class _Decoder:
+    """A slot, and the chunks that it was asked for and has not answered, in order: the places of their files."""
+
+    slot: Slot
+    asked: deque[list[int]] = field(default_factory=deque)
+    ready: bool = False
 
 
-class _Hashed(NamedTuple):
-    """A file's sha256, bytes and state, or why it cannot be read."""
+def look_in_slots(
+    paths: Sequence[Path], known: Mapping[str, Look], reading: Reading, count: int
+) -> Generator[tuple[Look, str], None, None]:
+    """Yield looks at files, in order, each with the state that the file was in; to be closed, which ends the slots.
 
-    sha256: str = ""
-    bytes: int = 0
-    reason: str = ""
-    state: str = ""
-
-
-class Ended(Exception):
-    """The processes were ended, and nobody waits for what they would have found."""
-
-
-class Workers:
-    """Processes, each started when a thread finds no idle one; to be closed, at which all of them end.
+    The files of a chunk at which a slot dies are tried one by one; one at which a slot dies again is not fit for use.
 
     Args:
-        most: processes at a time; a thread that finds all of them busy waits.
-        reading: how they read files.
+        paths: the files.
+        known: looks by sha256; such contents are only hashed.
+        reading: how files are read.
+        count: slots at a time.
+
+    Raises:
+        UserError: no slot can be started.
+    """
+    with tempfile.TemporaryDirectory(prefix="unfreeze-scan-", ignore_cleanup_errors=True) as folder:
+        scan = _Scan(paths, known, reading, Path(folder))
+        try:
+            for place in range(len(paths)):
+                while place not in scan.found:
+                    scan.turn(count)
+                yield scan.found.pop(place)
+        finally:
+            end([one.slot for one in scan.decoders], seconds=0)  # they hold nothing
+
+
+class _Scan:
+    """A scan on its way.
+
+    Attributes:
+        found: results by place that are not taken yet.
+        decoders: the living slots.
     """
 
-    def __init__(self, most: int, reading: Reading = USUAL) -> None:
-        self._turns, self._reading = threading.Semaphore(most), reading
-        self._idle: list[subprocess.Popen[bytes]] = []
-        self._all: list[subprocess.Popen[bytes]] = []
-        self._lock, self._ended = threading.Lock(), False
+    def __init__(self, paths: Sequence[Path], known: Mapping[str, Look], reading: Reading, folder: Path) -> None:
+        self._paths, self._known, self._folder = paths, dict(known), folder
+        self._payload = {"reading": reading.as_text(), "known": list(known)}
+        self._waiting, self._alone, self._started = deque(range(len(paths))), set[int](), 0
+        self.found = dict[int, tuple[Look, str]]()
+        self.decoders: list[_Decoder] = []
 
-    def __enter__(self) -> Self:
-        return self
+    def turn(self, count: int) -> None:
+        """Hand out files, take in what was found, and see which slot died."""
+        while len(self.decoders) < min(count, len(self._waiting)):
+            self._started += 1
+            log = self._folder / f"{self._started}.jsonl"
+            self.decoders.append(_Decoder(Slot("decode", self._payload, log, _ENVIRONMENT)))
+        for one in self.decoders:
+            while self._waiting and len(one.asked) < _AHEAD:
+                one.asked.append(self._chunk(count))
+                one.slot.ask([os.fspath(self._paths[place]) for place in one.asked[-1]])
+        heard = 0
+        for one in list(self.decoders):
+            ended, answers = one.slot.ended(), one.slot.heard()
+            for answer in answers:
+                self._take(one, answer)
+            heard += len(answers)
+            if ended:
+                self.decoders.remove(one)
+                end([one.slot], seconds=0)
+                self._lost(one, ended)
+        if not heard:
+            time.sleep(_TURN_SECONDS)
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
-        for process in self._all:
-            process.communicate()
+    def _chunk(self, count: int) -> list[int]:
+        """Take the next files; towards the end few, so that no slot works long on the last ones alone."""
+        places, most = [self._waiting.popleft()], min(_TOGETHER, len(self._waiting) // (2 * _AHEAD * count))
+        while len(places) < most and not {places[0], self._waiting[0]} & self._alone:
+            places.append(self._waiting.popleft())
+        return places
 
-    def end(self) -> None:
-        """End the processes at once, whatever they are at; threads that wait for them get ``Ended``."""
-        with self._lock:
-            self._ended = True
-            for process in self._all:
-                process.kill()  # it holds nothing
+    def _take(self, one: _Decoder, answer: Mapping[str, Any]) -> None:
+        one.ready = True
+        for place, (found, state) in (
+            zip(one.asked.popleft(), answer["found"], strict=True) if "found" in answer else ()
+        ):
+            look = self._known[found] if isinstance(found, str) else look_from(found)
+            if not look.reason:
+                self._known[look.sha256] = look
+            self.found[place] = look, state
 
-    def look(self, paths: Sequence[Path], claim: Claim) -> list[tuple[Look | str, str]]:
-        """Hash files, in order, and decode those that are claimed; one at which the process dies is not fit for use.
-
-        Args:
-            paths: the files.
-            claim: may be asked several times of one content; of files of the same content one is decoded.
-
-        Returns:
-            the looks, and for a file that was hashed only its sha256; with each the state that the file was in, see
-            ``data.states``.
-
-        Raises:
-            UserError: no process can be started.
-            Ended: see ``end``.
-        """
-        with self._turns:
-            hashed, answers = self._asked(paths, claim)
-        if answers is None and self._ended:
-            raise Ended
-        if answers is None and len(paths) > 1:  # at which of them it died, only asking for each alone tells
-            return [look for path in paths for look in self.look([path], claim)]
-        if answers is None:
-            return [(Look(one.sha256, reason=CRASHED, bytes=one.bytes), "") for one in hashed]
-        seen = {place: answer for place, answer in answers.items() if isinstance(answer, Seen)}
-        looks = looks_at((hashed[place].sha256, hashed[place].bytes, one) for place, one in seen.items())
-        found: dict[int, Look | str] = dict(zip(seen, looks, strict=True))
-        found |= {place: Look(reason=answer) for place, answer in answers.items() if isinstance(answer, str)}
-        found |= {place: Look(reason=one.reason) for place, one in enumerate(hashed) if one.reason}
-        return [(found.get(place, one.sha256), one.state) for place, one in enumerate(hashed)]
-
-    def _asked(self, paths: Sequence[Path], claim: Claim) -> tuple[list[_Hashed], dict[int, Seen | str] | None]:
-        """Return what each file was hashed to, and by place what each that was claimed told, or why it could not.
-
-        None in the place of the latter where the process died.
-        """
-        with self._lock:
-            process = self._idle.pop() if self._idle else None
-        process = process or self._started()
-        hashed = [_Hashed() for _ in paths]
-        try:
-            _ask(process, [str(path) for path in paths])
-            line = process.stdout.readline()  # type: ignore[union-attr]
-            if not line.endswith(b"\n"):
-                return hashed, None
-            hashed = [_Hashed(*told) for told in json.loads(line)]
-            first = {one.sha256: place for place, one in reversed(list(enumerate(hashed))) if not one.reason}
-            wanted = sorted(place for sha256, place in first.items() if claim(sha256))
-            _ask(process, wanted)
-            answers = _answers(process.stdout)  # type: ignore[arg-type]
-        except BrokenPipeError:  # it died before
-            return hashed, None
-        if answers is None:
-            return hashed, None
-        with self._lock:
-            self._idle.append(process)
-        return hashed, dict(zip(wanted, answers, strict=True))
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join([*(folder or os.getcwd() for folder in sys.path), _PACKAGE])
-        environment = {**_ENVIRONMENT, **os.environ, "PYTHONPATH": path}
-        try:
-            process = subprocess.Popen(
-                [sys.executable, *_COMMAND, self._reading.as_text()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=environment,
-            )
-        except OSError as error:
-            raise _cannot_start(str(error)) from error
-        with self._lock:
-            self._all.append(process)
-            if self._ended:
-                process.kill()
-        if process.stdout.readline() != READY:  # type: ignore[union-attr]
-            if self._ended:
-                raise Ended
-            raise _cannot_start(f"it ended with {process.wait()} before it could be asked")
-        return process
+    def _lost(self, one: _Decoder, ended: str) -> None:
+        if not one.ready:
+            raise cannot_start(f"it {ended} before it could be asked")
+        for places in reversed(one.asked):
+            self._waiting.extendleft(reversed(places))
+        if one.asked and len(one.asked[0]) > 1:
+            self._alone.update(one.asked[0])
+        elif one.asked:
+            place = self._waiting.popleft()
+            self.found[place] = _crashed(self._paths[place]), ""
 
 
-def _ask(process: subprocess.Popen[bytes], what: list[str] | list[int]) -> None:
-    process.stdin.write(json.dumps(what).encode() + b"\n")  # type: ignore[union-attr]
-    process.stdin.flush()  # type: ignore[union-attr]
-
-
-def _answers(stream: IO[bytes]) -> list[Seen | str] | None:
-    """Read what a process answers; None where it ends before the end."""
-    line = stream.readline()
-    if not line.endswith(b"\n"):
-        return None
-    found: list[Seen | str] = []
-    for read, *values in json.loads(line):
-        if not read:
-            found.append(values[0])
-            continue
-        mode, size, reason, kind, likeness, peak = values
-        found.append(Seen(mode, tuple(size), reason, tuple(kind), likeness and from_values(likeness), peak))
-    return found
-
-
-def _cannot_start(why: str) -> UserError:
-    return UserError(
-        f"{sys.executable or 'Python'} cannot be started to decode images: {why}",
-        "a Python that can start another one",
-        "free memory, or run the command with the Python that unfreeze is installed in",
-    )
+def _crashed(path: Path) -> Look:
+    try:
+        with open_regular(path) as file:
+            return Look(digest(file), reason=CRASHED, bytes=stamp(file).st_size)
+    except Undecodable as error:
+        return Look(reason=error.reason)

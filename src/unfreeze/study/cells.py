@@ -1,9 +1,11 @@
 """Run the cells that are not finished, group by group; under a time limit those that fit, the most telling first."""
 
 import contextlib
+import gc
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +15,7 @@ from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.store import Altered, StudyDir, read_json, sealed, write_json
-from unfreeze.study.events import CellFailed, CellFinished, CellsLeft, Emit
+from unfreeze.study.events import CellFailed, CellFinished, CellsLeft, Emit, Warned
 from unfreeze.study.finish import CELL_FILES
 from unfreeze.study.group import GroupRun
 from unfreeze.study.grouping import GroupJob, groups_of
@@ -21,7 +23,13 @@ from unfreeze.study.needs import Piece, PrefixKey, together
 from unfreeze.study.shared import Shared, name_of
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import Compute
+from unfreeze.train.loading import is_death
 from unfreeze.train.phase_run import Diverged
+
+LOADER_DIED = (
+    "a process that prepares images died, perhaps for lack of memory ({died}); resumed from the last checkpoint: "
+    "{cells}; processes that prepare images from now on: {workers}"
+)
 
 
 class Hands(Protocol):
@@ -80,25 +88,64 @@ class Here:
         """Run a group to its end."""
         began = time.perf_counter()
         mine = self._not_finished(jobs)
+        try:
+            died = self._run(mine)
+            if died:
+                mine = self._with_fewer_loaders(mine, died)
+                died = self._run(mine)
+            if died:
+                for name in self._on_their_way(mine):
+                    self._fail(mine, name, _died_again(died))
+            self.predicted += predicted
+        finally:
+            self.spent += time.perf_counter() - began
 
-        def fail(name: str, error: Exception, fill: Callable[[Path], None] | None = None) -> None:
-            self.failed.append(name)
-            write_failure(self.store, name, mine[name].job.fingerprint, error, self.emit, fill)
-
-        run = GroupRun(mine, self.backbones, self.supply, self.store, self.compute, self.emit, fail)
+    def _run(self, mine: Mapping[str, GroupJob]) -> str:
+        """Run cells to their end; or return what PyTorch said when a process that prepares their images died."""
         try:
             try:
                 self.supply.prepare(together(one.needs for one in mine.values()))
             except (BrokenPipeError, DiskFull):
                 raise
             except Exception as error:  # whatever it is, the study's other cells go on
+                if is_death(error):
+                    raise
                 for name in mine:
-                    fail(name, error)
+                    self._fail(mine, name, error)
             else:
-                run.run()
-            self.predicted += predicted
-        finally:
-            self.spent += time.perf_counter() - began
+                fail = partial(self._fail, mine)
+                GroupRun(mine, self.backbones, self.supply, self.store, self.compute, self.emit, fail).run()
+        except RuntimeError as error:
+            if not is_death(error):
+                raise
+            return str(error).splitlines()[0].strip()
+        return ""
+
+    def _with_fewer_loaders(self, mine: Mapping[str, GroupJob], died: str) -> dict[str, GroupJob]:
+        """Halve the processes that prepare images, and return the cells that are to go on."""
+        try:
+            gc.collect()  # the network and the loaders of the attempt that ended
+        except RuntimeError as error:
+            if not is_death(error):  # of another of these loaders
+                raise
+        self.supply.workers //= 2
+        left = self._on_their_way(mine)
+        self.emit(Warned(LOADER_DIED.format(died=died, cells=", ".join(left), workers=self.supply.workers)))
+        return left
+
+    def _on_their_way(self, mine: Mapping[str, GroupJob]) -> dict[str, GroupJob]:
+        ended = {name for name, one in mine.items() if self.store.finished(name, one.job.fingerprint) is not None}
+        return {name: one for name, one in mine.items() if name not in ended and name not in self.failed}
+
+    def _fail(
+        self,
+        mine: Mapping[str, GroupJob],
+        name: str,
+        error: Exception,
+        fill: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.failed.append(name)
+        write_failure(self.store, name, mine[name].job.fingerprint, error, self.emit, fill)
 
     def finish(self) -> None:
         """Return at once: nothing runs between two calls."""
@@ -113,6 +160,14 @@ class Here:
             else:
                 self.emit(CellFinished(name, found))
         return mine
+
+
+def _died_again(died: str) -> UserError:
+    return UserError(
+        f"a process that prepares images died, as one before it did: {died}",
+        "processes that live until the cells are finished, with enough memory for them",
+        "free memory and run the same command again, which resumes from the last checkpoint",
+    )
 
 
 def write_failure(

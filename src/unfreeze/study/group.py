@@ -39,6 +39,7 @@ from unfreeze.study.state import CellState
 from unfreeze.study.supply import Supply
 from unfreeze.train.candidate_run import CandidateRun, CandidateState, CandidateTask, Trained
 from unfreeze.train.device import Compute
+from unfreeze.train.loading import is_death
 from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.phase_run import Diverged
 from unfreeze.train.trainer import Callbacks, Trainer
@@ -354,7 +355,7 @@ class GroupRun:
             write_table(folder / "history.csv", table)
 
     def _fail(self, name: str, error: Exception, candidate: str | None = None) -> None:
-        if isinstance(error, DiskFull):  # so it would be for the other cells
+        if isinstance(error, DiskFull) or is_death(error):  # so it would be for the other cells
             raise error
         progress = self._cells[name]
         if is_out_of_memory(error) and not isinstance(error, MemoryError):  # Python's own is not the device's

@@ -1,23 +1,17 @@
-"""A process that runs groups of cells for ``study.parallel``: a line of JSON in, lines of JSON out.
+"""The cells that run in a slot, see ``unfreeze.slots``: the parent's plan, rebuilt here, and what is told of it.
 
-Asked: first the study as the asker has planned it, then groups (the names of their cells), what others computed
-meanwhile, and at last to leave. Told: events, what it computed itself, and each group's end. When nobody can ask any
-more without having said so, the asker was killed, and this process is gone at once, too.
+Asked: groups (the names of their cells), and what other slots computed meanwhile. Told: events, what this slot
+computed, and the end of each group.
 """
 
 import gc
 import json
-import os
-import queue
-import signal
-import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -28,6 +22,7 @@ from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 from unfreeze.reuse.prefix import Calibration, Prefix
+from unfreeze.slots import Parent
 from unfreeze.store import StudyDir, read_table
 from unfreeze.study.cell import Job
 from unfreeze.study.cells import Here
@@ -40,14 +35,12 @@ from unfreeze.study.shared import Shared
 from unfreeze.study.supply import Supply
 from unfreeze.train.device import pick
 
-LEAVE_SECONDS = 7.0
-"""In which a process that is asked to leave saves where its cells stand; then it ends where it stands."""
-PROGRESS_SECONDS = 0.1
+PROGRESS_SECONDS = 0.5
 """Between two events of a cell's progress: a small head makes thousands of steps a second."""
 
 
 class _Left(BaseException):
-    """The asker wants this process to leave; not an Exception, so that no cell takes it for its own failure."""
+    """The parent wants this slot to leave; not an Exception, so that no cell takes it for its own failure."""
 
 
 def briefing(
@@ -143,90 +136,74 @@ def _planned(told: Mapping[str, Any], emit: Emit) -> tuple[dict[str, GroupJob], 
     return grouped, Here(supply, lambda strategy, seed: backbone_of(strategy, backbones, seed), store, compute, emit)
 
 
-class _Asker:
-    """The process that asks: what it wants, and what it is told.
+class _Exchange:
+    """What this slot and its parent tell each other: groups to run, events, and what shared work took.
 
-    Attributes:
-        asked: the briefing, then the names of each group's cells; None: nothing more.
-        heard: what others computed.
-        leaving: is set when this process is to leave.
-        news: is called before an event is told.
+    Cells say what their share of such work took, whichever slot did it.
+
+    Args:
+        parent: the parent.
     """
 
-    def __init__(self, asked: BinaryIO, told: BinaryIO) -> None:
-        self.asked = queue.SimpleQueue[Any]()
-        self.heard = queue.SimpleQueue[dict[str, Any]]()
-        self.leaving = threading.Event()
-        self.news: Callable[[], None] = lambda: None
-        self._told, self._progress = told, dict[str, float]()
-        threading.Thread(target=self._listen, args=(asked,), daemon=True).start()
+    def __init__(self, parent: Parent) -> None:
+        self.parent = parent
+        self._groups = deque[list[str] | None]()
+        self._progress = dict[str, float]()
+        self._supply: Supply | None = None
+        self._known, self._unstored = dict[str, Any](), ""
 
-    def _listen(self, asked: BinaryIO) -> None:
-        for line in asked:
-            message = json.loads(line)
-            if "leave" in message:
-                self.leaving.set()
-                timer = threading.Timer(LEAVE_SECONDS, os._exit, [1])
-                timer.daemon = True
-                timer.start()
-            elif "facts" in message:
-                self.heard.put(message["facts"])
-            else:
-                self.asked.put(message["run"] if "run" in message else message)
-        if not self.leaving.is_set():
-            os._exit(1)
-        self.asked.put(None)
+    def begin(self, supply: Supply) -> None:
+        """Tell from now on what the supply computes, and count there what other slots do."""
+        self._supply, self._known = supply, record_of(supply)
 
-    def tell(self, **message: Any) -> None:
-        """Tell something; one who has gone is not told any more, and wants this process to leave."""
-        try:
-            self._told.write(json.dumps(message).encode() + b"\n")
-            self._told.flush()
-        except BrokenPipeError:
-            self.leaving.set()
+    def groups(self) -> Iterator[list[str]]:
+        """Yield the cells of each group that the parent asks for, until it asks no more."""
+        while True:
+            while not self._groups:
+                self._hear(self.parent.asked.get())
+            cells = self._groups.popleft()
+            if cells is None:
+                return
+            yield cells
 
     def emit(self, event: Event) -> None:
-        """Tell an event; where training stands well, leave if that is wanted."""
-        self.news()
+        """Tell an event; where training can stop without a loss, leave if the parent wants that."""
+        self.facts()
         now = time.monotonic()
         often = isinstance(event, Progress) and now < self._progress.get(event.cell, 0.0) + PROGRESS_SECONDS
         if isinstance(event, Progress) and not often:
             self._progress[event.cell] = now
         if not isinstance(event, BetweenSteps) and not often:
-            self.tell(event=type(event).__name__, **asdict(event))
-        if self.leaving.is_set() and not isinstance(event, MIDST):
+            self.parent.tell(event=type(event).__name__, **asdict(event))
+        if self.parent.leaving.is_set() and not isinstance(event, MIDST):
             raise _Left
 
-
-class _News:
-    """What this process computed of shared work, told to the asker, and what others did, learned from it.
-
-    Cells say what their share of such work took, whoever did it.
-    """
-
-    def __init__(self, supply: Supply, pieces: Sequence[Piece], asker: _Asker) -> None:
-        self.supply, self.pieces, self.asker = supply, pieces, asker
-        self._known, self._unstored = record_of(supply, pieces), ""
-
-    def exchange(self) -> None:
-        """Tell what is new here, and learn what was heard."""
-        now = record_of(self.supply, self.pieces)
+    def facts(self) -> None:
+        """Tell what was computed here since the last time, and count what was computed elsewhere."""
+        if self._supply is None:
+            return
+        now, unstored = record_of(self._supply), self._supply.facts.unstored
         if now != self._known:
-            self.asker.tell(facts=less(now, self._known))
-        if self.supply.facts.unstored != self._unstored:
-            self._unstored = self.supply.facts.unstored
-            self.asker.tell(unstored=self._unstored)
-        while not self.asker.heard.empty():
-            add_record(self.supply, self.pieces, self.asker.heard.get())
-        self._known = record_of(self.supply, self.pieces)
+            self.parent.tell(facts=less(now, self._known))
+        if unstored != self._unstored:
+            self.parent.tell(unstored=unstored)
+        while not self.parent.asked.empty():
+            self._hear(self.parent.asked.get())
+        self._known, self._unstored = record_of(self._supply), unstored
+
+    def _hear(self, message: dict[str, Any] | None) -> None:
+        if message is not None and "facts" in message:
+            add_record(self._supply, message["facts"])  # type: ignore[arg-type]
+        else:
+            self._groups.append(None if message is None else message["run"])
 
 
-def record_of(supply: Supply, pieces: Sequence[Piece]) -> dict[str, Any]:
+def record_of(supply: Supply) -> dict[str, Any]:
     """Return what shared work took so far as JSON data: by piece, by prefix, and what was altered."""
     facts = supply.facts
     return {
-        "seconds": [facts.seconds.get(piece, 0.0) for piece in pieces],
-        "rows": [facts.computed.get(piece, 0) for piece in pieces],
+        "seconds": [facts.seconds.get(piece, 0.0) for piece in supply.rows],
+        "rows": [facts.computed.get(piece, 0) for piece in supply.rows],
         "forwards": [prefix.forwards for prefix in supply.prefixes.values()],
         "altered": [facts.altered_chunks],
     }
@@ -237,10 +214,10 @@ def less(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     return {name: [new - old for new, old in zip(now[name], before[name], strict=True)] for name in now}
 
 
-def add_record(supply: Supply, pieces: Sequence[Piece], record: Mapping[str, Any], forwards: bool = False) -> None:
+def add_record(supply: Supply, record: Mapping[str, Any], forwards: bool = False) -> None:
     """Count another process's work to what shared work took; ``forwards`` and what was altered only where asked."""
     facts = supply.facts
-    for piece, seconds, rows in zip(pieces, record["seconds"], record["rows"], strict=True):
+    for piece, seconds, rows in zip(supply.rows, record["seconds"], record["rows"], strict=True):
         if rows:
             facts.seconds[piece] = facts.seconds.get(piece, 0.0) + seconds
             facts.computed[piece] = facts.computed.get(piece, 0) + rows
@@ -250,36 +227,30 @@ def add_record(supply: Supply, pieces: Sequence[Piece], record: Mapping[str, Any
         facts.altered_chunks += record["altered"][0]
 
 
-def main() -> None:
-    """Run groups until there is nobody to ask, or this process is asked to leave."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # which are the asker's to heed
-        signal.signal(number, lambda *_: None)
-    told = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library may print is no message
-    asker = _Asker(os.fdopen(os.dup(sys.stdin.fileno()), "rb"), told)
+def run_cells(told: Mapping[str, Any], parent: Parent) -> None:
+    """Run groups until the parent asks no more, or wants this slot to leave.
+
+    Args:
+        told: what ``briefing`` gave.
+        parent: asks for groups.
+    """
     try:
-        _serve(asker)
+        _serve(told, parent)
     except _Left:
         pass
     except DiskFull as error:
-        asker.tell(full=[str(error.path), error.given, error.expected, error.mend])
+        parent.tell(full=[str(error.path), error.given, error.expected, error.mend])
     except UserError as error:  # not a cell's, whose errors are its own: the run's
-        asker.tell(refused=[error.given, error.expected, error.mend])
-    except Exception as error:
-        asker.tell(broken=f"failed: {type(error).__name__}: {error}")
-        traceback.print_exc()
+        parent.tell(refused=[error.given, error.expected, error.mend])
     gc.collect()  # loaders go, and end their processes before this one ends
 
 
-def _serve(asker: _Asker) -> None:
-    briefing = asker.asked.get()
-    if briefing is None:
-        return
-    groups, here = _planned(briefing, asker.emit)
-    news = _News(here.supply, list(here.supply.rows), asker)
-    asker.news = news.exchange
-    while (cells := asker.asked.get()) is not None:
-        asker.tell(began=cells)
+def _serve(told: Mapping[str, Any], parent: Parent) -> None:
+    exchange = _Exchange(parent)
+    groups, here = _planned(told, exchange.emit)
+    exchange.begin(here.supply)
+    for cells in exchange.groups():
+        parent.tell(began=cells)
         here.take({name: groups[name] for name in cells}, 0.0)
-        news.exchange()
-        asker.tell(ended=cells)
+        exchange.facts()
+        parent.tell(ended=cells)

@@ -17,10 +17,9 @@ from unfreeze.train.batches import (
     Batch,
     EvaluationBatches,
     ImageSet,
-    nobody,
     training_batches,
 )
-from unfreeze.train.loading import Draw, OnKilled
+from unfreeze.train.loading import Draw
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,6 @@ class Stream:
         prefix: computes what is not; None where nothing is frozen.
         stop: the last step of the longest member.
         workers: processes that prepare pixels.
-        on_killed: is told if one of them is killed.
     """
 
     def __init__(
@@ -74,11 +72,9 @@ class Stream:
         prefix: Prefix | None,
         stop: int,
         workers: int,
-        on_killed: OnKilled = nobody,
     ) -> None:
         self.labels, self.pixels, self.stored, self.prefix, self.workers = labels, pixels, stored, prefix, workers
         self.batch_size, self.seed, self.views, self.copies, self.stop = batch_size, seed, views, copies, stop
-        self.on_killed = on_killed
         self._step = -1
         self._sources: dict[int, Iterator[Batch]] = {}  # by cut, or 0 for pixels; each stands at the current step
         self._made: dict[int, Batch] = {}
@@ -126,7 +122,6 @@ class Stream:
                 self.workers,
                 self.views,
                 self.copies,
-                self.on_killed,
             )
         draws = islice(
             passes(len(self.labels), self.batch_size, self.seed, self._step, self.views, self.copies),

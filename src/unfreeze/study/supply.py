@@ -39,7 +39,6 @@ from unfreeze.train.batches import EVALUATION_BATCH, Batch, EvaluationBatches, I
 from unfreeze.train.loading import Draw
 
 ALTERED = "{count} chunks of the cache were altered or could not be read; their rows were computed again"
-KILLED = "a process that prepares images was killed by {by}, perhaps for want of memory; from now on {left} the work"
 UNSTORED = (
     "nothing more is stored by this run, and frozen stages run live: {why}; free space there, or name another folder "
     "in UNFREEZE_CACHE"
@@ -169,10 +168,6 @@ class Supply:
             self._unstored, self.facts.unstored = error, error.given
             self.emit(Warned(UNSTORED.format(why=error.given)))
 
-    def _killed(self, by: str, left: int) -> None:
-        self.workers = left
-        self.emit(Warned(KILLED.format(by=by, left="1 does" if left == 1 else f"{left} do")))
-
     def _check_stored(self) -> None:
         if self._unstored is not None:
             raise self._unstored
@@ -212,7 +207,6 @@ class Supply:
             prefix,
             stop,
             self.workers,
-            self._killed,
         )
 
     def validation(
@@ -235,7 +229,7 @@ class Supply:
         if stored is not None:
             return StoredEvaluation(stored, draws, shown.labels)
         images = ImageSet(self._views(piece.prefix, shown, piece.augment, max(0, piece.seed)), shown.labels)
-        batches = EvaluationBatches(images, self.workers, draws, self._killed)
+        batches = EvaluationBatches(images, self.workers, draws)
         if not piece.cut:
             return batches
         prefix = self.prefixes[piece.prefix]
@@ -370,7 +364,7 @@ class Supply:
         shown = self.images([self._id_of[sha] for sha in shas])
         position = {sha: index for index, sha in enumerate(shas)}
         images = ImageSet(self._views(piece.prefix, shown, piece.augment, max(0, piece.seed)), shown.labels)
-        batches = EvaluationBatches(images, self.workers, [(position[sha], view) for sha, view in rows], self._killed)
+        batches = EvaluationBatches(images, self.workers, [(position[sha], view) for sha, view in rows])
         first = 0
         for inputs, _, _ in batches:
             yield list(rows[first : first + len(inputs)]), inputs

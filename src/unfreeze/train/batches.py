@@ -9,7 +9,7 @@ from torch import Tensor
 from unfreeze.data.order import Copies, passes
 from unfreeze.data.views import ViewDataset
 from unfreeze.errors import UserError
-from unfreeze.train.loading import Draw, Loading, OnKilled
+from unfreeze.train.loading import Draw, Loading
 
 EVALUATION_BATCH = 64
 
@@ -36,10 +36,6 @@ class ImageSet:
         return len(self.labels)
 
 
-def nobody(by: str, left: int) -> None:
-    """Tell nobody that a process was killed."""
-
-
 def training_batches(
     images: ImageSet,
     batch_size: int,
@@ -49,18 +45,16 @@ def training_batches(
     workers: int,
     views: int | None = None,
     copies: Copies | None = None,
-    on_killed: OnKilled = nobody,
 ) -> Iterator[Batch]:
     """Yield the batches of the steps from ``start`` up to ``stop`` of the endless stream of shuffled passes.
 
     Of each image there are ``views`` views, or new ones for ever; ``copies`` tells of images that are there repeatedly.
-    ``on_killed`` is told if one of the ``workers`` is killed; half as many prepare the rest.
     """
 
     def draws() -> Iterator[list[Draw]]:
         return islice(passes(len(images), batch_size, seed, start, views, copies), stop - start)
 
-    return _labelled(images, Loading(images.views, draws, workers, on_killed))
+    return _labelled(images, Loading(images.views, draws, workers))
 
 
 def evaluation_draws(images: int, examples: int | None, seed: int) -> list[Draw]:
@@ -73,13 +67,11 @@ def evaluation_draws(images: int, examples: int | None, seed: int) -> list[Draw]
 class EvaluationBatches:
     """The same batches each time it is iterated over; its workers live as long as it does."""
 
-    def __init__(
-        self, images: ImageSet, workers: int, draws: Sequence[Draw] | None = None, on_killed: OnKilled = nobody
-    ) -> None:
+    def __init__(self, images: ImageSet, workers: int, draws: Sequence[Draw] | None = None) -> None:
         """Show each image once in its plain view, in order; or the draws given."""
         draws = evaluation_draws(len(images), None, 0) if draws is None else draws
         self.images = images
-        self.loader = Loading(images.views, lambda: _chunks(draws, EVALUATION_BATCH), workers, on_killed)
+        self.loader = Loading(images.views, lambda: _chunks(draws, EVALUATION_BATCH), workers)
 
     def __iter__(self) -> Iterator[Batch]:
         return _labelled(self.images, self.loader)

@@ -1,0 +1,148 @@
+"""Child processes that work for this one and end with it.
+
+A slot reads lines of JSON from its standard input: first the kind of work, see ``unfreeze.worker``, then what to do. It
+answers by appending lines of JSON to a file. Closed input means: save and leave. The children of ``multiprocessing``
+and ``concurrent.futures`` run the caller's script again and outlive a parent that is killed; slots do not.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from unfreeze.durable import DiskFull
+from unfreeze.errors import UserError
+
+LEAVE_SECONDS = 7.0
+"""In which a slot saves and leaves; then it is killed."""
+ORPHAN_SECONDS = 3.0
+"""The same where the parent was killed: then the slot ends itself."""
+_UNTOLD = 74  # exit code of a slot that could not write an answer
+_LEAVE = b'"leave"\n'
+_COMMAND = ("-P", "-m", "unfreeze.worker")
+_PACKAGE = str(Path(__file__).parents[1])  # an import hook may have found the package, so that no path leads to it
+
+
+class Slot:
+    """A child process, as its parent sees it; to be ended with ``end``.
+
+    Args:
+        kind, payload: of the work, as JSON data.
+        log: a new file for its answers.
+        environment: variables for the process, unless they are set here.
+    """
+
+    def __init__(self, kind: str, payload: Any, log: Path, environment: Mapping[str, str] | None = None) -> None:
+        path = os.pathsep.join([*(folder or os.getcwd() for folder in sys.path), _PACKAGE])
+        variables, command = {**(environment or {}), **os.environ, "PYTHONPATH": path}, [sys.executable, *_COMMAND]
+        log.touch(exist_ok=False)
+        try:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=variables)
+        except OSError as error:
+            raise cannot_start(str(error)) from error
+        self.log, self._answers, self._rest = log, log.open("rb", buffering=0), b""
+        self.ask([kind, str(log), payload])
+
+    def ask(self, what: Any) -> None:
+        """Write a line to the slot; a dead one does not read it."""
+        with contextlib.suppress(OSError):
+            self.process.stdin.write(json.dumps(what).encode() + b"\n")  # type: ignore[union-attr]
+            self.process.stdin.flush()  # type: ignore[union-attr]
+
+    def heard(self) -> list[dict[str, Any]]:
+        """Return the answers since the last call; a torn last line is left until it is whole, which may be never."""
+        *lines, self._rest = (self._rest + self._answers.read()).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def ended(self) -> str:
+        """Say how the process ended, "" while it runs; raise DiskFull if it could not write an answer."""
+        code = self.process.poll()
+        if code == _UNTOLD:
+            mend = "free space and run the same command again"
+            raise DiskFull(self.log, f"cannot write {self.log}", "a disk with room", mend)
+        if code is None or code >= 0:
+            return "" if code is None else f"ended with exit code {code}"
+        return f"was ended by {signal.Signals(-code).name}"
+
+    def close(self, last: bytes = b"") -> None:
+        """Write a last line and close the input, if it is open."""
+        with contextlib.suppress(OSError, ValueError), self.process.stdin as lines:  # type: ignore[union-attr]
+            lines.write(last)
+
+
+def end(slots: Sequence[Slot], seconds: float = LEAVE_SECONDS) -> None:
+    """Have slots save and leave, and kill those that are still there after some seconds; 0: kill them."""
+    until = time.monotonic() + seconds
+    try:
+        for slot in slots if seconds else ():
+            slot.close(_LEAVE)
+        for slot in slots:
+            slot.process.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also where an exception ends the wait
+        for slot in slots:
+            slot.process.kill()
+            slot.close()
+        for slot in slots:
+            slot.process.wait()
+            slot._answers.close()
+
+
+def cannot_start(why: str) -> UserError:
+    """Return the error of a child process that cannot be started."""
+    return UserError(
+        f"{sys.executable or 'Python'} cannot be started as a worker: {why}",
+        "a Python that can start another one",
+        "free memory, or run the command with the Python that unfreeze is installed in",
+    )
+
+
+class Parent:
+    """The process that started this one, as the work in a slot sees it.
+
+    Attributes:
+        asked: what the parent asks; None once it asks no more.
+        leaving: set once the work has to save and leave.
+    """
+
+    def __init__(self, lines: BinaryIO, log: str) -> None:
+        self.asked, self.leaving = queue.SimpleQueue[Any](), threading.Event()
+        self._log = open(log, "ab")  # noqa: SIM115
+        threading.Thread(target=self._listen, args=(lines,), daemon=True).start()
+
+    def tell(self, **answer: Any) -> None:
+        """Append an answer to the log."""
+        try:
+            self._log.write(json.dumps(answer).encode() + b"\n")
+            self._log.flush()
+        except OSError:  # no room on the disk, most likely, and then none to save anything either
+            leave(_UNTOLD)
+
+    def _listen(self, lines: BinaryIO) -> None:
+        seconds = ORPHAN_SECONDS
+        for line in lines:
+            if line == _LEAVE:
+                seconds = LEAVE_SECONDS
+            elif line.endswith(b"\n"):
+                self.asked.put(json.loads(line))
+        self.leaving.set()
+        self.asked.put(None)
+        time.sleep(seconds)
+        leave(1)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process wherever it stands, with the processes that load data for it; taking down Python takes long."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(code)
