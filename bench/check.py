@@ -27,9 +27,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from unfreeze.data.catalog import build_catalog
-from unfreeze.data.duplicates import near_duplicates
-from unfreeze.data.likeness import likeness
-from unfreeze.data.pairing import proposed
+from unfreeze.data.duplicates import near_duplicates, proposed
+from unfreeze.data.image_hash import likeness
 from unfreeze.data.sources import open_source
 
 PLANTED, MANY = 100, 100_000

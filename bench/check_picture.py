@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
 
-from unfreeze.cli import main
+from unfreeze.cli.app import main
 
 COLUMNS, ROWS = 5, 3
 

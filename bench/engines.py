@@ -33,8 +33,8 @@ def run_with(engine: str, study: Path, out: Path) -> None:
     from unfreeze.cli.tuning import tune_process
 
     tune_process()
-    from unfreeze.config.parse import read_study
-    from unfreeze.reuse import engines
+    from unfreeze.activations import engines
+    from unfreeze.config.load import read_study
     from unfreeze.study.run import run_study
 
     engines.ENGINES = {engine: replace(engines.ENGINES[engine], worth_seconds=0.0)}

@@ -17,26 +17,26 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze import metrics
-from unfreeze.config.parse import read_study
+from unfreeze.config.load import read_study
 from unfreeze.config.resolve import Optimizer, Phase
-from unfreeze.config.study import ScheduleConfig
+from unfreeze.config.schema import ScheduleConfig
 from unfreeze.data.catalog import build_catalog, rows_of
-from unfreeze.data.order import passes, steps_per_pass
-from unfreeze.data.pixels import DecodedPictures
 from unfreeze.data.sources import open_source
-from unfreeze.data.views import Preprocessing, ViewDataset
+from unfreeze.inputs.augment import Preprocessing, ViewDataset
+from unfreeze.inputs.loader import Batch, EvaluationBatches, ImageSet, TimedBatch
+from unfreeze.inputs.preprocess import DecodedPictures
+from unfreeze.inputs.sampler import passes, steps_per_pass
 from unfreeze.model.backbone import load_backbone
-from unfreeze.study.cell import Job
+from unfreeze.study.cell import CellSpec
 from unfreeze.study.images import draw_splits, make_jobs
-from unfreeze.study.plan import make_plan, weight_hashes
-from unfreeze.train.batches import Batch, EvaluationBatches, Fed, ImageSet
+from unfreeze.study.network_plan import make_plan, weight_hashes
 from unfreeze.train.device import pick
+from unfreeze.train.early_stopping import StoppingState
 from unfreeze.train.evaluate import predict
 from unfreeze.train.micro_batch import MicroBatch
-from unfreeze.train.optimizer import build_optimizer
+from unfreeze.train.optimizers import build_optimizer
 from unfreeze.train.phase_run import PhaseRun, PhaseTask, Position
 from unfreeze.train.step import Trainee
-from unfreeze.train.stopping import StoppingState
 
 BACKBONE = "tf_efficientnet_lite0"
 REGIMES = {
@@ -47,7 +47,7 @@ REGIMES = {
 BATCH, SEEDS = 32, 3
 
 
-def jobs_of(folder: str, size: int) -> dict[str, Job]:
+def jobs_of(folder: str, size: int) -> dict[str, CellSpec]:
     """Draw split and subsets as a study does."""
     names = {name: name.replace(" ", "_") for name in REGIMES}
     study = read_study(
@@ -67,7 +67,7 @@ def jobs_of(folder: str, size: int) -> dict[str, Job]:
     return make_jobs(study, catalog, plan, splits, weight_hashes(backbones), pick("cpu", "float32"))
 
 
-def features_of(job: Job, size: int) -> dict[str, Tensor]:
+def features_of(job: CellSpec, size: int) -> dict[str, Tensor]:
     """Return the pooled features (features,) of every image that any split uses, by id."""
     backbone = load_backbone(BACKBONE, "pretrained", size, seed=0)
     network = nn.Sequential(*[stage.module for stage in backbone.stages], backbone.pool)
@@ -83,7 +83,9 @@ def features_of(job: Job, size: int) -> dict[str, Tensor]:
     return dict(zip(used["id"], torch.from_numpy(rows), strict=True))
 
 
-def train_head(job: Job, features: dict[str, Tensor], start: str, lr: float, epochs: int) -> tuple[float, float, float]:
+def train_head(
+    job: CellSpec, features: dict[str, Tensor], start: str, lr: float, epochs: int
+) -> tuple[float, float, float]:
     """Return validation loss and accuracy, and test accuracy, of the last epoch."""
 
     def table(ids: tuple[str, ...]) -> tuple[Tensor, Tensor]:
@@ -125,9 +127,9 @@ def train_head(job: Job, features: dict[str, Tensor], start: str, lr: float, epo
     )
     drawn = batches()
     while not run.is_over:
-        run.train_step(Fed(next(drawn)))
+        run.train_step(TimedBatch(next(drawn)))
         if run.epoch_is_over:
-            run.validation_step(Fed((val_x, val_y, torch.arange(len(val_x)))))
+            run.validation_step(TimedBatch((val_x, val_y, torch.arange(len(val_x)))))
             run.end_epoch()
     return *scores(val_x, val_y), scores(test_x, test_y)[1]
 

@@ -47,41 +47,42 @@ class Target:
 
 TARGETS = {
     "intervals": Target(
-        {"unfreeze.results.crossed": (), "unfreeze.results.scores": ("wilson", "wilson_of", "_wilson")},
-        ("tests/results/test_crossed.py", "tests/results/test_comparisons.py"),
+        {"unfreeze.statistics.intervals": (), "unfreeze.statistics.scores": ("wilson", "wilson_of", "_wilson")},
+        ("tests/statistics/test_intervals.py", "tests/statistics/test_comparisons.py"),
     ),
-    "selection": Target({"unfreeze.results.selection": ()}, ("tests/results/test_selection.py",)),
+    "selection": Target({"unfreeze.statistics.selection": ()}, ("tests/statistics/test_selection.py",)),
     "network": Target(
         {"unfreeze.model.network": ()},
         ("tests/model/test_network.py", "tests/study/test_frozen.py", "tests/end_to_end/test_oracle.py"),
     ),
     "split": Target(
-        {"unfreeze.data.splits": ()},
-        ("tests/data/test_splits.py", "tests/study/test_given_splits.py", "tests/data/test_scenes.py"),
+        {"unfreeze.data.split": ()},
+        ("tests/data/test_split.py", "tests/study/test_given_splits.py", "tests/data/test_scenes.py"),
     ),
-    "subset": Target({"unfreeze.data.regimes": ()}, ("tests/data/test_regimes.py",)),
+    "subset": Target({"unfreeze.data.subset": ()}, ("tests/data/test_subset.py",)),
     "keys": Target(
         {
-            "unfreeze.study.needs": (
+            "unfreeze.activations.keys": (
                 "PrefixKey",
-                "Piece",
+                "ActivationKey",
                 "prefix_of",
                 "plain_piece",
                 "training_piece",
                 "validation_piece",
             ),
-            "unfreeze.reuse.activations": (),
+            "unfreeze.activations.store": (),
         },
         (
-            "tests/reuse/test_activations.py",
-            "tests/study/test_shared.py",
+            "tests/activations/test_store.py",
+            "tests/study/test_activation_plan.py",
             "tests/study/test_reuse.py",
             "tests/end_to_end/test_kept_study.py",
             "tests/end_to_end/test_oracle.py",
         ),
     ),
     "atomic": Target(
-        {"unfreeze.durable": ()}, ("tests/test_durable.py", "tests/test_locked.py", "tests/test_store.py")
+        {"unfreeze.storage.atomic": ()},
+        ("tests/storage/test_atomic.py", "tests/test_locked.py", "tests/storage/test_records.py"),
     ),
     "trainer": Target(
         {"unfreeze.train.phase_run": (), "unfreeze.train.step": (), "unfreeze.train.trainer": ()},

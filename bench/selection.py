@@ -7,7 +7,7 @@ Six recipes, cheap to expensive in their order: of 1 to 6 billion multiply-adds.
 number is above 0: the recipe's skill, how easy the image is, for all alike and for this recipe and this candidate, the
 cell's luck, and chance, all normal and drawn anew for each study. The second, fourth and sixth recipe choose one of 15
 candidates in each cell by the ranking images, which all have the recipe's skill and the cell's luck: choosing brings
-nothing but flattery. Their values are cross-fitted by ``unfreeze.results.crossfit``, and ``choose`` recommends.
+nothing but flattery. Their values are cross-fitted by ``unfreeze.statistics.crossfit``, and ``choose`` recommends.
 
 Regret is the accuracy of the best recipe minus that of the recommended one, expected over images and seeds.
 """
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
 
-from unfreeze.results import selection
-from unfreeze.results.crossfit import Tried, cross_fitted, halves
-from unfreeze.results.selection import Contender, choose
+from unfreeze.statistics import selection
+from unfreeze.statistics.crossfit import CandidateEpochs, cross_fitted, halves
+from unfreeze.statistics.selection import Contender, choose
 
 WORLDS = {
     "all 92 %": (0.92,) * 6,
@@ -35,7 +35,7 @@ WORLDS = {
 IMAGES, SEEDS, SPREADS = (37, 100, 380), (1, 2, 3, 5), (0.01, 0.035)
 CANDIDATES = 15
 IMAGE, FOR_RECIPE, FOR_CANDIDATE, CHANCE = 1.2, 0.6, 0.4, 0.5
-"""Standard deviations of the latent number, as in tests/results/simulated.py: of the image, of the image for this
+"""Standard deviations of the latent number, as in tests/support/simulated.py: of the image, of the image for this
 recipe in all seeds, for this candidate in all seeds, and in this cell."""
 REST = float(np.sqrt(IMAGE**2 + FOR_RECIPE**2 + FOR_CANDIDATE**2 + CHANCE**2))
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
@@ -104,7 +104,7 @@ def simulate(accuracies: tuple[float, ...], spread: float, seeds: int, images: i
 def _cross_fitted(cell: NDArray[np.bool_], labels: NDArray[np.int64], half: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return (images,) right or not, each by the candidate of a cell (candidates, images) that the other half chose."""
     logits = np.stack([cell, ~cell], axis=-1).astype(np.float32)
-    tried = {str(number): Tried(one[None], np.zeros(1)) for number, one in enumerate(logits)}
+    tried = {str(number): CandidateEpochs(one[None], np.zeros(1)) for number, one in enumerate(logits)}
     found = cross_fitted(tried, labels, half, None, "accuracy")
     if found is None:
         raise ValueError("a half is empty")

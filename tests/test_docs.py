@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.worlds import write_photographs, write_weights
-from unfreeze.cli import main
-from unfreeze.config.parse import load_yaml, parse_study
+from tests.support.worlds import write_photographs, write_weights
+from unfreeze.cli.app import main
+from unfreeze.config.load import load_yaml, parse_study
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

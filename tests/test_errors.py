@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unfreeze"
-REBUILT = {"study/parallel.py", "train/batches.py"}
+REBUILT = {"study/executors/processes.py", "inputs/loader.py"}
 """Where an error of another process is raised here once more, from all that it said."""
 
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import slots
-from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
 from unfreeze.slots import Slot, end
+from unfreeze.storage.atomic import DiskFull
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 WORK = """
 import sys, time
-import unfreeze.data.worker as worker
+import unfreeze.data.decode_pool as worker
 from unfreeze.worker import main
 
 def echo(told, parent):

@@ -178,8 +178,8 @@ def unfreeze_engine(backbone: Backbone, images: np.ndarray) -> tuple[str, Engine
 
     The one place here that knows how unfreeze makes it.
     """
-    from unfreeze.reuse.calibrate import IMAGES, calibrate, pytorch_reference
-    from unfreeze.reuse.engines import offers
+    from unfreeze.activations.calibrate import IMAGES, calibrate, pytorch_reference
+    from unfreeze.activations.engines import offers
 
     cpu, cut = torch.device("cpu"), len(backbone.stages)
     seen = torch.from_numpy(images[:IMAGES])

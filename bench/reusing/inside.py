@@ -23,8 +23,8 @@ def main() -> None:
     begun = time.perf_counter()
     import openvino  # noqa: F401  # a study imports an engine when it first needs it
 
-    from unfreeze.config.parse import read_study
-    from unfreeze.study.events import Progress
+    from unfreeze.config.load import read_study
+    from unfreeze.events import Progress
     from unfreeze.study.run import run_study
 
     imported = time.perf_counter()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unfreeze.study.api import Results, Study
 
+
 __all__ = ["Results", "Study"]
 
 

@@ -19,16 +19,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
+from unfreeze.storage.atomic import DiskFull
 
 LEAVE_SECONDS = 7.0
 """In which a slot saves and leaves; then it is killed."""
+
+
 ORPHAN_SECONDS = 3.0
 """The same where the parent was killed: then the slot ends itself."""
+
+
 _UNTOLD = 74  # exit code of a slot that could not write an answer
+
+
 _LEAVE = b'"leave"\n'
+
+
 _COMMAND = ("-P", "-m", "unfreeze.worker")
+
+
 _PACKAGE = str(Path(__file__).parents[1])  # an import hook may have found the package, so that no path leads to it
 
 

@@ -23,11 +23,11 @@ def main() -> None:
     parent = Parent(lines, log)
     try:
         if kind == "cells":
-            from unfreeze.study.process import run_cells
+            from unfreeze.study.executors.worker import run_cells
 
             run_cells(payload, parent)
         elif kind == "decode":
-            from unfreeze.data.worker import decode
+            from unfreeze.data.decode_pool import decode
 
             decode(payload, parent)
         else:

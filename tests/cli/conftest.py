@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.images import write_photos
-from unfreeze.cli import main
+from tests.support.command_images import write_photos
+from unfreeze.cli.app import main
 
 STUDY = """\
 data: photos

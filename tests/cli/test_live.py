@@ -5,19 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from tests.cli.test_board import CELLS, EPOCH, RESULT, Clock
-from unfreeze.cli.board import Board
+from tests.cli.test_progress import CELLS, EPOCH, RESULT, Clock
 from unfreeze.cli.live import LiveView, shortened, visible
-from unfreeze.study.events import (
-    CellFailed,
-    CellFinished,
-    CellStarted,
-    EpochEnded,
-    Planned,
-    Preparing,
-    Progress,
-    Scanning,
-)
+from unfreeze.cli.progress import Board
+from unfreeze.events import CellFailed, CellFinished, CellStarted, EpochEnded, Planned, Preparing, Progress, Scanning
 
 
 def drawn(board: Board, width: int = 80, height: int = 24) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import STUDY
-from tests.cli.images import understood, write_photos
+from tests.support.command_images import understood, write_photos
 
 ANY_DATA = (
     "a folder of class folders, a folder with train/, val/ and test/ of class folders, a .csv or .parquet manifest, "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unfreeze.cli import main
+from unfreeze.cli.app import main
 
 GOES_ON = "interrupted; the same command goes on from here"
 PROGRAM = [sys.executable, "-c", "import sys; from unfreeze.cli import main; sys.exit(main())"]
@@ -166,6 +166,6 @@ def test_a_bug_keeps_its_traceback(study, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("unfreeze.study.plan.make_plan", broken)
+    monkeypatch.setattr("unfreeze.study.network_plan.make_plan", broken)
     with pytest.raises(ZeroDivisionError):
         main(["plan", "study.yaml"])

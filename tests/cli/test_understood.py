@@ -8,9 +8,10 @@ from PIL import Image
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from tests.cli.images import write_photos
-from unfreeze.cli import screen, watch
-from unfreeze.config.parse import read_study
+from tests.support.command_images import write_photos
+from unfreeze.cli import live as watch
+from unfreeze.cli import tables as screen
+from unfreeze.config.load import read_study
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_every_command_has_it_as_json(unfreeze, splits):
 def test_on_a_terminal_it_is_printed_once(unfreeze, splits, monkeypatch):
     Path("study.yaml").write_text(STUDY)
     monkeypatch.setattr(screen, "stderr", lambda: Console(stderr=True, force_terminal=True, width=400))
-    monkeypatch.setattr("unfreeze.cli.watch.is_terminal", lambda: True)
+    monkeypatch.setattr("unfreeze.cli.live.is_terminal", lambda: True)
     code, _, said = unfreeze("run", "study.yaml")
     assert code == 0
     assert watch.is_terminal()

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from unfreeze.config import study as shapes
+from unfreeze.config import schema as shapes
 from unfreeze.config.identity import fingerprint, strategy_record, study_fingerprint
-from unfreeze.config.parse import load_yaml, parse_study, read_study
+from unfreeze.config.load import load_yaml, parse_study, read_study
 from unfreeze.config.resolve import candidates, cells
 from unfreeze.errors import UserError
 

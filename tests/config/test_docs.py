@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from unfreeze.config import study as shapes
-from unfreeze.config.parse import load_yaml, parse_study
+from unfreeze.config import schema as shapes
+from unfreeze.config.load import load_yaml, parse_study
 from unfreeze.config.resolve import candidates
 
 TEXT = (Path(__file__).parents[2] / "docs" / "study-file.md").read_text(encoding="utf-8")

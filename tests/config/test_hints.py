@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from unfreeze.config.hints import as_yaml
+from unfreeze.config.load import load_yaml, parse_study, preset_text, read_study
 from unfreeze.config.other_words import NO_SETTING, TARGETS, usual_values
-from unfreeze.config.parse import load_yaml, parse_study, preset_text, read_study
 from unfreeze.config.resolve import put
 from unfreeze.errors import UserError
 

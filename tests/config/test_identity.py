@@ -13,13 +13,13 @@ from pydantic import BaseModel
 
 from tests.support.kept import KEPT
 from unfreeze.config import identity, resolve
-from unfreeze.config import study as shapes
+from unfreeze.config import schema as shapes
 from unfreeze.config.identity import cell_fingerprint, fingerprint, study_fingerprint
-from unfreeze.config.parse import load_yaml, parse_study, preset_text, read_study
+from unfreeze.config.load import load_yaml, parse_study, preset_text, read_study
 from unfreeze.config.resolve import candidates, cells
-from unfreeze.config.study import StudyConfig
-from unfreeze.data.rowstore import entry
-from unfreeze.store import read_json
+from unfreeze.config.schema import StudyConfig
+from unfreeze.storage.array_store import entry
+from unfreeze.storage.records import read_json
 
 IDENTITIES = Path(__file__).parents[1] / "support" / "identities.jsonl"
 CASES = [json.loads(line) for line in IDENTITIES.read_bytes().splitlines()]

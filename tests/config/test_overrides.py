@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from unfreeze.config.parse import read_study
+from unfreeze.config.load import read_study
 from unfreeze.errors import UserError
 
 FILE = """\

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unfreeze.config.parse import load_yaml, parse_study, preset_text, presets, read_study
+from unfreeze.config.load import load_yaml, parse_study, preset_text, presets, read_study
 from unfreeze.config.resolve import Cell, Strategy, candidates, cells, expected_epochs, put, resolve
-from unfreeze.config.study import StudyConfig
+from unfreeze.config.schema import StudyConfig
 from unfreeze.errors import UserError
 
 Any_ = dict[str, Any]

@@ -1,6 +1,6 @@
 import pytest
 
-from unfreeze.data import states
+from unfreeze.data import scan_cache as states
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.photos import photo
-from tests.data.pictures import png
-from unfreeze.config.study import CheckConfig
+from tests.support.photos import photo
+from tests.support.pictures import png
+from unfreeze.config.schema import CheckConfig
 from unfreeze.data.catalog import build_catalog, used_keys
 from unfreeze.data.decode import decode, header, load, mode_of, open_regular
-from unfreeze.data.reading import USUAL, Reading
+from unfreeze.data.formats.reading import USUAL, Reading
 from unfreeze.data.sources import open_source
-from unfreeze.data.unfit import Undecodable
+from unfreeze.data.unusable import Undecodable
 
 RGB = Reading((0, 1, 2))
 SAMPLES, EXTRA, PHOTOMETRIC = 277, 338, 262

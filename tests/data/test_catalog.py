@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageFile
 
-from tests.data.photos import photo
-from tests.data.pictures import folder, png, save
-from unfreeze.config.study import CheckConfig
-from unfreeze.data import sketch as sketch_module
+from tests.support.photos import photo
+from tests.support.pictures import folder, png, save
+from unfreeze.config.schema import CheckConfig
+from unfreeze.data import image_hash as sketch_module
 from unfreeze.data.catalog import COLUMNS, CUT, Catalog, build_catalog, glance, paths_of, rows_of
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
-from unfreeze.store import read_table, write_table
+from unfreeze.storage.records import read_table, write_table
 
 SHARED = Path(__file__).parents[2] / "../shared/data/trashnet"
 

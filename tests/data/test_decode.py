@@ -15,22 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
 import unfreeze
-from tests.data.photos import photo
-from tests.data.pictures import png, smooth
 from tests.data.test_nasty import within
-from unfreeze.data.decode import (
-    FORMATS,
-    MAX_PIXELS,
-    Truncated,
-    Undecodable,
-    decode,
-    digest,
-    load,
-    open_regular,
-    quiet_pillow,
-    to_rgb,
-)
-from unfreeze.data.reading import Reading
+from tests.support.photos import photo
+from tests.support.pictures import png, smooth
+from unfreeze.data.decode import FORMATS, Truncated, decode, digest, load, open_regular, quiet_pillow, to_rgb
+from unfreeze.data.formats.reading import MAX_PIXELS, Reading
+from unfreeze.data.unusable import Undecodable
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 
@@ -440,7 +430,7 @@ def test_pillows_own_bound_stops_nobody_who_allows_more(tmp_path, monkeypatch, f
 TELLING = """
 import sys
 from pathlib import Path
-from unfreeze.config.study import CheckConfig
+from unfreeze.config.schema import CheckConfig
 from unfreeze.data import looking
 from unfreeze.data.catalog import build_catalog, glance
 from unfreeze.data.sources import open_source

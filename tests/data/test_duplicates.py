@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.photos import COPIES, TURNED, cropped, jpeg, leaves, parts_of_photographs, photo
+from tests.support.photos import COPIES, TURNED, cropped, jpeg, leaves, parts_of_photographs, photo
 from unfreeze.data.catalog import build_catalog
-from unfreeze.data.check import findings
 from unfreeze.data.duplicates import ALIKE, _correlation, _prepare, clusters, near_duplicates
-from unfreeze.data.likeness import likeness
+from unfreeze.data.image_hash import likeness
+from unfreeze.data.quality import findings
 from unfreeze.data.sources import open_source
 
 MANY = 100

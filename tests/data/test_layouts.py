@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.pictures import folder, save
-from unfreeze.data.sources import Ignored, Source, open_source
+from tests.support.pictures import folder, save
+from unfreeze.data.sources import open_source
+from unfreeze.data.sources.source import Ignored, Source
 from unfreeze.errors import UserError
 
 FOLDERS = "a folder of class folders, or a folder with train/, val/ and test/ of class folders"

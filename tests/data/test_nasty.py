@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import ImageFile
 
-from tests.data.nasty import bomb_reason, bombs, names, write_pack
-from tests.data.pictures import save
+from tests.support.nasty import bomb_reason, bombs, names, write_pack
+from tests.support.pictures import save
 from unfreeze.data import decode
 from unfreeze.data.catalog import Catalog, build_catalog
 from unfreeze.data.sources import open_source

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.data.nasty import names
-from tests.data.pictures import save
-from unfreeze.cli.check import _as_json
-from unfreeze.cli.thumbnails import thumbnails
-from unfreeze.config.study import SplitConfig
+from tests.support.nasty import names
+from tests.support.pictures import save
+from unfreeze.cli.commands.check import _as_json
+from unfreeze.cli.findings import thumbnails
+from unfreeze.config.schema import SplitConfig
 from unfreeze.data.catalog import build_catalog, paths_of
-from unfreeze.data.check import findings
+from unfreeze.data.quality import findings
 from unfreeze.data.sources import open_source
-from unfreeze.data.splits import draw_split
+from unfreeze.data.split import draw_split
 from unfreeze.errors import UserError
-from unfreeze.results.check_page import write_check_page
-from unfreeze.store import read_table, write_table
+from unfreeze.report.check_page import write_check_page
+from unfreeze.storage.records import read_table, write_table
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes any bytes as a name")
 
@@ -45,8 +45,8 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 @pytest.fixture(scope="module")
 def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:  # pictures and the disk take longest, and know no names
-        patch.setattr("unfreeze.durable._sync", lambda _: None)
-        patch.setattr("unfreeze.cli.thumbnails._picture", lambda *_: "")
+        patch.setattr("unfreeze.storage.atomic._sync", lambda _: None)
+        patch.setattr("unfreeze.cli.findings._picture", lambda *_: "")
         yield
 
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.data.photos import COPIES, TURNED, photo
-from tests.data.pictures import catalog as catalog_of
-from unfreeze.config.study import SplitConfig
+from tests.support.photos import COPIES, TURNED, photo
+from tests.support.pictures import catalog as catalog_of
+from unfreeze.config.schema import SplitConfig
 from unfreeze.data.catalog import build_catalog
-from unfreeze.data.check import findings, warnings_of
+from unfreeze.data.quality import findings, warnings_of
 from unfreeze.data.sources import open_source
-from unfreeze.data.splits import draw_split
+from unfreeze.data.split import draw_split
 from unfreeze.errors import UserError
 
 MANY, CONFLICTS = 100, 20

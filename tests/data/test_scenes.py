@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.photos import TURNED, photo, shot, shots
-from unfreeze.config.parse import load_yaml
-from unfreeze.config.study import CheckConfig, SplitConfig
+from tests.support.photos import TURNED, photo, shot, shots
+from unfreeze.config.load import load_yaml
+from unfreeze.config.schema import CheckConfig, SplitConfig
 from unfreeze.data.catalog import SAFE, Catalog, build_catalog
-from unfreeze.data.check import findings, refuse_losses, warnings_of
+from unfreeze.data.quality import findings, refuse_losses, warnings_of
 from unfreeze.data.scenes import example_group
 from unfreeze.data.sources import open_source
-from unfreeze.data.splits import draw_split
+from unfreeze.data.split import draw_split
 
 
 def others(root: Path, label: str, count: int, start: int = 0) -> Path:

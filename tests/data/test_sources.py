@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.pictures import folder, save
-from unfreeze.data.sources import Ignored, Item, open_source
+from tests.support.pictures import folder, save
+from unfreeze.data.sources import open_source
+from unfreeze.data.sources.source import Ignored, Item
 from unfreeze.errors import UserError
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="Windows lets only administrators make links")

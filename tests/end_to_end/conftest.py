@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unfreeze.cli import main
+from unfreeze.cli.app import main
 
 
 @pytest.fixture

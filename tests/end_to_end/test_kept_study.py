@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.kept import kept_study
 from unfreeze import Results, Study
-from unfreeze.store import read_json
-from unfreeze.study.events import CellStarted, Event, Planned, Warned
+from unfreeze.events import CellStarted, Event, Planned, Warned
+from unfreeze.storage.records import read_json
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from tests.support import oracle
-from tests.worlds import CLASSES, write_photographs, write_weights
+from tests.support.worlds import CLASSES, write_photographs, write_weights
 from unfreeze import Study
 
 SEED = 3

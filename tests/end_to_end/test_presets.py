@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.worlds import write_photographs, write_weights
+from tests.support.worlds import write_photographs, write_weights
 from unfreeze import Study
-from unfreeze.config.parse import presets
+from unfreeze.config.load import presets
 
 SMALL = {
     "quick": ["strategies.fine_tune.phases.0.epochs=1", "strategies.fine_tune.phases.1.epochs=1"],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import wild_tables as wild
-from unfreeze.cli import main
+from unfreeze.cli.app import main
 
 GIVEN = {"train": 14, "val": 4, "test": 6}
 TABLE = "a table (.csv, .tsv, .txt, .jsonl or .parquet) with a column of file paths and a column of labels"

@@ -12,10 +12,10 @@ import pytest
 
 from tests.study.test_resume import CLOCK, ends
 from tests.support.ages import make_old
-from tests.worlds import write_photographs, write_weights
-from unfreeze.data.cache import tidy
-from unfreeze.durable import remove_leftovers
-from unfreeze.store import read_table
+from tests.support.worlds import write_photographs, write_weights
+from unfreeze.storage.atomic import remove_leftovers
+from unfreeze.storage.cache import tidy
+from unfreeze.storage.records import read_table
 
 ROOT = Path(__file__).parents[2]
 STUDY = """\
@@ -35,17 +35,17 @@ seeds: 1
 """
 
 PHASES = {
-    "check": ("unfreeze.data.looks:Remembered.keep", 20, "read 36 image files", ""),
-    "extraction": ("unfreeze.data.shards:NewShard.append", 40, "started, ", "frozen stages of"),
+    "check": ("unfreeze.data.scan_cache:ScanCache.keep", 20, "read 36 image files", ""),
+    "extraction": ("unfreeze.storage.shards:NewShard.append", 40, "started, ", "frozen stages of"),
     "training": ("unfreeze.train.step:_forward", 10, "finished;", "epoch 1:"),
     "evaluation": ("unfreeze.study.finish:predict", 1, "finished;", "epoch 2:"),
-    "report": ("unfreeze.results.report:render_report", 1, "report: ", "finished;"),
+    "report": ("unfreeze.report.page:render_report", 1, "report: ", "finished;"),
 }
 """Parts of a run: a call of a function in its midst, what is said after it, and what before."""
 
 
 class Killer:
-    """Runs the study in a folder, in directories and caches named by number, as told in ``tests.faults.zygote``."""
+    """Runs the study in a folder, in directories and caches named by number, as told in ``tests.support.zygote``."""
 
     def __init__(self, folder: Path, zygote: subprocess.Popen) -> None:
         self.folder, self.zygote = folder, zygote
@@ -107,7 +107,7 @@ def make_killer(folder: Path, zygote: subprocess.Popen) -> Killer:
 @pytest.fixture(scope="session")
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen]:
     zygote = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.zygote"],
+        [sys.executable, "-m", "tests.support.zygote"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -18,15 +18,17 @@ from safetensors.torch import save_file
 
 from tests.faults.conftest import Killer
 from tests.faults.test_full import ONE, tables
-from tests.worlds import tiny_study, write_weights
+from tests.support.worlds import tiny_study, write_weights
 from unfreeze import Study
-from unfreeze.data import cache, shards
-from unfreeze.data.decode import Undecodable, decode
-from unfreeze.data.rowstore import MissingRows, RowStore, entry
+from unfreeze.data.decode import decode
+from unfreeze.data.unusable import Undecodable
 from unfreeze.errors import UserError
+from unfreeze.events import BetweenSteps, Event, Warned
 from unfreeze.model.backbone import load_backbone
-from unfreeze.store import Altered, read_json, read_tensors, write_tensors
-from unfreeze.study.events import BetweenSteps, Event, Warned
+from unfreeze.storage import cache, shards
+from unfreeze.storage.array_store import ArrayStore, entry
+from unfreeze.storage.records import Altered, read_json, read_tensors, write_tensors
+from unfreeze.storage.shards import MissingRows
 from unfreeze.study.run import run_study
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
@@ -43,24 +45,24 @@ def value(number: int) -> np.ndarray:
     return np.full(1000, number, np.float32)
 
 
-def fill(store: RowStore) -> None:
+def fill(store: ArrayStore) -> None:
     with store.writer() as writer:
         for number, row in enumerate(ROWS):
             writer.add(row, value(number))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> RowStore:
+def store(tmp_path: Path) -> ArrayStore:
     made = entry(tmp_path, "activations", "x", {}, "float32")
     fill(made)
     return made
 
 
-def rows_file(store: RowStore) -> Path:
+def rows_file(store: ArrayStore) -> Path:
     return next(store.folder.glob(f"*{shards.DATA}"))
 
 
-def test_a_reader_keeps_what_it_opened_while_the_file_is_replaced(store: RowStore) -> None:
+def test_a_reader_keeps_what_it_opened_while_the_file_is_replaced(store: ArrayStore) -> None:
     opened, path = store.open(ROWS, never), rows_file(store)
     other = path.with_suffix(".new")
     other.write_bytes(bytes(path.stat().st_size))
@@ -73,7 +75,7 @@ def test_a_reader_keeps_what_it_opened_while_the_file_is_replaced(store: RowStor
     assert told == [1]
 
 
-def test_a_file_that_is_cut_short_under_a_reader_is_an_error_and_no_signal(store: RowStore) -> None:
+def test_a_file_that_is_cut_short_under_a_reader_is_an_error_and_no_signal(store: ArrayStore) -> None:
     opened, path = store.open(ROWS, never), rows_file(store)
     os.truncate(path, 4000)
     np.testing.assert_array_equal(opened.read(0), value(0))
@@ -151,7 +153,7 @@ def test_entries_deleted_under_their_readers_fail_nobody(tmp_path: Path) -> None
     assert gone_in_writing
 
 
-def test_what_is_marked_as_in_use_is_never_deleted_for_room(store: RowStore) -> None:
+def test_what_is_marked_as_in_use_is_never_deleted_for_room(store: ArrayStore) -> None:
     with cache.in_use([store]):
         for _ in range(100):
             assert cache.make_room(store.folder.parents[1], 10**6, 0, {}) == 0

@@ -9,23 +9,25 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.damage import damaged
 from tests.study.test_resume import CLOCK, Stopped, Stops, ends
-from tests.worlds import tiny_study, write_photographs
+from tests.support.damage import damaged
+from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
-from unfreeze.cli import main
-from unfreeze.data import rowstore, states
-from unfreeze.data.cache import entries
-from unfreeze.data.lines import read_lines
-from unfreeze.data.looks import Remembered
-from unfreeze.data.reading import Reading
-from unfreeze.data.rowstore import MissingRows, RowStore
-from unfreeze.data.states import state_of
-from unfreeze.results import inside_view
-from unfreeze.store import Altered, StudyDir, is_accepted, read_json, read_table
-from unfreeze.study import explain, saving
-from unfreeze.study.events import Warned
+from unfreeze.cli.app import main
+from unfreeze.data import scan_cache as states
+from unfreeze.data.formats.reading import Reading
+from unfreeze.data.scan_cache import ScanCache, read_lines, state_of
+from unfreeze.events import Warned
+from unfreeze.explain import explain
+from unfreeze.report.sections import best_model as inside_view
+from unfreeze.storage import array_store as rowstore
+from unfreeze.storage.array_store import ArrayStore
+from unfreeze.storage.cache import entries
+from unfreeze.storage.records import Altered, is_accepted, read_json, read_table
+from unfreeze.storage.shards import MissingRows
+from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.run import run_study
+from unfreeze.train import checkpoint as saving
 
 DIVERGING = {"train": "all", "optimizer": {"name": "sgd", "lr": 1e30}}
 Damage = Callable[[bytes], bytes]
@@ -128,10 +130,10 @@ def test_a_damaged_explanation_of_the_best_model_is_noticed(name: str, folder: P
     assert tried(path, lambda: not explain._is_current(store, CELL) and not inside_view._explained(store, CELL)) >= 320
 
 
-def stores(folder: Path) -> list[RowStore]:
+def stores(folder: Path) -> list[ArrayStore]:
     found = entries(folder / "cache")
     assert {entry.kind for entry in found} == {"activations", "pixels"}
-    return [RowStore(entry.path, entry.identity, read_json(entry.path / "entry.json")["dtype"]) for entry in found]
+    return [ArrayStore(entry.path, entry.identity, read_json(entry.path / "entry.json")["dtype"]) for entry in found]
 
 
 @pytest.mark.parametrize("kind", [".rows", ".manifest"])
@@ -162,7 +164,7 @@ def test_a_damaged_record_of_whose_an_entry_of_the_cache_is_is_noticed(
     """By those who list entries, and by the run that uses it, which would write it anew."""
     shutil.copytree(folder / "cache" / "pixels", tmp_path / "pixels")
     (whole,) = entries(tmp_path)
-    store, written = RowStore(whole.path, whole.identity, "uint8"), list[Path]()
+    store, written = ArrayStore(whole.path, whole.identity, "uint8"), list[Path]()
     monkeypatch.setattr(rowstore, "write_json", lambda path, record: written.append(path))
     store.write_record()
     assert whole.identity and not written
@@ -187,11 +189,11 @@ ASKED = Reading(bits=None)
 
 def test_a_damaged_line_of_remembered_looks_is_noticed(folder: Path) -> None:
     path = remembered(folder, "[0-9a-f]" * 16)
-    whole = Remembered(path.parent, ASKED).looks
+    whole = ScanCache(path.parent, ASKED).looks
     assert len(whole) == 37
 
     def notices() -> bool:
-        found = Remembered(path.parent, ASKED).looks
+        found = ScanCache(path.parent, ASKED).looks
         return len(found) < 37 and all(whole[sha256] == look for sha256, look in found.items())
 
     assert tried(path, notices) >= 320
@@ -201,8 +203,8 @@ def test_a_damaged_line_of_remembered_states_of_files_is_noticed(folder: Path) -
     path = remembered(folder, "states-2")
     states = [state_of(photograph) for photograph in sorted((folder / "photographs").rglob("*.png"))]
     assert len(states) == 37
-    assert all(map(Remembered(path.parent, ASKED).unread, states))
-    assert tried(path, lambda: not any(map(Remembered(path.parent, ASKED).unread, states))) >= 320
+    assert all(map(ScanCache(path.parent, ASKED).unread, states))
+    assert tried(path, lambda: not any(map(ScanCache(path.parent, ASKED).unread, states))) >= 320
 
 
 def test_a_damaged_line_of_remembered_copies_is_noticed(folder: Path) -> None:
@@ -283,7 +285,7 @@ def test_whatever_file_is_damaged_the_next_run_ends_with_the_same_results(
     table = read_table(folder / "out" / "results.csv").drop(columns=CLOCK)
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("tests.worlds.write_photographs", lambda photographs: photographs)
+    monkeypatch.setattr("tests.support.worlds.write_photographs", lambda photographs: photographs)
     out, cache = tmp_path / "out", tmp_path / "cache"
     assert one_of_each_kind(out).keys() == OUT_KINDS
     assert one_of_each_kind(cache).keys() == CACHE_KINDS

@@ -22,9 +22,9 @@ from safetensors.torch import save
 from timm.models import PretrainedCfg
 from torch import nn
 
-from tests.data.pictures import folder as write_folder
 from tests.support.memory import little_memory
-from unfreeze.config.parse import read_study
+from tests.support.pictures import folder as write_folder
+from unfreeze.config.load import read_study
 from unfreeze.data.catalog import build_catalog
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
@@ -32,7 +32,7 @@ from unfreeze.model import weights as weights_module
 from unfreeze.model.adapters import Adapter
 from unfreeze.model.backbone import load_backbone
 from unfreeze.model.weights import PACKAGE_BACKBONE, load_weights
-from unfreeze.store import Altered, read_json, read_tensors
+from unfreeze.storage.records import Altered, read_json, read_tensors
 
 
 class Payload:

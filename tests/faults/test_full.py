@@ -11,14 +11,14 @@ import pytest
 
 from tests.faults.conftest import Killer
 from tests.study.test_resume import CLOCK, ends
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
-from unfreeze.store import read_table
-from unfreeze.study import saving
-from unfreeze.study.events import BetweenSteps, Event, Warned
+from unfreeze.events import BetweenSteps, Event, Warned
+from unfreeze.storage.atomic import DiskFull
+from unfreeze.storage.records import read_table
 from unfreeze.study.run import run_study
+from unfreeze.train import checkpoint as saving
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes, limits them, mounts")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.worlds import write_weights
-from unfreeze.store import read_table
+from tests.support.worlds import write_weights
+from unfreeze.storage.records import read_table
 
 IMAGES, A_FOLDER = 100_000, 1000
 STUDY = """\

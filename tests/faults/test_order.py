@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.worlds import tiny_study, write_photographs
+from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
-from unfreeze.cli import main
-from unfreeze.study import saving
+from unfreeze.cli.app import main
+from unfreeze.train import checkpoint as saving
 
 PACKAGE = Path(__file__).parents[2] / "src" / "unfreeze"
 
 NO_FILES = {
-    ("cli/thumbnails.py", "save"): "into memory",
-    ("study/demo.py", "save"): "into memory",
-    ("study/demo.py", "write_bytes"): "the demo's images, compared with what they should be at every start",
+    ("cli/findings.py", "save"): "into memory",
+    ("data/sources/digits.py", "save"): "into memory",
+    ("data/sources/digits.py", "write_bytes"): "the demo's images, compared with what they should be at every start",
     ("durable.py", "touch"): "a file that tells the time by the file system, and is deleted",
-    ("data/cache.py", "touch"): "an empty mark of when an entry was used; its absence does no harm",
-    ("data/shards.py", "open"): "a temporary file that replacing() gave, for as long as the shard grows",
+    ("storage/cache.py", "touch"): "an empty mark of when an entry was used; its absence does no harm",
+    ("storage/shards.py", "open"): "a temporary file that replacing() gave, for as long as the shard grows",
     ("store.py", "to_csv"): "into memory",
     ("slots.py", "open"): "a log of answers, of which a torn last line is left out",
     ("slots.py", "touch"): "the same",

@@ -15,21 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.study.test_parallel import MANY, TWO, all_but_times
+from tests.study.executors.test_processes import MANY, TWO, all_but_times
 from tests.study.test_resume import BANK, GROUP, PLAIN, SCRATCH
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.data.cache import alone, in_use, tidy
-from unfreeze.data.pixels import pixel_store
-from unfreeze.durable import remove_leftovers
-from unfreeze.store import StudyDir, read_json, sealed, write_json, write_tensors
+from unfreeze.events import Event, Planned, Warned
+from unfreeze.inputs.preprocess import pixel_store
+from unfreeze.storage.atomic import remove_leftovers
+from unfreeze.storage.cache import alone, in_use, tidy
+from unfreeze.storage.locks import held
+from unfreeze.storage.records import read_json, sealed, write_json, write_tensors
+from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study import run as running
-from unfreeze.study import saving
-from unfreeze.study.events import Event, Planned, Warned
-from unfreeze.study.held import held
-from unfreeze.study.needs import together
-from unfreeze.study.process import _planned, briefing
-from unfreeze.study.state import CellState, read_state, write_state
+from unfreeze.study.executors.worker import _planned, briefing
+from unfreeze.study.reads import together
+from unfreeze.train import checkpoint as saving
+from unfreeze.train.checkpoint import CellCheckpoint, read_state, write_state
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
@@ -277,7 +278,7 @@ def test_processes_write_one_cell_and_one_state_without_locks(tmp_path: Path) ->
             if each % 2 and not number:
                 write_cell(store, "old", number)
             barrier.wait(timeout=300)
-            write_state(store.state("a.b.s0"), {}, CellState(extra={"number": number}))
+            write_state(store.state("a.b.s0"), {}, CellCheckpoint(extra={"number": number}))
             found = read_state(store.state("a.b.s0"), {})
             assert found.state is not None and found.state.extra["number"] in range(processes)
             write_cell(store, "new", number)

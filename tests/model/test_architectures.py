@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from tests.model.architectures import ARCHITECTURES
+from tests.support.architectures import ARCHITECTURES
 from unfreeze.model.backbone import Backbone, load_backbone
-from unfreeze.model.head import build_head
 from unfreeze.model.network import (
     Frozen,
     Network,
@@ -17,6 +16,7 @@ from unfreeze.model.network import (
     tensors_hash,
     trained_state,
 )
+from unfreeze.train.heads import build_head
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

@@ -2,11 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from unfreeze.config.study import HeadConfig, LastStages
+from unfreeze.config.schema import HeadConfig, LastStages
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone, load_backbone
-from unfreeze.model.describe import count_parameters
-from unfreeze.model.head import build_head
 from unfreeze.model.network import (
     build_network,
     frozen_stages,
@@ -16,6 +14,8 @@ from unfreeze.model.network import (
     tensors_hash,
     trained_state,
 )
+from unfreeze.model.summary import count_parameters
+from unfreeze.train.heads import build_head
 
 
 @pytest.fixture(scope="module")

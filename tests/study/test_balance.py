@@ -6,14 +6,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.data.pictures import catalog
 from tests.study.test_reuse import computed, numbers
-from tests.worlds import tiny_study, write_photographs
+from tests.support.pictures import catalog
+from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Results, Study
 from unfreeze.config.resolve import cells
-from unfreeze.config.study import StudyConfig
-from unfreeze.data.regimes import Selection
-from unfreeze.study.cell import Job
+from unfreeze.config.schema import StudyConfig
+from unfreeze.data.subset import Selection
+from unfreeze.study.cell import CellSpec
 
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
 LAST = {"train": {"last": 1}}
@@ -69,7 +69,7 @@ def test_a_class_weighs_as_much_as_another_however_few_its_images_are():
         data="x", backbone="test_resnet", strategies={"head": HEAD}, regimes={"all": {"balance": "weights"}}
     )
     (cell,) = cells(study)
-    weights = Job(cell, study, catalog(rows), chosen, {}, "cpu").class_weights
+    weights = CellSpec(cell, study, catalog(rows), chosen, {}, "cpu").class_weights
     assert weights is not None
     assert [weight * count for weight, count in zip(weights, counts.values(), strict=True)] == pytest.approx(
         [80 / 3] * 3

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.worlds import tiny_study, write_photographs
+from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
-from unfreeze.store import read_json
-from unfreeze.study.events import CellStarted, Event
+from unfreeze.events import CellStarted, Event
+from unfreeze.storage.records import read_json
 
 HEAD = {
     "strategies": {"head": {"train": "head", "optimizer": {"lr": 1e-2}}},

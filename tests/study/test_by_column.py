@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.worlds import tiny_study, write_photographs
+from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Results, Study
-from unfreeze.cli import main
+from unfreeze.cli.app import main
 from unfreeze.errors import UserError
-from unfreeze.store import read_table, read_tensors
-from unfreeze.study.events import Warned
+from unfreeze.events import Warned
+from unfreeze.storage.records import read_table, read_tensors
 
 HEAD = {"strategies": {"head": {"train": "head"}}, "regimes": {"all": {}}}
 

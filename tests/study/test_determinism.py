@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 import torch
 
-from tests.study.test_parallel import MANY, Emit, all_but_times
+from tests.study.executors.test_processes import MANY, Emit, all_but_times
 from tests.study.test_resume import ANEW, BACK, BANK, FRESH, GROUP, ONE, PLAIN, SCRATCH, TWO
-from tests.worlds import tiny_study, write_weights
+from tests.support.worlds import tiny_study, write_weights
 from unfreeze import Study
+from unfreeze.activations import stream
+from unfreeze.inputs.loader import training_batches
 from unfreeze.model.backbone import load_backbone
 from unfreeze.model.network import frozen_state, tensors_hash
-from unfreeze.store import read_tensors
-from unfreeze.study import cells, group, stream
-from unfreeze.study.finish import Chosen
-from unfreeze.study.grouping import GroupJob, groups_of
-from unfreeze.train.batches import training_batches
-from unfreeze.train.candidate_run import Trained
+from unfreeze.storage.records import read_tensors
+from unfreeze.study import group
+from unfreeze.study import schedule as cells
+from unfreeze.study.finish import ChosenCandidate
+from unfreeze.study.lockstep import CellTask, groups_of
+from unfreeze.train.candidate_run import TrainedCandidate
 
 NO_ROOM = {"disk": "1KB"}
 
@@ -89,7 +91,7 @@ def test_batches_and_weights_do_not_depend_on_workers(
 def test_the_order_of_cells_does_not_matter(whole: Path, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
     began: list[str] = []
 
-    def otherwise(jobs: Mapping[str, GroupJob]) -> list[list[str]]:
+    def otherwise(jobs: Mapping[str, CellTask]) -> list[list[str]]:
         names = list(jobs)[::-1]
         if order != "reversed":
             random.Random(order).shuffle(names)
@@ -110,10 +112,10 @@ def test_frozen_stages_keep_every_bit_while_others_train(
 ) -> None:
     """After training, parameters and buffers of the frozen stages are those of the weights' file."""
     weights = write_weights(tmp_path / "weights.safetensors", backbone)
-    trained: dict[str, Trained] = {}
+    trained: dict[str, TrainedCandidate] = {}
     finish = group.finish_cell
 
-    def noted(job: Any, chosen: Chosen, *arguments: Any) -> Any:
+    def noted(job: Any, chosen: ChosenCandidate, *arguments: Any) -> Any:
         trained[job.cell.id] = chosen.trained
         return finish(job, chosen, *arguments)
 

@@ -7,19 +7,20 @@ from typing import Any
 
 import pytest
 
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.config.study import StudyConfig
-from unfreeze.data.cache import folder_bytes
+from unfreeze.config.schema import StudyConfig
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
-from unfreeze.results.evidence import read_evidence
-from unfreeze.results.report import write_report
-from unfreeze.store import StudyDir
-from unfreeze.study import disk, run, saving
-from unfreeze.study.disk import Writes, refuse, reserved, same_disk, writes_at_first
-from unfreeze.study.events import Event, Understood
-from unfreeze.study.plan import make_plan
+from unfreeze.events import Event, Understood
+from unfreeze.report.page import write_report
+from unfreeze.statistics.study_results import read_evidence
+from unfreeze.storage.cache import folder_bytes
+from unfreeze.storage.study_dir import StudyDir
+from unfreeze.study import disk, run
+from unfreeze.study.disk import DiskEstimate, refuse, reserved, same_disk, writes_at_first
+from unfreeze.study.network_plan import make_plan
+from unfreeze.train import checkpoint as saving
 
 SHIFT = {"small": {"train_per_class": 5, "val_per_class": 2}}
 STUDIES: dict[str, dict[str, Any]] = {
@@ -35,7 +36,7 @@ STUDIES: dict[str, dict[str, Any]] = {
 }
 
 
-def at_first(config: StudyConfig, out: Path) -> Writes:
+def at_first(config: StudyConfig, out: Path) -> DiskEstimate:
     source = open_source(config.data, config.tests, Path.cwd(), config.check.follow_symlinks)
     return writes_at_first(StudyDir(out), make_plan(config, len(source.classes)), len(source.items))
 
@@ -44,7 +45,7 @@ def at_first(config: StudyConfig, out: Path) -> Writes:
 def test_what_is_written_is_predicted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "SAVE_SECONDS", 0.0)  # a state at every step
     monkeypatch.setattr(saving, "SHARE", 1e9)
-    out, predicted, peak = tmp_path / "out", list[Writes](), 0
+    out, predicted, peak = tmp_path / "out", list[DiskEstimate](), 0
     replace, told = Path.replace, run.writes
 
     def watched(self: Path, target: Path) -> Path:
@@ -52,7 +53,7 @@ def test_what_is_written_is_predicted(name: str, tmp_path: Path, monkeypatch: py
         peak = max(peak, folder_bytes(out))  # the temporary file and what it replaces, too
         return replace(self, target)
 
-    def writes(*given: Any) -> Writes:
+    def writes(*given: Any) -> DiskEstimate:
         predicted.append(told(*given))
         return predicted[-1]
 
@@ -82,7 +83,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def test_too_little_room_is_refused_with_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, out = Writes(cells=20 * 10**6, states=70 * 10**6, tables=10 * 10**6), tmp_path / "runs" / "a"
+    found, out = DiskEstimate(cells=20 * 10**6, states=70 * 10**6, tables=10 * 10**6), tmp_path / "runs" / "a"
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(10**12, 0, 110 * 10**6))
     refuse(out, found)
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(10**12, 0, 80 * 10**6))
@@ -105,7 +106,7 @@ def test_the_disk_of_the_study_counts_and_not_another(tmp_path: Path, monkeypatc
         return Usage(10**12, 0, 10**12)
 
     monkeypatch.setattr(disk.shutil, "disk_usage", usage)
-    found = Writes(cells=10, states=20, tables=70)
+    found = DiskEstimate(cells=10, states=20, tables=70)
     refuse(tmp_path / "not" / "there", found)
     assert asked == [tmp_path]  # the nearest folder that is there
     assert same_disk(tmp_path / "cache", tmp_path / "runs" / "a")
@@ -124,7 +125,7 @@ def test_a_run_is_refused_before_an_image_is_read(tmp_path: Path, monkeypatch: p
 
 
 def test_plan_says_what_run_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from unfreeze.cli import main
+    from unfreeze.cli.app import main
 
     monkeypatch.chdir(tmp_path)
     study = tiny_study(tmp_path)

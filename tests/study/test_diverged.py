@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.cli import main
-from unfreeze.data import shards
-from unfreeze.results.evidence import read_evidence
-from unfreeze.results.report import render_report
-from unfreeze.store import StudyDir, read_table, read_tensors
+from unfreeze.cli.app import main
+from unfreeze.events import BetweenSteps, CellFailed, CellResumed, Event, Progress
+from unfreeze.report.page import render_report
+from unfreeze.statistics.study_results import read_evidence
+from unfreeze.storage import shards
+from unfreeze.storage.records import read_table, read_tensors
+from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study import finish
-from unfreeze.study.events import BetweenSteps, CellFailed, CellResumed, Event, Progress
 from unfreeze.study.run import run_study
 from unfreeze.train import loop
 

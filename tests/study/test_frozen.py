@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.model.backbone import load_backbone
 from unfreeze.model.network import frozen_state, tensors_hash
-from unfreeze.store import read_tensors
+from unfreeze.storage.records import read_tensors
 from unfreeze.study import group
-from unfreeze.study.finish import Chosen
+from unfreeze.study.finish import ChosenCandidate
 
 LR = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
 STRATEGIES: dict[str, Any] = {
@@ -32,7 +32,7 @@ def test_frozen_stages_stay_as_they_were(tmp_path: Path, monkeypatch: pytest.Mon
     after: dict[str, tuple[int, str, bool]] = {}
     finish = group.finish_cell
 
-    def spy(job: Any, chosen: Chosen, *rest: Any) -> Any:
+    def spy(job: Any, chosen: ChosenCandidate, *rest: Any) -> Any:
         trained = chosen.trained
         frozen = trained.backbone.stages[: trained.cut]
         training = any(module.training for stage in frozen for module in stage.module.modules())

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.worlds import tiny_study, write_photographs
+from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Results, Study
-from unfreeze.data import splits
+from unfreeze.data import split as splits
 from unfreeze.data.sources import open_source
-from unfreeze.store import read_json, read_table
-from unfreeze.study.events import CellStarted, Event, Warned
+from unfreeze.events import CellStarted, Event, Warned
+from unfreeze.storage.records import read_json, read_table
 from unfreeze.study.foresee import foresee
 
 HEAD = {

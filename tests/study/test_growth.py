@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import Results, Study
 from unfreeze.errors import UserError
-from unfreeze.store import read_json, read_table
-from unfreeze.study.events import Event, Warned
+from unfreeze.events import Event, Warned
+from unfreeze.storage.records import read_json, read_table
 
 HEAD = {
     "strategies": {"head": {"train": "head", "optimizer": {"lr": 1e-2}}},

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.results.test_report import Page
-from tests.worlds import tiny_study
+from tests.report.test_page import Page
+from tests.support.worlds import tiny_study
 from unfreeze import Results, Study
-from unfreeze.cli import main
-from unfreeze.store import read_json, read_table
+from unfreeze.cli.app import main
+from unfreeze.storage.records import read_json, read_table
 
 LABELS = [
     "<img src=x onerror=alert(1)>",

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.short import Short
 from tests.study.test_resume import FRESH, GROUP, ONE, PLAIN, Stopped, Stops, ends
-from tests.worlds import tiny_study, write_photographs
+from tests.support.short import Short
+from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
-from unfreeze.store import read_json, read_tensors
-from unfreeze.study.events import CellFailed, Event, Planned, Progress, Warned
+from unfreeze.events import CellFailed, Event, Planned, Progress, Warned
+from unfreeze.storage.records import read_json, read_tensors
 from unfreeze.study.run import run_study
 
 PARTS = (

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.nasty import write_pack
 from tests.data.test_catalog import cut_jpegs
 from tests.data.test_nasty import tree
-from tests.worlds import tiny_study
+from tests.support.nasty import write_pack
+from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.data.catalog import CUT
 from unfreeze.errors import UserError
-from unfreeze.store import read_json, read_table, read_tensors
-from unfreeze.study.events import Event, Warned
+from unfreeze.events import Event, Warned
+from unfreeze.storage.records import read_json, read_table, read_tensors
 
 ASKED = {"strategies": {"head": {"train": "head"}, "all": {"train": "all"}}, "regimes": {"full": {}}}
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import Results, Study, metrics
-from unfreeze.store import read_json, read_table, read_tensors
+from unfreeze.storage.records import read_json, read_table, read_tensors
 from unfreeze.study import ranking
 
 ADAM = {"name": "adam", "lr": 1e-2}

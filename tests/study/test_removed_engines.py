@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.support.kept import kept_study
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.store import read_json, write_json
+from unfreeze.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Event, Warned
+from unfreeze.storage.records import read_json, write_json
 from unfreeze.study import environment
-from unfreeze.study.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Event, Warned
 
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
 LAST = {"train": {"last": 1}, "head": {"hidden": [8], "dropout": [0.5]}}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.store import read_table
-from unfreeze.study.events import BetweenSteps, CellResumed, Event, Warned
+from unfreeze.events import BetweenSteps, CellResumed, Event, Warned
+from unfreeze.storage.records import read_table
 from unfreeze.study.run import run_study
 
 CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared", "seconds_per_image"]

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.worlds import tiny_study, write_weights
+from tests.support.worlds import tiny_study, write_weights
 from unfreeze import Results, Study
+from unfreeze.activations import calibrate, engines
+from unfreeze.activations import pytorch_engine as pytorch
+from unfreeze.activations.engine import Engine, EngineFailed, EngineKind, Settings
+from unfreeze.events import Event, Warned
 from unfreeze.model.network import Frozen
-from unfreeze.reuse import calibrate, engines
-from unfreeze.reuse.engines import pytorch
-from unfreeze.reuse.engines.kind import Engine, EngineFailed, EngineKind, Settings
-from unfreeze.store import read_json
-from unfreeze.study.events import Event, Warned
+from unfreeze.storage.records import read_json
 
 NO_ROOM = {"disk": "1KB"}
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}

@@ -6,20 +6,21 @@ from typing import Any
 
 import pytest
 
-from tests.worlds import tiny_study, write_photographs
+from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
-from unfreeze.config.study import StudyConfig
-from unfreeze.data import sketch, states
-from unfreeze.data.cache import entries, in_use, used_bytes
-from unfreeze.data.rowstore import RowStore
+from unfreeze.activations.batches import BatchSource
+from unfreeze.config.schema import StudyConfig
+from unfreeze.data import image_hash as sketch
+from unfreeze.data import scan_cache as states
 from unfreeze.data.sources import open_source
-from unfreeze.store import read_json
+from unfreeze.events import Event, Warned
+from unfreeze.storage.array_store import ArrayStore
+from unfreeze.storage.cache import entries, in_use, used_bytes
+from unfreeze.storage.records import read_json
 from unfreeze.study import run as running
-from unfreeze.study.events import Event, Warned
+from unfreeze.study.activation_plan import ActivationPlan
 from unfreeze.study.foresee import foresee
 from unfreeze.study.run import run_study
-from unfreeze.study.shared import Shared
-from unfreeze.study.supply import Supply
 
 BUDGET = 200_000
 """Bytes: a data set's pictures and activations take two thirds of it."""
@@ -47,7 +48,7 @@ def run(config: StudyConfig, out: Path) -> tuple[dict[str, Any], list[str]]:
     return read_json(out / "shared.json")["runs"][-1], room_warnings(told)
 
 
-def plan(config: StudyConfig, out: Path) -> tuple[Shared, list[str]]:
+def plan(config: StudyConfig, out: Path) -> tuple[ActivationPlan, list[str]]:
     told: list[Event] = []
     source = open_source(config.data, config.tests, Path.cwd())
     return foresee(config, source, out, told.append).shared, room_warnings(told)
@@ -64,7 +65,8 @@ def rows(facts: Mapping[str, Any]) -> int:
 def contents(cache: Path) -> dict[str, set[str]]:
     """Return the images that the cache has rows of, by kind."""
     return {
-        found.kind: {sha for sha, _ in RowStore(found.path, found.identity, "uint8").held()} for found in entries(cache)
+        found.kind: {sha for sha, _ in ArrayStore(found.path, found.identity, "uint8").held()}
+        for found in entries(cache)
     }
 
 
@@ -90,7 +92,7 @@ def test_data_sets_in_turn_are_all_stored_and_what_was_used_least_recently_goes(
 def test_what_another_study_uses_stays_and_plan_and_run_say_what_that_leaves(tmp_path: Path, cache: Path) -> None:
     run(study(tmp_path, 0), tmp_path / "out0")
     before = contents(cache)
-    others = [RowStore(found.path, found.identity, "uint8") for found in entries(cache)]
+    others = [ArrayStore(found.path, found.identity, "uint8") for found in entries(cache)]
     config, out = study(tmp_path, 1), tmp_path / "out1"
     with in_use(others):
         planned, said = plan(config, out)
@@ -126,18 +128,18 @@ def test_a_file_is_decoded_once_in_a_cache_full_of_another_s_rows(
 ) -> None:
     run(study(tmp_path, 0), tmp_path / "out0")
     first, again = list[Any](), list[Any]()
-    load, decode = sketch.load, Supply._decode
+    load, decode = sketch.load, BatchSource._decode
 
     def loaded(*given: Any, **named: Any) -> Any:
         first.append(given)
         return load(*given, **named)
 
-    def decoded(self: Supply, store: RowStore, images: Any) -> None:
+    def decoded(self: BatchSource, store: ArrayStore, images: Any) -> None:
         again.extend(images)
         decode(self, store, images)
 
     monkeypatch.setattr(sketch, "load", loaded)
-    monkeypatch.setattr(Supply, "_decode", decoded)
+    monkeypatch.setattr(BatchSource, "_decode", decoded)
     run(study(tmp_path, 1), tmp_path / "out1")
     assert (len(first), again) == (36, [])
 

@@ -11,15 +11,17 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.worlds import tiny_study, write_photographs
+from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
-from unfreeze.cli import main
+from unfreeze.cli.app import main
 from unfreeze.errors import UserError
-from unfreeze.results import evidence
-from unfreeze.results.comparisons import comparisons_table
-from unfreeze.store import read_json, read_table, read_tensors, table_text
-from unfreeze.study import environment, forecast, shared
-from unfreeze.study.events import CellFailed, CellFinished, CellStarted, EpochEnded, Event, Planned, Progress, Warned
+from unfreeze.events import CellFailed, CellFinished, CellStarted, EpochEnded, Event, Planned, Progress, Warned
+from unfreeze.statistics import study_results as evidence
+from unfreeze.statistics.comparisons import comparisons_table
+from unfreeze.storage.records import read_json, read_table, read_tensors, table_text
+from unfreeze.study import activation_plan as shared
+from unfreeze.study import environment
+from unfreeze.study import prepare as forecast
 
 CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared", "seconds_per_image"]
 
@@ -436,7 +438,7 @@ def test_one_image_a_batch_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[str] = []
-    monkeypatch.setattr("unfreeze.study.forecast.step_cost", lambda *_: measured.append("a step"))
+    monkeypatch.setattr("unfreeze.study.prepare.step_cost", lambda *_: measured.append("a step"))
     with pytest.raises(UserError) as caught:
         run(tmp_path, strategies={"all": {"train": "all", "batch_norm": "train"}}, batch_size=1)
     assert str(caught.value) == (

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.photos import shots
-from tests.worlds import tiny_study
+from tests.support.photos import shots
+from tests.support.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.store import read_json, read_table
-from unfreeze.study.events import Event, Warned
+from unfreeze.events import Event, Warned
+from unfreeze.storage.records import read_json, read_table
 
 
 def test_pictures_of_a_fixed_camera_are_all_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

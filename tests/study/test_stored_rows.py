@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.store import read_json
-from unfreeze.study.events import Event, Preparing
+from unfreeze.events import Event, Preparing
+from unfreeze.storage.records import read_json
 
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
 LAST = {"train": {"last": 1}, "head": {"hidden": [8], "dropout": [0.5]}}

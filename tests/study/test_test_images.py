@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.worlds import tiny_study
+from tests.support.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.data import pixels
-from unfreeze.store import read_table, read_tensors
-from unfreeze.study.events import CellFinished, CellStarted, EpochEnded, Event, Planned
-from unfreeze.study.supply import Supply
+from unfreeze.activations.batches import BatchSource
+from unfreeze.events import CellFinished, CellStarted, EpochEnded, Event, Planned
+from unfreeze.inputs import preprocess as pixels
+from unfreeze.storage.records import read_table, read_tensors
 
 STRATEGIES = {
     "head": {"train": "head", "optimizer": {"lr": 1e-2}, "tune": {"optimizer.lr": [1e-2, 1e-3]}},
@@ -86,9 +86,9 @@ def test_with_everything_stored_test_images_are_asked_for_at_the_end_alone(
 ) -> None:
     asked: list[tuple[str, tuple[str, ...]]] = []
     for kind in ("stream", "validation", "plain", "images"):
-        whole = getattr(Supply, kind)
+        whole = getattr(BatchSource, kind)
 
-        def spy(self: Supply, *given: Any, kind: str = kind, whole: Any = whole) -> Any:
+        def spy(self: BatchSource, *given: Any, kind: str = kind, whole: Any = whole) -> Any:
             found = whole(self, *given)
             if kind == "images":
                 asked.append((kind, found.ids))
@@ -97,7 +97,7 @@ def test_with_everything_stored_test_images_are_asked_for_at_the_end_alone(
                 asked.append((kind, ids[0] if ids else ()))
             return found
 
-        monkeypatch.setattr(Supply, kind, spy)
+        monkeypatch.setattr(BatchSource, kind, spy)
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
     results = Study(**tiny_study(tmp_path, strategies=STRATEGIES, regimes=REGIMES)).run(tmp_path / "out", workers=0)
     splits = read_table(results.path / "splits.csv").set_index("id")["split"]

@@ -14,7 +14,7 @@ import numpy as np
 import timm
 from safetensors.numpy import save_file
 
-from tests.worlds import write_photographs
+from tests.support.worlds import write_photographs
 
 KEPT = Path(__file__).parent / "kept_study"
 STUDY = """\
@@ -75,7 +75,7 @@ def _make(place: Path) -> None:
 
     torch.set_num_threads(1)
     from unfreeze import Study
-    from unfreeze.reuse import engines
+    from unfreeze.activations import engines
 
     del engines.ENGINES["openvino"]
     write_photographs(place / "photographs", per_class=14)

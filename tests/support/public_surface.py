@@ -21,16 +21,15 @@ from typing import Any
 import typer
 
 import unfreeze
-from tests.worlds import tiny_study, write_photographs
+from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Results
-from unfreeze.cli import main
-from unfreeze.cli.app import app
+from unfreeze.cli.app import app, main
 from unfreeze.cli.interrupts import resumable
 from unfreeze.config.resolve import Cell
-from unfreeze.config.study import StudyConfig
+from unfreeze.config.schema import StudyConfig
 from unfreeze.errors import UserError
-from unfreeze.study.events import Event
-from unfreeze.study.plan import Plan
+from unfreeze.events import Event
+from unfreeze.study.network_plan import Plan
 
 STORED = Path(__file__).with_name("public_surface.txt")
 CLOSED = ("engine", "refused", "study", "suspects")

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from unfreeze.config.parse import parse_study
+from unfreeze.config.load import parse_study
 from unfreeze.config.resolve import resolve
-from unfreeze.config.study import RegimeConfig
+from unfreeze.config.schema import RegimeConfig
 from unfreeze.errors import UserError
+from unfreeze.inputs.loader import TimedBatch
 from unfreeze.model.backbone import load_backbone, own_copy
 from unfreeze.model.cuts import cuts_of
 from unfreeze.model.network import frozen_state, tensors_hash
-from unfreeze.train.batches import Fed
-from unfreeze.train.candidate_run import CandidateRun, CandidateState, CandidateTask, Trained
+from unfreeze.train.candidate_run import CandidateCheckpoint, CandidateRun, CandidateTask, TrainedCandidate
 from unfreeze.train.device import Compute
 from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.phase_run import Diverged
@@ -61,7 +61,7 @@ def task_of(settings: dict[str, Any], **changes: Any) -> CandidateTask:
     return CandidateTask(**{**values, **changes})
 
 
-def run_of(task: CandidateTask, state: CandidateState | None = None) -> CandidateRun:
+def run_of(task: CandidateTask, state: CandidateCheckpoint | None = None) -> CandidateRun:
     return CandidateRun(task, own_copy(WEIGHTS, 0), CPU, MicroBatch(), state)
 
 
@@ -76,20 +76,20 @@ def batch(run: CandidateRun, step: int) -> tuple[Tensor, Tensor, Tensor]:
     return pixels.clone(), labels, torch.arange(BATCH)
 
 
-def fit(task: CandidateTask, stops: tuple[int, ...] = ()) -> Trained:
+def fit(task: CandidateTask, stops: tuple[int, ...] = ()) -> TrainedCandidate:
     """Train to the end; before each step of ``stops`` a new run takes over from the state of the one before."""
     run = run_of(task)
     while not run.is_over:
         if run.step in stops:
             run = run_of(task, run.state_dict())
-        run.train_step(Fed(batch(run, run.step)))
+        run.train_step(TimedBatch(batch(run, run.step)))
         if run.epoch_is_over:
-            run.validation_step(Fed(batch(run, 1000)))
+            run.validation_step(TimedBatch(batch(run, 1000)))
             run.end_epoch()
     return run.result()
 
 
-def numbers(trained: Trained) -> tuple[Any, ...]:
+def numbers(trained: TrainedCandidate) -> tuple[Any, ...]:
     history = [{**row, "seconds": 0.0} for row in trained.history]
     return history, trained.best_epoch, trained.stopped_by, trained.params_total, trained.params_trained
 
@@ -121,9 +121,9 @@ def test_the_phases_of_a_run_begin_where_their_frozen_stages_end() -> None:
     cuts = []
     while not run.is_over:
         cuts.append(run.cut)
-        run.train_step(Fed(batch(run, run.step)))
+        run.train_step(TimedBatch(batch(run, run.step)))
         if run.epoch_is_over:
-            run.validation_step(Fed(batch(run, 1000)))
+            run.validation_step(TimedBatch(batch(run, 1000)))
             run.end_epoch()
     stages = len(WEIGHTS.stages)
     assert cuts == [stages] * 3 + [stages - 1] * 6
@@ -133,14 +133,14 @@ def test_the_best_weights_are_restored_and_leave_with_what_diverges() -> None:
     task = task_of({"train": "head", "epochs": 3, "early_stopping": {"monitor": "val_loss", "patience": 3}})
     run = run_of(task)
     for _ in range(3):
-        run.train_step(Fed(batch(run, run.step)))
-    run.validation_step(Fed(batch(run, 1000)))
+        run.train_step(TimedBatch(batch(run, run.step)))
+    run.validation_step(TimedBatch(batch(run, 1000)))
     run.end_epoch()
     best = {key: tensor.clone() for key, tensor in run.state_dict().best.items()}
     assert best
     inputs, labels, indices = batch(run, run.step)
     with pytest.raises(Diverged, match=r"^the training loss is nan at step 4$") as caught:
-        run.train_step(Fed((inputs * float("nan"), labels, indices)))
+        run.train_step(TimedBatch((inputs * float("nan"), labels, indices)))
     assert all(torch.equal(caught.value.best[key], tensor) for key, tensor in best.items())
 
 
@@ -148,7 +148,7 @@ def test_no_step_follows_the_last() -> None:
     task = task_of(STRATEGIES["scratch"])
     run = run_of(task, fit(task).state_dict(1))
     with pytest.raises(RuntimeError, match=r"^the candidate is trained to its end: it takes no more steps$"):
-        run.train_step(Fed(batch(run_of(task), 0)))
+        run.train_step(TimedBatch(batch(run_of(task), 0)))
 
 
 def test_batchnorm_that_would_train_on_one_image_is_refused() -> None:
@@ -162,9 +162,9 @@ def test_frozen_stages_that_changed_are_a_bug() -> None:
     with torch.no_grad():
         next(run.backbone.model.parameters()).add_(1.0)
     while not run.is_over:
-        run.train_step(Fed(batch(run, run.step)))
+        run.train_step(TimedBatch(batch(run, run.step)))
         if run.epoch_is_over:
-            run.validation_step(Fed(batch(run, 1000)))
+            run.validation_step(TimedBatch(batch(run, 1000)))
             run.end_epoch()
     with pytest.raises(RuntimeError, match=r"^the frozen stages of test_resnet changed"):
         run.result()

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze.config.resolve import Optimizer, Phase
-from unfreeze.config.study import ScheduleConfig
-from unfreeze.model.fitting import NoRoom
-from unfreeze.train.batches import Fed
+from unfreeze.config.schema import ScheduleConfig
+from unfreeze.inputs.loader import TimedBatch
+from unfreeze.model.memory import OutOfMemory
 from unfreeze.train.device import Compute
+from unfreeze.train.early_stopping import StoppingState
 from unfreeze.train.evaluate import predict
-from unfreeze.train.micro_batch import MicroBatch, Statistics, WholeDropout, batch_norm_trains, parts
-from unfreeze.train.optimizer import build_optimizer
+from unfreeze.train.micro_batch import BatchNormStatistics, MicroBatch, WholeDropout, batch_norm_trains, parts
+from unfreeze.train.optimizers import build_optimizer
 from unfreeze.train.phase_run import PhaseRun, PhaseTask, Position
 from unfreeze.train.step import Trainee
-from unfreeze.train.stopping import StoppingState
 
 STEPS = 6
 CPU = Compute(torch.device("cpu"), "float32")
@@ -76,10 +76,10 @@ def trained(
     trainee = Trainee(net, class_weights=weights)
     run = PhaseRun(task, trainee, build_optimizer([net], settings), CPU, micro_batch or MicroBatch(), begin)
     while not run.is_over:
-        run.train_step(Fed(next(batches)))
+        run.train_step(TimedBatch(next(batches)))
         if run.epoch_is_over:
             net.counts = False
-            run.validation_step(Fed((inputs, labels, None)))
+            run.validation_step(TimedBatch((inputs, labels, None)))
             net.counts = True
             rows.append(run.end_epoch())
     return net, rows
@@ -128,7 +128,7 @@ def test_a_number_of_rows_that_is_given_is_kept_to() -> None:
 
 
 def test_one_row_that_does_not_fit_ends_training() -> None:
-    with pytest.raises(NoRoom):
+    with pytest.raises(OutOfMemory):
         trained(range(3, 99))
 
 
@@ -182,15 +182,15 @@ def test_batch_norm_gets_its_statistics_back_and_never_a_single_row() -> None:
     assert set(net.rows[2:]) == {2}
     assert int(inner[1].num_batches_tracked) == len(net.rows) - 2
     inner.train()
-    assert Statistics(inner).least == 2
+    assert BatchNormStatistics(inner).least == 2
     inner.eval()
     assert not batch_norm_trains(inner)
-    assert Statistics(inner).least == 1
+    assert BatchNormStatistics(inner).least == 1
 
 
 def test_batch_norm_that_does_not_get_two_rows_ends_training() -> None:
     inner = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
-    with pytest.raises(NoRoom) as caught:
+    with pytest.raises(OutOfMemory) as caught:
         trained(range(1, 99), inner=inner)
     assert caught.value.least == 2
 
@@ -211,7 +211,7 @@ def test_predictions_fail_for_other_reasons_as_they_did() -> None:
     inputs, labels = data()
     with pytest.raises(RuntimeError, match=r"^no$"):
         predict(Failing(network(), [1], lambda: RuntimeError("no")), [(inputs, labels, None)], CPU)
-    with pytest.raises(NoRoom):
+    with pytest.raises(OutOfMemory):
         predict(Failing(network(), range(99)), [(inputs, labels, None)], CPU)
 
 

@@ -11,15 +11,15 @@ from torch import nn
 
 from unfreeze import metrics
 from unfreeze.config.resolve import Optimizer, Phase
-from unfreeze.config.study import EarlyStopping, ScheduleConfig
-from unfreeze.train.batches import Fed
+from unfreeze.config.schema import EarlyStopping, ScheduleConfig
+from unfreeze.inputs.loader import TimedBatch
 from unfreeze.train.device import Compute
+from unfreeze.train.early_stopping import StoppingState
 from unfreeze.train.evaluate import predict
 from unfreeze.train.micro_batch import MicroBatch
-from unfreeze.train.optimizer import build_optimizer
+from unfreeze.train.optimizers import build_optimizer
 from unfreeze.train.phase_run import Diverged, PhaseRun, PhaseTask, Position
 from unfreeze.train.step import Trainee
-from unfreeze.train.stopping import StoppingState
 
 CPU = Compute(torch.device("cpu"), "float32")
 
@@ -55,8 +55,8 @@ def fit(run: PhaseRun, stream: Iterator[Any]) -> list[dict[str, Any]]:
     rows = []
     while not run.is_over:
         while not run.epoch_is_over:
-            run.train_step(Fed(next(stream)))
-        run.validation_step(Fed(next(batches(*data()))))
+            run.train_step(TimedBatch(next(stream)))
+        run.validation_step(TimedBatch(next(batches(*data()))))
         rows.append(run.end_epoch())
     return rows
 
@@ -161,9 +161,9 @@ def test_a_run_resumes_from_its_position_between_any_two_steps() -> None:
                 heir.load_state_dict(net.state_dict())
                 optimizer = build_optimizer([heir], settings.optimizer)
                 net, run = heir, PhaseRun(run.task, Trainee(heir), optimizer, CPU, MicroBatch(), run.position)
-            run.train_step(Fed((inputs, labels, None)))
+            run.train_step(TimedBatch((inputs, labels, None)))
             if run.epoch_is_over:
-                run.validation_step(Fed((inputs, labels, None)))
+                run.validation_step(TimedBatch((inputs, labels, None)))
                 rows.append({**run.end_epoch(), "seconds": 0.0})
         return rows, net[0].weight.detach()
 
@@ -178,9 +178,9 @@ def test_seconds_of_an_epoch_are_those_of_its_batches_and_its_own() -> None:
     inputs, labels = data()
     net = network()
     run = run_of(net, phase(epochs=1), ends=(1,))
-    run.train_step(Fed((inputs, labels, None), 100.0))
+    run.train_step(TimedBatch((inputs, labels, None), 100.0))
     for some in (slice(0, 8), slice(8, 12)):
-        run.validation_step(Fed((inputs[some], labels[some], None), 15.0))
+        run.validation_step(TimedBatch((inputs[some], labels[some], None), 15.0))
     row = run.end_epoch()
     logits, _ = predict(net, [(inputs, labels, None)], CPU)
     assert row["val_accuracy"] == (logits.argmax(axis=1) == labels.numpy()).mean()

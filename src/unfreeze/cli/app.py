@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from unfreeze.cli import cache, check, demo, describe, init, plan, report, run
+from unfreeze.cli.commands import cache, check, demo, describe, init, plan, report, run
 from unfreeze.cli.tuning import tune_process
 from unfreeze.errors import UserError
 
 WRONG_INPUT = 2
+
 
 app = typer.Typer(
     name="unfreeze",
@@ -50,12 +51,26 @@ def _program(
 
 
 app.command("demo")(demo.demo)
+
+
 app.command("init")(init.init)
+
+
 app.command("check")(check.check)
+
+
 app.command("plan")(plan.plan)
+
+
 app.command("run")(run.run)
+
+
 app.command("report")(report.report)
+
+
 app.command("describe")(describe.describe)
+
+
 app.add_typer(cache.app, name="cache")
 
 

@@ -10,7 +10,8 @@ import typer
 from unfreeze.errors import UserError
 
 if TYPE_CHECKING:
-    from unfreeze.config.study import StudyConfig
+    from unfreeze.config.schema import StudyConfig
+
 
 Target = Annotated[
     str,
@@ -18,27 +19,46 @@ Target = Annotated[
         metavar="STUDY|DATA", show_default=False, help="A study file (.yaml), or images: a folder, a table."
     ),
 ]
+
+
 Preset = Annotated[
     str | None, typer.Option(metavar="NAME", help="Settings that lie beneath the study; for a folder: quick.")
 ]
+
+
 BackboneName = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="Another backbone: a timm name.")]
+
+
 Seeds = Annotated[str | None, typer.Option(metavar="N", help="How many seeds, or which: 3, or 0,4,7.")]
+
+
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a value; KEY.PATH=VALUE; may be repeated.")
 ]
+
+
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The study directory.", show_default="runs/NAME")
 ]
+
+
 Time = Annotated[
     str | None, typer.Option("--time", metavar="TIME", help="Run only what fits, most telling cells first: 30m, 1h30m.")
 ]
+
+
 Parallel = Annotated[
     int, typer.Option(metavar="N", help="Run cells in so many processes at once; each holds a network.")
 ]
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
+
 _STUDY_FILES = (".yaml", ".yml")
-# As data/sources/table_file.py has them, which takes long to import.
+
+
+# As data/tables/read.py has them, which takes long to import.
 _TABLES = (
     ".csv", ".tsv", ".tab", ".psv", ".txt", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xls", ".ods", ".json",
 )  # fmt: skip
@@ -52,7 +72,7 @@ def asked_study(
     Raises:
         UserError: names everything that is wrong.
     """
-    from unfreeze.config.parse import read_study
+    from unfreeze.config.load import read_study
 
     values: dict[str, Any] = {}
     if backbone is not None:
@@ -107,7 +127,7 @@ def _check_data(target: str, path: Path) -> None:
 
 def _is_table(path: Path) -> bool:
     """Tell whether a file of an unusual name is a table."""
-    from unfreeze.data.sources.table_file import looks_like_a_table
+    from unfreeze.data.tables.read import looks_like_a_table
 
     return looks_like_a_table(path)
 

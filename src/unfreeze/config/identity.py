@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from unfreeze.config.resolve import Cell, Optimizer, Phase, Strategy
-from unfreeze.config.study import (
+from unfreeze.config.schema import (
     BackboneConfig,
     Budget,
     CheckConfig,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unfreeze.config.study import (
+from unfreeze.config.schema import (
     BackboneConfig,
     EarlyStopping,
     Head,
@@ -23,10 +23,17 @@ from unfreeze.config.study import (
 NAMED = {"backbone", "optimizer", "schedule"}
 """Keys whose value may be a word: optimizer: sgd is optimizer: {name: sgd}."""
 
+
 # Where nothing is said. Measured: docs/defaults.md.
 HEAD_LR = {"adamw": 3e-3, "adam": 3e-3, "sgd": 1e-2}
+
+
 FRESH_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
+
+
 STAGES_LR = {"adamw": 1e-4, "adam": 1e-4, "sgd": 1e-3}
+
+
 WEIGHT_DECAY = {"adamw": 0.05, "adam": 0.0, "sgd": 0.0}
 
 

@@ -3,7 +3,11 @@
 import re
 from typing import Any
 
+from unfreeze.errors import UserError
+
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -42,3 +46,16 @@ def pixels_of(value: Any) -> int:
     if not 1 <= count <= 10**9:
         raise ValueError(f"{value!r} is not a number of pixels up to 1000M; write it in millions, for example 120M")
     return count
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds of a duration such as 90s, 30m, 1h30m or 2d.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        given = f"time {text!r} is no duration"
+        raise UserError(given, "a number with s, m, h or d", "for example --time 30m or --time 1h30m") from error

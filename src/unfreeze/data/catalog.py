@@ -11,19 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from unfreeze.config.study import CheckConfig
-from unfreeze.data.convert import pages_as_png, scaled
-from unfreeze.data.copies import Copies, Progress, find_copies
-from unfreeze.data.duplicates import SAME, clusters
-from unfreeze.data.look import Look
-from unfreeze.data.looking import OnPicture, Prepare, glance_at_all, look_at_all, looks_known
-from unfreeze.data.looks import Remembered
-from unfreeze.data.reading import FULL, USUAL, Reading, bits_of, content_key, is_deep
+from unfreeze.config.schema import CheckConfig
+from unfreeze.data.duplicates import SAME, DuplicateGroups, Progress, clusters, find_copies
+from unfreeze.data.formats.reading import FULL, USUAL, Reading, bits_of, content_key, is_deep
+from unfreeze.data.scan import OnPicture, Prepare, glance_at_all, look_at_all, looks_known
+from unfreeze.data.scan_cache import FileInfo, ScanCache
 from unfreeze.data.scenes import LEAST, pictures, set_scenes_apart, within
-from unfreeze.data.sources import Item, Source
-from unfreeze.data.unfit import TRUNCATED
+from unfreeze.data.sources.source import Item, Source
+from unfreeze.data.unusable import TRUNCATED, pages_as_png, scaled
 from unfreeze.errors import UserError
-from unfreeze.store import any_text
+from unfreeze.storage.records import any_text
 
 COLUMNS = (
     "id", "path", "label", "sha256", "width", "height", "mode", "status", "reason", "group", "given_split", "source",
@@ -101,8 +98,8 @@ def build_catalog(
     grouping = _grouping(source, group)
     files = _files(source)
 
-    def look(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[Look]:
-        remembered = Remembered(looks, reading)
+    def look(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[FileInfo]:
+        remembered = ScanCache(looks, reading)
         return look_at_all(paths, remembered, report, workers, on_picture, prepare, reading)
 
     found, reading = _with_bits(files, look(files, _asked(check), progress), check, look)
@@ -129,8 +126,8 @@ def glance(
     grouping = _grouping(source, group)
     files = _files(source)
 
-    def look(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[Look]:
-        return glance_at_all(paths, Remembered(looks, reading), report, workers, reading)
+    def look(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[FileInfo]:
+        return glance_at_all(paths, ScanCache(looks, reading), report, workers, reading)
 
     first = look(files, _asked(check), progress)
     found, reading = _with_bits(files, _with_peaks(files, first, check, workers), check, look)
@@ -141,7 +138,7 @@ def glance(
 
 def known_contents(source: Source, looks: Path, check: CheckConfig = SAFE) -> set[str]:
     """Return the keys of the contents of those files that have not changed since they were read; none is read now."""
-    known = looks_known(_files(source), Remembered(looks, _asked(check)))
+    known = looks_known(_files(source), ScanCache(looks, _asked(check)))
     reading = _told(known, check)
     return {content_key(look.sha256, look.mode, reading) for look in known}
 
@@ -151,19 +148,19 @@ def _asked(check: CheckConfig) -> Reading:
     return Reading(check.bands or (), None, check.max_pixels)
 
 
-def _told(looks: Sequence[Look], check: CheckConfig) -> Reading:
+def _told(looks: Sequence[FileInfo], check: CheckConfig) -> Reading:
     """Return how files are read: pictures of more than 8 bits by those bits that all of them use, or that are given."""
     peaks = [look.peak for look in looks if look.peak is not None]
     bits = FULL if not peaks else bits_of(max(peaks)) if check.bits == "auto" else check.bits
     return replace(_asked(check), bits=bits)
 
 
-_LookAt = Callable[[Sequence[Path], Reading, Callable[[int, int], None] | None], list[Look]]
+_LookAt = Callable[[Sequence[Path], Reading, Callable[[int, int], None] | None], list[FileInfo]]
 
 
 def _with_bits(
-    files: Sequence[Path], found: Sequence[Look], check: CheckConfig, look: _LookAt
-) -> tuple[list[Look], Reading]:
+    files: Sequence[Path], found: Sequence[FileInfo], check: CheckConfig, look: _LookAt
+) -> tuple[list[FileInfo], Reading]:
     """Return the looks with those at pictures of more than 8 bits taken anew, scaled, and how files are read."""
     reading, looks = _told(found, check), list(found)
     deep = [number for number, one in enumerate(looks) if one.peak is not None]
@@ -174,7 +171,9 @@ def _with_bits(
     return looks, reading
 
 
-def _with_peaks(files: Sequence[Path], found: Sequence[Look], check: CheckConfig, workers: int | None) -> list[Look]:
+def _with_peaks(
+    files: Sequence[Path], found: Sequence[FileInfo], check: CheckConfig, workers: int | None
+) -> list[FileInfo]:
     """Return looks at headers with those at pictures of more than 8 bits decoded, so that their bits are known."""
     looks = list(found)
     deep = [number for number, one in enumerate(looks) if is_deep(one.mode) and one.peak is None and not one.reason]
@@ -182,7 +181,7 @@ def _with_peaks(files: Sequence[Path], found: Sequence[Look], check: CheckConfig
         reading = _asked(check)
         paths = [files[number] for number in deep]
         for number, one in zip(
-            deep, look_at_all(paths, Remembered(None), None, workers, None, None, reading), strict=True
+            deep, look_at_all(paths, ScanCache(None), None, workers, None, None, reading), strict=True
         ):
             looks[number] = one
     return looks
@@ -192,19 +191,24 @@ def _files(source: Source) -> list[Path]:
     return [source.roots[item.source] / item.path for item in source.items]
 
 
-def _judged(looks: Sequence[Look], check: CheckConfig) -> list[Look]:
+def _judged(looks: Sequence[FileInfo], check: CheckConfig) -> list[FileInfo]:
     """Return the looks, with those at truncated pictures fit for use where these are kept."""
     return [replace(look, reason=_reason(look, check)) if look.reason else look for look in looks]
 
 
-def _reason(look: Look, check: CheckConfig) -> str:
+def _reason(look: FileInfo, check: CheckConfig) -> str:
     """Return why a file is set aside, "" if it is not; of a truncated one that is kept there must be a picture."""
     kept = check.truncated == "keep" and look.reason == TRUNCATED and look.likeness is not None
     return "" if kept else look.reason
 
 
 def _catalog(
-    source: Source, looks: Sequence[Look], grouping: "_Grouping", copies: Copies, check: CheckConfig, reading: Reading
+    source: Source,
+    looks: Sequence[FileInfo],
+    grouping: "_Grouping",
+    copies: DuplicateGroups,
+    check: CheckConfig,
+    reading: Reading,
 ) -> Catalog:
     rows = []
     more = _further_columns(source)
@@ -241,7 +245,7 @@ def _catalog(
     return Catalog(images, source.roots, source.classes, likeness, reading, guessed, scenes)
 
 
-def _guessed(looks: Sequence[Look], check: CheckConfig, reading: Reading) -> tuple[str, ...]:
+def _guessed(looks: Sequence[FileInfo], check: CheckConfig, reading: Reading) -> tuple[str, ...]:
     """Say which bits were found to count in pictures of more than 8."""
     peaks = [look.peak for look in looks if look.peak is not None]
     if not peaks or check.bits != "auto" or reading.bits == FULL:
@@ -254,7 +258,7 @@ def _guessed(looks: Sequence[Look], check: CheckConfig, reading: Reading) -> tup
     )
 
 
-def _paged(source: Source, looks: Sequence[Look]) -> tuple[str, ...]:
+def _paged(source: Source, looks: Sequence[FileInfo]) -> tuple[str, ...]:
     """Say that files are stacks or films, of which the first page is used, where half of them or more are."""
     files = list(zip(source.items, looks, strict=True))
     # Beside a JPEG's photograph lie previews and gain maps, and nobody means them.
@@ -269,7 +273,7 @@ def _paged(source: Source, looks: Sequence[Look]) -> tuple[str, ...]:
     )
 
 
-def _dark(source: Source, looks: Sequence[Look]) -> tuple[str, ...]:
+def _dark(source: Source, looks: Sequence[FileInfo]) -> tuple[str, ...]:
     """Say that pictures are black to the eye, where half of them or more are, as with few levels in files of 8 bits."""
     seen = [(item.path, look.likeness) for item, look in zip(source.items, looks, strict=True) if not item.source]
     dark = [path for path, one in seen if one and one.brightness < _BLACK and one.contrast < _BLACK]
@@ -285,11 +289,19 @@ def _dark(source: Source, looks: Sequence[Look]) -> tuple[str, ...]:
 
 _BLACK = 0.07
 """Brightness and contrast, of 1, below which a picture is black to the eye: 16 of 255 levels, or so."""
+
+
 SEVERAL = "only the first frame or page is used"
+
+
 MISNAMED = "by its content"
+
+
 CUT = "truncated: a part of the picture may be missing"
 """What a note says: of an animation or of several pages, after the format of a file whose name says another, and of a
 truncated JPEG that is kept."""
+
+
 _SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP",
     ".gif": "GIF", ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".heic": "HEIC", ".avif": "AVIF",
@@ -297,7 +309,7 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-def _note(path: str, look: Look) -> str:
+def _note(path: str, look: FileInfo) -> str:
     misnamed = look.format and _SUFFIXES.get(posixpath.splitext(path)[1].lower(), look.format) != look.format
     notes = [f"{look.format} {MISNAMED}"] * bool(misnamed) + [SEVERAL] * look.several
     notes += [CUT] * bool(look.reason)

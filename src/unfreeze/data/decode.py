@@ -3,7 +3,7 @@
 The rules: the format is recognised by content, never by name; the first frame of an animation counts; the EXIF
 orientation is applied; alpha and transparent palette entries are composited on white; values of more than 8 bits are
 scaled by the bits that the data set uses (v >> 8 for all 16), not clipped; grey, palette, 1-bit and CMYK become RGB;
-colour profiles are not applied. What else a file may be, ``data.unfit`` says.
+colour profiles are not applied. What else a file may be, ``data.unusable`` says.
 """
 
 import contextlib
@@ -34,10 +34,10 @@ from PIL import (
     _imaging,
 )
 
-from unfreeze.data import dicom, tiff
-from unfreeze.data.png_chunks import without_extras
-from unfreeze.data.reading import FULL, KEY, MAX_PIXELS, MODE, PEAK, SEVERAL, USUAL, Reading, is_picked
-from unfreeze.data.unfit import (
+from unfreeze.data.formats import dicom, tiff
+from unfreeze.data.formats.png import without_extras
+from unfreeze.data.formats.reading import FULL, KEY, MAX_PIXELS, MODE, PEAK, SEVERAL, USUAL, Reading, is_picked
+from unfreeze.data.unusable import (
     ALPHA,
     ALPHA_ALONE,
     CHANGED,
@@ -58,13 +58,20 @@ from unfreeze.data.unfit import (
 
 # Imported above, the plugins are registered before the first thread needs them.
 _PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
+
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
 
 DECODE_RULES = 1
 """Counts up whenever a file comes to be decoded into other pixels."""
 
+
 _BLOCK = 2**20  # bytes read at a time
+
+
 _END_OF_IMAGE = b"\xff\xd9"  # JPEG's marker
+
 
 # What Pillow's decoders are known to raise on damaged files.
 _DECODER_ERRORS = (
@@ -81,18 +88,29 @@ _DECODER_ERRORS = (
     zlib.error,
 )
 
+
 _KEY_SCALES = {"L;2": 85, "L;4": 17}  # from 2 and 4 bits to 8
+
 
 _LOW = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 """By the byte order of 16-bit colour, the one in which Pillow, which takes the high byte, takes the low one."""
+
+
 _NO_LOW = ("LA;", "CMYK;")
+
+
 _PLACED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # may say the orientation
+
+
 _PARTLY, _MANY, _FAINT = 0.5, 16, 16
 """A band is no transparency if more than this share of it is neither 0 nor 255, with so many values; and a picture
 whose alpha is nowhere above so much is not meant to be seen so."""
 
+
 # ImageOps.exif_transpose would also rewrite the EXIF block, which fails on blocks that are damaged elsewhere.
 _ORIENTATION = 0x0112
+
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -262,7 +280,7 @@ def _made(image: ImageFile.ImageFile, raw: str, file: IO[bytes], reading: Readin
     """Return, in 8 bits, what is asked for of a loaded picture of several bands or of 16-bit colour."""
     import numpy as np
 
-    from unfreeze.data import deep
+    from unfreeze.data.formats import bit_depth as deep
 
     bands, _, sixteen = mode_of(image).partition(";")
     several = kind(image)[1]
@@ -328,7 +346,7 @@ def peak_of(image: Image.Image) -> int | None:
     """
     if PEAK in image.info or not _is_grey_of_more(image):
         return image.info.get(PEAK)
-    from unfreeze.data.deep import stored_peak
+    from unfreeze.data.formats.bit_depth import stored_peak
 
     return stored_peak(image)
 
@@ -470,7 +488,7 @@ def _open(file: IO[bytes], reading: Reading) -> Image.Image:
 
 
 def _tiff_bands(file: IO[bytes], reading: Reading) -> Image.Image:
-    from unfreeze.data.deep import read_bands
+    from unfreeze.data.formats.bit_depth import read_bands
 
     return read_bands(file, reading)
 
@@ -545,7 +563,9 @@ def _eight_bits(image: Image.Image, reading: Reading) -> Image.Image:
     """Scale grey of more than 8 bits; of colour that is done already."""
     if not _is_grey_of_more(image):
         return image
-    from unfreeze.data.deep import grey  # here, since few pictures need numpy, and processes that decode do without
+    from unfreeze.data.formats.bit_depth import (
+        grey,  # here, since few pictures need numpy, and processes that decode do without
+    )
 
     return grey(image, reading.bits or FULL)
 

@@ -7,7 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+
 Result = TypeVar("Result")
+
 
 _AHEAD = 4
 """Items begun or waiting per thread: one slow item does not stop the others, and memory stays bounded."""

@@ -26,7 +26,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 Layout = Literal["NCHW", "NHWC", "NLC", "NC"]
+
+
 State = dict[str, Tensor]
+
 
 STAGE_RULES = 1
 """Counts up whenever stages with the same tensors come to compute anything else, by an edit of this module, say."""
@@ -212,7 +215,10 @@ ADAPTERS: dict[type[nn.Module], Adapter] = {
     SwinTransformer: Adapter("Swin", _swin, swin_transformer.checkpoint_filter_fn),
 }
 
+
 EXAMPLE = "resnet50"
+
+
 # One model of each family, for messages.
 EXAMPLES = (
     "vgg16, resnet50, tf_efficientnet_lite0, mobilenetv3_large_100, convnext_tiny, regnety_008, "

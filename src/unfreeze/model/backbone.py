@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unfreeze.errors import UserError
 from unfreeze.model.adapters import ADAPTERS, EXAMPLE, EXAMPLES, Anatomy, Layout
 from unfreeze.model.weights import LISTED, Weights, load_weights
-from unfreeze.streams import stream_seed
+from unfreeze.seeds import stream_seed
 
 # How timm and PyTorch report an input size that a model cannot take.
 SIZE_ERRORS = (RuntimeError, AssertionError, ValueError, ZeroDivisionError)

@@ -14,7 +14,8 @@ from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
 
 if TYPE_CHECKING:
-    from unfreeze.config.study import LastStages
+    from unfreeze.config.schema import LastStages
+
 
 BatchNormMode = Literal["frozen", "train"]
 

@@ -7,19 +7,18 @@ from typing import Any, Self
 
 import pandas as pd
 
-from unfreeze.config.parse import read_study
-from unfreeze.config.study import StudyConfig
+from unfreeze.config.load import read_study
+from unfreeze.config.schema import StudyConfig
 from unfreeze.data.sources import source_of
-from unfreeze.results.by_column import by_column
-from unfreeze.results.comparisons import compare, comparisons_table
-from unfreeze.results.evidence import read_evidence
-from unfreeze.results.predictions import read_predictions
-from unfreeze.results.report import write_report
-from unfreeze.results.scores import scores_table
-from unfreeze.results.tables import history_table, results_table
-from unfreeze.store import StudyDir
-from unfreeze.study.events import Emit, Event
-from unfreeze.study.plan import Plan, make_plan
+from unfreeze.events import Emit, Event
+from unfreeze.report.page import write_report
+from unfreeze.statistics.comparisons import compare, comparisons_table
+from unfreeze.statistics.predictions import read_predictions
+from unfreeze.statistics.scores import by_column, scores_table
+from unfreeze.statistics.study_results import read_evidence
+from unfreeze.statistics.tables import history_table, results_table
+from unfreeze.storage.study_dir import StudyDir
+from unfreeze.study.network_plan import Plan, make_plan
 from unfreeze.study.run import run_study
 
 FOOD101_CLASSES = 101
@@ -118,7 +117,7 @@ class Results:
 
     @property
     def scores(self) -> pd.DataFrame:
-        """A row a cell, test set and metric with its 95 % interval, see ``results.scores.scores_table``."""
+        """A row a cell, test set and metric with its 95 % interval, see ``statistics.scores.scores_table``."""
         return scores_table(read_predictions(StudyDir(self.path)))
 
     @property
@@ -127,7 +126,7 @@ class Results:
         return read_evidence(StudyDir(self.path)).cell
 
     def by(self, column: str) -> pd.DataFrame:
-        """Return test scores apart for each value of a column of the data, see ``results.by_column``.
+        """Return test scores apart for each value of a column of the data, see ``statistics.scores``.
 
         Raises:
             UserError: the data has no such column.
@@ -139,7 +138,7 @@ class Results:
 
         A row for each regime (or strategy) and test set, with the columns of comparisons.csv: ``difference`` in the
         study's metric, paired by seed and image, ``low`` and ``high`` around it, and a ``verdict`` on a; see
-        ``results.comparisons.comparisons_table``.
+        ``statistics.comparisons.comparisons_table``.
 
         Raises:
             UserError: the study does not compare these two.

@@ -9,15 +9,24 @@ from functools import cached_property
 
 from unfreeze.config.identity import cell_fingerprint, compute_record
 from unfreeze.config.resolve import Cell, Strategy, candidates, expected_epochs
-from unfreeze.config.study import RegimeConfig, StudyConfig
+from unfreeze.config.schema import RegimeConfig, StudyConfig
 from unfreeze.data.catalog import Catalog, keys_of, rows_of
-from unfreeze.data.order import epoch_ends, examples_after
-from unfreeze.data.regimes import Selection
-from unfreeze.study.needs import Shas
+from unfreeze.data.subset import Selection
+from unfreeze.inputs.sampler import epoch_ends, examples_after
 
 
 @dataclass(frozen=True)
-class Job:
+class CellImages:
+    """The contents (sha256) of a cell's images; ``ranking`` holds those of ``validation`` too."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    tests: tuple[str, ...]
+    ranking: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CellSpec:
     """Everything that a cell's numbers depend on, and nothing else."""
 
     cell: Cell
@@ -75,13 +84,13 @@ class Job:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
-    def shas(self) -> Shas:
+    def shas(self) -> CellImages:
         """What names the pictures of its images, see ``catalog.keys_of``."""
         chosen = self.selection
         tests = [identifier for test in chosen.tests.values() for identifier in test]
         each = self.train, chosen.validation, tests, chosen.ranking
         train, validation, reported, ranking = (tuple(keys_of(self.catalog, ids)) for ids in each)
-        return Shas(train, validation, reported, ranking)
+        return CellImages(train, validation, reported, ranking)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -101,7 +110,7 @@ def weights_key(strategy: Strategy) -> tuple[str, str]:
     return strategy.backbone.name, strategy.backbone.weights
 
 
-def examples_of(job: Job, strategy: Strategy) -> int:
+def examples_of(job: CellSpec, strategy: Strategy) -> int:
     """Return how many examples a candidate draws if nothing stops it early."""
     images = len(job.train)
     ends = epoch_ends(images, strategy.batch_size, job.regime, expected_epochs(strategy))

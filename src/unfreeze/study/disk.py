@@ -13,40 +13,53 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.config.resolve import Cell, Optimizer, expected_epochs
-from unfreeze.data.cache import folder_bytes
-from unfreeze.durable import DiskFull
 from unfreeze.errors import UserError
-from unfreeze.model.describe import HEADER_BYTES
-from unfreeze.results.words import bytes_text
-from unfreeze.store import Altered, StudyDir
-from unfreeze.study.cell import Job
-from unfreeze.study.grouping import MEMBER_BYTES, GroupJob, groups_of
-from unfreeze.study.plan import NetworkPlan, Plan
+from unfreeze.model.summary import HEADER_BYTES
+from unfreeze.storage.atomic import DiskFull
+from unfreeze.storage.cache import folder_bytes
+from unfreeze.storage.records import Altered
+from unfreeze.storage.study_dir import StudyDir
+from unfreeze.study.cell import CellSpec
+from unfreeze.study.lockstep import MEMBER_BYTES, CellTask, CellWork, groups_of
+from unfreeze.study.network_plan import NetworkPlan, Plan
 from unfreeze.study.ranking import keeps_validation, kept_numbers
-from unfreeze.study.work import CellWork
+from unfreeze.text import bytes_text
 
 SPARE = 1.1
 """Times what is predicted that has to be free: file systems need some room for themselves."""
 
+
 HEAD_TENSORS = 8
 """More than a head has, each with an entry in a file's header."""
+
+
 ID_BYTES = 24
 """Of an image's id in the header of a cell's predictions."""
+
+
 EPOCH_BYTES = 180
 """Of a row of history.csv, and of an epoch in a training state."""
+
+
 RECORD_BYTES, CANDIDATE_BYTES = 4_000, 1_500
 """Of a cell's records, and of the settings of one of its candidates in them."""
+
+
 CATALOG_BYTES, SPLIT_BYTES, USE_BYTES = 330, 32, 11
 """Of an image in catalog.csv and splits.csv, and there in the column of a regime and seed."""
+
+
 REPORT_BYTES, SHOWN_BYTES = 5_200_000, 1_200_000
 """Of the report, nearly all of it the library that draws in it, and of the pictures of the best model, in it and
 beside it."""
+
+
 PLANNED_BYTES = 5_000
 """Of a cell in all tables, plan.json and the report."""
 
 
 @dataclass(frozen=True)
-class Writes:
+class DiskEstimate:
     """Bytes that a study still writes to its directory, at most.
 
     Attributes:
@@ -78,7 +91,7 @@ class _Predictions:
     kept: int
 
 
-def writes_at_first(store: StudyDir, plan: Plan, images: int) -> Writes:
+def writes_at_first(store: StudyDir, plan: Plan, images: int) -> DiskEstimate:
     """Return what is certain before an image is read: what the networks take, without the predictions.
 
     Args:
@@ -95,8 +108,8 @@ def writes_at_first(store: StudyDir, plan: Plan, images: int) -> Writes:
 
 
 def writes(
-    store: StudyDir, plan: Plan, images: int, jobs: Mapping[str, Job], works: Sequence[CellWork], parallel: int = 1
-) -> Writes:
+    store: StudyDir, plan: Plan, images: int, jobs: Mapping[str, CellSpec], works: Sequence[CellWork], parallel: int = 1
+) -> DiskEstimate:
     """Return what a study still writes.
 
     Args:
@@ -107,7 +120,7 @@ def writes(
         parallel: processes that run groups of cells at once.
     """
     missing = {
-        work.cell: GroupJob(jobs[work.cell], work.networks, work.needs, {})
+        work.cell: CellTask(jobs[work.cell], work.networks, work.needs, {})
         for work in works
         if not _is_finished(store, work.cell, jobs[work.cell].fingerprint)
     }
@@ -116,7 +129,7 @@ def writes(
     return _writes(store, plan.cells, images, networks, groups_of(missing), predictions, parallel)
 
 
-def _predictions(job: Job) -> _Predictions:
+def _predictions(job: CellSpec) -> _Predictions:
     images = len(job.shas.validation) + len(job.shas.ranking) + len(job.shas.tests)
     kept = 4 * kept_numbers(job) if keeps_validation(job) else 0
     return _Predictions(images * (4 * len(job.catalog.classes) + ID_BYTES), kept)
@@ -137,7 +150,7 @@ def _writes(
     groups: Sequence[Sequence[str]],
     predictions: Mapping[str, _Predictions],
     parallel: int = 1,
-) -> Writes:
+) -> DiskEstimate:
     nothing = _Predictions(0, 0)
     cells = states_there = 0
     for name, networks in missing.items():
@@ -151,7 +164,7 @@ def _writes(
     columns = len({(cell.regime, cell.seed, cell.fold) for cell in planned})
     folds = len({cell.fold for cell in planned})
     tables = images * (CATALOG_BYTES + folds * SPLIT_BYTES + columns * USE_BYTES) + len(planned) * PLANNED_BYTES
-    return Writes(cells, max(0, states - states_there), tables + REPORT_BYTES + SHOWN_BYTES)
+    return DiskEstimate(cells, max(0, states - states_there), tables + REPORT_BYTES + SHOWN_BYTES)
 
 
 def _cell_bytes(networks: Mapping[str, NetworkPlan]) -> int:
@@ -207,12 +220,12 @@ def same_disk(one: Path, other: Path) -> bool:
     return os.stat(there(one)).st_dev == os.stat(there(other)).st_dev
 
 
-def reserved(cache: Path, out: Path, found: Writes) -> int:
+def reserved(cache: Path, out: Path, found: DiskEstimate) -> int:
     """Return the bytes that the cache has to leave on its disk, since the study directory needs them."""
     return found.room if same_disk(cache, out) else 0
 
 
-def refusal(out: Path, found: Writes) -> UserError | None:
+def refusal(out: Path, found: DiskEstimate) -> UserError | None:
     """Return why a study cannot begin: its directory's disk has no room for it. None: it has."""
     free = free_bytes(out)
     if free >= found.room:
@@ -224,7 +237,7 @@ def refusal(out: Path, found: Writes) -> UserError | None:
     )
 
 
-def refuse(out: Path, found: Writes) -> None:
+def refuse(out: Path, found: DiskEstimate) -> None:
     """Refuse a study whose directory's disk has no room for it.
 
     Raises:
@@ -235,7 +248,7 @@ def refuse(out: Path, found: Writes) -> None:
         raise error
 
 
-def as_record(out: Path, found: Writes) -> dict[str, Any]:
+def as_record(out: Path, found: DiskEstimate) -> dict[str, Any]:
     """Return what ``plan`` says of it beside its other predictions."""
     return {
         "directory": str(out),
@@ -246,7 +259,7 @@ def as_record(out: Path, found: Writes) -> dict[str, Any]:
     }
 
 
-def words(found: Writes) -> str:
+def words(found: DiskEstimate) -> str:
     """Say how much a study still writes, and what it is."""
     return (
         f"{bytes_text(found.bytes)} ({bytes_text(found.cells)} of models and predictions, "
@@ -255,7 +268,7 @@ def words(found: Writes) -> str:
 
 
 @contextlib.contextmanager
-def saying_what_is_needed(out: Path, left: Sequence[Callable[[], Writes]]) -> Iterator[None]:
+def saying_what_is_needed(out: Path, left: Sequence[Callable[[], DiskEstimate]]) -> Iterator[None]:
     """Say of a disk that is full all the same how much the study still needs.
 
     Args:

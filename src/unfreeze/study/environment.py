@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from unfreeze.measurements import processor
-from unfreeze.store import StudyDir, read_json
+from unfreeze.storage.measurements import processor
+from unfreeze.storage.records import read_json
+from unfreeze.storage.study_dir import StudyDir
 from unfreeze.train.device import Compute
 
 PACKAGES = ("torch", "openvino", "torchvision", "timm", "pillow", "numpy", "unfreeze")

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from unfreeze import metrics
+from unfreeze.activations.batches import BatchSource
 from unfreeze.config.identity import cell_record, regime_record, strategy_record
 from unfreeze.model.network import trained_state
-from unfreeze.store import sealed, write_json, write_tensors
-from unfreeze.study.cell import Job
+from unfreeze.storage.records import sealed, write_json, write_tensors
+from unfreeze.study.cell import CellSpec
 from unfreeze.study.environment import conditions
-from unfreeze.study.plan import NetworkPlan
-from unfreeze.study.ranking import Epochs, ranking_logits
-from unfreeze.study.supply import Supply
-from unfreeze.train.candidate_run import Trained
+from unfreeze.study.network_plan import NetworkPlan
+from unfreeze.study.ranking import KeptEpochs, ranking_logits
+from unfreeze.train.candidate_run import TrainedCandidate
 from unfreeze.train.device import Compute
 from unfreeze.train.evaluate import predict
 from unfreeze.train.phase_run import Diverged
@@ -43,7 +43,7 @@ Logits = dict[str, tuple[tuple[str, ...], metrics.Logits, metrics.Labels]]
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenCandidate:
     """The candidate that a cell's validation chose.
 
     Attributes:
@@ -54,9 +54,9 @@ class Chosen:
     """
 
     name: str
-    trained: Trained
+    trained: TrainedCandidate
     network: NetworkPlan
-    tried: Mapping[str, Epochs]
+    tried: Mapping[str, KeptEpochs]
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class _Ranked:
 
 
 def finish_cell(
-    job: Job,
-    chosen: Chosen,
-    supply: Supply,
+    job: CellSpec,
+    chosen: ChosenCandidate,
+    supply: BatchSource,
     folder: Path,
     compute: Compute,
     times: Times,
@@ -114,12 +114,14 @@ def finish_cell(
 
 
 REST = "the other validation images"
+
+
 TIMED = 4
 """Times that one image is sent through a network; the first time is slow on any machine."""
 
 
 def _predicted(
-    job: Job, chosen: Chosen, supply: Supply, compute: Compute
+    job: CellSpec, chosen: ChosenCandidate, supply: BatchSource, compute: Compute
 ) -> tuple[metrics.Logits, metrics.Labels, Logits]:
     """Predict every image of the validation pool and the tests in its plain view.
 
@@ -146,7 +148,7 @@ def _predicted(
     return scores, labels, predicted
 
 
-def _seconds_per_image(chosen: Chosen, compute: Compute) -> float:
+def _seconds_per_image(chosen: ChosenCandidate, compute: Compute) -> float:
     """Time the whole network on one image: the fastest of a few, since a busy machine makes the others slow."""
     trained, size = chosen.trained, chosen.network.strategy.image_size
     image = compute.move(torch.zeros(1, 3, size, size))
@@ -165,7 +167,7 @@ def _seconds_per_image(chosen: Chosen, compute: Compute) -> float:
     return seconds
 
 
-def _result(job: Job, chosen: Chosen, logits: Logits, ranked: _Ranked) -> dict[str, Any]:
+def _result(job: CellSpec, chosen: ChosenCandidate, logits: Logits, ranked: _Ranked) -> dict[str, Any]:
     cell, metric, name, trained = job.cell, job.study.metric, chosen.name, chosen.trained
     strategy, best = job.candidates[name], trained.best
     tests = {split: (scores, labels) for split, (_, scores, labels) in logits.items() if split != "validation"}
@@ -217,9 +219,9 @@ def _finite(value: float) -> float | None:
 
 
 def _write(
-    job: Job,
+    job: CellSpec,
     folder: Path,
-    trained: Trained,
+    trained: TrainedCandidate,
     logits: Logits,
     made_with: Mapping[str, Any],
 ) -> None:

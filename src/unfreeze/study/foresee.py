@@ -8,26 +8,25 @@ from pathlib import Path
 
 import torch
 
-from unfreeze.config.study import StudyConfig
+from unfreeze.activations.calibrate import IMAGES
+from unfreeze.activations.keys import PrefixKey
+from unfreeze.config.schema import StudyConfig
 from unfreeze.data.catalog import Catalog, glance, paths_of
 from unfreeze.data.decode import decode, quiet_pillow
-from unfreeze.data.sources import Source, usable_cache
-from unfreeze.data.split_notes import split_notes
-from unfreeze.data.understood import NothingUsable
-from unfreeze.data.unfit import Undecodable
+from unfreeze.data.sources.source import Source
+from unfreeze.data.summary import NothingUsable, split_notes
+from unfreeze.data.unusable import Undecodable
+from unfreeze.events import Emit, Scanning, Warned
 from unfreeze.model.backbone import Backbone
-from unfreeze.model.describe import StageInfo
-from unfreeze.reuse.calibrate import IMAGES
-from unfreeze.store import StudyDir
-from unfreeze.study.disk import Writes, reserved, writes
-from unfreeze.study.events import Emit, Scanning, Warned
-from unfreeze.study.forecast import calibrate_study, share, share_on_disk, works_of
-from unfreeze.study.images import draw_splits, make_jobs, since_last_run
-from unfreeze.study.lone import refuse_lone_batches
-from unfreeze.study.needs import PrefixKey
-from unfreeze.study.plan import BackboneKey, make_plan, weight_hashes
+from unfreeze.model.summary import StageInfo
+from unfreeze.storage.cache import usable_cache
+from unfreeze.storage.study_dir import StudyDir
+from unfreeze.study.activation_plan import ActivationPlan
+from unfreeze.study.disk import DiskEstimate, reserved, writes
+from unfreeze.study.images import draw_splits, make_jobs, refuse_lone_batches, since_last_run
+from unfreeze.study.network_plan import BackboneKey, make_plan, weight_hashes
+from unfreeze.study.prepare import calibrate_study, share, share_on_disk, works_of
 from unfreeze.study.record import engines_fixed, first_fixed
-from unfreeze.study.shared import Shared
 from unfreeze.train.device import pick, settings_restored
 
 
@@ -35,9 +34,9 @@ from unfreeze.train.device import pick, settings_restored
 class Foreseen:
     """The plan of shared work of a study that has not run, what names its stages, and what it still writes."""
 
-    shared: Shared
+    shared: ActivationPlan
     stages: Mapping[PrefixKey, Sequence[StageInfo]]
-    writes: Writes
+    writes: DiskEstimate
 
 
 def foresee(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Foreseen:

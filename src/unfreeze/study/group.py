@@ -11,35 +11,26 @@ import pandas as pd
 from torch import Tensor
 
 from unfreeze import metrics
+from unfreeze.activations.batches import BatchSource
+from unfreeze.activations.keys import PrefixKey, prefix_of
+from unfreeze.activations.prefix import Prefix
 from unfreeze.config.resolve import Strategy
-from unfreeze.durable import DiskFull
+from unfreeze.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress, Warned
+from unfreeze.inputs.loader import is_death
 from unfreeze.model.backbone import Backbone, own_copy
-from unfreeze.model.fitting import NoRoom, is_out_of_memory, no_room
-from unfreeze.results.tables import HISTORY_COLUMNS
-from unfreeze.reuse.prefix import Prefix
-from unfreeze.store import StudyDir, write_table
+from unfreeze.model.memory import OutOfMemory, is_out_of_memory, no_room
+from unfreeze.statistics.tables import HISTORY_COLUMNS
+from unfreeze.storage.atomic import DiskFull
+from unfreeze.storage.records import write_table
+from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.cell import examples_of
 from unfreeze.study.environment import conditions
-from unfreeze.study.events import (
-    BetweenSteps,
-    CellFinished,
-    CellResumed,
-    CellStarted,
-    Emit,
-    EpochEnded,
-    Progress,
-    Warned,
-)
-from unfreeze.study.finish import Chosen, Times, finish_cell, write_model
-from unfreeze.study.grouping import GroupJob, lots_of, spans_of_candidate
-from unfreeze.study.needs import PrefixKey, prefix_of
-from unfreeze.study.ranking import Epochs, keeps_validation
-from unfreeze.study.saving import END_SECONDS, Saving
-from unfreeze.study.state import CellState
-from unfreeze.study.supply import Supply
-from unfreeze.train.candidate_run import CandidateRun, CandidateState, CandidateTask, Trained
+from unfreeze.study.finish import ChosenCandidate, Times, finish_cell, write_model
+from unfreeze.study.lockstep import CellTask, lots_of, spans_of_candidate
+from unfreeze.study.ranking import KeptEpochs, keeps_validation
+from unfreeze.train.candidate_run import CandidateCheckpoint, CandidateRun, CandidateTask, TrainedCandidate
+from unfreeze.train.checkpoint import END_SECONDS, CellCheckpoint, CheckpointTimer
 from unfreeze.train.device import Compute
-from unfreeze.train.loading import is_death
 from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.phase_run import Diverged
 from unfreeze.train.trainer import Callbacks, Trainer
@@ -55,12 +46,12 @@ class _Progress:
     ``begun`` holds what candidates go on from, until they do; ``validation`` the logits that trained ones kept.
     """
 
-    begun: dict[str, CandidateState] = field(default_factory=dict)
+    begun: dict[str, CandidateCheckpoint] = field(default_factory=dict)
     history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     drawn: dict[str, int] = field(default_factory=dict)
     waiting: set[str] = field(default_factory=set)
     diverged: dict[str, Diverged] = field(default_factory=dict)
-    chosen: tuple[str, Trained] | None = None
+    chosen: tuple[str, TrainedCandidate] | None = None
     validation: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     failed: bool = False
 
@@ -81,9 +72,9 @@ class GroupRun:
 
     def __init__(
         self,
-        jobs: Mapping[str, GroupJob],
+        jobs: Mapping[str, CellTask],
         backbones: Callable[[Strategy, int], Backbone],
-        supply: Supply,
+        supply: BatchSource,
         store: StudyDir,
         compute: Compute,
         emit: Emit,
@@ -93,7 +84,7 @@ class GroupRun:
         self.compute, self.emit, self.on_failed = compute, emit, on_failed
         self._cells = {name: _Progress(waiting=set(one.networks)) for name, one in jobs.items()}
         self._conditions = conditions(compute)
-        self._saving = Saving(store, self._bound_to, emit)
+        self._saving = CheckpointTimer(store, self._bound_to, emit)
         self._short = list[str]()  # what is to be told of memory
         self._states = {name: self._saving.begin(name) for name in jobs}
         for state in self._states.values():  # before anything is computed
@@ -196,7 +187,7 @@ class GroupRun:
         if lowered or self._saving.due():  # what was lowered then goes on as it did, whenever this run ends
             save()
 
-    def _state(self, name: str, runs: Mapping[tuple[str, str], CandidateRun]) -> CellState:
+    def _state(self, name: str, runs: Mapping[tuple[str, str], CandidateRun]) -> CellCheckpoint:
         """Return where a cell stands; ``runs`` are its candidates in training."""
         progress, networks = self._cells[name], self.jobs[name].networks
         candidates = dict(progress.begun)  # those whose turn has not come again
@@ -206,7 +197,7 @@ class GroupRun:
             candidates[best] = trained.state_dict(len(networks[best].strategy.phases))
         first = next(iter(networks))  # whose weights stay if all diverge
         ended = networks.keys() - candidates.keys() - progress.waiting
-        return CellState(
+        return CellCheckpoint(
             candidates,
             {each: _plain(progress.history[each]) for each in networks if each in ended - progress.diverged.keys()},
             {each: (str(error), _plain(progress.history[each])) for each, error in progress.diverged.items()},
@@ -232,7 +223,7 @@ class GroupRun:
         one, progress = self.jobs[name], self._cells[name]
         job, strategy, lowest = one.job, one.job.candidates[candidate], min(one.networks[candidate].cuts)
         progress.history.setdefault(candidate, [])
-        state = progress.begun.pop(candidate, None) or CandidateState()
+        state = progress.begun.pop(candidate, None) or CandidateCheckpoint()
 
         def on_less() -> None:
             self._short += self._said(job.cell.strategy, strategy, micro_batch)
@@ -264,13 +255,13 @@ class GroupRun:
         history.append({"candidate": candidate, **row})
         self.emit(EpochEnded(name, history[-1]))
 
-    def _ended(self, member: tuple[str, str], result: Trained | Exception) -> None:
+    def _ended(self, member: tuple[str, str], result: TrainedCandidate | Exception) -> None:
         name, candidate = member
         progress = self._cells[name]
         progress.waiting.discard(candidate)
         if progress.failed:
             return
-        if isinstance(result, Trained):
+        if isinstance(result, TrainedCandidate):
             progress.validation[candidate] = result.validation
             best = None if progress.chosen is None else progress.chosen[1].best["val_metric"]
             ahead = best is None or metrics.is_better(self.jobs[name].job.study.metric, result.best["val_metric"], best)
@@ -307,7 +298,7 @@ class GroupRun:
         self._saving.remove(name)
         self.emit(CellFinished(name, result))
 
-    def _write(self, name: str, folder: Path, candidate: str, trained: Trained) -> dict[str, Any]:
+    def _write(self, name: str, folder: Path, candidate: str, trained: TrainedCandidate) -> dict[str, Any]:
         one, progress = self.jobs[name], self._cells[name]
 
         def warnings() -> list[str]:
@@ -330,17 +321,17 @@ class GroupRun:
             shared=self._shared_seconds(one),
         )
         tried = {
-            each: Epochs(progress.history[each], progress.validation[each])
+            each: KeptEpochs(progress.history[each], progress.validation[each])
             for each in one.networks
             if each in progress.validation
         }
-        chosen = Chosen(candidate, trained, one.networks[candidate], tried)
+        chosen = ChosenCandidate(candidate, trained, one.networks[candidate], tried)
         return finish_cell(one.job, chosen, self.supply, folder, self.compute, times, warnings)
 
     def _said(self, name: str, strategy: Strategy, micro_batch: MicroBatch) -> list[str]:
         return micro_batch.said(name, strategy.batch_size, self._conditions["device"])
 
-    def _shared_seconds(self, one: GroupJob) -> float:
+    def _shared_seconds(self, one: CellTask) -> float:
         facts = self.supply.facts
         return sum(
             facts.seconds[piece] / facts.computed[piece] * len(rows) * one.shares.get(piece, 0.0)
@@ -361,7 +352,7 @@ class GroupRun:
         if is_out_of_memory(error) and not isinstance(error, MemoryError):  # Python's own is not the device's
             strategies = self.jobs[name].job.candidates
             strategy = strategies[next(iter(strategies)) if candidate is None else candidate]
-            least = error.least if isinstance(error, NoRoom) else 1
+            least = error.least if isinstance(error, OutOfMemory) else 1
             size, precision, device = strategy.image_size, self.compute.precision, self.compute.device
             error = no_room(strategy.backbone.name, size, precision, device, least)
         if not progress.failed:

@@ -9,26 +9,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from unfreeze.config.study import CheckConfig, StudyConfig
-from unfreeze.data.cache import holding, in_use, make_room, obtainable, used_bytes
+from unfreeze.activations.store import MANIFEST_BYTES
+from unfreeze.config.resolve import Strategy
+from unfreeze.config.schema import CheckConfig, StudyConfig
 from unfreeze.data.catalog import Catalog, build_catalog, known_contents
-from unfreeze.data.growth import Changes, Drawn, changes, keep_ids, keep_what_was_drawn
-from unfreeze.data.lines import Unremembered
-from unfreeze.data.pixels import base_picture, pixel_store
-from unfreeze.data.regimes import Selection, select
-from unfreeze.data.rowstore import SHARD_BYTES, Row, RowStore, Unstored, Writer
-from unfreeze.data.sources import Source
-from unfreeze.data.splits import TEST, TRAIN, VALIDATION, draw_split, is_same_split
+from unfreeze.data.dataset_diff import DatasetChanges, Drawn, changes, keep_ids, keep_what_was_drawn
+from unfreeze.data.scan_cache import CacheNotWritten
+from unfreeze.data.sources.source import Source
+from unfreeze.data.split import TEST, TRAIN, VALIDATION, draw_split, is_same_split
+from unfreeze.data.subset import Selection, select
 from unfreeze.errors import UserError
+from unfreeze.events import Emit, Preparing, Scanning, Warned
+from unfreeze.inputs.preprocess import base_picture, pixel_store
 from unfreeze.model.backbone import Backbone
-from unfreeze.reuse.activations import MANIFEST_BYTES
-from unfreeze.store import StudyDir, is_accepted, read_table
-from unfreeze.study.cell import Job
-from unfreeze.study.events import Emit, Preparing, Scanning, Warned
-from unfreeze.study.forecast import bases_of, disk_budget, preprocessings
-from unfreeze.study.plan import BackboneKey, Plan, all_problems
+from unfreeze.model.cuts import cuts_of
+from unfreeze.storage.array_store import SHARD_BYTES, ArrayStore, CacheFull, Writer
+from unfreeze.storage.cache import holding, in_use, make_room, obtainable, used_bytes
+from unfreeze.storage.records import is_accepted, read_table
+from unfreeze.storage.shards import Row
+from unfreeze.storage.study_dir import StudyDir
+from unfreeze.study.cell import CellSpec
+from unfreeze.study.network_plan import BackboneKey, Plan, all_problems
+from unfreeze.study.prepare import backbone_of, bases_of, disk_budget, preprocessings
 from unfreeze.train.device import Compute
+from unfreeze.train.lone_batch import has_lone_batch, lone_batch
 
 
 def look_at_data(
@@ -84,13 +90,13 @@ def look_at_data(
             for writer, pixels in new:
                 try:
                     writer.add((sha256, 0), pixels)
-                except Unstored as error:
+                except CacheFull as error:
                     failed.append(error)
                     room.close()
 
         try:
             found = catalog(cache / "looks", on_picture=keep, prepare=prepare)
-        except Unremembered as error:  # looked at once more, which is seldom, and slower than to remember
+        except CacheNotWritten as error:  # looked at once more, which is seldom, and slower than to remember
             failed.append(error)
             found = catalog(None)
     if failed:
@@ -160,17 +166,17 @@ class _Room:
 
 
 @contextlib.contextmanager
-def _writing(store: RowStore, failed: list[UserError]) -> Iterator[Writer]:
+def _writing(store: ArrayStore, failed: list[UserError]) -> Iterator[Writer]:
     """Give a writer whose last shard may fail: what is not stored is made again."""
     try:
         with store.writer() as writer:
             yield writer
-    except Unstored as error:
+    except CacheFull as error:
         failed.append(error)
 
 
 @dataclass(frozen=True)
-class Since:
+class DatasetDiff:
     """A catalog beside what the last run of the study saw.
 
     Attributes:
@@ -182,13 +188,13 @@ class Since:
 
     catalog: Catalog
     drawn: Drawn
-    changed: Changes
+    changed: DatasetChanges
     warnings: tuple[str, ...]
 
 
 def since_last_run(
     store: StudyDir, before: Mapping[str, Any], study: StudyConfig, catalog: Catalog, where: str = ""
-) -> Since:
+) -> DatasetDiff:
     """Compare the data with what the last run of this study saw (decision 16 of the design: the test set stays).
 
     Args:
@@ -203,10 +209,12 @@ def since_last_run(
     """
     paths = store.path / "catalog.csv", store.path / "splits.csv"
     if not before or not all(path.is_file() for path in paths):
-        return Since(catalog, {}, Changes(), ())
+        return DatasetDiff(catalog, {}, DatasetChanges(), ())
     altered = [path.name for path in paths if not is_accepted(path, before.get("files", {}))]
     if altered:
-        return Since(catalog, {}, Changes(), (f"{' and '.join(altered)}: altered since, so the split is drawn anew",))
+        return DatasetDiff(
+            catalog, {}, DatasetChanges(), (f"{' and '.join(altered)}: altered since, so the split is drawn anew",)
+        )
     seen, splits = map(read_table, paths)
     catalog = keep_ids(seen, catalog)
     changed = changes(seen, catalog.images)
@@ -214,7 +222,7 @@ def since_last_run(
     anew = not is_same_split(before["study"]["split"], study.split) or 2 * len(changed.removed) > len(seen)
     if anew:
         told = f"{words}; the split is drawn anew" if changed.words else "the split is drawn anew, as split asks for"
-        return Since(catalog, {}, changed, (told,))
+        return DatasetDiff(catalog, {}, changed, (told,))
     drawn: dict[int | None, dict[str, str]] = {}
     for name, pool, fold in zip(splits["id"], splits["split"], splits["fold"], strict=True):
         if pool in (TRAIN, VALIDATION, TEST):
@@ -223,7 +231,7 @@ def since_last_run(
     same_rules = all(before["study"]["check"][name] == getattr(study.check, name) for name in _RULES)
     labels = dict(zip(seen["id"], seen["label"], strict=True)) if same_rules else {}
     kept = f"{words}; the test set stays as it was drawn, and cells whose images changed run again"
-    return Since(keep_what_was_drawn(catalog, drawn, labels), drawn, changed, (kept,) if changed.words else ())
+    return DatasetDiff(keep_what_was_drawn(catalog, drawn, labels), drawn, changed, (kept,) if changed.words else ())
 
 
 _RULES = ("label_conflicts", "near_duplicates")
@@ -260,13 +268,13 @@ def make_jobs(
     splits: Mapping[int | None, pd.Series],
     weights: Mapping[tuple[str, str], str],
     compute: Compute,
-) -> dict[str, Job]:
+) -> dict[str, CellSpec]:
     """Give each cell its images.
 
     Raises:
         UserError: names every regime that the data cannot give.
     """
-    jobs, problems = dict[str, Job](), dict[str, UserError]()
+    jobs, problems = dict[str, CellSpec](), dict[str, UserError]()
     chosen: dict[tuple[str, int, int | None], Selection] = {}
     for cell in plan.cells:
         key = (cell.regime, cell.seed, cell.fold)
@@ -274,9 +282,68 @@ def make_jobs(
             if key not in chosen:
                 regime = study.regimes[cell.regime]
                 chosen[key] = select(catalog, splits[cell.fold], regime, cell.seed, study.split.val == "test")
-            jobs[cell.id] = Job(cell, study, catalog, chosen[key], weights, compute.device.type)
+            jobs[cell.id] = CellSpec(cell, study, catalog, chosen[key], weights, compute.device.type)
         except UserError as error:
             problems[cell.regime] = error
     if problems:
         raise all_problems("regimes", problems)
     return jobs
+
+
+class LoneBatch(UserError):
+    """A study with a strategy that none of its cells can train with, so that there is nothing to plan either."""
+
+
+def refuse_lone_batches(jobs: Mapping[str, CellSpec], backbones: Mapping[BackboneKey, Backbone]) -> None:
+    """Refuse a study with a strategy none of whose cells can train, since each has a batch of one image.
+
+    Where some of a strategy's cells can, the study runs, and the others fail when their turn comes.
+
+    Args:
+        jobs: the cells, by id.
+        backbones: the pretrained ones.
+
+    Raises:
+        Untrainable: names every such strategy.
+    """
+    lone: dict[str, list[tuple[int, int]]] = {}
+    able = set[str]()
+    for job in jobs.values():
+        name, images = job.cell.strategy, len(job.train)
+        sizes = [one.batch_size for one in job.candidates.values() if _is_lone(one, backbones, images)]
+        if sizes:
+            lone.setdefault(name, []).append((sizes[0], images))
+        else:
+            able.add(name)
+    problems: dict[str, UserError] = {}
+    for name, found in lone.items():
+        if name not in able:
+            study = next(job.study for job in jobs.values() if job.cell.strategy == name)
+            size, _ = found[0]
+            tuned = study.strategies[name].tune.get("batch_size", ())
+            problems[name] = lone_batch(size, {images for _, images in found}, _key(study, name, size), tuned)
+    if problems:
+        error = all_problems("strategies", problems)
+        raise LoneBatch(error.given, error.expected, error.mend)
+
+
+def _key(study: StudyConfig, name: str, batch_size: int) -> str:
+    """Return the path of the setting that gives a strategy its batch size."""
+    asked = study.strategies[name]
+    if "batch_size" in asked.tune:
+        return f"strategies.{name}.tune.batch_size.{asked.tune['batch_size'].index(batch_size)}"
+    return "batch_size" if asked.batch_size is None else f"strategies.{name}.batch_size"
+
+
+def _is_lone(strategy: Strategy, backbones: Mapping[BackboneKey, Backbone], images: int) -> bool:
+    """Tell whether a phase has a BatchNorm that takes its statistics from batches, of which one is one image."""
+    if not has_lone_batch(images, strategy.batch_size):
+        return False
+    backbone = backbone_of(strategy, backbones, 0)
+    fresh = 0 if strategy.backbone.weights == "none" else len(backbone.stages)
+    for phase, cut in zip(strategy.phases, cuts_of(strategy, backbone), strict=True):
+        fresh = min(fresh, cut) if phase.reinit else fresh
+        learning = backbone.stages[cut if phase.batch_norm == "train" else max(cut, fresh) :]
+        if any(isinstance(module, _BatchNorm) for stage in learning for module in stage.module.modules()):
+            return True
+    return False

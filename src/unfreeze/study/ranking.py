@@ -13,10 +13,10 @@ from torch import Tensor
 
 from unfreeze.config.resolve import Strategy, expected_epochs
 from unfreeze.data.catalog import rows_of
-from unfreeze.data.splits import cluster_keys
+from unfreeze.data.split import cluster_keys
 from unfreeze.metrics import Labels, Logits
-from unfreeze.results.crossfit import Tried, cross_fitted, halves
-from unfreeze.study.cell import Job
+from unfreeze.statistics.crossfit import CandidateEpochs, cross_fitted, halves
+from unfreeze.study.cell import CellSpec
 
 MOST_NUMBERS = 32 * 2**20
 """Logits of validation images that a cell keeps while it trains, 128 MiB of them: of a larger one no choice is paid
@@ -24,20 +24,20 @@ for."""
 
 
 @dataclass(frozen=True)
-class Epochs:
+class KeptEpochs:
     """A trained candidate's history, and the logits of its validation images by epoch, where they were kept."""
 
     history: list[dict[str, float]]
     validation: Mapping[str, Tensor]
 
 
-def chooses(job: Job) -> bool:
+def chooses(job: CellSpec) -> bool:
     """Tell whether validation images choose anything in a cell: a candidate, an epoch, or when to stop."""
     stops = [one.early_stopping for one in job.candidates.values()]
     return len(job.candidates) > 1 or any(stop is not None and stop.monitor != "train_loss" for stop in stops)
 
 
-def keeps_validation(job: Job) -> bool:
+def keeps_validation(job: CellSpec) -> bool:
     """Tell whether a cell's candidates keep what cross-fitting takes.
 
     It takes one plain view of each validation image, one way of stopping for all candidates, an epoch that is restored
@@ -50,7 +50,7 @@ def keeps_validation(job: Job) -> bool:
     return plain and restored and chooses(job) and kept_numbers(job) <= MOST_NUMBERS
 
 
-def kept_numbers(job: Job) -> int:
+def kept_numbers(job: CellSpec) -> int:
     """Return how many logits a cell's candidates keep if nothing stops them early."""
     each = len(job.selection.validation) * len(job.catalog.classes)
     return each * sum(_kept_epochs(strategy) for strategy in job.candidates.values())
@@ -60,7 +60,9 @@ def _kept_epochs(strategy: Strategy) -> int:
     return expected_epochs(strategy) if strategy.early_stopping else 1
 
 
-def ranking_logits(job: Job, plain: Logits, labels: Labels, tried: Mapping[str, Epochs]) -> tuple[Logits, bool]:
+def ranking_logits(
+    job: CellSpec, plain: Logits, labels: Labels, tried: Mapping[str, KeptEpochs]
+) -> tuple[Logits, bool]:
     """Return the logits that a cell is ranked by, and whether its choices on validation are paid for.
 
     Args:
@@ -81,7 +83,7 @@ def ranking_logits(job: Job, plain: Logits, labels: Labels, tried: Mapping[str, 
     return logits, True
 
 
-def _cross_fitted(job: Job, labels: Labels, tried: Mapping[str, Epochs]) -> Logits | None:
+def _cross_fitted(job: CellSpec, labels: Labels, tried: Mapping[str, KeptEpochs]) -> Logits | None:
     stopping = next(iter(job.candidates.values())).early_stopping
     each = {name: _tried(one, all_epochs=stopping is not None) for name, one in tried.items()}
     whole = {name: one for name, one in each.items() if one is not None}
@@ -91,10 +93,10 @@ def _cross_fitted(job: Job, labels: Labels, tried: Mapping[str, Epochs]) -> Logi
     return cross_fitted(whole, labels, half, stopping, job.study.metric)
 
 
-def _tried(one: Epochs, all_epochs: bool) -> Tried | None:
+def _tried(one: KeptEpochs, all_epochs: bool) -> CandidateEpochs | None:
     """Return a candidate's epochs, all of its history or the last one alone; None where some were not kept."""
     epochs = one.history if all_epochs else one.history[-1:]
     if not all(str(row["epoch"]) in one.validation for row in epochs):
         return None
     logits = np.stack([one.validation[str(row["epoch"])].numpy() for row in epochs])
-    return Tried(logits, np.array([row["train_loss"] for row in epochs], dtype=np.float64))
+    return CandidateEpochs(logits, np.array([row["train_loss"] for row in epochs], dtype=np.float64))

@@ -1,29 +1,30 @@
 """The record of a study in its directory: written by a run, and what of it binds the next one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 
-from unfreeze.config.identity import study_fingerprint, study_record
-from unfreeze.config.study import StudyConfig
+from unfreeze.activations import engines
+from unfreeze.activations.calibrate import engine_label
+from unfreeze.activations.engine import Settings
+from unfreeze.activations.keys import label_of
+from unfreeze.activations.prefix import Calibration
+from unfreeze.config.identity import regime_record, strategy_record, study_fingerprint, study_record
+from unfreeze.config.schema import StudyConfig
 from unfreeze.data.catalog import Catalog
-from unfreeze.data.duplicates import ALIKE, SAME
-from unfreeze.data.pairing import NEAREST, RADIUS
-from unfreeze.durable import write_text
-from unfreeze.results.words import plural
-from unfreeze.reuse import engines
-from unfreeze.reuse.calibrate import engine_label
-from unfreeze.reuse.engines.kind import Settings
-from unfreeze.reuse.prefix import Calibration
-from unfreeze.store import Altered, StudyDir, accepted, read_json, table_text, write_json
-from unfreeze.study.cell import Job
+from unfreeze.data.duplicates import ALIKE, NEAREST, RADIUS, SAME
+from unfreeze.events import Emit, Warned
+from unfreeze.storage.atomic import TEMPORARY, write_text
+from unfreeze.storage.records import Altered, accepted, read_json, table_text, write_json
+from unfreeze.storage.study_dir import StudyDir
+from unfreeze.study.cell import CellSpec, weights_key
 from unfreeze.study.environment import environment
-from unfreeze.study.events import Emit, Warned
-from unfreeze.study.forecast import Calibrated
-from unfreeze.study.images import Since
-from unfreeze.study.needs import label_of
+from unfreeze.study.images import DatasetDiff
+from unfreeze.study.prepare import Calibrations
+from unfreeze.text import plural
 from unfreeze.train.device import Compute
 
 
@@ -43,7 +44,7 @@ def engines_fixed(before: Mapping[str, Any], compute: Compute) -> dict[str, Sett
     return {label: found["engine"] for label, found in before.get("engines", {}).items() if as_before}
 
 
-def engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrated, precision: str) -> list[str]:
+def engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrations, precision: str) -> list[str]:
     """Say which frozen stages run otherwise than before, or than was asked for."""
     labelled = _labelled(calibrated)
     refused = [
@@ -70,7 +71,7 @@ def _why_not(settings: Settings, found: Calibration) -> str:
     return "is not available any more" if reason is None else f"cannot compute all of its frozen stages ({reason})"
 
 
-def _labelled(calibrated: Calibrated) -> dict[str, Calibration]:
+def _labelled(calibrated: Calibrations) -> dict[str, Calibration]:
     return {label_of(key, calibrated.stages): found for key, found in calibrated.calibrations.items()}
 
 
@@ -85,13 +86,13 @@ def write_record(
     study: StudyConfig,
     catalog: Catalog,
     splits: Mapping[int | None, pd.Series],
-    since: Since,
+    since: DatasetDiff,
     told: Sequence[str],
     before: Mapping[str, Any],
     plan: Mapping[str, Any],
-    jobs: Mapping[str, Job],
+    jobs: Mapping[str, CellSpec],
     compute: Compute,
-    calibrated: Calibrated,
+    calibrated: Calibrations,
     source_text: str,
 ) -> None:
     """Write what a study is and does before its cells run: settings, plan, images, splits, environment.
@@ -128,7 +129,7 @@ def write_record(
         write_text(store.path / name, text)
 
 
-def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibrated: Calibrated) -> dict[str, Any]:
+def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibrated: Calibrations) -> dict[str, Any]:
     """Return the resolved study as study.json holds it."""
     notes = [*catalog.guessed]
     if study.split.val == "test":
@@ -157,10 +158,10 @@ def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibr
     }
 
 
-def _splits(splits: Mapping[int | None, pd.Series], jobs: Iterable[Job]) -> pd.DataFrame:
+def _splits(splits: Mapping[int | None, pd.Series], jobs: Iterable[CellSpec]) -> pd.DataFrame:
     """Return a row an image (and fold): its split, and per regime and seed what it is used for."""
     tables = []
-    by_fold: dict[int | None, dict[tuple[str, int], Job]] = {}
+    by_fold: dict[int | None, dict[tuple[str, int], CellSpec]] = {}
     for job in jobs:
         by_fold.setdefault(job.cell.fold, {})[job.cell.regime, job.cell.seed] = job
     for fold, chosen in by_fold.items():
@@ -171,3 +172,85 @@ def _splits(splits: Mapping[int | None, pd.Series], jobs: Iterable[Job]) -> pd.D
             table[f"{regime}.s{seed}"] = table["id"].map(use).fillna("")
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+SHOWN = 3
+"""Differences that a warning spells out."""
+
+
+def finished_otherwise(store: StudyDir, jobs: Mapping[str, CellSpec]) -> list[str]:
+    """Return a sentence for each set of differences that finished cells have from what is planned now: what, which.
+
+    Args:
+        store: the study directory.
+        jobs: the cells as planned, by id.
+    """
+    cells: dict[str, list[str]] = {}
+    for name, job in jobs.items():
+        if store.is_stale({"cell": name, "fingerprint": job.fingerprint}):
+            cells.setdefault(_differences(store, name, job), []).append(name)
+    return [
+        f"finished with other settings or images ({differing}), so not part of this study now (another --out keeps "
+        f"both): {', '.join(names)}"
+        for differing, names in cells.items()
+    ]
+
+
+def left_over(store: StudyDir, planned: Sequence[str]) -> list[str]:
+    """Return a sentence on the cells in the directory that the study does not have, nothing without any."""
+    folders = [path for path in store.path.glob("cells/*") if path.suffix != TEMPORARY and path.is_dir()]
+    names = {path.name for path in folders if any(path.iterdir())} | {path.stem for path in store.running.glob("*.*")}
+    others = sorted(names.difference(planned))
+    if not others:
+        return []
+    are, their = ("is", "its") if len(others) == 1 else ("are", "their")
+    return [
+        f"{plural(len(others), 'cell')} of an earlier version of the study {are} not part of it now; {their} files "
+        f"stay in cells/ and running/: {', '.join(others)}"
+    ]
+
+
+def _differences(store: StudyDir, name: str, job: CellSpec) -> str:
+    folder = store.cell(name)
+    if not (folder / "cell.json").is_file():
+        return "cell.json is lost"
+    before = read_json(folder / "cell.json")
+    candidates = {label: strategy_record(strategy) for label, strategy in job.candidates.items()}
+    record = {"candidates": candidates, "regime_settings": regime_record(job.regime), "compute": job.compute}
+    now = {part: settings for part, settings in record.items() if part in before}  # older versions wrote down less
+    found = [
+        f"{path} {_shown(was)}, now {_shown(wanted)}"
+        for path, was, wanted in _differing(_settings(before), _settings(now))
+    ]
+    if before["weights"]["sha256"] not in [job.weights[weights_key(one)] for one in job.candidates.values()]:
+        found.append("other initial weights")
+    if before["data_fingerprint"] != job.data_fingerprint:
+        found.append("other images")
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return "; ".join([*found[:SHOWN], *more]) or "in what is not written down"
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a cell's settings as they are compared: of candidates the tuned values, and one for all; no weights."""
+    labels = list(record["candidates"])
+    first = record["candidates"][labels[0]]
+    strategy = {"tune": " or ".join(labels) or "nothing"}
+    strategy |= {**first, "backbone": first["backbone"]["name"]}
+    regime = {f"regime's {name}": value for name, value in record["regime_settings"].items()}
+    return strategy | regime | record.get("compute", {})
+
+
+def _differing(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the paths at which two settings differ, with both values; None where there is nothing."""
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        was, now = dict(enumerate(was)), dict(enumerate(now))
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        if was != now:
+            yield path, was, now
+        return
+    for key in dict.fromkeys([*was, *now]):
+        yield from _differing(was.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -10,28 +10,36 @@ from typing import Any
 
 import torch
 
-from unfreeze.config.study import StudyConfig
+from unfreeze.activations.batches import BatchSource
+from unfreeze.activations.engine import Settings
+from unfreeze.config.schema import StudyConfig
 from unfreeze.config.units import seconds_of
-from unfreeze.data.cache import in_use, looking, make_room, tidy
 from unfreeze.data.catalog import Catalog
-from unfreeze.data.check import findings, refuse_losses, warnings_of
-from unfreeze.data.sources import Source, refuse_inside, source_of, usable_cache
-from unfreeze.data.split_notes import split_notes
-from unfreeze.data.understood import layout, lines
-from unfreeze.durable import remove_leftovers
+from unfreeze.data.quality import findings, refuse_losses, warnings_of
+from unfreeze.data.sources import source_of
+from unfreeze.data.sources.source import Source
+from unfreeze.data.summary import layout, lines, split_notes
 from unfreeze.errors import UserError
+from unfreeze.events import Checked, Emit, Planned, Understood, Warned
+from unfreeze.explain.explain import explain
 from unfreeze.model.backbone import Backbone
-from unfreeze.results.evidence import Evidence, read_evidence
-from unfreeze.reuse.engines.kind import Settings
-from unfreeze.store import StudyDir, write_table
-from unfreeze.study.cells import CellsRun, Hands, Here, add_facts
-from unfreeze.study.disk import Writes, refuse, reserved, saying_what_is_needed, writes, writes_at_first
-from unfreeze.study.edited import finished_otherwise, left_over
+from unfreeze.statistics.study_results import StudyResults, read_evidence
+from unfreeze.storage.atomic import remove_leftovers
+from unfreeze.storage.cache import in_use, looking, make_room, refuse_inside, tidy, usable_cache
+from unfreeze.storage.locks import held, waiting
+from unfreeze.storage.records import write_table
+from unfreeze.storage.study_dir import StudyDir
+from unfreeze.study.activation_plan import ActivationPlan
+from unfreeze.study.activation_plan import as_record as shared_record
+from unfreeze.study.disk import DiskEstimate, refuse, reserved, saying_what_is_needed, writes, writes_at_first
 from unfreeze.study.environment import made_otherwise
-from unfreeze.study.events import Checked, Emit, Planned, Understood, Warned
-from unfreeze.study.explain import explain
-from unfreeze.study.forecast import (
-    Calibrated,
+from unfreeze.study.executors.processes import ProcessExecutor
+from unfreeze.study.executors.worker import briefing
+from unfreeze.study.images import draw_splits, look_at_data, make_jobs, refuse_lone_batches, since_last_run
+from unfreeze.study.lockstep import CellTask, groups_of
+from unfreeze.study.network_plan import BackboneKey, as_record, make_plan, weight_hashes
+from unfreeze.study.prepare import (
+    Calibrations,
     backbone_of,
     calibrate_study,
     needed_rows,
@@ -41,23 +49,16 @@ from unfreeze.study.forecast import (
     taken,
     works_of,
 )
-from unfreeze.study.grouping import GroupJob, groups_of
-from unfreeze.study.held import held, waiting
-from unfreeze.study.images import (
-    draw_splits,
-    look_at_data,
-    make_jobs,
-    since_last_run,
+from unfreeze.study.record import (
+    engine_warnings,
+    engines_fixed,
+    finished_otherwise,
+    first_fixed,
+    left_over,
+    write_record,
 )
-from unfreeze.study.lone import refuse_lone_batches
-from unfreeze.study.parallel import Processes
-from unfreeze.study.plan import BackboneKey, as_record, make_plan, weight_hashes
-from unfreeze.study.process import briefing
-from unfreeze.study.record import engine_warnings, engines_fixed, first_fixed, write_record
-from unfreeze.study.shared import Shared
-from unfreeze.study.shared import as_record as shared_record
-from unfreeze.study.state import remove_state
-from unfreeze.study.supply import Supply
+from unfreeze.study.schedule import Executor, Schedule, SerialExecutor, add_facts
+from unfreeze.train.checkpoint import remove_state
 from unfreeze.train.device import pick
 
 
@@ -65,12 +66,12 @@ from unfreeze.train.device import pick
 class Outcome:
     """How a run ended: the cells that failed, those that the time limit left out, and what the study holds now.
 
-    ``layout`` is how its data was understood, see ``data.understood``.
+    ``layout`` is how its data was understood, see ``data.summary``.
     """
 
     failed: tuple[str, ...]
     left: tuple[str, ...]
-    evidence: Evidence
+    evidence: StudyResults
     layout: Mapping[str, Any]
 
 
@@ -102,7 +103,7 @@ def run_study(
     if parallel < 1:
         raise UserError(f"parallel: {parallel}", "a number of processes from 1", "leave it out, or say 2 or more")
     _check_directory(study, out)
-    left: list[Callable[[], Writes]] = []
+    left: list[Callable[[], DiskEstimate]] = []
     with held(out), saying_what_is_needed(out, left):
         return _run(study, out, emit, source_text, workers, seconds, parallel, left)
 
@@ -115,7 +116,7 @@ def _run(
     workers: int | None,
     seconds: float | None,
     parallel: int,
-    left: list[Callable[[], Writes]],
+    left: list[Callable[[], DiskEstimate]],
 ) -> Outcome:
     started = time.perf_counter()
     if seconds is None and study.budget.time is not None:
@@ -164,7 +165,7 @@ def _run(
     left.append(lambda: writes(store, plan, len(source.items), jobs, works, parallel))
     refuse(out, expected := left[-1]())
 
-    def calibrate(fixed: Mapping[str, Settings]) -> Calibrated:
+    def calibrate(fixed: Mapping[str, Settings]) -> Calibrations:
         return calibrate_study(study, plan, works, backbones, catalog, sample, compute, folder, fixed, emit)
 
     calibrated = calibrate(fixed)
@@ -206,15 +207,17 @@ def _run(
         emit(Planned(tuple(jobs), tuple(finished)))
         unfinished = [work for work in works if work.cell not in finished]
         shares = shared.shares()
-        todo = {work.cell: GroupJob(jobs[work.cell], work.networks, work.needs, shares) for work in unfinished}
+        todo = {work.cell: CellTask(jobs[work.cell], work.networks, work.needs, shares) for work in unfinished}
         parallel = min(parallel, len(groups_of(todo)))
-        several: contextlib.AbstractContextManager[Hands]
+        several: contextlib.AbstractContextManager[Executor]
         if parallel > 1:
             known = briefing(study, out, catalog, jobs, calibrated, shared, folder, -(-supply.workers // parallel))
-            several = Processes(parallel, known, supply, store, emit)
+            several = ProcessExecutor(parallel, known, supply, store, emit)
         else:
             several = contextlib.nullcontext(
-                Here(supply, lambda strategy, seed: backbone_of(strategy, backbones, seed), store, compute, emit)
+                SerialExecutor(
+                    supply, lambda strategy, seed: backbone_of(strategy, backbones, seed), store, compute, emit
+                )
             )
 
         def tell() -> None:
@@ -229,7 +232,7 @@ def _run(
         try:
             with several as hands:
                 remaining = None if seconds is None else seconds - (time.perf_counter() - started)
-                failed, left_out = CellsRun(todo, shared, supply, hands, emit).all(remaining)
+                failed, left_out = Schedule(todo, shared, supply, hands, emit).all(remaining)
         except BaseException:  # the report counts what was found until then
             with contextlib.suppress(UserError):  # the disk is full, say, which is what ended it
                 tell()
@@ -261,9 +264,9 @@ def _one_looker(source: Source, cache: Path | None, emit: Emit) -> contextlib.Ab
 
 
 def _supply(
-    catalog: Catalog, calibrated: Calibrated, shared: Shared, cache: Path, workers: int | None, emit: Emit
-) -> Supply:
-    return Supply(
+    catalog: Catalog, calibrated: Calibrations, shared: ActivationPlan, cache: Path, workers: int | None, emit: Emit
+) -> BatchSource:
+    return BatchSource(
         catalog,
         calibrated.preprocessing,
         calibrated.prefixes,

@@ -1,1 +1,1 @@
-"""One loop that trains any network on any inputs: it cannot tell pixels from activations."""
+"""Training: one candidate, several in lock-step, and resuming."""

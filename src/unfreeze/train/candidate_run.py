@@ -9,28 +9,21 @@ import torch
 from torch import Tensor
 
 from unfreeze.config.resolve import Strategy, expected_epochs
-from unfreeze.config.study import Metric, RegimeConfig
-from unfreeze.data.order import epoch_ends, examples_after
+from unfreeze.config.schema import Metric, RegimeConfig
+from unfreeze.inputs.loader import TimedBatch
+from unfreeze.inputs.sampler import epoch_ends, examples_after
 from unfreeze.model.backbone import Backbone, reinitialise
 from unfreeze.model.cuts import cuts_of, feed_cuts
-from unfreeze.model.describe import count_parameters
-from unfreeze.model.head import build_head
-from unfreeze.model.network import (
-    Network,
-    build_network,
-    frozen_state,
-    load_trained_state,
-    tensors_hash,
-    trained_state,
-)
-from unfreeze.train.batches import Fed
+from unfreeze.model.network import Network, build_network, frozen_state, load_trained_state, tensors_hash, trained_state
+from unfreeze.model.summary import count_parameters
 from unfreeze.train.device import Compute
+from unfreeze.train.early_stopping import StoppingState
+from unfreeze.train.heads import build_head
 from unfreeze.train.lone_batch import has_lone_batch, lone_batch
 from unfreeze.train.micro_batch import MicroBatch, batch_norm_trains
-from unfreeze.train.optimizer import build_optimizer, moments, set_moments
+from unfreeze.train.optimizers import build_optimizer, moments, set_moments
 from unfreeze.train.phase_run import Diverged, PhaseRun, PhaseTask, Position
 from unfreeze.train.step import Trainee
-from unfreeze.train.stopping import StoppingState
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class CandidateTask:
         class_weights: of the training loss; None weights all images alike.
         prefix_hash: over the tensors of the stages that no phase trains.
         keep_validation: keep the logits of the validation images: of each epoch that may be restored as the best, else
-            of the last. Cross-fitting chooses among them once more (``results.crossfit``).
+            of the last. Cross-fitting chooses among them once more (``statistics.crossfit``).
     """
 
     strategy: Strategy
@@ -68,7 +61,7 @@ class CandidateTask:
 
 
 @dataclass(frozen=True)
-class CandidateState:
+class CandidateCheckpoint:
     """All that the rest of a candidate's training depends on: resumed from here, it goes on as if never stopped.
 
     Attributes:
@@ -95,7 +88,7 @@ class CandidateState:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedCandidate:
     """A trained candidate: its network with the reported weights, its history and its counts.
 
     The network begins after ``cut`` stages, which nothing has trained. ``micro_batch`` says how many rows it takes at
@@ -119,10 +112,10 @@ class Trained:
         """The history row of the reported epoch."""
         return next(row for row in self.history if row["epoch"] == self.best_epoch)
 
-    def state_dict(self, phases: int) -> CandidateState:
+    def state_dict(self, phases: int) -> CandidateCheckpoint:
         """Return the state from which ``load_state_dict`` has it again; ``phases`` is the number of its phases."""
         last = self.history[-1]
-        return CandidateState(
+        return CandidateCheckpoint(
             phase=phases,
             position=Position(last["epoch"], last["step"], StoppingState(best_epoch=self.best_epoch)),
             stopped=self.stopped_by == "early_stopping",
@@ -155,7 +148,7 @@ class CandidateRun:
         backbone: Backbone,
         compute: Compute,
         micro_batch: MicroBatch,
-        state: CandidateState | None = None,
+        state: CandidateCheckpoint | None = None,
     ) -> None:
         strategy = task.strategy
         self.task, self.backbone, self.compute, self.micro_batch = task, backbone, compute, micro_batch
@@ -176,7 +169,7 @@ class CandidateRun:
         self._phase: PhaseRun | None = None
         self._stopping, self._stopped = StoppingState(), False
         self._before = ""  # hash of the frozen stages that this run's inputs pass
-        self.load_state_dict(state or CandidateState())
+        self.load_state_dict(state or CandidateCheckpoint())
 
     @property
     def is_over(self) -> bool:
@@ -208,7 +201,7 @@ class CandidateRun:
         """Training images drawn so far."""
         return examples_after(self.task.images, self.task.strategy.batch_size, self.step)
 
-    def train_step(self, fed: Fed) -> None:
+    def train_step(self, fed: TimedBatch) -> None:
         """Take one optimiser step on a batch.
 
         Raises:
@@ -218,7 +211,7 @@ class CandidateRun:
         with self._carrying_best():
             self._now.train_step(fed)
 
-    def validation_step(self, fed: Fed) -> None:
+    def validation_step(self, fed: TimedBatch) -> None:
         """Predict one batch of validation images.
 
         Raises:
@@ -247,9 +240,9 @@ class CandidateRun:
             self._end_phase(phase)
         return self.history[-1]
 
-    def state_dict(self) -> CandidateState:
+    def state_dict(self) -> CandidateCheckpoint:
         """Return what it takes to resume from here; between two steps only. Tensors are its own, not copies."""
-        return CandidateState(
+        return CandidateCheckpoint(
             phase=self._number,
             position=self._now.position,
             history=list(self.history),
@@ -260,7 +253,7 @@ class CandidateRun:
             micro_batch=self.micro_batch.record,
         )
 
-    def load_state_dict(self, state: CandidateState) -> None:
+    def load_state_dict(self, state: CandidateCheckpoint) -> None:
         """Go to where another run of the same task stood. Tensors are copied, but for the best weights."""
         self.history = [dict(row) for row in state.history]
         self._best, self._validation = dict(state.best), dict(state.validation)
@@ -273,7 +266,7 @@ class CandidateRun:
         load_trained_state(self._whole, self.backbone, state.weights)
         self._number, self._phase = state.phase, None
 
-    def result(self) -> Trained:
+    def result(self) -> TrainedCandidate:
         """Return the trained candidate, once all phases are done.
 
         Raises:
@@ -281,7 +274,7 @@ class CandidateRun:
         """
         _check_frozen(self.backbone, self._lowest, self.task.prefix_hash)
         last = self.history[-1]["epoch"]
-        return Trained(
+        return TrainedCandidate(
             network=self._whole,
             backbone=self.backbone,
             cut=self._lowest,
@@ -312,7 +305,7 @@ class CandidateRun:
         self.micro_batch.batch_norm = self.micro_batch.batch_norm or batch_norm_trains(network.suffix)
         return network
 
-    def _begin_phase(self, number: int, state: CandidateState | None = None) -> None:
+    def _begin_phase(self, number: int, state: CandidateCheckpoint | None = None) -> None:
         """Begin a phase, or resume it from a state within it."""
         strategy, cut, start = self.task.strategy, self._cuts[number], self._feeds[number]
         network, phase = self._network_of(number), strategy.phases[number]

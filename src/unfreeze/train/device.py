@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from unfreeze.errors import UserError
-from unfreeze.measurements import processor
 from unfreeze.model.adapters import stage_versions
+from unfreeze.storage.measurements import processor
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze import metrics
-from unfreeze.model.fitting import fitted
-from unfreeze.train.batches import Batch
+from unfreeze.inputs.loader import Batch
+from unfreeze.model.memory import fitted
 from unfreeze.train.device import Compute
 from unfreeze.train.micro_batch import MicroBatch
 

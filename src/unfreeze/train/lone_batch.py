@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Collection
 
 from unfreeze.errors import UserError
-from unfreeze.results.words import join_words
+from unfreeze.text import join_words
 
 
 def has_lone_batch(images: int, batch_size: int) -> bool:

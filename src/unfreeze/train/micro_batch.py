@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unfreeze.train.batches import EVALUATION_BATCH
+from unfreeze.inputs.loader import EVALUATION_BATCH
 
 
 class MicroBatch:
@@ -71,7 +71,7 @@ def parts(count: int, rows: int, least: int = 1) -> list[slice]:
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
 
 
-class Statistics:
+class BatchNormStatistics:
     """The running statistics of BatchNorm layers in training as they are now, so that they can be restored."""
 
     def __init__(self, network: nn.Module) -> None:

@@ -13,14 +13,14 @@ from torch.optim import Optimizer
 
 from unfreeze import metrics
 from unfreeze.config.resolve import Phase
-from unfreeze.config.study import EarlyStopping
-from unfreeze.train.batches import Fed
+from unfreeze.config.schema import EarlyStopping
+from unfreeze.inputs.loader import TimedBatch
 from unfreeze.train.device import Compute
+from unfreeze.train.early_stopping import StoppingState, after_epoch, should_stop
 from unfreeze.train.evaluate import logits_of
 from unfreeze.train.micro_batch import MicroBatch
-from unfreeze.train.optimizer import gradient_sum, gradients_are_finite, learning_rate, set_learning_rate
+from unfreeze.train.optimizers import gradient_sum, gradients_are_finite, learning_rate, set_learning_rate
 from unfreeze.train.step import Trainee, batch_gradients
-from unfreeze.train.stopping import StoppingState, after_epoch, should_stop
 
 
 class Diverged(Exception):
@@ -141,7 +141,7 @@ class PhaseRun:
         epoch = self.position.epoch - self.task.first_epoch
         return not self.is_over and self.position.step >= self.task.epoch_ends[epoch]
 
-    def train_step(self, fed: Fed) -> None:
+    def train_step(self, fed: TimedBatch) -> None:
         """Take one optimiser step on a batch.
 
         Raises:
@@ -162,7 +162,7 @@ class PhaseRun:
         totals = EpochTotals(at.totals.examples + count, at.totals.loss + mean * count, at.totals.hits + hits, seconds)
         self.position = Position(at.epoch, at.step + 1, at.stopping, totals)
 
-    def validation_step(self, fed: Fed) -> None:
+    def validation_step(self, fed: TimedBatch) -> None:
         """Predict one batch of validation images.
 
         Raises:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from unfreeze.model.fitting import fitted
-from unfreeze.streams import stream_seed
-from unfreeze.train.batches import Batch
+from unfreeze.inputs.loader import Batch
+from unfreeze.model.memory import fitted
+from unfreeze.seeds import stream_seed
 from unfreeze.train.device import Compute
-from unfreeze.train.micro_batch import MicroBatch, Statistics, WholeDropout, loss_weight, parts
+from unfreeze.train.micro_batch import BatchNormStatistics, MicroBatch, WholeDropout, loss_weight, parts
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def batch_gradients(
     Raises:
         NoRoom: not even the fewest rows fit into the device's memory.
     """
-    network, before = trainee.network, Statistics(trainee.network)
+    network, before = trainee.network, BatchNormStatistics(trainee.network)
     count = len(batch[1])
 
     def undo() -> None:

@@ -9,17 +9,18 @@ from torch.nn.functional import cross_entropy
 
 from unfreeze.config.identity import fingerprint, head_record
 from unfreeze.config.resolve import Strategy
-from unfreeze.measurements import Measurements
 from unfreeze.model.backbone import Backbone, own_copy
-from unfreeze.model.fitting import NoRoom, fitted
-from unfreeze.model.head import build_head
+from unfreeze.model.memory import OutOfMemory, fitted
 from unfreeze.model.network import build_network
-from unfreeze.streams import stream_seed
+from unfreeze.seeds import stream_seed
+from unfreeze.storage.measurements import Measurements
 from unfreeze.train.device import Compute
-from unfreeze.train.optimizer import build_optimizer
+from unfreeze.train.heads import build_head
+from unfreeze.train.optimizers import build_optimizer
 
 TIMED_SECONDS = 0.7
 """Fewer examples than a batch has are timed where a whole batch would take longer than this."""
+
 
 SECONDS_PER_FLOP = 1e-11
 """Of a machine on which nothing has been timed yet."""
@@ -115,7 +116,7 @@ def step_cost(
 
     try:
         return StepCost(**measurements.once({"network": step.network, "cut": [step.start, step.cut]}, measure))
-    except NoRoom:
+    except OutOfMemory:
         return StepCost(seconds_per_flop, 2 * seconds_per_flop)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from unfreeze.train.batches import Batch, Fed
-from unfreeze.train.candidate_run import CandidateRun, Trained
+from unfreeze.inputs.loader import Batch, TimedBatch
+from unfreeze.train.candidate_run import CandidateRun, TrainedCandidate
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -39,7 +39,7 @@ class Callbacks(Generic[Key]):
     before_step: Callable[[Mapping[Key, CandidateRun]], None]
     on_step: Callable[[Key, CandidateRun], None]
     on_epoch: Callable[[Key, dict[str, Any]], None]
-    on_end: Callable[[Key, Trained | Exception], None]
+    on_end: Callable[[Key, TrainedCandidate | Exception], None]
 
 
 class Trainer(Generic[Key]):
@@ -122,7 +122,7 @@ class Trainer(Generic[Key]):
             self._open[cut] = self.validation(cut)
         yield from self._open[cut]
 
-    def _made(self, make: Callable[[], Batch | None], keys: Sequence[Key]) -> Fed | None:
+    def _made(self, make: Callable[[], Batch | None], keys: Sequence[Key]) -> TimedBatch | None:
         """Make a batch for some runs; None at the end of validation, and where it fails, which fails them all."""
         started = time.perf_counter()
         try:
@@ -131,7 +131,7 @@ class Trainer(Generic[Key]):
             for key in keys:
                 self._end(key, error)
             return None
-        return None if batch is None else Fed(batch, (time.perf_counter() - started) / len(keys))
+        return None if batch is None else TimedBatch(batch, (time.perf_counter() - started) / len(keys))
 
     @contextlib.contextmanager
     def _failing(self, key: Key) -> Iterator[None]:
@@ -145,14 +145,14 @@ class Trainer(Generic[Key]):
 
     def _end_if_over(self, key: Key) -> None:
         if key in self._runs and self._runs[key].is_over:
-            result: Trained | Exception
+            result: TrainedCandidate | Exception
             try:
                 result = self._runs[key].result()
             except RuntimeError as error:  # its frozen stages changed
                 result = error
             self._end(key, result)
 
-    def _end(self, key: Key, result: Trained | Exception) -> None:
+    def _end(self, key: Key, result: TrainedCandidate | Exception) -> None:
         del self._runs[key]
         self._forget_unused()
         self.callbacks.on_end(key, result)

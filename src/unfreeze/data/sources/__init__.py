@@ -8,24 +8,27 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from unfreeze.config.study import ColumnsConfig, StudyConfig
+from unfreeze.config.schema import ColumnsConfig, StudyConfig
 from unfreeze.data.sources.folders import read_folder, read_test_folder
 from unfreeze.data.sources.food101 import read_food101, read_lists, unpacked_in
 from unfreeze.data.sources.huggingface import PREFIX, read_huggingface
 from unfreeze.data.sources.layout import FOLDERS
-from unfreeze.data.sources.manifests import GUESSED, read_manifest, read_test_table, refuse_folder_of_a_table
-from unfreeze.data.sources.near import near
-from unfreeze.data.sources.place import cache_folder, refuse_inside, usable_cache
 from unfreeze.data.sources.source import Ignored, Item, Source
-from unfreeze.data.sources.table_file import SUFFIXES, looks_like_a_table
+from unfreeze.data.tables.manifest import GUESSED, read_manifest, read_test_table, refuse_folder_of_a_table
+from unfreeze.data.tables.read import SUFFIXES, looks_like_a_table
 from unfreeze.errors import UserError
+from unfreeze.storage.cache import cache_folder, refuse_inside, usable_cache
+from unfreeze.text import near
 
 __all__ = ["Ignored", "Item", "Source", "cache_folder", "open_source", "refuse_inside", "source_of", "usable_cache"]
+
 
 SUPPORTED = (
     "a folder of class folders, a folder with train/, val/ and test/ of class folders, a .csv or .parquet manifest, "
     "hf:owner/name, or food101"
 )
+
+
 _SHOWN = 3
 
 

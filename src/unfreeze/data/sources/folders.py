@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
-from unfreeze.data.convert import slices_as_png
-from unfreeze.data.sources.labels import check_names, hint, label_finder, level
 from unfreeze.data.sources.layout import (
     FOLDERS,
     MASKS,
@@ -18,9 +16,8 @@ from unfreeze.data.sources.layout import (
     name_of,
     understand,
 )
-from unfreeze.data.sources.near import near
+from unfreeze.data.sources.path_labels import check_names, hint, label_finder, level
 from unfreeze.data.sources.source import Ignored, Item, Source, split_of
-from unfreeze.data.sources.table_file import IN_FOLDERS
 from unfreeze.data.sources.tree import (
     CLOUD,
     HIDDEN,
@@ -33,12 +30,23 @@ from unfreeze.data.sources.tree import (
     pictures_in,
     scan,
 )
+from unfreeze.data.tables.read import IN_FOLDERS
+from unfreeze.data.unusable import slices_as_png
 from unfreeze.errors import UserError
+from unfreeze.text import near
 
 NO_CLASS = "not in a class folder"
+
+
 HIDDEN_PICTURES = "hidden folder with pictures"
+
+
 FOLLOW = "--set check.follow_symlinks=true (in a study file: check: {follow_symlinks: true})"
+
+
 _ARCHIVES = {".zip": "zipfile", ".tar": "tarfile", ".tar.gz": "tarfile", ".tgz": "tarfile", ".tar.xz": "tarfile"}
+
+
 _SHOWN = 3
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from unfreeze.data.sources.place import cache_folder
 from unfreeze.data.sources.source import Ignored, Item, Source
 from unfreeze.data.sources.tree import scan
 from unfreeze.errors import UserError
+from unfreeze.storage.cache import cache_folder
 
 _LISTS = {"meta/train.txt": "train", "meta/test.txt": "test"}
 

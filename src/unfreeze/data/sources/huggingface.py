@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unfreeze.data.sources.labels import check_names
-from unfreeze.data.sources.place import cache_folder
+from unfreeze.data.sources.path_labels import check_names
 from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
-from unfreeze.durable import replacing
 from unfreeze.errors import UserError
+from unfreeze.storage.atomic import replacing
+from unfreeze.storage.cache import cache_folder
 
 PREFIX = "hf:"
+
+
 _EXPECTED = "hf:owner/name of a data set of images, or hf:FOLDER"
+
+
 _SIGNATURES = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"GIF8", ".gif"), (b"BM", ".bmp"))
 
 

@@ -17,6 +17,8 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 """What data calls its splits, and what they are."""
+
+
 _FOLDER_NAMES = {
     **SPLIT_NAMES,
     "dev": "validation",
@@ -38,7 +40,11 @@ _FOLDER_NAMES = {
     "addestramento": "train",
     "validazione": "validation",
 }
+
+
 _ADDED = "data|dataset|daten|datos|dados|images?|imgs?|pictures|photos|samples|split|sets?|folder|part|shard|chunk"
+
+
 _SPLIT_FOLDER = re.compile(
     rf"\d*[ _.-]*(?:(?:seg|{_ADDED})[ _.-]+)?({'|'.join(_FOLDER_NAMES)})[ _.-]*(?:{_ADDED})?[ _.()-]*\d*[ _.()-]*",
     re.IGNORECASE | re.ASCII,

@@ -1,0 +1,384 @@
+"""What cells are fed with: pixels and activations, stored where the plan says so, computed live where it does not."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfreeze.activations.keys import (
+    ActivationKey,
+    PrefixKey,
+    Reads,
+    bank,
+    label_of,
+    plain_piece,
+    prefix_of,
+    training_piece,
+    validation_piece,
+)
+from unfreeze.activations.prefix import Prefix
+from unfreeze.activations.store import SmallerBatch, activation_store, fill
+from unfreeze.activations.stream import LiveEvaluation, StoredEvaluation, StoredInputs, TrainingStream
+from unfreeze.config.identity import fingerprint
+from unfreeze.config.resolve import Strategy
+from unfreeze.config.schema import RegimeConfig
+from unfreeze.data.catalog import Catalog, keys_of, paths_of, rows_of
+from unfreeze.events import Emit, Preparing, Warned
+from unfreeze.inputs.augment import Preprocessing, ViewDataset
+from unfreeze.inputs.loader import EVALUATION_BATCH, Batch, Draw, EvaluationBatches, ImageSet, evaluation_draws
+from unfreeze.inputs.preprocess import (
+    BaseTransform,
+    DecodedPictures,
+    Pictures,
+    StoredPictures,
+    pixel_store,
+    store_pictures,
+)
+from unfreeze.inputs.sampler import copies_of
+from unfreeze.model.network import tensors_hash
+from unfreeze.storage.array_store import ArrayStore, CacheFull
+from unfreeze.storage.cache import filling
+from unfreeze.storage.locks import waiting
+from unfreeze.storage.shards import MissingRows, Row, Rows
+
+ALTERED = "{count} chunks of the cache were altered or could not be read; their rows were computed again"
+
+
+UNSTORED = (
+    "nothing more is stored by this run, and frozen stages run live: {why}; free space there, or name another folder "
+    "in UNFREEZE_CACHE"
+)
+
+
+@dataclass
+class CacheStats:
+    """What shared work really took: seconds and rows by piece, and what was wrong with the cache."""
+
+    seconds: dict[ActivationKey, float] = field(default_factory=dict)
+    computed: dict[ActivationKey, int] = field(default_factory=dict)
+    altered_chunks: int = 0
+    unstored: str = ""
+    """Why nothing more was stored from some moment on."""
+
+
+OPEN_SETS = 8
+"""Sets of images whose pictures stay opened: each holds files open, and a system lets a process have few."""
+
+
+@dataclass(frozen=True)
+class ImageRefs:
+    """Images of a cell: their ids, how they are preprocessed, and their labels as numbers."""
+
+    ids: tuple[str, ...]
+    shas: tuple[str, ...]
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """Rows of a piece: each one's index among those that were opened, and how many were computed at once."""
+
+    places: Mapping[Row, int]
+    rows: Rows
+    at_once: int
+
+
+class BatchSource:
+    """Gives the cells of a run their inputs.
+
+    Args:
+        catalog: the images.
+        preprocessing: by prefix.
+        prefixes: the frozen networks; those at cut 0 need none.
+        rows: by piece that is stored, its rows in the whole study.
+        starts: by such a piece, the stored piece that it is computed from, if not from the images.
+        stored_pixels: whether base pictures are kept.
+        cache: the folder of the cache.
+        workers: processes that prepare pixels.
+        emit: is told what is prepared.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        preprocessing: Mapping[PrefixKey, Preprocessing],
+        prefixes: Mapping[PrefixKey, Prefix],
+        rows: Mapping[ActivationKey, Mapping[Row, None]],
+        starts: Mapping[ActivationKey, ActivationKey],
+        stored_pixels: bool,
+        cache: Path,
+        workers: int,
+        emit: Emit,
+    ) -> None:
+        self.catalog, self.preprocessing, self.prefixes = catalog, preprocessing, prefixes
+        self.rows, self.starts, self.stored_pixels = rows, starts, stored_pixels
+        self.cache, self.workers, self.emit = cache, workers, emit
+        self.facts = CacheStats()
+        self._numbers = {label: number for number, label in enumerate(catalog.classes)}
+        used = catalog.images[catalog.images["sha256"] != ""].drop_duplicates("sha256")["id"].tolist()
+        self._id_of = dict(zip(keys_of(catalog, used), used, strict=True))
+        self._unstored: CacheFull | None = None
+        self._open: dict[ActivationKey, _Opened] = {}
+        self._pictures_of: dict[tuple[str, tuple[str, ...]], StoredPictures] = {}
+
+    def images(self, ids: Sequence[str]) -> ImageRefs:
+        """Return what is known of images without looking at their files."""
+        found = rows_of(self.catalog, ids)
+        labels = torch.tensor([self._numbers[label] for label in found["label"]], dtype=torch.int64)
+        return ImageRefs(tuple(ids), tuple(keys_of(self.catalog, ids)), labels)
+
+    def missing(self, piece: ActivationKey, rows: Sequence[Row]) -> list[Row]:
+        """Return which rows of a stored piece the cache does not have."""
+        return self._store(piece, self._suiting(piece, rows)).missing(rows)
+
+    def _store(self, piece: ActivationKey, at_once: int) -> ArrayStore:
+        prefix, made = self.prefixes[piece.prefix], self.preprocessing[piece.prefix]
+        return activation_store(self.cache, prefix, piece.cut, made, piece.augment, piece.seed, at_once)
+
+    def _at_once(self, piece: ActivationKey) -> list[int]:
+        """Return how many rows went through the frozen stages at once so far: as calibrated first, as now last."""
+        prefix = self.prefixes[piece.prefix]
+        numbers = [int(prefix.calibration.engine["batch"])]
+        while numbers[-1] > prefix.batch:
+            numbers.append(max(prefix.batch, numbers[-1] // 2))
+        return numbers
+
+    def _suiting(self, piece: ActivationKey, rows: Sequence[Row]) -> int:
+        """Return how many at once rows were, or will be, computed: the most of which the cache has them all.
+
+        So a cell that goes on in another run reads what it read before memory got short.
+        """
+        *before, now = self._at_once(piece)
+        return next((number for number in before if not self._store(piece, number).missing(rows)), now)
+
+    def prepare(self, needs: Reads) -> None:
+        """Have all rows of stored pieces that are needed at hand, computing what is missing.
+
+        A piece that cannot be stored, since the disk is full, say, is computed live from then on, to the same numbers.
+
+        Raises:
+            UserError: a file is gone.
+        """
+        for piece in sorted(needs.rows, key=lambda one: one.cut):
+            if piece in self.rows:
+                try:
+                    self._ensure(piece, needs.rows[piece])
+                except CacheFull as error:
+                    self._open.pop(piece, None)
+                    self.store_no_more(error)
+
+    def store_no_more(self, error: CacheFull) -> None:
+        """Write nothing to the cache from now on; what it holds is read all the same. Said once."""
+        if self._unstored is None:
+            self._unstored, self.facts.unstored = error, error.given
+            self.emit(Warned(UNSTORED.format(why=error.given)))
+
+    def _check_stored(self) -> None:
+        if self._unstored is not None:
+            raise self._unstored
+
+    def stream(
+        self, strategy: Strategy, regime: RegimeConfig, seed: int, train: ImageRefs, cuts: Iterable[int], stop: int
+    ) -> TrainingStream:
+        """Return the training stream of a group of cells.
+
+        Args:
+            strategy: one of theirs: its backbone, size and batch size are the group's.
+            regime, seed: theirs.
+            train: the training images.
+            cuts: at which the group's phases may ask.
+            stop: the last step of the longest.
+        """
+        views = bank(regime)
+
+        def pixels() -> ImageSet:
+            return ImageSet(self._views(prefix_of(strategy), train, regime.augment, seed), train.labels)
+
+        stored = {
+            cut: inputs
+            for cut in set(cuts)
+            if views is not None
+            and (inputs := self._stored(training_piece(strategy, cut, regime, seed), train, views)) is not None
+        }
+        prefix = self.prefixes.get(prefix_of(strategy))
+        return TrainingStream(
+            train.labels,
+            pixels,
+            strategy.batch_size,
+            seed,
+            views,
+            copies_of(train.shas),
+            stored,
+            prefix,
+            stop,
+            self.workers,
+        )
+
+    def validation(
+        self, strategy: Strategy, regime: RegimeConfig, seed: int, shown: ImageRefs, cut: int
+    ) -> Iterable[Batch]:
+        """Return the batches that validation looks at each epoch, after ``cut`` frozen stages."""
+        piece = validation_piece(strategy, cut, regime, seed)
+        return self._evaluation(piece, shown, evaluation_draws(len(shown.ids), regime.validation.examples, seed))
+
+    def plain(self, strategy: Strategy, shown: ImageRefs, cut: int) -> Iterable[Batch]:
+        """Return each image once in its plain view, after ``cut`` frozen stages."""
+        return self._evaluation(plain_piece(strategy, cut), shown, evaluation_draws(len(shown.ids), None, 0))
+
+    def prefix_sha256(self, key: PrefixKey, cut: int) -> str:
+        """Return the hash over the tensors of the first ``cut`` stages; of none for what has no prefix."""
+        return self.prefixes[key].sha256(cut) if key in self.prefixes else tensors_hash({})
+
+    def _evaluation(self, piece: ActivationKey, shown: ImageRefs, draws: list[Draw]) -> Iterable[Batch]:
+        stored = self._stored(piece, shown, 1 + max((view for _, view in draws), default=0))
+        if stored is not None:
+            return StoredEvaluation(stored, draws, shown.labels)
+        images = ImageSet(self._views(piece.prefix, shown, piece.augment, max(0, piece.seed)), shown.labels)
+        batches = EvaluationBatches(images, self.workers, draws)
+        if not piece.cut:
+            return batches
+        prefix = self.prefixes[piece.prefix]
+        return LiveEvaluation(batches, lambda inputs: prefix.run(inputs, 0, piece.cut))
+
+    def _stored(self, piece: ActivationKey, shown: ImageRefs, views: int) -> StoredInputs | None:
+        """Return stored inputs of images in the first ``views`` views, or None if the piece is not stored."""
+        if piece not in self.rows or piece not in self._open:
+            return None
+        places, rows = self._open[piece].places, self._open[piece].rows
+        numbers = range(1 if piece.augment == "none" else views)
+        at = np.array([[places.get((sha, view), -1) for view in numbers] for sha in shown.shas], dtype=np.int64)
+        return StoredInputs(rows, at.reshape(len(shown.shas), len(numbers)), getattr(torch, rows.dtype.name))
+
+    def _views(self, key: PrefixKey, shown: ImageRefs, augment: str, seed: int) -> ViewDataset:
+        return ViewDataset(self._pictures(key, shown), shown.shas, self.preprocessing[key], augment, seed)
+
+    def _pictures(self, key: PrefixKey, shown: ImageRefs) -> Pictures:
+        base = self.preprocessing[key].base
+        paths = paths_of(self.catalog, shown.ids)
+        if not self.stored_pixels:
+            return DecodedPictures(paths, shown.shas, base)
+        known = (fingerprint(base.identity()), shown.shas)
+        if known not in self._pictures_of:
+            while len(self._pictures_of) >= OPEN_SETS:
+                del self._pictures_of[next(iter(self._pictures_of))]
+            try:
+                self._pictures_of[known] = self._stored_pictures(base, paths, shown)
+            except CacheFull as error:
+                self.store_no_more(error)
+                return DecodedPictures(paths, shown.shas, base)
+        return self._pictures_of[known]
+
+    def _stored_pictures(self, base: BaseTransform, paths: Sequence[Path], shown: ImageRefs) -> StoredPictures:
+        store = pixel_store(self.cache, base)
+        wanted = [(sha, 0) for sha in shown.shas]
+        if store.missing(wanted):
+            with filling(store, waiting(self.emit, "decodes images")):
+                missing = set(store.missing(wanted))  # another process may have decoded some
+                self._decode(store, [(path, row) for path, row in zip(paths, wanted, strict=True) if row in missing])
+        while True:
+            try:
+                return StoredPictures(store.open(wanted, self._altered))
+            except MissingRows as error:
+                gone = set(error.rows)
+                self._decode(store, [(path, row) for path, row in zip(paths, wanted, strict=True) if row in gone])
+
+    def _decode(self, store: ArrayStore, images: Sequence[tuple[Path, Row]]) -> None:
+        if not images:
+            return
+        self._check_stored()
+        store_pictures(
+            store,
+            [path for path, _ in images],
+            [sha for _, (sha, _) in images],
+            lambda done, total: self.emit(Preparing("decoding images", done, total)),
+        )
+
+    def _ensure(self, piece: ActivationKey, rows: Mapping[Row, None]) -> Rows:
+        """Open the rows of a stored piece, after computing those that are missing or altered."""
+        at_once = self._suiting(piece, list(rows))
+        while True:
+            try:
+                return self._opened(piece, at_once, rows)
+            except SmallerBatch:  # one number for all of them
+                at_once = self.prefixes[piece.prefix].batch
+
+    def _opened(self, piece: ActivationKey, at_once: int, rows: Mapping[Row, None]) -> Rows:
+        opened = self._open.get(piece)
+        if opened is not None and opened.at_once != at_once:
+            opened = None
+        if opened is not None and rows.keys() <= opened.places.keys():
+            return opened.rows
+        wanted = list(dict.fromkeys([*(opened.places if opened else ()), *rows]))
+        found = self._filled(piece, at_once, wanted)
+        self._open[piece] = _Opened({row: index for index, row in enumerate(wanted)}, found, at_once)
+        return found
+
+    def _filled(self, piece: ActivationKey, at_once: int, wanted: Sequence[Row]) -> Rows:
+        store = self._store(piece, at_once)
+        if store.missing(wanted):
+            with filling(store, waiting(self.emit, f"computes {self._words(piece)}")):
+                self._compute(piece, at_once, store.missing(wanted))  # another process may have computed some
+        while True:
+            try:
+                return store.open(wanted, self._altered)
+            except MissingRows as error:
+                self._compute(piece, at_once, error.rows)
+
+    def _words(self, piece: ActivationKey) -> str:
+        stage = self.prefixes[piece.prefix].backbone.stages[piece.cut - 1].name
+        return f"frozen stages of {label_of(piece.prefix, self.prefixes)}, after {stage}"
+
+    def _compute(self, piece: ActivationKey, at_once: int, missing: Sequence[Row]) -> None:
+        if not missing:
+            return
+        self._check_stored()
+        prefix, start = self.prefixes[piece.prefix], self.starts.get(piece)
+        if prefix.batch != at_once:
+            raise SmallerBatch
+        if at_once != self._at_once(piece)[0]:  # what is open of the shallower piece may be as calibrated
+            start = None
+        near = [row for row in missing if start is not None and row in self.rows[start]]
+        far = [row for row in missing if start is None or row not in self.rows[start]]
+        if start is not None and near:
+            self._opened(start, at_once, dict.fromkeys(near))
+        began, done = time.perf_counter(), 0
+        words = self._words(piece)
+        self.emit(Preparing(words, 0, len(missing)))
+        with self._store(piece, at_once).writer() as writer:
+            for low, batches in ((start, self._from_rows(start, near)), (None, self._from_images(piece, far))):
+                for count in fill(writer, prefix, low.cut if low else 0, piece.cut, at_once, batches):
+                    done += count
+                    self.emit(Preparing(words, done, len(missing)))
+        self.facts.seconds[piece] = self.facts.seconds.get(piece, 0.0) + time.perf_counter() - began
+        self.facts.computed[piece] = self.facts.computed.get(piece, 0) + done
+
+    def _from_rows(self, start: ActivationKey | None, rows: Sequence[Row]) -> Iterator[tuple[list[Row], Tensor]]:
+        if start is None or not rows:
+            return
+        places, stored = self._open[start].places, self._open[start].rows
+        for first in range(0, len(rows), EVALUATION_BATCH):
+            some = list(rows[first : first + EVALUATION_BATCH])
+            inputs = torch.empty(len(some), *stored.shape(0), dtype=getattr(torch, stored.dtype.name))
+            stored.read_many([places[row] for row in some], inputs.numpy())
+            yield some, inputs
+
+    def _from_images(self, piece: ActivationKey, rows: Sequence[Row]) -> Iterator[tuple[list[Row], Tensor]]:
+        if not rows:
+            return
+        shas = list(dict.fromkeys(sha for sha, _ in rows))
+        shown = self.images([self._id_of[sha] for sha in shas])
+        position = {sha: index for index, sha in enumerate(shas)}
+        images = ImageSet(self._views(piece.prefix, shown, piece.augment, max(0, piece.seed)), shown.labels)
+        batches = EvaluationBatches(images, self.workers, [(position[sha], view) for sha, view in rows])
+        first = 0
+        for inputs, _, _ in batches:
+            yield list(rows[first : first + len(inputs)]), inputs
+            first += len(inputs)
+
+    def _altered(self, count: int) -> None:
+        self.facts.altered_chunks += count
+        self.emit(Warned(ALTERED.format(count=count)))

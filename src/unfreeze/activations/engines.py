@@ -1,0 +1,58 @@
+"""The registry of inference engines for frozen stages. A new engine is a module with an entry, listed here."""
+
+import torch
+
+from unfreeze.activations import openvino_engine as openvino
+from unfreeze.activations import pytorch_engine as pytorch
+from unfreeze.activations.engine import Engine, EngineKind, Settings
+from unfreeze.model.network import Frozen
+
+ENGINES: dict[str, EngineKind] = {entry.name: entry for entry in (openvino.ENTRY, pytorch.ENTRY)}
+"""Engines by name, the preferred one first."""
+
+
+def kind_of(settings: Settings) -> EngineKind:
+    """Return the registry's entry for an engine's settings."""
+    return ENGINES[str(settings["name"])]
+
+
+def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
+    """Return the settings of every engine that can run on a device, the preferred one first.
+
+    For another precision than float32, PyTorch in float32 comes last: some networks lose too much.
+    """
+    asked = [settings for entry in ENGINES.values() for settings in entry.offers(device, precision, threads)]
+    if precision == "float32":
+        return asked
+    return [*asked, *ENGINES[pytorch.ENTRY.name].offers(device, "float32", threads)]
+
+
+def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> Engine:
+    """Build an engine of frozen stages.
+
+    Args:
+        settings: one of ``offers``.
+        stages: wholly frozen, on any device.
+        input_shape: of one row, without the batch axis.
+        device: where it runs.
+
+    Raises:
+        ValueError: a stage is not frozen; the message names the tensor.
+        EngineFailed: the engine cannot run these stages.
+    """
+    refuse_unfrozen(stages)
+    return kind_of(settings).build(settings, stages, input_shape, device)
+
+
+def refuse_unfrozen(stages: Frozen) -> None:
+    """Refuse stages whose output could change: a parameter that takes a gradient, a module in training mode.
+
+    Raises:
+        ValueError: names the first of them.
+    """
+    for name, parameter in stages.named_parameters():
+        if parameter.requires_grad:
+            raise ValueError(f"not wholly frozen, so not reused: {name} takes a gradient")
+    for name, module in stages.named_modules():
+        if module.training:
+            raise ValueError(f"not wholly frozen, so not reused: {name or 'the prefix'} is in training mode")

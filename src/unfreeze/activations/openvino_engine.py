@@ -1,0 +1,122 @@
+"""OpenVINO on the CPU: fused convolutions, one thread per request, as many requests at once as there are threads.
+
+float32 is asked for, since OpenVINO would choose bfloat16 by itself where the processor supports it. The rows of a
+request are all that one thread sees, so the numbers of a row depend neither on its neighbours nor on the number of
+threads.
+"""
+
+import logging
+import warnings
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unfreeze.activations.engine import EngineFailed, EngineKind, Settings, gist
+from unfreeze.model.network import Frozen
+
+BATCHES = (8, 1)
+"""Rows per request: several where the network can be traced for that, since weights are then read once for all."""
+
+
+_PRECISION = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
+    """Return the settings for a CPU, the faster one first; none elsewhere."""
+    if device.type != "cpu":
+        return []
+    return [
+        {
+            "name": ENTRY.name,
+            "version": metadata.version("openvino"),
+            "precision": precision,
+            "batch": batch,
+            "threads": threads,
+            "kernels": torch.backends.cpu.get_cpu_capability(),
+        }
+        for batch in BATCHES
+    ]
+
+
+def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> "OpenVINOEngine":
+    """Trace the stages for one row and compile them.
+
+    Raises:
+        EngineFailed: OpenVINO cannot trace, convert or compile them.
+    """
+    import openvino
+
+    batch, threads = int(settings["batch"]), int(settings["threads"])
+    options = {
+        "INFERENCE_PRECISION_HINT": _PRECISION[str(settings["precision"])],
+        "NUM_STREAMS": str(threads),
+        "INFERENCE_NUM_THREADS": str(threads),
+    }
+    graph = _traced(stages.stages, input_shape, batch)
+    try:
+        model = openvino.convert_model(graph, example_input=torch.zeros(1, *input_shape))
+        model.reshape([batch, *input_shape])
+        compiled = openvino.Core().compile_model(model, "CPU", options)
+        # A tracer's constants may hold the batch of the trace: such a model gives other shapes, or none.
+        output_shape = tuple(compiled.output(0).shape)
+    except (RuntimeError, ValueError, TypeError, OSError) as error:  # what OpenVINO's front end raises
+        raise EngineFailed(f"openvino, batch {batch}: {gist(error)}") from error
+    if output_shape[0] != batch:
+        raise EngineFailed(f"openvino, batch {batch}: the traced network gives {output_shape}")
+    return OpenVINOEngine(compiled, batch, threads, output_shape[1:])
+
+
+def _traced(stages: nn.Module, input_shape: tuple[int, ...], batch: int) -> Any:
+    """Trace stages for one row, quietly; at batch 32 it takes twenty seconds.
+
+    Raises:
+        EngineFailed: PyTorch's tracer cannot follow them.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer's, on Python values it takes for constants, and on itself
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            return torch.jit.trace(stages, torch.zeros(1, *input_shape), check_trace=False)
+        except Exception as error:  # a model's own code runs here, and may raise anything
+            raise EngineFailed(f"openvino, batch {batch}: {gist(error)}") from error
+        finally:
+            logging.disable(before)
+
+
+class OpenVINOEngine:
+    """A compiled network and its requests."""
+
+    def __init__(self, compiled: Any, batch: int, threads: int, output_shape: tuple[int, ...]) -> None:
+        import openvino
+
+        self.batch, self.output_shape = batch, output_shape
+        self.queue = openvino.AsyncInferQueue(compiled, threads)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Compute rows in requests of ``batch``, the last one padded."""
+        # Not inference tensors: what trains on the rows saves them for its backward pass.
+        outputs = torch.empty(len(rows), *self.output_shape)
+        given, taken = np.ascontiguousarray(rows.numpy(), np.float32), outputs.numpy()
+
+        def take(request: Any, start: int) -> None:
+            found = request.get_output_tensor(0).data
+            taken[start : start + self.batch] = found[: len(rows) - start]
+
+        self.queue.set_callback(take)
+        for start in range(0, len(rows), self.batch):
+            request = given[start : start + self.batch]
+            if len(request) < self.batch:
+                request = np.concatenate(
+                    [request, np.zeros_like(request, shape=(self.batch - len(request), *request.shape[1:]))]
+                )
+            self.queue.start_async({0: request}, start)
+        self.queue.wait_all()
+        return outputs
+
+
+ENTRY = EngineKind("openvino", offers, build, worth_seconds=5.0, shares_batch=False)
+"""Building takes one to three seconds, which less than five seconds of frozen work would not win back."""

@@ -1,0 +1,73 @@
+"""PyTorch itself: every device, every network.
+
+Its kernels may choose another way of summing for another batch size, so rows go through in batches of one fixed size,
+the last one padded. Where a device has memory of its own the largest size is taken that fits when it is calibrated.
+"""
+
+import contextlib
+
+import torch
+from torch import Tensor, nn
+
+from unfreeze.activations.engine import EngineKind, Settings
+from unfreeze.model.network import Frozen
+
+BATCH = 32
+
+
+SMALLER = (16, 8, 4, 2, 1)
+
+
+class Batched:
+    """Frozen stages in channels-last order, in inference mode, that take rows in batches of one size."""
+
+    def __init__(self, stages: nn.Module, device: torch.device, batch: int, precision: str) -> None:
+        self.stages = stages.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device, self.batch, self.precision = device, batch, precision
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Compute rows."""
+        outputs = []
+        with torch.no_grad(), self._numerics():  # not inference mode: what trains on the rows saves them for later
+            for start in range(0, len(rows), self.batch):
+                batch = rows[start : start + self.batch].to(self.device, non_blocking=True)
+                count = len(batch)
+                if count < self.batch:
+                    batch = torch.cat([batch, batch.new_zeros(self.batch - count, *batch.shape[1:])])
+                if batch.ndim == 4:
+                    batch = batch.contiguous(memory_format=torch.channels_last)
+                outputs.append(self.stages(batch)[:count].float().contiguous())
+            return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _numerics(self) -> contextlib.AbstractContextManager[object]:
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
+    """Return the one setting of a processor; elsewhere that of each batch size, the largest first."""
+    return [
+        {
+            "name": ENTRY.name,
+            "version": torch.__version__,
+            "precision": precision,
+            "batch": batch,
+            "threads": threads,
+            "kernels": torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else _device_name(device),
+        }
+        for batch in (BATCH, *(SMALLER if device.type != "cpu" else ()))
+    ]
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> Batched:
+    """Return the stages as an engine; they are moved to the device."""
+    return Batched(stages, device, int(settings["batch"]), str(settings["precision"]))
+
+
+ENTRY = EngineKind("pytorch", offers, build, worth_seconds=0.0, shares_batch=True)
+"""Nothing has to be built, so it is always worth trying."""

@@ -1,0 +1,244 @@
+"""``unfreeze check``: what is wrong with the data, before anything trains."""
+
+import json
+from collections import Counter
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unfreeze.cli.findings import is_told
+from unfreeze.cli.interrupts import Check, resumable
+from unfreeze.cli.options import AsJson, Overrides, Target, asked_study
+from unfreeze.errors import UserError
+from unfreeze.events import Checked
+
+if TYPE_CHECKING:
+    from unfreeze.config.schema import StudyConfig
+    from unfreeze.data.catalog import Catalog
+    from unfreeze.data.quality import Finding
+    from unfreeze.data.sources.source import Source
+
+
+PAGE = Path("check.html")
+
+
+SHOWN, OF_A_KIND = 12, 4
+"""Findings in the table on a terminal, in all and of one kind, so that many of one hide no other; the page has all."""
+
+
+def check(
+    target: Target,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The page to write; with --json none is, unless it is named.", show_default=str(PAGE)
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at every file once, say what is wrong with the data, and write a page of what to look at."""
+    page = PAGE if out is None and not as_json else out
+    resumable(lambda may_end: _check(target, page, overrides, as_json, may_end))
+
+
+def _check(target: str, out: Path | None, overrides: list[str] | None, as_json: bool, may_end: Check) -> None:
+    study, asked = asked_study(target, None, None, None, overrides)
+    from unfreeze.cli import tables as screen
+    from unfreeze.data.quality import findings, worst_first
+    from unfreeze.data.sources import source_of
+    from unfreeze.data.subset import shortfalls
+    from unfreeze.data.summary import layout, lines, refuse_none_used, refuse_unusable
+    from unfreeze.storage.atomic import remove_leftovers_of
+    from unfreeze.storage.cache import refuse_inside
+
+    if out is not None:
+        if out.is_dir():
+            raise UserError(
+                f"--out {out} is a directory", "a file, or a path where one can be made", "give another --out FILE"
+            )
+        refuse_inside(out, "page", "a file", "--out FILE", (study.data, *study.tests.values()))
+        remove_leftovers_of(out)
+    source = source_of(study, Path.cwd())
+    if not as_json:
+        console = screen.stdout()
+        for line in lines(study.data, source, study.split, study.tests):
+            console.print(screen.one_line(line))
+    refuse_unusable(source, study.check)
+    told: list[str] = []
+    catalog = _look(study, source, told, may_end)
+    refuse_none_used(source, catalog)
+    # Without a study file nobody said how large pictures and classes have to be.
+    size, folds = (study.image_size, study.split.folds is not None) if asked else (None, True)
+    found = findings(catalog, size, folds, study.split)
+    if asked:
+        found = worst_first([*found, *shortfalls(catalog, study.split, study.regimes)])
+    understood = layout(source, study.split, catalog)
+    _tell(understood, catalog, found, told, write_page(out, study.name, catalog, found), as_json)
+
+
+def write_page(out: Path | None, name: str, catalog: "Catalog", found: "list[Finding]") -> Path | None:
+    """Write the page, if one is wanted."""
+    if out is None:
+        return None
+    from unfreeze.cli.findings import thumbnails
+    from unfreeze.report.check_page import write_check_page
+
+    return write_check_page(out, name, _summary(catalog), *thumbnails(catalog, found), _ignored(catalog))
+
+
+def _tell(
+    understood: dict[str, Any],
+    catalog: "Catalog",
+    found: "list[Finding]",
+    told: list[str],
+    page: Path | None,
+    as_json: bool,
+) -> None:
+    from unfreeze.text import plural
+
+    if as_json:
+        said = _as_json(catalog, found) | {"layout": understood}
+        typer.echo(json.dumps(said, ensure_ascii=False, indent=1))
+    else:
+        _print(catalog, found)
+    for text in told:
+        typer.echo(f"warning: {text}", err=as_json)
+    if not as_json:
+        typer.echo(f"look at {plural(len(found), 'finding')}: {page}" if found else f"wrote {page}")
+
+
+def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Check) -> "Catalog":
+    """Look at every file, with a bar on a terminal; what is wrong with the cache is told.
+
+    After each file, and each comparison, it may end: what was seen so far is remembered.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    from unfreeze.cli import tables as screen
+    from unfreeze.data.catalog import build_catalog
+    from unfreeze.data.scan_cache import CacheNotWritten
+    from unfreeze.storage.atomic import remove_leftovers
+    from unfreeze.storage.cache import looking, usable_cache
+
+    cache = usable_cache(told.append)
+    if cache:
+        remove_leftovers(cache)
+    console = screen.stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    waited = False
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+
+        def wait() -> None:
+            nonlocal waited
+            if not waited:
+                console.print("waiting for another process, which looks at the same images")
+            waited = True
+            may_end()
+
+        def progress(task: TaskID, done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+            may_end()
+
+        with looking(cache, source.roots.values(), wait) if cache else nullcontext():
+            catalog = partial(
+                build_catalog,
+                source,
+                study.split.group,
+                partial(progress, bars.add_task("reading images", total=None)),
+                check=study.check,
+                comparing=partial(progress, bars.add_task("comparing", total=None)),
+            )
+            try:
+                return catalog(looks=cache / "looks" if cache else None)
+            except CacheNotWritten as error:  # looked at once more, which is seldom, and slower than to remember
+                told.append(f"not all that was seen of the images is kept for the next time: {error.given}")
+                return catalog(looks=None)
+
+
+def _summary(catalog: "Catalog") -> dict[str, Any]:
+    counts = Counter(catalog.images["status"])
+    return {
+        "images": len(catalog.images),
+        "used": counts["used"],
+        "set_aside": counts["set_aside"],
+        "ignored": counts["ignored"],
+        "classes": {
+            label: int(count)
+            for label, count in catalog.images.query("status == 'used' and source == ''")["label"]
+            .value_counts()
+            .reindex(list(catalog.classes), fill_value=0)
+            .items()
+        },
+    }
+
+
+def _ignored(catalog: "Catalog") -> str:
+    """Say why files and folders are ignored, and for each reason which is the first."""
+    from unfreeze.data.quality import path_of
+
+    ignored = catalog.images[catalog.images["status"] == "ignored"]
+    first = {reason: path_of(catalog, rows[0]) for reason, rows in ignored.groupby("reason").groups.items()}
+    counts = Counter(ignored["reason"]).most_common()
+    return ", ".join(f"{count:,} {reason} (first {first[reason]})" for reason, count in counts)
+
+
+def _as_json(catalog: "Catalog", found: "list[Finding]") -> dict[str, Any]:
+    from unfreeze.data.quality import path_of
+
+    return {
+        **_summary(catalog),
+        "findings": [
+            {
+                "kind": one.kind,
+                "severity": one.severity,
+                "count": len(one.rows),
+                "images": [path_of(catalog, row) for row in one.rows],
+                "note": one.note,
+            }
+            for one in found
+        ],
+        "ignored_because": dict(Counter(catalog.images.query("status == 'ignored'")["reason"]).most_common()),
+    }
+
+
+def _print(catalog: "Catalog", found: "list[Finding]") -> None:
+    from unfreeze.cli import tables as screen
+    from unfreeze.data.quality import path_of
+    from unfreeze.text import plural
+
+    summary = _summary(catalog)
+    console = screen.stdout()
+    parts = [f"{summary[key]:,} {word}" for key, word in (("set_aside", "set aside"), ("ignored", "ignored"))]
+    console.print(
+        f"{plural(summary['images'], 'file')} in {len(catalog.classes)} classes: {summary['used']:,} used, "
+        f"{', '.join(parts)}"
+    )
+    for sentence in catalog.guessed:
+        console.print(screen.one_line(f"guessed: {sentence}"))
+    console.print()
+    if not found:
+        console.print("nothing found that is wrong")
+        return
+    made = screen.table("severity", "finding", "images", "what", "first", numbers=("images",))
+    counts, shown, rest = Counter[str](), 0, Counter[str]()
+    for one in found:
+        counts[one.kind] += 1
+        if shown == SHOWN or counts[one.kind] > OF_A_KIND:
+            rest[one.kind] += 1
+            continue
+        shown += 1
+        first = path_of(catalog, one.rows[0]) if one.rows else ""
+        made.add_row(one.severity, one.kind, f"{len(one.rows):,}", screen.one_line(one.note), screen.one_line(first))
+    screen.show(console, made)
+    if rest:
+        console.print(f"and {', '.join(f'{count:,} more of {kind}' for kind, count in rest.items())}\n")
+
+
+def write_page_of_run(name: str, event: Checked) -> None:
+    """Write the page of a study's data check, where anything is told of it."""
+    if is_told(event):
+        write_page(event.page, name, event.catalog, list(event.findings))

@@ -1,0 +1,77 @@
+"""``unfreeze describe``: a backbone's stages, and where the strategies of a study cut it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unfreeze.errors import UserError
+
+if TYPE_CHECKING:
+    from unfreeze.config.schema import StudyConfig
+
+
+def describe(
+    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A timm name, for example resnet50.")],
+    study: Annotated[
+        Path | None, typer.Option(metavar="STUDY", help="Show where the strategies of this study cut.")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="Side of the input.", show_default="the study's, or the model's own"),
+    ] = None,
+) -> None:
+    """Show a backbone's stages: output shape, parameters, work, and what a study's strategies train.
+
+    No weights are needed.
+    """
+    if image_size is not None and image_size < 1:
+        raise UserError(f"--image-size {image_size}", "a number of pixels", "for example --image-size 224")
+    from unfreeze.config.load import read_study
+
+    asked = read_study(study, values={"backbone": backbone}) if study else None
+    cuts = _cuts(asked, backbone) if asked else {}
+    size = image_size or (asked.image_size if asked else own_size(backbone))
+    from unfreeze.cli import tables as screen
+    from unfreeze.model.backbone import load_backbone
+    from unfreeze.model.summary import describe as stages_of
+    from unfreeze.text import count_text
+
+    loaded = load_backbone(backbone, "none", size, seed=0)
+    stages = stages_of(loaded)
+    console = screen.stdout()
+    console.print(f"{backbone}, {loaded.image_size} x {loaded.image_size} pixels, {loaded.features} features\n")
+    numbers = ("output", "parameters", "FLOPs")
+    made = screen.table("stage", *numbers, *cuts, numbers=numbers)
+    for number, stage in enumerate(stages):
+        shape = " x ".join(map(str, stage.output_shape))
+        states = (states[number] for states in cuts.values())
+        made.add_row(stage.name, shape, count_text(stage.params), count_text(stage.flops), *states)
+    made.add_section()
+    total = count_text(sum(stage.params for stage in stages)), count_text(sum(stage.flops for stage in stages))
+    made.add_row("all", "", *total, *([""] * len(cuts)))
+    screen.show(console, made)
+    console.print("FLOPs of one image forward; a multiply-add counts as two. The head comes on top.")
+
+
+def own_size(name: str) -> int:
+    """Return the input size that a timm model was made for; an unknown name is for the loader to refuse."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return config.input_size[-1] if config else 224
+
+
+def _cuts(study: "StudyConfig", backbone: str) -> dict[str, list[str]]:
+    """Return what each stage is in each strategy, by strategy (and phase where there are several)."""
+    from unfreeze.study.network_plan import as_record, make_plan
+
+    plan = make_plan(study, classes=2)  # its head is not shown
+    columns = {}
+    for name, network in as_record(plan)["networks"].items():
+        if network["backbone"] == backbone:
+            phases = len(network["phases"])
+            for phase in range(phases):
+                heading = name if phases == 1 else f"{name} {phase + 1}"
+                columns[heading] = [stage["states"][phase] for stage in network["stages"]]
+    return columns

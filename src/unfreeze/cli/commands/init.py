@@ -1,0 +1,206 @@
+"""``unfreeze init``: a commented study file fitted to the data."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unfreeze.cli.options import AsJson, Overrides, given_data, study_name
+from unfreeze.errors import UserError
+
+if TYPE_CHECKING:
+    from unfreeze.data.sources.source import Source
+    from unfreeze.data.summary import Pools
+
+
+BACKBONE = "tf_efficientnet_lite0"
+"""Its weights come with the installation."""
+
+
+SIZE = 128
+"""Pixels for the default backbone: a quarter of the work of 256, and on photographs nearly as good."""
+
+
+OF_DATA = ("labels_from", "columns", "check", "tests")
+"""Keys that ``--set`` adds to the file."""
+
+
+STEPS = (5, 10, 20, 50, 100, 200, 500, 1000)
+"""Images a class that are offered."""
+
+
+def init(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder of images.")],
+    backbone: Annotated[str, typer.Option(metavar="NAME", help="A timm name.")] = BACKBONE,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")] = Path("study.yaml"),
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a study file for your images, every line explained; an existing file is never overwritten."""
+    if out.exists():
+        raise UserError(f"{out} exists already", "a new file", "give another with --out FILE, or move that one away")
+    from unfreeze.cli import tables as screen
+    from unfreeze.config.load import read_study
+    from unfreeze.config.schema import SplitConfig
+    from unfreeze.data.sources import source_of
+    from unfreeze.data.summary import layout, lines, pools_by_class, refuse_unusable
+    from unfreeze.storage.atomic import remove_leftovers_of, write_text
+
+    further = _further_lines(overrides or [])
+    data = given_data(data)
+    study = read_study(preset="quick", values={"data": data}, overrides=overrides or ())
+    remove_leftovers_of(out)
+    source = source_of(study, Path.cwd())
+    if not as_json:
+        console = screen.stdout()
+        for line in lines(study.data, source, SplitConfig(), study.tests):
+            console.print(screen.one_line(line))
+    refuse_unusable(source, study.check)
+    size = _checked_size(backbone)
+    pools = pools_by_class(source, SplitConfig())
+    text = study_text(_where(data, out), study_name(Path(data)), backbone, size, source, pools, further)
+    write_text(out, text)
+    if as_json:
+        typer.echo(
+            json.dumps({"wrote": str(out), "layout": layout(source, SplitConfig())}, ensure_ascii=False, indent=1)
+        )
+    else:
+        typer.echo(f"wrote {out}\nlook at it:  unfreeze plan {out}\nrun it:      unfreeze run {out}")
+
+
+def _further_lines(overrides: list[str]) -> str:
+    """Return the lines of a study file for what ``--set`` says of how the data is read.
+
+    Raises:
+        UserError: it sets what the file has a line for anyway.
+    """
+    from unfreeze.config.load import overridden
+
+    values = overridden(overrides)
+    written = [key for key in values if key not in OF_DATA]
+    if written:
+        raise UserError(
+            f"--set {', '.join(written)}: the file that init writes has it",
+            f"what says how the data is read: {', '.join(OF_DATA)}",
+            "leave it out here, and change the line in the file",
+        )
+    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+
+
+def _checked_size(backbone: str) -> int:
+    """Return the input size to offer; load the backbone once, so that a wrong name is refused here."""
+    if backbone == BACKBONE:
+        return SIZE
+    from unfreeze.cli.commands.describe import own_size
+    from unfreeze.model.backbone import load_backbone
+
+    return load_backbone(backbone, "none", own_size(backbone), seed=0).image_size
+
+
+def _where(data: str, out: Path) -> str:
+    """Return the data as the file names it: relative to the file where it lies beside or below it."""
+    if data == "food101" or data.startswith("hf:"):
+        return data
+    folder, home = Path(data).expanduser().resolve(), out.resolve().parent
+    return folder.relative_to(home).as_posix() if folder.is_relative_to(home) else str(folder)
+
+
+def study_text(
+    data: str, name: str, backbone: str, image_size: int, source: "Source", pools: "dict[str, Pools]", further: str = ""
+) -> str:
+    """Return a study file for a data set, as YAML with a comment on every key."""
+    from unfreeze.data.summary import range_text
+    from unfreeze.text import plural
+
+    sizes = {label: pool.files for label, pool in pools.items()}
+    files = sum(sizes.values())
+    given = sorted({item.given_split for item in source.items} - {""})
+    return _TEMPLATE.format(
+        about=" ".join(f"{plural(files, 'file')} in {len(pools)} classes, {range_text(sizes)}".split()),
+        name=json.dumps(name),
+        data=json.dumps(data),
+        further=further,
+        split=_GIVEN_SPLIT.format(", ".join(given)) if given else _DRAWN_SPLIT,
+        backbone=json.dumps(backbone),
+        image_size=image_size,
+        regimes=_regimes(pools),
+    )
+
+
+def _regimes(pools: "dict[str, Pools]") -> str:
+    """Offer numbers of images that every class can give: one small, one close to what the smallest class has."""
+    least = min(pool.train for pool in pools.values())
+    sizes = [step for step in STEPS if step <= 0.8 * least]  # the split is drawn, so a class may get somewhat fewer
+    chosen = sorted(
+        {max((step for step in sizes if step <= sizes[-1] / 4), default=sizes[0]), sizes[-1]} if sizes else ()
+    )
+    lines = [
+        f"  images_{size}: {{train_per_class: {size}}}   # {size} training images of each class" for size in chosen
+    ]
+    if chosen:
+        few = f"images_{chosen[0]}_augmented: {{train_per_class: {chosen[0]}, augment: trivial}}"
+        lines += [
+            "  # Does augmentation make up for missing images? Take the # away from the next line to find out.",
+            f"  # {few}   # none | flip_crop | article | trivial | rand",
+        ]
+    lines.append("  all_images: {}   # every training image there is")
+    return "\n".join(lines)
+
+
+_DRAWN_SPLIT = """\
+# Every image is drawn once, by its content, for one of three uses. Identical files stay together.
+split:
+  test: 0.2    # share of the images kept for the final score; nothing is chosen by them
+  val: 0.15    # share of the images that choose the best epoch and the best strategy; the rest trains
+  # group: "(patient[0-9]+)"   # images whose path matches alike belong together and are never split up"""
+
+
+_GIVEN_SPLIT = """\
+# The folders say what each image is for ({}). Where there is one beside the training images,
+# it is the test set, whatever it is called, and validation images are drawn from the training images:
+split: {{val: 0.15}}   # as a share of all images; given: what is there for validation validates, and nothing tests"""
+
+
+_TEMPLATE = """\
+# A study: which way of training, with how many images, gives the best classifier? {about}.
+#   unfreeze plan FILE   shows what will run, before anything runs
+#   unfreeze run FILE    runs it; the same command goes on after an interruption
+
+name: {name}   # names the results: runs/NAME
+data: {data}   # a folder with a folder of images for each class; relative to this file
+{further}
+{split}
+
+# What counts: accuracy | balanced_accuracy | macro_f1 | auroc | log_loss. Where nothing is said it is accuracy, and
+# where the largest class has three times the images of the smallest, balanced accuracy leads the answer.
+# metric: accuracy
+backbone: {backbone}   # the pretrained network, by its name in timm; 'unfreeze describe NAME' shows its stages
+image_size: {image_size}       # images are resized to this many pixels a side; more is slower, and often better
+resize: crop          # crop the middle | squash to a square | pad with borders
+
+# How to train. Each strategy meets each regime below, with each seed.
+strategies:
+  scratch:             # no pretrained weights: what pretraining is worth
+    weights: none      # start from random weights
+    train: all         # train everything
+  head:                # the network stays as it is (frozen); only a new last layer learns. The fastest
+    train: head
+  last_quarter:        # the last quarter of the network's stages learns too
+    train: {{last: 0.25}}
+  fine_tune:           # everything learns, in two phases
+    phases:
+      - {{train: head, epochs: 2}}   # first the new last layer alone, so that it does not spoil the rest
+      - {{train: all, epochs: 8}}    # then everything, in small steps
+
+# With what data. The images of a smaller regime lie within those of a larger one.
+regimes:
+{regimes}
+
+seeds: 3              # repeats with other images, other new weights, another order; they show what is luck
+batch_size: 32        # images a training step; less if memory runs out
+epochs: 10            # passes over the images, where a strategy does not say it
+early_stopping:       # stop when validation gets no better, and keep the best epoch
+  monitor: val_loss   # what has to get better: val_loss | val_accuracy | val_metric | train_loss
+  patience: 5         # so many epochs in a row without getting better
+"""

@@ -1,0 +1,185 @@
+"""``unfreeze plan``: what a study will run, before anything runs."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from unfreeze.cli.options import AsJson, BackboneName, Out, Overrides, Preset, Seeds, Target, asked_study
+
+if TYPE_CHECKING:
+    from unfreeze.config.schema import StudyConfig
+    from unfreeze.data.sources.source import Source
+    from unfreeze.data.summary import Pools
+    from unfreeze.study.network_plan import Plan
+
+
+def plan(
+    target: Target,
+    preset: Preset = None,
+    backbone: BackboneName = None,
+    seeds: Seeds = None,
+    out: Out = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the cells of a study, what they train, what is computed once and what it all takes; nothing runs."""
+    study, _ = asked_study(target, preset, backbone, seeds, overrides)
+    from unfreeze.data.summary import pools_by_class
+    from unfreeze.study.api import FOOD101_CLASSES
+    from unfreeze.study.network_plan import make_plan
+
+    source, absent = _source(study)
+    pools = pools_by_class(source, study.split) if source else {}
+    planned = make_plan(study, len(source.classes) if source else FOOD101_CLASSES)
+    forecast, further = _forecast(study, source, out or Path("runs") / study.name) if source else (None, [])
+    told = [*absent, *warnings(study, pools), *further]
+    if as_json:
+        typer.echo(json.dumps(_as_json(study, planned, source, pools, forecast, told), ensure_ascii=False, indent=1))
+    else:
+        _print(study, planned, source, pools, forecast, told)
+
+
+def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
+    """Return the files of the data, or none and why not: Food-101's classes are known where its images are not."""
+    from unfreeze.data.sources import source_of
+    from unfreeze.data.summary import refuse_unusable
+    from unfreeze.errors import UserError
+
+    try:
+        source = source_of(study, Path.cwd())
+    except UserError as error:
+        if study.data != "food101":
+            raise
+        return None, [f"{error.given}; the study cannot run before it is: {error.mend}"]
+    refuse_unusable(source, study.check)
+    return source, []
+
+
+def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the plan of shared work as plan.json will hold it, or none, and warnings: why there is none, say."""
+    from unfreeze.cli import tables as screen
+    from unfreeze.data.summary import NothingUsable
+    from unfreeze.errors import UserError
+    from unfreeze.events import Event, Scanning, Warned
+    from unfreeze.study.activation_plan import as_record
+    from unfreeze.study.disk import as_record as disk_record
+    from unfreeze.study.disk import refusal
+    from unfreeze.study.foresee import foresee
+    from unfreeze.study.images import LoneBatch
+
+    told: list[str] = []
+    console = screen.stderr()
+    with console.status("looking at the files") if console.is_terminal else contextlib.nullcontext() as status:
+
+        def emit(event: Event) -> None:
+            if isinstance(event, Warned):
+                told.append(event.text)
+            elif status:
+                counting = (
+                    f"looking at the files: {event.done:,} of {event.total:,}" if isinstance(event, Scanning) else ""
+                )
+                status.update(counting or "measuring what steps take")
+
+        try:
+            foreseen = foresee(study, source, out, emit)
+        except (NothingUsable, LoneBatch):
+            raise
+        except UserError as error:
+            return None, [*told, f"what is shared and what it takes cannot be told: {error}"]
+    refused = refusal(out, foreseen.writes)
+    told += [f"the study cannot run: {refused}"] if refused else []
+    record = as_record(foreseen.shared, foreseen.stages)
+    record["predictions"] |= disk_record(out, foreseen.writes)
+    return record, told
+
+
+def _as_json(
+    study: "StudyConfig",
+    planned: "Plan",
+    source: "Source | None",
+    pools: "dict[str, Pools]",
+    forecast: dict[str, Any] | None,
+    told: list[str],
+) -> dict[str, Any]:
+    from unfreeze.config.identity import regime_record
+    from unfreeze.data.summary import layout
+    from unfreeze.study.network_plan import as_record
+
+    return {
+        "study": study.name,
+        "data": study.data,
+        "files": {label: pool.files for label, pool in pools.items()},
+        **as_record(planned),
+        "regimes": {name: regime_record(regime) for name, regime in study.regimes.items()},
+        **(forecast or {"shared": None, "reuse": None, "predictions": None}),
+        "warnings": told,
+        "layout": layout(source, study.split) if source else None,
+    }
+
+
+def _print(
+    study: "StudyConfig",
+    planned: "Plan",
+    source: "Source | None",
+    pools: "dict[str, Pools]",
+    forecast: dict[str, Any] | None,
+    told: list[str],
+) -> None:
+    from rich.text import Text
+
+    from unfreeze.cli import tables as planned_tables
+    from unfreeze.cli import tables as screen
+    from unfreeze.cli import tables as shared_tables
+    from unfreeze.study.network_plan import as_record
+    from unfreeze.text import plural
+
+    console = screen.stdout()
+    folds = f" x {study.split.folds} folds" if study.split.folds else ""
+    fewer = "up to " if any(strategy.seeds for strategy in study.strategies.values()) else ""
+    console.print(
+        f"{study.name}: {_number(len(study.strategies), 'strategy', 'strategies')} x "
+        f"{plural(len(study.regimes), 'regime')} x {fewer}{plural(len(study.seeds), 'seed')}{folds} = "
+        f"{plural(len(planned.cells), 'cell')}"
+    )
+    for line in planned_tables.data_lines(study, source):
+        console.print(screen.one_line(line))
+    console.print()
+    screen.show(console, planned_tables.grid(study, planned))
+    screen.show(console, planned_tables.regimes(study, pools))
+    console.print(planned_tables.strategies(planned) + "\n")
+    if forecast:
+        if forecast["shared"]:
+            screen.show(console, shared_tables.pieces(forecast))
+        screen.show(console, shared_tables.reuse(forecast, as_record(planned)["cells"]))
+        console.print(shared_tables.prediction(forecast) + "\n")
+    for warning in told:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def _number(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
+def warnings(study: "StudyConfig", pools: "dict[str, Pools]") -> list[str]:
+    """Return what is worth a second look before a study runs."""
+    found = []
+    if study.split.val == "test":
+        found.append(
+            "validation images are the test images: what stops and chooses also reports, so scores flatter; "
+            "split: {val: 0.15} takes others"
+        )
+    for name, regime in study.regimes.items():
+        for word, asked in (("training", regime.train_per_class), ("validation", regime.val_per_class)):
+            sizes = {label: pool.train if word == "training" else pool.validation for label, pool in pools.items()}
+            short = {label: size for label, size in sizes.items() if asked is not None and size < asked}
+            if short:
+                about = "" if all(pools[label].exact for label in short) else "about "
+                listed = ", ".join(f"{label} {about}{size:.0f}" for label, size in list(short.items())[:5])
+                more = f" and {len(short) - 5} more classes" if len(short) > 5 else ""
+                key, least = "train_per_class" if word == "training" else "val_per_class", int(min(short.values()))
+                enough = f"; regimes.{name}.{key}: {least} is what each has" if least else ""
+                found.append(f"regime {name} asks for {asked} {word} files a class; fewer: {listed}{more}{enough}")
+    return found

@@ -1,0 +1,195 @@
+"""``unfreeze run``: run what is missing of a study, and say what came out."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from unfreeze.cli.interrupts import Check, resumable
+from unfreeze.cli.options import (
+    AsJson,
+    BackboneName,
+    Out,
+    Overrides,
+    Parallel,
+    Preset,
+    Seeds,
+    Target,
+    Time,
+    asked_study,
+)
+
+if TYPE_CHECKING:
+    from unfreeze.config.schema import StudyConfig
+    from unfreeze.events import Checked
+    from unfreeze.study.run import Outcome
+
+
+SOME_CELLS_FAILED = 3
+
+
+def run(
+    target: Target,
+    out: Out = None,
+    preset: Preset = None,
+    backbone: BackboneName = None,
+    seeds: Seeds = None,
+    time: Time = None,
+    parallel: Parallel = 1,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study, or go on with one: only what is missing is computed.
+
+    A folder of class folders is a study too: with the preset quick, or another.
+    """
+
+    def work(check: Check) -> None:
+        study, text = asked_study(target, preset, backbone, seeds, overrides)
+        carry_out(study, text, out or Path("runs") / study.name, time, as_json, check, parallel=parallel)
+
+    resumable(work)
+
+
+def carry_out(
+    study: "StudyConfig",
+    text: str,
+    out: Path,
+    time: str | None,
+    as_json: bool,
+    check: Check,
+    workers: int | None = None,
+    parallel: int = 1,
+) -> None:
+    """Run a study in a directory, show it, write its report and print what came out.
+
+    Args:
+        study: what to run.
+        text: the study file as given, "" without one.
+        out: the study directory.
+        time: the time limit as given; by default the study's.
+        as_json: print JSON instead of tables.
+        check: is called at each event; the work can end well there.
+        workers: processes that prepare batches; no number depends on it.
+        parallel: processes that run cells; no number depends on it.
+
+    Raises:
+        UserError: anything that has to be mended first.
+        typer.Exit: with 3, some cells failed.
+    """
+    from unfreeze.cli.live import is_terminal, watching
+    from unfreeze.cli.progress import Board
+    from unfreeze.config.resolve import candidates, expected_epochs
+
+    epochs = {name: expected_epochs(next(iter(candidates(study, name).values()))) for name in study.strategies}
+    board = Board(study.metric, epochs, lambda cell: _record(out, cell))
+    with watching(board, is_terminal() and not as_json, check) as emit:
+        from unfreeze.cli.commands.check import write_page_of_run
+        from unfreeze.config.units import parse_duration
+        from unfreeze.events import Checked, Event
+        from unfreeze.report.page import write_report
+        from unfreeze.study.run import run_study
+
+        seconds = None if time is None else parse_duration(time)
+        checked: list[Checked] = []
+
+        def tell(event: Event) -> None:
+            if isinstance(event, Checked):
+                write_page_of_run(study.name, event)
+                checked.append(event)
+            emit(event)
+
+        outcome = run_study(study, out, tell, text, workers, seconds, parallel)
+        report = write_report(outcome.evidence)
+    if as_json:
+        typer.echo(json.dumps(_as_json(outcome, checked[-1], report), ensure_ascii=False, indent=1))
+    else:
+        _print_outcome(outcome, checked[-1], report, board.errors, _already(board))
+    if outcome.failed:
+        raise typer.Exit(SOME_CELLS_FAILED)
+
+
+def _record(out: Path, cell: str) -> Mapping[str, Any]:
+    from unfreeze.storage.records import read_json
+    from unfreeze.storage.study_dir import StudyDir
+
+    return read_json(StudyDir(out).cell(cell) / "result.json")
+
+
+def _already(board: Any) -> str:
+    from unfreeze.cli.progress import planned_line
+
+    finished = len(board.in_state("earlier"))
+    return planned_line(len(board.cells), finished) if finished else ""
+
+
+def _as_json(outcome: "Outcome", checked: "Checked", report: Path) -> dict[str, Any]:
+    from unfreeze.cli.findings import is_told, worst
+    from unfreeze.report.answer import answer, as_record
+    from unfreeze.report.answer_text import facts, headline
+
+    evidence = outcome.evidence
+    results, answered = evidence.results, answer(evidence)
+    rows = results.astype(object).where(results.notna(), None).to_dict("records")
+    return {
+        "study": evidence.name,
+        "directory": str(evidence.study.path),
+        "cells": results["cell"].tolist(),
+        "failed": list(outcome.failed),
+        "left": list(outcome.left),
+        "warnings": list(evidence.warnings),
+        "findings": worst(checked),
+        "check_page": str(checked.page) if is_told(checked) else None,
+        "headline": headline(answered),
+        "results": rows,
+        "report": str(report),
+        "recommended": as_record(answered),
+        "answer": [
+            {"key": fact.key, "label": fact.label, "value": fact.value, "detail": fact.detail}
+            for fact in facts(answered)
+        ],
+        "conclusions": [one.text for one in answered.conclusions],
+        "layout": outcome.layout,
+    }
+
+
+def _print_outcome(
+    outcome: "Outcome", checked: "Checked", report: Path, errors: Mapping[str, str], already: str
+) -> None:
+    from rich.text import Text
+
+    from unfreeze.cli import tables as screen
+    from unfreeze.cli.findings import found_lines, is_told
+    from unfreeze.cli.tables import answer_lines, summary
+    from unfreeze.report.answer import answer
+    from unfreeze.text import plural
+
+    console = screen.stdout()
+    evidence = outcome.evidence
+    if already:
+        console.print(already + "\n")
+    screen.show(console, summary(evidence.results, evidence.metric, console))
+    for line in answer_lines(answer(evidence)):
+        console.print(line)
+    console.print()
+    for cell, error in errors.items():
+        console.print(Text(f"failed: {cell}: {error}", style="red"))
+    if errors:
+        console.print(f"The same command tries {plural(len(errors), 'failed cell')} again.\n")
+    found = list(found_lines(checked))
+    notes = [*evidence.record["notes"], *evidence.warnings]
+    notes = [note for note in notes if not any(note in line for line in found)]  # each is said once
+    for note in notes:
+        console.print(Text(f"warning: {note}", style="yellow"))
+    if notes:
+        console.print()
+    for told in found:
+        console.print(Text(told))
+    if is_told(checked):
+        console.print()
+    if outcome.left:
+        cells = plural(len(outcome.left), "cell")
+        console.print(f"{cells} did not fit into the time; the same command without --time runs the rest.\n")
+    console.print(f"report: {report}")

@@ -1,0 +1,396 @@
+"""Consoles and tables that read well on a terminal of any width, and in a pipe."""
+
+import math
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from unfreeze.data.summary import Pools
+from unfreeze.report.sections.shared_work import built_from, reuse_text
+from unfreeze.text import METRIC_NAMES, MISSING, bytes_text, count_text, metric_text, plural, seconds_text, spread_text
+
+PIPE_WIDTH = 1000
+"""In a pipe nothing is cut or wrapped: a table is as wide as its text."""
+
+
+GAP = 3
+"""Columns between two columns of a table."""
+
+
+def stdout() -> Console:
+    """Return a console on stdout; names in brackets are text, not markup."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False)
+
+
+def stderr() -> Console:
+    """Return a console on stderr."""
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def one_line(text: str) -> str:
+    """Return text with what is not printable spelled out, so that no name moves the cursor or turns the text round."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
+    """Return an empty table; columns named in ``numbers`` stand to the right and are never wrapped or cut."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for column in columns:
+        if column in numbers:
+            made.add_column(column, justify="right", no_wrap=True)
+        else:
+            made.add_column(column, overflow="fold")
+    return made
+
+
+def show(console: Console, made: Table) -> None:
+    """Print a table; on a terminal that is too narrow for its numbers, lines run over rather than lose digits."""
+    width = console.width
+    console.width = max(width, least_width(console, made))
+    with console.capture() as written:
+        console.print(made)
+    console.width = width
+    text = written.get()
+    # In a pipe the padding to the right is only in the way.
+    console.file.write(text if console.is_terminal else "\n".join(line.rstrip() for line in text.split("\n")))
+    console.print()
+
+
+def least_width(console: Console, made: Table) -> int:
+    """Return the columns that a table needs for its numbers and for the longest word of everything else."""
+    measures = [[console.measure(cell) for cell in (column.header, *column.cells)] for column in made.columns]
+    parts = [
+        max(measure.maximum if column.no_wrap else measure.minimum for measure in measured)
+        for column, measured in zip(made.columns, measures, strict=True)
+    ]
+    return sum(parts) + GAP * len(parts)
+
+
+if TYPE_CHECKING:
+    from unfreeze.config.schema import RegimeConfig, StudyConfig
+    from unfreeze.data.sources.source import Source
+    from unfreeze.study.network_plan import NetworkPlan, Plan
+
+
+def data_lines(study: "StudyConfig", source: "Source | None") -> tuple[str, ...]:
+    """Say what was understood of the data, as every command does."""
+    from unfreeze.data.summary import lines
+
+    if source is None:
+        return (f"data: {study.data}, not on this machine",)
+    return lines(study.data, source, study.split, study.tests)
+
+
+def grid(study: "StudyConfig", planned: "Plan") -> Table:
+    """Strategies down, regimes across: which seeds run."""
+    made = table("cells", *study.regimes)
+    for strategy in study.strategies:
+        row = []
+        for regime in study.regimes:
+            own = [cell for cell in planned.cells if (cell.strategy, cell.regime) == (strategy, regime)]
+            seeds = sorted({cell.seed for cell in own})
+            row.append(f"seed{'s' if len(seeds) > 1 else ''} {_short(seeds)}" + _folds(len(own) // len(seeds)))
+        made.add_row(strategy, *row)
+    return made
+
+
+def _short(seeds: list[int]) -> str:
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def _folds(count: int) -> str:
+    return f" x {count} folds" if count > 1 else ""
+
+
+def regimes(study: "StudyConfig", pools: dict[str, Pools]) -> Table:
+    """How many files a class each regime trains and validates on, and how it shows them."""
+    made = table("regime", "training", "validation", "augmentation", "epoch")
+    made.caption = "files a class" + ("" if pools else " (as asked for; the data is not here)")
+    made.caption_justify, made.caption_style = "left", "dim"
+    for name, regime in study.regimes.items():
+        seen = regime.validation
+        shown = "" if seen.augment == "none" else f", {seen.augment}"
+        shown += f", {seen.examples:,} drawn" if seen.examples else ""
+        made.add_row(
+            name,
+            _training(regime, pools),
+            _asked(regime.val_per_class, [pool.validation for pool in pools.values()], _exact(pools)) + shown,
+            regime.augment,
+            plural(regime.examples_per_epoch, "example") if regime.examples_per_epoch else "one pass",
+        )
+    return made
+
+
+def _exact(pools: dict[str, Pools]) -> bool:
+    return all(pool.exact for pool in pools.values())
+
+
+def _training(regime: "RegimeConfig", pools: dict[str, Pools]) -> str:
+    sizes = [pool.train for pool in pools.values()]
+    if regime.train_fraction is not None:
+        text = _asked(None, [size * regime.train_fraction for size in sizes], exact=False)
+        return f"{regime.train_fraction:.0%}: {text}" if sizes else f"{regime.train_fraction:.0%}"
+    strict = " or refuse" if regime.strict else ""
+    return _asked(regime.train_per_class, sizes, _exact(pools)) + strict
+
+
+def _asked(asked: int | None, sizes: list[float], exact: bool) -> str:
+    """Write ``up to 80``, ``all: about 89 to 386``, or where some have fewer ``up to 100: about 89 to 100``."""
+    if not sizes:
+        return "all" if asked is None else f"up to {asked}"
+    taken = [size if asked is None else min(size, asked) for size in sizes]
+    if asked is not None and min(taken) == asked:
+        return str(asked)
+    about = "" if exact else "about "
+    least, most = f"{min(taken):.0f}", f"{max(taken):.0f}"
+    span = least if least == most else f"{least} to {most}"
+    return f"{'all' if asked is None else f'up to {asked}'}: {about}{span}"
+
+
+def strategies(planned: "Plan") -> str:
+    """Each strategy in words: its network, its head, and phase by phase what trains how."""
+    return "\n\n".join(
+        f"{name}\n" + "\n".join(f"    {line}" for line in _settings(network, len(planned.candidates[name])))
+        for name, network in planned.networks.items()
+    )
+
+
+def _settings(network: "NetworkPlan", candidates: int) -> list[str]:
+    strategy = network.strategy
+    weights = {"none": "random weights", "pretrained": "pretrained"}.get(
+        strategy.backbone.weights, f"weights {strategy.backbone.weights}"
+    )
+    lines = [
+        f"{strategy.backbone.name}, {weights}, {strategy.image_size} pixels ({strategy.resize}), "
+        f"batches of {strategy.batch_size}",
+        f"head: {', '.join(network.head.layers)}",
+    ]
+    for number in range(len(strategy.phases)):
+        lines += _phase(network, number)
+    stopping = strategy.early_stopping
+    if stopping:
+        lines.append(
+            f"stops early after {plural(stopping.patience, 'epoch')} without a better {stopping.monitor}"
+            + (", keeps the best epoch" if stopping.restore_best else "")
+        )
+    if candidates > 1:
+        lines.append(f"tuned: {candidates} candidates a cell, chosen on validation; the first is shown")
+    return lines
+
+
+def _phase(network: "NetworkPlan", number: int) -> list[str]:
+    from unfreeze.study.network_plan import optimizer_words, train_words
+
+    phase, cut, stages = network.strategy.phases[number], network.cuts[number], network.stages
+    total = sum(stage.params for stage in stages) + network.head.params
+    trained = sum(stage.params for stage in stages[cut:]) + network.head.params
+    where = f"cut after {stages[cut - 1].name} ({cut} of {len(stages)} stages frozen)" if cut else "nothing frozen"
+    opening = f"phase {number + 1} trains" if len(network.strategy.phases) > 1 else "trains"
+    further = [
+        "fresh weights" if phase.reinit else "",
+        "BatchNorm trains" if phase.batch_norm == "train" else "",
+        f"label smoothing {phase.label_smoothing:g}" if phase.label_smoothing else "",
+    ]
+    warmup = f" after {phase.schedule.warmup:.0%} warm-up" if phase.schedule.warmup else ""
+    return [
+        f"{opening} {train_words(phase.train)}: {count_text(trained)} of {count_text(total)} parameters; {where}",
+        ", ".join(
+            [
+                f"{plural(phase.epochs, 'epoch')} of {optimizer_words(phase.optimizer)}",
+                f"{phase.schedule.name} schedule{warmup}",
+                *filter(None, further),
+            ]
+        ),
+    ]
+
+
+ROWS = 20
+"""A table has about so many; what is beyond is summed up in its last row."""
+
+
+NAMED = 2
+"""Up to so many cells are named one by one."""
+
+
+def pieces(record: Mapping[str, Any]) -> Table:
+    """What frozen stages compute once: how much it is, what it is built from, whether it is stored, for which cells.
+
+    Args:
+        record: as ``study.activation_plan.as_record`` gives it.
+    """
+    made = table(
+        "computed once", "rows", "size", "built from", "stored", "for", "time", numbers=("rows", "size", "time")
+    )
+    shared, pixels = record["shared"], record["predictions"]["pixel_bytes"]
+    if pixels:
+        made.add_row("decoded pictures", "", bytes_text(pixels), "files", "yes", "all cells", "")
+    shown = shared if len(shared) <= ROWS else shared[: ROWS - 1]
+    for one in shown:
+        made.add_row(
+            one["name"],
+            f"{one['rows']:,}",
+            bytes_text(one["bytes"]),
+            built_from(one),
+            _stored(one),
+            _cells(one["cells"]),
+            seconds_text(one["seconds"]),
+        )
+    rest = shared[len(shown) :]
+    if rest:
+        made.add_row(
+            f"{len(rest):,} more",
+            f"{sum(one['rows'] for one in rest):,}",
+            bytes_text(sum(one["bytes"] for one in rest)),
+            "",
+            f"{sum(one['stored'] for one in rest):,} of them",
+            plural(len({cell for one in rest for cell in one["cells"]}), "cell"),
+            seconds_text(sum(one["seconds"] for one in rest)),
+        )
+    return made
+
+
+def _stored(one: Mapping[str, Any]) -> str:
+    if not one["stored"]:
+        return f"no: {one['why_not']}"
+    if one["held"] == one["rows"]:
+        return "yes, is there already"
+    return f"yes, {one['held']:,} rows are there already" if one["held"] else "yes"
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return ", ".join(cells) if len(cells) <= NAMED else plural(len(cells), "cell")
+
+
+def reuse(record: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Table:
+    """What cells take from that or why they do not, cells of a strategy that do alike in one row.
+
+    Args:
+        record: as ``study.activation_plan.as_record`` gives it.
+        cells: the plan's records of cells.
+    """
+    made = table("cells", "reuse", "time", "each alone", numbers=("time", "each alone"))
+    of = {cell["cell"]: cell for cell in cells}
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for one in record["reuse"]:
+        groups.setdefault((of[one["cell"]]["strategy"], reuse_text(one)), []).append(one)
+    listed = list(groups.items())
+    shown = listed if len(listed) <= ROWS else listed[: ROWS - 1]
+    for (strategy, text), alike in shown:
+        regimes = dict.fromkeys(of[one["cell"]]["regime"] for one in alike)
+        made.add_row(f"{strategy} x {', '.join(regimes)} ({plural(len(alike), 'cell')})", text, *_times(alike))
+    rest = [one for _, alike in listed[len(shown) :] for one in alike]
+    if rest:
+        made.add_row(f"{plural(len(rest), 'more cell')}", "see --json", *_times(rest))
+    return made
+
+
+def _times(cells: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    return (
+        seconds_text(sum(one["seconds"] for one in cells)),
+        seconds_text(sum(one["seconds_alone"] for one in cells)),
+    )
+
+
+def prediction(record: Mapping[str, Any]) -> str:
+    """Say what the whole study is predicted to take."""
+    found = record["predictions"]
+    return (
+        f"predicted: {seconds_text(found['seconds'])}, {bytes_text(found['disk'])} of disk; every cell alone in plain "
+        f"PyTorch {seconds_text(found['seconds_alone'])}, {found['ratio']:.1f} times as long\n"
+        f"written to {found['directory']}: up to {bytes_text(found['directory_bytes'])}, "
+        f"{bytes_text(found['models_bytes'])} of it for models and predictions; "
+        f"{bytes_text(found['directory_free'])} are free there"
+    )
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from unfreeze.report.answer import Answer
+
+
+LEAST_TELLING = ("epochs", "a cell", "cells")
+
+
+def summary(results: "pd.DataFrame", metric: str, console: Console) -> Table:
+    """Return the table of ``summary_table``, its measures written out with their standard deviations.
+
+    Where it is wider than the console, it goes without what says least.
+    """
+    from unfreeze.statistics.tables import summary_table
+
+    means = summary_table(results)
+    scores = {"validation": "val_metric", "test": "test_metric"}
+    further = [column for column in means.columns if column.startswith("test_") and column.endswith("_metric_mean")]
+    for column in further:
+        if column != "test_metric_mean":
+            name = column.removesuffix("_metric_mean")
+            scores[name.removeprefix("test_")] = f"{name}_metric"
+    rows = [_row(row, metric, scores) for row in means.to_dict("records")]
+    over = "seeds and folds" if results["fold"].notna().any() else "seeds"
+    hidden: tuple[str, ...] = ()
+    for hidden in ((), LEAST_TELLING[:1], LEAST_TELLING[:2], LEAST_TELLING):
+        made = _table(rows, metric, over, hidden)
+        if least_width(console, made) <= console.width:
+            break
+    return made
+
+
+def answer_lines(answer: "Answer") -> list[Text]:
+    """Return the report's answer: a line a fact, label first."""
+    from unfreeze.report.answer_text import NOTHING_YET, ON_TEST, facts
+
+    found = facts(answer)
+    if not found:
+        return [Text(NOTHING_YET)]
+    width = max(len(fact.label) for fact in found)
+    lines = [Text(ON_TEST, style="yellow")] if answer.on_test else []
+    for fact in found:
+        line = Text(f"{fact.label:<{width}}  ", style="dim")
+        line.append(fact.value, style="not dim bold")
+        line.append(f" ({fact.detail})" if fact.detail else "", style="not dim")
+        lines.append(line)
+    return lines
+
+
+def _table(rows: list[dict[str, str]], metric: str, over: str, hidden: tuple[str, ...]) -> Table:
+    shown = [name for name in rows[0] if name not in hidden]
+    made = table(*shown, numbers=tuple(shown[2:]))
+    made.title = f"{METRIC_NAMES[metric]}, mean and standard deviation over {over}"
+    made.title_justify, made.title_style = "left", "dim"
+    for row in rows:
+        made.add_row(*(row[name] for name in shown))
+    return made
+
+
+def _row(row: dict[Hashable, Any], metric: str, scores: dict[str, str]) -> dict[str, str]:
+    return {
+        "strategy": str(row["strategy"]),
+        "regime": str(row["regime"]),
+        "cells": f"{row['finished']}/{row['cells']}",
+        "epochs": _plain(row["epochs_mean"]),
+        **{name: _score(metric, row[f"{column}_mean"], row[f"{column}_std"]) for name, column in scores.items()},
+        "an epoch": seconds_text(row["seconds_per_epoch_mean"]),
+        "a cell": seconds_text(row["seconds_total_mean"]),
+    }
+
+
+def _plain(value: Any) -> str:
+    return MISSING if math.isnan(value) else f"{value:.3g}"
+
+
+def _score(metric: str, mean: float, deviation: float) -> str:
+    if math.isnan(mean):
+        return MISSING
+    spread = "" if math.isnan(deviation) else f" ± {spread_text(metric, deviation).removesuffix(' points')}"
+    return f"{metric_text(metric, mean)}{spread}"

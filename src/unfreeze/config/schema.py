@@ -1,0 +1,453 @@
+"""What can be asked for: the study file as typed, immutable data.
+
+Every model refuses unknown keys. Optional fields that are None take the study's value, or the default for what
+trains; ``resolve`` fills them in.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from unfreeze.config.units import bytes_of, pixels_of, seconds_of
+
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss"]
+
+
+Resize = Literal["crop", "squash", "pad"]
+
+
+Augmentation = Literal["none", "flip_crop", "article", "trivial", "rand"]
+
+
+Monitor = Literal["val_loss", "val_accuracy", "val_metric", "train_loss"]
+
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):  # true would count as 1
+        raise ValueError(f"should be a number, but is {value}")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+
+
+Real = Annotated[float, BeforeValidator(_no_truth_value)]
+
+
+Positive = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
+
+
+Pixels = Annotated[Whole, Field(ge=8, le=10_000)]
+
+
+Share = Annotated[Real, Field(ge=0, lt=1)]
+
+
+Part = Annotated[Real, Field(gt=0, lt=1)]
+
+
+class Settings(BaseModel):
+    """Base of every part of the study file: unknown keys and infinite numbers refused, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# A value is a word, a number or a mapping; what it is decides which messages it gets. The tags never reach the user.
+WORD, NUMBER, MAPPING = "\0word", "\0number", "\0mapping"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict | BaseModel):
+        return MAPPING
+    return NUMBER if isinstance(value, int | float) and not isinstance(value, bool) else WORD
+
+
+def _word_or_mapping(value: Any) -> str:
+    return MAPPING if _kind(value) == MAPPING else WORD
+
+
+def _count_or_share(value: Any) -> Any:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000_000
+    if is_count or (isinstance(value, float) and 0 < value < 1):
+        return value
+    raise ValueError(f"{value!r} is neither a number of stages (1, 2, ...) nor a share of them (between 0 and 1)")
+
+
+class LastStages(Settings):
+    """Train the last stages and the head: a number of stages (int) or a share of them (float between 0 and 1)."""
+
+    last: Annotated[int | float, BeforeValidator(_count_or_share)]
+
+
+Train = Annotated[
+    Annotated[Literal["all", "head"], Tag(WORD)] | Annotated[LastStages, Tag(MAPPING)], Discriminator(_word_or_mapping)
+]
+
+
+class OptimizerConfig(Settings):
+    """An optimiser; lr and weight_decay default by what trains and by the optimiser's name."""
+
+    name: Literal["sgd", "adam", "adamw"] = "adamw"
+    lr: Annotated[Real, Field(gt=0)] | None = None
+    momentum: Share = 0.9
+    weight_decay: Annotated[Real, Field(ge=0)] | None = None
+    layer_decay: Annotated[Real, Field(gt=0, le=1)] = 1.0
+
+
+class ScheduleConfig(Settings):
+    """The learning rate over a phase: constant or cosine to zero, after a linear warm-up over a share of the steps."""
+
+    name: Literal["constant", "cosine"] = "cosine"
+    warmup: Share = 0.05
+
+
+class HeadConfig(Settings):
+    """A head of hidden layers with ReLU, a dropout after each; ``pool: own`` is the backbone's own pooling."""
+
+    pool: Literal["own", "avg", "max", "flatten"] = "own"
+    hidden: tuple[Positive, ...] = ()
+    dropout: tuple[Share, ...] = ()
+
+    @model_validator(mode="after")
+    def _a_dropout_for_each_layer(self) -> "HeadConfig":
+        if self.dropout and len(self.dropout) != len(self.hidden):
+            raise ValueError(f"{len(self.hidden)} hidden layers but {len(self.dropout)} dropouts; give one for each")
+        return self
+
+
+Head = Annotated[
+    Annotated[Literal["linear", "native"], Tag(WORD)] | Annotated[HeadConfig, Tag(MAPPING)],
+    Discriminator(_word_or_mapping),
+]
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class PhaseConfig(Settings):
+    """A stretch of training with one set of trained stages and one optimiser."""
+
+    train: Train | None = None
+    epochs: Positive | None = None
+    optimizer: Annotated[OptimizerConfig, BeforeValidator(_named)] = OptimizerConfig()
+    schedule: Annotated[ScheduleConfig, BeforeValidator(_named)] = ScheduleConfig()
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    reinit: bool = False
+    label_smoothing: Share = 0.0
+
+
+class EarlyStopping(Settings):
+    """Stop after ``patience`` epochs in a row without an improvement over ``min_delta`` of the monitored value."""
+
+    monitor: Monitor = "val_loss"
+    patience: Positive = 5
+    min_delta: Annotated[Real, Field(ge=0)] = 0.0
+    restore_best: bool = True
+
+
+class BackboneConfig(Settings):
+    """A timm model and where its initial weights come from: pretrained, none, or a safetensors file."""
+
+    name: str
+    weights: str = "pretrained"
+
+
+Backbone = Annotated[BackboneConfig, BeforeValidator(_named)]
+
+
+Stopping = (
+    Annotated[
+        Annotated[Literal[False], Tag(WORD)] | Annotated[EarlyStopping, Tag(MAPPING)], Discriminator(_word_or_mapping)
+    ]
+    | None
+)
+
+
+def _one_way_to_say_the_weights(settings: "StrategyConfig | StudyConfig") -> None:
+    backbone = settings.backbone
+    if settings.weights is not None and backbone is not None and "weights" in backbone.model_fields_set:
+        raise ValueError("weights and backbone.weights both say where weights come from; give one")
+
+
+def _seeds(value: Any) -> Any:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if not 1 <= value <= 1000:
+        raise ValueError(f"{value} is no number of seeds between 1 and 1000; list them to name others")
+    return tuple(range(value))
+
+
+Seeds = Annotated[
+    tuple[Annotated[Whole, Field(ge=0, le=1_000_000_000)], ...], BeforeValidator(_seeds), Field(min_length=1)
+]
+
+
+class StrategyConfig(PhaseConfig):
+    """How: what trains, with which head and optimiser. Values that are None are the study's."""
+
+    backbone: Backbone | None = None
+    weights: str | None = None
+    image_size: Pixels | None = None
+    resize: Resize | None = None
+    batch_size: Positive | None = None
+    early_stopping: Stopping = None
+    head: Head = "linear"
+    phases: tuple[PhaseConfig, ...] = ()
+    seeds: Seeds | None = None
+    tune: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
+
+    @model_validator(mode="after")
+    def _one_way_to_say_what_trains(self) -> "StrategyConfig":
+        alone = sorted(self.model_fields_set & (PhaseConfig.model_fields.keys() - {"epochs"}))
+        _one_way_to_say_the_weights(self)
+        if any(path.split(".")[0] == "tune" for path in self.tune):
+            raise ValueError("tune cannot tune itself; list every path beside the others")
+        for path, values in self.tune.items():
+            twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
+            if twice is not None:
+                raise ValueError(f"tune: {path} lists {twice!r} twice; list each value once")
+        if self.phases and alone:
+            raise ValueError(f"{', '.join(alone)} beside phases; move into each phase")
+        if not self.phases and self.train is None:
+            raise ValueError("train is missing; say all, head, {last: k} or phases")
+        missing = [str(number) for number, phase in enumerate(self.phases) if phase.train is None]
+        if missing:
+            raise ValueError(f"phases {', '.join(missing)} lack train")
+        return self
+
+
+def _bank_or_fresh(value: Any) -> Any:
+    if value == "fresh" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000):
+        return value
+    raise ValueError(f"{value!r} is neither fresh (new views for ever) nor a number of views an image (1, 2, ...)")
+
+
+Views = Annotated[int | Literal["fresh"], BeforeValidator(_bank_or_fresh)]
+
+
+class ValidationConfig(Settings):
+    """How validation images are seen in each epoch, where not plainly: augmented, and how many draws."""
+
+    augment: Augmentation = "none"
+    examples: Positive | None = None
+
+
+class SweepConfig(Settings):
+    """Stands for one regime a value: training images a class."""
+
+    train_per_class: Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _each_value_once(self) -> "SweepConfig":
+        values = self.train_per_class
+        twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
+        if twice is not None:
+            raise ValueError(f"train_per_class lists {twice} twice; list each value once")
+        return self
+
+
+class RegimeConfig(Settings):
+    """With what data: images a class, augmentation and how many views of an image it gives, examples an epoch.
+
+    ``sweep`` stands for several regimes; ``swept`` spells them out, and no regime of a resolved study has it.
+    """
+
+    train_per_class: Positive | None = None
+    val_per_class: Positive | None = None
+    train_fraction: Annotated[Real, Field(gt=0, le=1)] | None = None
+    augment: Augmentation = "none"
+    views: Views = "fresh"
+    examples_per_epoch: Positive | None = None
+    balance: Literal["none", "weights", "oversample"] = "none"
+    strict: bool = False
+    validation: ValidationConfig = ValidationConfig()
+    sweep: SweepConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_say_how_many(self) -> "RegimeConfig":
+        beside = [name for name in ("train_per_class", "train_fraction") if getattr(self, name) is not None]
+        if self.sweep is not None and beside:
+            raise ValueError(f"sweep and {beside[0]} both say how many training images; give one")
+        if self.train_per_class is not None and self.train_fraction is not None:
+            raise ValueError("train_per_class and train_fraction both say how many training images; give one")
+        return self
+
+
+USUAL_VAL, LARGER_VAL = 0.15, 0.25
+"""Shares that ``val: auto`` stands for: the larger one where the usual one would be too few images."""
+
+
+class SplitConfig(Settings):
+    """Shares of all images for test and validation, or folds.
+
+    ``val: test`` validates on the test images, ``val: given`` on those that the data gives for validation, though it
+    gives no others to test on. ``val: auto`` is 0.15, or 0.25 where that would be under 100 images.
+    """
+
+    test: Share = 0.2
+    val: Annotated[
+        Annotated[Part, Tag(NUMBER)] | Annotated[Literal["test", "given", "auto"], Tag(WORD)], Discriminator(_kind)
+    ] = USUAL_VAL
+    group: str | None = None
+    folds: Annotated[Whole, Field(ge=2, le=1000)] | None = None
+
+    @model_validator(mode="after")
+    def _something_left_to_train_on(self) -> "SplitConfig":
+        share = LARGER_VAL if self.val == "auto" else 0.0 if isinstance(self.val, str) else self.val
+        if self.folds is None and self.test + share >= 1:
+            raise ValueError(f"test {self.test} and val {self.val} leave nothing to train on")
+        return self
+
+
+def _column_or_columns(value: Any) -> Any:
+    several = isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(name, str) for name in value)
+    if several or value is None or isinstance(value, str):
+        return value
+    raise ValueError(f"{value!r} is neither the name of a column nor a list of two or more (put quotes around numbers)")
+
+
+def _column_or_false(value: Any) -> Any:
+    if value is None or value is False or isinstance(value, str):
+        return value
+    raise ValueError(f"{value!r} is neither the name of a column nor false (put quotes around numbers)")
+
+
+class ColumnsConfig(Settings):
+    """Which columns of a table say what; what is not said is found out by their names and values.
+
+    ``label`` may be several columns of 0 and 1, one for each class. ``split: false`` draws the splits, whatever columns
+    there are and whatever folders say. ``root`` is the folder that paths are relative to, itself relative to the
+    table's folder; ``suffix`` is what the names of files lack at their end.
+    """
+
+    path: str | None = None
+    label: Annotated[str | tuple[str, ...] | None, BeforeValidator(_column_or_columns)] = None
+    split: Annotated[str | bool | None, BeforeValidator(_column_or_false)] = None
+    group: str | None = None
+    root: str | None = None
+    suffix: str | None = None
+
+
+def _one_or_three(bands: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if bands is not None and (len(bands) not in (1, 3) or len(set(bands)) != len(bands)):
+        raise ValueError(f"{list(bands)} names neither one band nor three different ones, for example [0, 1, 2]")
+    return bands
+
+
+def _auto_or_bits(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 16):
+        return value
+    raise ValueError(f"{value!r} is neither auto nor a number of bits (1 to 16)")
+
+
+Bands = Annotated[tuple[Annotated[Whole, Field(ge=0, le=9_999)], ...] | None, AfterValidator(_one_or_three)]
+
+
+Bits = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_bits)]
+
+
+PixelCount = Annotated[int, BeforeValidator(pixels_of)]
+
+
+class CheckConfig(Settings):
+    """How files are read, and what a run does about what it finds; unreadable files are always set aside.
+
+    ``label_conflicts``: copies of one picture under different labels are set aside, or kept. ``near_duplicates``: they
+    stay on one side of the split, or only copies with the same pixels do. ``truncated``: JPEG files that end before
+    their pictures do are set aside, or kept as they are. ``max_set_aside``: a run stops where a greater share of the
+    files is set aside. ``follow_symlinks``: in folders, links to other folders and to files elsewhere are followed.
+    ``bands``: of files with two bands, or four and more, the one, or the three, that are read. ``bits``: of pictures of
+    more than 8 bits, how many count, by default those that the data set uses. ``max_pixels``: larger pictures are
+    refused by their header.
+    """
+
+    label_conflicts: Literal["set_aside", "keep"] = "set_aside"
+    near_duplicates: Literal["together", "ignore"] = "together"
+    truncated: Literal["set_aside", "keep"] = "set_aside"
+    max_set_aside: Share = 0.05
+    follow_symlinks: bool = False
+    bands: Bands = None
+    bits: Bits = "auto"
+    max_pixels: PixelCount = 89_478_485
+
+
+def _checked_by(parse: Callable[[str], float]) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return check
+
+
+class Budget(Settings):
+    """What the study may use: disk for caches (for example 20GB) and time (for example 30m)."""
+
+    disk: Annotated[str, AfterValidator(_checked_by(bytes_of))] = "20GB"
+    time: Annotated[str, AfterValidator(_checked_by(seconds_of))] | None = None
+
+
+SPLIT_NAMES = ("train", "val", "validation", "test")
+
+
+class StudyConfig(Settings):
+    """One study file: data, strategies, regimes, seeds and the values they share.
+
+    ``labels_from``: what in the path of a picture is its label, for folders that are not one a class: a regular
+    expression, or the word ``name`` for what the file's name begins with.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
+    data: str
+    split: SplitConfig = SplitConfig()
+    check: CheckConfig = CheckConfig()
+    columns: ColumnsConfig = ColumnsConfig()
+    labels_from: Annotated[str, Field(min_length=1)] | None = None
+    tests: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")], str] = {}
+    metric: Metric = "accuracy"
+    backbone: Backbone
+    weights: str | None = None
+    image_size: Pixels = 224
+    resize: Resize = "crop"
+    strategies: Annotated[dict[str, StrategyConfig], Field(min_length=1)]
+    regimes: Annotated[dict[str, RegimeConfig], Field(min_length=1)]
+    seeds: Seeds = (0,)
+    batch_size: Positive = 32
+    epochs: Positive = 10
+    early_stopping: Stopping = None
+    budget: Budget = Budget()
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    activations: Literal["float32", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _names_make_directories(self) -> "StudyConfig":
+        _one_way_to_say_the_weights(self)
+        for kind, names in (("strategies", self.strategies), ("regimes", self.regimes)):
+            for name in names:
+                if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
+                    raise ValueError(f"{kind}: {name!r} is no name; use letters, digits, _ and -")
+            if len({name.lower() for name in names}) != len(names):  # one directory where a file system ignores case
+                raise ValueError(f"{kind}: two of {', '.join(names)} differ only in capitals; name them apart")
+        taken = [name for name in self.tests if name.lower() in SPLIT_NAMES]
+        if taken:
+            raise ValueError(f"tests: {', '.join(taken)} already names a split; name the further test set otherwise")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} names a seed twice")
+        for name, strategy in self.strategies.items():
+            if strategy.seeds is not None and not set(strategy.seeds) & set(self.seeds):
+                raise ValueError(
+                    f"strategies.{name}.seeds: none of {list(strategy.seeds)} is a seed of the study, "
+                    f"{list(self.seeds)}; leave it out, or name some of these"
+                )
+        return self

@@ -1,0 +1,1 @@
+"""What single kinds of image files need: depth, DICOM, TIFF, PNG."""

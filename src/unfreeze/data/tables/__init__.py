@@ -1,0 +1,1 @@
+"""Tables of files: reading them, their columns, labels and paths."""

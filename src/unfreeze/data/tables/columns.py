@@ -1,0 +1,364 @@
+"""Which columns of a table name the files, and which say their labels, splits, groups and folds.
+
+What the study says comes first, then the names ``path``, ``label``, ``split``, ``group`` and ``fold``, then names that
+are usual elsewhere and what the values look like, where only one reading is possible.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from unfreeze.config.schema import ColumnsConfig
+from unfreeze.data.sources.source import SPLIT_NAMES
+from unfreeze.data.tables.head import PICTURES
+from unfreeze.data.tables.read import TABLE, Table, key, line, refuse_rows, say
+from unfreeze.errors import UserError
+from unfreeze.text import near
+
+_PATHS = {
+    "path", "paths", "filepath", "filepaths", "file", "files", "filename", "filenames", "fname", "image", "images",
+    "imagepath", "imagepaths", "imgpath", "imagefile", "imagefilename", "imagename", "imgname", "imageid", "imgid",
+    "imageindex", "imageurl", "img", "imgs", "picture", "photo", "photoid", "idcode", "id",
+}  # fmt: skip
+
+
+_LABELS = {
+    "label", "labels", "class", "classes", "classname", "classid", "classlabel", "labelname", "labelid", "category",
+    "categoryname", "categoryid", "categories", "target", "targets", "diagnosis", "dx", "species", "breed", "variety",
+    "y", "groundtruth", "grade", "level", "finding", "findinglabels", "disease", "emotion", "tag", "tags", "annotation",
+    "choice", "result", "verdict",
+}  # fmt: skip
+
+
+_NO_LABELS = {"", "index", "width", "height", "depth", "channels", "size", "filesize"}
+"""Columns that describe files, or count rows."""
+
+
+_SPLITS = {
+    "split", "splits", "set", "subset", "usage", "partition", "phase", "dataset", "datasplit", "datasetsplit",
+    "splitname", "purpose", "fold",
+}  # fmt: skip
+
+
+_FLAGS = {
+    "isvalid": "validation", "isval": "validation", "isvalidation": "validation", "istest": "test", "istrain": "train",
+    "istraining": "train",
+}  # fmt: skip
+"""Columns of true and false, and the split that true is."""
+
+
+_VALUES = {**SPLIT_NAMES, "dev": "validation", "publictest": "validation", "privatetest": "test", "holdout": "test"}
+
+
+_TRUE, _FALSE = {"1", "1.0", "true", "t", "yes", "y"}, {"0", "0.0", "false", "f", "no", "n"}
+
+
+BINARY = {"0", "1", "0.0", "1.0", "true", "false"}
+
+
+BOXES = (
+    {"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"x", "y", "w", "h"}, {"x", "y", "width", "height"},
+    {"left", "top", "right", "bottom"}, {"bbox"}, {"bndbox"}, {"boundingbox"}, {"box"}, {"segmentation"},
+)  # fmt: skip
+"""Columns, by their keys, that say where in an image something is."""
+
+
+_READINGS = 3
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a table say.
+
+    Attributes:
+        path: the column that names the files.
+        labels: the column of labels, or several of 0 and 1; none: the table has no labels.
+        split: the split of each row (train, validation, test), "" for all where there is none.
+        split_names: split by the value that gives it, as ``usage=Training``.
+        group, fold: columns, or None.
+        used: all columns that are one of these.
+        told: sentences on what was guessed.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    split: tuple[str, ...]
+    split_names: Mapping[str, str]
+    group: str | None
+    fold: str | None
+    used: frozenset[str]
+    told: tuple[str, ...]
+
+    @property
+    def known(self) -> bool:
+        """Whether the labels are called so, and are not only what is left."""
+        return len(self.labels) > 1 or key(self.labels[0]) in _LABELS
+
+
+def read_columns(table: Table, asked: ColumnsConfig, exist: Callable[[Sequence[str]], bool]) -> Columns:
+    """Find out what the columns of a table say.
+
+    Args:
+        table: the table.
+        asked: what the study says.
+        exist: tells whether names are those of files.
+
+    Raises:
+        UserError: a column that was asked for is not there, several readings are possible, or splits contradict.
+    """
+    rows = table.rows
+    names = [str(name) for name in rows.columns]
+    labels = [asked.label] if isinstance(asked.label, str) else list(asked.label or ())
+    for role, name in (("path", asked.path), *(("label", name) for name in labels), ("split", asked.split or None),
+                       ("group", asked.group)):  # fmt: skip
+        if isinstance(name, str) and name not in names:
+            raise _absent(table, asked, role, name, names)
+    path = asked.path or _path(table, names, exist, asked)
+    fold = _only(names, {"fold", "folds"}, {path, *labels})
+    split, split_names, split_columns, told = _split(table, asked, {path, *labels})
+    group = asked.group or _only(names, {"group", "groups"}, {path, *labels, *split_columns})
+    fold = None if fold in split_columns else fold
+    taken = {path, *split_columns, *(name for name in (group, fold) if name)}
+    chosen = tuple(labels) or _labels(table, [name for name in names if name not in taken], path, asked)
+    usual = key(path) == "path" and [key(name) for name in chosen] == ["label"]
+    if not (usual or (asked.path and asked.label)) and chosen:
+        label = (
+            f"{chosen[0]} is the label" if len(chosen) == 1 else f"the label is that of {', '.join(chosen)} which is 1"
+        )
+        says = line(path=path, label=chosen[0] if len(chosen) == 1 else list(chosen))
+        told.insert(0, f"the column {path} names the files, and {label}; {says} says otherwise")
+    if len(chosen) == 1 and not asked.label:
+        told += [
+            f"the column {name} is not used as the label, but {chosen[0]} is; {line(label=name)} says otherwise"
+            for name in names
+            if key(name) in _LABELS - _boxes(names) and name not in (*chosen, path) and name not in taken
+        ]
+    if fold:
+        count = len(set(rows[fold]) - {""})
+        told.append(
+            f"the column {fold} gives the folds of a study with split: {{folds: {count}}}, and otherwise nothing"
+        )
+    return Columns(path, chosen, split, split_names, group, fold, frozenset({*taken, *chosen}), tuple(told))
+
+
+def _absent(table: Table, asked: ColumnsConfig, role: str, name: str, names: list[str]) -> UserError:
+    close = (near(name, names) or [other for other in names if key(other) == key(name)] or names)[0]
+    return UserError(
+        f"columns.{role}: {name}: {table.file} has no such column",
+        f"one of {', '.join(names)}",
+        f"name one that is there: {say(**{role: close})}",
+    )
+
+
+def _only(names: Sequence[str], keys: set[str], taken: set[str]) -> str | None:
+    found = [name for name in names if key(name) in keys and name not in taken]
+    return found[0] if len(found) == 1 else None
+
+
+def _path(table: Table, names: list[str], exist: Callable[[Sequence[str]], bool], asked: ColumnsConfig) -> str:
+    exact = [name for name in names if key(name) == "path"]
+    if len(exact) == 1:
+        return exact[0]
+    shaped = [name for name in names if _are_pictures(table.rows[name])]
+    known = _called(names, _PATHS)
+    found = exact or ([name for name in shaped if name in known] or shaped or known)
+    if len(found) != 1:
+        there = [name for name in found or names if exist(_some(table.rows[name]))]
+        found = there or found
+    if len(found) == 1:
+        return found[0]
+    readings = found or names
+    others = [name for name in names if key(name) in _LABELS] or names
+    pairs = [(name, next((other for other in others if other != name), None)) for name in readings[:_READINGS]]
+    what = f"{' and '.join(found)} may each name the files" if found else "and none of them names files"
+    raise UserError(
+        f"data: {table.file} has columns {', '.join(names)}, {what}",
+        TABLE,
+        "say which column is what: " + "; or ".join(say(path=path, label=label) for path, label in pairs),
+    )
+
+
+def _are_pictures(column: pd.Series) -> bool:
+    """Tell whether nearly all of a column's values end as names of picture files do."""
+    return bool(column.str.lower().str.endswith(PICTURES).mean() > 0.9)
+
+
+def _some(column: pd.Series) -> list[str]:
+    return list(dict.fromkeys(column[column != ""]))[:20]
+
+
+def _labels(table: Table, names: list[str], path: str, asked: ColumnsConfig) -> tuple[str, ...]:
+    """Return the column of labels, or those of 0 and 1; none if there is nothing that could be one."""
+    rows = table.rows
+    exact = [name for name in names if key(name) == "label"]
+    if len(exact) == 1:
+        return (exact[0],)
+    boxes = _boxes(names)
+    known = [name for name in _called(names, _LABELS - boxes) if (rows[name] != "").any()]
+    if known:
+        codes = {name: tuple(pd.factorize(rows[name])[0]) for name in known}
+        if len(set(codes.values())) == 1:  # names and numbers of the same classes
+            texts = [name for name in known if not _are_numbers(rows[name])]
+            return ((texts or known)[0],)
+        raise _several_labels(table, path, known, f"{' and '.join(known)} may each be the label", asked)
+    others = [
+        name
+        for name in names
+        if key(name) not in _NO_LABELS | _PATHS | boxes
+        and not key(name).startswith("unnamed")
+        and (rows[name] != "").any()
+    ]
+    others = [name for name in others if not _count_rows(rows[name])] or others
+    binary = [name for name in others if len(others) > 1 and rows[name].str.lower().isin(BINARY).all()]
+    if len(binary) > 1 and (binary == others or _ones(rows[binary]).sum(axis=1).eq(1).all()):
+        return tuple(binary)
+    if not others:  # Id may name the individual that an image shows
+        others = [name for name in names if key(name) in _PATHS and rows[name].nunique() < len(rows)]
+    if len(others) > 1:
+        raise _several_labels(table, path, others, "and which of them is the label is not clear", asked)
+    return tuple(others)
+
+
+def _called(names: Sequence[str], words: set[str]) -> list[str]:
+    """Return the columns that are called so, or end so after a dot: ``meta.class-name``."""
+    return [name for name in names if key(name) in words or key(name.rpartition(".")[2]) in words]
+
+
+def _count_rows(column: pd.Series) -> bool:
+    """Tell whether a column is a whole number of its own in each row."""
+    return bool(len(column) > 2 and column.is_unique and column.str.fullmatch(r"\d+").all())
+
+
+def _boxes(names: Sequence[str]) -> set[str]:
+    """Return the keys of the columns that say where in an image something is."""
+    return {part for box in BOXES for part in box if box <= {key(name) for name in names}}
+
+
+def _several_labels(table: Table, path: str, names: list[str], what: str, asked: ColumnsConfig) -> UserError:
+    distinct = {name: table.rows[name].nunique() for name in names}
+    likely = sorted(names, key=lambda name: (not 1 < distinct[name] <= max(2, len(table.rows) // 2), names.index(name)))
+    return UserError(
+        f"data: {table.file} has columns {', '.join(map(str, table.rows.columns))}, {what}",
+        TABLE,
+        "say which it is: " + "; or ".join(say(path=path, label=name, root=asked.root) for name in likely[:_READINGS]),
+    )
+
+
+def _are_numbers(column: pd.Series) -> bool:
+    return bool(pd.to_numeric(column, errors="coerce").notna().all())
+
+
+def _ones(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.apply(lambda column: column.str.lower().isin(_TRUE))
+
+
+def _split(
+    table: Table, asked: ColumnsConfig, taken: set[str]
+) -> tuple[tuple[str, ...], dict[str, str], list[str], list[str]]:
+    """Return the split of each row, what gives it, in which columns, and what is told."""
+    rows = table.rows
+    names = [name for name in map(str, rows.columns) if name not in taken]
+    none = ("",) * len(rows)
+    if asked.split is False:
+        return none, {}, [], []
+    exact = [name for name in names if key(name) == "split"]
+    flags = [name for name in names if key(name) in _FLAGS and rows[name].str.lower().isin(_TRUE | _FALSE).all()]
+    readings: dict[str, list[str]] = {
+        name: _words(rows[name]) for name in names if key(name) != "label" and _fits(rows[name])
+    }
+    if flags:
+        readings[flags[0]] = _flagged(table, flags)
+    chosen = str(asked.split) if asked.split else (exact[0] if len(exact) == 1 else None)
+    if chosen is None and readings:
+        if len(set(map(tuple, readings.values()))) > 1:
+            raise UserError(
+                f"data: {table.file}: {' and '.join(readings)} say different splits",
+                "one column that says which split a row is in",
+                "say which counts: " + "; or ".join(say(split=name) for name in readings),
+            )
+        chosen = next(iter(readings))
+    told = [
+        f"the column {name} looks like a split, but is not used, since its values are {_listed(rows[name])}; once "
+        f"they are train, val and test, {line(split=name)} uses it"
+        for name in names
+        if key(name) in (_SPLITS - {"fold"}) | _FLAGS.keys() and name not in readings and name != chosen
+        and rows[name].nunique() <= 5
+    ]  # fmt: skip
+    if chosen is None or (rows[chosen] == "").all():
+        return none, {}, [chosen] if chosen else [], told
+    told += [
+        f"the column {name} looks like a split, but {chosen} is used; {line(split=name)} says otherwise"
+        for name, words in readings.items()
+        if name != chosen and words != readings.get(chosen)
+    ]
+    used = flags if chosen in flags and not asked.split else [chosen]
+    if chosen in flags:
+        found = _flagged(table, used)
+    else:
+        found = _checked(table, chosen)
+    values = (
+        ["=".join((used[0], value)) for value in rows[used[0]]] if len(used) == 1 else [", ".join(used)] * len(rows)
+    )
+    split_names = dict(zip(values, found, strict=True)) if len(used) == 1 else _flag_names(used, found)
+    if chosen != asked.split and key(chosen) != "split":
+        told.append(f"the column {' and '.join(used)} gives the splits; {line(split=False)} draws them instead")
+    return tuple(found), split_names, used, told
+
+
+def _flag_names(flags: list[str], found: Sequence[str]) -> dict[str, str]:
+    names = {f"{flag}=true": _FLAGS[key(flag)] for flag in flags}
+    rest = next(iter(set(found) - set(names.values())), None)
+    return names | ({f"no {' nor '.join(flags)}": rest} if rest else {})
+
+
+def _fits(column: pd.Series) -> bool:
+    """Tell whether a column's values are names of splits, train and another."""
+    values = {_word(value) for value in set(column)}
+    return "" not in values and "train" in values and len(values) > 1
+
+
+def _word(value: str) -> str:
+    """Return the split that a value names, or ""."""
+    name = key(value)
+    return _VALUES.get(name) or _VALUES.get(name.removesuffix("set")) or ""
+
+
+def _words(column: pd.Series) -> list[str]:
+    return [_word(value) for value in column]
+
+
+def _flagged(table: Table, flags: Sequence[str]) -> list[str]:
+    """Return the split that columns of true and false say; where none is true, it is the first that none of them is."""
+    said = [_FLAGS[key(name)] for name in flags]
+    rest = next((split for split in ("train", "test", "validation") if split not in said), "train")
+    found = [rest] * len(table.rows)
+    both = []
+    for name, split in zip(flags, said, strict=True):
+        for place, value in enumerate(table.rows[name].str.lower().isin(_TRUE)):
+            if value and found[place] not in (rest, split):
+                both.append(table.rows.index[place])
+            if value:
+                found[place] = split
+    change = f"t = t[sum(t[c].str.lower().isin(['1', 'true', 'yes']) for c in {list(flags)}) < 2]"
+    refuse_rows(table, both, f"{' and '.join(flags)} at once", "one split for each row", change)
+    return found
+
+
+def _checked(table: Table, name: str) -> list[str]:
+    """Return the splits that a column says by name."""
+    column = table.rows[name]
+    words = column.map(_word)
+    wrong = column.index[(column != "") & (words == "")]
+    listed = ", ".join(sorted(set(column[wrong]))[:5])
+    keep = f"t = t[~t[{name!r}].str.strip().isin({sorted(set(column[wrong]))})]"
+    refuse_rows(table, wrong, f"{name} {listed}", "train, val or test", keep)
+    refuse_rows(
+        table, column.index[column == ""], f"no {name}, though others have one", f"a {name} in every row, or in none",
+        f"t = t[t[{name!r}].str.strip().ne('')]",
+    )  # fmt: skip
+    return list(words)
+
+
+def _listed(column: pd.Series) -> str:
+    return ", ".join(value or "(none)" for value in sorted(set(column)))

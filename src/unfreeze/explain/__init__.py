@@ -1,0 +1,1 @@
+"""Where the best model looks, and which images it gets wrong."""

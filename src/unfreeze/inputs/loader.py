@@ -1,0 +1,165 @@
+"""From images on disk to batches of tensors, in the order that the study's streams fix."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from unfreeze.errors import UserError
+from unfreeze.inputs.augment import ViewDataset
+from unfreeze.inputs.sampler import Copies, passes
+
+Draw = tuple[int, int]
+"""An image's index and the number of its view."""
+
+
+_DIED = "DataLoader worker (pid"
+"""How PyTorch's sentence about a process that died begins."""
+
+
+_NOTICED = 1.0  # seconds in which PyTorch notices the death and raises, so that it does not do so later
+
+
+class LoaderDied(RuntimeError):
+    """A process that prepares batches died."""
+
+
+def is_death(error: BaseException) -> bool:
+    """Tell whether an error means that a process that prepares batches died.
+
+    PyTorch raises it in the main thread, wherever that is, as soon as the process is gone.
+    """
+    return isinstance(error, LoaderDied) or (isinstance(error, RuntimeError) and str(error).startswith(_DIED))
+
+
+class _Draws(Sampler[list[Draw]]):
+    """Batches of draws, made anew for each iteration: what a DataLoader asks its workers for."""
+
+    def __init__(self, make: Callable[[], Iterator[list[Draw]]]) -> None:
+        self.make = make
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return self.make()
+
+
+class BatchLoader:
+    """Batches of draws of some views, the same at each iteration; its processes live as long as it does.
+
+    Args:
+        views: what is drawn from.
+        make: gives the draws, batch by batch, the same at each call.
+        workers: processes that prepare them; 0: this one does.
+    """
+
+    def __init__(self, views: ViewDataset, make: Callable[[], Iterator[list[Draw]]], workers: int) -> None:
+        self._loader = DataLoader(
+            views,
+            batch_sampler=_Draws(make),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield what the views give for each batch.
+
+        Raises:
+            RuntimeError: a process died, see ``is_death``.
+        """
+        try:
+            yield from self._loader
+        except (ConnectionError, EOFError) as error:
+            if self._loader.num_workers and not str(error).startswith("Caught "):  # which a living process raised
+                time.sleep(_NOTICED)
+                raise LoaderDied(f"the connection to it broke ({type(error).__name__})") from error
+            raise
+
+
+EVALUATION_BATCH = 64
+
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Inputs (b, 3, s, s) float32, labels (b,) int64, indices of the images (b,) int64."""
+
+
+@dataclass(frozen=True)
+class TimedBatch:
+    """A batch that a network in training waited for, and its share of the seconds that it took to have it ready."""
+
+    batch: Batch
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one split with their labels, int64 of shape (n,)."""
+
+    views: ViewDataset
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def training_batches(
+    images: ImageSet,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+    workers: int,
+    views: int | None = None,
+    copies: Copies | None = None,
+) -> Iterator[Batch]:
+    """Yield the batches of the steps from ``start`` up to ``stop`` of the endless stream of shuffled passes.
+
+    Of each image there are ``views`` views, or new ones for ever; ``copies`` tells of images that are there repeatedly.
+    """
+
+    def draws() -> Iterator[list[Draw]]:
+        return islice(passes(len(images), batch_size, seed, start, views, copies), stop - start)
+
+    return _labelled(images, BatchLoader(images.views, draws, workers))
+
+
+def evaluation_draws(images: int, examples: int | None, seed: int) -> list[Draw]:
+    """Return each image once, in order; or the first ``examples`` draws of shuffled passes, pass p in view p."""
+    if examples is None:
+        return [(index, 0) for index in range(images)]
+    return list(islice(chain.from_iterable(passes(images, EVALUATION_BATCH, seed)), examples))
+
+
+class EvaluationBatches:
+    """The same batches each time it is iterated over; its workers live as long as it does."""
+
+    def __init__(self, images: ImageSet, workers: int, draws: Sequence[Draw] | None = None) -> None:
+        """Show each image once in its plain view, in order; or the draws given."""
+        draws = evaluation_draws(len(images), None, 0) if draws is None else draws
+        self.images = images
+        self.loader = BatchLoader(images.views, lambda: _chunks(draws, EVALUATION_BATCH), workers)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _labelled(self.images, self.loader)
+
+
+def _chunks(draws: Sequence[Draw], size: int) -> Iterator[list[Draw]]:
+    for start in range(0, len(draws), size):
+        yield list(draws[start : start + size])
+
+
+def _labelled(images: ImageSet, loader: BatchLoader) -> Iterator[Batch]:
+    try:
+        for inputs, indices in loader:
+            yield inputs, images.labels[indices], indices
+    except UserError as error:
+        raise _without_traceback(error) from None
+
+
+def _without_traceback(error: UserError) -> UserError:
+    """Return an error of a worker as the user should see it: PyTorch puts the worker's traceback before its text."""
+    return UserError(str(error).rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2].strip())

@@ -1,0 +1,94 @@
+"""The order of examples: an endless stream of shuffled passes, and the one place that converts steps and examples."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from unfreeze.config.schema import RegimeConfig
+from unfreeze.seeds import stream_generator
+
+Copies = Sequence[tuple[int, int]]
+"""Of each index, which copy of its image it is (from 0), and of how many."""
+
+
+def copies_of(keys: Sequence[str]) -> Copies:
+    """Return which copy of its image each index is; images of one key are the same image."""
+    counts, seen, found = Counter(keys), Counter[str](), []
+    for key in keys:
+        found.append((seen[key], counts[key]))
+        seen[key] += 1
+    return found
+
+
+def passes(
+    n: int,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    views: int | None = None,
+    copies: Copies | None = None,
+) -> Iterator[list[tuple[int, int]]]:
+    """Yield batches of (index, view) for ever, from step `start_step` (counted from 0) on.
+
+    Pass p is a permutation of range(n) from the stream (seed, "order", p); its last batch may be short; each of its
+    images is seen in view p, of a bank of `views` in view p modulo `views`. Of `copies` each is seen in a view of its
+    own: copy k of r in view p r + k. Starting at a step equals starting at 0 and skipping the steps before it.
+
+    Raises:
+        ValueError: n, batch_size or views is below 1, or start_step below 0.
+    """
+    steps = steps_per_pass(n, batch_size)
+    if start_step < 0:
+        raise ValueError(f"start_step must be 0 or more, not {start_step}")
+    if views is not None and views < 1:
+        raise ValueError(f"views must be 1 or more, not {views}")
+    if copies is not None and len(copies) != n:
+        raise ValueError(f"copies must tell of {n} indices, not of {len(copies)}")
+    return _batches(n, batch_size, seed, views, copies, *divmod(start_step, steps))
+
+
+def view_of(number: int, copy: tuple[int, int], views: int | None) -> int:
+    """Return the view in which copy k of r is seen in a pass."""
+    view = number * copy[1] + copy[0]
+    return view if views is None else view % views
+
+
+def steps_per_pass(n: int, batch_size: int) -> int:
+    """Return the number of batches in one pass over n images, the short last one included."""
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"n and batch_size must be 1 or more, not {n} and {batch_size}")
+    return -(-n // batch_size)
+
+
+def steps_for_examples(n: int, batch_size: int, examples: int) -> int:
+    """Return the smallest number of steps after which at least `examples` images have been drawn."""
+    whole, rest = divmod(examples, n)
+    return whole * steps_per_pass(n, batch_size) + -(-rest // batch_size)
+
+
+def examples_after(n: int, batch_size: int, steps: int) -> int:
+    """Return the number of images drawn in the first `steps` steps."""
+    whole, rest = divmod(steps, steps_per_pass(n, batch_size))
+    return whole * n + min(rest * batch_size, n)
+
+
+def _batches(
+    n: int, batch_size: int, seed: int, views: int | None, copies: Copies | None, number: int, skip: int
+) -> Iterator[list[tuple[int, int]]]:
+    while True:
+        order = stream_generator(seed, "order", number).permutation(n).tolist()
+        for start in range(skip * batch_size, n, batch_size):
+            yield [
+                (index, view_of(number, copies[index] if copies else (0, 1), views))
+                for index in order[start : start + batch_size]
+            ]
+        number, skip = number + 1, 0
+
+
+def epoch_ends(images: int, batch_size: int, regime: RegimeConfig, epochs: int) -> list[int]:
+    """Return the number of steps after which each epoch ends."""
+    examples = regime.examples_per_epoch or images
+    ends: list[int] = []
+    for epoch in range(1, epochs + 1):
+        wanted = steps_for_examples(images, batch_size, examples * epoch)
+        ends.append(max(wanted, ends[-1] + 1 if ends else 1))  # an epoch shorter than a batch is one step
+    return ends

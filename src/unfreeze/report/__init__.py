@@ -1,0 +1,1 @@
+"""Answers, figures and pages for people. No torch."""

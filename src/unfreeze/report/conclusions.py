@@ -1,0 +1,303 @@
+"""The conclusions of the article that the product follows, drawn anew from a study's own numbers.
+
+More data; fine-tuning against training from scratch; deeper against shallower; overfitting; time per epoch; what
+augmentation is worth. Each rests on the study's comparisons, says how large the effect is, between which bounds and on
+how many seeds, and where a study cannot tell, says that.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unfreeze.statistics.augmentation import twins
+from unfreeze.statistics.comparisons import Comparison, compared, settle_text
+from unfreeze.statistics.intervals import BETTER, NO_DIFFERENCE, TOO_LITTLE, WORSE
+from unfreeze.statistics.learning_curve import series_of
+from unfreeze.statistics.predictions import Field
+from unfreeze.statistics.study_results import StudyResults
+from unfreeze.text import METRIC_NAMES, change_text, count_text, join_words, mean_count_text, plural, seconds_text
+
+MOST = 4
+"""Effects that one sentence lists; the grid has them all."""
+
+
+AHEAD = 0.02
+"""Training ahead of validation by more than this counts as overfitting: the margin of ``statistics.intervals``."""
+
+
+NO_TEST = "there are no test images to compare on"
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """A conclusion: its topic, what it says, and the numbers that it rests on."""
+
+    topic: str
+    says: str
+    rests: str
+
+    @property
+    def text(self) -> str:
+        """Both sentences."""
+        return f"{self.says} {self.rests}".strip()
+
+
+def conclusions(evidence: StudyResults, recipe: Field | None) -> list[Conclusion]:
+    """Return the conclusions of a study in the article's order; none where nothing has finished.
+
+    Args:
+        evidence: of the study.
+        recipe: the field that it recommends; comparisons of strategies are told in its regime.
+    """
+    if recipe is None:
+        return []
+    return [
+        *_more_data(evidence, recipe),
+        *_scratch(evidence, recipe),
+        *_depth(evidence, recipe),
+        *_overfitting(evidence),
+        *_time(evidence, recipe),
+        *_augmentation(evidence, recipe),
+    ]
+
+
+def _more_data(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
+    sizes = _sizes(evidence)
+    series: dict[str, list[str]] = {}
+    for name, settings in evidence.regimes.items():
+        if name in sizes:
+            series.setdefault(series_of(settings), []).append(name)
+    several = {key: names for key, names in series.items() if len({sizes[name] for name in names}) > 1}
+    names = several.get("plain") or next(iter(several.values()), None)
+    if not names:
+        yield Conclusion("More data", "Whether more data is better, this study cannot tell.",
+                         "No two of its regimes differ in the amount of training images alone.")  # fmt: skip
+        return
+    few, many = min(names, key=sizes.__getitem__), max(names, key=sizes.__getitem__)
+    found = _all(evidence, [((strategy, many), (strategy, few)) for strategy in _strategies(evidence, recipe)])
+    counts = f"{mean_count_text(sizes[few])} to {mean_count_text(sizes[many])}"
+    between = f"From {few} to {many} ({counts} training images a class)"
+    yield _concluded(
+        "More data", "More data", found, [one.field[0] for one in found], f"{between}, {_scored(evidence)} changes by"
+    )
+
+
+def _scratch(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
+    networks = evidence.plan.get("networks", {})
+    fresh = [name for name, network in networks.items() if network.get("weights") == "none"]
+    tuned = [name for name in _strategies(evidence, recipe) if name in networks and name not in fresh]
+    pairs = [
+        ((one, regime), (other, regime))
+        for regime in _regimes(evidence, recipe)
+        for one in tuned
+        for other in fresh
+        if _finished(evidence, (one, regime)) and _finished(evidence, (other, regime))
+    ]
+    if not pairs:
+        return
+    (field, other), *_ = pairs
+    found = _all(evidence, [(field, other)])
+    rests = f"{field[0]} against {other[0]} with {field[1]}: {_scored(evidence)}"
+    made = _concluded("Fine-tuning", "Fine-tuning against training from scratch", found, [""], rests)
+    yield Conclusion(made.topic, made.says, f"{made.rests} {_sooner(evidence, field, other)}".strip())
+
+
+def _sooner(evidence: StudyResults, field: Field, other: Field) -> str:
+    """Say which of two fields comes within one point of its best validation accuracy first."""
+    rows = {(row["strategy"], row["regime"]): row for row in evidence.convergence.to_dict("records")}
+    (one, two) = rows.get(field), rows.get(other)
+    if one is None or two is None or not math.isfinite(one["epochs_to_near_best"] + two["epochs_to_near_best"]):
+        return ""
+    sooner = one["seconds_to_near_best"] < two["seconds_to_near_best"]
+    times = [
+        f"epoch {row['epochs_to_near_best']:.3g} ({seconds_text(row['seconds_to_near_best'])})" for row in (one, two)
+    ]
+    first = "It takes less time to converge" if sooner else "It takes no less time to converge"
+    return f"{first}: within one point of its best validation accuracy after {times[0]}, from scratch after {times[1]}."
+
+
+def _depth(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
+    networks = evidence.plan.get("networks", {})
+    kind = {name: (one.get("backbone"), one.get("weights"), one.get("image_size")) for name, one in networks.items()}
+    tuned = [name for name in kind if kind[name][1] != "none"]
+    done = evidence.results[evidence.results["status"] == "finished"]
+    trained = done.groupby("strategy")["params_trained"].mean().dropna().astype(float).to_dict()
+    for regime in _regimes(evidence, recipe):
+        there = [name for name in tuned if name in trained and _finished(evidence, (name, regime))]
+        own = [name for name in there if kind[name] == kind.get(recipe[0], kind[there[0]])]
+        if len({trained[name] for name in own}) < 2:
+            continue
+        low, high = min(own, key=trained.__getitem__), max(own, key=trained.__getitem__)
+        rests = (
+            f"{high} trains {count_text(trained[high])} parameters, {low} {count_text(trained[low])}; with {regime}, "
+            f"{_scored(evidence)}"
+        )
+        found = _all(evidence, [((high, regime), (low, regime))])
+        yield _concluded("Depth", "Training more of the network", found, [""], rests)
+        return
+    if len(tuned) > 1:
+        return
+    yield Conclusion("Depth", "How much of the network to train, this study cannot tell.",
+                     "That takes two strategies that start from the same pretrained weights.")  # fmt: skip
+
+
+def _overfitting(evidence: StudyResults) -> Iterable[Conclusion]:
+    rows = [row for row in evidence.convergence.to_dict("records") if math.isfinite(row["gap_at_best"])]
+    if not rows:
+        return
+    ahead = [row for row in rows if row["gap_at_best"] > AHEAD]
+    recipes = plural(len(rows), "recipe")
+    if len(ahead) == len(rows):
+        says = f"All {recipes} overfit" if len(rows) > 1 else "The recipe overfits"
+    elif ahead:
+        says = f"{len(ahead)} of {recipes} {'overfits' if len(ahead) == 1 else 'overfit'}"
+    else:
+        says = f"None of {recipes} overfits" if len(rows) > 1 else "The recipe does not overfit"
+    least, most = (pick(rows, key=lambda row: row["gap_at_best"]) for pick in (min, max))
+    gaps = [_gap(row) for row in ([least, most] if least is not most else [least])]
+    yield Conclusion(
+        "Overfitting",
+        f"{says} by more than {100 * AHEAD:.0f} points.",
+        f"Training minus validation accuracy at the best epoch: {' up to '.join(gaps)}. Training accuracy is a running "
+        "mean with dropout and augmentation on; the true gap tends to be larger.",
+    )
+
+
+def _gap(row: dict[Any, Any]) -> str:
+    bounds = [
+        change_text("accuracy", row[name]).removesuffix(" points") for name in ("gap_at_best_low", "gap_at_best_high")
+    ]
+    between = f" ({' to '.join(bounds)} over {plural(int(row['runs']), 'run')})" if row["runs"] > 1 else " (1 run)"
+    return f"{change_text('accuracy', row['gap_at_best'])}{between} with {row['strategy']}, {row['regime']}"
+
+
+def _time(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
+    table = evidence.convergence[evidence.convergence["seconds_per_epoch"].notna()]
+    orders = {
+        str(regime): list(own.sort_values("seconds_per_epoch", ascending=False, kind="stable")["strategy"])
+        for regime, own in table.groupby("regime", sort=False)
+    }
+    if recipe[1] not in orders:
+        return
+    own = table[table["regime"] == recipe[1]].set_index("strategy")
+    order = orders[recipe[1]]
+    seconds = [f"{name} {seconds_text(float(own.loc[name, 'seconds_per_epoch']))}" for name in order]
+    runs = plural(int(own["runs"].min()), "run") + (" or more each" if own["runs"].nunique() > 1 else "")
+    if len(order) == 1:
+        yield Conclusion(
+            "Time", f"An epoch with {recipe[1]} takes {seconds[0].removeprefix(order[0] + ' ')}.", f"{runs}."
+        )
+        return
+    ratio = float(own["seconds_per_epoch"].max() / own["seconds_per_epoch"].min())
+    others = [names for regime, names in orders.items() if regime != recipe[1] and set(names) == set(order)]
+    same = sum(names == order for names in others)
+    also = f" The order is the same in {same} of {plural(len(others), 'other regime')}." if others else ""
+    yield Conclusion(
+        "Time",
+        f"Time per epoch with {recipe[1]}: {' > '.join(seconds)}.",
+        f"{order[0]} takes {ratio:.1f} times as long as {order[-1]}; {runs}.{also}",
+    )
+
+
+def _augmentation(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
+    sizes = _sizes(evidence)
+    pairs = [pair for pair in twins(evidence.regimes) if pair[0] in sizes and pair[1] in sizes]
+    if not pairs:
+        return
+    small = min(sizes[plain] for plain, _ in pairs)
+    plain, augmented = next(pair for pair in pairs if sizes[pair[0]] == small)
+    found = _all(evidence, [((one, augmented), (one, plain)) for one in _strategies(evidence, recipe)])
+    rests = f"{augmented} against {plain} ({mean_count_text(small)} images a class): {_scored(evidence)} changes by"
+    made = _concluded("Augmentation", "Augmentation", found, [one.field[0] for one in found], rests)
+    worth = []
+    for one in found[:MOST]:
+        own = evidence.augmentation
+        rows = own[(own["strategy"] == one.field[0]) & (own["plain"] == plain) & (own["augmented"] == augmented)]
+        worth += [text for row in rows.to_dict("records") if (text := equivalent_text(row))]
+    says = f" It is worth as much as {join_words(worth)}." if worth else " In images a class: too few sizes to say."
+    yield Conclusion(made.topic, made.says, made.rests + (says if found else ""))
+
+
+def equivalent_text(row: dict[Any, Any]) -> str:
+    """Write the images a class without augmentation that do as well as fewer with it; "" without a learning curve."""
+    value, low, high = (float(row[name]) for name in ("equivalent", "equivalent_low", "equivalent_high"))
+    if math.isnan(value):
+        return ""
+    between = f" ({_images(low)} to {_images(high)})" if not math.isnan(low) else ""
+    reading = f", {row['reading']}" if row["reading"] else ""
+    return f"{_images(value)} images a class without it for {row['strategy']}{between}{reading}"
+
+
+def _images(count: float) -> str:
+    return "any number of" if math.isinf(count) else f"{count:,.0f}"
+
+
+def _concluded(topic: str, what: str, found: Sequence[Comparison], names: Sequence[str], rests: str) -> Conclusion:
+    """Put comparisons into words: what is better for whom, and by how much.
+
+    Args:
+        topic: of the conclusion.
+        what: subject of the sentence.
+        found: field minus other, each.
+        names: for whom each of them is; "" where there is one and it needs no name.
+        rests: opening of the sentence with the numbers.
+    """
+    if not found:
+        return Conclusion(topic, f"{what} cannot be judged: {NO_TEST}, or no two runs to set side by side.", "")
+    said: dict[str, list[str]] = {}
+    for one, name in zip(found, names, strict=True):
+        said.setdefault(one.verdict, []).append(name)
+    words = {
+        BETTER: "is better", WORSE: "is worse", NO_DIFFERENCE: "makes no difference that was found",
+        TOO_LITTLE: "too little to tell",
+    }  # fmt: skip
+    parts = [words[verdict] + _for(said[verdict], len(said)) for verdict in words if verdict in said]
+    colon = ":" if set(said) == {TOO_LITTLE} else ""
+    effects = [f"{one.effect}{f' for {name}' if name else ''}" for one, name in zip(found, names, strict=True)]
+    shown = join_words(effects[:MOST]) + (f", {len(effects) - MOST} more in the grid" if len(effects) > MOST else "")
+    seeds = sorted({one.seeds for one in found})
+    count = plural(seeds[-1], "seed") if len(seeds) == 1 else f"{seeds[0]} to {plural(seeds[-1], 'seed')}"
+    settle = settle_text(found[0]) if len(found) == 1 else ""
+    return Conclusion(topic, f"{what}{colon} {'; '.join(parts)}.", f"{rests} {shown}; {count}{settle}.")
+
+
+def _for(names: Sequence[str], kinds: int) -> str:
+    named = [name for name in names if name]
+    return f" for {join_words(named)}" if named and (kinds > 1 or len(named) <= MOST) else ""
+
+
+def _all(evidence: StudyResults, pairs: Iterable[tuple[Field, Field]]) -> list[Comparison]:
+    """Return the comparisons of pairs that have been made: those with seeds in common."""
+    if evidence.test is None:
+        return []
+    found = [compared(evidence.comparisons, a, b, evidence.test) for a, b in pairs]
+    return [one for one in found if one is not None and one.seeds]
+
+
+def _scored(evidence: StudyResults) -> str:
+    return f"test {METRIC_NAMES[evidence.metric]}"
+
+
+def _sizes(evidence: StudyResults) -> dict[str, float]:
+    """Return training images a class of each regime that has finished runs."""
+    done = evidence.results[evidence.results["status"] == "finished"]
+    sizes = done.groupby("regime", sort=False)["n_train"].mean().dropna() / max(1, len(evidence.predictions.classes))
+    return {str(name): float(size) for name, size in sizes.items()}
+
+
+def _finished(evidence: StudyResults, field: Field) -> bool:
+    own = evidence.results[(evidence.results["strategy"] == field[0]) & (evidence.results["regime"] == field[1])]
+    return bool((own["status"] == "finished").any())
+
+
+def _strategies(evidence: StudyResults, recipe: Field) -> list[str]:
+    """Return the strategies in plan order, the recipe's first."""
+    names = list(dict.fromkeys(map(str, evidence.results["strategy"])))
+    return sorted(names, key=lambda name: name != recipe[0])
+
+
+def _regimes(evidence: StudyResults, recipe: Field) -> list[str]:
+    """Return the regimes in plan order, the recipe's first."""
+    names = list(dict.fromkeys(map(str, evidence.results["regime"])))
+    return sorted(names, key=lambda name: name != recipe[1])

@@ -1,0 +1,205 @@
+"""The report's section on the best model: numbers from its stored predictions, pictures from ``explain/``."""
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unfreeze import metrics
+from unfreeze import text as words
+from unfreeze.report.figures import confusion_figure, confusion_sizes, reliability_figure
+from unfreeze.statistics import model_quality as inside
+from unfreeze.storage.records import is_whole, read_json, read_table
+from unfreeze.storage.study_dir import StudyDir
+
+PAIRS = 10
+"""Most confused pairs that are listed."""
+
+
+@dataclass(frozen=True)
+class InsideView:
+    """What the section shows.
+
+    Attributes:
+        cell: the model's.
+        lead: sentences above everything.
+        notes: what the reader should beware of.
+        figures: plotly figures as JSON data, by name.
+        confusion_style: CSS of the confusion matrix's box.
+        confusion_scrolls: whether it may be wider than the page.
+        ordered: whether its classes are ordered by likeness.
+        pairs: most confused: label, predicted, images, share, low, high.
+        classes: a row a class, the lowest recall first: name and the columns of ``class_scores``.
+        calibration: sentence on confidence and temperature.
+        wrong, suspects: images with their pictures as data URIs; ``wrong_of``, ``suspects_of``: what they are among.
+        looked: sentence on the Grad-CAM; "" without one.
+        has_pictures: whether ``explain/`` is of this very model.
+    """
+
+    cell: str
+    lead: str
+    notes: tuple[str, ...]
+    figures: dict[str, dict[str, Any]]
+    confusion_style: str
+    confusion_scrolls: bool
+    ordered: bool
+    pairs: tuple[dict[str, Any], ...]
+    classes: tuple[dict[str, Any], ...]
+    calibration: str
+    wrong: tuple[dict[str, Any], ...]
+    wrong_of: int
+    suspects: tuple[dict[str, Any], ...]
+    suspects_of: int
+    looked: str
+    has_pictures: bool
+
+
+def inside_view(
+    study: StudyDir, cell: str | None, results: pd.DataFrame, record: Mapping[str, Any]
+) -> InsideView | None:
+    """Return the section of a study's model to take away; None where there is none, or no predictions of images.
+
+    Args:
+        study: the study directory.
+        cell: the model's.
+        results: the table of ``results_table``.
+        record: study.json.
+    """
+    if cell is None or not (study.cell(cell) / "logits.safetensors").is_file():
+        return None
+    classes = [str(label) for label in record["classes"]]
+    scored = inside.read_scored(study, cell, classes)
+    role = "test" if "test" in scored else "validation"
+    if role not in scored:
+        return None
+    shown, validation = scored[role], scored.get("validation")
+    counts = inside.confusion(shown)
+    ordered = len(classes) > 12
+    order = inside.similar_order(counts) if ordered else list(range(len(classes)))
+    figures = {"confusion": confusion_figure(counts, classes, order).to_plotly_json()}
+    calibration, calibrated = _calibration(shown, validation, role)
+    figures |= calibrated
+    explained = _explained(study, cell)
+    row = results[results["cell"] == cell].iloc[0]
+    _, least, most = confusion_sizes(len(classes))
+    return InsideView(
+        cell=cell,
+        lead=_lead(row, len(shown.ids), role),
+        notes=tuple(_notes(study, record, shown, role, explained)),
+        figures=figures,
+        confusion_style=f"min-width:{least}px;max-width:{most}px",
+        confusion_scrolls=least > 0,
+        ordered=ordered,
+        pairs=tuple(_pair(counts, classes, *pair) for pair in inside.most_confused(counts, PAIRS)),
+        classes=tuple(_class_rows(counts, classes)),
+        calibration=calibration,
+        wrong=tuple(_picture(study, one) for one in explained.get("wrong", [])),
+        wrong_of=int((shown.predicted != shown.labels).sum()),
+        suspects=tuple(_picture(study, one) for one in explained.get("suspects", [])),
+        suspects_of=len(inside.pooled(scored)[0].ids),
+        looked=_looked(explained),
+        has_pictures=bool(explained.get("complete")),
+    )
+
+
+def _lead(row: pd.Series, images: int, role: str) -> str:
+    run = f"seed {int(row['seed'])}" + ("" if pd.isna(row["fold"]) else f", fold {int(row['fold'])}")
+    return (
+        f"{row['strategy']} with {row['regime']}, {run}: of the recommended recipe, the first seed and not the "
+        f"luckiest. Counted on {words.plural(images, f'{role} image')}."
+    )
+
+
+def _notes(
+    study: StudyDir, record: Mapping[str, Any], shown: inside.Scored, role: str, explained: Mapping[str, Any]
+) -> list[str]:
+    notes = []
+    if role == "validation":
+        notes.append("There are no test images: these chose the model, so everything here flatters it.")
+    elif (record["study"].get("split") or {}).get("val") == "test":
+        notes.append("The test images also chose the model and its temperature, so everything here flatters it.")
+    catalog = read_table(study.path / "catalog.csv").drop_duplicates("id").set_index("id")
+    if "group" in catalog and (catalog.loc[list(shown.ids), "group"].fillna("") != "").any():
+        notes.append(
+            "Intervals in this section take images as independent; images of one group are not, so the truth is wider."
+        )
+    if explained.get("note"):
+        missing, end = ("Grad-CAM", ".") if explained["complete"] else ("pictures", "")
+        notes.append(f"No {missing}: {explained['note']}{end}")
+    return notes
+
+
+def _calibration(
+    shown: inside.Scored, validation: inside.Scored | None, role: str
+) -> tuple[str, dict[str, dict[str, Any]]]:
+    before = inside.reliability(shown)
+    figures = {"reliability-before": reliability_figure(before).to_plotly_json()}
+    error = inside.expected_calibration_error(before)
+    loss = metrics.loss(shown.logits, shown.labels)
+    says = f"expected calibration error {100 * error:.1f} points, log loss {loss:.3f}"
+    if validation is None:
+        return f"As trained: {says}. Without validation images there is nothing to fit a temperature on.", figures
+    temperature = inside.fit_temperature(validation)
+    images = words.plural(len(validation.ids), "validation image")
+    if inside.at_bound(temperature):
+        return f"As trained: {says}. {images} do not determine a temperature: the fit runs to its bound.", figures
+    scaled = inside.scaled(shown, temperature)
+    after = inside.reliability(scaled)
+    figures["reliability-after"] = reliability_figure(after).to_plotly_json()
+    verb = "too sure" if temperature > 1.1 else "not sure enough" if temperature < 0.9 else "about as sure as right"
+    return (
+        f"As trained: {says}. On {images} it was {verb}: logits divided by a temperature of {temperature:.2f}, fitted "
+        f"there for the least log loss, give {100 * inside.expected_calibration_error(after):.1f} points and "
+        f"{metrics.loss(scaled.logits, scaled.labels):.3f} on the {role} images. No prediction changes, only how sure "
+        f"it is."
+    ), figures
+
+
+def _pair(counts: inside.Counts, classes: list[str], label: int, predicted: int, images: int) -> dict[str, Any]:
+    of = int(counts[label].sum())
+    low, high = inside.wilson(images, of)
+    names = {"label": classes[label], "predicted": classes[predicted]}
+    return names | {"images": images, "of": of, "share": images / of, "low": low, "high": high}
+
+
+def _class_rows(counts: inside.Counts, classes: list[str]) -> list[dict[str, Any]]:
+    table = inside.class_scores(counts)
+    table["name"] = classes
+    return [{str(key): value for key, value in row.items()} for row in table.sort_values("recall").to_dict("records")]
+
+
+def _explained(study: StudyDir, cell: str) -> dict[str, Any]:
+    """Return explain.json if it is of this very model and whole, with its pictures; otherwise nothing."""
+    path = study.path / "explain" / "explain.json"
+    if not is_whole(path):
+        return {}
+    record = read_json(path)
+    same = (cell, read_json(study.cell(cell) / "cell.json")["fingerprint"]) == (record["cell"], record["fingerprint"])
+    return record if same else {}
+
+
+def _picture(study: StudyDir, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {**record, **{kind: _data_uri(study.path / "explain", record[kind]) for kind in ("picture", "overlay")}}
+
+
+def _data_uri(folder: Path, name: str) -> str:
+    """Return a picture as a data URI; "" for none."""
+    path = folder / Path(name).name
+    if not name or not path.is_file():
+        return ""
+    return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _looked(explained: Mapping[str, Any]) -> str:
+    place = explained.get("map")
+    if not place or math.isnan(place["side"]):
+        return ""
+    side = place["side"]
+    return (
+        f"The right-hand picture is a Grad-CAM: the brighter, the more that place spoke for the predicted class, in "
+        f"the features after {place['stage']} ({side} × {side} places)."
+    )

@@ -1,0 +1,131 @@
+"""The grid of a study: strategies by regimes, each field with its score, interval and a small curve, and its runs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from unfreeze.statistics.predictions import Field
+from unfreeze.statistics.scores import field_score
+from unfreeze.statistics.study_results import StudyResults
+from unfreeze.statistics.tables import chosen_history
+from unfreeze.text import METRIC_NAMES, between_text, metric_text, plural
+
+WIDTH, HEIGHT = 92, 26
+"""Of a small curve, in pixels."""
+
+
+POINTS = 40
+"""Points that a small curve has at most."""
+
+
+@dataclass(frozen=True)
+class RecipeView:
+    """One field of the grid.
+
+    Attributes:
+        id: of its dialog.
+        strategy, regime: its names.
+        figure: name of its curves; "" where no epoch has finished.
+        value, interval: test metric, or validation metric where there are no test images.
+        role: which of the two it is.
+        state: runs that finished, failed or have not run.
+        recommended: whether it is the recipe to use.
+        lines: points of the small curve, one text a run, as SVG's polyline takes them.
+        alt: what the curves show.
+        rows: its runs, rows of results.csv.
+    """
+
+    id: str
+    strategy: str
+    regime: str
+    figure: str
+    value: str
+    interval: str
+    role: str
+    state: str
+    recommended: bool
+    lines: tuple[str, ...]
+    alt: str
+    rows: tuple[Mapping[str, Any], ...]
+
+
+def grid_view(evidence: StudyResults, recipe: Field | None, figures: Mapping[Field, str]) -> list[RecipeView]:
+    """Return all fields in plan order.
+
+    Args:
+        evidence: of the study.
+        recipe: the field to use.
+        figures: name of the figure of curves, by field.
+    """
+    epochs = chosen_history(evidence.results, evidence.history)
+    known = epochs["val_accuracy"].dropna()
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    last = int(epochs["epoch"].max()) if len(epochs) else 1
+    courses = dict(list(epochs.groupby("cell", sort=False)))
+    views = []
+    for place, ((strategy, regime), group) in enumerate(evidence.results.groupby(["strategy", "regime"], sort=False)):
+        field = (str(strategy), str(regime))
+        value, interval, role = _score(evidence, field, group)
+        name = METRIC_NAMES[evidence.metric]
+        views.append(
+            RecipeView(
+                id=f"field-{place}",
+                strategy=field[0],
+                regime=field[1],
+                figure=figures.get(field, ""),
+                value=value,
+                interval=interval,
+                role=role,
+                state=_state(group),
+                recommended=field == recipe,
+                lines=tuple(_line(courses[cell], low, high, last) for cell in group["cell"] if cell in courses),
+                alt=f"Accuracy and loss by epoch of {strategy} with {regime}; {role} {name}: {value or 'none'}",
+                rows=tuple(records(group)),
+            )
+        )
+    return views
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as plain values; every empty number becomes NaN, which the formats show as a dash."""
+    plain = table.copy()
+    for column in plain.columns:
+        if pd.api.types.is_numeric_dtype(plain[column].dtype):
+            plain[column] = plain[column].astype("float64")
+    return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
+
+
+def _score(evidence: StudyResults, field: Field, group: pd.DataFrame) -> tuple[str, str, str]:
+    score = field_score(evidence.predictions, field, evidence.test, evidence.metric) if evidence.test else None
+    if score is not None:
+        interval = between_text(evidence.metric, score.low, score.high)
+        return metric_text(evidence.metric, score.value), interval, "test"
+    validation = group.loc[group["status"] == "finished", "val_metric"].dropna()
+    return (metric_text(evidence.metric, float(validation.mean())) if len(validation) else ""), "", "validation"
+
+
+def _state(group: pd.DataFrame) -> str:
+    noun = "run" if group["fold"].notna().any() else "seed"
+    done = int((group["status"] == "finished").sum())
+    parts = [plural(done, noun)] if done else []
+    for status, text in (("failed", "failed"), ("diverged", "diverged"), ("missing", "not run")):
+        count = int((group["status"] == status).sum())
+        parts += [f"{count} {text}"] if count else []
+    return ", ".join(parts)
+
+
+def _line(epochs: pd.DataFrame, low: float, high: float, last: int) -> str:
+    """Return the validation accuracy by epoch; all small curves share their axes."""
+    step = max(1, math.ceil(len(epochs) / POINTS))
+    numbers = list(zip(epochs["epoch"], epochs["val_accuracy"], strict=True))
+    shown: Sequence[Any] = [*numbers[::step], *([numbers[-1]] if (len(numbers) - 1) % step else [])]
+    points = [
+        (2 + (WIDTH - 4) * (epoch - 1) / max(1, last - 1), 2 + (HEIGHT - 4) * (high - value) / ((high - low) or 1.0))
+        for epoch, value in shown
+        if math.isfinite(value)
+    ]
+    points = points * 2 if len(points) == 1 else points
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

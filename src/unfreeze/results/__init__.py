@@ -1,1 +1,0 @@
-"""Results: tables, findings in words, pictures and the report. Reads a study directory; imports no torch."""

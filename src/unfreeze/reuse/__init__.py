@@ -1,1 +1,0 @@
-"""Frozen work done once: inference engines, stored activations, what each costs and what it saves."""

@@ -1,0 +1,1 @@
+"""What a study's predictions say: scores, intervals, comparisons, selection. No torch."""

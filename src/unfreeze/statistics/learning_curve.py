@@ -1,0 +1,299 @@
+"""The metric against training images a class: a power law through three sizes or more (or through two), with intervals.
+
+    error(n) = a + b n^-c        a >= 0, b >= 0, 0.02 <= c <= 2
+
+where the error is 1 - metric, or the log loss itself (power laws of learning: Hestness et al., 2017, arXiv:1712.00409;
+Viering and Loog, 2022, IEEE PAMI 45). For each c on a grid, a and b are a linear least-squares fit with bounds, the
+best c wins (variable projection: Golub and Pereyra, 1973, SIAM J. Numer. Anal. 10), so that there is no start to choose
+and no local minimum. The intervals are a parametric bootstrap (Efron and Tibshirani, 1993, chapter 6): the mean of each
+size is drawn anew from a t distribution with the variance between seeds, and the covariance of sizes over the test
+images that they share; each draw is fitted. They count chance, not that a power law may be the wrong curve: the further
+beyond the largest size, the less they say.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unfreeze.metrics import HIGHER_IS_BETTER
+from unfreeze.seeds import stream_generator
+from unfreeze.statistics.intervals import BORROWED, crossed, units_of
+from unfreeze.statistics.predictions import Predictions
+
+DRAWS = 1000
+
+
+EXPONENTS = np.geomspace(0.02, 2.0, 120)
+
+
+LEAST_SIZES = 3
+
+
+USUAL_EXPONENT, LIKELY_EXPONENTS = 0.35, (0.1, 1.0)
+"""Of a curve through two sizes, which leave it open: the upper end of what Hestness et al. found, and bounds wide
+enough for other data. It is drawn log-uniformly within them, so that the interval counts what is not known."""
+
+
+COLUMNS = (
+    "strategy", "series", "test", "metric", "regimes", "sizes", "values", "a", "b", "c", "seeds", "basis", "largest",
+    "at_largest", "at_largest_low", "at_largest_high", "doubled", "at_doubled", "at_doubled_low", "at_doubled_high",
+    "gain", "gain_low", "gain_high",
+)  # fmt: skip
+
+
+_AMOUNT = ("train_per_class", "train_fraction", "val_per_class", "strict", "sweep")
+
+
+CurveEstimate = tuple[float, float, float]
+"""A value with the bounds of its 95 % interval."""
+
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A fitted learning curve of one strategy.
+
+    Attributes:
+        strategy: its name.
+        series: what the regimes have in common, as text: their augmentation, and settings that are not the default.
+        test: name of the test set.
+        metric: the study's.
+        regimes: names, smallest first.
+        sizes: (k,) mean training images a class.
+        values: (k,) mean metric over seeds.
+        seeds: least number of seeds of a size; at one, intervals count the images alone.
+        fit: (3,) a, b, c of the error.
+        draws: (draws, 3) of the bootstrap.
+    """
+
+    strategy: str
+    series: str
+    test: str
+    metric: str
+    regimes: tuple[str, ...]
+    sizes: Array
+    values: Array
+    seeds: int
+    fit: Array
+    draws: Array
+
+    def at(self, size: float) -> CurveEstimate:
+        """Return the metric at ``size`` training images a class, measured or not."""
+        return _estimate(float(self._value(self.fit, size)), self._value(self.draws, size))
+
+    def gain(self, size: float, other: float) -> CurveEstimate:
+        """Return what going from ``size`` to ``other`` images a class changes in the metric."""
+        changes = self._value(self.draws, other) - self._value(self.draws, size)
+        return _estimate(float(self._value(self.fit, other) - self._value(self.fit, size)), changes)
+
+    def doubling(self) -> CurveEstimate:
+        """Return what twice the largest size would change in the metric."""
+        largest = float(self.sizes[-1])
+        return self.gain(largest, 2 * largest)
+
+    def size_for(self, change: float, size: float, changes: Array | None = None) -> CurveEstimate:
+        """Return the images a class at which the metric is by ``change`` off that at ``size``; inf where it never is.
+
+        Args:
+            change: in units of the metric.
+            size: images a class.
+            changes: (draws,) of the change, where it is an estimate itself.
+        """
+        sign = -1 if HIGHER_IS_BETTER[self.metric] else 1
+        point = _inverse(self.fit, _error(self.fit, size) + sign * change)
+        drawn = np.full(len(self.draws), change) if changes is None else changes
+        return _estimate(float(point), _inverse(self.draws, _error(self.draws, size) + sign * drawn))
+
+    def _value(self, parameters: Array, size: float) -> Array:
+        error = _error(parameters, size)
+        return 1 - error if HIGHER_IS_BETTER[self.metric] else error
+
+
+def fit_power_law(sizes: Array, errors: Array) -> Array:
+    """Return (..., 3) a, b, c of the least-squares power law through errors (..., k) at sizes (k,)."""
+    errors = np.asarray(errors, dtype=np.float64)
+    powers = np.asarray(sizes, dtype=np.float64)[None, :] ** -EXPONENTS[:, None]  # exponents, k
+    count = powers.shape[1]
+    middle = powers.mean(1)
+    spread = ((powers - middle[:, None]) ** 2).sum(1)
+    level = errors.mean(-1)[..., None]
+    slope = (errors @ (powers - middle[:, None]).T) / spread
+    start = level - slope * middle
+    through_zero = (errors @ powers.T) / (powers**2).sum(1)
+    slope, start = np.where(start < 0, through_zero, slope), np.maximum(start, 0)
+    slope, start = np.maximum(slope, 0), np.where(slope < 0, np.maximum(level, 0), start)
+    squares = ((errors[..., None, :] - start[..., None] - slope[..., None] * powers) ** 2).sum(-1) / count
+    best = squares.argmin(-1)
+    chosen = [np.take_along_axis(part, best[..., None], -1)[..., 0] for part in (start, slope)]
+    return np.stack([*chosen, EXPONENTS[best]], axis=-1)
+
+
+def through_two(sizes: Array, errors: Array, exponents: Array) -> Array:
+    """Return (..., 3) a, b, c of power laws with exponents (...) through errors (..., 2) at two sizes.
+
+    Two points leave one of the three numbers open, so the exponent is given. Where a would fall below 0, it is 0 and b
+    the larger of the two that fit; where more images made it worse, b is 0 and a the error at the larger size.
+    """
+    small, large = (float(size) ** -exponents for size in sizes)
+    slope = np.maximum((errors[..., 0] - errors[..., 1]) / (small - large), 0)
+    start = errors[..., 1] - slope * large
+    slope = np.where(start < 0, np.maximum(errors[..., 1], 0) / large, slope)
+    return np.stack([np.maximum(start, 0), slope, np.broadcast_to(exponents, slope.shape)], axis=-1)
+
+
+def learning_curves(
+    predictions: Predictions,
+    results: pd.DataFrame,
+    regimes: Mapping[str, Mapping[str, Any]],
+    test: str = "test",
+    up_to: float = math.inf,
+    least: int = LEAST_SIZES,
+) -> list[Curve]:
+    """Return the curve of each strategy and series of regimes that has three sizes or more, or ``least``.
+
+    Args:
+        predictions: of the study.
+        results: the table of ``results_table``, for the number of training images.
+        regimes: the resolved regimes by name.
+        test: name of the test set.
+        up_to: leave out larger sizes, in images a class, so as to set a curve against what it did not see.
+    """
+    done = results[results["status"] == "finished"]
+    sizes = done.groupby(["strategy", "regime"])["n_train"].mean() / len(predictions.classes)
+    found = []
+    for strategy in dict.fromkeys(field[0] for field in predictions.fields):
+        series: dict[str, dict[float, str]] = {}
+        for regime, settings in regimes.items():
+            size = float(sizes.get((strategy, regime), math.nan))
+            if size <= up_to and predictions.runs((strategy, regime), test, predictions.metric):
+                series.setdefault(series_of(settings), {}).setdefault(size, regime)
+        for name, members in series.items():
+            curve = _curve(predictions, strategy, name, members, test, least)
+            if curve is not None:
+                found.append(curve)
+    return found
+
+
+def series_of(settings: Mapping[str, Any]) -> str:
+    """Name what a regime has beside its amount of data: ``plain``, or its augmentation and what else is set."""
+    words = [] if settings.get("augment", "none") == "none" else [str(settings["augment"])]
+    for key, value in sorted(settings.items()):
+        usual = {"augment": value, "views": "fresh", "balance": "none", "examples_per_epoch": None}.get(key, value)
+        if key == "validation":
+            usual = {"augment": "none", "examples": None}
+        if key not in _AMOUNT and value != usual:
+            words.append(f"{key} {value}")
+    return ", ".join(words) or "plain"
+
+
+def curves_table(curves: Sequence[Curve]) -> pd.DataFrame:
+    """Return a row a curve with ``COLUMNS``: its fit, and what twice the largest size would bring.
+
+    ``sizes`` (images a class), ``values`` and ``regimes`` are lists as text, smallest first; ``gain`` is in units of
+    the metric: below 0 is better for log loss.
+    """
+    rows = []
+    for one in curves:
+        largest = float(one.sizes[-1])
+        row: dict[str, Any] = {"strategy": one.strategy, "series": one.series, "test": one.test, "metric": one.metric}
+        row |= {"regimes": ", ".join(one.regimes), "sizes": _listed(one.sizes), "values": _listed(one.values)}
+        row |= dict(zip("abc", map(float, one.fit), strict=True))
+        row |= {"seeds": one.seeds, "basis": "seeds and images" if one.seeds > 1 else "images only"}
+        row |= {"largest": largest, "doubled": 2 * largest}
+        estimates = {"at_largest": one.at(largest), "at_doubled": one.at(2 * largest), "gain": one.doubling()}
+        for name, (value, low, high) in estimates.items():
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _curve(
+    predictions: Predictions, strategy: str, series: str, members: Mapping[float, str], test: str, least: int
+) -> Curve | None:
+    metric = predictions.metric
+    known: dict[float, tuple[str, list[pd.DataFrame]]] = {}
+    for size in sorted(members):
+        runs = predictions.runs((strategy, members[size]), test, metric).values()
+        good = [run for run in runs if len(run) and np.isfinite(run["value"]).all()]
+        if good:
+            known[size] = members[size], good
+    if len(known) < least:
+        return None
+    sizes = np.array(list(known))
+    tables = [table for _, runs in known.values() for table in runs]
+    common = tables[0].index
+    for table in tables[1:]:
+        common = common[common.isin(table.index)]
+    units = tables[0].loc[common, "unit"].to_numpy(np.str_)
+    by_size = [
+        units_of(np.array([table.loc[common, "value"].to_numpy(np.float64) for table in runs]), units)
+        for _, runs in known.values()
+    ]
+    if by_size[0].shape[1] < 2:
+        return None
+    values = np.array([one.mean() for one in by_size])
+    sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
+    errors = 1 - values if sign < 0 else values
+    generator = stream_generator(0, "bootstrap", strategy, series, test)
+    noise = sign * _noise(by_size, generator)
+    if len(sizes) > 2:
+        fit, draws = fit_power_law(sizes, errors), fit_power_law(sizes, errors + noise)
+    else:
+        fit = through_two(sizes, errors, np.array(USUAL_EXPONENT))
+        exponents = np.exp(generator.uniform(math.log(LIKELY_EXPONENTS[0]), math.log(LIKELY_EXPONENTS[1]), DRAWS))
+        draws = through_two(sizes, errors + noise, exponents)
+    return Curve(
+        strategy=strategy,
+        series=series,
+        test=test,
+        metric=metric,
+        regimes=tuple(name for name, _ in known.values()),
+        sizes=sizes,
+        values=values,
+        seeds=min(len(one) for one in by_size),
+        fit=fit,
+        draws=draws,
+    )
+
+
+def _noise(by_size: Sequence[Array], generator: np.random.Generator) -> Array:
+    """Return (draws, k) errors of the means of k sizes, from tables (seeds, units) of each."""
+    images = by_size[0].shape[1]
+    covariance = np.atleast_2d(np.cov(np.array([one.mean(0) for one in by_size]))) / images
+    free = [len(one) - 1 for one in by_size]
+    if sum(free):
+        spreads = np.array([float(crossed(one).from_seeds) * len(one) if len(one) > 1 else 0.0 for one in by_size])
+        pooled = float(np.average(spreads, weights=free))
+        own = np.array([(BORROWED * pooled + df * s) / (BORROWED + df) for df, s in zip(free, spreads, strict=True)])
+        covariance = covariance + np.diag(own / np.array([len(one) for one in by_size]))
+    degrees = float(sum(free) or images - 1)
+    drawn = generator.multivariate_normal(np.zeros(len(by_size)), covariance, DRAWS, method="eigh")
+    return drawn * np.sqrt(degrees / generator.chisquare(degrees, DRAWS))[:, None]
+
+
+def _error(parameters: Array, size: float) -> Array:
+    return parameters[..., 0] + parameters[..., 1] * size ** -parameters[..., 2]
+
+
+def _inverse(parameters: Array, errors: Array) -> Array:
+    """Return the size at which the error is so large: inf where it never is so small, 0 where it is too large."""
+    above = np.asarray(errors - parameters[..., 0])
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        sizes = (parameters[..., 1] / above) ** (1 / parameters[..., 2])
+    return np.where(above > 0, sizes, math.inf)
+
+
+def _estimate(value: float, draws: Array) -> CurveEstimate:
+    low, high = np.quantile(draws, [0.025, 0.975], method="nearest")
+    return value, float(low), float(high)
+
+
+def _listed(numbers: Array) -> str:
+    return ", ".join(f"{number:.4g}" for number in numbers)

@@ -1,0 +1,1 @@
+"""Files that appear whole or not at all: records, the study directory, locks, shards, the cache. No torch."""

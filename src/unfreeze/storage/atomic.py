@@ -1,0 +1,239 @@
+"""Write files and folders that appear whole or not at all.
+
+What is new is written into a temporary folder beside its place, synced, and renamed; then the folder around it is
+synced. No lock is needed: a temporary folder that a killed process left is deleted by its age.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from unfreeze.errors import UserError
+
+TEMPORARY = ".tmp"
+
+
+FINAL_NAME = re.compile(r"\A\.(.+)\.[0-9a-f]{8}\.tmp\Z")
+"""A temporary name, and in it the one that people are told."""
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""Errors that say that a disk is full, a quota used up, or a file longer than this process may write."""
+
+
+OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.EACCES})
+"""Errors of renaming a folder to the name of one that holds files; Windows denies access."""
+
+
+OLD_SECONDS = 24 * 3600.0
+"""Age, by the file system's clock, from which a temporary file belongs to no living process."""
+
+
+class DiskFull(UserError):
+    """There is no room for a file, whose former content is still there; so it would be with the files that follow.
+
+    Args:
+        path: the file.
+        given, expected, mend: as of any mistake.
+    """
+
+    def __init__(self, path: Path, given: str, expected: str, mend: str) -> None:
+        self.path = path
+        super().__init__(given, expected, mend)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, size: int = 0) -> Iterator[Path]:
+    """Yield a temporary path; on a clean exit the file written there becomes ``path``, durably and at once.
+
+    Args:
+        path: the file.
+        size: bytes that it will have, 0 if nobody knows; said where there is no room for them.
+
+    Raises:
+        DiskFull: there is no room.
+        UserError: the directory cannot be written to.
+    """
+    with _writing(path, size), _temporary_folder(path) as folder:
+        temporary = folder / path.name
+        yield temporary
+        temporary.chmod(folder.stat().st_mode & 0o666)  # libraries may make files for their owner only
+        _sync(temporary)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, is_done: Callable[[], bool]) -> Iterator[Path]:
+    """Yield a temporary folder; on a clean exit it becomes ``path`` by one rename.
+
+    Args:
+        path: the folder.
+        is_done: tells whether the folder already there holds what is being written; then it stays, and the new one is
+            dropped. Any other is replaced.
+
+    Raises:
+        DiskFull: there is no room.
+        UserError: the directory cannot be written to.
+    """
+    with contextlib.ExitStack() as stack:
+        with _writing(path):
+            folder = stack.enter_context(_temporary_folder(path))
+        yield folder
+        with _writing(path):
+            while not _renamed(folder, path) and not is_done():
+                delete(path)
+            _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, durably; the bytes of file names that are not UTF-8 stay as they are."""
+    content = text.encode("utf-8", "surrogateescape")
+    with replacing(path, len(content)) as temporary:
+        temporary.write_bytes(content)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        _sync_folder(each.parent)
+
+
+def delete(folder: Path) -> bool:
+    """Delete a folder so that no other process meets half of it: it is renamed first.
+
+    Returns:
+        Whether it was still there.
+    """
+    gone = _temporary_name(folder)
+    try:
+        folder.rename(gone)
+    except FileNotFoundError:  # another process was faster
+        return False
+    shutil.rmtree(gone, ignore_errors=True)
+    return True
+
+
+def time_of(folder: Path) -> float | None:
+    """Return the time by a folder's file system, None where nothing can be written.
+
+    It may differ from this machine's on a volume of a network.
+    """
+    probe = _temporary_name(folder / "time")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return None
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def old_ones(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return those of some files below a folder that are so old that no living process writes them."""
+    paths = list(paths)
+    now = time_of(folder) if paths else None
+    return [] if now is None else [path for path in paths if _written_before(path, now - OLD_SECONDS)]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the old temporary files below a folder."""
+    _remove_old(folder, sorted(folder.rglob(f".*{TEMPORARY}")))
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Delete the old temporary files of one file."""
+    with contextlib.suppress(OSError):  # the folder is not there yet, or only its owner may look into it
+        names = [each.name for each in path.parent.iterdir()]
+        left = [name for name in names if name.startswith(f".{path.name}.") and name.endswith(TEMPORARY)]
+        _remove_old(path.parent, [path.with_name(name) for name in sorted(left)])
+
+
+def _remove_old(folder: Path, left: Iterable[Path]) -> None:
+    for path in old_ones(folder, left):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _written_before(path: Path, time: float) -> bool:
+    try:
+        return path.lstat().st_mtime < time
+    except OSError:  # it is gone
+        return False
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+
+
+@contextlib.contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """Make an empty folder beside a path, and delete what is left of it at the end."""
+    folder = _temporary_name(path)
+    make_folder(path.parent)
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _renamed(folder: Path, path: Path) -> bool:
+    """Rename a folder unless there is one of that name that holds files; return whether it was renamed."""
+    try:
+        folder.rename(path)
+    except OSError as error:
+        if error.errno not in OCCUPIED or not path.is_dir():
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _writing(path: Path, size: int = 0) -> Iterator[None]:
+    """Turn an error of the file system into a mistake that says what cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error, size) from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # Windows has no handle on a directory to sync
+        _sync(folder)
+
+
+def _unwritable(path: Path, error: OSError, size: int) -> UserError:
+    path = Path(*(FINAL_NAME.sub(r"\1", part) for part in path.parts))
+    if error.errno in NO_ROOM:
+        return DiskFull(
+            path,
+            f"cannot write {path}{f' of {size:,} bytes' if size else ''}: {error.strerror}",
+            "a directory with room on its disk",
+            "free space and run the same command again, which goes on from what is finished, or give another "
+            "directory with --out DIR",
+        )
+    return UserError(
+        f"cannot write {path}: {error.strerror or error}",
+        "a directory that can be written to, with room on its disk",
+        "give another directory with --out DIR, or free space and run the same command again",
+    )

@@ -1,0 +1,380 @@
+"""What cells share, decided before anything runs: what is stored, what is built from what, and what it all costs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unfreeze.activations.costs import PrefixCost, Storable, choose, seconds_of, start_of
+from unfreeze.activations.keys import ActivationKey, PrefixKey, bank, label_of, prefix_of
+from unfreeze.activations.store import MANIFEST_BYTES
+from unfreeze.config.resolve import Strategy
+from unfreeze.model.cuts import feed_cuts
+from unfreeze.model.summary import StageInfo
+from unfreeze.storage.shards import Row
+from unfreeze.study.lockstep import CellWork, lots_of_study
+from unfreeze.study.network_plan import NetworkPlan
+from unfreeze.study.reads import ReadCounts, spans_of, together
+from unfreeze.text import bytes_text, join_words
+from unfreeze.train.step_cost import StepCost, network_key
+
+NAMED = 3
+"""Candidates that a reason names; of more it tells the number."""
+
+
+def why_not(work: CellWork, unstored: bool, budget_words: str) -> Iterable[str]:
+    """Say of a cell why something is not reused, the most sweeping reason first.
+
+    Args:
+        work: the cell.
+        unstored: whether some activations that it takes are not stored.
+        budget_words: the disk budget as the study gives it.
+    """
+    found: dict[str, list[str]] = {}
+    for name, network in work.networks.items():
+        for reason in _reasons(network):
+            found.setdefault(reason, []).append(name)
+    for reason, names in found.items():
+        yield reason if len(names) == len(work.networks) else f"{_candidates(names, len(work.networks))}: {reason}"
+    if bank(work.job.regime) is None and any(any(feed_cuts(one.cuts)) for one in work.networks.values()):
+        yield (
+            f"augment: {work.job.regime.augment} draws new views in every epoch (views: fresh), so the frozen stages "
+            "see training images live"
+        )
+    if unstored:
+        yield f"some activations do not fit into the disk budget of {budget_words}, so they are computed live"
+
+
+def _reasons(network: NetworkPlan) -> Iterable[str]:
+    """Compare what each phase freezes with what its inputs have passed: the stages that nothing has trained yet."""
+    if not any(network.cuts):
+        yield "everything trains, so there is no frozen work to reuse"
+        return
+    for number, (cut, feed) in enumerate(zip(network.cuts, feed_cuts(network.cuts), strict=True), 1):
+        if not cut:
+            yield f"phase {number} trains everything, so it runs from pixels"
+        elif feed < cut:
+            before = network.cuts.index(feed) + 1
+            start = f"begins after {network.stages[feed - 1].name}, as that one does" if feed else "runs from pixels"
+            yield f"phase {number} freezes stages that phase {before} has trained, so it {start}"
+
+
+def _candidates(names: list[str], of: int) -> str:
+    if len(names) > NAMED:
+        return f"{len(names)} of {of} candidates"
+    return f"{'candidate' if len(names) == 1 else 'candidates'} {join_words(names)}"
+
+
+CELL_SECONDS = 0.3
+"""Of a cell beside its steps: building the network, writing its files."""
+
+
+@dataclass(frozen=True)
+class PlanCosts:
+    """What calibration measured; seconds.
+
+    Attributes:
+        prefixes: the frozen stages, by prefix.
+        steps: training steps, by ``step_cost.network_key``.
+        decode: of an image file into its base picture.
+        view: of a base picture into an input.
+    """
+
+    prefixes: Mapping[PrefixKey, PrefixCost]
+    steps: Mapping[str, StepCost]
+    decode: float
+    view: float
+
+
+@dataclass(frozen=True)
+class SharedActivations:
+    """Activations that cells take.
+
+    Attributes:
+        rows: distinct ones, in the order they are met.
+        draws: how often one is read in the study, once for all that train in lock-step.
+        bytes: of all rows, manifests included.
+        held: rows in the cache already.
+        stored: whether they are stored; if not they are computed at every draw, and ``why`` says why.
+        start: the stored piece that they are computed from; None: from the images.
+        cells: that use them.
+        taken: rows that each of them takes, all added up.
+        seconds: of computing what is missing, or of computing live.
+    """
+
+    piece: ActivationKey
+    rows: dict[Row, None]
+    draws: int
+    bytes: int
+    held: int
+    stored: bool
+    why: str
+    start: ActivationKey | None
+    cells: tuple[str, ...]
+    taken: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CellForecast:
+    """One cell: the stored pieces that it takes, why it takes no others, and its seconds.
+
+    Attributes:
+        seconds: of its own steps, evaluation and live work; shared pieces are counted once, with the piece.
+        seconds_alone: in plain PyTorch on its own: the whole network on every image in every epoch, files decoded anew.
+    """
+
+    cell: str
+    reuses: tuple[ActivationKey, ...]
+    why_not: tuple[str, ...]
+    seconds: float
+    seconds_alone: float
+
+
+@dataclass(frozen=True)
+class ActivationPlan:
+    """The plan of shared work.
+
+    Attributes:
+        pieces: all activations that cells take, stored or not.
+        cells: by id.
+        pixel_bytes: of base pictures, manifests included; 0 where they are not stored.
+        pixel_bytes_missing: of those that are not in the cache yet.
+        pixel_seconds: of decoding what is not stored yet.
+    """
+
+    pieces: tuple[SharedActivations, ...]
+    cells: Mapping[str, CellForecast]
+    pixel_bytes: int
+    pixel_bytes_missing: int
+    pixel_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Predicted seconds of the whole study."""
+        stored = sum(piece.seconds for piece in self.pieces if piece.stored)
+        return self.pixel_seconds + stored + sum(cell.seconds for cell in self.cells.values())
+
+    @property
+    def seconds_alone(self) -> float:
+        """Predicted seconds of every cell alone, in plain PyTorch."""
+        return sum(cell.seconds_alone for cell in self.cells.values())
+
+    @property
+    def bytes(self) -> int:
+        """Predicted bytes of the study's entries in the cache."""
+        return self.pixel_bytes + sum(piece.bytes for piece in self.pieces if piece.stored)
+
+    @property
+    def bytes_missing(self) -> int:
+        """Predicted bytes that are not in the cache yet."""
+        missing = [one.bytes * (1 - one.held / max(1, len(one.rows))) for one in self.pieces if one.stored]
+        return self.pixel_bytes_missing + int(sum(missing))
+
+    def shares(self) -> dict[ActivationKey, float]:
+        """Return, by piece, the part of its rows' cost that a cell bears, the others that use them the rest."""
+        return {one.piece: len(one.rows) / max(1, one.taken) for one in self.pieces}
+
+    def rows(self) -> dict[ActivationKey, dict[Row, None]]:
+        """Return the rows of the stored pieces."""
+        return {piece.piece: piece.rows for piece in self.pieces if piece.stored}
+
+    def starts(self) -> dict[ActivationKey, ActivationKey]:
+        """Return what stored pieces are computed from, but for those computed from images."""
+        return {piece.piece: piece.start for piece in self.pieces if piece.stored and piece.start}
+
+
+def plan_shared(
+    works: Sequence[CellWork],
+    costs: PlanCosts,
+    bytes_per_row: Mapping[tuple[PrefixKey, int], int],
+    held: Mapping[ActivationKey, int],
+    pixel_bytes: int,
+    pixels: int,
+    pixels_missing: int,
+    budget: int,
+    budget_words: str,
+) -> ActivationPlan:
+    """Decide what is stored.
+
+    Args:
+        works: the study's cells.
+        costs: as calibrated.
+        bytes_per_row: of stored activations, by prefix and cut.
+        held: rows of each piece that the cache has.
+        pixel_bytes: of the base pictures of all images, manifests included.
+        pixels: how many they are.
+        pixels_missing: how many of them are not in the cache.
+        budget: bytes of the cache for this study.
+        budget_words: the budget as the study gives it.
+    """
+    needs = {work.cell: work.needs for work in works}
+    rows_of, lots = together(needs.values()).rows, lots_of_study(works)
+    keep_pixels = pixel_bytes <= budget
+    room = budget - (pixel_bytes if keep_pixels else 0)
+    storables = {
+        piece: Storable(
+            piece.prefix,
+            (piece.augment, piece.seed),
+            piece.cut,
+            len(rows),
+            sum(lot.draws.pieces.get(piece, 0) for lot in lots),
+            len(rows) * (bytes_per_row[piece.prefix, piece.cut] + MANIFEST_BYTES),
+            held.get(piece, 0),
+        )
+        for piece, rows in rows_of.items()
+    }
+    view = costs.view + (0 if keep_pixels else costs.decode)
+    stored = choose(list(storables.values()), costs.prefixes, view, room)
+    piece_of = {storable: piece for piece, storable in storables.items()}
+    pieces = []
+    for piece, storable in storables.items():
+        start = start_of(storable, stored, costs.prefixes[piece.prefix].chains) if storable in stored else None
+        pieces.append(
+            SharedActivations(
+                piece,
+                rows_of[piece],
+                storable.draws,
+                storable.bytes,
+                storable.held,
+                storable in stored,
+                "" if storable in stored else _why(storable, room, budget_words),
+                piece_of[start] if start else None,
+                tuple(cell for cell, own in needs.items() if piece in own.rows),
+                sum(len(own.rows.get(piece, ())) for own in needs.values()),
+                seconds_of(storable, stored, costs.prefixes[piece.prefix], view),
+            )
+        )
+    kept = {piece.piece for piece in pieces if piece.stored}
+    live = dict.fromkeys(needs, 0.0)
+    for lot in lots:
+        for cell in lot.cells:
+            live[cell] += _lot_seconds(lot.draws, costs, kept, view) / len(lot.cells)
+    return ActivationPlan(
+        tuple(sorted(pieces, key=lambda one: one.piece)),
+        {work.cell: _forecast(work, costs, kept, live[work.cell], budget_words) for work in works},
+        pixel_bytes if keep_pixels else 0,
+        int(pixel_bytes * pixels_missing / max(1, pixels)) if keep_pixels else 0,
+        pixels_missing * costs.decode,
+    )
+
+
+def _why(one: Storable, room: int, budget_words: str) -> str:
+    if one.bytes > room:
+        return f"{bytes_text(one.bytes)} do not fit into the disk budget of {budget_words}"
+    return f"others save more within the disk budget of {budget_words}"
+
+
+def _lot_seconds(draws: ReadCounts, costs: PlanCosts, kept: set[ActivationKey], view: float) -> float:
+    """Return the seconds of preparing pictures and of frozen stages that run live."""
+    unstored = sum(
+        count * (view + costs.prefixes[piece.prefix].seconds(0, piece.cut))
+        for piece, count in draws.pieces.items()
+        if piece not in kept
+    )
+    return draws.pixels * view + unstored + _live_seconds(draws.live, costs, view)
+
+
+def _live_seconds(live: Mapping[tuple[PrefixKey, int], int], costs: PlanCosts, view: float) -> float:
+    """Return the seconds of fresh views: one picture serves every cut, and a deeper one starts from one it may."""
+    seconds = max(live.values(), default=0) * view
+    for (key, cut), count in live.items():
+        cost = costs.prefixes[key]
+        start = max((low for low, high in cost.chains if high == cut and (key, low) in live), default=0)
+        near = min(count, live[key, start]) if start else 0
+        seconds += near * cost.seconds(start, cut) + (count - near) * cost.seconds(0, cut)
+    return seconds
+
+
+def _forecast(
+    work: CellWork, costs: PlanCosts, kept: set[ActivationKey], live: float, budget_words: str
+) -> CellForecast:
+    """Return what a cell is predicted to take; ``live`` is its part of the live work's seconds."""
+    seconds, alone = _reporting(work, costs)
+    for network in work.networks.values():
+        own, plain = _training(work, network, costs)
+        seconds, alone = seconds + own, alone + plain
+    return CellForecast(
+        work.cell,
+        tuple(sorted(piece for piece in work.needs.rows if piece in kept)),
+        tuple(why_not(work, any(piece not in kept for piece in work.needs.rows), budget_words)),
+        CELL_SECONDS + live + seconds,
+        CELL_SECONDS + alone,
+    )
+
+
+def _training(work: CellWork, network: NetworkPlan, costs: PlanCosts) -> tuple[float, float]:
+    """Return the seconds of a candidate's steps and looks at validation from its inputs on, and of all of it alone."""
+    shas, regime = work.job.shas, work.job.regime
+    own = alone = 0.0
+    cost = _step_cost(work, network, costs)
+    spans = spans_of(network.strategy, network.cuts, len(shas.train), regime)
+    for span, frozen in zip(spans, network.cuts, strict=True):
+        passed = network.flops_after(span.cut)
+        looks = span.epochs * (regime.validation.examples or len(shas.validation))
+        steps = span.examples * cost.train(passed, network.flops_after(frozen))
+        steps += (span.stop - span.start) * cost.step + looks * cost.evaluate(passed)
+        own += steps
+        alone += steps + (span.examples + looks) * _seconds_before(network.strategy, span.cut, costs)
+    return own, alone
+
+
+def _reporting(work: CellWork, costs: PlanCosts) -> tuple[float, float]:
+    """Return the same of the predictions of a cell's end; its first candidate stands for the chosen one."""
+    network = next(iter(work.networks.values()))
+    cut = min(network.cuts)
+    look = _step_cost(work, network, costs).evaluate(network.flops_after(cut))
+    reported = len(work.job.shas.validation) + len(work.job.shas.tests)
+    return reported * look, reported * (look + _seconds_before(network.strategy, cut, costs))
+
+
+def _step_cost(work: CellWork, network: NetworkPlan, costs: PlanCosts) -> StepCost:
+    return costs.steps[network_key(network.strategy, len(work.job.catalog.classes))]
+
+
+def _seconds_before(strategy: Strategy, cut: int, costs: PlanCosts) -> float:
+    """Return the seconds of an image's way to a cut in plain PyTorch, from its file on."""
+    prefix = costs.prefixes.get(prefix_of(strategy))
+    return costs.decode + costs.view + (prefix.seconds_pytorch(cut) if prefix and cut else 0.0)
+
+
+def as_record(shared: ActivationPlan, stages: Mapping[PrefixKey, Sequence[StageInfo]]) -> dict[str, Any]:
+    """Return the plan of shared work as plan.json holds it."""
+    return {
+        "shared": [
+            {
+                "name": name_of(one.piece, stages),
+                "rows": len(one.rows),
+                "bytes": one.bytes,
+                "held": one.held,
+                "stored": one.stored,
+                "why_not": one.why,
+                "built_from": name_of(one.start, stages) if one.start else "images",
+                "cells": list(one.cells),
+                "seconds": one.seconds,
+            }
+            for one in shared.pieces
+        ],
+        "reuse": [
+            {
+                "cell": one.cell,
+                "reuses": [name_of(piece, stages) for piece in one.reuses],
+                "why_not": list(one.why_not),
+                "seconds": one.seconds,
+                "seconds_alone": one.seconds_alone,
+            }
+            for one in shared.cells.values()
+        ],
+        "predictions": {
+            "seconds": shared.seconds,
+            "seconds_alone": shared.seconds_alone,
+            "ratio": shared.seconds_alone / max(shared.seconds, 1e-9),
+            "disk": shared.bytes,
+            "pixel_bytes": shared.pixel_bytes,
+        },
+    }
+
+
+def name_of(piece: ActivationKey, stages: Mapping[PrefixKey, Sequence[StageInfo]]) -> str:
+    """Return a piece's name for people."""
+    view = "" if piece.augment == "none" else f", {piece.augment}, seed {piece.seed}"
+    return f"{label_of(piece.prefix, stages)}, after {stages[piece.prefix][piece.cut - 1].name}{view}"

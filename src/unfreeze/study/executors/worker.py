@@ -1,0 +1,260 @@
+"""The cells that run in a slot, see ``unfreeze.slots``: the parent's plan, rebuilt here, and what is told of it.
+
+Asked: groups (the names of their cells), and what other slots computed meanwhile. Told: events, what this slot
+computed, and the end of each group.
+"""
+
+import gc
+import json
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unfreeze.activations.batches import BatchSource
+from unfreeze.activations.keys import ActivationKey, PrefixKey
+from unfreeze.activations.prefix import Calibration, Prefix
+from unfreeze.config.schema import StudyConfig
+from unfreeze.data.catalog import Catalog
+from unfreeze.data.subset import Selection
+from unfreeze.errors import UserError
+from unfreeze.events import MIDST, BetweenSteps, Emit, Event, Progress
+from unfreeze.model.backbone import Backbone
+from unfreeze.slots import Parent
+from unfreeze.storage.atomic import DiskFull
+from unfreeze.storage.records import read_table
+from unfreeze.storage.study_dir import StudyDir
+from unfreeze.study.activation_plan import ActivationPlan
+from unfreeze.study.cell import CellSpec
+from unfreeze.study.lockstep import CellTask
+from unfreeze.study.network_plan import BackboneKey, make_plan, weight_hashes
+from unfreeze.study.prepare import Calibrations, backbone_of, preprocessings, works_of
+from unfreeze.study.reads import together
+from unfreeze.study.schedule import SerialExecutor
+from unfreeze.train.device import pick
+
+PROGRESS_SECONDS = 0.5
+"""Between two events of a cell's progress: a small head makes thousands of steps a second."""
+
+
+class _Left(BaseException):
+    """The parent wants this slot to leave; not an Exception, so that no cell takes it for its own failure."""
+
+
+def briefing(
+    study: StudyConfig,
+    out: Path,
+    catalog: Catalog,
+    jobs: Mapping[str, CellSpec],
+    calibrated: Calibrations,
+    shared: ActivationPlan,
+    cache: Path,
+    workers: int,
+) -> dict[str, Any]:
+    """Return what a process has to know of a study that is planned, as JSON data; its images are in catalog.csv."""
+    selections = {_selection_key(job): asdict(job.selection) for job in jobs.values()}
+    return {
+        "study": study.model_dump(mode="json", exclude_unset=True),  # what is unset decides where a default comes from
+        "out": str(out),
+        "roots": {name: str(root) for name, root in catalog.roots.items()},
+        "classes": list(catalog.classes),
+        "threads": torch.get_num_threads(),
+        "cells": {name: [_selection_key(job), job.fingerprint] for name, job in jobs.items()},
+        "selections": selections,
+        "calibrations": [[asdict(key), found.as_record()] for key, found in calibrated.calibrations.items()],
+        "stored": [asdict(piece) for piece in shared.rows()],
+        "starts": [[asdict(piece), asdict(start)] for piece, start in shared.starts().items()],
+        "shares": [[asdict(piece), share] for piece, share in shared.shares().items()],
+        "pixels": shared.pixel_bytes > 0,
+        "cache": str(cache),
+        "workers": workers,
+    }
+
+
+def _selection_key(job: CellSpec) -> str:
+    return json.dumps([job.cell.regime, job.cell.seed, job.cell.fold])
+
+
+def _piece(record: Mapping[str, Any]) -> ActivationKey:
+    return ActivationKey(**{**record, "prefix": PrefixKey(**record["prefix"])})
+
+
+def _selection(record: Mapping[str, Any]) -> Selection:
+    tests = {name: tuple(ids) for name, ids in record["tests"].items()}
+    train, validation, warnings, ranking = (
+        tuple(record[name]) for name in ("train", "validation", "warnings", "ranking")
+    )
+    return Selection(train, validation, tests, warnings, ranking)
+
+
+def _planned(told: Mapping[str, Any], emit: Emit) -> tuple[dict[str, CellTask], SerialExecutor]:
+    """Return the study's cells and the hands that run them, as the asker has them.
+
+    Raises:
+        RuntimeError: they are not the asker's; something has changed since it planned them.
+        UserError: a backbone or its weights are not to be had any more.
+    """
+    study = StudyConfig.model_validate(told["study"])
+    torch.set_num_threads(told["threads"])  # as the study fixed them: sums depend on it
+    compute = pick(study.device, study.precision)
+    roots = {name: Path(root) for name, root in told["roots"].items()}
+    catalog = Catalog(read_table(Path(told["out"]) / "catalog.csv"), roots, tuple(told["classes"]))
+    backbones: dict[BackboneKey, Backbone] = {}
+    plan = make_plan(study, len(catalog.classes), backbones)
+    weights, selections = weight_hashes(backbones), {key: _selection(one) for key, one in told["selections"].items()}
+    by_id = {cell.id: cell for cell in plan.cells}
+    jobs = {
+        name: CellSpec(by_id[name], study, catalog, selections[key], weights, compute.device.type)
+        for name, (key, _) in told["cells"].items()
+    }
+    for name, (_, fingerprint) in told["cells"].items():
+        if jobs[name].fingerprint != fingerprint:
+            raise RuntimeError(f"{name} is not the cell that was planned: images or weights have changed meanwhile")
+    prefixes = {}
+    for record, found in told["calibrations"]:
+        key = PrefixKey(**record)
+        backbone = backbones[key.backbone, key.weights, key.image_size]
+        prefixes[key] = Prefix(backbone, Calibration.from_record(found), study.activations, compute.device)
+    works = works_of(jobs, plan)
+    rows = together(work.needs for work in works).rows
+    supply = BatchSource(
+        catalog,
+        preprocessings(plan, backbones),
+        prefixes,
+        {piece: rows[piece] for piece in map(_piece, told["stored"])},
+        {_piece(piece): _piece(start) for piece, start in told["starts"]},
+        told["pixels"],
+        Path(told["cache"]),
+        told["workers"],
+        emit,
+    )
+    shares = {_piece(piece): share for piece, share in told["shares"]}
+    grouped = {work.cell: CellTask(jobs[work.cell], work.networks, work.needs, shares) for work in works}
+    store = StudyDir(Path(told["out"]))
+    return grouped, SerialExecutor(
+        supply, lambda strategy, seed: backbone_of(strategy, backbones, seed), store, compute, emit
+    )
+
+
+class _Exchange:
+    """What this slot and its parent tell each other: groups to run, events, and what shared work took.
+
+    Cells say what their share of such work took, whichever slot did it.
+
+    Args:
+        parent: the parent.
+    """
+
+    def __init__(self, parent: Parent) -> None:
+        self.parent = parent
+        self._groups = deque[list[str] | None]()
+        self._progress = dict[str, float]()
+        self._supply: BatchSource | None = None
+        self._known, self._unstored = dict[str, Any](), ""
+
+    def begin(self, supply: BatchSource) -> None:
+        """Tell from now on what the supply computes, and count there what other slots do."""
+        self._supply, self._known = supply, record_of(supply)
+
+    def groups(self) -> Iterator[list[str]]:
+        """Yield the cells of each group that the parent asks for, until it asks no more."""
+        while True:
+            while not self._groups:
+                self._hear(self.parent.asked.get())
+            cells = self._groups.popleft()
+            if cells is None:
+                return
+            yield cells
+
+    def emit(self, event: Event) -> None:
+        """Tell an event; where training can stop without a loss, leave if the parent wants that."""
+        self.facts()
+        now = time.monotonic()
+        often = isinstance(event, Progress) and now < self._progress.get(event.cell, 0.0) + PROGRESS_SECONDS
+        if isinstance(event, Progress) and not often:
+            self._progress[event.cell] = now
+        if not isinstance(event, BetweenSteps) and not often:
+            self.parent.tell(event=type(event).__name__, **asdict(event))
+        if self.parent.leaving.is_set() and not isinstance(event, MIDST):
+            raise _Left
+
+    def facts(self) -> None:
+        """Tell what was computed here since the last time, and count what was computed elsewhere."""
+        if self._supply is None:
+            return
+        now, unstored = record_of(self._supply), self._supply.facts.unstored
+        if now != self._known:
+            self.parent.tell(facts=less(now, self._known))
+        if unstored != self._unstored:
+            self.parent.tell(unstored=unstored)
+        while not self.parent.asked.empty():
+            self._hear(self.parent.asked.get())
+        self._known, self._unstored = record_of(self._supply), unstored
+
+    def _hear(self, message: dict[str, Any] | None) -> None:
+        if message is not None and "facts" in message:
+            add_record(self._supply, message["facts"])  # type: ignore[arg-type]
+        else:
+            self._groups.append(None if message is None else message["run"])
+
+
+def record_of(supply: BatchSource) -> dict[str, Any]:
+    """Return what shared work took so far as JSON data: by piece, by prefix, and what was altered."""
+    facts = supply.facts
+    return {
+        "seconds": [facts.seconds.get(piece, 0.0) for piece in supply.rows],
+        "rows": [facts.computed.get(piece, 0) for piece in supply.rows],
+        "forwards": [prefix.forwards for prefix in supply.prefixes.values()],
+        "altered": [facts.altered_chunks],
+    }
+
+
+def less(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what came to be between two records."""
+    return {name: [new - old for new, old in zip(now[name], before[name], strict=True)] for name in now}
+
+
+def add_record(supply: BatchSource, record: Mapping[str, Any], forwards: bool = False) -> None:
+    """Count another process's work to what shared work took; ``forwards`` and what was altered only where asked."""
+    facts = supply.facts
+    for piece, seconds, rows in zip(supply.rows, record["seconds"], record["rows"], strict=True):
+        if rows:
+            facts.seconds[piece] = facts.seconds.get(piece, 0.0) + seconds
+            facts.computed[piece] = facts.computed.get(piece, 0) + rows
+    if forwards:
+        for prefix, count in zip(supply.prefixes.values(), record["forwards"], strict=True):
+            prefix.forwards += count
+        facts.altered_chunks += record["altered"][0]
+
+
+def run_cells(told: Mapping[str, Any], parent: Parent) -> None:
+    """Run groups until the parent asks no more, or wants this slot to leave.
+
+    Args:
+        told: what ``briefing`` gave.
+        parent: asks for groups.
+    """
+    try:
+        _serve(told, parent)
+    except _Left:
+        pass
+    except DiskFull as error:
+        parent.tell(full=[str(error.path), error.given, error.expected, error.mend])
+    except UserError as error:  # not a cell's, whose errors are its own: the run's
+        parent.tell(refused=[error.given, error.expected, error.mend])
+    gc.collect()  # loaders go, and end their processes before this one ends
+
+
+def _serve(told: Mapping[str, Any], parent: Parent) -> None:
+    exchange = _Exchange(parent)
+    groups, here = _planned(told, exchange.emit)
+    exchange.begin(here.supply)
+    for cells in exchange.groups():
+        parent.tell(began=cells)
+        here.take({name: groups[name] for name in cells}, 0.0)
+        exchange.facts()
+        parent.tell(ended=cells)

@@ -1,0 +1,204 @@
+"""What a study will run: its cells, and what each strategy trains and keeps frozen."""
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from unfreeze.config.identity import cell_record
+from unfreeze.config.resolve import Cell, Optimizer, Strategy, candidates, cells
+from unfreeze.config.schema import LastStages, StudyConfig, Train
+from unfreeze.errors import UserError
+from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.cuts import cuts_of
+from unfreeze.model.summary import HeadInfo, StageInfo, describe, describe_head
+from unfreeze.train.heads import build_head
+
+BackboneKey = tuple[str, str, int]
+"""A backbone: timm's name, what the study calls its weights, image size."""
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """What one strategy's network is made of, and which of its stages train.
+
+    Attributes:
+        strategy: its settings.
+        stages: the backbone's stages.
+        head: the new classifier.
+        cuts: number of frozen stages in each phase.
+    """
+
+    strategy: Strategy
+    stages: tuple[StageInfo, ...]
+    head: HeadInfo
+    cuts: tuple[int, ...]
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of one image through the whole network, a multiply-add counted as two: the same on every machine."""
+        return self.flops_after(0)
+
+    def flops_after(self, cut: int) -> int:
+        """Return FLOPs of one image from ``cut`` stages on, the head's included."""
+        return sum(stage.flops for stage in self.stages[cut:]) + self.head.flops
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells in the order they run, and the networks of each strategy's candidates by name."""
+
+    cells: tuple[Cell, ...]
+    candidates: dict[str, dict[str, NetworkPlan]]
+
+    @property
+    def networks(self) -> dict[str, NetworkPlan]:
+        """The network of each strategy's first candidate, which stands for all in pictures."""
+        return {name: next(iter(networks.values())) for name, networks in self.candidates.items()}
+
+
+def make_plan(study: StudyConfig, classes: int, loaded: MutableMapping[BackboneKey, Backbone] | None = None) -> Plan:
+    """Plan a study; no image is read.
+
+    Args:
+        study: what would run.
+        classes: how many the data has.
+        loaded: is filled with each backbone and its initial weights; without it no weight is read.
+
+    Raises:
+        UserError: names every strategy whose backbone, size or cut does not exist, or whose weights are not to be had
+            or do not fit.
+    """
+    plans: dict[str, dict[str, NetworkPlan]] = {}
+    backbones: MutableMapping[BackboneKey, Backbone] = {} if loaded is None else loaded
+    stages: dict[tuple[str, int], tuple[StageInfo, ...]] = {}
+    problems: dict[str, UserError] = {}
+    for name in study.strategies:
+        try:
+            plans[name] = {
+                candidate: _network(strategy, _loaded(strategy, loaded is not None, backbones), stages, classes)
+                for candidate, strategy in candidates(study, name).items()
+            }
+        except UserError as error:
+            problems[name] = error
+    if problems:
+        raise all_problems("strategies", problems)
+    return Plan(tuple(cells(study)), plans)
+
+
+def _loaded(strategy: Strategy, weights: bool, backbones: MutableMapping[BackboneKey, Backbone]) -> Backbone:
+    """Return a strategy's backbone, with its weights or random ones; ``backbones`` keeps it for the others."""
+    name, size = strategy.backbone.name, strategy.image_size
+    key = name, strategy.backbone.weights if weights else "none", size
+    if key not in backbones:
+        backbones[key] = load_backbone(*key, seed=0)
+    return backbones[key]
+
+
+def _network(
+    strategy: Strategy, backbone: Backbone, stages: dict[tuple[str, int], tuple[StageInfo, ...]], classes: int
+) -> NetworkPlan:
+    """Plan one candidate; ``stages`` keeps what several candidates share."""
+    key = (strategy.backbone.name, strategy.image_size)
+    if key not in stages:
+        stages[key] = tuple(describe(backbone))
+    cuts = tuple(cuts_of(strategy, backbone))
+    head = describe_head(build_head(strategy.head, backbone, classes, seed=0), backbone)
+    return NetworkPlan(strategy, stages[key], head, cuts)
+
+
+def weight_hashes(backbones: Mapping[BackboneKey, Backbone]) -> dict[tuple[str, str], str]:
+    """Return the sha256 of each backbone's weights, by what names these."""
+    return {(name, weights): backbone.weights.sha256 for (name, weights, _), backbone in backbones.items()}
+
+
+def all_problems(kind: str, problems: dict[str, UserError]) -> UserError:
+    """Return one error that says all of them, each once, with the names it concerns."""
+    names: dict[str, list[str]] = {}
+    errors = {}
+    for name, error in problems.items():
+        names.setdefault(str(error), []).append(name)
+        errors[str(error)] = error
+    if len(errors) == 1:
+        text, error = next(iter(errors.items()))
+        return UserError(f"{kind}.{', '.join(names[text])}: {error.given}", error.expected, error.mend)
+    lines = [
+        f"\n  - {kind}.{', '.join(names[text])}: {error.given}; expected {error.expected}; {error.mend}"
+        for text, error in errors.items()
+    ]
+    return UserError(
+        f"{len(errors)} problems:" + "".join(lines),
+        "a study whose every cell can run",
+        "change what is named above; nothing has run yet",
+    )
+
+
+def as_record(plan: Plan, fingerprints: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the plan as plan.json holds it; there, the cells' fingerprints by id say which files are theirs."""
+    return {
+        "cells": [
+            {"cell": cell.id, **cell_record(cell), **({"fingerprint": fingerprints[cell.id]} if fingerprints else {})}
+            for cell in plan.cells
+        ],
+        "networks": {
+            name: _network_record(network, len(plan.candidates[name])) for name, network in plan.networks.items()
+        },
+    }
+
+
+def _network_record(network: NetworkPlan, count: int) -> dict[str, Any]:
+    strategy = network.strategy
+    fresh = strategy.backbone.weights == "none"
+    return {
+        "backbone": strategy.backbone.name,
+        "weights": strategy.backbone.weights,
+        "image_size": strategy.image_size,
+        "candidates": count,
+        "phases": [
+            {
+                "train": train_words(phase.train),
+                "epochs": phase.epochs,
+                "optimizer": optimizer_words(phase.optimizer),
+                "schedule": phase.schedule.name,
+            }
+            for phase in strategy.phases
+        ],
+        "stages": [
+            {
+                "name": stage.name,
+                "output_shape": list(stage.output_shape),
+                "params": stage.params,
+                "flops": stage.flops,
+                "states": _states(strategy, network.cuts, number, fresh),
+            }
+            for number, stage in enumerate(network.stages)
+        ],
+        "head": {"layers": network.head.layers, "params": network.head.params},
+    }
+
+
+def _states(strategy: Strategy, cuts: tuple[int, ...], stage: int, fresh: bool) -> list[str]:
+    """Return what a stage is in each phase: frozen, trained, or new (trained from fresh weights)."""
+    states, new = [], fresh
+    for phase, cut in zip(strategy.phases, cuts, strict=True):
+        new = new or (phase.reinit and stage >= cut)
+        states.append("frozen" if stage < cut else "new" if new else "trained")
+    return states
+
+
+def train_words(train: Train) -> str:
+    """Return what trains in words."""
+    if not isinstance(train, LastStages):
+        return {"all": "all stages and the head", "head": "the head alone"}[train]
+    if isinstance(train.last, float):
+        return f"the last {train.last:.0%} of the stages and the head"
+    return "the last stage and the head" if train.last == 1 else f"the last {train.last} stages and the head"
+
+
+def optimizer_words(optimizer: Optimizer) -> str:
+    """Return an optimiser in words: only what it uses."""
+    name = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[optimizer.name]
+    words = [f"{name}, learning rate {optimizer.lr:g}"]
+    words += [f"momentum {optimizer.momentum:g}"] if optimizer.name == "sgd" and optimizer.momentum else []
+    words += [f"weight decay {optimizer.weight_decay:g}"] if optimizer.weight_decay else []
+    words += [f"layer decay {optimizer.layer_decay:g}"] if optimizer.layer_decay != 1 else []
+    return ", ".join(words)

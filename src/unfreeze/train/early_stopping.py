@@ -1,0 +1,38 @@
+"""Early stopping as state: pure functions from one epoch to the next, so that it can be saved and resumed."""
+
+import math
+from dataclasses import dataclass, replace
+
+from unfreeze.config.schema import EarlyStopping
+from unfreeze.metrics import HIGHER_IS_BETTER
+
+
+@dataclass(frozen=True)
+class StoppingState:
+    """The best monitored value so far, its epoch (from 1; 0: none yet), and how many epochs it has not been beaten."""
+
+    best: float = math.nan
+    best_epoch: int = 0
+    waited: int = 0
+
+
+def after_epoch(
+    state: StoppingState, settings: EarlyStopping | None, metric: str, row: dict[str, float], epoch: int
+) -> StoppingState:
+    """Return the state after one epoch's history row.
+
+    Without early stopping every epoch counts as the best so far, so that the last one is reported.
+    """
+    if settings is None:
+        return StoppingState(math.nan, epoch, 0)
+    value = row[settings.monitor]
+    rising = settings.monitor == "val_accuracy" or (settings.monitor == "val_metric" and HIGHER_IS_BETTER[metric])
+    gain = value - state.best if rising else state.best - value
+    if not math.isnan(value) and (math.isnan(state.best) or gain > settings.min_delta):
+        return StoppingState(value, epoch, 0)
+    return replace(state, waited=state.waited + 1)
+
+
+def should_stop(state: StoppingState, settings: EarlyStopping | None) -> bool:
+    """Tell whether the phase ends here."""
+    return settings is not None and state.waited >= settings.patience

@@ -1,0 +1,194 @@
+"""Calibration and its tolerance; float16; what is not frozen is refused. Row by row: test_rows_alone."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unfreeze.activations import calibrate as calibrating
+from unfreeze.activations import engines
+from unfreeze.activations.calibrate import NoEngine, Reference, calibrate, pytorch_reference
+from unfreeze.activations.engine import Engine, Settings
+from unfreeze.activations.prefix import Calibration, Prefix
+from unfreeze.errors import UserError
+from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.network import Frozen
+
+CPU = torch.device("cpu")
+REFUSED = r"^not wholly frozen, so not reused: stages\.1\.0\.bn1"
+OFFERS = engines.offers(CPU, "float32", 2)
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Backbone:
+    return load_backbone("test_resnet", "none", 32, seed=0)
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def frozen(backbone: Backbone) -> Frozen:
+    return Frozen([stage.module for stage in backbone.stages])
+
+
+def test_what_is_not_wholly_frozen_is_refused_with_the_reason(resnet: Backbone) -> None:
+    stages = frozen(resnet)
+    engines.refuse_unfrozen(stages)
+    stages.stages[1][0].bn1.weight.requires_grad_(True)
+    with pytest.raises(
+        ValueError, match=r"^not wholly frozen, so not reused: stages\.1\.0\.bn1\.weight takes a gradient$"
+    ):
+        engines.build(OFFERS[0], stages, (3, 32, 32), CPU)
+    stages = frozen(resnet)
+    stages.stages[1][0].bn1.train()
+    with pytest.raises(ValueError, match=REFUSED + " is in training mode$"):
+        engines.build(OFFERS[0], stages, (3, 32, 32), CPU)
+
+
+def test_float32_takes_the_place_of_a_precision_that_loses_too_much(
+    resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers = [one for one in engines.offers(CPU, "bfloat16", 2) if one["name"] == "pytorch"]
+    assert [one["precision"] for one in offers] == ["bfloat16", "float32"]
+    reference = pytorch_reference(resnet, 5, images[:8], CPU)
+    found = calibrate(resnet, [3, 5], images[:8], reference, "bfloat16", "float32", offers, CPU).calibration
+    assert found.engine == offers[0]
+    monkeypatch.setitem(calibrating.TOLERANCE, "bfloat16", 1e-5)
+    found = calibrate(resnet, [3, 5], images[:8], reference, "bfloat16", "float32", offers, CPU).calibration
+    assert (found.engine, found.error) == (offers[1], 0.0)
+    assert found.refused is not None and "above 1e-05" in found.refused["pytorch, batch 32"]
+
+
+def test_calibration_keeps_to_the_tolerance_and_tries_which_cuts_chain(resnet: Backbone, images: Tensor) -> None:
+    reference = pytorch_reference(resnet, 5, images[:8], CPU)
+    prefix = calibrate(resnet, [3, 5], images[:8], reference, "float32", "float32", OFFERS[:1], CPU)
+    found = prefix.calibration
+    assert found.engine == OFFERS[0]
+    assert found.error < 1e-4
+    equal = torch.equal(prefix.run(prefix.run(images, 0, 3), 3, 5), prefix.run(images, 0, 5))
+    assert (found.chains == ((3, 5),)) == equal
+    assert prefix.starts(5) == ((3, 0) if equal else (0,))
+
+
+def test_weights_that_give_no_numbers_are_refused_with_what_every_engine_gave() -> None:
+    backbone = load_backbone("test_resnet", "none", 32, seed=0)
+    with torch.no_grad():
+        next(backbone.stages[0].module.parameters()).fill_(float("nan"))
+    rows, pytorch = torch.zeros(2, 3, 32, 32), OFFERS[-1]
+    reference = pytorch_reference(backbone, 1, rows, CPU)
+    with pytest.raises(NoEngine) as caught:
+        calibrate(backbone, [1], rows, reference, "float32", "float32", [pytorch], CPU)
+    assert str(caught.value) == (
+        "no engine computes the frozen stages of test_resnet in float32 (pytorch, batch 32: relative error nan against "
+        "PyTorch, above 0.0001)\n"
+        "  expected: a relative error of 0.0001 at most\n"
+        "  to mend:  give other weights, or another backbone"
+    )
+    assert caught.value.refused == {"pytorch, batch 32": "relative error nan against PyTorch, above 0.0001"}
+
+
+def test_float16_halves_rows_and_refuses_what_does_not_fit(resnet: Backbone, images: Tensor) -> None:
+    prefix = Prefix(resnet, Calibration(OFFERS[-1], 0.0, 0.0, 0.0, 0.0), "float16", CPU)
+    rows = prefix.run(images, 0, 4)
+    assert rows.dtype == torch.float16
+    assert prefix.bytes_per_row(4) == rows[0].numel() * 2
+    with pytest.raises(UserError, match=r"^activations: float16, but test_resnet gives numbers up to "):
+        prefix.run(images * 1e9, 0, 4)
+
+
+@pytest.mark.parametrize(("second", "chosen"), [(0.95, 0), (0.85, 1)])
+def test_an_engine_takes_the_place_of_an_earlier_one_only_if_it_is_clearly_faster(
+    resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch, second: float, chosen: int
+) -> None:
+    rows, offers = frozen(resnet)(images), [OFFERS[0], OFFERS[-1]]
+    monkeypatch.setattr(calibrating, "_measured", lambda *_: (rows, 1.0))  # OpenVINO's; PyTorch's is the reference's
+    found = calibrate(resnet, [5], images, Reference(rows, second), "float32", "float32", offers, CPU).calibration
+    assert found.engine == offers[chosen]
+    assert found.seconds_pytorch == second
+
+
+def test_an_engine_is_measured_with_a_full_request_for_every_thread(
+    resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    batched = next(settings for settings in OFFERS if settings["batch"] == 8)
+    built = engines.build(batched, frozen(resnet), (3, 32, 32), CPU)
+    monkeypatch.setattr(engines, "build", lambda *_: lambda rows: asked.append(len(rows)) or built(rows))
+    reference = pytorch_reference(resnet, 5, images[:8], CPU)
+    calibrate(resnet, [5], images[:8], reference, "float32", "float32", [batched], CPU)
+    assert set(asked) == {16}
+
+
+def test_of_pytorch_s_batches_the_largest_is_taken_that_fits_into_memory(
+    resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = engines.build
+
+    def short(settings: Settings, *rest: Any) -> Engine:
+        if int(settings["batch"]) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return build(settings, *rest)
+
+    monkeypatch.setattr(engines, "build", short)
+    offers = engines.offers(torch.device("meta"), "float32", 2)
+    reference = pytorch_reference(resnet, 5, images[:8], CPU)
+    prefix = calibrate(resnet, [5], images[:8], reference, "float32", "float32", offers, CPU)
+    assert prefix.calibration.engine["batch"] == prefix.batch == 8
+    assert list(prefix.calibration.refused or {}) == ["pytorch, batch 32", "pytorch, batch 16"]
+    assert torch.equal(prefix.run(images, 0, 5)[:8].float(), prefix.run(images[:8], 0, 5))
+
+
+def test_frozen_stages_go_on_with_fewer_rows_and_say_what_does_not_fit_at_all(
+    resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = Prefix(resnet, Calibration(OFFERS[-1], 0.0, 0.0, 0.0, 0.0), "float32", CPU)
+    whole, forward, fits, error = prefix.run(images, 0, 4), Frozen.forward, 4, torch.OutOfMemoryError("no")
+
+    def short(stages: Frozen, rows: Tensor) -> Tensor:
+        if len(rows) > fits:
+            raise error
+        return forward(stages, rows)
+
+    monkeypatch.setattr(Frozen, "forward", short)
+    assert float((prefix.run(images, 0, 4) - whole).abs().max()) < 1e-5
+    assert prefix.batch == 4
+    assert torch.equal(prefix.run(images[:1], 0, 4), prefix.run(images, 0, 4)[:1])
+    fits, error = 0, RuntimeError("CUDA error: device-side assert triggered")
+    with pytest.raises(RuntimeError, match=r"^CUDA error: device-side assert triggered$"):
+        prefix.run(images, 0, 4)
+    error = torch.OutOfMemoryError("no")
+    with pytest.raises(UserError) as caught:
+        prefix.run(images, 0, 4)
+    assert caught.value.given == (
+        "the memory of cpu is too small for frozen stages of test_resnet with one image of 32 pixels at a time, in "
+        "float32"
+    )
+    with pytest.raises(UserError, match=r"^the memory of cpu is too small for frozen stages of test_resnet "):
+        pytorch_reference(resnet, 5, images[:8], CPU)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_with_little_memory_gets_a_smaller_batch_when_it_is_calibrated() -> None:
+    device = torch.device("cuda")
+    backbone = load_backbone("test_resnet", "none", 512, seed=0)
+    rows = torch.randn(8, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    offers = engines.offers(device, "float32", 2)
+    reference = pytorch_reference(backbone, 5, rows, device)
+    whole = calibrate(backbone, [5], rows, reference, "float32", "float32", offers, device)
+    assert whole.calibration.engine["batch"] == 32
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    whole.run(rows[:1], 0, 5)  # padded to 32
+    peak, total = torch.cuda.max_memory_reserved(), torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.2 * peak / total)
+    try:
+        short = calibrate(backbone, [5], rows, reference, "float32", "float32", offers, device)
+        found = short.run(rows, 0, 5)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert short.calibration.engine["batch"] < 32
+    assert float((found - whole.run(rows, 0, 5)).norm() / found.norm()) < 1e-4

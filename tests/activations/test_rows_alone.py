@@ -1,0 +1,157 @@
+"""Every engine gives a row the same numbers whatever surrounds it, and refuses what could change."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unfreeze.activations import engines
+from unfreeze.activations.engine import Engine, EngineFailed, Settings
+from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.model.network import Frozen
+
+CPU = torch.device("cpu")
+NETWORKS = ("test_resnet", "test_vit", "test_efficientnet")
+SIZES = {"test_resnet": 64, "test_vit": 64, "test_efficientnet": 64}
+
+
+@dataclass(frozen=True)
+class Built:
+    settings: Settings
+    engine: Engine
+    rows: Tensor
+    reference: Tensor
+
+
+def stages_of(backbone: Backbone, start: int, stop: int) -> Frozen:
+    return Frozen([stage.module for stage in backbone.stages[start:stop]])
+
+
+def offered() -> list[Settings]:
+    return engines.offers(CPU, "float32", 2)
+
+
+def label(settings: Settings) -> str:
+    return f"{settings['name']}-{settings['batch']}"
+
+
+REFUSED = {
+    ("test_vit", "openvino-8"): "^openvino, batch 8: ",  # a tracer's constants hold the batch of the trace
+}
+PAIRS = [(name, settings) for name in NETWORKS for settings in offered() if (name, label(settings)) not in REFUSED]
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: f"{pair[0]}-{label(pair[1])}")
+def built(request: pytest.FixtureRequest) -> Built:
+    name, settings = request.param
+    backbone = load_backbone(name, "none", SIZES[name], 0)
+    stages = stages_of(backbone, 0, len(backbone.stages) - 1)
+    rows = torch.randn(19, 3, SIZES[name], SIZES[name], generator=torch.Generator().manual_seed(1))
+    reference = stages(rows)
+    return Built(settings, engines.build(settings, stages, tuple(rows.shape[1:]), CPU), rows, reference)
+
+
+@pytest.mark.parametrize(("name", "engine"), REFUSED)
+def test_a_network_that_an_engine_cannot_run_is_refused_as_a_whole(name: str, engine: str) -> None:
+    backbone = load_backbone(name, "none", 64, 0)
+    settings = next(settings for settings in offered() if label(settings) == engine)
+    with pytest.raises(EngineFailed, match=REFUSED[name, engine]):
+        engines.build(settings, stages_of(backbone, 0, len(backbone.stages)), (3, 64, 64), CPU)
+
+
+def test_a_row_alone_equals_that_row_among_others(built: Built) -> None:
+    together = built.engine(built.rows)
+    assert together.shape == built.reference.shape
+    for index in (0, 7, 8, 18):
+        assert torch.equal(built.engine(built.rows[index : index + 1])[0], together[index])
+
+
+def test_a_row_s_numbers_do_not_depend_on_its_place(built: Built) -> None:
+    order = torch.randperm(len(built.rows), generator=torch.Generator().manual_seed(2))
+    assert torch.equal(built.engine(built.rows[order]), built.engine(built.rows)[order])
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 16, 17])
+def test_a_last_batch_that_is_not_full_gives_as_many_rows(built: Built, count: int) -> None:
+    whole = built.engine(built.rows)
+    found = built.engine(built.rows[:count])
+    assert torch.equal(found, whole[:count])
+
+
+def test_more_rows_than_a_batch_equal_these_rows_apart(built: Built) -> None:
+    many = torch.cat([built.rows] * 4)  # 76: above PyTorch's batch of 32
+    assert torch.equal(built.engine(many), torch.cat([built.engine(built.rows)] * 4))
+
+
+def test_rows_are_contiguous_float32_without_a_graph_and_may_be_trained_on(built: Built) -> None:
+    found = built.engine(built.rows)
+    assert found.dtype == torch.float32
+    assert found.is_contiguous()
+    assert not found.requires_grad
+    assert not found.is_inference()
+
+
+def test_numbers_are_those_of_pytorch_within_tolerance(built: Built) -> None:
+    found = built.engine(built.rows)
+    assert float((found - built.reference).norm() / built.reference.norm()) < 1e-4
+
+
+def test_openvino_s_numbers_do_not_depend_on_the_number_of_threads() -> None:
+    settings = next(settings for settings in offered() if settings["name"] == "openvino")
+    backbone = load_backbone("test_resnet", "none", 64, 0)
+    stages = stages_of(backbone, 0, len(backbone.stages))
+    rows = torch.randn(11, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    found = [engines.build({**settings, "threads": threads}, stages, (3, 64, 64), CPU)(rows) for threads in (1, 2)]
+    assert torch.equal(*found)
+
+
+def test_the_same_engine_is_offered_in_the_same_settings() -> None:
+    assert offered() == offered()
+    assert {settings["name"] for settings in offered()} == {"openvino", "pytorch"}
+    assert all(settings["version"] and settings["precision"] == "float32" for settings in offered())
+
+
+def test_elsewhere_than_on_the_cpu_pytorch_alone_is_offered() -> None:
+    found = [(one["name"], one["batch"]) for one in engines.offers(torch.device("meta"), "float32", 2)]
+    assert found == [("pytorch", batch) for batch in (32, 16, 8, 4, 2, 1)]  # as many as its memory has room for
+
+
+def small() -> Frozen:
+    return Frozen([nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5))])
+
+
+@pytest.mark.parametrize("settings", offered(), ids=label)
+def test_stages_with_a_parameter_that_takes_a_gradient_are_refused(settings: Settings) -> None:
+    stages = small()
+    next(stages.parameters()).requires_grad_(True)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole message is below
+        engines.build(settings, stages, (8, 8, 8), CPU)
+    assert str(caught.value) == "not wholly frozen, so not reused: stages.0.0.weight takes a gradient"
+
+
+@pytest.mark.parametrize("settings", offered(), ids=label)
+def test_stages_with_a_module_in_training_mode_are_refused(settings: Settings) -> None:
+    stages = small()
+    next(module for module in stages.modules() if isinstance(module, nn.BatchNorm2d)).train()
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole message is below
+        engines.build(settings, stages, (8, 8, 8), CPU)
+    assert str(caught.value) == "not wholly frozen, so not reused: stages.0.1 is in training mode"
+
+
+def test_a_prefix_in_training_mode_as_a_whole_is_named_so() -> None:
+    stages = small()
+    stages.training = True
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole message is below
+        engines.refuse_unfrozen(stages)
+    assert str(caught.value) == "not wholly frozen, so not reused: the prefix is in training mode"
+
+
+@pytest.mark.parametrize("settings", offered(), ids=label)
+def test_dropout_and_batchnorm_are_in_inference_mode(settings: Settings) -> None:
+    stages = small()
+    rows = torch.randn(5, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = {name: tensor.clone() for name, tensor in stages.state_dict().items()}
+    engine = engines.build(settings, stages, (8, 8, 8), CPU)
+    assert torch.equal(engine(rows), engine(rows))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stages.state_dict().items())

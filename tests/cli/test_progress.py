@@ -1,0 +1,150 @@
+"""The board: what events make of it, and what it guesses about the time left."""
+
+import pytest
+
+from unfreeze.cli.progress import Board, line_of
+from unfreeze.events import (
+    CellFailed,
+    CellFinished,
+    CellsLeft,
+    CellStarted,
+    EpochEnded,
+    Planned,
+    Progress,
+    Scanning,
+    Warned,
+)
+
+CELLS = ("head.few.s0", "all.few.s0", "head.few.s1", "all.few.s1")
+EPOCH = {
+    "candidate": "", "epoch": 3, "train_loss": 0.5, "train_accuracy": 0.75, "val_loss": 0.4, "val_accuracy": 0.8,
+    "seconds": 2.0, "val_metric": 0.7,
+}  # fmt: skip
+RESULT = {"val_metric": 0.8, "test_metric": 0.7, "epochs": 5, "best_epoch": 3, "seconds_total": 12.0}
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def board(clock) -> Board:
+    made = Board("accuracy", {"head": 5, "all": 5}, lambda cell: RESULT, clock)
+    made.take(Planned(CELLS, ()))
+    return made
+
+
+def test_a_cell_from_start_to_finish(board, clock):
+    board.take(CellStarted(CELLS[0], 200))
+    board.take(Progress(CELLS[0], "", 2, 50))
+    clock.now += 10
+    cell = board.cells[CELLS[0]]
+    assert (cell.state, cell.epoch, cell.share, cell.seconds_left(clock())) == ("running", 2, 0.25, 30)
+    board.take(EpochEnded(CELLS[0], EPOCH))
+    assert (cell.validation, cell.test) == (0.7, None)
+    board.take(CellFinished(CELLS[0], RESULT))
+    assert (cell.state, cell.validation, cell.test, cell.epoch) == ("finished", 0.8, 0.7, 5)
+    assert board.share() == 0.25
+
+
+def test_cells_of_an_earlier_run_show_what_they_found(clock):
+    board = Board("accuracy", {"head": 5}, {CELLS[0]: RESULT}.__getitem__, clock)
+    board.take(Planned(CELLS[:1], CELLS[:1]))
+    cell = board.cells[CELLS[0]]
+    assert (cell.state, cell.validation, cell.test) == ("earlier", 0.8, 0.7)
+    assert (board.share(), board.seconds_left()) == (1.0, None)
+
+
+def test_waiting_cells_take_what_cells_like_them_took(board, clock):
+    assert board.seconds_left() is None
+    for cell, seconds in ((CELLS[0], 10), (CELLS[1], 40)):
+        board.take(CellStarted(cell, 100))
+        clock.now += seconds
+        board.take(CellFinished(cell, RESULT))
+    assert board.seconds_left() == 50
+    board.take(CellStarted(CELLS[2], 100))
+    board.take(Progress(CELLS[2], "", 1, 50))
+    clock.now += 6  # so this one takes 12 in all
+    assert board.seconds_left() == 6 + 40
+
+
+def test_the_first_steps_tell_nothing(board, clock):
+    board.take(CellStarted(CELLS[0], 1000))
+    board.take(Progress(CELLS[0], "", 1, 10))
+    clock.now += 5
+    assert board.seconds_left() is None
+
+
+def test_failed_and_left_cells(board):
+    board.take(CellStarted(CELLS[0], 10))
+    board.take(CellFailed(CELLS[0], "broken"))
+    board.take(CellsLeft(CELLS[1:]))
+    assert [cell.state for cell in board.cells.values()] == ["failed", "left", "left", "left"]
+    assert board.errors == {CELLS[0]: "broken"}
+    assert board.share() == 0.25
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (Scanning(3, 10), None),
+        (Scanning(1, 1), "read 1 image file"),
+        (Planned(CELLS, ()), "4 cells to run"),
+        (Planned(CELLS, CELLS[:1]), "4 cells, 1 finished already: 3 to run"),
+        (Planned(CELLS, CELLS), "4 cells, finished already: nothing to run"),
+        (Planned(CELLS[:1], CELLS[:1]), "1 cell, finished already: nothing to run"),
+        (Warned("class a gives 3 of 5 training images"), "warning: class a gives 3 of 5 training images"),
+        (CellStarted(CELLS[0], 1200), "[0/4] head.few.s0: started, 1,200 examples to draw"),
+        (Progress(CELLS[0], "", 1, 1), None),
+        (
+            EpochEnded(CELLS[0], EPOCH),
+            "[0/4] head.few.s0: epoch 3: training loss 0.500, accuracy 75.0 %; "
+            "validation loss 0.400, accuracy 80.0 %; 2.0 s",
+        ),
+        (
+            EpochEnded(CELLS[0], EPOCH | {"candidate": "lr=0.1"}),
+            "[0/4] head.few.s0: lr=0.1, epoch 3: training loss 0.500, accuracy 75.0 %; "
+            "validation loss 0.400, accuracy 80.0 %; 2.0 s",
+        ),
+        (
+            CellFinished(CELLS[0], RESULT),
+            "[1/4] head.few.s0: finished; accuracy on validation 80.0 %, test 70.0 %; epoch 3 of 5; 12 s",
+        ),
+        (
+            CellFinished(CELLS[0], RESULT | {"test_metric": None}),
+            "[1/4] head.few.s0: finished; accuracy on validation 80.0 %; epoch 3 of 5; 12 s",
+        ),
+        (CellFailed(CELLS[0], "no room"), "[1/4] head.few.s0: failed: no room"),
+        (CellsLeft(CELLS[2:]), "left out by the time limit: head.few.s1, all.few.s1"),
+    ],
+)
+def test_lines(board, event, line):
+    board.take(event)
+    assert line_of(event, board) == line
+
+
+def test_a_line_names_the_metric_that_counts(clock):
+    board = Board("log_loss", {"head": 5}, {}.__getitem__, clock)
+    board.take(Planned(CELLS[:1], ()))
+    board.take(CellStarted(CELLS[0], 5))
+    assert line_of(EpochEnded(CELLS[0], EPOCH), board) == (
+        "[0/1] head.few.s0: epoch 3: training loss 0.500, accuracy 75.0 %; validation loss 0.400, accuracy 80.0 %; "
+        "log loss 0.700; 2.0 s"
+    )
+
+
+def test_a_finished_line_names_the_metric_as_people_do(clock):
+    board = Board("auroc", {"head": 5}, {}.__getitem__, clock)
+    board.take(Planned(CELLS[:1], ()))
+    event = CellFinished(CELLS[0], RESULT)
+    board.take(event)
+    line = "[1/1] head.few.s0: finished; AUROC on validation 0.800, test 0.700; epoch 3 of 5; 12 s"
+    assert line_of(event, board) == line

@@ -1,0 +1,300 @@
+import io
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.pictures import folder, save
+from tests.support.settled import aged
+from unfreeze.data import image_hash as sketch_module
+from unfreeze.data import scan as looking
+from unfreeze.data import scan_cache as looks
+from unfreeze.data.decode import decode
+from unfreeze.data.formats.reading import Reading
+from unfreeze.data.scan import glance_at_all, look_at_all
+from unfreeze.data.scan_cache import FileInfo, ScanCache
+from unfreeze.data.unusable import Undecodable
+from unfreeze.errors import UserError
+
+FIT = FileInfo("ab" * 32, 640, 480, "RGB")
+UNFIT = FileInfo("cd" * 32, 3, 2, "F", "values below 0")
+DEEP = FileInfo("ef" * 32, 640, 480, "I;16", peak=4095)
+
+
+def remember(folder: Path, *found: FileInfo) -> None:
+    remembered = ScanCache(folder)
+    for look in found:
+        remembered.keep(look)
+    remembered.write()
+
+
+def test_looks_come_back(tmp_path):
+    remember(tmp_path / "looks", FIT)
+    remember(tmp_path / "looks", UNFIT, FIT)
+    assert ScanCache(tmp_path / "looks").looks == {look.sha256: look for look in (FIT, UNFIT)}
+    files = sorted((tmp_path / "looks").iterdir())
+    assert len(files) == 2
+    assert {path.read_text(encoding="utf-8").count("\n") for path in files} == {1}  # the second adds what is new
+
+
+def test_nothing_is_written_where_nothing_is_new(tmp_path):
+    remember(tmp_path / "looks", FileInfo(reason="cannot be read: permission denied"))
+    assert not (tmp_path / "looks").exists()
+    remember(tmp_path / "looks", FIT)
+    remember(tmp_path / "looks", FIT)
+    assert len(list((tmp_path / "looks").iterdir())) == 1
+
+
+def test_what_was_decoded_once_is_fit(tmp_path):
+    ill = FileInfo(FIT.sha256, reason="does not fit into memory")
+    for first, second in ((FIT, ill), (ill, FIT)):
+        remember(tmp_path / second.reason, first)
+        remember(tmp_path / second.reason, second)
+        assert ScanCache(tmp_path / second.reason).looks == {FIT.sha256: FIT}
+
+
+def test_another_version_of_pillow_looks_again(tmp_path, monkeypatch):
+    remember(tmp_path, FIT)
+    monkeypatch.setattr(looks.PIL, "__version__", "0.0")
+    assert ScanCache(tmp_path).looks == {}
+
+
+@pytest.mark.parametrize(
+    ("reading", "key"),
+    [
+        (Reading(), "0cae0acade490be8"),
+        (Reading((2, 1, 0)), "65a4d3c26c09cbf2"),
+        (Reading(bits=12, max_pixels=10**9), "dc9a195b009a8c17"),
+    ],
+)
+def test_looks_are_kept_under_the_key_that_they_always_had(tmp_path, monkeypatch, reading, key):
+    """As computed at 0.1.0; another key would have every file on people's disks read again."""
+    monkeypatch.setattr(looks.PIL, "__version__", "12.0.0")
+    for rules, number in (("DECODE_RULES", 1), ("JUDGING_RULES", 1), ("LIKENESS_RULES", 7)):
+        monkeypatch.setattr(looks, rules, number)
+    remembered = ScanCache(tmp_path, reading)
+    remembered.keep(FIT)
+    remembered.write()
+    (path,) = tmp_path.iterdir()
+    assert path.name.partition("-")[0] == key
+
+
+def test_every_altered_line_is_noticed(tmp_path):
+    remember(tmp_path, FIT, UNFIT)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    both = ScanCache(tmp_path).looks
+    random = np.random.default_rng(0)
+    for position, bit in zip(range(len(whole)), random.integers(0, 8, len(whole)), strict=True):
+        altered = bytearray(whole)
+        altered[position] ^= 1 << bit
+        path.write_bytes(altered)
+        found = ScanCache(tmp_path).looks
+        assert found.items() < both.items(), position
+        assert len(found) == 1 or whole[position] == ord("\n"), position  # without which two lines are one
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert len(ScanCache(tmp_path).looks) == (whole[:length].count(b"\n")), length
+    path.write_bytes(whole + bytes(4096) + b"\n[]\n\xff\n" + whole[:50])
+    assert ScanCache(tmp_path).looks == both
+    path.unlink()
+    path.mkdir()  # unreadable, whoever runs this
+    assert ScanCache(tmp_path).looks == {}
+
+
+def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monkeypatch):
+    root = tmp_path / "pictures"
+    root.mkdir()
+    save(root / "a.png", 7)
+    (root / "bad.png").write_text("no picture", encoding="utf-8")
+    paths = [aged(path) for path in sorted(root.iterdir())]
+    cache = tmp_path / "looks"
+    first = look_at_all(paths, ScanCache(cache), None, 2, None)
+    assert [look.reason for look in first] == ["", "not an image"]
+    opened = []
+    real = looking.open_regular
+    monkeypatch.setattr(looking, "open_regular", lambda path: (opened.append(path.name), real(path))[1])
+    told = []
+    for again in (look_at_all, glance_at_all):
+        more = {"on_picture": None} if again is look_at_all else {}
+        found = again(paths, ScanCache(cache), lambda done, total: told.append((done, total)), 2, **more)
+        assert found == first
+    assert opened == ["bad.png"] * 2  # what is unfit is tried anew
+    assert told == [(1, 2), (2, 2)] * 2
+    save(root / "a.png", 8)
+    (changed, _) = look_at_all(paths, ScanCache(cache), None, 2, None)
+    assert changed.sha256 != first[0].sha256
+
+
+@pytest.mark.parametrize("count", [2, 600])
+def test_another_file_that_came_to_lie_there_meanwhile_lends_its_content_to_none(
+    tmp_path, settling, monkeypatch, count
+):
+    """Folders that change names change no time of their files."""
+    for number, name in enumerate(("new", "old")):
+        for file in range(count):
+            save(tmp_path / name / f"{file:03}.png", 1000 * number + file)
+    expected = {
+        name: look_at_all(sorted((tmp_path / name).iterdir()), ScanCache(None), None, 2, None)
+        for name in ("new", "old")
+    }
+    paths = [aged(path) for path in sorted((tmp_path / "old").iterdir())]
+    name = "in_threads" if count == 2 else "look_in_slots"
+    start, started = getattr(looking, name), []
+
+    def swapped(*asked):
+        if not started:  # it is known which files to read, and none is read
+            (tmp_path / "old").rename(tmp_path / "older")
+            (tmp_path / "new").rename(tmp_path / "old")
+        started.append(1)
+        return start(*asked)
+
+    monkeypatch.setattr(looking, name, swapped)
+    cache = tmp_path / "looks"
+    assert look_at_all(paths, ScanCache(cache), None, 2, None) == expected["new"]
+    (tmp_path / "old").rename(tmp_path / "new")
+    (tmp_path / "older").rename(tmp_path / "old")
+    assert look_at_all(paths, ScanCache(cache), None, 2, None) == expected["old"]
+
+
+def test_an_altered_state_is_none(tmp_path):
+    remembered = ScanCache(tmp_path)
+    remembered.keep(FIT, "1:2:3:4:5")
+    remembered.write()
+    assert ScanCache(tmp_path).unread("1:2:3:4:5") == FIT
+    assert ScanCache(tmp_path).unread("1:2:3:4:6") is ScanCache(tmp_path).unread("") is None
+    (path,) = tmp_path.glob("states-*")
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        altered = bytearray(whole)
+        altered[position] ^= 2
+        path.write_bytes(altered)
+        assert ScanCache(tmp_path).unread("1:2:3:4:5") is None, position
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "looks").write_text("a file", encoding="utf-8")
+    remembered = ScanCache(tmp_path / "looks")
+    remembered.keep(FIT)
+    with pytest.raises(UserError) as caught:
+        remembered.write()
+    assert str(caught.value).replace(str(tmp_path), "TMP").split("\n")[0].startswith("cannot write TMP/looks/")
+    assert caught.value.expected == "a cache folder that can be written to, with room on its disk"
+    assert caught.value.mend == "set UNFREEZE_CACHE to another folder, or free space and run the same command again"
+
+
+def paths_in(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*.png"))
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_each_content_is_decoded_once_and_handed_over_one_at_a_time(tmp_path, monkeypatch, workers):
+    folder(tmp_path / "photos", {"a": 6, "b": 6})
+    for number in range(12):
+        shutil.copy(tmp_path / "photos/a/000.png", tmp_path / f"photos/a/copy{number}.png")
+    decoded, inside, handed = [], threading.Lock(), {}
+    load = sketch_module.load
+    monkeypatch.setattr(sketch_module, "load", lambda file, **more: decoded.append(file.name) or load(file, **more))
+
+    def on_picture(sha256: str, picture: Image.Image) -> None:
+        assert inside.acquire(blocking=False)
+        assert threading.current_thread() is not threading.main_thread()
+        handed[sha256] = picture.tobytes()
+        inside.release()
+
+    paths = paths_in(tmp_path / "photos")
+    found = look_at_all(paths, ScanCache(tmp_path / "looks"), None, workers, on_picture)
+    assert len(decoded) == 12
+    assert handed == {look.sha256: decode(path).tobytes() for look, path in zip(found, paths, strict=True)}
+    again = look_at_all(paths, ScanCache(tmp_path / "looks"), None, workers, on_picture)
+    assert again == found
+    assert len(decoded) == 12
+
+
+def test_pictures_are_prepared_side_by_side(tmp_path):
+    paths, together = (
+        [save(tmp_path / f"{number}.png", number) for number in range(2)],
+        threading.Barrier(2, timeout=20),
+    )
+    handed = {}
+
+    def prepare(picture: Image.Image) -> tuple[int, bytes]:
+        return together.wait(), picture.tobytes()
+
+    found = look_at_all(paths, ScanCache(None), None, 2, handed.__setitem__, prepare)
+    assert {sha256: pixels for sha256, (_, pixels) in handed.items()} == {
+        look.sha256: decode(path).tobytes() for look, path in zip(found, paths, strict=True)
+    }
+
+
+def test_what_is_unfit_is_not_handed_over_and_looked_at_again(tmp_path):
+    paths = [save(tmp_path / f"{number}.png", number) for number in range(3)]
+    paths[1].write_bytes(paths[1].read_bytes()[:90])
+    handed = []
+    for _ in range(2):
+        found = look_at_all(paths, ScanCache(tmp_path / "looks"), None, 2, lambda sha256, _: handed.append(sha256))
+        assert [look.reason for look in found] == ["", "truncated", ""]
+    assert sorted(handed) == sorted([found[0].sha256, found[2].sha256])
+    known = ScanCache(tmp_path / "looks").looks[found[1].sha256]
+    assert known.reason == "truncated"
+    # The disk gave other bytes then, say: remembered as truncated, but whole.
+    remember(tmp_path / "looks2", FileInfo(found[0].sha256, reason="truncated"))
+    assert look_at_all(paths[:1], ScanCache(tmp_path / "looks2"), None, 1, None) == found[:1]
+    assert ScanCache(tmp_path / "looks2").looks == {found[0].sha256: found[0]}
+
+
+def test_a_file_written_to_meanwhile_is_set_aside_and_its_twin_is_not(tmp_path, monkeypatch):
+    paths = [save(tmp_path / f"{number}.png") for number in range(4)]
+    load = sketch_module.load
+
+    def slow(file, **more):
+        image = load(file, **more)
+        if file.name == str(paths[0]):
+            with paths[0].open("ab") as writing:
+                writing.write(b"more")
+        return image
+
+    monkeypatch.setattr(sketch_module, "load", slow)
+    handed = []
+    found = look_at_all(paths, ScanCache(tmp_path / "looks"), None, 4, lambda sha256, _: handed.append(sha256))
+    assert {look.reason for look in found[1:]} == {""}
+    # Whether the first file was the one of the four that was decoded, the threads decide.
+    assert found[0] in (FileInfo(reason="changed while it was read"), found[1])
+    assert handed == [found[1].sha256]
+    assert look_at_all(paths[:1], ScanCache(None), None, 1, None) == [FileInfo(reason="changed while it was read")]
+
+
+def test_what_the_receiver_raises_ends_the_scan_and_the_looks_so_far_are_kept(tmp_path):
+    paths = [save(tmp_path / f"{number}.png", number) for number in range(30)]
+    handed = []
+
+    def on_picture(sha256: str, _: Image.Image) -> None:
+        handed.append(sha256)
+        if len(handed) == 10:
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="^the disk is full$"):
+        look_at_all(paths, ScanCache(tmp_path / "looks"), None, 1, on_picture)
+    assert set(ScanCache(tmp_path / "looks").looks) == set(handed[:9])
+
+
+def test_files_that_cannot_be_opened_or_read_say_why(tmp_path, monkeypatch):
+    missing, fine = tmp_path / "missing.png", save(tmp_path / "fine.png")
+    with pytest.raises(Undecodable):
+        decode(missing)
+
+    class Failing(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            raise OSError(5, os.strerror(5))
+
+    assert look_at_all([missing], ScanCache(None), None, 1, None) == [
+        FileInfo(reason="cannot be read: no such file or directory")
+    ]
+    monkeypatch.setattr(looking, "open_regular", lambda path: io.BufferedReader(Failing(path)))
+    assert look_at_all([fine], ScanCache(None), None, 1, None) == [
+        FileInfo(reason="cannot be read: input/output error")
+    ]

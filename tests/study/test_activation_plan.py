@@ -1,0 +1,154 @@
+"""What a study is predicted to compute, and why it does not reuse more: from its plan alone, and beside a run."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.study.test_reuse import BANK, FRESH, HEAD, LAST, NO_ROOM, PHASES, PLAIN, computed, run
+from tests.support.worlds import tiny_study
+from unfreeze.activations.costs import PrefixCost
+from unfreeze.activations.keys import prefix_of
+from unfreeze.config.schema import StudyConfig
+from unfreeze.data.catalog import build_catalog
+from unfreeze.data.sources import open_source
+from unfreeze.study import lockstep as grouping
+from unfreeze.study.activation_plan import ActivationPlan, PlanCosts, plan_shared, why_not
+from unfreeze.study.images import draw_splits, make_jobs
+from unfreeze.study.lockstep import CellWork, lots_of_study
+from unfreeze.study.network_plan import make_plan, weight_hashes
+from unfreeze.study.prepare import works_of
+from unfreeze.train.device import pick
+from unfreeze.train.step_cost import StepCost
+
+RATES = [1e-3 * number for number in range(1, 9)]
+EIGHT = HEAD | {"tune": {"optimizer.lr": RATES}}
+TRAIN, VALIDATION, POOL, TEST, EPOCHS = 15, 5, 7, 7, 2
+VIEW, ROW = 0.25, 8.0
+"""Seconds of a picture, and of all frozen stages on it."""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
+
+
+def works(folder: Path, **values: Any) -> list[CellWork]:
+    study = StudyConfig.model_validate(tiny_study(folder, **values))
+    catalog = build_catalog(open_source(study.data, study.tests, Path.cwd()))
+    backbones: dict = {}
+    plan = make_plan(study, len(catalog.classes), backbones)
+    jobs = make_jobs(
+        study,
+        catalog,
+        plan,
+        draw_splits(study, catalog, plan, {}),
+        weight_hashes(backbones),
+        pick("cpu", "float32"),
+    )
+    return works_of(jobs, plan)
+
+
+def shared(found: list[CellWork], budget: int = 0, chains: tuple[tuple[int, int], ...] = ()) -> ActivationPlan:
+    """Plan with costs that are easily added up: each of the five stages takes a fifth of ROW, and training nothing."""
+    free = defaultdict(lambda: StepCost(0.0, 0.0, step=0.0))
+    prefix = PrefixCost(ROW, ROW, 0.0, 5, (1, 1, 1, 1, 1), chains)
+    prefixes = {prefix_of(network.strategy): prefix for work in found for network in work.networks.values()}
+    sizes = defaultdict(lambda: 10)
+    return plan_shared(found, PlanCosts(prefixes, free, 0.0, VIEW), sizes, {}, 0, 27, 0, budget, "some")
+
+
+def forwards(found: list[CellWork]) -> int:
+    """Rows that frozen stages are predicted to compute where nothing is stored."""
+    draws = [lot.draws for lot in lots_of_study(found)]
+    return sum(sum(one.pieces.values()) + sum(one.live.values()) for one in draws)
+
+
+@pytest.mark.parametrize("regimes", [PLAIN, BANK, FRESH], ids=["plain", "bank", "fresh"])
+def test_eight_candidates_in_lock_step_take_what_one_takes(tmp_path: Path, regimes: dict[str, Any]) -> None:
+    one, eight = (works(tmp_path, strategies={"head": each}, regimes=regimes) for each in (HEAD, EIGHT))
+    assert forwards(one) == forwards(eight) == EPOCHS * (TRAIN + VALIDATION) + POOL + TEST
+    (before,), (after,) = shared(one).cells.values(), shared(eight).cells.values()
+    assert before.seconds == after.seconds == pytest.approx(forwards(one) * (VIEW + ROW) + 0.3)
+    draws, more = ([piece.draws for piece in shared(found).pieces] for found in (one, eight))
+    assert draws == more
+    assert [piece.seconds for piece in shared(one, 10**9).pieces] == [p.seconds for p in shared(eight, 10**9).pieces]
+
+
+@pytest.mark.parametrize("regimes", [PLAIN, BANK, FRESH], ids=["plain", "bank", "fresh"])
+def test_cells_in_lock_step_share_their_work_in_equal_parts(tmp_path: Path, regimes: dict[str, Any]) -> None:
+    one = works(tmp_path, strategies={"head": HEAD}, regimes=regimes)
+    two = works(tmp_path, strategies={"head": HEAD, "tuned": EIGHT}, regimes=regimes)
+    together = EPOCHS * (TRAIN + VALIDATION)
+    assert forwards(two) == forwards(one) + POOL + TEST  # each cell predicts for itself at its end
+    seconds = [cell.seconds for cell in shared(two).cells.values()]
+    assert seconds == [pytest.approx((together / 2 + POOL + TEST) * (VIEW + ROW) + 0.3)] * 2
+
+
+def test_candidates_that_do_not_fit_into_memory_together_pass_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = works(tmp_path, strategies={"head": EIGHT}, regimes=FRESH)
+    monkeypatch.setattr(grouping, "MEMBER_BYTES", 4 * grouping.trained_bytes(next(iter(found[0].networks.values()))))
+    assert forwards(found) == 2 * EPOCHS * (TRAIN + VALIDATION) + POOL + TEST
+
+
+def test_fresh_views_at_two_cuts_are_one_picture_and_one_way_through_the_stages(tmp_path: Path) -> None:
+    found = works(tmp_path, strategies={"head": HEAD, "last": LAST}, regimes=FRESH)
+    apart, chained = (sum(cell.seconds for cell in shared(found, 0, each).cells.values()) for each in ((), ((4, 5),)))
+    training = EPOCHS * TRAIN
+    assert apart - chained == pytest.approx(training * ROW * 4 / 5)
+    own = (EPOCHS * VALIDATION + POOL + TEST) * (2 * VIEW + ROW + ROW * 4 / 5)
+    assert chained == pytest.approx(training * (VIEW + ROW) + own + 2 * 0.3)
+
+
+def test_what_is_predicted_is_what_is_computed(tmp_path: Path) -> None:
+    strategies = {"tuned": HEAD | {"tune": {"optimizer.lr": RATES[:2]}}, "last": LAST, "phases": PHASES}
+    asked = {"strategies": strategies, "regimes": {"fresh": FRESH["small"], "plain": PLAIN["small"]}}
+    assert computed(run(tmp_path, **asked, budget=NO_ROOM)) == forwards(works(tmp_path, **asked))
+
+
+def reasons(folder: Path, **strategy: Any) -> list[str]:
+    (work,) = works(folder, strategies={"one": strategy}, regimes=PLAIN)
+    return list(why_not(work, False, "20GB"))
+
+
+def test_stages_that_an_earlier_phase_trained_are_not_reused_and_it_is_said(tmp_path: Path) -> None:
+    both = {"phases": [{"train": "all", "epochs": 1}, {"train": "head", "epochs": 1}]}
+    assert reasons(tmp_path, **both) == [
+        "phase 1 trains everything, so it runs from pixels",
+        "phase 2 freezes stages that phase 1 has trained, so it runs from pixels",
+    ]
+    last = {"phases": [{"train": {"last": 2}, "epochs": 1}, {"train": "head", "epochs": 1}]}
+    assert reasons(tmp_path, **last) == [
+        "phase 2 freezes stages that phase 1 has trained, so it begins after layer2, as that one does"
+    ]
+    assert reasons(tmp_path, **PHASES) == ["phase 2 trains everything, so it runs from pixels"]
+    assert reasons(tmp_path, **HEAD) == []
+
+
+def test_a_reason_of_some_candidates_names_them(tmp_path: Path) -> None:
+    everything, train, rates = "everything trains, so there is no frozen work to reuse", ["all", "head"], [0.1, 0.2]
+
+    def tuned(tune: dict[str, Any]) -> list[str]:
+        return reasons(tmp_path, train="all", tune=tune)
+
+    assert tuned({"train": train}) == tuned({"train": train[::-1]}) == [f"candidate train=all: {everything}"]
+    assert tuned({"train": train, "optimizer.lr": rates}) == [
+        f"candidates train=all,optimizer.lr=0.1 and train=all,optimizer.lr=0.2: {everything}"
+    ]
+    assert tuned({"train": train, "optimizer.lr": RATES}) == [f"8 of 16 candidates: {everything}"]
+    assert tuned({"optimizer.lr": rates}) == [everything]
+
+
+def test_fresh_views_and_a_small_disk_are_reasons_too(tmp_path: Path) -> None:
+    regime = FRESH["small"]
+    strategies = {"head": HEAD, "all": {"train": "all"}}
+    head, everything = works(tmp_path, strategies=strategies, regimes={"small": regime})
+    assert list(why_not(head, True, "1KB")) == [
+        "augment: flip_crop draws new views in every epoch (views: fresh), so the frozen stages see training images "
+        "live",
+        "some activations do not fit into the disk budget of 1KB, so they are computed live",
+    ]
+    assert list(why_not(everything, False, "1KB")) == ["everything trains, so there is no frozen work to reuse"]
