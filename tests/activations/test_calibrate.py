@@ -19,7 +19,7 @@ from unfreeze.model import adapters
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.storage.measurements import Measurements
 from unfreeze.study.activation_plan import PlanCosts
-from unfreeze.study.prepare import Calibrations
+from unfreeze.study.calibrations import Calibrations
 from unfreeze.study.record import engine_warnings
 from unfreeze.train.device import machine as machine_of
 from unfreeze.train.device import pick

@@ -18,7 +18,6 @@ from unfreeze.study.activation_plan import ActivationPlan, PlanCosts, plan_share
 from unfreeze.study.images import draw_splits, make_jobs
 from unfreeze.study.lockstep import CellWork, lots_of_study
 from unfreeze.study.network_plan import make_plan, weight_hashes
-from unfreeze.study.prepare import works_of
 from unfreeze.train.device import pick
 from unfreeze.train.step_cost import StepCost
 
@@ -37,17 +36,16 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def works(folder: Path, **values: Any) -> list[CellWork]:
     study = StudyConfig.model_validate(tiny_study(folder, **values))
     catalog = build_catalog(open_source(study.data, study.tests, Path.cwd()))
-    backbones: dict = {}
-    plan = make_plan(study, len(catalog.classes), backbones)
+    plan = make_plan(study, len(catalog.classes), weights=True)
     jobs = make_jobs(
         study,
         catalog,
         plan,
         draw_splits(study, catalog, plan, {}),
-        weight_hashes(backbones),
+        weight_hashes(plan),
         pick("cpu", "float32"),
     )
-    return works_of(jobs, plan)
+    return [CellWork(job, plan.candidates[job.cell.strategy]) for job in jobs.values()]
 
 
 def shared(found: list[CellWork], budget: int = 0, chains: tuple[tuple[int, int], ...] = ()) -> ActivationPlan:

@@ -438,7 +438,7 @@ def test_one_image_a_batch_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[str] = []
-    monkeypatch.setattr("unfreeze.study.prepare.step_cost", lambda *_: measured.append("a step"))
+    monkeypatch.setattr("unfreeze.study.calibrations.step_cost", lambda *_: measured.append("a step"))
     with pytest.raises(UserError) as caught:
         run(tmp_path, strategies={"all": {"train": "all", "batch_norm": "train"}}, batch_size=1)
     assert str(caught.value) == (
