@@ -21,7 +21,6 @@ from unfreeze.statistics.comparisons import comparisons_table
 from unfreeze.storage.records import read_json, read_table, read_tensors, table_text
 from unfreeze.study import activation_plan as shared
 from unfreeze.study import environment
-from unfreeze.study import prepare as forecast
 
 CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared", "seconds_per_image"]
 
@@ -276,12 +275,12 @@ def test_a_time_limit_in_between_leaves_the_cells_that_are_predicted_not_to_fit(
 ) -> None:
     expected = {"head.small.s0": 10.0, "last.small.s0": 100_000.0}
 
-    def plan_shared(*arguments: Any) -> shared.Shared:
+    def plan_shared(*arguments: Any) -> shared.ActivationPlan:
         found = shared.plan_shared(*arguments)
         cells = {name: replace(cell, seconds=expected[name]) for name, cell in found.cells.items()}
         return replace(found, cells=cells)
 
-    monkeypatch.setattr(forecast, "plan_shared", plan_shared)
+    monkeypatch.setattr("unfreeze.study.cache_plan.plan_shared", plan_shared)
     results, events = run(tmp_path, seconds=10_000.0)
     assert results.left == ("last.small.s0",)
     assert ran(events) == ["head.small.s0"]

@@ -11,7 +11,7 @@ from unfreeze.inputs.preprocess import picture_bytes, pixel_store
 from unfreeze.storage.array_store import ArrayStore
 from unfreeze.storage.cache import obtainable
 from unfreeze.storage.shards import Row
-from unfreeze.study.activation_plan import ActivationPlan, plan_shared
+from unfreeze.study.activation_plan import ActivationPlan, CacheState, plan_shared
 from unfreeze.study.calibrations import Calibrations
 from unfreeze.study.disk import disk_budget
 from unfreeze.study.network_plan import bases_of
@@ -39,7 +39,8 @@ def plan_activations(prepared: PreparedStudy, calibrated: Calibrations, cache: P
     bytes_per_row = {
         (piece.prefix, piece.cut): calibrated.prefixes[piece.prefix].bytes_per_row(piece.cut) for piece in total.rows
     }
-    return plan_shared(works, calibrated.costs, bytes_per_row, held, pixel_bytes, pixels, pixels_missing, budget, words)
+    state = CacheState(budget, words, bytes_per_row, held, pixel_bytes, pixels, pixels_missing)
+    return plan_shared(works, calibrated.costs, state)
 
 
 def _stores(calibrated: Calibrations, cache: Path, piece: ActivationKey) -> list[ArrayStore]:

@@ -37,12 +37,7 @@ from unfreeze.train.lone_batch import has_lone_batch, lone_batch
 
 
 def look_at_data(
-    study: StudyConfig,
-    source: Source,
-    plan: Plan,
-    cache: Path | None,
-    emit: Emit,
-    reserve: int = 0,
+    study: StudyConfig, source: Source, plan: Plan, cache: Path | None, emit: Emit, reserve: int = 0
 ) -> Catalog:
     """Read and decode every image of a study's data that is not known yet, keeping its base pictures on the way.
 
@@ -67,22 +62,19 @@ def look_at_data(
         return catalog(None)
     failed: list[UserError] = []
     with contextlib.ExitStack() as stack:
-        stores = [(base, pixel_store(cache, base)) for base in bases_of(preprocessings(plan))]
-        marks = stack.enter_context(in_use([store for _, store in stores]))
-        room = _Room(
-            cache, disk_budget(study, cache, reserve), source, study.check, [store.folder for _, store in stores], marks
-        )
-        keepers = [(base, stack.enter_context(_writing(store, failed)), store.held()) for base, store in stores]
+        stores = {base: pixel_store(cache, base) for base in bases_of(preprocessings(plan))}
+        marks = stack.enter_context(in_use(stores.values()))
+        folders, budget = [store.folder for store in stores.values()], disk_budget(study, cache, reserve)
+        room = _Room(cache, budget, source, study.check, folders, marks)
+        writers = {base: stack.enter_context(_writing(store, failed)) for base, store in stores.items()}
+        held = {base: store.held() for base, store in stores.items()}
 
         def prepare(picture: Image.Image) -> list[np.ndarray]:
-            return [np.asarray(base_picture(picture, base)) for base, _, _ in keepers]
+            return [np.asarray(base_picture(picture, base)) for base in stores]
 
         def keep(sha256: str, pictures: list[np.ndarray]) -> None:
-            new = [
-                (writer, pixels)
-                for (_, writer, held), pixels in zip(keepers, pictures, strict=True)
-                if (sha256, 0) not in held
-            ]
+            made = zip(stores, pictures, strict=True)
+            new = [(writers[base], pixels) for base, pixels in made if (sha256, 0) not in held[base]]
             if not room.take(sha256, sum(pixels.nbytes + MANIFEST_BYTES for _, pixels in new), coming):
                 return
             for writer, pixels in new:

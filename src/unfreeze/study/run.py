@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unfreeze.activations.batches import BatchSource
+from unfreeze.activations.batches import BatchSource, StoredWork
 from unfreeze.config.schema import StudyConfig
 from unfreeze.config.units import seconds_of
 from unfreeze.data.catalog import Catalog
@@ -297,9 +297,7 @@ class StudyRun:
             planned.prepared.catalog,
             calibrated.preprocessing,
             calibrated.prefixes,
-            shared.rows(),
-            shared.starts(),
-            shared.pixel_bytes > 0,
+            StoredWork(shared.rows(), shared.starts(), shared.pixel_bytes > 0),
             planned.folder,
             self.options.workers,
             self.emit,

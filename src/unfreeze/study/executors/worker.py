@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from unfreeze.activations.batches import BatchSource
+from unfreeze.activations.batches import BatchSource, StoredWork
 from unfreeze.activations.keys import ActivationKey, PrefixKey
 from unfreeze.activations.prefix import Calibration, Prefix
 from unfreeze.config.schema import StudyConfig
@@ -127,17 +127,13 @@ def _planned(told: Mapping[str, Any], emit: Emit) -> tuple[dict[str, CellTask], 
         activations = opened.config.activations
         prefixes[key] = Prefix(backbone, Calibration.from_record(found), activations, opened.compute.device)
     rows = together(work.needs for work in works).rows
-    supply = BatchSource(
-        prepared.catalog,
-        preprocessings(opened.plan),
-        prefixes,
-        {piece: rows[piece] for piece in map(_piece, told["stored"])},
-        {_piece(piece): _piece(start) for piece, start in told["starts"]},
+    stored = StoredWork(
+        {key: rows[key] for key in map(_piece, told["stored"])},
+        {_piece(key): _piece(start) for key, start in told["starts"]},
         told["pixels"],
-        Path(told["cache"]),
-        told["workers"],
-        emit,
     )
+    preprocessing, cache = preprocessings(opened.plan), Path(told["cache"])
+    supply = BatchSource(prepared.catalog, preprocessing, prefixes, stored, cache, told["workers"], emit)
     shares = {_piece(piece): share for piece, share in told["shares"]}
     tasks = {work.cell: CellTask(work.job, work.networks, work.needs, shares) for work in works}
     return tasks, SerialExecutor(supply, opened.plan.backbone, opened.store, opened.compute, emit)
