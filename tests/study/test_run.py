@@ -276,7 +276,7 @@ def test_a_time_limit_in_between_leaves_the_cells_that_are_predicted_not_to_fit(
 ) -> None:
     expected = {"head.small.s0": 10.0, "last.small.s0": 100_000.0}
 
-    def plan_shared(*arguments: Any) -> shared.Shared:
+    def plan_shared(*arguments: Any) -> shared.ActivationPlan:
         found = shared.plan_shared(*arguments)
         cells = {name: replace(cell, seconds=expected[name]) for name, cell in found.cells.items()}
         return replace(found, cells=cells)
