@@ -59,8 +59,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from unfreeze import Study
-from unfreeze.data import looking
-looking._MANY = 4
+from unfreeze.data import scan
+scan._MANY = 4
 print("once")
 results = Study.from_yaml("study.yaml").run("out", parallel=2)
 print(sorted(results.table["status"]), len(list(Path("out/events").iterdir())))

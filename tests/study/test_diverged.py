@@ -22,7 +22,7 @@ from unfreeze.storage.records import read_table, read_tensors
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study import finish
 from unfreeze.study.run import run_study
-from unfreeze.train import loop
+from unfreeze.train import phase_run, step
 
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}, "early_stopping": {"patience": 9}, "epochs": 4}
 
@@ -35,7 +35,7 @@ def run(folder: Path, out: str = "out", **values: Any) -> tuple[Any, list[Event]
 def spoil(monkeypatch: pytest.MonkeyPatch, at: int, what: str, number: float) -> None:
     """Make the loss or a gradient of a training step, counted over the whole run, no number."""
     steps = iter(range(1, 10**6))
-    forward, total = loop._forward, loop.gradient_sum
+    forward, total = step._forward, phase_run.gradient_sum
 
     def bad_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
         loss, logits = forward(*arguments)
@@ -46,8 +46,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, what: str, number: float) ->
             optimizer.param_groups[0]["params"][0].grad[0, 0] = number
         return total(optimizer)
 
-    monkeypatch.setattr(loop, "_forward", bad_forward)
-    monkeypatch.setattr(loop, "gradient_sum", bad_sum)
+    monkeypatch.setattr(step, "_forward", bad_forward)
+    monkeypatch.setattr(phase_run, "gradient_sum", bad_sum)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_huge_gradients_whose_squares_are_no_numbers_are_numbers() -> None:
     weights.grad = torch.full((3,), 1e30)
     logits = torch.zeros(2, 3)
     labels = torch.zeros(2, dtype=torch.int64)
-    assert loop._measured(torch.tensor(0.5), logits, labels, optimizer, 1) == (0.5, 2)
+    assert phase_run._measured(torch.tensor(0.5), logits, labels, optimizer, 1) == (0.5, 2)
 
 
 def test_predictions_that_are_no_numbers_are_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,12 +189,12 @@ class Stopped(BaseException):
 def test_a_cell_whose_candidates_all_diverge_keeps_the_same_weights_when_it_was_killed_in_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = loop._measured
+    measured = phase_run._measured
 
     def bad(loss: Tensor, logits: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer, step: int) -> Any:
         return measured(loss * math.nan if step == 6 else loss, logits, labels, optimizer, step)
 
-    monkeypatch.setattr(loop, "_measured", bad)
+    monkeypatch.setattr(phase_run, "_measured", bad)
     tuned = {"strategies": {"tuned": HEAD | {"tune": {"image_size": [24, 32]}}}}  # one after the other
     study = Study(**tiny_study(tmp_path, **tuned)).config
     whole, out = tmp_path / "whole", tmp_path / "out"

@@ -123,9 +123,9 @@ def test_a_candidate_that_kept_its_last_epochs_alone_is_not_paid_for(from_epoch:
     """As one that an earlier version began and this one ended."""
     history = [{"epoch": epoch, "train_loss": 0.5} for epoch in (1, 2, 3, 4)]
     kept = {str(epoch): torch.zeros(2, 3) for epoch in range(from_epoch, 5)}
-    tried = ranking._tried(ranking.Epochs(history, kept), all_epochs=True)
+    tried = ranking._tried(ranking.KeptEpochs(history, kept), all_epochs=True)
     assert (tried is not None) == (from_epoch == 1)
-    last = ranking._tried(ranking.Epochs(history, kept), all_epochs=False)
+    last = ranking._tried(ranking.KeptEpochs(history, kept), all_epochs=False)
     assert last is not None and len(last.logits) == 1
 
 

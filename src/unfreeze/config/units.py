@@ -1,5 +1,6 @@
 """Durations, sizes and numbers of pixels as people write them."""
 
+import contextlib
 import re
 from typing import Any
 
@@ -42,7 +43,10 @@ def pixels_of(value: Any) -> int:
         ValueError: it is none, or not between 1 and 1,000 million.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(M?)\s*", str(value))
-    count = round(float(found[1]) * (10**6 if found[2] else 1)) if found and not isinstance(value, bool) else 0
+    count = 0
+    if found and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # of infinity: too many digits for a float
+            count = round(float(found[1]) * (10**6 if found[2] else 1))
     if not 1 <= count <= 10**9:
         raise ValueError(f"{value!r} is not a number of pixels up to 1000M; write it in millions, for example 120M")
     return count

@@ -56,10 +56,12 @@ def held(out: Path) -> Iterator[None]:
             "wait for it, stop it, or give another --out DIR",
         )
     try:
-        write_json(out / HOLDER, {"process": os.getpid(), "host": platform.node()})
+        with contextlib.suppress(UserError):  # it only says who has the directory
+            write_json(out / HOLDER, {"process": os.getpid(), "host": platform.node()})
         yield
     finally:
-        (out / HOLDER).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (out / HOLDER).unlink()
         if new and out.is_dir() and {path.name for path in out.iterdir()} <= {LOCK}:  # before anything was written
             (out / LOCK).unlink(missing_ok=True)
             for each in new:

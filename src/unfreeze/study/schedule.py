@@ -105,6 +105,8 @@ class SerialExecutor:
 
     def _run(self, mine: Mapping[str, CellTask]) -> str:
         """Run cells to their end; or return what PyTorch said when a process that prepares their images died."""
+        fail = partial(self._fail, mine)
+        group = GroupRun(mine, self.backbones, self.supply, self.store, self.compute, self.emit, fail)
         try:
             try:
                 self.supply.prepare(together(one.needs for one in mine.values()))
@@ -116,8 +118,7 @@ class SerialExecutor:
                 for name in mine:
                     self._fail(mine, name, error)
             else:
-                fail = partial(self._fail, mine)
-                GroupRun(mine, self.backbones, self.supply, self.store, self.compute, self.emit, fail).run()
+                group.run()
         except RuntimeError as error:
             if not is_death(error):
                 raise

@@ -155,7 +155,7 @@ class PhaseRun:
             self.trainee, self.optimizer, fed.batch, phase.label_smoothing, draw, self.compute, self.micro_batch
         )
         self.optimizer.step()
-        mean, hits = self._measured(*found, at.step + 1)
+        mean, hits = _measured(*found, self.optimizer, at.step + 1)
         self.optimizer.zero_grad(set_to_none=True)  # now, so that networks in lock-step hold no gradients meanwhile
         seconds = at.totals.seconds + fed.seconds + time.perf_counter() - started
         count = len(found[2])
@@ -212,12 +212,17 @@ class PhaseRun:
         phase, first = self.task.phase, self.task.first_step
         return learning_rate(phase.schedule, phase.optimizer.lr, step - first, self.task.epoch_ends[-1] - first)
 
-    def _measured(self, loss: Tensor, logits: Tensor, labels: Tensor, step: int) -> tuple[float, int]:
-        """Return a step's mean loss and hits, in one exchange with the device."""
-        hits = (logits.detach().argmax(dim=1) == labels).sum()
-        mean, total, count = torch.stack([loss.detach(), gradient_sum(self.optimizer), hits.float()]).tolist()
-        if not math.isfinite(mean):
-            raise Diverged(f"the training loss is {mean} at step {step}")
-        if not math.isfinite(total) and not gradients_are_finite(self.optimizer):
-            raise Diverged(f"a gradient is not a finite number at step {step}")
-        return mean, int(count)
+
+def _measured(loss: Tensor, logits: Tensor, labels: Tensor, optimizer: Optimizer, step: int) -> tuple[float, int]:
+    """Return a step's mean loss and hits, in one exchange with the device.
+
+    Raises:
+        Diverged: the loss or a gradient is infinite or NaN.
+    """
+    hits = (logits.detach().argmax(dim=1) == labels).sum()
+    mean, total, count = torch.stack([loss.detach(), gradient_sum(optimizer), hits.float()]).tolist()
+    if not math.isfinite(mean):
+        raise Diverged(f"the training loss is {mean} at step {step}")
+    if not math.isfinite(total) and not gradients_are_finite(optimizer):
+        raise Diverged(f"a gradient is not a finite number at step {step}")
+    return mean, int(count)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.tables import TABLE, after, labels, put, refused, said, source, splits
+from unfreeze.config.identity import study_record
 from unfreeze.config.load import parse_study
 from unfreeze.config.schema import ColumnsConfig
 from unfreeze.data.sources import open_source
@@ -242,6 +243,6 @@ def test_columns_in_a_study_file_that_are_not_understood(columns, told):
 
 def test_columns_enter_the_record_of_a_study_only_if_something_is_said():
     study = {"data": "x", "backbone": "y", "strategies": {"a": {"train": "head"}}, "regimes": {"full": {}}}
-    assert "columns" not in parse_study(study, "x").model_dump(mode="json")
+    assert "columns" not in study_record(parse_study(study, "x"))
     said_so = parse_study({**study, "columns": {"path": "file"}}, "x")
-    assert said_so.model_dump(mode="json")["columns"]["path"] == "file"
+    assert study_record(said_so)["columns"]["path"] == "file"

@@ -186,7 +186,7 @@ def test_a_cache_that_fails_costs_the_store_alone_and_is_said_once(
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "another cache"))
     (early := tmp_path / "early").mkdir()
     (early / "sitecustomize.py").write_text(  # which a process imports when it starts
-        "import errno, os\nfrom unfreeze.data import shards\n\n"
+        "import errno, os\nfrom unfreeze.storage import shards\n\n"
         "def fails(self, row, array):\n    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n\n"
         "shards.NewShard.append = fails\n"
     )
