@@ -61,10 +61,9 @@ def jobs_of(folder: str, size: int) -> dict[str, CellSpec]:
         }
     )
     catalog = build_catalog(open_source(study.data, study.tests, Path.cwd()))
-    backbones: dict = {}
-    plan = make_plan(study, len(catalog.classes), backbones)
+    plan = make_plan(study, len(catalog.classes), weights=True)
     splits = draw_splits(study, catalog, plan, {})
-    return make_jobs(study, catalog, plan, splits, weight_hashes(backbones), pick("cpu", "float32"))
+    return make_jobs(study, catalog, plan, splits, weight_hashes(plan), pick("cpu", "float32"))
 
 
 def features_of(job: CellSpec, size: int) -> dict[str, Tensor]:

@@ -178,14 +178,14 @@ def unfreeze_engine(backbone: Backbone, images: np.ndarray) -> tuple[str, Engine
 
     The one place here that knows how unfreeze makes it.
     """
-    from unfreeze.activations.calibrate import IMAGES, calibrate, pytorch_reference
+    from unfreeze.activations.calibrate import IMAGES, FrozenWork, calibrate, pytorch_reference
     from unfreeze.activations.engines import offers
 
     cpu, cut = torch.device("cpu"), len(backbone.stages)
     seen = torch.from_numpy(images[:IMAGES])
     reference = pytorch_reference(backbone, cut, seen, cpu)
     offered = offers(cpu, "float32", torch.get_num_threads())
-    prefix = calibrate(backbone, [cut], seen, reference, "float32", "float32", offered, cpu)
+    prefix = calibrate(FrozenWork(backbone, [cut], 0, "float32", "float32", cpu), seen, reference, offered)
     calibration = prefix.calibration
     words = f"{calibration.engine}; refused: {dict(calibration.refused or {})}"
     return words, lambda rows: prefix.run(torch.from_numpy(rows), 0, cut).numpy()

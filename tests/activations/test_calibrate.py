@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from torch import Tensor
 
 from unfreeze.activations import calibrate as calibrating
 from unfreeze.activations import engines
@@ -19,7 +20,7 @@ from unfreeze.model import adapters
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.storage.measurements import Measurements
 from unfreeze.study.activation_plan import PlanCosts
-from unfreeze.study.prepare import Calibrations
+from unfreeze.study.calibrations import Calibrations
 from unfreeze.study.record import engine_warnings
 from unfreeze.train.device import machine as machine_of
 from unfreeze.train.device import pick
@@ -40,15 +41,14 @@ class Machine:
     cache: Path
     asked: list[list[str]] = field(default_factory=list)
 
-    def calibrate(self, backbone: Backbone, cuts: Sequence[int], *rest: Any) -> Prefix:
-        offered: Sequence[Settings] = rest[4]
+    def calibrate(self, work: FrozenWork, images: Tensor, reference: Any, offered: Sequence[Settings]) -> Prefix:
         self.asked.append([str(settings["name"]) for settings in offered])
-        able = [settings for settings in offered if settings["name"] == "pytorch" or min(cuts) > 1]
+        able = [settings for settings in offered if settings["name"] == "pytorch" or min(work.cuts) > 1]
         if not able:
             error = NoEngine("no engine")
             error.refused = REFUSED
             raise error
-        return Prefix(backbone, Calibration(able[0], 0.0, 0.1, 1.0, 0.0), "float32", CPU.device)
+        return Prefix(work.backbone, Calibration(able[0], 0.0, 0.1, 1.0, 0.0), "float32", CPU.device)
 
     def engine(self, cuts: Sequence[int], rows: int, fixed: Settings | None = None) -> str:
         return str(self.calibration(cuts, rows, fixed).engine["name"])

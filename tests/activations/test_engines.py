@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unfreeze.activations import calibrate as calibrating
 from unfreeze.activations import engines
-from unfreeze.activations.calibrate import NoEngine, Reference, calibrate, pytorch_reference
+from unfreeze.activations.calibrate import FrozenWork, NoEngine, Reference, calibrate, pytorch_reference
 from unfreeze.activations.engine import Engine, Settings
 from unfreeze.activations.prefix import Calibration, Prefix
 from unfreeze.errors import UserError
@@ -54,17 +54,21 @@ def test_float32_takes_the_place_of_a_precision_that_loses_too_much(
     offers = [one for one in engines.offers(CPU, "bfloat16", 2) if one["name"] == "pytorch"]
     assert [one["precision"] for one in offers] == ["bfloat16", "float32"]
     reference = pytorch_reference(resnet, 5, images[:8], CPU)
-    found = calibrate(resnet, [3, 5], images[:8], reference, "bfloat16", "float32", offers, CPU).calibration
+    found = calibrate(
+        FrozenWork(resnet, [3, 5], 0, "float32", "bfloat16", CPU), images[:8], reference, offers
+    ).calibration
     assert found.engine == offers[0]
     monkeypatch.setitem(calibrating.TOLERANCE, "bfloat16", 1e-5)
-    found = calibrate(resnet, [3, 5], images[:8], reference, "bfloat16", "float32", offers, CPU).calibration
+    found = calibrate(
+        FrozenWork(resnet, [3, 5], 0, "float32", "bfloat16", CPU), images[:8], reference, offers
+    ).calibration
     assert (found.engine, found.error) == (offers[1], 0.0)
     assert found.refused is not None and "above 1e-05" in found.refused["pytorch, batch 32"]
 
 
 def test_calibration_keeps_to_the_tolerance_and_tries_which_cuts_chain(resnet: Backbone, images: Tensor) -> None:
     reference = pytorch_reference(resnet, 5, images[:8], CPU)
-    prefix = calibrate(resnet, [3, 5], images[:8], reference, "float32", "float32", OFFERS[:1], CPU)
+    prefix = calibrate(FrozenWork(resnet, [3, 5], 0, "float32", "float32", CPU), images[:8], reference, OFFERS[:1])
     found = prefix.calibration
     assert found.engine == OFFERS[0]
     assert found.error < 1e-4
@@ -80,7 +84,7 @@ def test_weights_that_give_no_numbers_are_refused_with_what_every_engine_gave() 
     rows, pytorch = torch.zeros(2, 3, 32, 32), OFFERS[-1]
     reference = pytorch_reference(backbone, 1, rows, CPU)
     with pytest.raises(NoEngine) as caught:
-        calibrate(backbone, [1], rows, reference, "float32", "float32", [pytorch], CPU)
+        calibrate(FrozenWork(backbone, [1], 0, "float32", "float32", CPU), rows, reference, [pytorch])
     assert str(caught.value) == (
         "no engine computes the frozen stages of test_resnet in float32 (pytorch, batch 32: relative error nan against "
         "PyTorch, above 0.0001)\n"
@@ -105,7 +109,9 @@ def test_an_engine_takes_the_place_of_an_earlier_one_only_if_it_is_clearly_faste
 ) -> None:
     rows, offers = frozen(resnet)(images), [OFFERS[0], OFFERS[-1]]
     monkeypatch.setattr(calibrating, "_measured", lambda *_: (rows, 1.0))  # OpenVINO's; PyTorch's is the reference's
-    found = calibrate(resnet, [5], images, Reference(rows, second), "float32", "float32", offers, CPU).calibration
+    found = calibrate(
+        FrozenWork(resnet, [5], 0, "float32", "float32", CPU), images, Reference(rows, second), offers
+    ).calibration
     assert found.engine == offers[chosen]
     assert found.seconds_pytorch == second
 
@@ -118,7 +124,7 @@ def test_an_engine_is_measured_with_a_full_request_for_every_thread(
     built = engines.build(batched, frozen(resnet), (3, 32, 32), CPU)
     monkeypatch.setattr(engines, "build", lambda *_: lambda rows: asked.append(len(rows)) or built(rows))
     reference = pytorch_reference(resnet, 5, images[:8], CPU)
-    calibrate(resnet, [5], images[:8], reference, "float32", "float32", [batched], CPU)
+    calibrate(FrozenWork(resnet, [5], 0, "float32", "float32", CPU), images[:8], reference, [batched])
     assert set(asked) == {16}
 
 
@@ -135,7 +141,7 @@ def test_of_pytorch_s_batches_the_largest_is_taken_that_fits_into_memory(
     monkeypatch.setattr(engines, "build", short)
     offers = engines.offers(torch.device("meta"), "float32", 2)
     reference = pytorch_reference(resnet, 5, images[:8], CPU)
-    prefix = calibrate(resnet, [5], images[:8], reference, "float32", "float32", offers, CPU)
+    prefix = calibrate(FrozenWork(resnet, [5], 0, "float32", "float32", CPU), images[:8], reference, offers)
     assert prefix.calibration.engine["batch"] == prefix.batch == 8
     assert list(prefix.calibration.refused or {}) == ["pytorch, batch 32", "pytorch, batch 16"]
     assert torch.equal(prefix.run(images, 0, 5)[:8].float(), prefix.run(images[:8], 0, 5))
@@ -177,7 +183,7 @@ def test_a_gpu_with_little_memory_gets_a_smaller_batch_when_it_is_calibrated() -
     rows = torch.randn(8, 3, 512, 512, generator=torch.Generator().manual_seed(0))
     offers = engines.offers(device, "float32", 2)
     reference = pytorch_reference(backbone, 5, rows, device)
-    whole = calibrate(backbone, [5], rows, reference, "float32", "float32", offers, device)
+    whole = calibrate(FrozenWork(backbone, [5], 0, "float32", "float32", device), rows, reference, offers)
     assert whole.calibration.engine["batch"] == 32
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -186,7 +192,7 @@ def test_a_gpu_with_little_memory_gets_a_smaller_batch_when_it_is_calibrated() -
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.2 * peak / total)
     try:
-        short = calibrate(backbone, [5], rows, reference, "float32", "float32", offers, device)
+        short = calibrate(FrozenWork(backbone, [5], 0, "float32", "float32", device), rows, reference, offers)
         found = short.run(rows, 0, 5)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

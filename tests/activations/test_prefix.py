@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze.activations import engines
-from unfreeze.activations.calibrate import calibrate, pytorch_reference
+from unfreeze.activations.calibrate import FrozenWork, calibrate, pytorch_reference
 from unfreeze.activations.engine import Settings
 from unfreeze.activations.prefix import Calibration, Prefix
 from unfreeze.errors import UserError
@@ -42,7 +42,7 @@ def test_where_cuts_chain_the_way_over_the_shallower_changes_no_bit(
 ) -> None:
     cuts = CUTS if engine == "pytorch" else CUTS[1:]  # each more takes the others two networks
     reference = pytorch_reference(backbone, max(cuts), images, CPU)
-    prefix = calibrate(backbone, cuts, images, reference, "float32", dtype, offers(engine)[:1], CPU)
+    prefix = calibrate(FrozenWork(backbone, cuts, 0, dtype, "float32", CPU), images, reference, offers(engine)[:1])
     found = prefix.calibration
     assert prefix.forwards == 0
     assert found.error < 1e-4
@@ -59,7 +59,9 @@ def test_starts_are_the_chained_cuts_deepest_first_and_the_image(backbone: Backb
 
 def test_a_calibration_is_read_back_as_it_was(backbone: Backbone, images: Tensor) -> None:
     reference = pytorch_reference(backbone, max(CUTS), images, CPU)
-    found = calibrate(backbone, CUTS, images, reference, "float32", "float32", offers("pytorch"), CPU).calibration
+    found = calibrate(
+        FrozenWork(backbone, CUTS, 0, "float32", "float32", CPU), images, reference, offers("pytorch")
+    ).calibration
     assert Calibration.from_record(json.loads(json.dumps(found.as_record()))) == found
 
 

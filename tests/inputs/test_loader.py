@@ -8,6 +8,7 @@ from tests.support.worlds import write_photographs
 from unfreeze.inputs.augment import Preprocessing, ViewDataset
 from unfreeze.inputs.loader import EvaluationBatches, ImageSet, evaluation_draws, training_batches
 from unfreeze.inputs.preprocess import DecodedPictures
+from unfreeze.inputs.sampler import DrawOrder
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -26,19 +27,23 @@ def images(tmp_path: Path) -> ImageSet:
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_batches_do_not_depend_on_the_number_of_workers(images: ImageSet, workers: int) -> None:
     for alone, shared in zip(
-        training_batches(images, 4, 0, 0, 9, workers=0), training_batches(images, 4, 0, 0, 9, workers), strict=True
+        training_batches(images, DrawOrder(len(images), 4, 0), 0, 9, workers=0),
+        training_batches(images, DrawOrder(len(images), 4, 0), 0, 9, workers),
+        strict=True,
     ):
         assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
 
 
 def test_batches_from_a_later_step_equal_those_reached_by_skipping(images: ImageSet) -> None:
-    whole = list(training_batches(images, 4, 0, 0, 10, workers=0))
-    for alone, later in zip(whole[6:], training_batches(images, 4, 0, 6, 10, workers=0), strict=True):
+    whole = list(training_batches(images, DrawOrder(len(images), 4, 0), 0, 10, workers=0))
+    for alone, later in zip(
+        whole[6:], training_batches(images, DrawOrder(len(images), 4, 0), 6, 10, workers=0), strict=True
+    ):
         assert all(torch.equal(a, b) for a, b in zip(alone, later, strict=True))
 
 
 def test_labels_belong_to_their_images(images: ImageSet) -> None:
-    for _, labels, indices in training_batches(images, 4, 0, 0, 8, workers=0):
+    for _, labels, indices in training_batches(images, DrawOrder(len(images), 4, 0), 0, 8, workers=0):
         assert torch.equal(labels, indices // 5)
 
 
@@ -60,7 +65,7 @@ def test_evaluation_by_examples_draws_shuffled_passes_in_their_views(images: Ima
 
 def test_a_bank_of_two_views_repeats_after_two_passes(images: ImageSet) -> None:
     def seen(number: int) -> torch.Tensor:
-        batches = list(training_batches(images, 15, 0, number, number + 1, 0, views=2))
+        batches = list(training_batches(images, DrawOrder(15, 15, 0, views=2), number, number + 1, 0))
         return batches[0][0][batches[0][2].argsort()]
 
     assert torch.equal(seen(0), seen(2))

@@ -14,11 +14,10 @@ from unfreeze.config.schema import StudyConfig
 from unfreeze.data.catalog import build_catalog
 from unfreeze.data.sources import open_source
 from unfreeze.study import lockstep as grouping
-from unfreeze.study.activation_plan import ActivationPlan, PlanCosts, plan_shared, why_not
+from unfreeze.study.activation_plan import ActivationPlan, CacheState, PlanCosts, plan_shared, why_not
 from unfreeze.study.images import draw_splits, make_jobs
 from unfreeze.study.lockstep import CellWork, lots_of_study
 from unfreeze.study.network_plan import make_plan, weight_hashes
-from unfreeze.study.prepare import works_of
 from unfreeze.train.device import pick
 from unfreeze.train.step_cost import StepCost
 
@@ -37,17 +36,16 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def works(folder: Path, **values: Any) -> list[CellWork]:
     study = StudyConfig.model_validate(tiny_study(folder, **values))
     catalog = build_catalog(open_source(study.data, study.tests, Path.cwd()))
-    backbones: dict = {}
-    plan = make_plan(study, len(catalog.classes), backbones)
+    plan = make_plan(study, len(catalog.classes), weights=True)
     jobs = make_jobs(
         study,
         catalog,
         plan,
         draw_splits(study, catalog, plan, {}),
-        weight_hashes(backbones),
+        weight_hashes(plan),
         pick("cpu", "float32"),
     )
-    return works_of(jobs, plan)
+    return [CellWork(job, plan.candidates[job.cell.strategy]) for job in jobs.values()]
 
 
 def shared(found: list[CellWork], budget: int = 0, chains: tuple[tuple[int, int], ...] = ()) -> ActivationPlan:
@@ -56,7 +54,7 @@ def shared(found: list[CellWork], budget: int = 0, chains: tuple[tuple[int, int]
     prefix = PrefixCost(ROW, ROW, 0.0, 5, (1, 1, 1, 1, 1), chains)
     prefixes = {prefix_of(network.strategy): prefix for work in found for network in work.networks.values()}
     sizes = defaultdict(lambda: 10)
-    return plan_shared(found, PlanCosts(prefixes, free, 0.0, VIEW), sizes, {}, 0, 27, 0, budget, "some")
+    return plan_shared(found, PlanCosts(prefixes, free, 0.0, VIEW), CacheState(budget, "some", sizes, {}, 0, 27, 0))
 
 
 def forwards(found: list[CellWork]) -> int:

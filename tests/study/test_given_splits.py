@@ -13,7 +13,7 @@ from unfreeze.data import split as splits
 from unfreeze.data.sources import open_source
 from unfreeze.events import CellStarted, Event, Warned
 from unfreeze.storage.records import read_json, read_table
-from unfreeze.study.foresee import foresee
+from unfreeze.study.forecast import forecast
 
 HEAD = {
     "strategies": {"head": {"train": "head", "optimizer": {"lr": 1e-2}}},
@@ -50,7 +50,7 @@ def used(results: Results) -> dict[str, int]:
 def foretold(folder: Path, **values: Any) -> list[str]:
     told: list[Event] = []
     study = Study(**tiny_study(folder, **(HEAD | values))).config
-    foresee(study, open_source(study.data, {}, folder), folder / "out", told.append)
+    forecast(study, open_source(study.data, {}, folder), folder / "out", told.append)
     return [event.text for event in told if isinstance(event, Warned)]
 
 

@@ -12,7 +12,7 @@ from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.data.sources import source_of
 from unfreeze.events import Event
-from unfreeze.study.foresee import foresee
+from unfreeze.study.forecast import forecast
 from unfreeze.study.run import run_study
 from unfreeze.study.schedule import SerialExecutor, correction
 from unfreeze.train import step_cost
@@ -77,12 +77,12 @@ def test_one_step_of_a_network_is_timed_and_then_remembered(tmp_path: Path, monk
 
     monkeypatch.setattr(step_cost, "_time", noted)
     first = study(tmp_path).config
-    foresee(first, source_of(first, tmp_path), tmp_path / "out", tell_nobody)
+    forecast(first, source_of(first, tmp_path), tmp_path / "out", tell_nobody)
     assert [(step.start, step.cut) for step in timed] == [(0, 0)]  # "last" and the head's phase scale with it
     run_study(first, tmp_path / "out", tell_nobody, workers=0)
     assert len(timed) == 1
     other = study(tmp_path, batch_size=5).config
-    foresee(other, source_of(other, tmp_path), tmp_path / "other", tell_nobody)
+    forecast(other, source_of(other, tmp_path), tmp_path / "other", tell_nobody)
     assert len(timed) == 2
 
 
@@ -99,7 +99,7 @@ def test_a_plan_leaves_the_settings_of_torch_as_they_were(tmp_path: Path) -> Non
         run_study(asked, tmp_path / "out", tell_nobody, workers=0)  # fixes one thread
     with settings_restored():
         torch.set_num_threads(2)
-        foresee(asked, source_of(asked, tmp_path), tmp_path / "out", tell_nobody)
+        forecast(asked, source_of(asked, tmp_path), tmp_path / "out", tell_nobody)
         assert torch.get_num_threads() == 2
 
 

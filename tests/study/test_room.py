@@ -19,7 +19,7 @@ from unfreeze.storage.cache import entries, in_use, used_bytes
 from unfreeze.storage.records import read_json
 from unfreeze.study import run as running
 from unfreeze.study.activation_plan import ActivationPlan
-from unfreeze.study.foresee import foresee
+from unfreeze.study.forecast import forecast
 from unfreeze.study.run import run_study
 
 BUDGET = 200_000
@@ -51,7 +51,7 @@ def run(config: StudyConfig, out: Path) -> tuple[dict[str, Any], list[str]]:
 def plan(config: StudyConfig, out: Path) -> tuple[ActivationPlan, list[str]]:
     told: list[Event] = []
     source = open_source(config.data, config.tests, Path.cwd())
-    return foresee(config, source, out, told.append).shared, room_warnings(told)
+    return forecast(config, source, out, told.append).shared, room_warnings(told)
 
 
 def room_warnings(told: list[Event]) -> list[str]:

@@ -21,7 +21,6 @@ from unfreeze.statistics.comparisons import comparisons_table
 from unfreeze.storage.records import read_json, read_table, read_tensors, table_text
 from unfreeze.study import activation_plan as shared
 from unfreeze.study import environment
-from unfreeze.study import prepare as forecast
 
 CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared", "seconds_per_image"]
 
@@ -281,7 +280,7 @@ def test_a_time_limit_in_between_leaves_the_cells_that_are_predicted_not_to_fit(
         cells = {name: replace(cell, seconds=expected[name]) for name, cell in found.cells.items()}
         return replace(found, cells=cells)
 
-    monkeypatch.setattr(forecast, "plan_shared", plan_shared)
+    monkeypatch.setattr("unfreeze.study.cache_plan.plan_shared", plan_shared)
     results, events = run(tmp_path, seconds=10_000.0)
     assert results.left == ("last.small.s0",)
     assert ran(events) == ["head.small.s0"]
@@ -438,7 +437,7 @@ def test_one_image_a_batch_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[str] = []
-    monkeypatch.setattr("unfreeze.study.prepare.step_cost", lambda *_: measured.append("a step"))
+    monkeypatch.setattr("unfreeze.study.calibrations.step_cost", lambda *_: measured.append("a step"))
     with pytest.raises(UserError) as caught:
         run(tmp_path, strategies={"all": {"train": "all", "batch_norm": "train"}}, batch_size=1)
     assert str(caught.value) == (

@@ -38,7 +38,7 @@ from unfreeze.inputs.preprocess import (
     pixel_store,
     store_pictures,
 )
-from unfreeze.inputs.sampler import copies_of
+from unfreeze.inputs.sampler import DrawOrder, copies_of
 from unfreeze.model.network import tensors_hash
 from unfreeze.storage.array_store import ArrayStore, CacheFull
 from unfreeze.storage.cache import filling
@@ -87,6 +87,21 @@ class _Opened:
     at_once: int
 
 
+@dataclass(frozen=True)
+class StoredWork:
+    """What a study keeps in the cache.
+
+    Attributes:
+        rows: by key of stored activations, their rows in the whole study.
+        starts: by such a key, the stored activations that they are computed from, if not from the images.
+        pixels: whether base pictures are kept.
+    """
+
+    rows: Mapping[ActivationKey, Mapping[Row, None]]
+    starts: Mapping[ActivationKey, ActivationKey]
+    pixels: bool
+
+
 class BatchSource:
     """Gives the cells of a run their inputs.
 
@@ -94,9 +109,7 @@ class BatchSource:
         catalog: the images.
         preprocessing: by prefix.
         prefixes: the frozen networks; those at cut 0 need none.
-        rows: by piece that is stored, its rows in the whole study.
-        starts: by such a piece, the stored piece that it is computed from, if not from the images.
-        stored_pixels: whether base pictures are kept.
+        stored: what the cache keeps.
         cache: the folder of the cache.
         workers: processes that prepare pixels.
         emit: is told what is prepared.
@@ -107,15 +120,13 @@ class BatchSource:
         catalog: Catalog,
         preprocessing: Mapping[PrefixKey, Preprocessing],
         prefixes: Mapping[PrefixKey, Prefix],
-        rows: Mapping[ActivationKey, Mapping[Row, None]],
-        starts: Mapping[ActivationKey, ActivationKey],
-        stored_pixels: bool,
+        stored: StoredWork,
         cache: Path,
         workers: int,
         emit: Emit,
     ) -> None:
         self.catalog, self.preprocessing, self.prefixes = catalog, preprocessing, prefixes
-        self.rows, self.starts, self.stored_pixels = rows, starts, stored_pixels
+        self.rows, self.starts, self.stored_pixels = stored.rows, stored.starts, stored.pixels
         self.cache, self.workers, self.emit = cache, workers, emit
         self.facts = CacheStats()
         self._numbers = {label: number for number, label in enumerate(catalog.classes)}
@@ -205,18 +216,8 @@ class BatchSource:
             and (inputs := self._stored(training_piece(strategy, cut, regime, seed), train, views)) is not None
         }
         prefix = self.prefixes.get(prefix_of(strategy))
-        return TrainingStream(
-            train.labels,
-            pixels,
-            strategy.batch_size,
-            seed,
-            views,
-            copies_of(train.shas),
-            stored,
-            prefix,
-            stop,
-            self.workers,
-        )
+        order = DrawOrder(len(train.ids), strategy.batch_size, seed, views, copies_of(train.shas))
+        return TrainingStream(train.labels, pixels, order, stored, prefix, stop, self.workers)
 
     def validation(
         self, strategy: Strategy, regime: RegimeConfig, seed: int, shown: ImageRefs, cut: int

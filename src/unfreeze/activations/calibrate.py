@@ -62,30 +62,38 @@ def pytorch_reference(backbone: Backbone, cut: int, images: Tensor, device: torc
     raise no_room(f"frozen stages of {backbone.name}", backbone.image_size, "float32", device)
 
 
-def calibrate(
-    backbone: Backbone,
-    cuts: Sequence[int],
-    images: Tensor,
-    reference: Reference,
-    precision: str,
-    dtype: str,
-    offers: Sequence[Settings],
-    device: torch.device,
-) -> Prefix:
+@dataclass(frozen=True)
+class FrozenWork:
+    """What a study computes with the frozen stages of one backbone.
+
+    Attributes:
+        backbone: pretrained.
+        cuts: numbers of frozen stages, above 0.
+        rows: how many it computes; for few of them it is not worth building an engine other than PyTorch.
+        dtype: in which rows are kept.
+        precision: of the engine, "float32" or "bfloat16".
+        device: where it runs.
+    """
+
+    backbone: Backbone
+    cuts: Sequence[int]
+    rows: int
+    dtype: str
+    precision: str
+    device: torch.device
+
+
+def calibrate(work: FrozenWork, images: Tensor, reference: Reference, offers: Sequence[Settings]) -> Prefix:
     """Check and time every engine on the deepest cut, choose one within tolerance, and try which cuts chain.
 
     The engine offered first is chosen unless a later one is clearly faster (see ``CLEARLY``); one of another precision
     than that asked for only where no other is within tolerance.
 
     Args:
-        backbone: pretrained.
-        cuts: numbers of frozen stages in the study, above 0.
+        work: what is computed.
         images: (n, 3, S, S) float32, real and normalised; ``IMAGES`` of them are enough.
         reference: of these images at the deepest cut.
-        precision: "float32" or "bfloat16".
-        dtype: in which rows are kept.
         offers: engines to try, the preferred one first.
-        device: where the study runs.
 
     Returns:
         The prefix with its calibration, its engine ready to run.
@@ -94,12 +102,41 @@ def calibrate(
         NoEngine: no engine is within tolerance at every cut.
         UserError: a number does not fit into float16.
     """
-    stages = Frozen([stage.module for stage in backbone.stages[: max(cuts)]])
-    alike = [list(group) for _, group in groupby(offers, key=itemgetter("name", "precision"))]
-    refused: dict[str, str] = {}
-    able: list[tuple[Calibration, Engine]] = []
-    for group in alike:
-        settings, engine, build, not_built = _build(group, stages, tuple(images.shape[1:]), device)
+    able, refused = _tried(work, images, reference, offers)
+    able = [one for one in able if one[0].engine["precision"] == work.precision] or able
+    while able:
+        chosen = able[0]
+        for one in able[1:]:
+            chosen = one if one[0].seconds < CLEARLY * chosen[0].seconds else chosen
+        calibration, engine = chosen
+        prefix = Prefix(work.backbone, calibration, work.dtype, work.device, {(0, max(work.cuts)): engine})
+        try:
+            chains = _chains(prefix, sorted(set(work.cuts)), images)
+        except EngineFailed as failure:  # at a shallower cut
+            refused[engine_label(calibration.engine)] = str(failure)
+            able.remove(chosen)
+            continue
+        prefix.calibration = replace(calibration, chains=chains, refused=refused)
+        prefix.forwards = 0
+        return prefix
+    listed = "; ".join(f"{label}: {reason}" for label, reason in refused.items())
+    failed = NoEngine(
+        f"no engine computes the frozen stages of {work.backbone.name} in {work.precision} ({listed})",
+        f"a relative error of {TOLERANCE[work.precision]:g} at most",
+        "give other weights, or another backbone",
+    )
+    failed.refused = refused
+    raise failed
+
+
+def _tried(
+    work: FrozenWork, images: Tensor, reference: Reference, offers: Sequence[Settings]
+) -> tuple[list[tuple[Calibration, Engine]], dict[str, str]]:
+    """Return the engines within tolerance at the deepest cut, each timed; and why the others are not among them."""
+    stages = Frozen([stage.module for stage in work.backbone.stages[: max(work.cuts)]])
+    able, refused = list[tuple[Calibration, Engine]](), dict[str, str]()
+    for _, group in groupby(offers, key=itemgetter("name", "precision")):
+        settings, engine, build, not_built = _build(list(group), stages, tuple(images.shape[1:]), work.device)
         refused |= not_built
         if engine is None:
             continue
@@ -108,36 +145,12 @@ def calibrate(
         else:
             found, seconds = _measured(settings, engine, images)
         error = float((found - reference.rows).norm() / reference.rows.norm().clamp_min(1e-30))
-        if not error <= TOLERANCE[precision]:
-            refused[engine_label(settings)] = (
-                f"relative error {error:.1e} against PyTorch, above {TOLERANCE[precision]:g}"
-            )
-        else:
+        if error <= TOLERANCE[work.precision]:
             able.append((Calibration(settings, error, seconds, reference.seconds, build), engine))
-    able = [one for one in able if one[0].engine["precision"] == precision] or able
-    while able:
-        best_one = able[0]
-        for one in able[1:]:
-            best_one = one if one[0].seconds < CLEARLY * best_one[0].seconds else best_one
-        calibration, engine = best_one
-        prefix = Prefix(backbone, calibration, dtype, device, {(0, max(cuts)): engine})
-        try:
-            chains = _chains(prefix, sorted(set(cuts)), images)
-        except EngineFailed as failure:  # at a shallower cut
-            refused[engine_label(calibration.engine)] = str(failure)
-            able.remove(best_one)
-            continue
-        prefix.calibration = replace(calibration, chains=chains, refused=refused)
-        prefix.forwards = 0
-        return prefix
-    listed = "; ".join(f"{label}: {reason}" for label, reason in refused.items())
-    failed = NoEngine(
-        f"no engine computes the frozen stages of {backbone.name} in {precision} ({listed})",
-        f"a relative error of {TOLERANCE[precision]:g} at most",
-        "give other weights, or another backbone",
-    )
-    failed.refused = refused
-    raise failed
+        else:
+            limit = f"{TOLERANCE[work.precision]:g}"
+            refused[engine_label(settings)] = f"relative error {error:.1e} against PyTorch, above {limit}"
+    return able, refused
 
 
 def _chains(prefix: Prefix, cuts: Sequence[int], images: Tensor) -> tuple[tuple[int, int], ...]:
@@ -227,27 +240,6 @@ def _wait() -> None:
         torch.mps.synchronize()
 
 
-@dataclass(frozen=True)
-class FrozenWork:
-    """What a study computes with the frozen stages of one backbone.
-
-    Attributes:
-        backbone: pretrained.
-        cuts: numbers of frozen stages, above 0.
-        rows: how many it computes; for few of them it is not worth building an engine other than PyTorch.
-        dtype: in which rows are kept.
-        precision: of the engine, "float32" or "bfloat16".
-        device: where it runs.
-    """
-
-    backbone: Backbone
-    cuts: Sequence[int]
-    rows: int
-    dtype: str
-    precision: str
-    device: torch.device
-
-
 def calibrated_prefix(
     work: FrozenWork, images: Callable[[], Tensor], measurements: Measurements, fixed: Settings | None
 ) -> Prefix:
@@ -283,7 +275,7 @@ def calibrated_prefix(
         found = measurements.recall(key(tried[0])) if len(tried) == 1 else None
         if found is not None:
             return Prefix(backbone, Calibration.from_record(found), work.dtype, work.device)
-        made = calibrate(backbone, cuts, given(), reference(), work.precision, work.dtype, tried, work.device)
+        made = calibrate(replace(work, cuts=cuts), given(), reference(), tried)
         measurements.remember(key(made.calibration.engine), made.calibration.as_record())
         if len(tried) == len(offered):
             measurements.remember(choice, made.calibration.engine)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from unfreeze.activations.prefix import Prefix
 from unfreeze.inputs.loader import EVALUATION_BATCH, Batch, Draw, EvaluationBatches, ImageSet, training_batches
-from unfreeze.inputs.sampler import Copies, passes
+from unfreeze.inputs.sampler import DrawOrder
 from unfreeze.storage.shards import Rows
 
 
@@ -46,7 +45,7 @@ class TrainingStream:
     Args:
         labels: of the training images, int64 (n,).
         pixels: gives the training images as pixels; asked only if some cut is not stored.
-        batch_size, seed, views, copies: of the draws; ``views`` None means new ones for ever.
+        order: in which they are drawn.
         stored: by cut, what is stored.
         prefix: computes what is not; None where nothing is frozen.
         stop: the last step of the longest member.
@@ -57,17 +56,14 @@ class TrainingStream:
         self,
         labels: Tensor,
         pixels: Callable[[], ImageSet],
-        batch_size: int,
-        seed: int,
-        views: int | None,
-        copies: Copies,
+        order: DrawOrder,
         stored: Mapping[int, StoredInputs],
         prefix: Prefix | None,
         stop: int,
         workers: int,
     ) -> None:
         self.labels, self.pixels, self.stored, self.prefix, self.workers = labels, pixels, stored, prefix, workers
-        self.batch_size, self.seed, self.views, self.copies, self.stop = batch_size, seed, views, copies, stop
+        self.order, self.stop = order, stop
         self._step = -1
         self._sources: dict[int, Iterator[Batch]] = {}  # by cut, or 0 for pixels; each stands at the current step
         self._made: dict[int, Batch] = {}
@@ -106,21 +102,8 @@ class TrainingStream:
 
     def _open(self, source: int) -> Iterator[Batch]:
         if source == 0:
-            return training_batches(
-                self.pixels(),
-                self.batch_size,
-                self.seed,
-                self._step,
-                self.stop,
-                self.workers,
-                self.views,
-                self.copies,
-            )
-        draws = islice(
-            passes(len(self.labels), self.batch_size, self.seed, self._step, self.views, self.copies),
-            self.stop - self._step,
-        )
-        return _stored_batches(self.stored[source], draws, self.labels)
+            return training_batches(self.pixels(), self.order, self._step, self.stop, self.workers)
+        return _stored_batches(self.stored[source], self.order.steps(self._step, self.stop), self.labels)
 
     def _close(self, source: int) -> None:
         iterator = self._sources.pop(source)

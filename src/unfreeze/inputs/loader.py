@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from unfreeze.errors import UserError
 from unfreeze.inputs.augment import ViewDataset
-from unfreeze.inputs.sampler import Copies, passes
+from unfreeze.inputs.sampler import DrawOrder, passes
 
 Draw = tuple[int, int]
 """An image's index and the number of its view."""
@@ -106,25 +106,9 @@ class ImageSet:
         return len(self.labels)
 
 
-def training_batches(
-    images: ImageSet,
-    batch_size: int,
-    seed: int,
-    start: int,
-    stop: int,
-    workers: int,
-    views: int | None = None,
-    copies: Copies | None = None,
-) -> Iterator[Batch]:
-    """Yield the batches of the steps from ``start`` up to ``stop`` of the endless stream of shuffled passes.
-
-    Of each image there are ``views`` views, or new ones for ever; ``copies`` tells of images that are there repeatedly.
-    """
-
-    def draws() -> Iterator[list[Draw]]:
-        return islice(passes(len(images), batch_size, seed, start, views, copies), stop - start)
-
-    return _labelled(images, BatchLoader(images.views, draws, workers))
+def training_batches(images: ImageSet, order: DrawOrder, start: int, stop: int, workers: int) -> Iterator[Batch]:
+    """Yield the batches of the steps from ``start`` up to ``stop``."""
+    return _labelled(images, BatchLoader(images.views, lambda: order.steps(start, stop), workers))
 
 
 def evaluation_draws(images: int, examples: int | None, seed: int) -> list[Draw]:

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 from unfreeze.config.schema import RegimeConfig
 from unfreeze.seeds import stream_generator
@@ -44,6 +46,30 @@ def passes(
     if copies is not None and len(copies) != n:
         raise ValueError(f"copies must tell of {n} indices, not of {len(copies)}")
     return _batches(n, batch_size, seed, views, copies, *divmod(start_step, steps))
+
+
+@dataclass(frozen=True)
+class DrawOrder:
+    """The endless order in which training images are drawn; see ``passes``.
+
+    Attributes:
+        images: their number.
+        batch_size: of a step.
+        seed: of the stream "order".
+        views: of each image; None: new ones for ever.
+        copies: of images that are there repeatedly.
+    """
+
+    images: int
+    batch_size: int
+    seed: int
+    views: int | None = None
+    copies: Copies | None = None
+
+    def steps(self, start: int, stop: int) -> Iterator[list[tuple[int, int]]]:
+        """Yield the batches of (index, view) of the steps from ``start`` up to ``stop``."""
+        drawn = passes(self.images, self.batch_size, self.seed, start, self.views, self.copies)
+        return islice(drawn, stop - start)
 
 
 def view_of(number: int, copy: tuple[int, int], views: int | None) -> int:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from unfreeze.activations.costs import PrefixCost, Storable, choose, seconds_of, start_of
-from unfreeze.activations.keys import ActivationKey, PrefixKey, bank, label_of, prefix_of
+from unfreeze.activations.keys import ActivationKey, PrefixKey, Reads, bank, label_of, prefix_of
 from unfreeze.activations.store import MANIFEST_BYTES
 from unfreeze.config.resolve import Strategy
 from unfreeze.model.cuts import feed_cuts
 from unfreeze.model.summary import StageInfo
 from unfreeze.storage.shards import Row
-from unfreeze.study.lockstep import CellWork, lots_of_study
+from unfreeze.study.lockstep import CellWork, LockstepBatch, lots_of_study
 from unfreeze.study.network_plan import NetworkPlan
 from unfreeze.study.reads import ReadCounts, spans_of, together
 from unfreeze.text import bytes_text, join_words
@@ -183,34 +183,74 @@ class ActivationPlan:
         return {piece.piece: piece.start for piece in self.pieces if piece.stored and piece.start}
 
 
-def plan_shared(
-    works: Sequence[CellWork],
-    costs: PlanCosts,
-    bytes_per_row: Mapping[tuple[PrefixKey, int], int],
-    held: Mapping[ActivationKey, int],
-    pixel_bytes: int,
-    pixels: int,
-    pixels_missing: int,
-    budget: int,
-    budget_words: str,
-) -> ActivationPlan:
-    """Decide what is stored.
+@dataclass(frozen=True)
+class CacheState:
+    """What a plan may store, and what the cache has already.
+
+    Attributes:
+        budget: bytes of the cache for this study.
+        budget_words: the budget as the study gives it.
+        bytes_per_row: of stored activations, by prefix and cut.
+        held: rows of each key that the cache has.
+        pixel_bytes: of the base pictures of all images, manifests included.
+        pixels: how many they are.
+        pixels_missing: how many of them are not in the cache.
+    """
+
+    budget: int
+    budget_words: str
+    bytes_per_row: Mapping[tuple[PrefixKey, int], int]
+    held: Mapping[ActivationKey, int]
+    pixel_bytes: int
+    pixels: int
+    pixels_missing: int
+
+    @property
+    def keeps_pixels(self) -> bool:
+        """Whether base pictures are stored: before any activations, if they fit."""
+        return self.pixel_bytes <= self.budget
+
+    @property
+    def room(self) -> int:
+        """Bytes for activations."""
+        return self.budget - (self.pixel_bytes if self.keeps_pixels else 0)
+
+
+def plan_shared(works: Sequence[CellWork], costs: PlanCosts, cache: CacheState) -> ActivationPlan:
+    """Decide which activations are stored, with the reason for each that is not, and predict what everything takes.
 
     Args:
         works: the study's cells.
         costs: as calibrated.
-        bytes_per_row: of stored activations, by prefix and cut.
-        held: rows of each piece that the cache has.
-        pixel_bytes: of the base pictures of all images, manifests included.
-        pixels: how many they are.
-        pixels_missing: how many of them are not in the cache.
-        budget: bytes of the cache for this study.
-        budget_words: the budget as the study gives it.
+        cache: what may be stored.
     """
-    needs = {work.cell: work.needs for work in works}
-    rows_of, lots = together(needs.values()).rows, lots_of_study(works)
-    keep_pixels = pixel_bytes <= budget
-    room = budget - (pixel_bytes if keep_pixels else 0)
+    needs, lots = {work.cell: work.needs for work in works}, lots_of_study(works)
+    view = costs.view + (0 if cache.keeps_pixels else costs.decode)
+    pieces = _shared_activations(needs, lots, costs, cache, view)
+    kept = {piece.piece for piece in pieces if piece.stored}
+    live = dict.fromkeys(needs, 0.0)
+    for lot in lots:
+        for cell in lot.cells:
+            live[cell] += _lot_seconds(lot.draws, costs, kept, view) / len(lot.cells)
+    pixel_bytes = cache.pixel_bytes if cache.keeps_pixels else 0
+    return ActivationPlan(
+        tuple(sorted(pieces, key=lambda one: one.piece)),
+        {work.cell: _forecast(work, costs, kept, live[work.cell], cache.budget_words) for work in works},
+        pixel_bytes,
+        int(pixel_bytes * cache.pixels_missing / max(1, cache.pixels)),
+        cache.pixels_missing * costs.decode,
+    )
+
+
+def _shared_activations(
+    needs: Mapping[str, Reads],
+    lots: Sequence[LockstepBatch],
+    costs: PlanCosts,
+    cache: CacheState,
+    view: float,
+) -> list[SharedActivations]:
+    """Return all activations that cells read, each stored or not; ``view`` is the seconds of making one input."""
+    rows_of = together(needs.values()).rows
     storables = {
         piece: Storable(
             piece.prefix,
@@ -218,18 +258,17 @@ def plan_shared(
             piece.cut,
             len(rows),
             sum(lot.draws.pieces.get(piece, 0) for lot in lots),
-            len(rows) * (bytes_per_row[piece.prefix, piece.cut] + MANIFEST_BYTES),
-            held.get(piece, 0),
+            len(rows) * (cache.bytes_per_row[piece.prefix, piece.cut] + MANIFEST_BYTES),
+            cache.held.get(piece, 0),
         )
         for piece, rows in rows_of.items()
     }
-    view = costs.view + (0 if keep_pixels else costs.decode)
-    stored = choose(list(storables.values()), costs.prefixes, view, room)
+    stored = choose(list(storables.values()), costs.prefixes, view, cache.room)
     piece_of = {storable: piece for piece, storable in storables.items()}
-    pieces = []
+    found = []
     for piece, storable in storables.items():
         start = start_of(storable, stored, costs.prefixes[piece.prefix].chains) if storable in stored else None
-        pieces.append(
+        found.append(
             SharedActivations(
                 piece,
                 rows_of[piece],
@@ -237,31 +276,20 @@ def plan_shared(
                 storable.bytes,
                 storable.held,
                 storable in stored,
-                "" if storable in stored else _why(storable, room, budget_words),
+                "" if storable in stored else _why(storable, cache),
                 piece_of[start] if start else None,
                 tuple(cell for cell, own in needs.items() if piece in own.rows),
                 sum(len(own.rows.get(piece, ())) for own in needs.values()),
                 seconds_of(storable, stored, costs.prefixes[piece.prefix], view),
             )
         )
-    kept = {piece.piece for piece in pieces if piece.stored}
-    live = dict.fromkeys(needs, 0.0)
-    for lot in lots:
-        for cell in lot.cells:
-            live[cell] += _lot_seconds(lot.draws, costs, kept, view) / len(lot.cells)
-    return ActivationPlan(
-        tuple(sorted(pieces, key=lambda one: one.piece)),
-        {work.cell: _forecast(work, costs, kept, live[work.cell], budget_words) for work in works},
-        pixel_bytes if keep_pixels else 0,
-        int(pixel_bytes * pixels_missing / max(1, pixels)) if keep_pixels else 0,
-        pixels_missing * costs.decode,
-    )
+    return found
 
 
-def _why(one: Storable, room: int, budget_words: str) -> str:
-    if one.bytes > room:
-        return f"{bytes_text(one.bytes)} do not fit into the disk budget of {budget_words}"
-    return f"others save more within the disk budget of {budget_words}"
+def _why(one: Storable, cache: CacheState) -> str:
+    if one.bytes > cache.room:
+        return f"{bytes_text(one.bytes)} do not fit into the disk budget of {cache.budget_words}"
+    return f"others save more within the disk budget of {cache.budget_words}"
 
 
 def _lot_seconds(draws: ReadCounts, costs: PlanCosts, kept: set[ActivationKey], view: float) -> float:

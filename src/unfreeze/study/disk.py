@@ -3,20 +3,21 @@
 The bytes are upper bounds: nothing stops early, every cell of a group is saved while it trains, paths are long.
 """
 
-import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
 from unfreeze.config.resolve import Cell, Optimizer, expected_epochs
+from unfreeze.config.schema import StudyConfig
+from unfreeze.config.units import bytes_of
 from unfreeze.errors import UserError
 from unfreeze.model.summary import HEADER_BYTES
 from unfreeze.storage.atomic import DiskFull
-from unfreeze.storage.cache import folder_bytes
+from unfreeze.storage.cache import folder_bytes, used_bytes
 from unfreeze.storage.records import Altered
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.cell import CellSpec
@@ -267,27 +268,23 @@ def words(found: DiskEstimate) -> str:
     )
 
 
-@contextlib.contextmanager
-def saying_what_is_needed(out: Path, left: Sequence[Callable[[], DiskEstimate]]) -> Iterator[None]:
-    """Say of a disk that is full all the same how much the study still needs.
+def with_need(error: DiskFull, out: Path, needed: DiskEstimate) -> DiskFull:
+    """Add to a disk-full error the space that the study directory ``out`` still needs."""
+    return DiskFull(
+        error.path,
+        f"{error.given} ({bytes_text(free_bytes(error.path))} free)",
+        f"room for what the study still writes: {words(needed)}",
+        f"free {bytes_text(needed.room)} on the disk of {out} and run the same command again, which resumes from what "
+        "is finished and from the last checkpoints",
+    )
+
+
+def disk_budget(study: StudyConfig, cache: Path, reserve: int = 0) -> int:
+    """Return the bytes that the cache may have in all: the study's budget, or what its disk has room for.
 
     Args:
-        out: the study directory.
-        left: the last one tells what it still writes; without any nothing is known yet.
-
-    Raises:
-        DiskFull: instead of one that does not say it.
+        study: gives the budget.
+        cache: the folder of the cache.
+        reserve: bytes that stay free on its disk.
     """
-    try:
-        yield
-    except DiskFull as error:
-        if not left:
-            raise
-        needed = left[-1]()
-        raise DiskFull(
-            error.path,
-            f"{error.given} ({bytes_text(free_bytes(error.path))} free)",
-            f"room for what the study still writes: {words(needed)}",
-            f"free {bytes_text(needed.room)} on the disk of {out} and run the same command again, which goes "
-            "on from what is finished and from the last training states",
-        ) from error
+    return min(bytes_of(study.budget.disk), used_bytes(cache) + int(max(0, free_bytes(cache) - reserve) / SPARE))

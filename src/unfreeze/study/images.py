@@ -23,7 +23,6 @@ from unfreeze.data.subset import Selection, select
 from unfreeze.errors import UserError
 from unfreeze.events import Emit, Preparing, Scanning, Warned
 from unfreeze.inputs.preprocess import base_picture, pixel_store
-from unfreeze.model.backbone import Backbone
 from unfreeze.model.cuts import cuts_of
 from unfreeze.storage.array_store import SHARD_BYTES, ArrayStore, CacheFull, Writer
 from unfreeze.storage.cache import holding, in_use, make_room, obtainable, used_bytes
@@ -31,20 +30,14 @@ from unfreeze.storage.records import is_accepted, read_table
 from unfreeze.storage.shards import Row
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.cell import CellSpec
-from unfreeze.study.network_plan import BackboneKey, Plan, all_problems
-from unfreeze.study.prepare import backbone_of, bases_of, disk_budget, preprocessings
+from unfreeze.study.disk import disk_budget
+from unfreeze.study.network_plan import Plan, all_problems, bases_of, preprocessings
 from unfreeze.train.device import Compute
 from unfreeze.train.lone_batch import has_lone_batch, lone_batch
 
 
 def look_at_data(
-    study: StudyConfig,
-    source: Source,
-    plan: Plan,
-    backbones: Mapping[BackboneKey, Backbone],
-    cache: Path | None,
-    emit: Emit,
-    reserve: int = 0,
+    study: StudyConfig, source: Source, plan: Plan, cache: Path | None, emit: Emit, reserve: int = 0
 ) -> Catalog:
     """Read and decode every image of a study's data that is not known yet, keeping its base pictures on the way.
 
@@ -69,22 +62,19 @@ def look_at_data(
         return catalog(None)
     failed: list[UserError] = []
     with contextlib.ExitStack() as stack:
-        stores = [(base, pixel_store(cache, base)) for base in bases_of(preprocessings(plan, backbones))]
-        marks = stack.enter_context(in_use([store for _, store in stores]))
-        room = _Room(
-            cache, disk_budget(study, cache, reserve), source, study.check, [store.folder for _, store in stores], marks
-        )
-        keepers = [(base, stack.enter_context(_writing(store, failed)), store.held()) for base, store in stores]
+        stores = {base: pixel_store(cache, base) for base in bases_of(preprocessings(plan))}
+        marks = stack.enter_context(in_use(stores.values()))
+        folders, budget = [store.folder for store in stores.values()], disk_budget(study, cache, reserve)
+        room = _Room(cache, budget, source, study.check, folders, marks)
+        writers = {base: stack.enter_context(_writing(store, failed)) for base, store in stores.items()}
+        held = {base: store.held() for base, store in stores.items()}
 
         def prepare(picture: Image.Image) -> list[np.ndarray]:
-            return [np.asarray(base_picture(picture, base)) for base, _, _ in keepers]
+            return [np.asarray(base_picture(picture, base)) for base in stores]
 
         def keep(sha256: str, pictures: list[np.ndarray]) -> None:
-            new = [
-                (writer, pixels)
-                for (_, writer, held), pixels in zip(keepers, pictures, strict=True)
-                if (sha256, 0) not in held
-            ]
+            made = zip(stores, pictures, strict=True)
+            new = [(writers[base], pixels) for base, pixels in made if (sha256, 0) not in held[base]]
             if not room.take(sha256, sum(pixels.nbytes + MANIFEST_BYTES for _, pixels in new), coming):
                 return
             for writer, pixels in new:
@@ -294,23 +284,23 @@ class LoneBatch(UserError):
     """A study with a strategy that none of its cells can train with, so that there is nothing to plan either."""
 
 
-def refuse_lone_batches(jobs: Mapping[str, CellSpec], backbones: Mapping[BackboneKey, Backbone]) -> None:
+def refuse_lone_batches(jobs: Mapping[str, CellSpec], plan: Plan) -> None:
     """Refuse a study with a strategy none of whose cells can train, since each has a batch of one image.
 
     Where some of a strategy's cells can, the study runs, and the others fail when their turn comes.
 
     Args:
         jobs: the cells, by id.
-        backbones: the pretrained ones.
+        plan: gives their backbones.
 
     Raises:
-        Untrainable: names every such strategy.
+        LoneBatch: names every such strategy.
     """
     lone: dict[str, list[tuple[int, int]]] = {}
     able = set[str]()
     for job in jobs.values():
         name, images = job.cell.strategy, len(job.train)
-        sizes = [one.batch_size for one in job.candidates.values() if _is_lone(one, backbones, images)]
+        sizes = [one.batch_size for one in job.candidates.values() if _is_lone(one, plan, images)]
         if sizes:
             lone.setdefault(name, []).append((sizes[0], images))
         else:
@@ -335,11 +325,11 @@ def _key(study: StudyConfig, name: str, batch_size: int) -> str:
     return "batch_size" if asked.batch_size is None else f"strategies.{name}.batch_size"
 
 
-def _is_lone(strategy: Strategy, backbones: Mapping[BackboneKey, Backbone], images: int) -> bool:
+def _is_lone(strategy: Strategy, plan: Plan, images: int) -> bool:
     """Tell whether a phase has a BatchNorm that takes its statistics from batches, of which one is one image."""
     if not has_lone_batch(images, strategy.batch_size):
         return False
-    backbone = backbone_of(strategy, backbones, 0)
+    backbone = plan.backbone(strategy, 0)
     fresh = 0 if strategy.backbone.weights == "none" else len(backbone.stages)
     for phase, cut in zip(strategy.phases, cuts_of(strategy, backbone), strict=True):
         fresh = min(fresh, cut) if phase.reinit else fresh

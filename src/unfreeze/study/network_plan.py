@@ -1,13 +1,16 @@
 """What a study will run: its cells, and what each strategy trains and keeps frozen."""
 
-from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from unfreeze.activations.keys import PrefixKey, prefix_of
 from unfreeze.config.identity import cell_record
 from unfreeze.config.resolve import Cell, Optimizer, Strategy, candidates, cells
 from unfreeze.config.schema import LastStages, StudyConfig, Train
 from unfreeze.errors import UserError
+from unfreeze.inputs.augment import Preprocessing
+from unfreeze.inputs.preprocess import BaseTransform
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.model.cuts import cuts_of
 from unfreeze.model.summary import HeadInfo, StageInfo, describe, describe_head
@@ -45,47 +48,61 @@ class NetworkPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells in the order they run, and the networks of each strategy's candidates by name."""
+    """A study's cells and networks.
+
+    Attributes:
+        cells: in the order they run.
+        candidates: by strategy, the networks of its candidates by name.
+        backbones: with their initial weights; none where the plan was made without weights.
+    """
 
     cells: tuple[Cell, ...]
     candidates: dict[str, dict[str, NetworkPlan]]
+    backbones: Mapping[BackboneKey, Backbone] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def networks(self) -> dict[str, NetworkPlan]:
         """The network of each strategy's first candidate, which stands for all in pictures."""
         return {name: next(iter(networks.values())) for name, networks in self.candidates.items()}
 
+    def backbone(self, strategy: Strategy, seed: int) -> Backbone:
+        """Return a strategy's backbone, not to be changed; random weights are drawn for the seed."""
+        name, weights, size = strategy.backbone.name, strategy.backbone.weights, strategy.image_size
+        if weights == "none":
+            return load_backbone(name, weights, size, seed)
+        return self.backbones[name, weights, size]
 
-def make_plan(study: StudyConfig, classes: int, loaded: MutableMapping[BackboneKey, Backbone] | None = None) -> Plan:
+
+def make_plan(study: StudyConfig, classes: int, weights: bool = False) -> Plan:
     """Plan a study; no image is read.
 
     Args:
         study: what would run.
         classes: how many the data has.
-        loaded: is filled with each backbone and its initial weights; without it no weight is read.
+        weights: load the initial weights of each backbone.
 
     Raises:
         UserError: names every strategy whose backbone, size or cut does not exist, or whose weights are not to be had
             or do not fit.
     """
     plans: dict[str, dict[str, NetworkPlan]] = {}
-    backbones: MutableMapping[BackboneKey, Backbone] = {} if loaded is None else loaded
+    backbones: dict[BackboneKey, Backbone] = {}
     stages: dict[tuple[str, int], tuple[StageInfo, ...]] = {}
     problems: dict[str, UserError] = {}
     for name in study.strategies:
         try:
             plans[name] = {
-                candidate: _network(strategy, _loaded(strategy, loaded is not None, backbones), stages, classes)
+                candidate: _network(strategy, _loaded(strategy, weights, backbones), stages, classes)
                 for candidate, strategy in candidates(study, name).items()
             }
         except UserError as error:
             problems[name] = error
     if problems:
         raise all_problems("strategies", problems)
-    return Plan(tuple(cells(study)), plans)
+    return Plan(tuple(cells(study)), plans, backbones if weights else {})
 
 
-def _loaded(strategy: Strategy, weights: bool, backbones: MutableMapping[BackboneKey, Backbone]) -> Backbone:
+def _loaded(strategy: Strategy, weights: bool, backbones: dict[BackboneKey, Backbone]) -> Backbone:
     """Return a strategy's backbone, with its weights or random ones; ``backbones`` keeps it for the others."""
     name, size = strategy.backbone.name, strategy.image_size
     key = name, strategy.backbone.weights if weights else "none", size
@@ -106,9 +123,9 @@ def _network(
     return NetworkPlan(strategy, stages[key], head, cuts)
 
 
-def weight_hashes(backbones: Mapping[BackboneKey, Backbone]) -> dict[tuple[str, str], str]:
+def weight_hashes(plan: Plan) -> dict[tuple[str, str], str]:
     """Return the sha256 of each backbone's weights, by what names these."""
-    return {(name, weights): backbone.weights.sha256 for (name, weights, _), backbone in backbones.items()}
+    return {(name, weights): backbone.weights.sha256 for (name, weights, _), backbone in plan.backbones.items()}
 
 
 def all_problems(kind: str, problems: dict[str, UserError]) -> UserError:
@@ -202,3 +219,33 @@ def optimizer_words(optimizer: Optimizer) -> str:
     words += [f"weight decay {optimizer.weight_decay:g}"] if optimizer.weight_decay else []
     words += [f"layer decay {optimizer.layer_decay:g}"] if optimizer.layer_decay != 1 else []
     return ", ".join(words)
+
+
+def strategies_of(plan: Plan) -> dict[PrefixKey, Strategy]:
+    """Return, by prefix, one strategy that uses it."""
+    return {
+        prefix_of(network.strategy): network.strategy
+        for networks in reversed(list(plan.candidates.values()))
+        for network in reversed(list(networks.values()))
+    }
+
+
+def preprocessings(plan: Plan) -> dict[PrefixKey, Preprocessing]:
+    """Return how pictures are prepared, by prefix, for every strategy."""
+    found = {}
+    for key, strategy in strategies_of(plan).items():
+        weights = plan.backbone(strategy, 0).weights
+        found[key] = Preprocessing(
+            image_size=strategy.image_size,
+            resize=strategy.resize,
+            mean=weights.mean,
+            std=weights.std,
+            interpolation=weights.interpolation,
+            crop_share=weights.crop_share,
+        )
+    return found
+
+
+def bases_of(calibrated: Mapping[PrefixKey, Preprocessing]) -> list[BaseTransform]:
+    """Return the distinct kinds of base pictures."""
+    return list({str(made.base.identity()): made.base for made in calibrated.values()}.values())

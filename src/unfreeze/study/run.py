@@ -3,63 +3,51 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from unfreeze.activations.batches import BatchSource
-from unfreeze.activations.engine import Settings
+from unfreeze.activations.batches import BatchSource, StoredWork
 from unfreeze.config.schema import StudyConfig
 from unfreeze.config.units import seconds_of
 from unfreeze.data.catalog import Catalog
-from unfreeze.data.quality import findings, refuse_losses, warnings_of
+from unfreeze.data.quality import findings, refuse_losses
 from unfreeze.data.sources import source_of
 from unfreeze.data.sources.source import Source
-from unfreeze.data.summary import layout, lines, split_notes
+from unfreeze.data.summary import layout, lines
 from unfreeze.errors import UserError
 from unfreeze.events import Checked, Emit, Planned, Understood, Warned
 from unfreeze.explain.explain import explain
-from unfreeze.model.backbone import Backbone
 from unfreeze.statistics.study_results import StudyResults, read_evidence
-from unfreeze.storage.atomic import remove_leftovers
-from unfreeze.storage.cache import in_use, looking, make_room, refuse_inside, tidy, usable_cache
+from unfreeze.storage.array_store import ArrayStore
+from unfreeze.storage.atomic import DiskFull, remove_leftovers
+from unfreeze.storage.cache import in_use, looking, make_room, refuse_inside, tidy
 from unfreeze.storage.locks import held, waiting
 from unfreeze.storage.records import write_table
-from unfreeze.storage.study_dir import StudyDir
+from unfreeze.storage.shards import Row
 from unfreeze.study.activation_plan import ActivationPlan
 from unfreeze.study.activation_plan import as_record as shared_record
-from unfreeze.study.disk import DiskEstimate, refuse, reserved, saying_what_is_needed, writes, writes_at_first
+from unfreeze.study.cache_plan import (
+    less_stored,
+    needed_rows,
+    plan_activations,
+    plan_activations_on_disk,
+    plan_less,
+)
+from unfreeze.study.calibrations import Calibrations, calibrate
+from unfreeze.study.disk import DiskEstimate, refuse, reserved, with_need, writes, writes_at_first
 from unfreeze.study.environment import made_otherwise
 from unfreeze.study.executors.processes import ProcessExecutor
 from unfreeze.study.executors.worker import briefing
-from unfreeze.study.images import draw_splits, look_at_data, make_jobs, refuse_lone_batches, since_last_run
+from unfreeze.study.images import look_at_data
 from unfreeze.study.lockstep import CellTask, groups_of
-from unfreeze.study.network_plan import BackboneKey, as_record, make_plan, weight_hashes
-from unfreeze.study.prepare import (
-    Calibrations,
-    backbone_of,
-    calibrate_study,
-    needed_rows,
-    share,
-    share_less,
-    share_on_disk,
-    taken,
-    works_of,
-)
-from unfreeze.study.record import (
-    engine_warnings,
-    engines_fixed,
-    finished_otherwise,
-    first_fixed,
-    left_over,
-    write_record,
-)
+from unfreeze.study.network_plan import as_record
+from unfreeze.study.prepare import OpenedStudy, PreparedStudy, engines_fixed, first_fixed, open_study, prepare
+from unfreeze.study.record import engine_warnings, write_record
 from unfreeze.study.schedule import Executor, Schedule, SerialExecutor, add_facts
+from unfreeze.study.stale import finished_otherwise
 from unfreeze.train.checkpoint import remove_state
-from unfreeze.train.device import pick
 
 
 @dataclass(frozen=True)
@@ -102,181 +90,231 @@ def run_study(
     """
     if parallel < 1:
         raise UserError(f"parallel: {parallel}", "a number of processes from 1", "leave it out, or say 2 or more")
-    _check_directory(study, out)
-    left: list[Callable[[], DiskEstimate]] = []
-    with held(out), saying_what_is_needed(out, left):
-        return _run(study, out, emit, source_text, workers, seconds, parallel, left)
-
-
-def _run(
-    study: StudyConfig,
-    out: Path,
-    emit: Emit,
-    source_text: str,
-    workers: int | None,
-    seconds: float | None,
-    parallel: int,
-    left: list[Callable[[], DiskEstimate]],
-) -> Outcome:
-    started = time.perf_counter()
     if seconds is None and study.budget.time is not None:
         seconds = seconds_of(study.budget.time)
-    store = StudyDir(out)
-    compute = pick(study.device, study.precision)
-    remove_leftovers(out)
-    before = first_fixed(store, emit)
-    if "threads" in before:
-        torch.set_num_threads(int(before["threads"]))  # as fixed by the first run: sums depend on it
-    source = _understood(study, emit)
-    backbones: dict[BackboneKey, Backbone] = {}
-    plan = make_plan(study, len(source.classes), backbones)
-    cache = usable_cache(lambda text: emit(Warned(text)))
-    if cache:
-        remove_leftovers(cache)
-        tidy(cache)
-    left.append(lambda: writes_at_first(store, plan, len(source.items)))
-    refuse(out, expected := left[-1]())
-    scanned = time.perf_counter()
-    reserve = reserved(cache, out, expected) if cache else 0
-    with _one_looker(source, cache, emit):
-        catalog = look_at_data(study, source, plan, backbones, cache, emit, reserve)
-    scanned = time.perf_counter() - scanned
-    refuse_losses(catalog, study.check.max_set_aside)
-    since = since_last_run(store, before, study, catalog, " (listed in study.json)")
-    catalog = since.catalog
-    told = [
-        *catalog.guessed,
-        *warnings_of(catalog, study.split.folds is not None, study.split, since.drawn.get(None)),
-        *split_notes(catalog, study.split, since.drawn.get(None)),
-        *since.warnings,
-        *left_over(store, [cell.id for cell in plan.cells]),
-    ]
-    for warning in told:
-        emit(Warned(warning))
-    splits = draw_splits(study, catalog, plan, since.drawn)
-    jobs = make_jobs(study, catalog, plan, splits, weight_hashes(backbones), compute)
-    for warning in dict.fromkeys(warning for job in jobs.values() for warning in job.selection.warnings):
-        emit(Warned(warning))
-    refuse_lone_batches(jobs, backbones)
-    sample = next(iter(jobs.values())).selection.train
-    folder = cache or out  # then it holds calibrations alone, since the budget is 0
-    fixed = engines_fixed(before, compute)
-    works = works_of(jobs, plan)
-    left.append(lambda: writes(store, plan, len(source.items), jobs, works, parallel))
-    refuse(out, expected := left[-1]())
+    _check_directory(study, out)
+    options = RunOptions(source_text, default_workers() if workers is None else workers, seconds, parallel)
+    with held(out):
+        return StudyRun(study, out, emit, options).run()
 
-    def calibrate(fixed: Mapping[str, Settings]) -> Calibrations:
-        return calibrate_study(study, plan, works, backbones, catalog, sample, compute, folder, fixed, emit)
 
-    calibrated = calibrate(fixed)
-    if engines_fixed(first_fixed(store, emit), compute) != fixed:  # a run that no lock kept out fixed them meanwhile
-        fixed = engines_fixed(first_fixed(store, emit), compute)
-        calibrated = calibrate(fixed)
-    for warning in engine_warnings(fixed, calibrated, compute.precision):
-        emit(Warned(warning))
-    if cache:
-        reserve = reserved(cache, out, expected)
-        shared, budget, warnings = share_on_disk(study, works, calibrated, catalog, cache, reserve)
-        for warning in warnings:
-            emit(Warned(warning))
-    else:
-        shared = share(study, works, calibrated, catalog, folder, 0)
-    needed = needed_rows(shared, calibrated, catalog, folder)
-    with in_use(needed if cache else []) as marks:
+@dataclass(frozen=True)
+class RunOptions:
+    """How a study is run; see ``run_study``. ``seconds`` None: no limit."""
+
+    source_text: str
+    workers: int
+    seconds: float | None
+    parallel: int
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A prepared study, what everything costs, what is stored of it, and which rows of the cache it needs."""
+
+    prepared: PreparedStudy
+    calibrated: Calibrations
+    shared: ActivationPlan
+    needed: Mapping[ArrayStore, set[Row]]
+    folder: Path
+
+
+class StudyRun:
+    """One run of a study: from its data to its tables.
+
+    Args:
+        study: what to run.
+        out: the study directory.
+        emit: is told what happens.
+        options: how.
+    """
+
+    def __init__(self, study: StudyConfig, out: Path, emit: Emit, options: RunOptions) -> None:
+        self.study, self.out, self.emit, self.options = study, out, emit, options
+        self._started = time.perf_counter()
+        self._scan_seconds = 0.0
+        self._needed: Callable[[], DiskEstimate] | None = None
+        """Estimates what the study still writes, once that is known."""
+
+    def run(self) -> Outcome:
+        """Run the cells that are not finished, and write the study's tables.
+
+        Raises:
+            UserError, DiskFull: see ``run_study``.
+        """
+        try:
+            return self._run()
+        except DiskFull as error:
+            if self._needed is None:
+                raise
+            raise with_need(error, self.out, self._needed()) from error
+
+    def _run(self) -> Outcome:
+        remove_leftovers(self.out)
+        source = source_of(self.study, Path.cwd())
+        understood = layout(source, self.study.split)
+        self.emit(Understood(lines(self.study.data, source, self.study.split, self.study.tests), understood))
+        opened = open_study(self.study, source, self.out, self.emit)
+        prepared = prepare(opened, self._scan(opened, source), self.emit)
+        with self._planned(prepared) as planned:
+            failed, left_out = self._run_cells(planned)
+            with contextlib.suppress(OSError):  # not there, or with the states of cells that failed or were left out
+                opened.store.running.rmdir()
+        evidence = read_evidence(opened.store)
+        write_table(self.out / "results.csv", evidence.results)
+        write_table(self.out / "comparisons.csv", evidence.comparisons)
+        explain(opened.store, evidence.cell, prepared.catalog, opened.compute, self.emit)
+        understood = layout(source, self.study.split, prepared.catalog)
+        return Outcome(tuple(name for name in prepared.cells if name in failed), tuple(left_out), evidence, understood)
+
+    def _scan(self, opened: OpenedStudy, source: Source) -> Catalog:
+        """Read and decode the images that are not known yet."""
+        cache = opened.cache
         if cache:
+            remove_leftovers(cache)
+            tidy(cache)
+        expected = self._expect(lambda: writes_at_first(opened.store, opened.plan, opened.files))
+        reserve = reserved(cache, self.out, expected) if cache else 0
+        began = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            if cache:  # wait for another process that reads the same images: it remembers what it sees
+                seen = waiting(self.emit, "looks at the same images")
+                stack.enter_context(looking(cache, source.roots.values(), seen))
+            catalog = look_at_data(self.study, source, opened.plan, cache, self.emit, reserve)
+        self._scan_seconds = time.perf_counter() - began
+        refuse_losses(catalog, self.study.check.max_set_aside)
+        return catalog
+
+    def _expect(self, needed: Callable[[], DiskEstimate]) -> DiskEstimate:
+        """Remember how to estimate what the study still writes; refuse it if the disk has no room for that."""
+        self._needed = needed
+        estimate = needed()
+        refuse(self.out, estimate)
+        return estimate
+
+    @contextlib.contextmanager
+    def _planned(self, prepared: PreparedStudy) -> Iterator[PlannedRun]:
+        """Decide what is stored and make room for it; rows of the cache that are needed stay until the end."""
+        opened, catalog = prepared.opened, prepared.catalog
+        cache, parallel = opened.cache, self.options.parallel
+        expected = self._expect(
+            lambda: writes(opened.store, opened.plan, opened.files, prepared.cells, prepared.works, parallel)
+        )
+        folder = cache or self.out  # then it holds calibrations alone, since the budget is 0
+        calibrated = self._calibrate(prepared, folder)
+        if cache is None:
+            shared = plan_activations(prepared, calibrated, folder, 0)
+            yield PlannedRun(prepared, calibrated, shared, needed_rows(shared, calibrated, catalog, folder), folder)
+            return
+        shared, budget, warnings = plan_activations_on_disk(
+            prepared, calibrated, cache, reserved(cache, self.out, expected)
+        )
+        for warning in warnings:
+            self.emit(Warned(warning))
+        needed = needed_rows(shared, calibrated, catalog, folder)
+        with in_use(needed) as marks:
             keep = {one.folder: rows for one, rows in needed.items()}
             allowed = make_room(cache, shared.bytes_missing, budget, keep, marks)
             if allowed < shared.bytes_missing:  # another study has begun meanwhile, or something cannot be deleted
-                fits = share_less(study, works, calibrated, catalog, cache, shared, allowed)
-                emit(Warned(taken(study, shared, fits)))
+                fits = plan_less(prepared, calibrated, cache, shared, allowed)
+                self.emit(Warned(less_stored(self.study, shared, fits)))
                 shared, needed = fits, needed_rows(fits, calibrated, catalog, cache)
-        supply = _supply(catalog, calibrated, shared, folder, workers, emit)
-        record = as_record(plan, {name: job.fingerprint for name, job in jobs.items()})
-        record |= shared_record(shared, calibrated.stages)
-        write_record(store, study, catalog, splits, since, told, before, record, jobs, compute, calibrated, source_text)
-        for name in store.set_aside_altered(record["cells"]):
-            emit(Warned(f"{name}: a file of this finished cell was altered or lost, so it runs again"))
-        finished = [cell["cell"] for cell in record["cells"] if store.is_finished(cell)]
-        for name in finished:
-            remove_state(store, name)  # of a run that was killed in between
-        for warning in [*finished_otherwise(store, jobs), *made_otherwise(store, finished, compute)]:
-            emit(Warned(warning))
-        folds, earlier = study.split.folds is not None, since.drawn.get(None)
-        found = findings(catalog, study.image_size, folds, study.split, earlier)
-        emit(Checked(catalog, tuple(found), out / "check.html"))
-        emit(Planned(tuple(jobs), tuple(finished)))
-        unfinished = [work for work in works if work.cell not in finished]
+            yield PlannedRun(prepared, calibrated, shared, needed, folder)
+
+    def _calibrate(self, prepared: PreparedStudy, folder: Path) -> Calibrations:
+        """Measure, with the engines that the study has been using; say which of them are used no more."""
+        store, compute = prepared.opened.store, prepared.opened.compute
+        sample = next(iter(prepared.cells.values())).selection.train
+        fixed = prepared.opened.engines
+        calibrated = calibrate(prepared, sample, folder, fixed, self.emit)
+        now = engines_fixed(first_fixed(store, self.emit), compute)
+        if now != fixed:  # a run that no lock kept out fixed them meanwhile
+            fixed = now
+            calibrated = calibrate(prepared, sample, folder, fixed, self.emit)
+        for warning in engine_warnings(fixed, calibrated, compute.precision):
+            self.emit(Warned(warning))
+        return calibrated
+
+    def _run_cells(self, planned: PlannedRun) -> tuple[list[str], list[str]]:
+        """Run the cells that are not finished; return which failed, and which the time limit left out."""
+        prepared, shared = planned.prepared, planned.shared
+        store = prepared.opened.store
+        finished = self._write_plan(planned)
+        supply = self._batch_source(planned)
         shares = shared.shares()
-        todo = {work.cell: CellTask(jobs[work.cell], work.networks, work.needs, shares) for work in unfinished}
-        parallel = min(parallel, len(groups_of(todo)))
-        several: contextlib.AbstractContextManager[Executor]
-        if parallel > 1:
-            known = briefing(study, out, catalog, jobs, calibrated, shared, folder, -(-supply.workers // parallel))
-            several = ProcessExecutor(parallel, known, supply, store, emit)
-        else:
-            several = contextlib.nullcontext(
-                SerialExecutor(
-                    supply, lambda strategy, seed: backbone_of(strategy, backbones, seed), store, compute, emit
-                )
-            )
+        todo = {
+            work.cell: CellTask(work.job, work.networks, work.needs, shares)
+            for work in prepared.works
+            if work.cell not in finished
+        }
 
         def tell() -> None:
             times = {
-                "scan": scanned,
-                "calibration": calibrated.seconds,
+                "scan": self._scan_seconds,
+                "calibration": planned.calibrated.seconds,
                 "cells": hands.spent,
-                "total": time.perf_counter() - started,
+                "total": time.perf_counter() - self._started,
             }
-            add_facts(store, shared, supply, needed, hands.predicted, calibrated.stages, times)
+            add_facts(store, shared, supply, planned.needed, hands.predicted, planned.calibrated.stages, times)
 
+        seconds = self.options.seconds
         try:
-            with several as hands:
-                remaining = None if seconds is None else seconds - (time.perf_counter() - started)
-                failed, left_out = Schedule(todo, shared, supply, hands, emit).all(remaining)
+            with self._executor(planned, supply, len(groups_of(todo))) as hands:
+                remaining = None if seconds is None else seconds - (time.perf_counter() - self._started)
+                failed, left_out = Schedule(todo, shared, supply, hands, self.emit).all(remaining)
         except BaseException:  # the report counts what was found until then
             with contextlib.suppress(UserError):  # the disk is full, say, which is what ended it
                 tell()
             raise
-        if unfinished:
+        if todo:
             tell()
-        with contextlib.suppress(OSError):  # not there, or with the states of cells that failed or were left out
-            store.running.rmdir()
-    evidence = read_evidence(store)
-    write_table(out / "results.csv", evidence.results)
-    write_table(out / "comparisons.csv", evidence.comparisons)
-    explain(store, evidence.cell, catalog, compute, emit)
-    understood = layout(source, study.split, catalog)
-    return Outcome(tuple(name for name in jobs if name in failed), tuple(left_out), evidence, understood)
+        return failed, left_out
 
+    def _write_plan(self, planned: PlannedRun) -> list[str]:
+        """Write the study's record, tell what is planned, and return the cells that are finished."""
+        prepared, study = planned.prepared, self.study
+        store, cells = prepared.opened.store, prepared.cells
+        plan = as_record(prepared.opened.plan, {name: cell.fingerprint for name, cell in cells.items()})
+        plan |= shared_record(planned.shared, planned.calibrated.stages)
+        write_record(prepared, planned.calibrated, plan, self.options.source_text)
+        for name in store.set_aside_altered(plan["cells"]):
+            self.emit(Warned(f"{name}: a file of this finished cell was altered or lost, so it runs again"))
+        finished = [cell["cell"] for cell in plan["cells"] if store.is_finished(cell)]
+        for name in finished:
+            remove_state(store, name)  # of a run that was killed in between
+        stale = finished_otherwise(store, cells)
+        for warning in [*stale, *made_otherwise(store, finished, prepared.opened.compute)]:
+            self.emit(Warned(warning))
+        folds, earlier = study.split.folds is not None, prepared.diff.drawn.get(None)
+        found = findings(prepared.catalog, study.image_size, folds, study.split, earlier)
+        self.emit(Checked(prepared.catalog, tuple(found), self.out / "check.html"))
+        self.emit(Planned(tuple(cells), tuple(finished)))
+        return finished
 
-def _understood(study: StudyConfig, emit: Emit) -> Source:
-    """Open a study's data, and tell how it was understood before any of it is read."""
-    source = source_of(study, Path.cwd())
-    emit(Understood(lines(study.data, source, study.split, study.tests), layout(source, study.split)))
-    return source
+    def _batch_source(self, planned: PlannedRun) -> BatchSource:
+        calibrated, shared = planned.calibrated, planned.shared
+        return BatchSource(
+            planned.prepared.catalog,
+            calibrated.preprocessing,
+            calibrated.prefixes,
+            StoredWork(shared.rows(), shared.starts(), shared.pixel_bytes > 0),
+            planned.folder,
+            self.options.workers,
+            self.emit,
+        )
 
-
-def _one_looker(source: Source, cache: Path | None, emit: Emit) -> contextlib.AbstractContextManager[None]:
-    """Wait for another process that looks at the same images: it remembers what it sees."""
-    if cache is None:
-        return contextlib.nullcontext()
-    return looking(cache, source.roots.values(), waiting(emit, "looks at the same images"))
-
-
-def _supply(
-    catalog: Catalog, calibrated: Calibrations, shared: ActivationPlan, cache: Path, workers: int | None, emit: Emit
-) -> BatchSource:
-    return BatchSource(
-        catalog,
-        calibrated.preprocessing,
-        calibrated.prefixes,
-        shared.rows(),
-        shared.starts(),
-        shared.pixel_bytes > 0,
-        cache,
-        default_workers() if workers is None else workers,
-        emit,
-    )
+    def _executor(
+        self, planned: PlannedRun, supply: BatchSource, groups: int
+    ) -> contextlib.AbstractContextManager[Executor]:
+        """Return who runs the cells: this process, or as many others as there are groups to run, at most."""
+        opened, parallel = planned.prepared.opened, min(self.options.parallel, groups)
+        if parallel <= 1:
+            executor = SerialExecutor(supply, opened.plan.backbone, opened.store, opened.compute, self.emit)
+            return contextlib.nullcontext(executor)
+        known = briefing(
+            planned.prepared, planned.calibrated, planned.shared, planned.folder, -(-supply.workers // parallel)
+        )
+        return ProcessExecutor(parallel, known, supply, opened.store, self.emit)
 
 
 def _check_directory(study: StudyConfig, out: Path) -> None:

@@ -67,7 +67,7 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
     from unfreeze.study.activation_plan import as_record
     from unfreeze.study.disk import as_record as disk_record
     from unfreeze.study.disk import refusal
-    from unfreeze.study.foresee import foresee
+    from unfreeze.study.forecast import forecast
     from unfreeze.study.images import LoneBatch
 
     told: list[str] = []
@@ -84,15 +84,15 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
                 status.update(counting or "measuring what steps take")
 
         try:
-            foreseen = foresee(study, source, out, emit)
+            found = forecast(study, source, out, emit)
         except (NothingUsable, LoneBatch):
             raise
         except UserError as error:
             return None, [*told, f"what is shared and what it takes cannot be told: {error}"]
-    refused = refusal(out, foreseen.writes)
+    refused = refusal(out, found.writes)
     told += [f"the study cannot run: {refused}"] if refused else []
-    record = as_record(foreseen.shared, foreseen.stages)
-    record["predictions"] |= disk_record(out, foreseen.writes)
+    record = as_record(found.shared, found.stages)
+    record["predictions"] |= disk_record(out, found.writes)
     return record, told
 
 

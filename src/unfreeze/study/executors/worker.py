@@ -15,24 +15,26 @@ from typing import Any
 
 import torch
 
-from unfreeze.activations.batches import BatchSource
+from unfreeze.activations.batches import BatchSource, StoredWork
 from unfreeze.activations.keys import ActivationKey, PrefixKey
 from unfreeze.activations.prefix import Calibration, Prefix
 from unfreeze.config.schema import StudyConfig
 from unfreeze.data.catalog import Catalog
+from unfreeze.data.dataset_diff import DatasetChanges
 from unfreeze.data.subset import Selection
 from unfreeze.errors import UserError
 from unfreeze.events import MIDST, BetweenSteps, Emit, Event, Progress
-from unfreeze.model.backbone import Backbone
 from unfreeze.slots import Parent
 from unfreeze.storage.atomic import DiskFull
 from unfreeze.storage.records import read_table
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.activation_plan import ActivationPlan
+from unfreeze.study.calibrations import Calibrations
 from unfreeze.study.cell import CellSpec
+from unfreeze.study.images import DatasetDiff
 from unfreeze.study.lockstep import CellTask
-from unfreeze.study.network_plan import BackboneKey, make_plan, weight_hashes
-from unfreeze.study.prepare import Calibrations, backbone_of, preprocessings, works_of
+from unfreeze.study.network_plan import make_plan, preprocessings, weight_hashes
+from unfreeze.study.prepare import OpenedStudy, PreparedStudy
 from unfreeze.study.reads import together
 from unfreeze.study.schedule import SerialExecutor
 from unfreeze.train.device import pick
@@ -46,25 +48,18 @@ class _Left(BaseException):
 
 
 def briefing(
-    study: StudyConfig,
-    out: Path,
-    catalog: Catalog,
-    jobs: Mapping[str, CellSpec],
-    calibrated: Calibrations,
-    shared: ActivationPlan,
-    cache: Path,
-    workers: int,
+    prepared: PreparedStudy, calibrated: Calibrations, shared: ActivationPlan, cache: Path, workers: int
 ) -> dict[str, Any]:
     """Return what a process has to know of a study that is planned, as JSON data; its images are in catalog.csv."""
-    selections = {_selection_key(job): asdict(job.selection) for job in jobs.values()}
+    study, catalog, cells = prepared.opened.config, prepared.catalog, prepared.cells
     return {
         "study": study.model_dump(mode="json", exclude_unset=True),  # what is unset decides where a default comes from
-        "out": str(out),
+        "out": str(prepared.opened.store.path),
         "roots": {name: str(root) for name, root in catalog.roots.items()},
         "classes": list(catalog.classes),
         "threads": torch.get_num_threads(),
-        "cells": {name: [_selection_key(job), job.fingerprint] for name, job in jobs.items()},
-        "selections": selections,
+        "cells": {name: [_selection_key(cell), cell.fingerprint] for name, cell in cells.items()},
+        "selections": {_selection_key(cell): asdict(cell.selection) for cell in cells.values()},
         "calibrations": [[asdict(key), found.as_record()] for key, found in calibrated.calibrations.items()],
         "stored": [asdict(piece) for piece in shared.rows()],
         "starts": [[asdict(piece), asdict(start)] for piece, start in shared.starts().items()],
@@ -91,53 +86,57 @@ def _selection(record: Mapping[str, Any]) -> Selection:
     return Selection(train, validation, tests, warnings, ranking)
 
 
-def _planned(told: Mapping[str, Any], emit: Emit) -> tuple[dict[str, CellTask], SerialExecutor]:
-    """Return the study's cells and the hands that run them, as the asker has them.
+def _prepared(told: Mapping[str, Any]) -> PreparedStudy:
+    """Return the study as the parent prepared it.
 
     Raises:
-        RuntimeError: they are not the asker's; something has changed since it planned them.
-        UserError: a backbone or its weights are not to be had any more.
+        RuntimeError: a cell is not the parent's; something has changed since it was planned.
+        UserError: a backbone or its weights cannot be loaded any more.
     """
     study = StudyConfig.model_validate(told["study"])
     torch.set_num_threads(told["threads"])  # as the study fixed them: sums depend on it
-    compute = pick(study.device, study.precision)
+    compute, store = pick(study.device, study.precision), StudyDir(Path(told["out"]))
     roots = {name: Path(root) for name, root in told["roots"].items()}
-    catalog = Catalog(read_table(Path(told["out"]) / "catalog.csv"), roots, tuple(told["classes"]))
-    backbones: dict[BackboneKey, Backbone] = {}
-    plan = make_plan(study, len(catalog.classes), backbones)
-    weights, selections = weight_hashes(backbones), {key: _selection(one) for key, one in told["selections"].items()}
+    catalog = Catalog(read_table(store.path / "catalog.csv"), roots, tuple(told["classes"]))
+    plan = make_plan(study, len(catalog.classes), weights=True)
+    weights, selections = weight_hashes(plan), {key: _selection(one) for key, one in told["selections"].items()}
     by_id = {cell.id: cell for cell in plan.cells}
-    jobs = {
+    cells = {
         name: CellSpec(by_id[name], study, catalog, selections[key], weights, compute.device.type)
         for name, (key, _) in told["cells"].items()
     }
     for name, (_, fingerprint) in told["cells"].items():
-        if jobs[name].fingerprint != fingerprint:
+        if cells[name].fingerprint != fingerprint:
             raise RuntimeError(f"{name} is not the cell that was planned: images or weights have changed meanwhile")
+    opened = OpenedStudy(study, len(catalog.images), store, {}, compute, plan, Path(told["cache"]))
+    return PreparedStudy(opened, DatasetDiff(catalog, {}, DatasetChanges(), ()), {}, cells, ())
+
+
+def _planned(told: Mapping[str, Any], emit: Emit) -> tuple[dict[str, CellTask], SerialExecutor]:
+    """Return the study's cells and the executor that runs them in this process, as the parent has them.
+
+    Raises:
+        RuntimeError, UserError: see ``_prepared``.
+    """
+    prepared = _prepared(told)
+    opened, works = prepared.opened, prepared.works
     prefixes = {}
     for record, found in told["calibrations"]:
         key = PrefixKey(**record)
-        backbone = backbones[key.backbone, key.weights, key.image_size]
-        prefixes[key] = Prefix(backbone, Calibration.from_record(found), study.activations, compute.device)
-    works = works_of(jobs, plan)
+        backbone = opened.plan.backbones[key.backbone, key.weights, key.image_size]
+        activations = opened.config.activations
+        prefixes[key] = Prefix(backbone, Calibration.from_record(found), activations, opened.compute.device)
     rows = together(work.needs for work in works).rows
-    supply = BatchSource(
-        catalog,
-        preprocessings(plan, backbones),
-        prefixes,
-        {piece: rows[piece] for piece in map(_piece, told["stored"])},
-        {_piece(piece): _piece(start) for piece, start in told["starts"]},
+    stored = StoredWork(
+        {key: rows[key] for key in map(_piece, told["stored"])},
+        {_piece(key): _piece(start) for key, start in told["starts"]},
         told["pixels"],
-        Path(told["cache"]),
-        told["workers"],
-        emit,
     )
+    preprocessing, cache = preprocessings(opened.plan), Path(told["cache"])
+    supply = BatchSource(prepared.catalog, preprocessing, prefixes, stored, cache, told["workers"], emit)
     shares = {_piece(piece): share for piece, share in told["shares"]}
-    grouped = {work.cell: CellTask(jobs[work.cell], work.networks, work.needs, shares) for work in works}
-    store = StudyDir(Path(told["out"]))
-    return grouped, SerialExecutor(
-        supply, lambda strategy, seed: backbone_of(strategy, backbones, seed), store, compute, emit
-    )
+    tasks = {work.cell: CellTask(work.job, work.networks, work.needs, shares) for work in works}
+    return tasks, SerialExecutor(supply, opened.plan.backbone, opened.store, opened.compute, emit)
 
 
 class _Exchange:

@@ -1,0 +1,114 @@
+"""Decide which activations and pictures a study keeps in the cache, within its budget and the room on the disk."""
+
+from pathlib import Path
+
+from unfreeze.activations.keys import ActivationKey
+from unfreeze.activations.store import MANIFEST_BYTES, activation_store
+from unfreeze.config.schema import StudyConfig
+from unfreeze.config.units import bytes_of
+from unfreeze.data.catalog import Catalog, used_keys
+from unfreeze.inputs.preprocess import picture_bytes, pixel_store
+from unfreeze.storage.array_store import ArrayStore
+from unfreeze.storage.cache import obtainable
+from unfreeze.storage.shards import Row
+from unfreeze.study.activation_plan import ActivationPlan, CacheState, plan_shared
+from unfreeze.study.calibrations import Calibrations
+from unfreeze.study.disk import disk_budget
+from unfreeze.study.network_plan import bases_of
+from unfreeze.study.prepare import PreparedStudy
+from unfreeze.study.reads import together
+from unfreeze.text import bytes_text
+
+
+def plan_activations(prepared: PreparedStudy, calibrated: Calibrations, cache: Path, budget: int) -> ActivationPlan:
+    """Decide what is stored in a cache of ``budget`` bytes, and predict what everything takes."""
+    catalog, works = prepared.catalog, prepared.works
+    asked = prepared.opened.config.budget.disk
+    words = asked if budget == bytes_of(asked) else f"{asked}, of which {bytes_text(budget)} are to be had"
+    used = catalog.images[catalog.images["status"] == "used"]
+    pixel_bytes = pixels = pixels_missing = 0
+    for base in bases_of(calibrated.preprocessing):
+        count = used["sha256"].nunique()
+        pixel_bytes += picture_bytes(catalog, used["id"].tolist(), base) + count * MANIFEST_BYTES
+        pixels += count
+        pixels_missing += len(pixel_store(cache, base).missing([(sha, 0) for sha in used_keys(catalog)]))
+    total = together(work.needs for work in works)
+    held = dict[ActivationKey, int]()
+    for piece, rows in total.rows.items():
+        held[piece] = len(rows) - len(_stores(calibrated, cache, piece)[0].missing(list(rows)))
+    bytes_per_row = {
+        (piece.prefix, piece.cut): calibrated.prefixes[piece.prefix].bytes_per_row(piece.cut) for piece in total.rows
+    }
+    state = CacheState(budget, words, bytes_per_row, held, pixel_bytes, pixels, pixels_missing)
+    return plan_shared(works, calibrated.costs, state)
+
+
+def _stores(calibrated: Calibrations, cache: Path, piece: ActivationKey) -> list[ArrayStore]:
+    """Return a piece's entry in the cache; where memory has got short, that of as many rows at once as before, too."""
+    prefix, made = calibrated.prefixes[piece.prefix], calibrated.preprocessing[piece.prefix]
+    return [
+        activation_store(cache, prefix, piece.cut, made, piece.augment, piece.seed, at_once)
+        for at_once in dict.fromkeys((prefix.batch, int(prefix.calibration.engine["batch"])))
+    ]
+
+
+def needed_rows(
+    shared: ActivationPlan, calibrated: Calibrations, catalog: Catalog, cache: Path
+) -> dict[ArrayStore, set[Row]]:
+    """Return the entries of the cache that a study uses, with the rows of its own in each, held or not."""
+    pictures = {(sha, 0) for sha in used_keys(catalog)} if shared.pixel_bytes else set()
+    found = {pixel_store(cache, base): pictures for base in bases_of(calibrated.preprocessing)}
+    for piece, rows in shared.rows().items():  # of two pieces with the same weights under two names one entry has all
+        for store in _stores(calibrated, cache, piece):
+            found.setdefault(store, set()).update(rows)
+    return found
+
+
+def plan_activations_on_disk(
+    prepared: PreparedStudy, calibrated: Calibrations, cache: Path, reserve: int
+) -> tuple[ActivationPlan, int, list[str]]:
+    """Decide what is stored where there may be less room than the study's budget.
+
+    The cache's disk may have less, and some of the budget may be taken by what cannot be deleted now.
+
+    Returns:
+        The plan, the bytes that the cache may have in all, and what to say if less is stored for want of room.
+    """
+    study, catalog = prepared.opened.config, prepared.catalog
+    asked, budget = bytes_of(study.budget.disk), disk_budget(study, cache, reserve)
+    shared = plan_activations(prepared, calibrated, cache, budget)
+    wanted = plan_activations(prepared, calibrated, cache, asked) if budget < asked else shared
+    warnings = []
+    if shared.bytes < wanted.bytes:
+        warnings.append(
+            f"the disk of the cache {cache} has too little room: {bytes_text(shared.bytes)} of "
+            f"{bytes_text(wanted.bytes)} are stored, and the rest is computed again and again; free space "
+            "there, or name another folder in UNFREEZE_CACHE"
+        )
+    fits = shared
+    while True:
+        keep = {store.folder: rows for store, rows in needed_rows(fits, calibrated, catalog, cache).items()}
+        room = obtainable(cache, budget, keep)
+        if fits.bytes_missing <= room:
+            break
+        fits = plan_less(prepared, calibrated, cache, fits, room)
+    if fits is not shared:
+        warnings.append(less_stored(study, shared, fits))
+    return fits, budget, warnings
+
+
+def plan_less(
+    prepared: PreparedStudy, calibrated: Calibrations, cache: Path, shared: ActivationPlan, room: int
+) -> ActivationPlan:
+    """Decide anew what is stored, where only ``room`` bytes may be written beside what the cache has of a plan."""
+    return plan_activations(prepared, calibrated, cache, shared.bytes - shared.bytes_missing + room)
+
+
+def less_stored(study: StudyConfig, shared: ActivationPlan, fits: ActivationPlan) -> str:
+    """Say that of what a plan would store only some fits beside what stays in the cache."""
+    return (
+        f"the disk budget of {study.budget.disk} has room for {bytes_text(fits.bytes)} of the "
+        f"{bytes_text(shared.bytes)} that this study would store, and the rest is computed again and again; what "
+        "other running studies use stays, and so do files that hold rows of this study beside others: run it when they "
+        "have ended, or raise budget: disk"
+    )

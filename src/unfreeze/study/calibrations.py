@@ -1,0 +1,180 @@
+"""Measure for a few seconds what the networks of a study cost on this machine."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unfreeze.activations.calibrate import IMAGES, FrozenWork, calibrated_prefix
+from unfreeze.activations.costs import PrefixCost
+from unfreeze.activations.engine import Settings
+from unfreeze.activations.keys import PrefixKey, label_of, prefix_of
+from unfreeze.activations.prefix import Calibration, Prefix
+from unfreeze.data.catalog import Catalog, keys_of, paths_of
+from unfreeze.events import Emit, Preparing
+from unfreeze.inputs.augment import Preprocessing, ViewDataset
+from unfreeze.inputs.preprocess import DecodedPictures
+from unfreeze.model.cuts import feed_cuts
+from unfreeze.model.summary import StageInfo
+from unfreeze.storage.measurements import Measurements
+from unfreeze.study.activation_plan import PlanCosts
+from unfreeze.study.lockstep import CellWork, lots_of_study
+from unfreeze.study.network_plan import Plan, preprocessings, strategies_of
+from unfreeze.study.prepare import PreparedStudy
+from unfreeze.study.reads import together
+from unfreeze.train.device import machine
+from unfreeze.train.step_cost import SECONDS_PER_FLOP, TimedStep, step_cost
+
+
+@dataclass(frozen=True)
+class Calibrations:
+    """What a study's networks are, how their frozen stages are computed, and what everything costs.
+
+    Attributes:
+        prefixes: the frozen networks with their engines; of strategies that freeze something.
+        calibrations: of these.
+        preprocessing, stages: of every strategy, by prefix.
+        costs: in seconds.
+        seconds: that calibrating took.
+    """
+
+    prefixes: Mapping[PrefixKey, Prefix]
+    calibrations: Mapping[PrefixKey, Calibration]
+    preprocessing: Mapping[PrefixKey, Preprocessing]
+    stages: Mapping[PrefixKey, Sequence[StageInfo]]
+    costs: PlanCosts
+    seconds: float
+
+
+def calibrate(
+    prepared: PreparedStudy, sample: Sequence[str], folder: Path, engines: Mapping[str, Settings], emit: Emit
+) -> Calibrations:
+    """Measure for a few seconds what is not remembered of this machine.
+
+    Args:
+        prepared: the study.
+        sample: ids of a few training images.
+        folder: of the cache, or another one that keeps what was measured.
+        engines: that the study has been using, see ``OpenedStudy.engines``.
+        emit: is told what is measured.
+    """
+    began = time.perf_counter()
+    plan, catalog, compute = prepared.opened.plan, prepared.catalog, prepared.opened.compute
+    preprocessing, measurements = preprocessings(plan), Measurements(folder, machine(compute))
+    stages = {
+        prefix_of(network.strategy): network.stages
+        for networks in plan.candidates.values()
+        for network in networks.values()
+    }
+    images = {key: partial(_sample, catalog, sample, made) for key, made in preprocessing.items()}
+    prefixes = _calibrated_prefixes(prepared, images, measurements, engines, emit)
+    costs = {key: _prefix_cost(prefix.calibration, max(cuts), stages[key]) for key, (prefix, cuts) in prefixes.items()}
+    speeds = [cost.pytorch / max(1, sum(cost.flops[: cost.deepest])) for cost in costs.values()]
+    speed = max(speeds, default=SECONDS_PER_FLOP)
+    steps = {
+        step.network: step_cost(step, partial(plan.backbone, step.strategy, 0), measurements, compute, speed)
+        for step in _timed_steps(plan, len(catalog.classes))
+    }
+    decode, view = _picture_seconds(catalog, sample, next(iter(preprocessing.values())))
+    return Calibrations(
+        prefixes={key: prefix for key, (prefix, _) in prefixes.items()},
+        calibrations={key: prefix.calibration for key, (prefix, _) in prefixes.items()},
+        preprocessing=preprocessing,
+        stages=stages,
+        costs=PlanCosts(costs, steps, decode, view),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _calibrated_prefixes(
+    prepared: PreparedStudy,
+    images: Mapping[PrefixKey, Callable[[], Tensor]],
+    measurements: Measurements,
+    engines: Mapping[str, Settings],
+    emit: Emit,
+) -> dict[PrefixKey, tuple[Prefix, list[int]]]:
+    """Return each frozen network with its engine, and the cuts at which phases begin; ``images`` gives some of each."""
+    opened = prepared.opened
+    cuts, kinds, rows = _cuts_of(opened.plan), strategies_of(opened.plan), _rows_of(prepared.works)
+    found = dict[PrefixKey, tuple[Prefix, list[int]]]()
+    emit(Preparing("measuring backbones and their engines", 0, len(cuts)))
+    for done, (key, mine) in enumerate(sorted(cuts.items()), 1):
+        backbone = opened.plan.backbone(kinds[key], 0)
+        precision, device = opened.compute.precision, opened.compute.device
+        work = FrozenWork(backbone, mine, rows.get(key, 0), opened.config.activations, precision, device)
+        found[key] = calibrated_prefix(work, images[key], measurements, engines.get(label_of(key, images))), mine
+        emit(Preparing("measuring backbones and their engines", done, len(cuts)))
+    return found
+
+
+def _prefix_cost(found: Calibration, deepest: int, stages: Sequence[StageInfo]) -> PrefixCost:
+    flops = tuple(stage.flops for stage in stages)
+    return PrefixCost(found.seconds, found.seconds_pytorch, found.build, deepest, flops, found.chains)
+
+
+def _cuts_of(plan: Plan) -> dict[PrefixKey, list[int]]:
+    """Return the cuts, above 0, at which some phase's inputs begin, by prefix."""
+    found: dict[PrefixKey, set[int]] = {}
+    for networks in plan.candidates.values():
+        for network in networks.values():
+            mine = {cut for cut in feed_cuts(network.cuts) if cut}
+            if mine:
+                found.setdefault(prefix_of(network.strategy), set()).update(mine)
+    return {key: sorted(cuts) for key, cuts in found.items()}
+
+
+def _rows_of(works: Sequence[CellWork]) -> dict[PrefixKey, int]:
+    """Return how many rows frozen stages compute, by prefix: each stored one once, and every live one."""
+    needs = together(work.needs for work in works)
+    found: dict[PrefixKey, int] = {}
+    for piece, rows in needs.rows.items():
+        found[piece.prefix] = found.get(piece.prefix, 0) + len(rows)
+    for lot in lots_of_study(works):
+        for (key, _), draws in lot.draws.live.items():
+            found[key] = found.get(key, 0) + draws
+    return found
+
+
+def _timed_steps(plan: Plan, classes: int) -> list[TimedStep]:
+    """Return for each network the phase that trains most of it: what is timed, and scaled to the others by FLOPs."""
+    found = dict[str, TimedStep]()
+    for networks in plan.candidates.values():
+        for network in networks.values():
+            for phase, start in enumerate(feed_cuts(network.cuts)):
+                cut = network.cuts[phase]
+                passed, trained = network.flops_after(start), network.flops_after(cut)
+                step = TimedStep(network.strategy, phase, cut, start, classes, passed, trained)
+                most = found.setdefault(step.network, step)
+                if (trained, passed) > (most.trained, most.passed):
+                    found[step.network] = step
+    return list(found.values())
+
+
+def _sample(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) -> Tensor:
+    views = _plain_views(catalog, ids[:IMAGES], preprocessing)
+    return torch.stack([views[index, 0][0] for index in range(len(views))])
+
+
+def _plain_views(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) -> ViewDataset:
+    shas = keys_of(catalog, ids)
+    pictures = DecodedPictures(paths_of(catalog, ids), shas, preprocessing.base)
+    return ViewDataset(pictures, shas, preprocessing, "none", 0)
+
+
+def _picture_seconds(catalog: Catalog, ids: Sequence[str], preprocessing: Preprocessing) -> tuple[float, float]:
+    """Return the seconds of decoding a file into its base picture, and of making a view of that."""
+    ids = ids[:IMAGES]
+    views = _plain_views(catalog, ids, preprocessing)
+    _ = views[0, 0]
+    points = [time.perf_counter()]
+    pictures = [views.pictures[index] for index in range(len(ids))]
+    points.append(time.perf_counter())
+    views.pictures = pictures  # a list of arrays gives pictures by index, too
+    for index in range(len(ids)):
+        _ = views[index, 0]
+    points.append(time.perf_counter())
+    return (points[1] - points[0]) / len(ids), (points[2] - points[1]) / len(ids)
