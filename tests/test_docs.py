@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import layout
 from tests.support.worlds import write_photographs, write_weights
 from unfreeze.cli.app import main
 from unfreeze.config.load import load_yaml, parse_study
@@ -103,3 +104,8 @@ def test_the_docs_name_no_command_that_is_not_there() -> None:
     known = {"demo", "init", "check", "plan", "run", "report", "describe", "cache"}
     for page in PAGES:
         assert {line.split()[1] for line in commands(page)} <= known, page.name
+
+
+def test_the_list_of_modules_is_the_package_s() -> None:
+    page = layout.PAGE.read_text(encoding="utf-8")
+    assert page == layout.written(page), "python -m tests.support.layout writes the list anew"

@@ -1,4 +1,4 @@
-"""Numbers as people read them; shared by the terminal and the report so that both round alike."""
+"""Format numbers, sizes, durations and plurals for the terminal and the report."""
 
 import difflib
 import math

@@ -1,4 +1,4 @@
-"""What cells are fed with: pixels and activations, stored where the plan says so, computed live where it does not."""
+"""Batches for a group of cells, from stored activations where the plan stores them, else computed live."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence

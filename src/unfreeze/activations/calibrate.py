@@ -1,4 +1,4 @@
-"""Choose the engine of a prefix from a few real images, in a few seconds; once for a study."""
+"""Choose and time the inference engine of a frozen prefix on a few real images."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence

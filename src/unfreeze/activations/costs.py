@@ -1,4 +1,4 @@
-"""The cost model: what frozen work costs stored and live, and what is worth storing under a disk budget. Pure."""
+"""Cost model of frozen work: seconds stored and live, and what to store within a disk budget."""
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass

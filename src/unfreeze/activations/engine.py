@@ -1,4 +1,4 @@
-"""What an inference engine is: its entry in the registry, and the error it raises for a network it cannot run."""
+"""Interface of an inference engine, its registry entry, and the error for a network that it cannot run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

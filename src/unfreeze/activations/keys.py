@@ -1,4 +1,4 @@
-"""."""
+"""Keys of stored activations: prefix, cut and view; which of them a cell reads."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

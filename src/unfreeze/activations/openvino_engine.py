@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: fused convolutions, one thread per request, as many requests at once as there are threads.
+"""OpenVINO engine for CPUs: fused convolutions, one inference request per thread.
 
 float32 is asked for, since OpenVINO would choose bfloat16 by itself where the processor supports it. The rows of a
 request are all that one thread sees, so the numbers of a row depend neither on its neighbours nor on the number of

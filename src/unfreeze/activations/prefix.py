@@ -1,4 +1,4 @@
-"""A backbone's frozen stages as a study computes them: by one engine, at one precision, alike live and stored."""
+"""Frozen prefix of a backbone on one engine at one precision; the same numbers live and stored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""PyTorch itself: every device, every network.
+"""PyTorch engine: runs on every device and every network.
 
 Its kernels may choose another way of summing for another batch size, so rows go through in batches of one fixed size,
 the last one padded. Where a device has memory of its own the largest size is taken that fits when it is calibrated.

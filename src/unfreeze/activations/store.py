@@ -1,4 +1,4 @@
-"""Stored activations: their identity in the cache, and filling what is missing."""
+"""Store activations in the cache: their identity, and filling in missing rows."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

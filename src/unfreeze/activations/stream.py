@@ -1,4 +1,4 @@
-"""The batches of a training stream, at any cut: read from stored activations, or computed live from pixels."""
+"""Training batches at any cut, read from stored activations or computed live from pixels."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The command line: one module a command; heavy imports happen inside a command."""
+"""The command line; heavy imports happen inside commands."""
 
 from unfreeze.cli.app import main
 

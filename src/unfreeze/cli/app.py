@@ -1,4 +1,4 @@
-"""The program: its commands, and the one place where a user's mistake becomes a message and an exit code."""
+"""The `unfreeze` program: its commands, and the one place where a UserError becomes a message and an exit code."""
 
 import io
 import os

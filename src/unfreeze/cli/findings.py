@@ -1,4 +1,4 @@
-"""What the data check of a run found: the worst of it in a few lines, and the page that shows all."""
+"""The worst findings of a data check in a few lines, and thumbnails for its page."""
 
 import base64
 import io

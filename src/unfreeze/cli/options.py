@@ -1,4 +1,4 @@
-"""Options that several commands share, and the study that they ask for."""
+"""Options that several commands share, and the study that they describe."""
 
 import difflib
 import re

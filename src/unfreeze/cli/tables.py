@@ -1,4 +1,4 @@
-"""Consoles and tables that read well on a terminal of any width, and in a pipe."""
+"""Consoles and tables that fit the width of a terminal, or a pipe."""
 
 import math
 import sys

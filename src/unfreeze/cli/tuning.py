@@ -1,4 +1,4 @@
-"""Settings of the process that make it faster and change no number; to be made before torch is imported."""
+"""Process settings that make a run faster and change no number; applied before torch is imported."""
 
 import atexit
 import ctypes

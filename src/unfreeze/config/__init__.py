@@ -1,1 +1,1 @@
-"""What can be asked for: the study file, its presets and what they resolve to. No torch here."""
+"""The study file: what can be asked for, and what it resolves to. No torch."""

@@ -1,4 +1,4 @@
-"""What a key or value that is not understood may have meant: by its meaning first, by its spelling last.
+"""Suggest what an unknown key or value may have meant, by meaning first and by spelling last.
 
 A hint is given only where it was tried and mends what it is about, so that it can be taken over as it stands.
 """

@@ -1,4 +1,4 @@
-"""From YAML to a typed study: presets, overrides, and every problem of the file in one message."""
+"""Read a study file: presets, overrides, and all of its problems in one message."""
 
 import datetime
 import difflib

@@ -1,4 +1,4 @@
-"""What other libraries call the settings of a study, and their values: Keras, timm, fastai, Lightning, scikit-learn."""
+"""Names of settings and values in other libraries: Keras, timm, fastai, Lightning, scikit-learn."""
 
 import re
 from collections.abc import Mapping

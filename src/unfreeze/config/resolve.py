@@ -1,4 +1,4 @@
-"""From what was asked for to what is run: every default filled in, every cell and candidate spelled out."""
+"""Fill in every default of a study, and list its cells and candidates."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""What can be asked for: the study file as typed, immutable data.
+"""Schema of the study file, as typed immutable data.
 
 Every model refuses unknown keys. Optional fields that are None take the study's value, or the default for what
 trains; ``resolve`` fills them in.

@@ -1,4 +1,4 @@
-"""Durations, sizes and numbers of pixels as people write them."""
+"""Parse durations, sizes and numbers of pixels."""
 
 import contextlib
 import re

@@ -1,1 +1,1 @@
-"""From files to views: sources, catalog, splits, regimes, order, and (the only part with torch) views."""
+"""From files to images that are used: sources, decoding, the data check, catalog, split, subsets. No torch."""

@@ -1,4 +1,4 @@
-"""What the report shows of the best model: its worst mistakes with where it looked, and labels to look at again."""
+"""Explain the best model: its worst mistakes with Grad-CAM pictures, and labels to review."""
 
 import shutil
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM on the deepest feature map that still tells places apart.
+"""Grad-CAM on the deepest feature map that has spatial positions.
 
 Grad-CAM: Selvaraju et al. 2017, by captum's LayerGradCam. Tokens are laid out as maps first, so that convolutional
 networks, Swin and ViTs are looked at alike.

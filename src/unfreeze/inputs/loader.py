@@ -1,4 +1,4 @@
-"""From images on disk to batches of tensors, in the order that the study's streams fix."""
+"""Load images in batches, in the order that the study's seeds fix."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

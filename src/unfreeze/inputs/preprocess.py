@@ -1,4 +1,4 @@
-"""Base pictures: each image decoded, upright and resized once, whole, from which all of its views start."""
+"""Base pictures: each image decoded, turned upright and resized once; all views start from them."""
 
 import contextlib
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The order of examples: an endless stream of shuffled passes, and the one place that converts steps and examples."""
+"""Order of training examples, and the conversion between epochs, steps and examples."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,1 +1,1 @@
-"""The network: backbones in stages, their weights, heads, what is frozen and what trains."""
+"""Backbones in stages, their weights, and networks divided at a cut."""

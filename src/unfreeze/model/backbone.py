@@ -1,4 +1,4 @@
-"""A pretrained network in stages, checked when loaded."""
+"""Load a pretrained backbone, divide it into stages, and check that they give the whole model's numbers."""
 
 import copy
 import difflib

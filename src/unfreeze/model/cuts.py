@@ -1,4 +1,4 @@
-"""Where a strategy divides its backbone, phase by phase."""
+"""Cuts of a strategy: how many stages each phase freezes."""
 
 from collections.abc import Sequence
 

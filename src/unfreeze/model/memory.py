@@ -1,4 +1,4 @@
-"""Where a device's memory does not suffice: what counts as that, and the same work on half as many rows at once."""
+"""Out-of-memory errors: recognise them, and retry the work on half as many rows at once."""
 
 import gc
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A backbone divided at a cut: a frozen prefix, a trained suffix, a head."""
+"""Network divided at a cut: frozen prefix, trained suffix, head."""
 
 from __future__ import annotations
 

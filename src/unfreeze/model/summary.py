@@ -1,4 +1,4 @@
-"""What a backbone and a head are made of: shapes, parameters, FLOPs."""
+"""Shapes, parameters and FLOPs of a backbone and a head."""
 
 from dataclasses import dataclass
 

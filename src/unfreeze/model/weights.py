@@ -1,4 +1,4 @@
-"""Where a backbone's initial weights come from, and the preprocessing that belongs to them."""
+"""Load a backbone's initial weights and the preprocessing that belongs to them."""
 
 import hashlib
 from collections.abc import Collection

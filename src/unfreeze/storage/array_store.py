@@ -1,4 +1,4 @@
-"""Arrays by image content, shared by all studies on a machine: entries of rows in checked, immutable shards.
+"""Arrays keyed by image content, in checked immutable shards; shared by all studies of a machine.
 
 An entry of the cache is a folder that belongs to one identity: all that its rows depend on but the image. Several
 processes may write to it at once; a reader uses the union of the shards, and completeness is asserted at opening.

@@ -1,4 +1,4 @@
-"""The cache as a whole: which entries there are, who uses them, and what goes when room is needed.
+"""The cache folder: its entries, who uses them, and what is deleted when room is needed.
 
 Locks only save work: they keep an entry from being evicted while it is in use. What is evicted all the same is computed
 again, and rows that are open are read to their end. What a killed process left is deleted by its age.

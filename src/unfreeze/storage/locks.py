@@ -1,4 +1,4 @@
-"""Locks between processes. They only save work: every result is right without them."""
+"""Inter-process locks. They only save work: results are right without them."""
 
 import contextlib
 import os

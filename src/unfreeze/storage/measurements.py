@@ -1,4 +1,4 @@
-"""What was timed on this machine, remembered in the cache so that it is timed once."""
+"""Timings of this machine, remembered in the cache."""
 
 import platform
 from collections.abc import Callable, Mapping

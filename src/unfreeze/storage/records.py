@@ -1,4 +1,4 @@
-"""The study directory: records, tables, arrays, and what is finished.
+"""Read and write JSON records, CSV tables and arrays with checksums.
 
 Every file is written durably. A cell is finished when, and only when, its ``result.json`` exists; it is written last.
 Records end with a checksum of themselves, and those that speak of other files hold the checksums of these.

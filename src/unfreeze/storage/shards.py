@@ -1,4 +1,4 @@
-"""Shards: files of rows that are written once, whole, and used only after their checksums were seen to hold.
+"""Shards: files of rows, written once, verified when read.
 
 A shard is ``NAME.rows``, the bytes of its rows one after another, and ``NAME.manifest``, written last: a line with the
 sha256 of what follows, then JSON with the rows, their shapes and the sha256 of every chunk of the data. Nothing is ever

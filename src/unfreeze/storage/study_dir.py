@@ -1,4 +1,4 @@
-"""."""
+"""The study directory: where each file lies, and which cells are finished."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,1 +1,1 @@
-"""A study: its plan, its cells, and running what is missing."""
+"""A study: its plan, its cells, and running them."""

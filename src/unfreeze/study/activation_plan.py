@@ -1,4 +1,4 @@
-"""What cells share, decided before anything runs: what is stored, what is built from what, and what it all costs."""
+"""Plan of shared activations: what is stored, the reason for what is not, and predicted seconds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The Python interface: ``Study`` and ``Results``."""
+"""Python interface: `Study` and `Results`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

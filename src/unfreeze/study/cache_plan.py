@@ -1,4 +1,4 @@
-"""Decide which activations and pictures a study keeps in the cache, within its budget and the room on the disk."""
+"""Fit the stored activations into the cache's budget and the free disk space."""
 
 from pathlib import Path
 

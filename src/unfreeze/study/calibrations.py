@@ -1,4 +1,4 @@
-"""Measure for a few seconds what the networks of a study cost on this machine."""
+"""Measure what frozen stages and training steps of a study cost on this machine."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence

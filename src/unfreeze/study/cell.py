@@ -1,4 +1,4 @@
-"""One cell: what its numbers depend on, and nothing else."""
+"""Specification of a cell: its images, its settings, and the fingerprint over all that its numbers depend on."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What a study still writes to its directory, and whether the disk has room for it: asked before anything runs.
+"""Estimate what a study still writes to its directory, and refuse it where the disk has no room.
 
 The bytes are upper bounds: nothing stops early, every cell of a group is saved while it trains, paths are long.
 """

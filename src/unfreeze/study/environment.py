@@ -1,4 +1,4 @@
-"""What the numbers of a run are computed with."""
+"""Versions, processor and threads that the numbers of a run depend on."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""The end of a cell: the chosen candidate predicts its images, is scored, and is written; result.json last."""
+"""Finish a cell: predict with the chosen candidate, score, and write its folder."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""What a study will share and take, told before it runs: the run's own plan, from hashes and headers alone."""
+"""Forecast a study before it runs: shared work, seconds and disk, from hashes and headers alone."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Run cells that share their batches: train all their candidates in lock-step, choose, report, write."""
+"""Run a group of cells: train all candidates in lock-step, choose one per cell, write results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""A study's images: looked at, compared with what its last run saw, split, and given to its cells."""
+"""Images of a study: scan them, compare them with the last run, split them, give each cell its own."""
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which cells share their batches, and what each of them brings along."""
+"""Partition cells into groups that meet the same batches, and candidates into lock-step batches."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

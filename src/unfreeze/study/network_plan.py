@@ -1,4 +1,4 @@
-"""What a study will run: its cells, and what each strategy trains and keeps frozen."""
+"""Networks of a study: what each strategy freezes and trains, phase by phase."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What run, plan and every worker start from: a study's networks, its images and its cells."""
+"""Prepare a study for run, plan and workers: its networks, images and cells."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a cell is ranked by: every image of the validation pool, predicted by a model that it did not choose.
+"""Ranking set of a cell: predict all validation images by models that did not choose them.
 
 Candidates and epochs that validation images have chosen look better on these than they are. So each half of them
 chooses once more, by the same rule, and predicts the other half (cross-fitting); the pool's other images chose nothing,

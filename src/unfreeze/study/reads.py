@@ -1,4 +1,4 @@
-"""What a cell asks of the frozen stages: which rows of which activations, and how often. Pure: nothing is computed."""
+"""Activations that a cell reads: which rows, and how often."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

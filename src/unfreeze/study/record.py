@@ -1,4 +1,4 @@
-"""The record of a study in its directory: written by a run, and what of it binds the next one."""
+"""Write the record of a study: settings, plan, images, splits, environment."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Run what is missing of a study, cell by cell; a failing cell does not stop the others."""
+"""Run the unfinished cells of a study and write its tables."""
 
 import contextlib
 import os

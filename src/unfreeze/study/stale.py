@@ -1,4 +1,4 @@
-"""What an edited study leaves behind: cells finished with other settings or images, and cells that it has no more."""
+"""Cells left behind by an edited study: finished with other settings, or no longer part of it."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""One candidate in training, phase by phase: its networks, its history, its best weights, its checkpoint."""
+"""One candidate in training, phase by phase: networks, history, best weights, checkpoint."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A cell's training state on disk: all that the rest of its training depends on, with what it is bound to.
+"""Checkpoint of a running cell, from which a killed run resumes.
 
 One safetensors file per cell, replaced by one rename: tensors, and in the metadata the record and a checksum of both.
 """

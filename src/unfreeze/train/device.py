@@ -1,4 +1,4 @@
-"""Where the numbers are computed: device, precision, memory format."""
+"""Device, precision and memory format of all computation."""
 
 import contextlib
 import os

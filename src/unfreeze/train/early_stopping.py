@@ -1,4 +1,4 @@
-"""Early stopping as state: pure functions from one epoch to the next, so that it can be saved and resumed."""
+"""Early stopping as state, so that it can be saved and resumed."""
 
 import math
 from dataclasses import dataclass, replace

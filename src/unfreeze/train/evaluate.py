@@ -1,4 +1,4 @@
-"""Predictions of every image, none missing, and their scores."""
+"""Predict every image of a set."""
 
 from collections.abc import Iterable
 

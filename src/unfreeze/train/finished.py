@@ -1,4 +1,4 @@
-"""A finished cell's model, rebuilt from its files and checked against what they say of it."""
+"""Rebuild a finished cell's model from its files, and check it against its stored logits."""
 
 from dataclasses import dataclass
 from typing import Any

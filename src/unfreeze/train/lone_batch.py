@@ -1,4 +1,4 @@
-"""BatchNorm takes no statistics from a batch of one image: which numbers of images leave one, and what to say then."""
+"""Reject batch sizes that leave a batch of one image where BatchNorm trains."""
 
 import itertools
 from collections.abc import Collection

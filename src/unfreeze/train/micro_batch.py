@@ -1,4 +1,4 @@
-"""A batch in micro-batches where memory runs short: the step of the whole batch, but for rounding.
+"""Micro-batches for short memory, with the numbers of the whole batch.
 
 Dropout is drawn for the whole batch, losses have its divisor, and BatchNorm's statistics are undone before a step is
 repeated. The number of rows goes into the checkpoint, so that a resumed run divides its batches as before.

@@ -1,4 +1,4 @@
-"""One phase of training: any network on any inputs, with one optimiser. ``train.trainer`` calls its steps."""
+"""One phase of training: any network, any inputs, one optimiser."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""The gradients of one batch: all rows at once, or in micro-batches that give the numbers of the whole batch."""
+"""Gradients of one batch, whole or in micro-batches."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Seconds of training steps: one batch of a network is timed at one cut, and FLOPs scale it to other cuts."""
+"""Time one training step of a network; FLOPs scale it to other cuts."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Train candidates that meet the same batches in lock-step: each batch is made once, for all of them."""
+"""Train candidates in lock-step on the same batches: the training loop."""
 
 import contextlib
 import time

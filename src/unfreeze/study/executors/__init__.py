@@ -1,1 +1,1 @@
-"""Who runs cells: child processes."""
+"""Executors of cells."""
