@@ -83,55 +83,55 @@ def _selection(record: Mapping[str, Any]) -> Selection:
     return Selection(train, validation, tests, warnings, ranking)
 
 
-def _prepared(told: Mapping[str, Any]) -> PreparedStudy:
+def _prepared(brief: Mapping[str, Any]) -> PreparedStudy:
     """Return the study as the parent prepared it.
 
     Raises:
         RuntimeError: a cell is not the parent's; something has changed since it was planned.
         UserError: a backbone or its weights cannot be loaded any more.
     """
-    study = StudyConfig.model_validate(told["study"])
-    torch.set_num_threads(told["threads"])  # as the study fixed them: sums depend on it
-    compute, store = pick(study.device, study.precision), StudyDir(Path(told["out"]))
-    roots = {name: Path(root) for name, root in told["roots"].items()}
-    catalog = Catalog(read_table(store.path / "catalog.csv"), roots, tuple(told["classes"]))
+    study = StudyConfig.model_validate(brief["study"])
+    torch.set_num_threads(brief["threads"])  # as the study fixed them: sums depend on it
+    compute, store = pick(study.device, study.precision), StudyDir(Path(brief["out"]))
+    roots = {name: Path(root) for name, root in brief["roots"].items()}
+    catalog = Catalog(read_table(store.path / "catalog.csv"), roots, tuple(brief["classes"]))
     plan = make_plan(study, len(catalog.classes), weights=True)
-    weights, selections = weight_hashes(plan), {key: _selection(one) for key, one in told["selections"].items()}
+    weights, selections = weight_hashes(plan), {key: _selection(one) for key, one in brief["selections"].items()}
     by_id = {cell.id: cell for cell in plan.cells}
     cells = {
         name: CellSpec(by_id[name], study, catalog, selections[key], weights, compute.device.type)
-        for name, (key, _) in told["cells"].items()
+        for name, (key, _) in brief["cells"].items()
     }
-    for name, (_, fingerprint) in told["cells"].items():
+    for name, (_, fingerprint) in brief["cells"].items():
         if cells[name].fingerprint != fingerprint:
             raise RuntimeError(f"{name} is not the cell that was planned: images or weights have changed meanwhile")
-    opened = OpenedStudy(study, len(catalog.images), store, {}, compute, plan, Path(told["cache"]))
+    opened = OpenedStudy(study, len(catalog.images), store, {}, compute, plan, Path(brief["cache"]))
     return PreparedStudy(opened, DatasetDiff(catalog, {}, DatasetChanges(), ()), {}, cells, ())
 
 
-def executor_of(told: Mapping[str, Any], emit: Emit) -> SerialExecutor:
+def executor_of(brief: Mapping[str, Any], emit: Emit) -> SerialExecutor:
     """Return the executor that runs the study's cells in this process, with the cells as the parent has them.
 
     Raises:
         RuntimeError, UserError: see ``_prepared``.
     """
-    prepared = _prepared(told)
+    prepared = _prepared(brief)
     opened, works = prepared.opened, prepared.works
     prefixes = {}
-    for record, found in told["calibrations"]:
+    for record, found in brief["calibrations"]:
         key = PrefixKey(**record)
         backbone = opened.plan.backbones[key.backbone, key.weights, key.image_size]
         activations = opened.config.activations
         prefixes[key] = Prefix(backbone, Calibration.from_record(found), activations, opened.compute.device)
     rows = together(work.needs for work in works).rows
     stored = StoredWork(
-        {key: rows[key] for key in map(_piece, told["stored"])},
-        {_piece(key): _piece(start) for key, start in told["starts"]},
-        told["pixels"],
+        {key: rows[key] for key in map(_piece, brief["stored"])},
+        {_piece(key): _piece(start) for key, start in brief["starts"]},
+        brief["pixels"],
     )
-    preprocessing, cache = preprocessings(opened.plan), Path(told["cache"])
-    supply = BatchSource(prepared.catalog, preprocessing, prefixes, stored, cache, told["workers"], emit)
-    shares = {_piece(piece): share for piece, share in told["shares"]}
+    preprocessing, cache = preprocessings(opened.plan), Path(brief["cache"])
+    supply = BatchSource(prepared.catalog, preprocessing, prefixes, stored, cache, brief["workers"], emit)
+    shares = {_piece(piece): share for piece, share in brief["shares"]}
     tasks = {work.cell: CellTask(work.job, work.networks, work.needs, shares) for work in works}
     return SerialExecutor(tasks, supply, opened.plan.backbone, opened.store, opened.compute, emit)
 
@@ -224,15 +224,15 @@ def add_record(supply: BatchSource, record: Mapping[str, Any], forwards: bool = 
         facts.altered_chunks += record["altered"][0]
 
 
-def run_cells(told: Mapping[str, Any], parent: Parent) -> None:
+def run_cells(brief: Mapping[str, Any], parent: Parent) -> None:
     """Run groups until the parent asks no more, or wants this slot to leave.
 
     Args:
-        told: what ``briefing`` returned, and as ``worker`` the name of this slot's log.
+        brief: what ``briefing`` returned, and as ``worker`` the name of this slot's log.
         parent: asks for groups.
     """
     try:
-        _serve(told, parent)
+        _serve(brief, parent)
     except _Left:
         pass
     except DiskFull as error:
@@ -242,9 +242,9 @@ def run_cells(told: Mapping[str, Any], parent: Parent) -> None:
     gc.collect()  # loaders go, and end their processes before this one ends
 
 
-def _serve(told: Mapping[str, Any], parent: Parent) -> None:
-    exchange = _Exchange(parent, EventLog(Path(told["out"]), told["worker"]))
-    executor = executor_of(told, exchange.emit)
+def _serve(brief: Mapping[str, Any], parent: Parent) -> None:
+    exchange = _Exchange(parent, EventLog(Path(brief["out"]), brief["worker"]))
+    executor = executor_of(brief, exchange.emit)
     exchange.count(executor.supply)
     for cells in exchange.groups():
         parent.tell(began=cells)
