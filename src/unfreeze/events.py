@@ -1,7 +1,8 @@
-"""What happens while a study runs, for whoever shows it."""
+"""What happens while a study runs, as plain data: each event has a JSON form, so that any listener can read it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,21 @@ class Understood:
 
 @dataclass(frozen=True)
 class Checked:
-    """The images are looked at, and the study directory is there: what was found, and where a page of it belongs.
+    """The data is checked and the study directory exists.
 
-    ``catalog`` is a ``data.catalog.Catalog``, ``findings`` are ``data.quality.Finding``.
+    Attributes:
+        findings: one entry per kind of finding, the worst first: kind, severity, findings (their number), count (of
+            images) and note.
+        page: the page that shows them all; written unless they are notes alone.
     """
 
-    catalog: Any
-    findings: tuple[Any, ...]
+    findings: tuple[dict[str, Any], ...]
     page: Path
+
+    @property
+    def has_page(self) -> bool:
+        """Whether something was found that is worth a line and a page: notes alone are not."""
+        return any(kind["severity"] != "note" for kind in self.findings)
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class CellResumed:
 
 @dataclass(frozen=True)
 class BetweenSteps:
-    """Training stands between two steps: whoever ends the run here, by raising, loses nothing."""
+    """Training is between two steps: a listener that raises here ends the run without a loss."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,39 @@ Event = (
 
 
 MIDST = (Progress, EpochEnded, CellFinished, CellFailed)
-"""Told in the midst of a step or a cell's end: ending the run there would lose what training has not saved."""
+"""Events within a step or at a cell's end: ending the run there would lose what training has not saved."""
 
 
 Emit = Callable[[Event], None]
+
+
+KINDS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in typing.get_args(Event)}
+"""Events by the name that their JSON form holds."""
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """Return an event as JSON data: its kind as ``event``, and its fields."""
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(event).items()}
+    return {"event": type(event).__name__, **values}
+
+
+def from_json(record: Any) -> Event | None:
+    """Return the event that ``to_json`` was given; None for a record of another kind, from a later version say."""
+    kind = KINDS.get(record.get("event", "")) if isinstance(record, dict) else None
+    if kind is None:
+        return None
+    values = {name: _value(hint, record[name]) for name, hint in _HINTS[kind.__name__].items() if name in record}
+    try:
+        return kind(**values)
+    except TypeError:  # a field is missing
+        return None
+
+
+_HINTS = {name: typing.get_type_hints(kind) for name, kind in KINDS.items()}
+
+
+def _value(hint: Any, value: Any) -> Any:
+    """Return a field's value from JSON data, which knows neither paths nor tuples."""
+    if hint is Path:
+        return Path(value)
+    return tuple(value) if typing.get_origin(hint) is tuple else value

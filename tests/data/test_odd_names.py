@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.support.nasty import names
 from tests.support.pictures import save
 from unfreeze.cli.commands.check import _as_json
-from unfreeze.cli.findings import thumbnails
 from unfreeze.config.schema import SplitConfig
 from unfreeze.data.catalog import build_catalog, paths_of
 from unfreeze.data.quality import findings
@@ -46,7 +45,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:  # pictures and the disk take longest, and know no names
         patch.setattr("unfreeze.storage.atomic._sync", lambda _: None)
-        patch.setattr("unfreeze.cli.findings._picture", lambda *_: "")
+        patch.setattr("unfreeze.report.check_page._picture", lambda *_: "")
         yield
 
 
@@ -85,7 +84,7 @@ def test_any_name_comes_back(tmp_path_factory, content, files, labels):
     found = findings(catalog, image_size=64)  # all of them are smaller, so that all are told
     said = json.loads(json.dumps(_as_json(catalog, found), ensure_ascii=False).encode())
     assert set(said["classes"]) == set(labels)
-    page = write_check_page(root / "check.html", "names", {**said}, *thumbnails(catalog, found))
+    page = write_check_page(root / "check.html", "names", catalog, found)
     text = page.read_bytes().decode()
     assert "<img src=x" not in text and "<script" not in text
 
@@ -101,8 +100,7 @@ def test_the_page_of_a_check_escapes_every_place_of_a_name(tmp_path):
     catalog = build_catalog(open_source("p", {}, tmp_path))
     found = findings(catalog)
     assert {"split_leak", "exact_duplicate", "unreadable"} <= {one.kind for one in found}
-    said = _as_json(catalog, found)
-    text = write_check_page(tmp_path / "c.html", hostile, said, *thumbnails(catalog, found)).read_text(encoding="utf-8")
+    text = write_check_page(tmp_path / "c.html", hostile, catalog, found).read_text(encoding="utf-8")
     assert "<img src=x" not in text
     assert "&lt;img src=x onerror=alert(1)&gt;&#34;&#39;" in text
 

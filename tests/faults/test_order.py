@@ -15,13 +15,14 @@ from unfreeze.train import checkpoint as saving
 PACKAGE = Path(__file__).parents[2] / "src" / "unfreeze"
 
 NO_FILES = {
-    ("cli/findings.py", "save"): "into memory",
+    ("report/check_page.py", "save"): "into memory",
     ("data/sources/digits.py", "save"): "into memory",
     ("data/sources/digits.py", "write_bytes"): "the demo's images, compared with what they should be at every start",
     ("storage/atomic.py", "touch"): "a file that tells the time by the file system, and is deleted",
     ("storage/cache.py", "touch"): "an empty mark of when an entry was used; its absence does no harm",
     ("storage/shards.py", "open"): "a temporary file that replacing() gave, for as long as the shard grows",
     ("storage/records.py", "to_csv"): "into memory",
+    ("storage/event_log.py", "open"): "a log of events, of which a torn last line is left out",
     ("slots.py", "open"): "a log of answers, of which a torn last line is left out",
     ("slots.py", "touch"): "the same",
     ("study/group.py", "save"): "training states, by write_state",

@@ -27,7 +27,7 @@ from unfreeze.storage.locks import held
 from unfreeze.storage.records import read_json, sealed, write_json, write_tensors
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study import run as running
-from unfreeze.study.executors.worker import _planned, briefing
+from unfreeze.study.executors.worker import briefing, executor_of
 from unfreeze.study.reads import together
 from unfreeze.train import checkpoint as saving
 from unfreeze.train.checkpoint import CellCheckpoint, read_state, write_state
@@ -82,13 +82,13 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def prepared(told: dict[str, Any], cache: Path) -> dict[str, Any]:
     """Have all of a study's rows at hand; return what they are, what was computed for it, and what was altered."""
-    groups, here = _planned(told | {"cache": str(cache)}, lambda event: None)
-    supply = here.supply
+    executor = executor_of(told | {"cache": str(cache)}, lambda event: None)
+    supply = executor.supply
     tidy(cache)
     remove_leftovers(cache)
     pictures = [pixel_store(cache, made.base) for made in supply.preprocessing.values()]
     with in_use([*pictures, *(supply._store(piece, supply.prefixes[piece.prefix].batch) for piece in supply.rows)]):
-        supply.prepare(together(one.needs for one in groups.values()))
+        supply.prepare(together(task.needs for task in executor.tasks.values()))
     rows = hashlib.sha256()
     for piece in supply.rows:
         opened = supply._open[piece]

@@ -12,9 +12,10 @@ from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.data.sources import source_of
 from unfreeze.events import Event
+from unfreeze.study.executors.serial import SerialExecutor
 from unfreeze.study.forecast import forecast
 from unfreeze.study.run import run_study
-from unfreeze.study.schedule import SerialExecutor, correction
+from unfreeze.study.schedule import correction
 from unfreeze.train import step_cost
 from unfreeze.train.device import pick, settings_restored
 
@@ -48,14 +49,14 @@ def test_seconds_are_within_a_factor_of_two_and_after_the_first_group_within_30_
     """By processor time, which other processes do not change."""
     monkeypatch.setattr(time, "perf_counter", time.process_time)
     groups = list[tuple[float, float]]()
-    take = SerialExecutor.take
+    submit = SerialExecutor.submit
 
     def noted(self: SerialExecutor, *given: Any) -> None:
-        before = self.predicted, self.spent
-        take(self, *given)
-        groups.append((self.predicted - before[0], self.spent - before[1]))
+        before = self.predicted, self.seconds
+        submit(self, *given)
+        groups.append((self.predicted - before[0], self.seconds - before[1]))
 
-    monkeypatch.setattr(SerialExecutor, "take", noted)
+    monkeypatch.setattr(SerialExecutor, "submit", noted)
     write_photographs(tmp_path / "photographs", per_class=60, size=48)
     regimes = {"small": {"train_per_class": 40, "val_per_class": 5, "augment": "flip_crop"}}
     asked = study(tmp_path, regimes=regimes, image_size=96, seeds=3, epochs=3, batch_size=16)

@@ -1,6 +1,6 @@
 """Which cells a time limit leaves out, by what they are predicted to take; nothing is trained and no clock runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,24 +22,24 @@ class Clock:
         return self.now
 
 
-class Hands:
-    """Take as long for a group as is predicted, times ``slower``, and compute the rows that its cells need."""
+class PlannedExecutor:
+    """Takes as long for a group as is predicted, times ``slower``, and computes the rows that its cells need."""
 
-    def __init__(self, clock: Clock, store: "Store", slower: float = 1.0) -> None:
-        self.clock, self.store, self.slower = clock, store, slower
+    def __init__(self, clock: Clock, store: "Store", tasks: Mapping[str, Any], slower: float = 1.0) -> None:
+        self.clock, self.store, self.tasks, self.slower = clock, store, tasks, slower
         self.failed, self.taken = list[str](), list[tuple[list[str], float]]()
-        self.predicted = self.spent = 0.0
+        self.predicted = self.seconds = 0.0
 
     def wait(self) -> None:
         pass
 
-    def take(self, jobs: Mapping[str, Any], predicted: float) -> None:
-        self.taken.append((list(jobs), predicted))
+    def submit(self, cells: Sequence[str], predicted: float) -> None:
+        self.taken.append((list(cells), predicted))
         self.predicted += predicted
-        self.spent += self.slower * predicted
+        self.seconds += self.slower * predicted
         self.clock.now += self.slower * predicted
-        for job in jobs.values():
-            self.store.there |= set(job.needs.rows.get(PIECE, ()))
+        for cell in cells:
+            self.store.there |= set(self.tasks[cell].needs.rows.get(PIECE, ()))
 
     def finish(self) -> None:
         pass
@@ -65,7 +65,7 @@ def left_of(
     clock, store, told = Clock(), Store(), list[Any]()
     monkeypatch.setattr(cells, "time", clock)
     monkeypatch.setattr(cells, "groups_of", lambda order: groups or [[name] for name in order])
-    jobs = {
+    tasks = {
         name: SimpleNamespace(
             job=SimpleNamespace(cell=Cell(name, "small", 0)),
             needs=SimpleNamespace(rows={PIECE: (rows or {})[name]} if name in (rows or {}) else {}),
@@ -76,13 +76,13 @@ def left_of(
     shared = SimpleNamespace(
         pieces=(piece,), cells={name: SimpleNamespace(seconds=each) for name, each in seconds.items()}
     )
-    hands = Hands(clock, store, slower)
+    executor = PlannedExecutor(clock, store, tasks, slower)
     supply = SimpleNamespace(missing=lambda piece, rows: store.missing(rows))
-    run = Schedule(jobs, shared, supply, hands, told.append)  # type: ignore[arg-type]
-    failed, left = run.all(limit)
+    run = Schedule(tasks, shared, supply, executor, told.append)  # type: ignore[arg-type]
+    failed, left = run.run(limit)
     assert failed == []
     assert told == ([CellsLeft(tuple(left))] if left else [])
-    return left, hands.taken
+    return left, executor.taken
 
 
 def test_cells_run_soonest_first_until_the_next_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
         DiskFull: there is no room.
         UserError: the directory cannot be written to.
     """
-    with _writing(path, size), _temporary_folder(path) as folder:
+    with writing(path, size), _temporary_folder(path) as folder:
         temporary = folder / path.name
         yield temporary
         temporary.chmod(folder.stat().st_mode & 0o666)  # libraries may make files for their owner only
@@ -82,10 +82,10 @@ def new_folder(path: Path, is_done: Callable[[], bool]) -> Iterator[Path]:
         UserError: the directory cannot be written to.
     """
     with contextlib.ExitStack() as stack:
-        with _writing(path):
+        with writing(path):
             folder = stack.enter_context(_temporary_folder(path))
         yield folder
-        with _writing(path):
+        with writing(path):
             while not _renamed(folder, path) and not is_done():
                 delete(path)
             _sync_folder(path.parent)
@@ -201,7 +201,7 @@ def _renamed(folder: Path, path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _writing(path: Path, size: int = 0) -> Iterator[None]:
+def writing(path: Path, size: int = 0) -> Iterator[None]:
     """Turn an error of the file system into a mistake that says what cannot be written."""
     try:
         yield

@@ -18,6 +18,7 @@ from unfreeze.errors import UserError
 from unfreeze.model.summary import HEADER_BYTES
 from unfreeze.storage.atomic import DiskFull
 from unfreeze.storage.cache import folder_bytes, used_bytes
+from unfreeze.storage.event_log import COUNTS, LINE_BYTES
 from unfreeze.storage.records import Altered
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.cell import CellSpec
@@ -55,6 +56,10 @@ REPORT_BYTES, SHOWN_BYTES = 5_200_000, 1_200_000
 beside it."""
 
 
+RUN_EVENTS_BYTES, CELL_EVENTS_BYTES, EPOCH_EVENT_BYTES = 60_000, 3_000, 600
+"""In the log of events: of a run, of a cell beside its counts, and of an epoch."""
+
+
 PLANNED_BYTES = 5_000
 """Of a cell in all tables, plan.json and the report."""
 
@@ -66,7 +71,7 @@ class DiskEstimate:
     Attributes:
         cells: models, predictions and records, which stay.
         states: training states of the cells that train at one time, which go.
-        tables: tables and report, written anew by every run.
+        tables: tables and report, written anew by every run, and the log of events.
     """
 
     cells: int
@@ -165,7 +170,14 @@ def _writes(
     columns = len({(cell.regime, cell.seed, cell.fold) for cell in planned})
     folds = len({cell.fold for cell in planned})
     tables = images * (CATALOG_BYTES + folds * SPLIT_BYTES + columns * USE_BYTES) + len(planned) * PLANNED_BYTES
-    return DiskEstimate(cells, max(0, states - states_there), tables + REPORT_BYTES + SHOWN_BYTES)
+    tables += REPORT_BYTES + SHOWN_BYTES + RUN_EVENTS_BYTES + sum(map(_events_bytes, missing.values()))
+    return DiskEstimate(cells, max(0, states - states_there), tables)
+
+
+def _events_bytes(networks: Mapping[str, NetworkPlan]) -> int:
+    """Return what a cell's events take in the log, at most."""
+    epochs = sum(expected_epochs(network.strategy) for network in networks.values())
+    return CELL_EVENTS_BYTES + COUNTS * LINE_BYTES + epochs * EPOCH_EVENT_BYTES
 
 
 def _cell_bytes(networks: Mapping[str, NetworkPlan]) -> int:

@@ -1,22 +1,28 @@
 """Write the record of a study: settings, plan, images, splits, environment."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 import torch
 
 from unfreeze.activations import engines
+from unfreeze.activations.batches import BatchSource
 from unfreeze.activations.calibrate import engine_label
 from unfreeze.activations.engine import Settings
-from unfreeze.activations.keys import label_of
+from unfreeze.activations.keys import PrefixKey, label_of
 from unfreeze.activations.prefix import Calibration
 from unfreeze.config.identity import study_fingerprint, study_record
 from unfreeze.config.schema import StudyConfig
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.duplicates import ALIKE, NEAREST, RADIUS, SAME
+from unfreeze.storage.array_store import ArrayStore
 from unfreeze.storage.atomic import write_text
-from unfreeze.storage.records import accepted, table_text, write_json
+from unfreeze.storage.records import Altered, accepted, read_json, table_text, write_json
+from unfreeze.storage.shards import Row
+from unfreeze.storage.study_dir import StudyDir
+from unfreeze.study.activation_plan import ActivationPlan, name_of
 from unfreeze.study.calibrations import Calibrations
 from unfreeze.study.cell import CellSpec
 from unfreeze.study.environment import environment
@@ -134,3 +140,46 @@ def _splits(splits: Mapping[int | None, pd.Series], jobs: Iterable[CellSpec]) ->
             table[f"{regime}.s{seed}"] = table["id"].map(use).fillna("")
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def add_facts(
+    store: StudyDir,
+    shared: ActivationPlan,
+    supply: BatchSource,
+    needed: Mapping[ArrayStore, Collection[Row]],
+    predicted: float,
+    stages: Mapping[PrefixKey, Any],
+    times: Mapping[str, float],
+) -> None:
+    """Add to shared.json what one run's shared work really took, beside what was predicted for it.
+
+    Args:
+        store: the study directory.
+        shared: the plan.
+        supply: knows what was computed.
+        needed: the plan's rows, by entry of the cache.
+        predicted: seconds predicted for the cells that ran, with what they share.
+        stages: names stages, by prefix.
+        times: seconds of the parts of the run.
+    """
+    path = store.path / "shared.json"
+    runs = []
+    with contextlib.suppress(FileNotFoundError, Altered):  # what earlier runs took is for the report alone
+        runs = read_json(path)["runs"]
+    facts = supply.facts
+    pieces = [
+        {"name": name_of(piece, stages), "rows": facts.computed[piece], "seconds": facts.seconds[piece]}
+        for piece in facts.computed
+    ]
+    run = {
+        "predicted_seconds": predicted,
+        "seconds": dict(times),
+        "pieces": pieces,
+        "forwards": sum(prefix.forwards for prefix in supply.prefixes.values()),
+        "altered_chunks": facts.altered_chunks,
+        "unstored": facts.unstored,
+        "predicted_disk": shared.bytes,
+        "disk": sum(one.bytes_of(rows) for one, rows in needed.items()),
+    }
+    runs = [*runs, run]
+    write_json(path, {"forwards": sum(one["forwards"] for one in runs), "runs": runs})

@@ -17,12 +17,14 @@ from unfreeze.data.sources import source_of
 from unfreeze.data.sources.source import Source
 from unfreeze.data.summary import layout, lines
 from unfreeze.errors import UserError
-from unfreeze.events import Checked, Emit, Planned, Understood, Warned
+from unfreeze.events import Emit, Planned, Understood, Warned
 from unfreeze.explain.explain import explain
+from unfreeze.report.check_page import check_of_run
 from unfreeze.statistics.study_results import StudyResults, read_evidence
 from unfreeze.storage.array_store import ArrayStore
 from unfreeze.storage.atomic import DiskFull, remove_leftovers
 from unfreeze.storage.cache import in_use, looking, make_room, refuse_inside, tidy
+from unfreeze.storage.event_log import logged
 from unfreeze.storage.locks import held, waiting
 from unfreeze.storage.records import write_table
 from unfreeze.storage.shards import Row
@@ -38,14 +40,16 @@ from unfreeze.study.cache_plan import (
 from unfreeze.study.calibrations import Calibrations, calibrate
 from unfreeze.study.disk import DiskEstimate, refuse, reserved, with_need, writes, writes_at_first
 from unfreeze.study.environment import made_otherwise
+from unfreeze.study.executors.executor import Executor
 from unfreeze.study.executors.processes import ProcessExecutor
+from unfreeze.study.executors.serial import SerialExecutor
 from unfreeze.study.executors.worker import briefing
 from unfreeze.study.images import look_at_data
 from unfreeze.study.lockstep import CellTask, groups_of
 from unfreeze.study.network_plan import as_record
 from unfreeze.study.prepare import OpenedStudy, PreparedStudy, engines_fixed, first_fixed, open_study, prepare
-from unfreeze.study.record import engine_warnings, write_record
-from unfreeze.study.schedule import Executor, Schedule, SerialExecutor, add_facts
+from unfreeze.study.record import add_facts, engine_warnings, write_record
+from unfreeze.study.schedule import Schedule
 from unfreeze.study.stale import finished_otherwise
 from unfreeze.train.checkpoint import remove_state
 
@@ -130,7 +134,8 @@ class StudyRun:
     """
 
     def __init__(self, study: StudyConfig, out: Path, emit: Emit, options: RunOptions) -> None:
-        self.study, self.out, self.emit, self.options = study, out, emit, options
+        self.study, self.out, self.options = study, out, options
+        self.listener, self.emit = emit, logged(out, emit)
         self._started = time.perf_counter()
         self._scan_seconds = 0.0
         self._needed: Callable[[], DiskEstimate] | None = None
@@ -248,26 +253,26 @@ class StudyRun:
             if work.cell not in finished
         }
 
-        def tell() -> None:
+        def record() -> None:
             times = {
                 "scan": self._scan_seconds,
                 "calibration": planned.calibrated.seconds,
-                "cells": hands.spent,
+                "cells": executor.seconds,
                 "total": time.perf_counter() - self._started,
             }
-            add_facts(store, shared, supply, planned.needed, hands.predicted, planned.calibrated.stages, times)
+            add_facts(store, shared, supply, planned.needed, executor.predicted, planned.calibrated.stages, times)
 
-        seconds = self.options.seconds
+        seconds, executor = self.options.seconds, self._executor(planned, supply, todo)
         try:
-            with self._executor(planned, supply, len(groups_of(todo))) as hands:
+            with executor:
                 remaining = None if seconds is None else seconds - (time.perf_counter() - self._started)
-                failed, left_out = Schedule(todo, shared, supply, hands, self.emit).all(remaining)
+                failed, left_out = Schedule(todo, shared, supply, executor, self.emit).run(remaining)
         except BaseException:  # the report counts what was found until then
             with contextlib.suppress(UserError):  # the disk is full, say, which is what ended it
-                tell()
+                record()
             raise
         if todo:
-            tell()
+            record()
         return failed, left_out
 
     def _write_plan(self, planned: PlannedRun) -> list[str]:
@@ -287,7 +292,7 @@ class StudyRun:
             self.emit(Warned(warning))
         folds, earlier = study.split.folds is not None, prepared.diff.drawn.get(None)
         found = findings(prepared.catalog, study.image_size, folds, study.split, earlier)
-        self.emit(Checked(prepared.catalog, tuple(found), self.out / "check.html"))
+        self.emit(check_of_run(study.name, prepared.catalog, found, self.out / "check.html"))
         self.emit(Planned(tuple(cells), tuple(finished)))
         return finished
 
@@ -303,18 +308,15 @@ class StudyRun:
             self.emit,
         )
 
-    def _executor(
-        self, planned: PlannedRun, supply: BatchSource, groups: int
-    ) -> contextlib.AbstractContextManager[Executor]:
-        """Return who runs the cells: this process, or as many others as there are groups to run, at most."""
-        opened, parallel = planned.prepared.opened, min(self.options.parallel, groups)
+    def _executor(self, planned: PlannedRun, supply: BatchSource, tasks: Mapping[str, CellTask]) -> Executor:
+        """Return what runs the cells: this process, or as many slots as there are groups to run, at most."""
+        opened, parallel = planned.prepared.opened, min(self.options.parallel, len(groups_of(tasks)))
         if parallel <= 1:
-            executor = SerialExecutor(supply, opened.plan.backbone, opened.store, opened.compute, self.emit)
-            return contextlib.nullcontext(executor)
+            return SerialExecutor(tasks, supply, opened.plan.backbone, opened.store, opened.compute, self.emit)
         known = briefing(
             planned.prepared, planned.calibrated, planned.shared, planned.folder, -(-supply.workers // parallel)
         )
-        return ProcessExecutor(parallel, known, supply, opened.store, self.emit)
+        return ProcessExecutor(parallel, known, supply, opened.store, self.emit, self.listener)
 
 
 def _check_directory(study: StudyConfig, out: Path) -> None:

@@ -17,7 +17,8 @@ from unfreeze.config.load import read_study
 from unfreeze.config.resolve import candidates
 from unfreeze.config.schema import StudyConfig
 from unfreeze.errors import UserError
-from unfreeze.events import CellFailed, CellsLeft, CellStarted, EpochEnded, Event, Planned, Warned
+from unfreeze.events import CellFailed, CellFinished, CellsLeft, CellStarted, EpochEnded, Event, Planned, Warned
+from unfreeze.storage.event_log import EventReader
 from unfreeze.storage.records import read_json, read_table
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -81,6 +82,12 @@ def test_no_number_depends_on_how_many_there_are(
     assert forwards(tmp_path / "several") == forwards(tmp_path / "one")  # no work is done twice
     (cells,) = (event.cells for event in events if isinstance(event, Planned))
     assert sorted(event.cell for event in events if isinstance(event, CellStarted)) == sorted(cells)
+    logs = sorted(path.name for path in (tmp_path / "several" / "events").iterdir())
+    assert logs == ["main.jsonl", *(f"slot-{number}.jsonl" for number in range(1, count + 1))]
+    logged = EventReader(tmp_path / "several").read()
+    for kind in (Planned, CellStarted, EpochEnded, CellFinished, CellFailed):
+        shown = [event for event in events if isinstance(event, kind)]
+        assert sorted(map(str, shown)) == sorted(str(event) for event in logged if isinstance(event, kind))
 
 
 def test_cells_that_fail_or_diverge_stop_no_other(tmp_path: Path) -> None:

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unfreeze.cli.findings import is_told
 from unfreeze.cli.interrupts import Check, resumable
 from unfreeze.cli.options import AsJson, Overrides, Target, asked_study
 from unfreeze.errors import UserError
-from unfreeze.events import Checked
 
 if TYPE_CHECKING:
     from unfreeze.config.schema import StudyConfig
@@ -52,6 +50,7 @@ def _check(target: str, out: Path | None, overrides: list[str] | None, as_json: 
     from unfreeze.data.sources import source_of
     from unfreeze.data.subset import shortfalls
     from unfreeze.data.summary import layout, lines, refuse_none_used, refuse_unusable
+    from unfreeze.report.check_page import write_check_page
     from unfreeze.storage.atomic import remove_leftovers_of
     from unfreeze.storage.cache import refuse_inside
 
@@ -77,17 +76,9 @@ def _check(target: str, out: Path | None, overrides: list[str] | None, as_json: 
     if asked:
         found = worst_first([*found, *shortfalls(catalog, study.split, study.regimes)])
     understood = layout(source, study.split, catalog)
-    _tell(understood, catalog, found, told, write_page(out, study.name, catalog, found), as_json)
-
-
-def write_page(out: Path | None, name: str, catalog: "Catalog", found: "list[Finding]") -> Path | None:
-    """Write the page, if one is wanted."""
-    if out is None:
-        return None
-    from unfreeze.cli.findings import thumbnails
-    from unfreeze.report.check_page import write_check_page
-
-    return write_check_page(out, name, _summary(catalog), *thumbnails(catalog, found), _ignored(catalog))
+    if out is not None:
+        write_check_page(out, study.name, catalog, found)
+    _tell(understood, catalog, found, told, out, as_json)
 
 
 def _tell(
@@ -159,38 +150,12 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
                 return catalog(looks=None)
 
 
-def _summary(catalog: "Catalog") -> dict[str, Any]:
-    counts = Counter(catalog.images["status"])
-    return {
-        "images": len(catalog.images),
-        "used": counts["used"],
-        "set_aside": counts["set_aside"],
-        "ignored": counts["ignored"],
-        "classes": {
-            label: int(count)
-            for label, count in catalog.images.query("status == 'used' and source == ''")["label"]
-            .value_counts()
-            .reindex(list(catalog.classes), fill_value=0)
-            .items()
-        },
-    }
-
-
-def _ignored(catalog: "Catalog") -> str:
-    """Say why files and folders are ignored, and for each reason which is the first."""
-    from unfreeze.data.quality import path_of
-
-    ignored = catalog.images[catalog.images["status"] == "ignored"]
-    first = {reason: path_of(catalog, rows[0]) for reason, rows in ignored.groupby("reason").groups.items()}
-    counts = Counter(ignored["reason"]).most_common()
-    return ", ".join(f"{count:,} {reason} (first {first[reason]})" for reason, count in counts)
-
-
 def _as_json(catalog: "Catalog", found: "list[Finding]") -> dict[str, Any]:
     from unfreeze.data.quality import path_of
+    from unfreeze.report.check_page import summary_of
 
     return {
-        **_summary(catalog),
+        **summary_of(catalog),
         "findings": [
             {
                 "kind": one.kind,
@@ -208,9 +173,10 @@ def _as_json(catalog: "Catalog", found: "list[Finding]") -> dict[str, Any]:
 def _print(catalog: "Catalog", found: "list[Finding]") -> None:
     from unfreeze.cli import tables as screen
     from unfreeze.data.quality import path_of
+    from unfreeze.report.check_page import summary_of
     from unfreeze.text import plural
 
-    summary = _summary(catalog)
+    summary = summary_of(catalog)
     console = screen.stdout()
     parts = [f"{summary[key]:,} {word}" for key, word in (("set_aside", "set aside"), ("ignored", "ignored"))]
     console.print(
@@ -236,9 +202,3 @@ def _print(catalog: "Catalog", found: "list[Finding]") -> None:
     screen.show(console, made)
     if rest:
         console.print(f"and {', '.join(f'{count:,} more of {kind}' for kind, count in rest.items())}\n")
-
-
-def write_page_of_run(name: str, event: Checked) -> None:
-    """Write the page of a study's data check, where anything is told of it."""
-    if is_told(event):
-        write_page(event.page, name, event.catalog, list(event.findings))

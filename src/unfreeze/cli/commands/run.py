@@ -86,7 +86,6 @@ def carry_out(
     epochs = {name: expected_epochs(next(iter(candidates(study, name).values()))) for name in study.strategies}
     board = Board(study.metric, epochs, lambda cell: _record(out, cell))
     with watching(board, is_terminal() and not as_json, check) as emit:
-        from unfreeze.cli.commands.check import write_page_of_run
         from unfreeze.config.units import parse_duration
         from unfreeze.events import Checked, Event
         from unfreeze.report.page import write_report
@@ -97,7 +96,6 @@ def carry_out(
 
         def tell(event: Event) -> None:
             if isinstance(event, Checked):
-                write_page_of_run(study.name, event)
                 checked.append(event)
             emit(event)
 
@@ -126,7 +124,7 @@ def _already(board: Any) -> str:
 
 
 def _as_json(outcome: "Outcome", checked: "Checked", report: Path) -> dict[str, Any]:
-    from unfreeze.cli.findings import is_told, worst
+    from unfreeze.cli.findings import worst
     from unfreeze.report.answer import answer, as_record
     from unfreeze.report.answer_text import facts, headline
 
@@ -141,7 +139,7 @@ def _as_json(outcome: "Outcome", checked: "Checked", report: Path) -> dict[str, 
         "left": list(outcome.left),
         "warnings": list(evidence.warnings),
         "findings": worst(checked),
-        "check_page": str(checked.page) if is_told(checked) else None,
+        "check_page": str(checked.page) if checked.has_page else None,
         "headline": headline(answered),
         "results": rows,
         "report": str(report),
@@ -161,7 +159,7 @@ def _print_outcome(
     from rich.text import Text
 
     from unfreeze.cli import tables as screen
-    from unfreeze.cli.findings import found_lines, is_told
+    from unfreeze.cli.findings import found_lines
     from unfreeze.cli.tables import answer_lines, summary
     from unfreeze.report.answer import answer
     from unfreeze.text import plural
@@ -187,7 +185,7 @@ def _print_outcome(
         console.print()
     for told in found:
         console.print(Text(told))
-    if is_told(checked):
+    if checked.has_page:
         console.print()
     if outcome.left:
         cells = plural(len(outcome.left), "cell")

@@ -1,202 +1,212 @@
 """Run groups of cells in several processes at once; no number depends on how many there are.
 
 The processes are slots (``unfreeze.slots``), each with the study's number of threads. A group in lock-step stays whole.
-Each slot appends what happens to a file of ``DIR/events``, which is read here and emitted as if it happened here;
-frozen rows that several groups need are computed by one slot while the others wait (``storage.cache.filling``).
+Each slot appends events to its own log, which is read here and shown as if they happened here; what a slot answers
+its parent (what it computed, which cells ended) goes through a temporary file. Frozen rows that several groups need are
+computed by one slot while the others wait (``storage.cache.filling``).
 """
 
-import os
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from unfreeze import events
 from unfreeze.activations.batches import BatchSource
 from unfreeze.errors import UserError
-from unfreeze.events import BetweenSteps, CellFailed, CellFinished, Emit, Warned
+from unfreeze.events import BetweenSteps, Emit, Warned
 from unfreeze.slots import Slot, end
-from unfreeze.storage.atomic import DiskFull, make_folder
+from unfreeze.storage.atomic import DiskFull
+from unfreeze.storage.event_log import EventReader
 from unfreeze.storage.study_dir import StudyDir
+from unfreeze.study.executors.serial import failure_event, write_failure
 from unfreeze.study.executors.worker import add_record, record_of
-from unfreeze.study.lockstep import CellTask
-from unfreeze.study.schedule import write_failure
 
-TURN_SECONDS = 0.1
-"""Between two looks at what slots tell, and whether one died."""
+POLL_SECONDS = 0.1
+"""Between two looks at what slots say, and whether one died."""
 
+SLOT = "slot-"
+"""How the names of slots begin, which their logs have."""
 
-EVENTS = "events"
-"""The folder of a study directory in which every slot has a file of its events."""
+TRIES = 2
+"""How often a group is started before its cells fail with their slots."""
 
 
 @dataclass
 class _Group:
-    """A group on its way: its cells that have not ended with their fingerprints, and how often it was begun."""
+    """A submitted group: its cells that have not ended, and how often it was started."""
 
-    waiting: dict[str, str]
+    cells: list[str]
     predicted: float
     tries: int = 0
 
 
 @dataclass
-class _Running:
+class _Worker:
     """A slot, and the group that it runs.
 
     Attributes:
-        began: when it began with its group, seconds.
+        started: when it started with its group, seconds.
         broken: why it cannot go on, if it said so.
     """
 
     slot: Slot
     group: _Group | None = None
-    began: float = 0.0
+    started: float = 0.0
     broken: str = ""
 
 
 class ProcessExecutor:
-    """Hands that are slots, for use in ``with``; at its end all of them are gone.
-
-    After an exception they save where their cells stand before they go, as one process does.
+    """The executor whose workers are slots; see ``Executor``.
 
     Args:
-        count: how many at most; after one died, one fewer, since it may have been for memory.
-        briefing: what ``study.executors.worker.briefing`` gave.
-        supply: of this process; what others computed is counted there.
+        count: how many slots at most; after one died, one fewer, since it may have been for memory.
+        briefing: what ``study.executors.worker.briefing`` returned.
+        supply: of this process; what slots compute is counted there.
         store: the study directory.
-        emit: is told what happens.
+        emit: is called with each event of this process.
+        show: is called with each event that a slot has logged.
     """
 
     def __init__(
-        self, count: int, briefing: Mapping[str, Any], supply: BatchSource, store: StudyDir, emit: Emit
+        self, count: int, briefing: Mapping[str, Any], supply: BatchSource, store: StudyDir, emit: Emit, show: Emit
     ) -> None:
-        self.count, self.briefing, self.supply, self.store, self.emit = count, briefing, supply, store, emit
+        self.count, self.briefing, self.supply, self.store = count, briefing, supply, store
+        self.emit, self.show = emit, show
         self.failed = list[str]()
-        self.predicted = self.spent = 0.0
-        self._warnings = set[str]()
-        self._running: list[_Running] = []
-        self._again: list[_Group] = []
+        self.predicted = self.seconds = 0.0
+        self._workers: list[_Worker] = []
+        self._lost: list[_Group] = []
         self._started = 0
+        self._warnings = set[str]()
+        self._log = EventReader(store.path, from_now=True, workers=f"{SLOT}*")
 
     def __enter__(self) -> Self:
+        self._answers = tempfile.TemporaryDirectory(prefix="unfreeze-cells-", ignore_cleanup_errors=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            end([one.slot for one in self._running])
+            end([worker.slot for worker in self._workers])
         finally:  # at a second signal, too
-            cut_off = [one for one in self._running if one.group is not None]
-            self.spent += sum(time.perf_counter() - one.began for one in cut_off)
+            cut_off = [worker for worker in self._workers if worker.group is not None]
+            self.seconds += sum(time.perf_counter() - worker.started for worker in cut_off)
+            self._answers.cleanup()
 
     def wait(self) -> None:
-        """Return when another group can be taken."""
-        while self._again or not self._has_room():
-            if self._again and self._has_room():
-                self._begin(self._again.pop(0))
+        """Return when another group can be submitted."""
+        while self._lost or not self._has_room():
+            if self._lost and self._has_room():
+                self._start(self._lost.pop(0))
             else:
-                self._turn()
+                self._poll()
 
-    def take(self, jobs: Mapping[str, CellTask], predicted: float) -> None:
-        """Give a group to a process that is free, or to a new one."""
-        self._begin(_Group({name: one.job.fingerprint for name, one in jobs.items()}, predicted))
+    def submit(self, cells: Sequence[str], predicted: float) -> None:
+        """Give a group to a slot that is free, or to a new one."""
+        self._start(_Group(list(cells), predicted))
 
     def finish(self) -> None:
-        """Return when every group that was taken has ended."""
+        """Return when every submitted group has ended."""
         while True:
             self.wait()
-            if not any(one.group for one in self._running):
+            if not any(worker.group for worker in self._workers):
                 return
-            self._turn()
+            self._poll()
 
     def _has_room(self) -> bool:
-        return sum(one.group is not None for one in self._running) < self.count
+        return sum(worker.group is not None for worker in self._workers) < self.count
 
-    def _begin(self, group: _Group) -> None:
-        one = next((one for one in self._running if one.group is None), None)
-        if one is None:
-            one = _Running(Slot("cells", self.briefing, self._log()))
-            self._running.append(one)
-            one.slot.ask({"facts": record_of(self.supply)})
-        one.group, one.began, group.tries = group, time.perf_counter(), group.tries + 1
-        one.slot.ask({"run": list(group.waiting)})
+    def _start(self, group: _Group) -> None:
+        worker = next((worker for worker in self._workers if worker.group is None), None) or self._new_worker()
+        group.tries += 1
+        worker.group, worker.started = group, time.perf_counter()
+        worker.slot.ask({"run": group.cells})
 
-    def _log(self) -> Path:
-        """Return the file of a new slot: no other run and no other slot has one of its name."""
-        make_folder(self.store.path / EVENTS)
+    def _new_worker(self) -> _Worker:
         self._started += 1
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        return self.store.path / EVENTS / f"{began}-{os.getpid()}-{self._started}.jsonl"
+        name = f"{SLOT}{self._started}"
+        answers = Path(self._answers.name) / f"{name}.jsonl"
+        worker = _Worker(Slot("cells", {**self.briefing, "worker": name}, answers))
+        self._workers.append(worker)
+        worker.slot.ask({"facts": record_of(self.supply)})
+        return worker
 
-    def _turn(self) -> None:
-        """Take in what was told, and see who died; then whoever is told may end the run."""
-        time.sleep(TURN_SECONDS)
-        for one in list(self._running):
-            ended = one.slot.ended()
-            for message in one.slot.heard():
-                self._take_in(one, message)
-            if ended:
-                self._running.remove(one)
-                end([one.slot])
-                self._lost(one, one.broken or ended)
+    def _poll(self) -> None:
+        """Take in answers and events, and see which slot died; then a listener may end the run."""
+        time.sleep(POLL_SECONDS)
+        ended = [(worker, worker.slot.ended()) for worker in self._workers]
+        answers = [(worker, answer) for worker, _ in ended for answer in worker.slot.heard()]
+        self._show()  # the log after the answers: it holds all that happened before them
+        for worker, answer in answers:
+            self._take_in(worker, answer)
+        for worker, why in ended:
+            if why:
+                self._workers.remove(worker)
+                end([worker.slot])
+                self._replace(worker, worker.broken or why)
         self.emit(BetweenSteps())
 
-    def _take_in(self, one: _Running, message: dict[str, Any]) -> None:
-        if "facts" in message:
-            add_record(self.supply, message["facts"], forwards=True)
-            for other in self._running:
-                if other is not one:
-                    other.slot.ask(message)
-        elif "unstored" in message:
-            self.supply.facts.unstored = self.supply.facts.unstored or message["unstored"]
-        elif "full" in message:
-            path, *words = message["full"]
-            raise DiskFull(Path(path), *words)
-        elif "refused" in message:
-            raise UserError(*message["refused"])
-        elif "broken" in message:
-            one.broken = message["broken"]
-        elif "began" in message:
-            one.began = time.perf_counter()
-        elif "ended" in message:
-            self._end(one)
-        else:
-            event = getattr(events, message.pop("event"))(**message)
-            if isinstance(event, CellFinished | CellFailed) and one.group and event.cell in one.group.waiting:
-                del one.group.waiting[event.cell]
-            if isinstance(event, CellFailed):
-                self.failed.append(event.cell)
-            if isinstance(event, Warned):  # of a full disk, say, by each process
+    def _show(self) -> None:
+        """Show what slots have logged; a warning that several give, of a full disk say, once."""
+        for event in self._log.read():
+            if isinstance(event, Warned):
                 if event.text in self._warnings:
-                    return
+                    continue
                 self._warnings.add(event.text)
-            self.emit(event)
+            self.show(event)
 
-    def _end(self, one: _Running) -> None:
-        if one.group is not None:
-            self.predicted += one.group.predicted
-            self.spent += time.perf_counter() - one.began
-        one.group = None
+    def _take_in(self, worker: _Worker, answer: dict[str, Any]) -> None:
+        match answer:
+            case {"facts": facts}:
+                add_record(self.supply, facts, forwards=True)
+                for other in self._workers:
+                    if other is not worker:
+                        other.slot.ask(answer)
+            case {"unstored": why}:
+                self.supply.facts.unstored = self.supply.facts.unstored or why
+            case {"cell": cell, "failed": failed}:
+                if worker.group and cell in worker.group.cells:
+                    worker.group.cells.remove(cell)
+                if failed:
+                    self.failed.append(cell)
+            case {"began": _}:
+                worker.started = time.perf_counter()
+            case {"ended": _}:
+                self._end(worker)
+            case {"broken": why}:
+                worker.broken = why
+            case {"full": [path, *words]}:
+                raise DiskFull(Path(path), *words)
+            case {"refused": words}:
+                raise UserError(*words)
 
-    def _lost(self, one: _Running, why: str) -> None:
-        """Have the rest of a dead process's group run in another, once."""
-        group = one.group
-        self._end(one)
-        if group is None or not group.waiting:
+    def _end(self, worker: _Worker) -> None:
+        if worker.group is not None:
+            self.predicted += worker.group.predicted
+            self.seconds += time.perf_counter() - worker.started
+        worker.group = None
+
+    def _replace(self, dead: _Worker, why: str) -> None:
+        """Have the rest of a dead slot's group run in another, once; then its cells fail."""
+        group = dead.group
+        self._end(dead)
+        if group is None or not group.cells:
             return
         self.count = max(1, self.count - 1)
-        if group.tries < 2:
-            self._again.append(group)
-            self.emit(Warned(f"a process that ran cells {why}; in another one go on: {', '.join(group.waiting)}"))
+        if group.tries < TRIES:
+            self._lost.append(group)
+            self.emit(Warned(f"a process that ran cells {why}; in another one go on: {', '.join(group.cells)}"))
             return
         error = UserError(
             f"the process that ran it {why}, for the second time",
             "a process that lives until its cells are finished; where memory runs out, the system ends one",
             "run the same command again, with a smaller --parallel or without",
         )
-        for name, fingerprint in group.waiting.items():
-            self.failed.append(name)
-            write_failure(self.store, name, fingerprint, error, self.emit)
+        for cell in group.cells:
+            self.failed.append(cell)
+            write_failure(self.store, cell, self.briefing["cells"][cell][1], error)
+            self.emit(failure_event(cell, error))

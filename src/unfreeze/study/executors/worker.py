@@ -1,12 +1,11 @@
-"""The cells that run in a slot, see ``unfreeze.slots``: the parent's plan, rebuilt here, and what is told of it.
+"""Run cells in a slot (``unfreeze.slots``), with the parent's plan rebuilt here.
 
-Asked: groups (the names of their cells), and what other slots computed meanwhile. Told: events, what this slot
-computed, and the end of each group.
+The parent asks for groups, as the ids of their cells, and says what other slots computed meanwhile. The slot answers
+what it computed and which cells and groups ended. Events go to the slot's log.
 """
 
 import gc
 import json
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -23,24 +22,22 @@ from unfreeze.data.catalog import Catalog
 from unfreeze.data.dataset_diff import DatasetChanges
 from unfreeze.data.subset import Selection
 from unfreeze.errors import UserError
-from unfreeze.events import MIDST, BetweenSteps, Emit, Event, Progress
+from unfreeze.events import MIDST, CellFailed, CellFinished, Emit, Event
 from unfreeze.slots import Parent
 from unfreeze.storage.atomic import DiskFull
+from unfreeze.storage.event_log import EventLog
 from unfreeze.storage.records import read_table
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.activation_plan import ActivationPlan
 from unfreeze.study.calibrations import Calibrations
 from unfreeze.study.cell import CellSpec
+from unfreeze.study.executors.serial import SerialExecutor
 from unfreeze.study.images import DatasetDiff
 from unfreeze.study.lockstep import CellTask
 from unfreeze.study.network_plan import make_plan, preprocessings, weight_hashes
 from unfreeze.study.prepare import OpenedStudy, PreparedStudy
 from unfreeze.study.reads import together
-from unfreeze.study.schedule import SerialExecutor
 from unfreeze.train.device import pick
-
-PROGRESS_SECONDS = 0.5
-"""Between two events of a cell's progress: a small head makes thousands of steps a second."""
 
 
 class _Left(BaseException):
@@ -86,77 +83,77 @@ def _selection(record: Mapping[str, Any]) -> Selection:
     return Selection(train, validation, tests, warnings, ranking)
 
 
-def _prepared(told: Mapping[str, Any]) -> PreparedStudy:
+def _prepared(brief: Mapping[str, Any]) -> PreparedStudy:
     """Return the study as the parent prepared it.
 
     Raises:
         RuntimeError: a cell is not the parent's; something has changed since it was planned.
         UserError: a backbone or its weights cannot be loaded any more.
     """
-    study = StudyConfig.model_validate(told["study"])
-    torch.set_num_threads(told["threads"])  # as the study fixed them: sums depend on it
-    compute, store = pick(study.device, study.precision), StudyDir(Path(told["out"]))
-    roots = {name: Path(root) for name, root in told["roots"].items()}
-    catalog = Catalog(read_table(store.path / "catalog.csv"), roots, tuple(told["classes"]))
+    study = StudyConfig.model_validate(brief["study"])
+    torch.set_num_threads(brief["threads"])  # as the study fixed them: sums depend on it
+    compute, store = pick(study.device, study.precision), StudyDir(Path(brief["out"]))
+    roots = {name: Path(root) for name, root in brief["roots"].items()}
+    catalog = Catalog(read_table(store.path / "catalog.csv"), roots, tuple(brief["classes"]))
     plan = make_plan(study, len(catalog.classes), weights=True)
-    weights, selections = weight_hashes(plan), {key: _selection(one) for key, one in told["selections"].items()}
+    weights, selections = weight_hashes(plan), {key: _selection(one) for key, one in brief["selections"].items()}
     by_id = {cell.id: cell for cell in plan.cells}
     cells = {
         name: CellSpec(by_id[name], study, catalog, selections[key], weights, compute.device.type)
-        for name, (key, _) in told["cells"].items()
+        for name, (key, _) in brief["cells"].items()
     }
-    for name, (_, fingerprint) in told["cells"].items():
+    for name, (_, fingerprint) in brief["cells"].items():
         if cells[name].fingerprint != fingerprint:
             raise RuntimeError(f"{name} is not the cell that was planned: images or weights have changed meanwhile")
-    opened = OpenedStudy(study, len(catalog.images), store, {}, compute, plan, Path(told["cache"]))
+    opened = OpenedStudy(study, len(catalog.images), store, {}, compute, plan, Path(brief["cache"]))
     return PreparedStudy(opened, DatasetDiff(catalog, {}, DatasetChanges(), ()), {}, cells, ())
 
 
-def _planned(told: Mapping[str, Any], emit: Emit) -> tuple[dict[str, CellTask], SerialExecutor]:
-    """Return the study's cells and the executor that runs them in this process, as the parent has them.
+def executor_of(brief: Mapping[str, Any], emit: Emit) -> SerialExecutor:
+    """Return the executor that runs the study's cells in this process, with the cells as the parent has them.
 
     Raises:
         RuntimeError, UserError: see ``_prepared``.
     """
-    prepared = _prepared(told)
+    prepared = _prepared(brief)
     opened, works = prepared.opened, prepared.works
     prefixes = {}
-    for record, found in told["calibrations"]:
+    for record, found in brief["calibrations"]:
         key = PrefixKey(**record)
         backbone = opened.plan.backbones[key.backbone, key.weights, key.image_size]
         activations = opened.config.activations
         prefixes[key] = Prefix(backbone, Calibration.from_record(found), activations, opened.compute.device)
     rows = together(work.needs for work in works).rows
     stored = StoredWork(
-        {key: rows[key] for key in map(_piece, told["stored"])},
-        {_piece(key): _piece(start) for key, start in told["starts"]},
-        told["pixels"],
+        {key: rows[key] for key in map(_piece, brief["stored"])},
+        {_piece(key): _piece(start) for key, start in brief["starts"]},
+        brief["pixels"],
     )
-    preprocessing, cache = preprocessings(opened.plan), Path(told["cache"])
-    supply = BatchSource(prepared.catalog, preprocessing, prefixes, stored, cache, told["workers"], emit)
-    shares = {_piece(piece): share for piece, share in told["shares"]}
+    preprocessing, cache = preprocessings(opened.plan), Path(brief["cache"])
+    supply = BatchSource(prepared.catalog, preprocessing, prefixes, stored, cache, brief["workers"], emit)
+    shares = {_piece(piece): share for piece, share in brief["shares"]}
     tasks = {work.cell: CellTask(work.job, work.networks, work.needs, shares) for work in works}
-    return tasks, SerialExecutor(supply, opened.plan.backbone, opened.store, opened.compute, emit)
+    return SerialExecutor(tasks, supply, opened.plan.backbone, opened.store, opened.compute, emit)
 
 
 class _Exchange:
-    """What this slot and its parent tell each other: groups to run, events, and what shared work took.
+    """What this slot and its parent say to each other: groups to run, which cells ended, and what shared work took.
 
-    Cells say what their share of such work took, whichever slot did it.
+    Cells record their share of such work, whichever slot did it.
 
     Args:
         parent: the parent.
+        log: where events go.
     """
 
-    def __init__(self, parent: Parent) -> None:
-        self.parent = parent
+    def __init__(self, parent: Parent, log: EventLog) -> None:
+        self.parent, self.log = parent, log
         self._groups = deque[list[str] | None]()
-        self._progress = dict[str, float]()
         self._supply: BatchSource | None = None
         self._known, self._unstored = dict[str, Any](), ""
 
-    def begin(self, supply: BatchSource) -> None:
-        """Tell from now on what the supply computes, and count there what other slots do."""
+    def count(self, supply: BatchSource) -> None:
+        """Say from now on what this supply computes, and count there what other slots compute."""
         self._supply, self._known = supply, record_of(supply)
 
     def groups(self) -> Iterator[list[str]]:
@@ -170,19 +167,16 @@ class _Exchange:
             yield cells
 
     def emit(self, event: Event) -> None:
-        """Tell an event; where training can stop without a loss, leave if the parent wants that."""
-        self.facts()
-        now = time.monotonic()
-        often = isinstance(event, Progress) and now < self._progress.get(event.cell, 0.0) + PROGRESS_SECONDS
-        if isinstance(event, Progress) and not often:
-            self._progress[event.cell] = now
-        if not isinstance(event, BetweenSteps) and not often:
-            self.parent.tell(event=type(event).__name__, **asdict(event))
+        """Log an event; where training can stop without a loss, leave if the parent wants that."""
+        self.share_facts()
+        self.log.append(event)
+        if isinstance(event, CellFinished | CellFailed):
+            self.parent.tell(cell=event.cell, failed=isinstance(event, CellFailed))
         if self.parent.leaving.is_set() and not isinstance(event, MIDST):
             raise _Left
 
-    def facts(self) -> None:
-        """Tell what was computed here since the last time, and count what was computed elsewhere."""
+    def share_facts(self) -> None:
+        """Say what was computed here since the last time, and count what was computed elsewhere."""
         if self._supply is None:
             return
         now, unstored = record_of(self._supply), self._supply.facts.unstored
@@ -230,15 +224,15 @@ def add_record(supply: BatchSource, record: Mapping[str, Any], forwards: bool = 
         facts.altered_chunks += record["altered"][0]
 
 
-def run_cells(told: Mapping[str, Any], parent: Parent) -> None:
+def run_cells(brief: Mapping[str, Any], parent: Parent) -> None:
     """Run groups until the parent asks no more, or wants this slot to leave.
 
     Args:
-        told: what ``briefing`` gave.
+        brief: what ``briefing`` returned, and as ``worker`` the name of this slot's log.
         parent: asks for groups.
     """
     try:
-        _serve(told, parent)
+        _serve(brief, parent)
     except _Left:
         pass
     except DiskFull as error:
@@ -248,12 +242,12 @@ def run_cells(told: Mapping[str, Any], parent: Parent) -> None:
     gc.collect()  # loaders go, and end their processes before this one ends
 
 
-def _serve(told: Mapping[str, Any], parent: Parent) -> None:
-    exchange = _Exchange(parent)
-    groups, here = _planned(told, exchange.emit)
-    exchange.begin(here.supply)
+def _serve(brief: Mapping[str, Any], parent: Parent) -> None:
+    exchange = _Exchange(parent, EventLog(Path(brief["out"]), brief["worker"]))
+    executor = executor_of(brief, exchange.emit)
+    exchange.count(executor.supply)
     for cells in exchange.groups():
         parent.tell(began=cells)
-        here.take({name: groups[name] for name in cells}, 0.0)
-        exchange.facts()
+        executor.submit(cells, 0.0)
+        exchange.share_facts()
         parent.tell(ended=cells)
