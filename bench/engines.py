@@ -35,10 +35,11 @@ def run_with(engine: str, study: Path, out: Path) -> None:
     tune_process()
     from unfreeze.activations import engines
     from unfreeze.config.load import read_study
+    from unfreeze.study.registries import registered
     from unfreeze.study.run import run_study
 
     engines.ENGINES = {engine: replace(engines.ENGINES[engine], worth_seconds=0.0)}
-    run_study(read_study(study), out, lambda event: None)
+    run_study(read_study(study, choices=registered()), out, lambda event: None)
 
 
 def found(engine: str, dtype: str, data: Path, weights: Path, folder: Path) -> tuple[list[float], list[np.ndarray]]:

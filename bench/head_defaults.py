@@ -30,6 +30,7 @@ from unfreeze.model.backbone import load_backbone
 from unfreeze.study.cell import CellSpec
 from unfreeze.study.images import draw_splits, make_jobs
 from unfreeze.study.network_plan import make_plan, weight_hashes
+from unfreeze.study.registries import registered
 from unfreeze.train.device import pick
 from unfreeze.train.early_stopping import StoppingState
 from unfreeze.train.evaluate import predict
@@ -51,6 +52,7 @@ def jobs_of(folder: str, size: int) -> dict[str, CellSpec]:
     """Draw split and subsets as a study does."""
     names = {name: name.replace(" ", "_") for name in REGIMES}
     study = read_study(
+        choices=registered(),
         values={
             "data": folder,
             "backbone": BACKBONE,
@@ -58,7 +60,7 @@ def jobs_of(folder: str, size: int) -> dict[str, CellSpec]:
             "strategies": {"head": {"train": "head"}},
             "regimes": {names[name]: regime for name, regime in REGIMES.items()},
             "seeds": SEEDS,
-        }
+        },
     )
     catalog = build_catalog(open_source(study.data, study.tests, Path.cwd()))
     plan = make_plan(study, len(catalog.classes), weights=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import layout
+from tests.support.choices import parse_study
 from tests.support.worlds import write_photographs, write_weights
 from unfreeze.cli.app import main
-from unfreeze.config.load import load_yaml, parse_study
+from unfreeze.config.load import load_yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unfreeze"
 FLOORS = (
-    {"errors", "text", "seeds", "events", "metrics"},
+    {"errors", "text", "seeds", "events", "registry", "metrics"},
     {"config"},
     {"storage"},
     {"slots"},
@@ -23,7 +23,19 @@ FLOORS = (
     {"cli", "worker", "__init__"},
 )
 """The parts of the package from the ground up: a part imports itself and what lies on lower floors."""
-NO_TORCH = ("errors", "text", "seeds", "events", "metrics", "config", "storage", "slots", "statistics", "report")
+NO_TORCH = (
+    "errors",
+    "text",
+    "seeds",
+    "events",
+    "registry",
+    "metrics",
+    "config",
+    "storage",
+    "slots",
+    "statistics",
+    "report",
+)
 HEAVY = ("torch", "torchvision", "timm", "openvino")
 NEVER_IMPORTED = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 NEVER_CALLED = {
@@ -90,6 +102,13 @@ def test_light_parts_import_nothing_heavy() -> None:
     code = f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(names) <= set(done.stdout.split())
+    assert not set(HEAVY) & set(done.stdout.split())
+
+
+def test_registries_import_nothing_heavy() -> None:
+    """Names are checked against them before anything is built."""
+    code = "import sys, unfreeze.study.registries, unfreeze.activations.engines\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(HEAVY) & set(done.stdout.split())
 
 

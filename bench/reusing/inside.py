@@ -25,6 +25,7 @@ def main() -> None:
 
     from unfreeze.config.load import read_study
     from unfreeze.events import Progress
+    from unfreeze.study.registries import registered
     from unfreeze.study.run import run_study
 
     imported = time.perf_counter()
@@ -34,7 +35,7 @@ def main() -> None:
         if isinstance(event, Progress) and not steps:
             steps.append(time.perf_counter() - imported)
 
-    run_study(read_study(asked.study), asked.out, emit)
+    run_study(read_study(asked.study, choices=registered()), asked.out, emit)
     seconds = time.perf_counter() - imported
     print(json.dumps({"imports": imported - begun, "first_step": steps[0], "seconds": seconds}))
 

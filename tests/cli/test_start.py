@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.cli.conftest import STUDY
+
 COMMANDS = ["demo", "init", "plan", "run", "report", "describe", "cache"]
 HEAVY = {"torch", "timm", "torchvision", "pandas", "numpy", "scipy", "sklearn", "ruamel", "PIL", "plotly", "rich"}
 PROGRAM = """
@@ -52,6 +54,15 @@ def test_a_wrong_option_is_the_users_mistake(unfreeze):
     code, said, complaint = unfreeze("run", "photos", "--sets", "epochs=1")
     assert (code, said) == (2, "")
     assert "No such option: --sets" in complaint
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_misspelt_optimiser_is_refused_before_torch_is_imported(tmp_path, command):
+    study = tmp_path / "study.yaml"
+    study.write_text(STUDY.replace("name: sgd", "name: sdg"), encoding="utf-8")
+    code, said, modules = start(command, str(study))
+    assert (code, said) == (2, "")
+    assert modules & {"torch", "torchvision", "timm", "openvino"} == set()
 
 
 def test_the_script_is_installed():

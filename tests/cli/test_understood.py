@@ -8,10 +8,10 @@ from PIL import Image
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from tests.support.choices import read_study
 from tests.support.command_images import write_photos
 from unfreeze.cli import live as watch
 from unfreeze.cli import tables as screen
-from unfreeze.config.load import read_study
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.choices import candidates, parse_study, read_study
 from unfreeze.config import schema as shapes
 from unfreeze.config.identity import fingerprint, strategy_record, study_fingerprint
-from unfreeze.config.load import load_yaml, parse_study, read_study
-from unfreeze.config.resolve import candidates, cells
+from unfreeze.config.load import load_yaml
+from unfreeze.config.resolve import cells
 from unfreeze.errors import UserError
 
 MODELS = shapes.Settings.__subclasses__() + shapes.PhaseConfig.__subclasses__()

@@ -8,9 +8,9 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from tests.support.choices import CHOICES, candidates, parse_study
 from unfreeze.config import schema as shapes
-from unfreeze.config.load import load_yaml, parse_study
-from unfreeze.config.resolve import candidates
+from unfreeze.config.load import load_yaml
 
 TEXT = (Path(__file__).parents[2] / "docs" / "study-file.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -82,12 +82,15 @@ def test_every_key_is_there_with_its_default(title: str) -> None:
 
 @pytest.mark.parametrize("title", SECTIONS)
 def test_every_word_that_a_key_takes_is_there(title: str) -> None:
-    """Words allowed by the types, found in the JSON schema, stand in the row's type."""
+    """Words allowed by the types or registered, found in the JSON schema, stand in the row's type."""
     schema = SECTIONS[title].model_json_schema()["properties"]
     for key in fields(title):
         words = set(re.findall(r"'(?:enum|const)': (?:\[(.*?)\]|('.*?'))", str(schema[key])))
         for listed, single in words:
             for word in re.findall(r"'(.*?)'", listed or single):
+                assert f"`{word}`" in rows(title)[key][1], f"{title}: {key}: {word}"
+        for kind in re.findall(r"'choices': '(.*?)'", str(schema[key])):
+            for word in getattr(CHOICES, kind):
                 assert f"`{word}`" in rows(title)[key][1], f"{title}: {key}: {word}"
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.choices import parse_study, read_study
 from unfreeze.config.hints import as_yaml
-from unfreeze.config.load import load_yaml, parse_study, preset_text, read_study
+from unfreeze.config.load import load_yaml, preset_text
 from unfreeze.config.other_words import NO_SETTING, TARGETS, usual_values
 from unfreeze.config.resolve import put
 from unfreeze.errors import UserError

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from tests.support.choices import candidates, parse_study, read_study
 from tests.support.kept import KEPT
 from unfreeze.config import identity, resolve
 from unfreeze.config import schema as shapes
 from unfreeze.config.identity import cell_fingerprint, fingerprint, study_fingerprint
-from unfreeze.config.load import load_yaml, parse_study, preset_text, read_study
-from unfreeze.config.resolve import candidates, cells
+from unfreeze.config.load import load_yaml, preset_text
+from unfreeze.config.resolve import cells
 from unfreeze.config.schema import StudyConfig
 from unfreeze.storage.array_store import entry
 from unfreeze.storage.records import read_json

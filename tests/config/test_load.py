@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.choices import parse_study, read_study
 from unfreeze.config.identity import regime_record
-from unfreeze.config.load import load_yaml, parse_study, preset_text, presets, read_study
+from unfreeze.config.load import load_yaml, preset_text, presets
 from unfreeze.config.resolve import cells
 from unfreeze.errors import UserError
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from unfreeze.config.load import read_study
+from tests.support.choices import read_study
 from unfreeze.errors import UserError
 
 FILE = """\

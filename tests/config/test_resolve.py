@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unfreeze.config.load import load_yaml, parse_study, preset_text, presets, read_study
-from unfreeze.config.resolve import Cell, Strategy, candidates, cells, expected_epochs, put, resolve
+from tests.support.choices import candidates, parse_study, read_study, resolved
+from unfreeze.config.load import load_yaml, preset_text, presets
+from unfreeze.config.resolve import Cell, Strategy, cells, expected_epochs, put
 from unfreeze.config.schema import StudyConfig
 from unfreeze.errors import UserError
 
@@ -23,7 +24,7 @@ def study(strategies: Any_ | None = None, **changes: Any) -> StudyConfig:
 
 
 def only(asked: StudyConfig, name: str = "s") -> Strategy:
-    return resolve(asked, asked.strategies[name])
+    return resolved(asked, asked.strategies[name])
 
 
 def test_seeds_are_outermost_and_folds_next() -> None:

@@ -22,9 +22,9 @@ from safetensors.torch import save
 from timm.models import PretrainedCfg
 from torch import nn
 
+from tests.support.choices import read_study
 from tests.support.memory import little_memory
 from tests.support.pictures import folder as write_folder
-from unfreeze.config.load import read_study
 from unfreeze.data.catalog import build_catalog
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError

@@ -30,6 +30,7 @@ from unfreeze.config.schema import StudyConfig
 from unfreeze.errors import UserError
 from unfreeze.events import Event
 from unfreeze.study.network_plan import Plan
+from unfreeze.study.registries import registered
 
 STORED = Path(__file__).with_name("public_surface.txt")
 CLOSED = ("engine", "refused", "study", "suspects")
@@ -98,6 +99,8 @@ def _keys_of(schema: dict[str, Any], parts: dict[str, Any], path: str) -> Iterat
         yield from _keys_of(choice, parts, path)
     for words in schema.get("enum", ()) or [schema[name] for name in ("const",) if name in schema]:
         yield f"{path}: {words}"
+    for word in getattr(registered(), schema["choices"]) if isinstance(schema.get("choices"), str) else ():
+        yield f"{path}: {word}"
     for name in ("additionalProperties", "items"):
         if isinstance(schema.get(name), dict):
             yield from _keys_of(schema[name], parts, path + ("[]" if name == "items" else ".NAME"))

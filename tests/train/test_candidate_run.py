@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unfreeze.config.load import parse_study
-from unfreeze.config.resolve import resolve
+from tests.support.choices import parse_study, resolved
 from unfreeze.config.schema import RegimeConfig
 from unfreeze.errors import UserError
 from unfreeze.inputs.loader import TimedBatch
@@ -46,7 +45,7 @@ def one_thread() -> Iterator[None]:
 def task_of(settings: dict[str, Any], **changes: Any) -> CandidateTask:
     study = {"data": "x", "backbone": "test_resnet", "image_size": SIZE, "batch_size": BATCH, "regimes": {"r": {}}}
     asked = parse_study({**study, "strategies": {"s": settings}}, "study.yaml")
-    strategy = resolve(asked, asked.strategies["s"])
+    strategy = resolved(asked, asked.strategies["s"])
     values: dict[str, Any] = {
         "strategy": strategy,
         "regime": RegimeConfig(),

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.support.choices import candidates
 from tests.support.worlds import tiny_study
 from unfreeze import Study
-from unfreeze.config.resolve import candidates
 from unfreeze.data.catalog import build_catalog, paths_of, rows_of
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError

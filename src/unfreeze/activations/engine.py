@@ -1,13 +1,16 @@
 """Interface of an inference engine, its registry entry, and the error for a network that it cannot run."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from unfreeze.model.network import Frozen
+    from unfreeze.model.network import Frozen
 
 Settings = Mapping[str, str | int]
 """An engine and all that its numbers may depend on: name, version, precision, batch, threads. JSON data."""

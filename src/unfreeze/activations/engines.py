@@ -1,14 +1,23 @@
-"""The registry of inference engines for frozen stages. A new engine is a module with an entry, listed here."""
+"""The registry of inference engines for frozen stages. A new engine is a module with an entry, registered here."""
 
-import torch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from unfreeze.activations import openvino_engine as openvino
 from unfreeze.activations import pytorch_engine as pytorch
 from unfreeze.activations.engine import Engine, EngineKind, Settings
-from unfreeze.model.network import Frozen
+from unfreeze.registry import Registry
 
-ENGINES: dict[str, EngineKind] = {entry.name: entry for entry in (openvino.ENTRY, pytorch.ENTRY)}
-"""Engines by name, the preferred one first."""
+if TYPE_CHECKING:
+    import torch
+
+    from unfreeze.model.network import Frozen
+
+ENGINES: Registry[EngineKind] = Registry("engine")
+"""Engines, the preferred one first."""
+ENGINES.register(openvino.ENTRY.name, openvino.ENTRY)
+ENGINES.register(pytorch.ENTRY.name, pytorch.ENTRY)
 
 
 def kind_of(settings: Settings) -> EngineKind:

@@ -5,17 +5,22 @@ request are all that one thread sees, so the numbers of a row depend neither on 
 threads.
 """
 
+from __future__ import annotations
+
 import logging
 import warnings
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from unfreeze.activations.engine import EngineFailed, EngineKind, Settings, gist
-from unfreeze.model.network import Frozen
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from unfreeze.model.network import Frozen
 
 BATCHES = (8, 1)
 """Rows per request: several where the network can be traced for that, since weights are then read once for all."""
@@ -28,6 +33,8 @@ def offers(device: torch.device, precision: str, threads: int) -> list[Settings]
     """Return the settings for a CPU, the faster one first; none elsewhere."""
     if device.type != "cpu":
         return []
+    import torch
+
     return [
         {
             "name": ENTRY.name,
@@ -41,13 +48,14 @@ def offers(device: torch.device, precision: str, threads: int) -> list[Settings]
     ]
 
 
-def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> "OpenVINOEngine":
+def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> OpenVINOEngine:
     """Trace the stages for one row and compile them.
 
     Raises:
         EngineFailed: OpenVINO cannot trace, convert or compile them.
     """
     import openvino
+    import torch
 
     batch, threads = int(settings["batch"]), int(settings["threads"])
     options = {
@@ -75,6 +83,8 @@ def _traced(stages: nn.Module, input_shape: tuple[int, ...], batch: int) -> Any:
     Raises:
         EngineFailed: PyTorch's tracer cannot follow them.
     """
+    import torch
+
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's, on Python values it takes for constants, and on itself
         before = logging.root.manager.disable
@@ -98,6 +108,8 @@ class OpenVINOEngine:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Compute rows in requests of ``batch``, the last one padded."""
+        import torch
+
         # Not inference tensors: what trains on the rows saves them for its backward pass.
         outputs = torch.empty(len(rows), *self.output_shape)
         given, taken = np.ascontiguousarray(rows.numpy(), np.float32), outputs.numpy()

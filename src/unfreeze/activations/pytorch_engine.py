@@ -4,13 +4,18 @@ Its kernels may choose another way of summing for another batch size, so rows go
 the last one padded. Where a device has memory of its own the largest size is taken that fits when it is calibrated.
 """
 
-import contextlib
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import contextlib
+from typing import TYPE_CHECKING
 
 from unfreeze.activations.engine import EngineKind, Settings
-from unfreeze.model.network import Frozen
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from unfreeze.model.network import Frozen
 
 BATCH = 32
 
@@ -22,11 +27,15 @@ class Batched:
     """Frozen stages in channels-last order, in inference mode, that take rows in batches of one size."""
 
     def __init__(self, stages: nn.Module, device: torch.device, batch: int, precision: str) -> None:
+        import torch
+
         self.stages = stages.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.batch, self.precision = device, batch, precision
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Compute rows."""
+        import torch
+
         outputs = []
         with torch.no_grad(), self._numerics():  # not inference mode: what trains on the rows saves them for later
             for start in range(0, len(rows), self.batch):
@@ -40,6 +49,8 @@ class Batched:
             return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _numerics(self) -> contextlib.AbstractContextManager[object]:
+        import torch
+
         if self.precision == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
@@ -47,6 +58,8 @@ class Batched:
 
 def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
     """Return the one setting of a processor; elsewhere that of each batch size, the largest first."""
+    import torch
+
     return [
         {
             "name": ENTRY.name,
@@ -61,6 +74,8 @@ def offers(device: torch.device, precision: str, threads: int) -> list[Settings]
 
 
 def _device_name(device: torch.device) -> str:
+    import torch
+
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 

@@ -72,8 +72,11 @@ def asked_study(
     Raises:
         UserError: names everything that is wrong.
     """
+    from unfreeze.config.choices import is_named
     from unfreeze.config.load import read_study
+    from unfreeze.study.registries import registered
 
+    choices = registered()
     values: dict[str, Any] = {}
     if backbone is not None:
         values["backbone"] = backbone
@@ -81,12 +84,13 @@ def asked_study(
         values["seeds"] = _seeds(seeds)
     path = Path(target).expanduser()
     if path.suffix.lower() in _STUDY_FILES and not path.is_dir():
-        study = read_study(path, preset=preset, values=values, overrides=overrides or ())
+        study = read_study(path, choices=choices, preset=preset, values=values, overrides=overrides or ())
         return study, path.read_text(encoding="utf-8")
     target = given_data(target)
     values |= {"data": target, "name": study_name(path)}
-    _check_data(target, path)
-    return read_study(None, preset=preset or "quick", values=values, overrides=overrides or ()), ""
+    if not is_named(target, choices.sources):
+        _check_path(target, path)
+    return read_study(choices=choices, preset=preset or "quick", values=values, overrides=overrides or ()), ""
 
 
 def given_data(target: str) -> str:
@@ -99,10 +103,8 @@ def study_name(folder: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("._-") or "study"
 
 
-def _check_data(target: str, path: Path) -> None:
+def _check_path(target: str, path: Path) -> None:
     """Refuse what is neither data nor a study; what kinds of data there are, the data part knows."""
-    if target == "food101" or target.startswith("hf:"):
-        return
     if (path / "plan.json").is_file():
         raise UserError(
             f"{target} is a study directory",

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
+from unfreeze.config.choices import Choices, ChosenFrom
 from unfreeze.config.other_words import NO_SETTING, TARGETS, plain_word, usual_values, values_meant
 from unfreeze.config.resolve import put
 from unfreeze.config.schema import PhaseConfig, StrategyConfig
@@ -105,13 +106,23 @@ def key_meant(
 
 
 def value_meant(
-    model: type[BaseModel], data: Mapping[str, Any], place: Place, given: Any, works: Callable[[Any], bool]
+    choices: Choices,
+    model: type[BaseModel],
+    data: Mapping[str, Any],
+    place: Place,
+    given: Any,
+    works: Callable[[Any], bool],
 ) -> Hint | None:
-    """Return the value that was probably meant where one is not understood; arguments as of ``key_meant``."""
+    """Return the value that was probably meant where one is not understood.
+
+    Args:
+        choices: names that there are.
+        model, data, place, given, works: as of ``key_meant``.
+    """
     path = place[:-1] if place[-1:] == ("name",) and place[-2:-1] in (("optimizer",), ("schedule",)) else place
     if isinstance(given, Mapping):  # what is wrong in it has a place of its own
         return None
-    words = _words_of(model, place)
+    words = _words_of(model, place, choices)
     alike = [word for word in words if plain_word(word) == plain_word(given)] if isinstance(given, str) else []
     near = _alike(given, words, _NEAR) if isinstance(given, str) else []
     listed = [] if isinstance(given, list | tuple | dict) else [[given]]
@@ -260,25 +271,34 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(model_in, getattr(annotation, "__args__", ()))), None)
 
 
-def _words_of(model: type[BaseModel], place: Place) -> list[str]:
+def _words_of(model: type[BaseModel], place: Place, choices: Choices) -> list[str]:
     """Return the words that a setting takes."""
     current: Any = model
+    marks: Sequence[Any] = ()
     for part in place:
         if get_origin(current) in (dict, tuple):
             current = next(argument for argument in reversed(get_args(current)) if argument is not ...)
         else:
             inner = model_in(current)
             field = inner.model_fields.get(part) if inner else None
-            current = field and field.annotation
-    return [word for word in _literals(current) if isinstance(word, str)]
+            current, marks = (field.annotation, field.metadata) if field else (None, ())
+    found = [*_named(marks, choices), *_words(current, choices)]
+    return [word for word in found if isinstance(word, str)]
 
 
-def _literals(annotation: Any) -> Iterator[Any]:
+def _words(annotation: Any, choices: Choices) -> Iterator[Any]:
     if get_origin(annotation) is Literal:
         yield from get_args(annotation)
         return
+    yield from _named(getattr(annotation, "__metadata__", ()), choices)
     for argument in getattr(annotation, "__args__", ()):
-        yield from _literals(argument)
+        yield from _words(argument, choices)
+
+
+def _named(marks: Iterable[Any], choices: Choices) -> Iterator[str]:
+    for mark in marks:
+        if isinstance(mark, ChosenFrom):
+            yield from mark.names(choices)
 
 
 def without(data: Any, place: Sequence[str]) -> Any:

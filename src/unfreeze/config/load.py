@@ -4,6 +4,7 @@ import datetime
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from unfreeze.config import schema as shapes
+from unfreeze.config.choices import Choices, is_named
 from unfreeze.config.hints import (
+    Hint,
     as_yaml,
     example_of,
     key_meant,
@@ -116,6 +119,7 @@ def _broken(given: str, mend: str, expected: str = "YAML, as in studies/") -> Us
 def read_study(
     path: Path | None = None,
     *,
+    choices: Choices,
     preset: str | None = None,
     values: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -124,6 +128,7 @@ def read_study(
 
     Args:
         path: a study file; relative paths in it refer to its folder.
+        choices: names that there are.
         preset: name of a shipped preset that lies beneath the file.
         values: further top-level values, as keyword arguments of ``Study`` give them.
         overrides: ``key.path=value`` texts, the value read as YAML; relative paths refer to the current folder.
@@ -144,18 +149,18 @@ def read_study(
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise _broken(f"{path} is not UTF-8 text", "save the file as UTF-8", "YAML in UTF-8") from error
-        data |= {"name": _name_of(path)} | _with_paths(load_yaml(text, origin), path.resolve().parent)
-    data |= _with_paths(dict(values or {}), Path.cwd())
+        data |= {"name": _name_of(path)} | _with_paths(load_yaml(text, origin), path.resolve().parent, choices)
+    data |= _with_paths(dict(values or {}), Path.cwd(), choices)
     for override in overrides:
-        _override(data, override)
-    return parse_study(data, origin)
+        _override(data, override, choices)
+    return parse_study(data, origin, choices)
 
 
-def parse_study(data: Mapping[str, Any], origin: str) -> StudyConfig:
+def parse_study(data: Mapping[str, Any], origin: str, choices: Choices) -> StudyConfig:
     """Turn plain data into a typed study, its sweeps spelled out, or say everything that is wrong with it."""
-    study, faults = _checked(data)
+    study, faults = _checked(data, choices)
     if study is None or faults:
-        raise _problems(origin, data, faults)
+        raise _problems(origin, data, faults, choices)
     return study
 
 
@@ -180,10 +185,10 @@ class _Fault:
     tuned: str = ""
 
 
-def _checked(data: Mapping[str, Any]) -> tuple[StudyConfig | None, list[_Fault]]:
+def _checked(data: Mapping[str, Any], choices: Choices) -> tuple[StudyConfig | None, list[_Fault]]:
     """Return the study that plain data gives, if it does, and what is wrong with it."""
     try:
-        study = StudyConfig.model_validate(data)
+        study = StudyConfig.model_validate(data, context=choices)
     except ValidationError as error:
         return None, _faults(error)
     found: list[_Fault] = []
@@ -193,7 +198,7 @@ def _checked(data: Mapping[str, Any]) -> tuple[StudyConfig | None, list[_Fault]]
         found.append(_Fault(str(error)))
     for name in study.strategies:
         try:
-            candidates(study, name)
+            candidates(study, name, choices)
         except ValidationError as error:
             found += [
                 replace(fault, text=f"strategies.{name}.tune: {fault.text}", tuned=name) for fault in _faults(error)
@@ -207,12 +212,12 @@ def _checked(data: Mapping[str, Any]) -> tuple[StudyConfig | None, list[_Fault]]
     return study, found
 
 
-def _problems(origin: str, data: Mapping[str, Any], faults: Sequence[_Fault]) -> UserError:
+def _problems(origin: str, data: Mapping[str, Any], faults: Sequence[_Fault], choices: Choices) -> UserError:
     """Say everything that is wrong with a study, what it may have meant, and what mends it."""
     lines = []
     mends: dict[str, list[str]] = {"": [], LEAVE: [], CORRECT: [], "set": []}
     for number, fault in enumerate(faults):
-        more, kind, mend = _hint(data, fault) if number < HINTED else ("", "", "")
+        more, kind, mend = _hint(data, fault, choices) if number < HINTED else ("", "", "")
         lines.append(f"\n  - {fault.text}{more}")
         mends[kind].append(mend)
     parts = [f"{kind} {', '.join(dict.fromkeys(mends[kind]))}" for kind in (LEAVE, CORRECT) if mends[kind]]
@@ -230,52 +235,54 @@ def _problems(origin: str, data: Mapping[str, Any], faults: Sequence[_Fault]) ->
 LEAVE, CORRECT = "leave out", "correct or leave out"
 
 
-def _hint(data: Mapping[str, Any], fault: _Fault) -> tuple[str, str, str]:
+def _hint(data: Mapping[str, Any], fault: _Fault, choices: Choices) -> tuple[str, str, str]:
     """Return how a problem's line goes on, and what mends it: its kind and words, "" where nothing is known."""
     place = ".".join(fault.place)
     if fault.tuned:
-        question, line = _tuned_hint(data, fault)
+        question, line = _tuned_hint(data, fault, choices)
         return question, "set" if line else "", line
     if fault.kind == "key" and (said := no_setting(fault.place[-1])):
         return f"; {said}", LEAVE, place
     if not fault.kind:
         return "", "", ""
     rest = without(data, fault.place)
-    left = {one.text for one in _checked(rest)[1]}
-    meant = {"key": key_meant, "value": value_meant, "name": name_meant, "weights": value_meant}.get(fault.kind)
-    works = _works(left)
+    left = {one.text for one in _checked(rest, choices)[1]}
+    value = partial(value_meant, choices)
+    hints: dict[str, Callable[..., Hint | None]] = {"key": key_meant, "name": name_meant}
+    meant = (hints | {"value": value, "weights": value}).get(fault.kind)
+    works = _works(left, choices)
     if meant and (hint := meant(StudyConfig, data, fault.place, fault.given, works)):
         question = "" if fault.kind == "weights" else hint.question
         return (question, "set", hint.line) if hint.line else (question, LEAVE, place)
     if fault.kind == "key":
         return "", LEAVE, place
     if fault.kind == "value" and isinstance(fault.given, Mapping) and fault.given:
-        key = _superfluous(data, fault)
+        key = _superfluous(data, fault, choices)
         return "", LEAVE if key else "", key
     if example := example_of((*fault.place, "train") if fault.kind == "name" else fault.place, data, works):
         return "", "set", f"for example {example}"
-    return ("", CORRECT, place) if fault.kind == "value" and left <= _others(data, fault) else ("", "", "")
+    return ("", CORRECT, place) if fault.kind == "value" and left <= _others(data, fault, choices) else ("", "", "")
 
 
-def _others(data: Mapping[str, Any], fault: _Fault) -> set[str]:
-    return {one.text for one in _checked(data)[1]} - {fault.text}
+def _others(data: Mapping[str, Any], fault: _Fault, choices: Choices) -> set[str]:
+    return {one.text for one in _checked(data, choices)[1]} - {fault.text}
 
 
-def _superfluous(data: Mapping[str, Any], fault: _Fault) -> str:
+def _superfluous(data: Mapping[str, Any], fault: _Fault, choices: Choices) -> str:
     """Return the last of the keys without each of which a mapping would be as it has to be; "" if there is none."""
-    works = _works(_others(data, fault))
+    works = _works(_others(data, fault, choices), choices)
     for key in sorted(reversed(fault.given), key=lambda one: one == "phases"):
         if isinstance(key, str) and works(without(data, (*fault.place, key))):
             return ".".join((*fault.place, key))
     return ""
 
 
-def _works(known: Collection[str]) -> Callable[[Any], bool]:
+def _works(known: Collection[str], choices: Choices) -> Callable[[Any], bool]:
     """Return what tells whether a study has no problem but these."""
-    return lambda changed: all(fault.text in known for fault in _checked(changed)[1])
+    return lambda changed: all(fault.text in known for fault in _checked(changed, choices)[1])
 
 
-def _tuned_hint(data: Mapping[str, Any], fault: _Fault) -> tuple[str, str]:
+def _tuned_hint(data: Mapping[str, Any], fault: _Fault, choices: Choices) -> tuple[str, str]:
     """Return the same of a path that a strategy tunes: it begins in the strategy."""
     settings = data["strategies"][fault.tuned]
     settings = settings.model_dump(exclude_unset=True) if isinstance(settings, BaseModel) else settings
@@ -283,7 +290,7 @@ def _tuned_hint(data: Mapping[str, Any], fault: _Fault) -> tuple[str, str]:
 
     def works(changed: Any) -> bool:
         try:
-            shapes.StrategyConfig.model_validate(changed)
+            shapes.StrategyConfig.model_validate(changed, context=choices)
         except ValidationError:
             return False
         return True
@@ -305,11 +312,11 @@ def _name_of(path: Path) -> str:
     return "".join(letters).lstrip("._-") or "study"
 
 
-def _with_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _with_paths(data: dict[str, Any], folder: Path, choices: Choices) -> dict[str, Any]:
     """Make the paths of a study absolute, since relative ones refer to where they were written."""
 
     def absolute(value: Any) -> Any:
-        if not isinstance(value, str | Path) or value == "food101" or str(value).startswith("hf:"):
+        if not isinstance(value, str | Path) or (isinstance(value, str) and is_named(value, choices.sources)):
             return value
         try:
             return str(folder / Path(value).expanduser())
@@ -345,7 +352,7 @@ def _with_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     return data
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def _override(data: dict[str, Any], override: str, choices: Choices) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise UserError(
@@ -358,20 +365,21 @@ def _override(data: dict[str, Any], override: str) -> None:
     try:
         data |= put(data, path, value)
     except ValueError as error:
-        hint = set_meant(StudyConfig, data, path, value, _works([fault.text for fault in _checked(data)[1]]))
+        works = _works([fault.text for fault in _checked(data, choices)[1]], choices)
+        hint = set_meant(StudyConfig, data, path, value, works)
         raise UserError(
             f"--set {override!r}: {error}{hint.question if hint else ''}",
             "a path of keys in the study",
             hint.line if hint else "docs/study-file.md lists the keys; for example --set epochs=5",
         ) from error
-    data |= _with_paths(data, Path.cwd())  # paths from the file are absolute already, and stay
+    data |= _with_paths(data, Path.cwd(), choices)  # paths from the file are absolute already, and stay
 
 
-def overridden(overrides: Sequence[str]) -> dict[str, Any]:
+def overridden(overrides: Sequence[str], choices: Choices) -> dict[str, Any]:
     """Return the keys that ``key.path=value`` texts set, and nothing else."""
     data: dict[str, Any] = {}
     for override in overrides:
-        _override(data, override)
+        _override(data, override, choices)
     return data
 
 

@@ -2,10 +2,11 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from unfreeze.config.choices import Choices, OptimizerDefaults
 from unfreeze.config.schema import (
     BackboneConfig,
     EarlyStopping,
@@ -22,19 +23,6 @@ from unfreeze.config.schema import (
 
 NAMED = {"backbone", "optimizer", "schedule"}
 """Keys whose value may be a word: optimizer: sgd is optimizer: {name: sgd}."""
-
-
-# Where nothing is said. Measured: docs/defaults.md.
-HEAD_LR = {"adamw": 3e-3, "adam": 3e-3, "sgd": 1e-2}
-
-
-FRESH_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
-
-
-STAGES_LR = {"adamw": 1e-4, "adam": 1e-4, "sgd": 1e-3}
-
-
-WEIGHT_DECAY = {"adamw": 0.05, "adam": 0.0, "sgd": 0.0}
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,7 @@ def cells(study: StudyConfig) -> list[Cell]:
     ]
 
 
-def resolve(study: StudyConfig, asked: StrategyConfig) -> Strategy:
+def resolve(study: StudyConfig, asked: StrategyConfig, optimizers: Mapping[str, OptimizerDefaults]) -> Strategy:
     """Fill in the study's values and the defaults of one strategy.
 
     Raises:
@@ -110,7 +98,7 @@ def resolve(study: StudyConfig, asked: StrategyConfig) -> Strategy:
     weights = asked.weights or said or study.weights or backbone.weights
     epochs = asked.epochs or study.epochs
     stopping = study.early_stopping if asked.early_stopping is None else asked.early_stopping
-    phases = tuple(_phase(phase, epochs, scratch=weights == "none") for phase in asked.phases or (asked,))
+    phases = tuple(_phase(phase, epochs, weights == "none", optimizers) for phase in asked.phases or (asked,))
     if weights == "none" and any(phase.train != "all" for phase in phases):
         raise ValueError(
             "weights: none with frozen stages would keep random weights; use train: all, or pretrained weights"
@@ -126,14 +114,15 @@ def resolve(study: StudyConfig, asked: StrategyConfig) -> Strategy:
     )
 
 
-def _phase(asked: PhaseConfig, epochs: int, scratch: bool) -> Phase:
+def _phase(asked: PhaseConfig, epochs: int, scratch: bool, optimizers: Mapping[str, OptimizerDefaults]) -> Phase:
     if asked.train is None:
         raise ValueError("train is missing; say all, head or {last: k}")
-    rates = HEAD_LR if asked.train == "head" else FRESH_LR if scratch or asked.reinit else STAGES_LR
+    usual = optimizers[asked.optimizer.name]
+    rate = usual.head_lr if asked.train == "head" else usual.fresh_lr if scratch or asked.reinit else usual.stages_lr
     return Phase(
         train=asked.train,
         epochs=asked.epochs or epochs,
-        optimizer=_optimizer(asked.optimizer, rates),
+        optimizer=_optimizer(asked.optimizer, rate, usual.weight_decay),
         schedule=asked.schedule,
         batch_norm=asked.batch_norm,
         reinit=asked.reinit,
@@ -141,12 +130,12 @@ def _phase(asked: PhaseConfig, epochs: int, scratch: bool) -> Phase:
     )
 
 
-def _optimizer(asked: OptimizerConfig, lr: dict[str, float]) -> Optimizer:
+def _optimizer(asked: OptimizerConfig, lr: float, weight_decay: float) -> Optimizer:
     return Optimizer(
         name=asked.name,
-        lr=lr[asked.name] if asked.lr is None else asked.lr,
+        lr=lr if asked.lr is None else asked.lr,
         momentum=asked.momentum,
-        weight_decay=WEIGHT_DECAY[asked.name] if asked.weight_decay is None else asked.weight_decay,
+        weight_decay=weight_decay if asked.weight_decay is None else asked.weight_decay,
         layer_decay=asked.layer_decay,
     )
 
@@ -179,7 +168,7 @@ def expected_epochs(strategy: Strategy) -> int:
     return sum(phase.epochs for phase in strategy.phases)
 
 
-def candidates(study: StudyConfig, name: str) -> dict[str, Strategy]:
+def candidates(study: StudyConfig, name: str, choices: Choices) -> dict[str, Strategy]:
     """Return a strategy's settings by candidate: every combination of the tuned values, or one named "" without them.
 
     Raises:
@@ -196,7 +185,7 @@ def candidates(study: StudyConfig, name: str) -> dict[str, Strategy]:
             except ValueError as error:
                 raise ValueError(f"tune: {path}: {error}") from error
         label = ",".join(f"{path}={_shown(value)}" for path, value in zip(asked.tune, values, strict=True))
-        found[label] = resolve(study, StrategyConfig.model_validate(chosen))
+        found[label] = resolve(study, StrategyConfig.model_validate(chosen, context=choices), choices.optimizers)
     return found
 
 

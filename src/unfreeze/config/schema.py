@@ -1,7 +1,7 @@
 """Schema of the study file, as typed immutable data.
 
-Every model refuses unknown keys. Optional fields that are None take the study's value, or the default for what
-trains; ``resolve`` fills them in.
+Every model refuses unknown keys and, with ``Choices`` as context, unknown names. Optional fields that are None take the
+study's value, or the default for what trains; ``resolve`` fills them in.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,16 @@ from pydantic import (
     model_validator,
 )
 
+from unfreeze.config.choices import ChosenFrom
 from unfreeze.config.units import bytes_of, pixels_of, seconds_of
 
-Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss"]
+Metric = Annotated[str, ChosenFrom("metrics")]
 
 
 Resize = Literal["crop", "squash", "pad"]
 
 
-Augmentation = Literal["none", "flip_crop", "article", "trivial", "rand"]
+Augmentation = Annotated[str, ChosenFrom("augmentations")]
 
 
 Monitor = Literal["val_loss", "val_accuracy", "val_metric", "train_loss"]
@@ -97,7 +98,7 @@ Train = Annotated[
 class OptimizerConfig(Settings):
     """An optimiser; lr and weight_decay default by what trains and by the optimiser's name."""
 
-    name: Literal["sgd", "adam", "adamw"] = "adamw"
+    name: Annotated[str, ChosenFrom("optimizers")] = "adamw"
     lr: Annotated[Real, Field(gt=0)] | None = None
     momentum: Share = 0.9
     weight_decay: Annotated[Real, Field(ge=0)] | None = None
@@ -105,16 +106,16 @@ class OptimizerConfig(Settings):
 
 
 class ScheduleConfig(Settings):
-    """The learning rate over a phase: constant or cosine to zero, after a linear warm-up over a share of the steps."""
+    """The learning rate over a phase, after a linear warm-up over a share of the steps."""
 
-    name: Literal["constant", "cosine"] = "cosine"
+    name: Annotated[str, ChosenFrom("schedules")] = "cosine"
     warmup: Share = 0.05
 
 
 class HeadConfig(Settings):
     """A head of hidden layers with ReLU, a dropout after each; ``pool: own`` is the backbone's own pooling."""
 
-    pool: Literal["own", "avg", "max", "flatten"] = "own"
+    pool: Annotated[str, ChosenFrom("poolings")] = "own"
     hidden: tuple[Positive, ...] = ()
     dropout: tuple[Share, ...] = ()
 
@@ -126,7 +127,7 @@ class HeadConfig(Settings):
 
 
 Head = Annotated[
-    Annotated[Literal["linear", "native"], Tag(WORD)] | Annotated[HeadConfig, Tag(MAPPING)],
+    Annotated[str, ChosenFrom("heads"), Tag(WORD)] | Annotated[HeadConfig, Tag(MAPPING)],
     Discriminator(_word_or_mapping),
 ]
 

@@ -1,28 +1,31 @@
-"""Views: what the network sees of an image, plain or augmented.
+"""Views: what the network sees of an image, plain or augmented; augmentations are one entry each.
 
 Every view starts from the image's base picture (see `unfreeze.inputs.preprocess`) and from nothing else of the image.
+torch is imported where a view is made, so that names are known without it.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision.transforms import InterpolationMode, v2
 
 from unfreeze.inputs.preprocess import BaseTransform, Pictures
+from unfreeze.registry import Registry
 from unfreeze.seeds import stream_seed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torchvision.transforms import v2
 
 VIEW_RULES = 1
 """Counts up whenever a view of the same base picture comes to have other pixels."""
-
-
-AUGMENTATIONS = ("none", "flip_crop", "article", "trivial", "rand")
 
 
 ROTATION, SHIFT, ZOOM = 20.0, 0.1, 0.1
@@ -61,27 +64,17 @@ class Preprocessing:
         return red, green, blue
 
 
-class ViewDataset(Dataset[tuple[Tensor, int]]):
-    """Views of images by (index, view number); picklable, and without state that drawing changes.
+class ViewDataset:
+    """Views of images by (index, view number), for a DataLoader; picklable, and drawing changes no state of it.
 
     A view is a pure function of (seed, key, view number) and the base picture, whatever was drawn before and in which
     worker. Threads may draw at the same time, but for `trivial` and `rand`, which borrow PyTorch's global generator.
-
-    - `none`: the plain view; seed, key and view number do not matter. For crop the centre S x S of the base picture,
-      for squash the base picture, for pad the base picture in the middle, the rest in the mean colour.
-    - `flip_crop`: a random S x S part of the base picture (squash and pad: the plain view, reflected by S // 8 on each
-      side first), mirrored half the time.
-    - `article`: the family of Keras's ImageDataGenerator: rotation up to 20 degrees, shift up to 10 % and, for each
-      axis, zoom up to 10 %, either way, of the base picture about its centre (squash and pad: of the plain view),
-      mirrored half the time; beyond the picture, the mean colour.
-    - `trivial`: flip_crop, then TrivialAugmentWide (Müller and Hutter 2021).
-    - `rand`: flip_crop, then RandAugment (Cubuk et al. 2020) as torchvision sets it.
 
     Args:
         pictures: base pictures made as `preprocessing.base` says.
         keys: the images' sha256, the same number.
         preprocessing: size, resizing and normalisation.
-        augment: one of `AUGMENTATIONS`.
+        augment: a name in `AUGMENTATIONS`; of `none`, seed, key and view number do not matter.
         seed: of the stream "augment".
     """
 
@@ -90,12 +83,12 @@ class ViewDataset(Dataset[tuple[Tensor, int]]):
     ) -> None:
         if len(pictures) != len(keys):
             raise ValueError(f"{len(pictures)} pictures and {len(keys)} keys")
-        if augment not in AUGMENTATIONS:
-            raise ValueError(f"unknown augmentation {augment!r}")
+        import torch
+
         self.pictures, self.keys = pictures, list(keys)
         self.preprocessing, self.augment, self.seed = preprocessing, augment, seed
         self._base = preprocessing.base
-        self._policy = _policy(augment, preprocessing)
+        self._augmented = AUGMENTATIONS[augment](preprocessing)
         self._mean = 255 * torch.tensor(preprocessing.mean).view(3, 1, 1)
         self._std = 255 * torch.tensor(preprocessing.std).view(3, 1, 1)
 
@@ -114,20 +107,16 @@ class ViewDataset(Dataset[tuple[Tensor, int]]):
         high, wide, _ = base.shape
         if self._base.size(wide, high) != (wide, high):  # a view of it would be wrong and look right
             raise ValueError(f"a picture of {wide} x {high} pixels was not made as {self._base}")
-        if self.augment == "none":
-            return self._normalised(plain(base, self.preprocessing)), index
-        generator = torch.Generator().manual_seed(stream_seed(self.seed, "augment", self.keys[index], view))
+        import torch
+
+        generator = torch.Generator()
+        if self.augment != "none":
+            generator.manual_seed(stream_seed(self.seed, "augment", self.keys[index], view))
         return self._normalised(self._augmented(base, generator)), index
 
-    def _augmented(self, base: np.ndarray, generator: torch.Generator) -> np.ndarray:
-        flip = bool(torch.rand((), generator=generator) < 0.5)
-        make = _jitter if self.augment == "article" else _random_crop
-        pixels = make(base, self.preprocessing, generator)
-        if flip:
-            pixels = pixels[:, ::-1]
-        return pixels if self._policy is None else _transformed(pixels, self._policy, generator)
-
     def _normalised(self, pixels: np.ndarray) -> Tensor:
+        import torch
+
         size = self.preprocessing.image_size
         view = torch.empty(3, size, size)
         view.numpy()[...] = pixels.transpose(2, 0, 1)
@@ -148,17 +137,10 @@ def plain(base: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     return canvas
 
 
-def _policy(augment: str, preprocessing: Preprocessing) -> v2.Transform | None:
-    fill = list(preprocessing.mean_colour)
-    if augment == "trivial":
-        return v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR, fill=fill)
-    if augment == "rand":
-        return v2.RandAugment(interpolation=InterpolationMode.BILINEAR, fill=fill)
-    return None
-
-
 def _transformed(pixels: np.ndarray, policy: v2.Transform, generator: torch.Generator) -> np.ndarray:
     """Apply a transform of torchvision, which draws from PyTorch's global generator, as if it drew from this one."""
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would also seed the accelerators, whose state fork_rng then does not restore.
         torch.default_generator.set_state(generator.get_state())
@@ -183,6 +165,8 @@ def _reflected(start: int, size: int) -> np.ndarray:
 
 def _jitter(base: np.ndarray, preprocessing: Preprocessing, generator: torch.Generator) -> np.ndarray:
     """Rotate, shift and zoom about the centre."""
+    import torch
+
     size = preprocessing.image_size
     picture = Image.fromarray(base if preprocessing.resize == "crop" else plain(base, preprocessing))
     angle, right, down, across, along = (2 * torch.rand(5, dtype=torch.float64, generator=generator) - 1).tolist()
@@ -201,4 +185,86 @@ def _jitter(base: np.ndarray, preprocessing: Preprocessing, generator: torch.Gen
 
 def _below(bound: int, generator: torch.Generator) -> int:
     """Draw an integer from 0 to bound - 1."""
+    import torch
+
     return int(torch.randint(bound, (), generator=generator))
+
+
+def _mirrored_half_the_time(
+    make: Callable[[np.ndarray, Preprocessing, torch.Generator], np.ndarray],
+    preprocessing: Preprocessing,
+    base: np.ndarray,
+    generator: torch.Generator,
+) -> np.ndarray:
+    import torch
+
+    flip = bool(torch.rand((), generator=generator) < 0.5)  # drawn first
+    pixels = make(base, preprocessing, generator)
+    return pixels[:, ::-1] if flip else pixels
+
+
+def _cropped_and_transformed(
+    preprocessing: Preprocessing, policy: v2.Transform, base: np.ndarray, generator: torch.Generator
+) -> np.ndarray:
+    return _transformed(_mirrored_half_the_time(_random_crop, preprocessing, base, generator), policy, generator)
+
+
+Augmentation = Callable[[np.ndarray, "torch.Generator"], np.ndarray]
+"""Takes a base picture and a generator, the only source of chance; returns a view, uint8, (S, S, 3). Picklable."""
+
+
+def _none(preprocessing: Preprocessing) -> Augmentation:
+    """The plain view.
+
+    For crop the centre S x S of the base picture, for squash the base picture, for pad the base picture in the middle,
+    the rest in the mean colour.
+    """
+    return partial(_plain, preprocessing)
+
+
+def _plain(preprocessing: Preprocessing, base: np.ndarray, generator: torch.Generator) -> np.ndarray:
+    return plain(base, preprocessing)
+
+
+def _flip_crop(preprocessing: Preprocessing) -> Augmentation:
+    """A random S x S part of the base picture, mirrored half the time.
+
+    For squash and pad it is a part of the plain view, reflected by S // 8 on each side.
+    """
+    return partial(_mirrored_half_the_time, _random_crop, preprocessing)
+
+
+def _article(preprocessing: Preprocessing) -> Augmentation:
+    """The family of Keras's ImageDataGenerator, mirrored half the time; beyond the picture, the mean colour.
+
+    Rotation up to 20 degrees, shift up to 10 % and, for each axis, zoom up to 10 %, either way, of the base picture
+    about its centre (squash and pad: of the plain view).
+    """
+    return partial(_mirrored_half_the_time, _jitter, preprocessing)
+
+
+def _trivial(preprocessing: Preprocessing) -> Augmentation:
+    """flip_crop, then TrivialAugmentWide (Müller and Hutter 2021)."""
+    from torchvision.transforms import InterpolationMode, v2
+
+    fill = list(preprocessing.mean_colour)
+    policy = v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR, fill=fill)
+    return partial(_cropped_and_transformed, preprocessing, policy)
+
+
+def _rand(preprocessing: Preprocessing) -> Augmentation:
+    """flip_crop, then RandAugment (Cubuk et al. 2020) as torchvision sets it."""
+    from torchvision.transforms import InterpolationMode, v2
+
+    fill = list(preprocessing.mean_colour)
+    policy = v2.RandAugment(interpolation=InterpolationMode.BILINEAR, fill=fill)
+    return partial(_cropped_and_transformed, preprocessing, policy)
+
+
+AUGMENTATIONS: Registry[Callable[[Preprocessing], Augmentation]] = Registry("augmentation")
+"""Builders of augmentations."""
+AUGMENTATIONS.register("none", _none)
+AUGMENTATIONS.register("flip_crop", _flip_crop)
+AUGMENTATIONS.register("article", _article)
+AUGMENTATIONS.register("trivial", _trivial)
+AUGMENTATIONS.register("rand", _rand)

@@ -57,8 +57,8 @@ class BatchLoader:
     """
 
     def __init__(self, views: ViewDataset, make: Callable[[], Iterator[list[Draw]]], workers: int) -> None:
-        self._loader = DataLoader(
-            views,
+        self._loader: DataLoader[Any] = DataLoader(
+            views,  # type: ignore[arg-type]  # whatever has a length and items will do
             batch_sampler=_Draws(make),
             num_workers=workers,
             persistent_workers=workers > 0,

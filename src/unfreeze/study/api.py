@@ -19,6 +19,7 @@ from unfreeze.statistics.study_results import read_evidence
 from unfreeze.statistics.tables import history_table, results_table
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.network_plan import Plan, make_plan
+from unfreeze.study.registries import registered
 from unfreeze.study.run import run_study
 
 FOOD101_CLASSES = 101
@@ -39,7 +40,7 @@ class Study:
     """
 
     def __init__(self, **values: Any) -> None:
-        self.config: StudyConfig = read_study(values=values)
+        self.config: StudyConfig = read_study(choices=registered(), values=values)
         self.source_text = ""
 
     @classmethod
@@ -53,7 +54,9 @@ class Study:
     ) -> Self:
         """Read a study file; ``overrides`` (``key.path=value``) over ``values`` over the file over the preset."""
         study = cls.__new__(cls)
-        study.config = read_study(Path(path) if path else None, preset=preset, values=values, overrides=overrides)
+        study.config = read_study(
+            Path(path) if path else None, choices=registered(), preset=preset, values=values, overrides=overrides
+        )
         study.source_text = Path(path).read_text(encoding="utf-8") if path else ""
         return study
 

@@ -13,6 +13,7 @@ from unfreeze.config.schema import RegimeConfig, StudyConfig
 from unfreeze.data.catalog import Catalog, keys_of, rows_of
 from unfreeze.data.subset import Selection
 from unfreeze.inputs.sampler import epoch_ends, examples_after
+from unfreeze.study.registries import registered
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class CellSpec:
     @cached_property
     def candidates(self) -> dict[str, Strategy]:
         """The cell's candidates by name."""
-        return candidates(self.study, self.cell.strategy)
+        return candidates(self.study, self.cell.strategy, registered())
 
     @cached_property
     def train(self) -> tuple[str, ...]:

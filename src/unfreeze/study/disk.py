@@ -11,7 +11,7 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
-from unfreeze.config.resolve import Cell, Optimizer, expected_epochs
+from unfreeze.config.resolve import Cell, expected_epochs
 from unfreeze.config.schema import StudyConfig
 from unfreeze.config.units import bytes_of
 from unfreeze.errors import UserError
@@ -26,6 +26,7 @@ from unfreeze.study.lockstep import MEMBER_BYTES, CellTask, CellWork, groups_of
 from unfreeze.study.network_plan import NetworkPlan, Plan
 from unfreeze.study.ranking import keeps_validation, kept_numbers
 from unfreeze.text import bytes_text
+from unfreeze.train.optimizers import OPTIMIZERS
 
 SPARE = 1.1
 """Times what is predicted that has to be free: file systems need some room for themselves."""
@@ -204,18 +205,17 @@ def _group_bytes(cells: Sequence[Mapping[str, NetworkPlan]]) -> int:
 
 
 def _state_bytes(network: NetworkPlan) -> int:
-    """Return the bytes of one candidate's state: its weights, the best so far, the optimiser's moments, history."""
+    """Return the bytes of one candidate's state: its weights, the best so far, the optimiser's moments, history.
+
+    A step's count is taken for one more tensor.
+    """
     strategy, trained = network.strategy, _trained_bytes(network)
     stopping = strategy.early_stopping
     best = trained if stopping and stopping.restore_best else 0
     phases = zip(strategy.phases, network.cuts, strict=True)
-    moments = max(_moments(phase.optimizer) * _trained_bytes(network, cut) for phase, cut in phases)
+    kept = ((OPTIMIZERS[phase.optimizer.name].moments(phase.optimizer), cut) for phase, cut in phases)
+    moments = max(count * _trained_bytes(network, cut) for count, cut in kept)
     return trained + best + moments + expected_epochs(strategy) * EPOCH_BYTES + CANDIDATE_BYTES
-
-
-def _moments(optimizer: Optimizer) -> int:
-    """Return how many numbers an optimiser keeps of each parameter, a step's count taken for one more tensor."""
-    return (1 if optimizer.momentum else 0) if optimizer.name == "sgd" else 2
 
 
 def there(path: Path) -> Path:

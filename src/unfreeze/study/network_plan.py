@@ -14,7 +14,9 @@ from unfreeze.inputs.preprocess import BaseTransform
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.model.cuts import cuts_of
 from unfreeze.model.summary import HeadInfo, StageInfo, describe, describe_head
+from unfreeze.study.registries import registered
 from unfreeze.train.heads import build_head
+from unfreeze.train.optimizers import OPTIMIZERS
 
 BackboneKey = tuple[str, str, int]
 """A backbone: timm's name, what the study calls its weights, image size."""
@@ -93,7 +95,7 @@ def make_plan(study: StudyConfig, classes: int, weights: bool = False) -> Plan:
         try:
             plans[name] = {
                 candidate: _network(strategy, _loaded(strategy, weights, backbones), stages, classes)
-                for candidate, strategy in candidates(study, name).items()
+                for candidate, strategy in candidates(study, name, registered()).items()
             }
         except UserError as error:
             problems[name] = error
@@ -213,9 +215,9 @@ def train_words(train: Train) -> str:
 
 def optimizer_words(optimizer: Optimizer) -> str:
     """Return an optimiser in words: only what it uses."""
-    name = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[optimizer.name]
-    words = [f"{name}, learning rate {optimizer.lr:g}"]
-    words += [f"momentum {optimizer.momentum:g}"] if optimizer.name == "sgd" and optimizer.momentum else []
+    kind = OPTIMIZERS[optimizer.name]
+    words = [f"{kind.label}, learning rate {optimizer.lr:g}"]
+    words += [f"momentum {optimizer.momentum:g}"] if kind.has_momentum and optimizer.momentum else []
     words += [f"weight decay {optimizer.weight_decay:g}"] if optimizer.weight_decay else []
     words += [f"layer decay {optimizer.layer_decay:g}"] if optimizer.layer_decay != 1 else []
     return ", ".join(words)

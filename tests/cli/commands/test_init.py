@@ -6,9 +6,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.support.ages import make_old
+from tests.support.choices import read_study
 from tests.support.command_images import understood, write_photos
 from unfreeze.cli.commands.init import _regimes
-from unfreeze.config.load import read_study
 from unfreeze.data.summary import Pools
 
 

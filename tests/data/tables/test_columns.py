@@ -2,9 +2,9 @@
 
 import pytest
 
+from tests.support.choices import parse_study
 from tests.support.tables import TABLE, after, labels, put, refused, said, source, splits
 from unfreeze.config.identity import study_record
-from unfreeze.config.load import parse_study
 from unfreeze.config.schema import ColumnsConfig
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError

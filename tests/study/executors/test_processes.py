@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from tests.study.test_resume import BANK, CLOCK, EARLY, FRESH, GROUP, PLAIN, SCRATCH, TUNED, Stopped, ends
+from tests.support.choices import candidates, read_study
 from tests.support.worlds import tiny_study
 from unfreeze import Results, Study, slots
-from unfreeze.config.load import read_study
-from unfreeze.config.resolve import candidates
 from unfreeze.config.schema import StudyConfig
 from unfreeze.errors import UserError
 from unfreeze.events import CellFailed, CellFinished, CellsLeft, CellStarted, EpochEnded, Event, Planned, Warned

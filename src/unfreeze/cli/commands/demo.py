@@ -25,11 +25,12 @@ def demo(
     def work(check: Check) -> None:
         from unfreeze.config.load import preset_text, read_study
         from unfreeze.data.sources.digits import write_digits
+        from unfreeze.study.registries import registered
 
         directory = out.resolve()
         data = directory.with_name(f"{directory.name}-data")
         write_digits(data)
-        study = read_study(preset="demo", values={"data": data})
+        study = read_study(choices=registered(), preset="demo", values={"data": data})
         text = f"data: {json.dumps('../' + data.name)}\n{preset_text('demo')}"
         carry_out(study, text, out, None, as_json, check, workers=0)  # its images are quick to read
 

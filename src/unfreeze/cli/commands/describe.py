@@ -28,8 +28,9 @@ def describe(
     if image_size is not None and image_size < 1:
         raise UserError(f"--image-size {image_size}", "a number of pixels", "for example --image-size 224")
     from unfreeze.config.load import read_study
+    from unfreeze.study.registries import registered
 
-    asked = read_study(study, values={"backbone": backbone}) if study else None
+    asked = read_study(study, choices=registered(), values={"backbone": backbone}) if study else None
     cuts = _cuts(asked, backbone) if asked else {}
     size = image_size or (asked.image_size if asked else own_size(backbone))
     from unfreeze.cli import tables as screen

@@ -46,10 +46,11 @@ def init(
     from unfreeze.data.sources import source_of
     from unfreeze.data.summary import layout, lines, pools_by_class, refuse_unusable
     from unfreeze.storage.atomic import remove_leftovers_of, write_text
+    from unfreeze.study.registries import registered
 
     further = _further_lines(overrides or [])
     data = given_data(data)
-    study = read_study(preset="quick", values={"data": data}, overrides=overrides or ())
+    study = read_study(choices=registered(), preset="quick", values={"data": data}, overrides=overrides or ())
     remove_leftovers_of(out)
     source = source_of(study, Path.cwd())
     if not as_json:
@@ -76,8 +77,9 @@ def _further_lines(overrides: list[str]) -> str:
         UserError: it sets what the file has a line for anyway.
     """
     from unfreeze.config.load import overridden
+    from unfreeze.study.registries import registered
 
-    values = overridden(overrides)
+    values = overridden(overrides, registered())
     written = [key for key in values if key not in OF_DATA]
     if written:
         raise UserError(
@@ -100,7 +102,10 @@ def _checked_size(backbone: str) -> int:
 
 def _where(data: str, out: Path) -> str:
     """Return the data as the file names it: relative to the file where it lies beside or below it."""
-    if data == "food101" or data.startswith("hf:"):
+    from unfreeze.config.choices import is_named
+    from unfreeze.study.registries import registered
+
+    if is_named(data, registered().sources):
         return data
     folder, home = Path(data).expanduser().resolve(), out.resolve().parent
     return folder.relative_to(home).as_posix() if folder.is_relative_to(home) else str(folder)

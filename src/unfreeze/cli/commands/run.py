@@ -82,8 +82,10 @@ def carry_out(
     from unfreeze.cli.live import is_terminal, watching
     from unfreeze.cli.progress import Board
     from unfreeze.config.resolve import candidates, expected_epochs
+    from unfreeze.study.registries import registered
 
-    epochs = {name: expected_epochs(next(iter(candidates(study, name).values()))) for name in study.strategies}
+    settings = {name: next(iter(candidates(study, name, registered()).values())) for name in study.strategies}
+    epochs = {name: expected_epochs(strategy) for name, strategy in settings.items()}
     board = Board(study.metric, epochs, lambda cell: _record(out, cell))
     with watching(board, is_terminal() and not as_json, check) as emit:
         from unfreeze.config.units import parse_duration

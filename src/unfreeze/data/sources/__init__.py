@@ -10,23 +10,18 @@ from pathlib import Path
 
 from unfreeze.config.schema import ColumnsConfig, StudyConfig
 from unfreeze.data.sources.folders import read_folder, read_test_folder
-from unfreeze.data.sources.food101 import read_food101, read_lists, unpacked_in
-from unfreeze.data.sources.huggingface import PREFIX, read_huggingface
+from unfreeze.data.sources.food101 import FOOD101, read_lists, unpacked_in
+from unfreeze.data.sources.huggingface import HUGGINGFACE
 from unfreeze.data.sources.layout import FOLDERS
-from unfreeze.data.sources.source import Ignored, Item, Source
+from unfreeze.data.sources.source import DataRequest, Ignored, Item, Source, SourceKind
 from unfreeze.data.tables.manifest import GUESSED, read_manifest, read_test_table, refuse_folder_of_a_table
 from unfreeze.data.tables.read import SUFFIXES, looks_like_a_table
 from unfreeze.errors import UserError
+from unfreeze.registry import Registry
 from unfreeze.storage.cache import cache_folder, refuse_inside, usable_cache
 from unfreeze.text import near
 
 __all__ = ["Ignored", "Item", "Source", "cache_folder", "open_source", "refuse_inside", "source_of", "usable_cache"]
-
-
-SUPPORTED = (
-    "a folder of class folders, a folder with train/, val/ and test/ of class folders, a .csv or .parquet manifest, "
-    "hf:owner/name, or food101"
-)
 
 
 _SHOWN = 3
@@ -49,7 +44,7 @@ def open_source(
     """List the files of the main data and of further test sets.
 
     Args:
-        data: see ``SUPPORTED``.
+        data: see ``supported``.
         tests: folders of class folders, or tables, by name; each image in them is a test image.
         base: the folder that relative paths refer to.
         follow_symlinks: in folders, follow links to other folders and to files elsewhere, not only to files within.
@@ -61,7 +56,7 @@ def open_source(
             case, white space or Unicode form, a further test set has a class that the main data has not, or there is
             more than one way to read a folder.
     """
-    main = _main(data, base, follow_symlinks, columns, labels_from)
+    main = _main(DataRequest(data, base, follow_symlinks, columns, labels_from))
     main = _undivided(main) if columns.split is False else replace(main, guessed=(*main.guessed, *_lacking(main)))
     roots, items, ignored, guessed = dict(main.roots), list(main.items), list(main.ignored), list(main.guessed)
     for name, value in tests.items():
@@ -107,25 +102,28 @@ def _lacking(source: Source) -> list[str]:
     ]
 
 
-def _main(data: str, base: Path, follow: bool, columns: ColumnsConfig, labels_from: str | None) -> Source:
-    if labels_from is not None and (data == "food101" or data.startswith(PREFIX) or _is_table(data, base)):
+def _main(request: DataRequest) -> Source:
+    kind = next(kind for kind in reversed(list(SOURCES.values())) if kind.is_kind_of(request.data, request.base))
+    if request.labels_from is not None and not kind.labels_in_paths:
         raise UserError(
-            f"labels_from: {labels_from}: data: {data} says the labels itself",
+            f"labels_from: {request.labels_from}: data: {request.data} says the labels itself",
             "labels_from with a folder of pictures alone",
             "take labels_from out of the study",
         )
-    if data == "food101":
-        return read_food101()
-    if data.startswith(PREFIX):
-        return read_huggingface(data, base)
-    if _is_table(data, base):
-        return read_manifest(_file(data, base, "data"), columns)
-    folder = _folder(data, base, "data", SUPPORTED)
-    if labels_from is None:
+    return kind.read(request)
+
+
+def _read_folder(request: DataRequest) -> Source:
+    folder = _folder(request.data, request.base, "data", supported())
+    if request.labels_from is None:
         if food101 := unpacked_in(folder):
-            return read_lists(food101, follow)
+            return read_lists(food101, request.follow_symlinks)
         refuse_folder_of_a_table(folder)
-    return read_folder(folder, follow, labels_from)
+    return read_folder(folder, request.follow_symlinks, request.labels_from)
+
+
+def _read_table(request: DataRequest) -> Source:
+    return read_manifest(_file(request.data, request.base, "data"), request.columns)
 
 
 def _is_table(value: str, base: Path) -> bool:
@@ -138,7 +136,7 @@ def _file(value: str, base: Path, key: str) -> Path:
     path = base / Path(value).expanduser()
     if path.is_file():
         return path.resolve()
-    raise _missing(key, value, path, "file", SUPPORTED)
+    raise _missing(key, value, path, "file", supported())
 
 
 def _folder(value: str, base: Path, key: str, expected: str) -> Path:
@@ -154,3 +152,25 @@ def _missing(key: str, value: str, path: Path, kind: str, expected: str) -> User
     close = [] if path.exists() or not path.parent.is_dir() else near(path.name, os.listdir(path.parent))
     hint = f"; did you mean {path.parent / close[0]}?" if close else ""
     return UserError(f"{key}: {value}: the {kind} {path} {what}", expected, f"correct the path{hint}")
+
+
+def supported() -> str:
+    """Return what data may be, in words."""
+    *others, last = (kind.supported for kind in SOURCES.values())
+    return f"{', '.join(others)}, or {last}"
+
+
+SOURCES: Registry[SourceKind] = Registry("source")
+"""Kinds of data; of those that recognise what a study names, the last one reads it."""
+SOURCES.register(
+    "folder",
+    SourceKind(
+        "a folder of class folders, a folder with train/, val/ and test/ of class folders",
+        _read_folder,
+        recognises=lambda data, base: True,
+        labels_in_paths=True,
+    ),
+)
+SOURCES.register("table", SourceKind("a .csv or .parquet manifest", _read_table, recognises=_is_table))
+SOURCES.register("huggingface", HUGGINGFACE)
+SOURCES.register("food101", FOOD101)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unfreeze.data.sources.source import Ignored, Item, Source
+from unfreeze.data.sources.source import Ignored, Item, Source, SourceKind
 from unfreeze.data.sources.tree import scan
 from unfreeze.errors import UserError
 from unfreeze.storage.cache import cache_folder
@@ -50,3 +50,6 @@ def read_lists(root: Path, follow: bool = False) -> Source:
     ignored += [Ignored(f"images/{path}", "in no list") for path in tree.pictures if f"images/{path}" not in listed]
     classes = tuple(sorted({item.label for item in items}))
     return Source({"": root}, items, tuple(ignored), classes, "Food-101", _LISTS)
+
+
+FOOD101 = SourceKind("food101", lambda request: read_food101(), word="food101")

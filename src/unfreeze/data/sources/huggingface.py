@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.data.sources.path_labels import check_names
-from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
+from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source, SourceKind
 from unfreeze.errors import UserError
 from unfreeze.storage.atomic import replacing
 from unfreeze.storage.cache import cache_folder
@@ -143,3 +143,6 @@ def _write(data: str, root: Path, image: dict[str, Any], base: Path) -> str:
         with replacing(path) as temporary:
             temporary.write_bytes(content)
     return path.relative_to(root).as_posix()
+
+
+HUGGINGFACE = SourceKind("hf:owner/name", lambda request: read_huggingface(request.data, request.base), word=PREFIX)

@@ -2,10 +2,13 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+from unfreeze.config.choices import is_named
+from unfreeze.config.schema import ColumnsConfig
 
 SPLIT_NAMES = {
     "train": "train",
@@ -112,3 +115,46 @@ class Source:
     kind: str = ""
     split_names: Mapping[str, str] = field(default_factory=dict)
     guessed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """What a study says of its main data.
+
+    Attributes:
+        data: as the study file names it.
+        base: the folder that relative paths refer to.
+        follow_symlinks: in folders, follow links to other folders and to files elsewhere.
+        columns: of tables, which column says what.
+        labels_from: of folders, what in a picture's path is its label.
+    """
+
+    data: str
+    base: Path
+    follow_symlinks: bool
+    columns: ColumnsConfig
+    labels_from: str | None
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """An entry of the registry of sources.
+
+    Attributes:
+        supported: what it reads, in messages that list all kinds.
+        read: lists the files.
+        word: what names such data: all of the name or, where it ends with ``:``, how the name begins. "" of data that
+            is named by a path.
+        recognises: tells, of data without a word, from its path and the base folder whether it is of this kind.
+        labels_in_paths: whether ``labels_from`` may say what the labels are.
+    """
+
+    supported: str
+    read: Callable[[DataRequest], Source]
+    word: str = ""
+    recognises: Callable[[str, Path], bool] = lambda data, base: False
+    labels_in_paths: bool = False
+
+    def is_kind_of(self, data: str, base: Path) -> bool:
+        """Tell whether data is of this kind."""
+        return is_named(data, [self.word]) if self.word else self.recognises(data, base)
