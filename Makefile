@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long check format lock clean
+.PHONY: demo test test-long check format docs lock clean
 
 demo: .venv/installed
 	$(BIN)/unfreeze demo
@@ -22,6 +22,11 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# mkdocs-material is installed only here: nothing else needs it.
+docs: .venv/installed
+	$(BIN)/python -m pip install -q --group docs
+	$(BIN)/mkdocs build --strict
+
 # What is locked comes with its hashes; PyTorch, whose build depends on the machine, and what it brings is not locked.
 # pip 25.1 reads dependency groups.
 .venv/installed: pyproject.toml requirements-dev.lock
@@ -39,4 +44,4 @@ lock: .venv/installed
 		--override .venv/not-locked --no-header --no-annotate -o requirements-dev.lock pyproject.toml
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,7 +20,11 @@ _PERCENT = frozenset({"accuracy", "balanced_accuracy"})
 
 
 def metric_text(metric: str, value: float) -> str:
-    """Write a metric: a share of images in percent with one decimal, anything else with three decimals."""
+    """Write a metric: a share of images in percent with one decimal, anything else with three decimals.
+
+    >>> metric_text("accuracy", 0.8973), metric_text("macro_f1", 0.8973)
+    ('89.7 %', '0.897')
+    """
     if not math.isfinite(value):
         return MISSING
     return f"{100 * value:.1f} %" if metric in _PERCENT else f"{value:.3f}"

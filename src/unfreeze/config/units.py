@@ -15,8 +15,11 @@ _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 def seconds_of(text: str) -> float:
     """Return the seconds of a duration such as 90s, 30m, 1h30m or 2d.
 
+    >>> seconds_of("1h30m")
+    5400.0
+
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a duration.
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", text)
     if not parts or re.sub(r"\d+(?:\.\d+)?\s*[smhd]|\s", "", text):
@@ -27,8 +30,11 @@ def seconds_of(text: str) -> float:
 def bytes_of(text: str) -> int:
     """Return the bytes of a size such as 500MB or 20GB, in powers of ten.
 
+    >>> bytes_of("1.5GB")
+    1500000000
+
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a size.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)\s*", text)
     if not found:
@@ -39,8 +45,11 @@ def bytes_of(text: str) -> int:
 def pixels_of(value: Any) -> int:
     """Return a number of pixels, written as a whole number or in millions, such as 120M.
 
+    >>> pixels_of("120M")
+    120000000
+
     Raises:
-        ValueError: it is none, or not between 1 and 1,000 million.
+        ValueError: it is not a number, or not between 1 and 1,000 million.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(M?)\s*", str(value))
     count = 0

@@ -79,7 +79,11 @@ def view_of(number: int, copy: tuple[int, int], views: int | None) -> int:
 
 
 def steps_per_pass(n: int, batch_size: int) -> int:
-    """Return the number of batches in one pass over n images, the short last one included."""
+    """Return the number of batches in one pass over n images, the short last one included.
+
+    >>> steps_per_pass(10, 4)
+    3
+    """
     if n < 1 or batch_size < 1:
         raise ValueError(f"n and batch_size must be 1 or more, not {n} and {batch_size}")
     return -(-n // batch_size)
@@ -92,7 +96,11 @@ def steps_for_examples(n: int, batch_size: int, examples: int) -> int:
 
 
 def examples_after(n: int, batch_size: int, steps: int) -> int:
-    """Return the number of images drawn in the first `steps` steps."""
+    """Return the number of images drawn in the first `steps` steps.
+
+    >>> [examples_after(10, 4, steps) for steps in range(5)]
+    [0, 4, 8, 10, 14]
+    """
     whole, rest = divmod(steps, steps_per_pass(n, batch_size))
     return whole * n + min(rest * batch_size, n)
 
