@@ -89,8 +89,8 @@ def test_a_limit_on_the_size_of_files(killer: Killer) -> None:
     assert said[1].startswith("  expected: room for what the study still writes: ")
     assert said[2].startswith("  to mend:  free ")
     assert said[2].endswith(
-        " on the disk of limited and run the same command again, which goes on from what is finished and from the last "
-        "training states"
+        " on the disk of limited and run the same command again, which resumes from what is finished and from the last "
+        "checkpoints"
     )
     assert not (killer.folder / model).exists()
     assert not litter(killer, "limited")
