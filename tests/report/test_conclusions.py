@@ -6,17 +6,18 @@ from tests.support.synthetic import STRATEGIES, write_study
 from unfreeze.report.conclusions import _concluded, conclusions, equivalent_text
 from unfreeze.report.page import write_report
 from unfreeze.statistics.comparisons import Comparison
+from unfreeze.statistics.predictions import Recipe
 from unfreeze.statistics.study_results import read_evidence
 from unfreeze.storage.study_dir import StudyDir
 
 
 def effect(verdict: str, strategy: str, helps: str = "") -> Comparison:
-    fields = (strategy, "full"), (strategy, "small")
-    return Comparison(*fields, "accuracy", 0.05, 0.02, 0.08, verdict, helps, 5, 200, "seeds and images")
+    recipes = Recipe(strategy, "full"), Recipe(strategy, "small")
+    return Comparison(*recipes, "accuracy", 0.05, 0.02, 0.08, verdict, helps, 5, 200, "seeds and images")
 
 
 def test_the_articles_topics_in_its_order(study: StudyDir) -> None:
-    found = conclusions(read_evidence(study), ("last_block", "full"))
+    found = conclusions(read_evidence(study), Recipe("last_block", "full"))
     topics = ["More data", "Fine-tuning", "Depth", "Overfitting", "Time", "Augmentation"]
     assert [one.topic for one in found] == topics
     assert found[4].says == "Time per epoch with full: scratch 34 s > last_block 14 s > head 3.9 s."

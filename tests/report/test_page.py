@@ -98,7 +98,7 @@ def test_sections_come_in_order_and_hold_every_cell(page: Page, study: StudyDir)
 
 
 def test_the_answer_and_the_notes_come_first(page: Page) -> None:
-    top = re.sub(r"\s+", " ", page.text[: page.text.index("Open a field")])
+    top = re.sub(r"\s+", " ", page.text[: page.text.index("Open a recipe")])
     assert (
         "Use head with full mean validation accuracy 90.8 % on 60 images; last_block with full has 91.7 %, which is"
         in top

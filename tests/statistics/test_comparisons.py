@@ -13,7 +13,7 @@ from unfreeze.metrics import score
 from unfreeze.statistics.comparisons import COLUMNS, compare, comparisons_table, pairs_of
 from unfreeze.statistics.convergence import COLUMNS as CONVERGENCE
 from unfreeze.statistics.convergence import convergence_table
-from unfreeze.statistics.predictions import Prediction, Predictions, read_predictions
+from unfreeze.statistics.predictions import Prediction, Predictions, Recipe, read_predictions
 from unfreeze.statistics.scores import scores_table, wilson
 from unfreeze.statistics.tables import history_table, results_table
 from unfreeze.storage.records import read_json, write_json
@@ -37,8 +37,8 @@ def made(
         logits[np.arange(count), np.where(values, labels, 1 - labels)] = 1
         own = np.array(units) if units else ids
         cells.append(Prediction(f"{strategy}.{seed}", strategy, "full", seed, fold, "test", ids, labels, logits, own))
-    fields = tuple(dict.fromkeys((one.strategy, one.regime) for one in cells))
-    return Predictions("accuracy", ("x", "y"), folds, tuple(cells), fields)
+    recipes = tuple(dict.fromkeys(one.recipe for one in cells))
+    return Predictions("accuracy", ("x", "y"), folds, tuple(cells), recipes)
 
 
 def test_a_study_compares_strategies_in_regimes_and_regimes_in_strategies(three: StudyDir) -> None:
@@ -137,7 +137,7 @@ def test_images_of_one_group_are_one_piece_of_evidence() -> None:
 
 
 def test_pairs_are_in_plan_order() -> None:
-    pairs = pairs_of([("s", "x"), ("s", "y"), ("t", "x")])
+    pairs = pairs_of([Recipe("s", "x"), Recipe("s", "y"), Recipe("t", "x")])
     assert [(one.kind, one.within, *one.names) for one in pairs] == [
         ("strategy", "x", "s", "t"), ("regime", "s", "x", "y"),
     ]  # fmt: skip

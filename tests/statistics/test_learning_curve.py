@@ -40,8 +40,8 @@ def world(
             cells.append(Prediction(cell, "head", regime, seed, None, "test", ids, labels, logits, ids))
             rows.append({"cell": cell, "strategy": "head", "regime": regime, "seed": seed, "fold": None})
             rows[-1] |= {"status": "finished", "chosen": "", "n_train": 2 * size}
-    fields = tuple(dict.fromkeys((one.strategy, one.regime) for one in cells))
-    return Predictions(metric, ("a", "b"), 1, tuple(cells), fields), pd.DataFrame(rows)
+    recipes = tuple(dict.fromkeys(one.recipe for one in cells))
+    return Predictions(metric, ("a", "b"), 1, tuple(cells), recipes), pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize("parameters", [(0.05, 0.6, 0.5), (0.0, 0.9, 0.3), (0.2, 0.0, 0.02), (0.1, 2.0, 1.9)])

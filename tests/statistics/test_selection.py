@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bench.selection import WORLDS, luck_of, measure, simulate
 from unfreeze.statistics.intervals import crossed, half_width, units_of
+from unfreeze.statistics.predictions import Recipe
 from unfreeze.statistics.selection import Contender, choose
 
 IMAGES = 400
@@ -29,7 +30,7 @@ def noisy(accuracy: float, draw: int, seeds: int = 3, images: int = IMAGES) -> N
 
 
 def contender(values: NDArray[np.float64], **given: object) -> Contender:
-    about = {"strategy": "head", "regime": "full", "n_train": 100.0, "flops": 1e9, "params_trained": 1000, "paid": True}
+    about = {"recipe": Recipe("head", "full"), "n_train": 100.0, "flops": 1e9, "params_trained": 1000, "paid": True}
     return Contender(values=values, seeds=tuple(range(len(values))), **{**about, **given})  # type: ignore[arg-type]
 
 
@@ -109,8 +110,8 @@ def test_sums_in_another_order_do_not_choose() -> None:
 
 def test_fewer_training_images_are_never_recommended_but_told() -> None:
     """By far better with less, in each of three seeds."""
-    few = contender(noisy(0.95, 1), regime="small", n_train=50, flops=1e8)
-    fair = contender(noisy(0.805, 2), regime="small", n_train=50, flops=1e8)
+    few = contender(noisy(0.95, 1), recipe=Recipe("head", "small"), n_train=50, flops=1e8)
+    fair = contender(noisy(0.805, 2), recipe=Recipe("head", "small"), n_train=50, flops=1e8)
     full = contender(noisy(0.80, 3), flops=2e9)
     other = contender(noisy(0.70, 4))
     choice = choose([few, full, fair, other], alone())
@@ -119,7 +120,7 @@ def test_fewer_training_images_are_never_recommended_but_told() -> None:
 
 
 def test_at_one_seed_nothing_is_said_of_fewer_training_images() -> None:
-    few = contender(noisy(0.95, 1, seeds=1), regime="small", n_train=50)
+    few = contender(noisy(0.95, 1, seeds=1), recipe=Recipe("head", "small"), n_train=50)
     choice = choose([few, contender(noisy(0.70, 2, seeds=1))], alone())
     assert (choice.recommended, choice.worse_with_more) == (1, ())
 

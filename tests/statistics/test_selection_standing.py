@@ -46,7 +46,7 @@ def test_a_smaller_regime_is_never_recommended(ranked: StudyDir) -> None:
     evidence = read_evidence(ranked)
     assert evidence.standing is not None
     assert evidence.standing.recommended == ("head", "full")
-    assert {evidence.standing.recipe(place)[1] for place in evidence.standing.choice.order} == {"full"}
+    assert {evidence.standing.recipe_at(place).regime for place in evidence.standing.choice.order} == {"full"}
 
 
 def test_of_equals_the_fewest_trained_parameters_are_taken(ranked: StudyDir) -> None:
@@ -175,7 +175,7 @@ def test_a_score_of_classes_counts_the_images_in_common_alone(ranked: StudyDir) 
     only(ranked, "last_block.full.s0", [place for place in range(IMAGES) if place % len(CLASSES) != 1 or place > 10])
     standing = read_evidence(ranked).standing
     assert standing is not None and 0 < standing.images < len(some)
-    one, *others = [each.values for each in standing.contenders if each.regime == "full"]
+    one, *others = [each.values for each in standing.contenders if each.recipe.regime == "full"]
     assert all((each == one).all() for each in others)
 
 

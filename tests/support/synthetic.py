@@ -1,4 +1,4 @@
-"""A synthetic study directory: the article's nine fields by two seeds with plausible curves, one cell failed."""
+"""A synthetic study directory: the article's nine recipes by two seeds with plausible curves, one cell failed."""
 
 import math
 from pathlib import Path

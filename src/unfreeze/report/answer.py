@@ -13,8 +13,8 @@ from unfreeze.statistics.comparisons import Comparison, compared
 from unfreeze.statistics.convergence import times_alone
 from unfreeze.statistics.data_quality import DataSummary, data_found, leak_text
 from unfreeze.statistics.learning_curve import Curve, learning_curves, series_of
-from unfreeze.statistics.predictions import Field, Predictions
-from unfreeze.statistics.scores import RecipeScore, class_recalls, field_score
+from unfreeze.statistics.predictions import Predictions, Recipe
+from unfreeze.statistics.scores import RecipeScore, class_recalls, recipe_score
 from unfreeze.statistics.selection import Standing, unequal_runs
 from unfreeze.statistics.study_results import StudyResults
 from unfreeze.text import METRIC_NAMES, join_words, plural
@@ -32,15 +32,15 @@ class Answer:
         standing: how the recipes stand on validation; None where nothing has finished.
         recipe: strategy and regime to use; None where nothing has finished.
         validation: ranking metric of the recipe with its interval.
-        unequal: the fewest and most runs of a field, where not all were run with the same seeds and folds.
+        unequal: the fewest and most runs of a recipe, where not all were run with the same seeds and folds.
         score: of the recipe on the test set; None without test images.
         beside: balanced accuracy and recall of the worst class, by name, where classes differ by more than 3 to 1.
         further: its scores on the study's further test sets, by their names; none for a set without a whole run.
         can_fold: whether ``split.folds`` could be asked for: there are none, and the data says no splits.
         on_validation: the scores below are of the validation pool, since there are no test images.
-        runner_up: the best field on validation that the study compares with the recipe; None where there is none.
+        runner_up: the best recipe on validation that the study compares with the recipe; None where there is none.
         verdict: the recipe minus the runner-up on the test images.
-        unmatched: a field that is ahead of the runner-up, but differs from the recipe in strategy and regime.
+        unmatched: a recipe that is ahead of the runner-up, but differs from the recipe in strategy and regime.
         worst: class with the lowest recall, and the recall.
         doubling: the learning curve that says what twice the labels would bring; None where ``no_curve`` says why not.
         no_curve: why.
@@ -59,7 +59,7 @@ class Answer:
     cells: int
     finished: int
     standing: Standing | None
-    recipe: Field | None
+    recipe: Recipe | None
     validation: RecipeScore | None
     unequal: tuple[int, int] | None
     score: RecipeScore | None
@@ -67,9 +67,9 @@ class Answer:
     further: tuple[tuple[str, RecipeScore], ...]
     can_fold: bool
     on_validation: bool
-    runner_up: Field | None
+    runner_up: Recipe | None
     verdict: Comparison | None
-    unmatched: Field | None
+    unmatched: Recipe | None
     worst: tuple[str, RecipeScore] | None
     doubling: Curve | None
     no_curve: str
@@ -94,8 +94,8 @@ def answer(evidence: StudyResults, found: DataSummary | None = None) -> Answer:
     recipe = standing.recommended if standing else None
     score = worst = validation = None
     if recipe:
-        validation = field_score(evidence.ranking.predictions, recipe, "validation", evidence.leading)
-        score = field_score(evidence.predictions, recipe, evidence.test, evidence.leading) if evidence.test else None
+        validation = recipe_score(evidence.ranking.predictions, recipe, "validation", evidence.leading)
+        score = recipe_score(evidence.predictions, recipe, evidence.test, evidence.leading) if evidence.test else None
         worst = _worst(evidence, recipe)
     runner_up, verdict, unmatched = _runner_up(evidence)
     curve = _curve(evidence, recipe) if recipe else None
@@ -136,49 +136,49 @@ def _reporting(evidence: StudyResults) -> tuple[Predictions, str]:
     return (evidence.predictions, evidence.test) if evidence.test else (evidence.ranking.predictions, "validation")
 
 
-def _worst(evidence: StudyResults, recipe: Field) -> tuple[str, RecipeScore] | None:
+def _worst(evidence: StudyResults, recipe: Recipe) -> tuple[str, RecipeScore] | None:
     recalls = class_recalls(_reporting(evidence)[0], recipe, _reporting(evidence)[1])
     known = [(name, one) for name, one in recalls.items() if math.isfinite(one.value)]
     return min(known, key=lambda item: item[1].value, default=None)
 
 
 def _beside(
-    evidence: StudyResults, recipe: Field | None, worst: tuple[str, RecipeScore] | None
+    evidence: StudyResults, recipe: Recipe | None, worst: tuple[str, RecipeScore] | None
 ) -> tuple[tuple[str, RecipeScore], ...]:
     if recipe is None or evidence.test is None or evidence.metric != "accuracy":
         return ()
     other = "accuracy" if evidence.leading == "balanced_accuracy" else "balanced_accuracy"
-    score = field_score(evidence.predictions, recipe, evidence.test, other)
+    score = recipe_score(evidence.predictions, recipe, evidence.test, other)
     parts = [(METRIC_NAMES[other], score), ("worst-class recall", worst[1] if worst else None)]
     return tuple((name, one) for name, one in parts if one is not None)
 
 
-def _further(evidence: StudyResults, recipe: Field | None) -> tuple[tuple[str, RecipeScore], ...]:
+def _further(evidence: StudyResults, recipe: Recipe | None) -> tuple[tuple[str, RecipeScore], ...]:
     if recipe is None:
         return ()
     names = [name for name in evidence.predictions.tests if name != evidence.test]
-    scores = [(name, field_score(evidence.predictions, recipe, name, evidence.leading)) for name in names]
+    scores = [(name, recipe_score(evidence.predictions, recipe, name, evidence.leading)) for name in names]
     return tuple((name, one) for name, one in scores if one is not None)
 
 
-def _runner_up(evidence: StudyResults) -> tuple[Field | None, Comparison | None, Field | None]:
+def _runner_up(evidence: StudyResults) -> tuple[Recipe | None, Comparison | None, Recipe | None]:
     """Return the next recipe that shares strategy or regime with the recommended, the comparison, and who is ahead."""
     standing, unmatched = evidence.standing, None
     if standing is None:
         return None, None, None
     recipe = standing.recommended
     for place in (*standing.choice.order, *standing.choice.smaller):
-        other = standing.recipe(place)
+        other = standing.recipe_at(place)
         if place == standing.choice.recommended:
             continue
-        if other[0] == recipe[0] or other[1] == recipe[1]:
+        if other.strategy == recipe.strategy or other.regime == recipe.regime:
             found = compared(evidence.leading_comparisons, recipe, other, evidence.test) if evidence.test else None
             return other, found, unmatched
         unmatched = unmatched or other
     return None, None, unmatched
 
 
-def _curve(evidence: StudyResults, recipe: Field) -> Curve | None:
+def _curve(evidence: StudyResults, recipe: Recipe) -> Curve | None:
     """Return the curve through the recipe's regime, else the strategy's first: without augmentation if there is one.
 
     Through three sizes or more if there are, else through two.
@@ -188,29 +188,29 @@ def _curve(evidence: StudyResults, recipe: Field) -> Curve | None:
     curves = evidence.curves
     if evidence.leading != evidence.metric:
         curves = tuple(learning_curves(predictions, evidence.results, evidence.regimes, test))
-    if not any(curve.strategy == recipe[0] for curve in curves):
+    if not any(curve.strategy == recipe.strategy for curve in curves):
         curves = tuple(learning_curves(predictions, evidence.results, evidence.regimes, test, least=2))
-    own = [curve for curve in curves if curve.strategy == recipe[0]]
-    through = [curve for curve in own if recipe[1] in curve.regimes]
+    own = [curve for curve in curves if curve.strategy == recipe.strategy]
+    through = [curve for curve in own if recipe.regime in curve.regimes]
     return next(iter(through or sorted(own, key=lambda curve: curve.series != "plain")), None)
 
 
-def _no_curve(evidence: StudyResults, recipe: Field | None) -> str:
+def _no_curve(evidence: StudyResults, recipe: Recipe | None) -> str:
     if recipe is None:
         return "nothing has finished"
-    done = evidence.results[(evidence.results["status"] == "finished") & (evidence.results["strategy"] == recipe[0])]
-    series = series_of(evidence.regimes[recipe[1]]) if recipe[1] in evidence.regimes else ""
+    done = evidence.finished[evidence.finished["strategy"] == recipe.strategy]
+    series = series_of(evidence.regimes[recipe.regime]) if recipe.regime in evidence.regimes else ""
     like = [name for name, regime in evidence.regimes.items() if series_of(regime) == series]
     # A regime is one size, though it may draw a few images more or fewer from fold to fold.
     sizes = done[done["regime"].isin(like)].groupby("regime")["n_train"].mean().nunique()
     return (
-        f"that takes two sizes of training set that differ in nothing else, {recipe[0]} has {sizes}; a regime with "
-        "sweep: {train_per_class: [25, 50, 100]} in the study file makes them"
+        f"that takes two sizes of training set that differ in nothing else, {recipe.strategy} has {sizes}; a regime "
+        "with sweep: {train_per_class: [25, 50, 100]} in the study file makes them"
     )
 
 
-def _seconds(evidence: StudyResults, recipe: Field | None) -> tuple[float, float, float]:
-    done = evidence.results[evidence.results["status"] == "finished"]
+def _seconds(evidence: StudyResults, recipe: Recipe | None) -> tuple[float, float, float]:
+    done = evidence.finished
     runs = evidence.shared.get("runs", [])
     seconds = sum(float(run["seconds"]["total"]) for run in runs) if runs else float(done["seconds_total"].sum())
     times = times_alone(evidence.plan)
@@ -219,17 +219,13 @@ def _seconds(evidence: StudyResults, recipe: Field | None) -> tuple[float, float
     alone = sum(times[cell] * float(own) for cell, own in each) if whole and len(done) else math.nan
     own = math.nan
     if recipe:
-        of_recipe = done[(done["strategy"] == recipe[0]) & (done["regime"] == recipe[1])]
+        of_recipe = evidence.finished_runs(recipe)
         own = float((of_recipe["seconds_total"] + of_recipe["seconds_shared"]).mean())
     return (seconds if len(done) else math.nan), alone, own
 
 
-def _image_seconds(evidence: StudyResults, recipe: Field | None) -> float:
-    done = evidence.results
-    if recipe is None:
-        return math.nan
-    own = done[(done["strategy"] == recipe[0]) & (done["regime"] == recipe[1])]
-    return float(own["seconds_per_image"].mean())
+def _image_seconds(evidence: StudyResults, recipe: Recipe | None) -> float:
+    return float(evidence.finished_runs(recipe)["seconds_per_image"].mean()) if recipe else math.nan
 
 
 def as_record(answer: Answer) -> dict[str, Any] | None:
@@ -247,11 +243,11 @@ def as_record(answer: Answer) -> dict[str, Any] | None:
         "high": None if shown is None else shown.high,
     }
     return {
-        "strategy": answer.recipe[0],
-        "regime": answer.recipe[1],
+        "strategy": answer.recipe.strategy,
+        "regime": answer.recipe.regime,
         "cell": standing.cell,
         **{name: None if value is None or not math.isfinite(value) else value for name, value in numbers.items()},
-        "level": [list(standing.recipe(place)) for place in standing.choice.level],
+        "level": [list(standing.recipe_at(place)) for place in standing.choice.level],
         "n_needed": standing.choice.n_needed,
     }
 
@@ -296,10 +292,10 @@ def _worse_with_more(standing: Standing | None) -> list[str]:
     """Warn of recipes with fewer training images that do better than the recommended beyond their intervals."""
     if standing is None or not standing.choice.worse_with_more:
         return []
-    better = [" with ".join(standing.recipe(place)) for place in standing.choice.worse_with_more]
+    better = [str(standing.recipe_at(place)) for place in standing.choice.worse_with_more]
     verb = "does" if len(better) == 1 else "do"
     return [
-        f"{join_words(better)} {verb} better on validation than {' with '.join(standing.recommended)}, which trains on "
+        f"{join_words(better)} {verb} better on validation than {standing.recommended}, which trains on "
         "more images: more images made it worse, so look at the labels ('unfreeze check DATA')."
     ]
 

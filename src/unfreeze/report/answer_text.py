@@ -7,7 +7,6 @@ from unfreeze.metrics import HIGHER_IS_BETTER
 from unfreeze.report.answer import Answer
 from unfreeze.statistics.comparisons import Comparison, settle_text
 from unfreeze.statistics.intervals import BETTER, NO_DIFFERENCE, WORSE
-from unfreeze.statistics.predictions import Field
 from unfreeze.statistics.scores import RecipeScore
 from unfreeze.statistics.selection import AS_CHEAP, Standing
 from unfreeze.text import (
@@ -53,7 +52,7 @@ def headline(answer: Answer) -> str:
     if answer.recipe is None or answer.standing is None:
         return NOTHING_YET
     name = METRIC_NAMES[answer.metric]
-    use = f"Use {field_text(answer.recipe)}: {_validated(answer, answer.standing)}"
+    use = f"Use {answer.recipe}: {_validated(answer, answer.standing)}"
     if answer.score is None:
         return f"{use}; there is no test set to report on, and validation chose this recipe, which is optimistic."
     chosen = ", on images that also chose it" if answer.on_test else ""
@@ -73,18 +72,13 @@ def facts(answer: Answer) -> tuple[Fact, ...]:
     )  # fmt: skip
 
 
-def field_text(field: Field) -> str:
-    """Name a field in a sentence."""
-    return f"{field[0]} with {field[1]}"
-
-
 Line = tuple[str, str, str, str]
 
 
 def _recipe(answer: Answer) -> Line:
     if answer.recipe is None or answer.standing is None:
         return "recipe", "Use", NOTHING_YET, ""
-    return "recipe", "Use", field_text(answer.recipe), f"{_validated(answer, answer.standing)}{_unequal(answer)}"
+    return "recipe", "Use", str(answer.recipe), f"{_validated(answer, answer.standing)}{_unequal(answer)}"
 
 
 def _level(answer: Answer) -> list[Line]:
@@ -103,7 +97,7 @@ def _level(answer: Answer) -> list[Line]:
             f"; about {choice.n_needed:,} would tell, or show that less than {point_text(answer.metric)} lies between"
         )
     detail = f"from the recipe, on {plural(standing.images, 'validation image')}{needed}"
-    names = join_words([field_text(standing.recipe(place)) for place in choice.level])
+    names = join_words([str(standing.recipe_at(place)) for place in choice.level])
     return [("level", "Not told apart", names, f"{detail}; {small}" if small else detail)]
 
 
@@ -124,7 +118,7 @@ def _validated(answer: Answer, standing: Standing) -> str:
         return f"best {mean}validation {name} of {of}, {value}{images}"
     leader, gain = choice.order[0], "more" if HIGHER_IS_BETTER[answer.metric] else "less"
     return (
-        f"{mean}validation {name} {value}{images}; {field_text(standing.recipe(leader))} has "
+        f"{mean}validation {name} {value}{images}; {standing.recipe_at(leader)} has "
         f"{metric_text(answer.metric, standing.value_of(leader))}, which is too little {gain} to pay for "
         f"({_cost(standing, leader)})"
     )
@@ -185,19 +179,17 @@ def _further(answer: Answer) -> list[Line]:
 def _runner_up(answer: Answer) -> Line:
     label, ahead = "Runner-up", ""
     if answer.unmatched:
-        ahead = (
-            f"{field_text(answer.unmatched)} comes next on validation, but differs in both, which no comparison covers"
-        )
+        ahead = f"{answer.unmatched} comes next on validation, but differs in both, which no comparison covers"
     if answer.runner_up is None:
         return "runner_up", label, "none", ahead or "one recipe alone has finished"
     ahead = f" ({ahead})" if ahead else ""
     if answer.verdict is None:
-        return "runner_up", label, field_text(answer.runner_up), f"no test images to compare them on{ahead}"
-    return "runner_up", label, field_text(answer.runner_up), f"{_verdict(answer.verdict)}{ahead}"
+        return "runner_up", label, str(answer.runner_up), f"no test images to compare them on{ahead}"
+    return "runner_up", label, str(answer.runner_up), f"{_verdict(answer.verdict)}{ahead}"
 
 
 def _verdict(found: Comparison) -> str:
-    """Say whether the recipe (``field``) really is better than the runner-up (``other``)."""
+    """Say whether the recipe is better than the runner-up."""
     says = f"{found.effect} for the recipe, {plural(found.seeds, 'seed')}"
     if found.verdict == BETTER:
         return f"the recipe is better: {says}"

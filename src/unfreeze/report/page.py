@@ -58,8 +58,8 @@ def render_report(evidence: StudyResults) -> str:
     answered = answer(evidence, found)
     results, record, plan, metric = evidence.results, evidence.record, evidence.plan, evidence.metric
     grids = grid_figures(results, evidence.history)
-    names = {field: f"grid-{place}" for place, field in enumerate(grids)}
-    figures = {names[field]: figure.to_plotly_json() for field, figure in grids.items()}
+    names = {recipe: f"grid-{place}" for place, recipe in enumerate(grids)}
+    figures = {names[recipe]: figure.to_plotly_json() for recipe, figure in grids.items()}
     for name, figure in (("curves", curves_figure(evidence.curves)), ("seconds", seconds_figure(results))):
         if figure is not None:
             figures[name] = figure.to_plotly_json()
@@ -82,7 +82,7 @@ def render_report(evidence: StudyResults) -> str:
             classes=[str(label) for label in record.get("classes", [])],
             strategies=list(dict.fromkeys(results["strategy"])),
             regimes=list(dict.fromkeys(results["regime"])),
-            fields=grid_view(evidence, answered.recipe, names),
+            recipes=grid_view(evidence, answered.recipe, names),
             spark=(WIDTH, HEIGHT),
             log_loss_axis=any(figure.layout.yaxis2.type == "log" for figure in grids.values()),
             metric_name=words.METRIC_NAMES[metric],

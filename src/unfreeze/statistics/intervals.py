@@ -197,13 +197,13 @@ class Simultaneous:
 
 
 def simultaneous(
-    family: Sequence[CrossedMean], fields: int, floor: float = 0.0, level: float = LEVEL
+    family: Sequence[CrossedMean], recipes: int, floor: float = 0.0, level: float = LEVEL
 ) -> list[Simultaneous | None]:
     """Return intervals that all cover at once, each at least as wide as its own alone; None where there is one seed.
 
     Args:
         family: the comparisons on one test set.
-        fields: how many strategies x regimes they compare, which bounds what they can lend each other.
+        recipes: how many strategies x regimes they compare, which bounds what they can lend each other.
         floor: times 1 / units, the standard error that a mean's is never taken to be below.
         level: what the intervals leave out together; divide it where there is more than one family.
     """
@@ -217,7 +217,7 @@ def simultaneous(
             found.append(None)
             continue
         own, free = one.from_seeds * one.seeds, one.seeds - 1
-        lent = min(BORROWED, max(0, fields - 2) * free) if weight > free else 0
+        lent = min(BORROWED, max(0, recipes - 2) * free) if weight > free else 0
         others = (total - free * own) / (weight - free) if lent else own
         spread = np.maximum(own, (lent * others + free * own) / (lent + free))
         part = Simultaneous(np.full(one.mean.shape, math.nan), one, spread, lent, level / len(usable), floor)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from unfreeze.metrics import HIGHER_IS_BETTER
 from unfreeze.seeds import stream_generator
 from unfreeze.statistics.intervals import BORROWED, crossed, units_of
-from unfreeze.statistics.predictions import Predictions
+from unfreeze.statistics.predictions import Predictions, Recipe
 
 DRAWS = 1000
 
@@ -168,11 +168,11 @@ def learning_curves(
     done = results[results["status"] == "finished"]
     sizes = done.groupby(["strategy", "regime"])["n_train"].mean() / len(predictions.classes)
     found = []
-    for strategy in dict.fromkeys(field[0] for field in predictions.fields):
+    for strategy in dict.fromkeys(recipe.strategy for recipe in predictions.recipes):
         series: dict[str, dict[float, str]] = {}
         for regime, settings in regimes.items():
             size = float(sizes.get((strategy, regime), math.nan))
-            if size <= up_to and predictions.runs((strategy, regime), test, predictions.metric):
+            if size <= up_to and predictions.runs(Recipe(strategy, regime), test, predictions.metric):
                 series.setdefault(series_of(settings), {}).setdefault(size, regime)
         for name, members in series.items():
             curve = _curve(predictions, strategy, name, members, test, least)
@@ -220,7 +220,7 @@ def _curve(
     metric = predictions.metric
     known: dict[float, tuple[str, list[pd.DataFrame]]] = {}
     for size in sorted(members):
-        runs = predictions.runs((strategy, members[size]), test, metric).values()
+        runs = predictions.runs(Recipe(strategy, members[size]), test, metric).values()
         good = [run for run in runs if len(run) and np.isfinite(run["value"]).all()]
         if good:
             known[size] = members[size], good

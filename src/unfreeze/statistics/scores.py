@@ -18,7 +18,7 @@ from unfreeze import metrics
 from unfreeze.errors import UserError
 from unfreeze.metrics import Values, per_image
 from unfreeze.statistics.intervals import LEVEL, crossed, half_width, units_of
-from unfreeze.statistics.predictions import Field, Prediction, Predictions
+from unfreeze.statistics.predictions import Prediction, Predictions, Recipe
 from unfreeze.storage.records import read_json, read_table, read_tensors
 from unfreeze.storage.study_dir import StudyDir
 
@@ -202,23 +202,23 @@ class RecipeScore:
     groups: int
 
 
-def field_score(predictions: Predictions, field: Field, test: str, metric: str) -> RecipeScore | None:
-    """Return the mean of a field's runs on a test set; None where no run is whole.
+def recipe_score(predictions: Predictions, recipe: Recipe, test: str, metric: str) -> RecipeScore | None:
+    """Return the mean of a recipe's runs on a test set; None where no run is whole.
 
     The interval is that of a mean of numbers crossed by seed and image (``statistics.intervals``), carried over to
     log odds for shares and to the logarithm for losses so that it keeps within bounds (delta method). One seed's
     proportion, and a share that is 0 or 1, have Wilson's.
     """
-    runs = predictions.runs(field, test, metric)
+    runs = predictions.runs(recipe, test, metric)
     return _estimate(metric, runs) if runs else None
 
 
-def class_recalls(predictions: Predictions, field: Field, test: str) -> dict[str, RecipeScore]:
-    """Return the recall of each class that has test images, mean over the field's runs, by class."""
-    runs = predictions.runs(field, test, "accuracy")
+def class_recalls(predictions: Predictions, recipe: Recipe, test: str) -> dict[str, RecipeScore]:
+    """Return the recall of each class that has test images, mean over the recipe's runs, by class."""
+    runs = predictions.runs(recipe, test, "accuracy")
     labels: dict[str, int] = {}
     for one in predictions.cells:
-        if (one.strategy, one.regime) == field and one.test == test:
+        if one.recipe == recipe and one.test == test:
             labels.update(zip(map(str, one.ids), map(int, one.labels), strict=True))
     found = {}
     for number, name in enumerate(predictions.classes):

@@ -12,7 +12,7 @@ from unfreeze.statistics.comparisons import comparisons_table
 from unfreeze.statistics.convergence import convergence_table
 from unfreeze.statistics.data_quality import data_found, leading_metric
 from unfreeze.statistics.learning_curve import Curve, learning_curves
-from unfreeze.statistics.predictions import Predictions, Ranking, read_predictions, read_ranking
+from unfreeze.statistics.predictions import Predictions, Ranking, Recipe, read_predictions, read_ranking
 from unfreeze.statistics.selection import Standing, standing
 from unfreeze.statistics.tables import cell_errors, cell_warnings, history_table, results_table
 from unfreeze.storage.records import read_json
@@ -79,6 +79,16 @@ class StudyResults:
     def validates_on_test(self) -> bool:
         """Tell whether the images that stopped the training also report."""
         return bool((self.record["study"].get("split") or {}).get("val") == "test")
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """Rows of the finished cells."""
+        return self.results[self.results["status"] == "finished"]
+
+    def finished_runs(self, recipe: Recipe) -> pd.DataFrame:
+        """Return the rows of a recipe's finished cells."""
+        done = self.finished
+        return done[(done["strategy"] == recipe.strategy) & (done["regime"] == recipe.regime)]
 
     @property
     def cell(self) -> str | None:
