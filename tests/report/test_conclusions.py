@@ -7,7 +7,7 @@ from unfreeze.report.conclusions import _concluded, conclusions, equivalent_text
 from unfreeze.report.page import write_report
 from unfreeze.statistics.comparisons import Comparison
 from unfreeze.statistics.predictions import Recipe
-from unfreeze.statistics.study_results import read_evidence
+from unfreeze.statistics.study_results import read_study_results
 from unfreeze.storage.study_dir import StudyDir
 
 
@@ -17,7 +17,7 @@ def effect(verdict: str, strategy: str, helps: str = "") -> Comparison:
 
 
 def test_the_articles_topics_in_its_order(study: StudyDir) -> None:
-    found = conclusions(read_evidence(study), Recipe("last_block", "full"))
+    found = conclusions(read_study_results(study), Recipe("last_block", "full"))
     topics = ["More data", "Fine-tuning", "Depth", "Overfitting", "Time", "Augmentation"]
     assert [one.topic for one in found] == topics
     assert found[4].says == "Time per epoch with full: scratch 34 s > last_block 14 s > head 3.9 s."
@@ -50,4 +50,4 @@ def test_images_that_augmentation_is_worth() -> None:
 def test_twenty_seven_cells_stay_under_six_megabytes(tmp_path: Path) -> None:
     study = write_study(tmp_path, seeds=3, failed=None)
     assert len(study.planned_cells()) == 9 * 3 == 9 * len(STRATEGIES)
-    assert write_report(read_evidence(study)).stat().st_size < 6_000_000
+    assert write_report(read_study_results(study)).stat().st_size < 6_000_000

@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.synthetic import FAILED, MARKUP, REGIMES, STRATEGIES, write_study
 from unfreeze.report.figures import grid_figures, seconds_figure
-from unfreeze.report.page import _facts, write_report
-from unfreeze.statistics.study_results import read_evidence
+from unfreeze.report.page import _about, write_report
+from unfreeze.statistics.study_results import read_study_results
 from unfreeze.statistics.tables import history_table, results_table
 from unfreeze.storage.records import read_json, read_tensors, write_json, write_table, write_tensors
 from unfreeze.storage.study_dir import StudyDir
@@ -114,8 +114,8 @@ def test_test_images_are_counted_over_all_folds() -> None:
         {"strategy": "head", "regime": "full", "seed": [0, 0, 1, 1], "fold": [0, 1, 0, 1], "n_test": [13, 15, 13, 15]}
     ).astype({"fold": "Int64", "n_test": "Int64"})
     whole = results.assign(fold=pd.NA).astype({"fold": "Int64"})
-    assert _facts({"classes": ["a", "b"]}, results)[-1] == "28 test images"
-    assert _facts({"classes": ["a", "b"]}, whole)[-1] == "15 test images"
+    assert _about({"classes": ["a", "b"]}, results)[-1] == "28 test images"
+    assert _about({"classes": ["a", "b"]}, whole)[-1] == "15 test images"
 
 
 def test_strategies_show_their_stages_in_each_phase(page: Page) -> None:
@@ -133,7 +133,7 @@ def test_a_study_that_has_not_run_has_a_report(tmp_path: Path) -> None:
     for path in (study.path / "cells").glob("*/*"):
         path.unlink()
     (study.path / "environment.json").unlink()
-    page = Page(write_report(read_evidence(study)).read_text(encoding="utf-8"))
+    page = Page(write_report(read_study_results(study)).read_text(encoding="utf-8"))
     assert "No cell has finished yet, so there is nothing to compare." in page.text
     assert "9 cells have not run yet; the same run command continues." in page.text
     assert page.text.count("not run") > 9
@@ -149,7 +149,7 @@ def test_a_metric_other_than_accuracy_and_no_test_set(tmp_path: Path) -> None:
         write_json(path, {**result, "test_accuracy": None, "test_loss": None, "test_metric": None, "n_test": 0})
         logits, about = read_tensors(path.parent / "logits.safetensors")
         write_tensors(path.parent / "logits.safetensors", {"validation": logits["validation"]}, about)
-    text = Page(write_report(read_evidence(study)).read_text(encoding="utf-8")).text
+    text = Page(write_report(read_study_results(study)).read_text(encoding="utf-8")).text
     assert "Validation log loss" in text
     assert "no test images to report on; validation chose this recipe, which is optimistic" in text
 
@@ -226,7 +226,7 @@ def add_shared_work(study: StudyDir) -> None:
 
 
 def once(study: StudyDir) -> str:
-    text = Page(write_report(read_evidence(study)).read_text(encoding="utf-8")).text
+    text = Page(write_report(read_study_results(study)).read_text(encoding="utf-8")).text
     return re.sub(r"\s+", " ", text[text.index("What was computed once") : text.index("The strategies")])
 
 

@@ -13,8 +13,9 @@ from unfreeze.metrics import score
 from unfreeze.statistics.comparisons import COLUMNS, compare, comparisons_table, pairs_of
 from unfreeze.statistics.convergence import COLUMNS as CONVERGENCE
 from unfreeze.statistics.convergence import convergence_table
+from unfreeze.statistics.intervals import proportion_interval
 from unfreeze.statistics.predictions import Prediction, Predictions, Recipe, read_predictions
-from unfreeze.statistics.scores import scores_table, wilson
+from unfreeze.statistics.scores import scores_table
 from unfreeze.statistics.tables import history_table, results_table
 from unfreeze.storage.records import read_json, write_json
 from unfreeze.storage.study_dir import StudyDir
@@ -164,15 +165,15 @@ def test_scores_of_a_cell(three: StudyDir) -> None:
 def test_wilson_is_scipys_where_images_stand_alone(hits: int, images: int) -> None:
     values = (np.arange(images) < hits).astype(np.float64)
     expected = binomtest(hits, images).proportion_ci(method="wilson")
-    assert wilson(values, np.arange(images).astype(str)) == pytest.approx((expected.low, expected.high))
+    assert proportion_interval(values, np.arange(images).astype(str)) == pytest.approx((expected.low, expected.high))
 
 
 def test_wilson_by_group_counts_groups() -> None:
     values, units = np.repeat([1.0, 0.0, 1.0, 1.0, 0.0, 1.0], 20), np.repeat(list("abcdef"), 20)
-    low, high = wilson(values, units)
+    low, high = proportion_interval(values, units)
     expected = binomtest(4, 6).proportion_ci(method="wilson")
     assert low < expected.low and high > expected.high  # six groups, and a t quantile
-    low, high = wilson(np.ones(120), units)
+    low, high = proportion_interval(np.ones(120), units)
     assert (low < binomtest(6, 6).proportion_ci(method="wilson").low) and high == 1
 
 

@@ -29,7 +29,9 @@ _BLOCKS = [("block1", 64, 38720), ("block2", 128, 221440), ("block3", 256, 14753
 _BLOCKS.append(("block5", 512, 7079424))
 
 
-def write_study(path: Path, seeds: int = 2, name: str = MARKUP, failed: str | None = FAILED) -> StudyDir:
+def write_study(
+    path: Path, seeds: int = 2, name: str = MARKUP, failed: str | None = FAILED, metric: str = "accuracy"
+) -> StudyDir:
     """Write the directory and return it."""
     cells = [
         {"cell": f"{strategy}.{regime}.s{seed}", "strategy": strategy, "regime": regime, "seed": seed, "fold": None}
@@ -42,7 +44,7 @@ def write_study(path: Path, seeds: int = 2, name: str = MARKUP, failed: str | No
         "name": "trash",
         "data": "photos/trash",
         "split": {"test": 0.2, "val": 0.15},
-        "metric": "accuracy",
+        "metric": metric,
         "strategies": {"scratch": {"train": "all"}, "head": {"train": "head"}, "last_block": {"train": {"last": 1}}},
         "regimes": REGIMES,
         "seeds": list(range(seeds)),
@@ -52,7 +54,7 @@ def write_study(path: Path, seeds: int = 2, name: str = MARKUP, failed: str | No
         path / "study.json",
         {
             "name": name,
-            "metric": "accuracy",
+            "metric": metric,
             "data": "photos/trash",
             "study": study,
             "classes": CLASSES,

@@ -13,11 +13,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from unfreeze.metrics import estimate_text, metric_named
 from unfreeze.statistics.learning_curve import Curve
 from unfreeze.statistics.model_quality import Counts, row_shares
 from unfreeze.statistics.predictions import Recipe
 from unfreeze.statistics.tables import chosen_history
-from unfreeze.text import METRIC_NAMES, estimate_text, seconds_text
+from unfreeze.text import seconds_text
 
 PALETTE_SIZE = 7
 
@@ -313,9 +314,9 @@ def curves_figure(curves: Sequence[Curve]) -> go.Figure | None:
     shown = ticks if len(ticks) <= 8 else None
     figure.update_xaxes(type="log", title={"text": "training images a class", "standoff": 4}, tickvals=shown,
                         ticktext=[f"{tick:.4g}" for tick in shown] if shown else None)  # fmt: skip
-    percent = curves[0].metric in ("accuracy", "balanced_accuracy")
+    metric = metric_named(curves[0].metric)
     figure.update_yaxes(
-        tickformat=".0%" if percent else "", title={"text": f"test {METRIC_NAMES[curves[0].metric]}", "standoff": 4}
+        tickformat=".0%" if metric.percent else "", title={"text": f"test {metric.label}", "standoff": 4}
     )
     return figure
 

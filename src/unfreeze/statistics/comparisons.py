@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unfreeze.errors import UserError
+from unfreeze.metrics import difference_text, metric_named
 from unfreeze.statistics.intervals import (
     LEVEL,
-    SHARES,
     TOO_LITTLE,
     CrossedMean,
     Simultaneous,
@@ -26,7 +26,6 @@ from unfreeze.statistics.intervals import (
     verdict,
 )
 from unfreeze.statistics.predictions import Predictions, Recipe
-from unfreeze.text import difference_text
 
 STRATEGY, REGIME = "strategy", "regime"
 
@@ -205,7 +204,7 @@ def _has_seeds(one: PairedValues) -> bool:
 
 def _floor(metric: str) -> float:
     """One image that changes moves a share by 1 / images; nothing is known to be more certain than that."""
-    return 1.0 if metric in SHARES else 0.0
+    return 1.0 if metric_named(metric).is_share else 0.0
 
 
 def _row(
@@ -224,13 +223,14 @@ def _row(
     said = verdict(metric, difference, whole)
     seeds = table.seeds > 1
     unit = "test image" if table.images == one.values.shape[1] else "test group"
-    most = 1.0 if metric in SHARES else math.inf  # two shares differ by no more
+    least, most = metric_named(metric).bounds
+    widest = most - least
     return row | {
         "difference": difference,
-        "low": max(difference - half, -most),
-        "high": min(difference + half, most),
-        "low_simultaneous": max(difference - whole, -most),
-        "high_simultaneous": min(difference + whole, most),
+        "low": max(difference - half, -widest),
+        "high": min(difference + half, widest),
+        "low_simultaneous": max(difference - whole, -widest),
+        "high_simultaneous": min(difference + whole, widest),
         "se_seed": math.sqrt(float(table.from_seeds)) if part is not None else math.nan,
         "se_image": math.sqrt(float(table.from_images if seeds else table.ms_image / table.images)),
         "df": float(degrees(table)) if table.images > 1 else math.nan,

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unfreeze.metrics import HIGHER_IS_BETTER
+from unfreeze.metrics import metric_named
 from unfreeze.seeds import stream_generator
 from unfreeze.statistics.intervals import BORROWED, crossed, units_of
 from unfreeze.statistics.predictions import Predictions, Recipe
@@ -106,14 +106,15 @@ class Curve:
             size: images a class.
             changes: (draws,) of the change, where it is an estimate itself.
         """
-        sign = -1 if HIGHER_IS_BETTER[self.metric] else 1
+        sign = -metric_named(self.metric).sign
         point = _inverse(self.fit, _error(self.fit, size) + sign * change)
         drawn = np.full(len(self.draws), change) if changes is None else changes
         return _estimate(float(point), _inverse(self.draws, _error(self.draws, size) + sign * drawn))
 
     def _value(self, parameters: Array, size: float) -> Array:
         error = _error(parameters, size)
-        return 1 - error if HIGHER_IS_BETTER[self.metric] else error
+        kind = metric_named(self.metric)
+        return kind.best - kind.sign * error
 
 
 def fit_power_law(sizes: Array, errors: Array) -> Array:
@@ -239,10 +240,10 @@ def _curve(
     if by_size[0].shape[1] < 2:
         return None
     values = np.array([one.mean() for one in by_size])
-    sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
-    errors = 1 - values if sign < 0 else values
+    kind = metric_named(metric)
+    errors = kind.sign * (kind.best - values)
     generator = stream_generator(0, "bootstrap", strategy, series, test)
-    noise = sign * _noise(by_size, generator)
+    noise = -kind.sign * _noise(by_size, generator)
     if len(sizes) > 2:
         fit, draws = fit_power_law(sizes, errors), fit_power_law(sizes, errors + noise)
     else:

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unfreeze.metrics import HIGHER_IS_BETTER
+from unfreeze.metrics import POINT, metric_named
 from unfreeze.statistics.intervals import (
     MOST_IMAGES,
     CrossedMean,
@@ -43,10 +43,6 @@ from unfreeze.statistics.predictions import Predictions, Ranking, Recipe
 
 DIGITS = 12
 """Of a mean that count: what sums in another order differ by must not choose, nor hide that two recipes are level."""
-
-
-POINT = 0.01
-"""One point of a share, 0.01 nats of log loss: what a recipe may be worse by, at most, to be taken for its cost."""
 
 
 AS_CHEAP = 1.1
@@ -248,7 +244,7 @@ class Standing:
 
     def value_of(self, place: int) -> float:
         """Return a contender's ranking metric, in the metric's own direction."""
-        return _sign(self.metric) * float(np.nanmean(self.contenders[place].values))
+        return metric_named(self.metric).sign * float(np.nanmean(self.contenders[place].values))
 
 
 def standing(results: pd.DataFrame, ranking: Ranking, networks: Mapping[str, Mapping[str, Any]]) -> Standing | None:
@@ -300,10 +296,6 @@ Runs = dict[int, NDArray[np.float64]]
 """Values by image, larger is better, by seed."""
 
 
-def _sign(metric: str) -> int:
-    return 1 if HIGHER_IS_BETTER[metric] else -1
-
-
 def _own(done: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     return done[(done["strategy"] == recipe.strategy) & (done["regime"] == recipe.regime)]
 
@@ -326,7 +318,7 @@ def _values(
         common = common[common.isin(table.index)]
     if any(len(table) > len(common) for table in candidates):  # an image's number may depend on the others
         tables = _runs(_only(predictions, common), recipes)
-    sign = _sign(predictions.metric)
+    sign = metric_named(predictions.metric).sign
     found = {
         recipe: {seed: sign * table["value"].reindex(common).to_numpy(np.float64) for seed, table in runs.items()}
         for recipe, runs in tables.items()
@@ -355,7 +347,7 @@ def _only(predictions: Predictions, ids: pd.Index) -> Predictions:
 
 def _by_cell(done: pd.DataFrame, recipes: Sequence[Recipe], metric: str) -> dict[Recipe, Runs]:
     """Return each seed's mean validation metric as if it were one image: for cells without a common ranking set."""
-    sign = _sign(metric)
+    sign = metric_named(metric).sign
     return {
         recipe: {
             int(seed): np.array([sign * float(own.loc[own["seed"] == seed, "val_metric"].mean())])

@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from unfreeze.metrics import between_text, metric_named, metric_text
 from unfreeze.statistics.predictions import Recipe
 from unfreeze.statistics.scores import recipe_score
 from unfreeze.statistics.study_results import StudyResults
 from unfreeze.statistics.tables import chosen_history
-from unfreeze.text import METRIC_NAMES, between_text, metric_text, plural
+from unfreeze.text import plural
 
 WIDTH, HEIGHT = 92, 26
 """Of a small curve, in pixels."""
@@ -52,24 +53,24 @@ class RecipeView:
     rows: tuple[Mapping[str, Any], ...]
 
 
-def grid_view(evidence: StudyResults, recommended: Recipe | None, figures: Mapping[Recipe, str]) -> list[RecipeView]:
+def recipe_views(results: StudyResults, recommended: Recipe | None, figures: Mapping[Recipe, str]) -> list[RecipeView]:
     """Return all recipes in plan order.
 
     Args:
-        evidence: of the study.
+        results: of the study.
         recommended: the recipe to use.
         figures: name of the figure of curves, by recipe.
     """
-    epochs = chosen_history(evidence.results, evidence.history)
+    epochs = chosen_history(results.table, results.history)
     known = epochs["val_accuracy"].dropna()
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     last = int(epochs["epoch"].max()) if len(epochs) else 1
     courses = dict(list(epochs.groupby("cell", sort=False)))
     views = []
-    for place, ((strategy, regime), group) in enumerate(evidence.results.groupby(["strategy", "regime"], sort=False)):
+    for place, ((strategy, regime), group) in enumerate(results.table.groupby(["strategy", "regime"], sort=False)):
         recipe = Recipe(str(strategy), str(regime))
-        value, interval, role = _score(evidence, recipe, group)
-        name = METRIC_NAMES[evidence.metric]
+        value, interval, role = _score(results, recipe, group)
+        name = metric_named(results.metric).label
         views.append(
             RecipeView(
                 id=f"recipe-{place}",
@@ -98,13 +99,13 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
 
 
-def _score(evidence: StudyResults, recipe: Recipe, group: pd.DataFrame) -> tuple[str, str, str]:
-    score = recipe_score(evidence.predictions, recipe, evidence.test, evidence.metric) if evidence.test else None
+def _score(results: StudyResults, recipe: Recipe, group: pd.DataFrame) -> tuple[str, str, str]:
+    score = recipe_score(results.predictions, recipe, results.test, results.metric) if results.test else None
     if score is not None:
-        interval = between_text(evidence.metric, score.low, score.high)
-        return metric_text(evidence.metric, score.value), interval, "test"
+        interval = between_text(results.metric, score.low, score.high)
+        return metric_text(results.metric, score.value), interval, "test"
     validation = group.loc[group["status"] == "finished", "val_metric"].dropna()
-    return (metric_text(evidence.metric, float(validation.mean())) if len(validation) else ""), "", "validation"
+    return (metric_text(results.metric, float(validation.mean())) if len(validation) else ""), "", "validation"
 
 
 def _state(group: pd.DataFrame) -> str:
