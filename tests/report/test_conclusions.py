@@ -1,10 +1,6 @@
 """The article's conclusions from a study's own numbers, and what is said where it cannot tell."""
 
-from pathlib import Path
-
-from tests.support.synthetic import STRATEGIES, write_study
 from unfreeze.report.conclusions import _concluded, conclusions, equivalent_text
-from unfreeze.report.page import write_report
 from unfreeze.statistics.comparisons import Comparison
 from unfreeze.statistics.predictions import Recipe
 from unfreeze.statistics.study_results import read_study_results
@@ -45,9 +41,3 @@ def test_images_that_augmentation_is_worth() -> None:
         "104 images a class without it for head (85 to any number of)"
     )
     assert equivalent_text({**row, "equivalent": float("nan"), "equivalent_high": 1.0}) == ""
-
-
-def test_twenty_seven_cells_stay_under_six_megabytes(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=3, failed=None)
-    assert len(study.planned_cells()) == 9 * 3 == 9 * len(STRATEGIES)
-    assert write_report(read_study_results(study)).stat().st_size < 6_000_000

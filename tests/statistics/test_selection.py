@@ -4,13 +4,14 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
 from bench.selection import WORLDS, luck_of, measure, simulate
 from unfreeze.statistics.intervals import crossed, half_width, units_of
 from unfreeze.statistics.predictions import Recipe
-from unfreeze.statistics.selection import Contender, choose
+from unfreeze.statistics.selection import Contender, choose, unequal_runs
 
 IMAGES = 400
 
@@ -241,6 +242,20 @@ def test_a_loss_that_is_negated_is_ranked_alike() -> None:
     losses = generator.exponential(0.3, (3, IMAGES))
     choice = choose([contender(-losses, flops=1e9), contender(0.1 - losses, flops=2e9)], alone())
     assert (choice.recommended, choice.order, choice.level) == (1, (1, 0), ())
+
+
+@pytest.mark.parametrize(
+    ("runs", "unequal"),
+    [
+        ({"head": (0, 1, 2), "scratch": (0, 1, 2)}, None),
+        ({"head": (0, 1, 2), "scratch": (0,)}, (1, 3)),
+        ({"head": (0, 1), "scratch": (1, 2)}, (2, 2)),  # as many seeds are not the same seeds
+    ],
+)
+def test_recipes_with_other_seeds_are_found(runs: dict[str, tuple[int, ...]], unequal: tuple[int, int] | None) -> None:
+    rows = [{"strategy": name, "regime": "full", "seed": seed} for name, seeds in runs.items() for seed in seeds]
+    table = pd.DataFrame(rows).assign(fold=pd.NA, status="finished", val_metric=0.5)
+    assert unequal_runs(table) == unequal
 
 
 def test_simulated_recipes_have_the_accuracy_and_the_luck_that_are_asked_for() -> None:

@@ -1,6 +1,10 @@
 """A synthetic study directory: the article's nine recipes by two seeds with plausible curves, one cell failed."""
 
+import atexit
+import functools
 import math
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,16 @@ def write_study(
     path: Path, seeds: int = 2, name: str = MARKUP, failed: str | None = FAILED, metric: str = "accuracy"
 ) -> StudyDir:
     """Write the directory and return it."""
+    shutil.copytree(_made(seeds, name, failed, metric), path, dirs_exist_ok=True)
+    return StudyDir(path)
+
+
+@functools.cache
+def _made(seeds: int, name: str, failed: str | None, metric: str) -> Path:
+    """Write a directory once for all tests that ask for the same one; return where it lies until the tests end."""
+    folder = tempfile.TemporaryDirectory(prefix="unfreeze-synthetic-")
+    atexit.register(folder.cleanup)
+    path = Path(folder.name)
     cells = [
         {"cell": f"{strategy}.{regime}.s{seed}", "strategy": strategy, "regime": regime, "seed": seed, "fold": None}
         | {"fingerprint": f"{strategy}.{regime}.{seed}"}
@@ -76,7 +90,7 @@ def write_study(
             write_table(path / "cells" / cell["cell"] / "history.csv", _history(cell, number).iloc[:2])
         else:
             _write_cell(path, cell, number)
-    return StudyDir(path)
+    return path
 
 
 def _catalog() -> pd.DataFrame:
