@@ -1,7 +1,7 @@
 """Metrics: one entry for each, with its values for single images, its direction, its bounds and how it is printed.
 
 ``METRICS`` is the registry. Whatever lists metrics, compares them, puts intervals on them or prints them reads it, so a
-new metric is one more ``register`` call. No torch here, and scikit-learn is imported only where it is used.
+new metric is one more entry. No torch here, and scikit-learn is imported only where it is used.
 """
 
 import math
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
+from unfreeze.registry import Registry
 from unfreeze.text import MISSING
 
 Logits = NDArray[np.float32]
@@ -82,30 +83,13 @@ class Metric:
         return self.bounds == (0.0, 1.0)
 
 
-METRICS: dict[str, Metric] = {}
+METRICS: Registry[Metric] = Registry("metric")
 """Every metric by name, in the order in which tables list them."""
-
-
-def register(metric: Metric) -> Metric:
-    """Add a metric to the registry, or replace the one of its name, and return it."""
-    METRICS[metric.name] = metric
-    return metric
-
-
-def metric_named(name: str) -> Metric:
-    """Return a metric.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if name not in METRICS:
-        raise ValueError(f"unknown metric {name!r}; known are {', '.join(METRICS)}")
-    return METRICS[name]
 
 
 def score(metric: str, logits: Logits, labels: Labels) -> float:
     """Return a metric of logits (n, classes) under labels (n,); NaN where it or a logit is not defined."""
-    found = metric_named(metric)
+    found = METRICS[metric]
     if found.score is None or not np.isfinite(logits).all():
         return float(per_image(metric, logits, labels).mean())
     return found.score(logits, labels)
@@ -117,9 +101,9 @@ def per_image(metric: str, logits: Logits, labels: Labels) -> Values:
     All are NaN where the metric is not defined or a logit is not finite.
 
     Raises:
-        ValueError: no such metric.
+        KeyError: no such metric.
     """
-    found = metric_named(metric)
+    found = METRICS[metric]
     if not len(labels) or not np.isfinite(logits).all():
         return np.full(len(labels), math.nan)
     return found.per_image(logits, labels)
@@ -134,7 +118,7 @@ def is_better(metric: str, value: float, other: float) -> bool:
     """Tell whether a value of the metric beats another; NaN never beats, and is always beaten."""
     if math.isnan(value) or math.isnan(other):
         return math.isnan(other) and not math.isnan(value)
-    sign = metric_named(metric).sign
+    sign = METRICS[metric].sign
     return sign * value > sign * other
 
 
@@ -148,14 +132,14 @@ def metric_text(metric: str, value: float) -> str:
     """Write a metric, e.g. ``90.6 %`` or ``0.312``."""
     if not math.isfinite(value):
         return MISSING
-    return f"{100 * value:.1f} %" if metric_named(metric).percent else f"{value:.3f}"
+    return f"{100 * value:.1f} %" if METRICS[metric].percent else f"{value:.3f}"
 
 
 def change_text(metric: str, value: float) -> str:
     """Write a difference of two values of a metric with its sign, e.g. ``+1.3 points`` or ``-0.013``."""
     if not math.isfinite(value):
         return MISSING
-    percent = metric_named(metric).percent
+    percent = METRICS[metric].percent
     digits, unit = (1, " points") if percent else (3, "")
     rounded = round(100 * value if percent else value, digits)
     return f"{rounded:+.{digits}f}{unit}" if rounded else f"{0:.{digits}f}{unit}"  # what rounds to 0 has no sign
@@ -311,11 +295,14 @@ def _brier(logits: Logits, labels: Labels) -> Values:
     return ((_probabilities(logits) - np.eye(logits.shape[1])[labels]) ** 2).sum(axis=1)
 
 
-register(Metric("accuracy", "accuracy", _right, percent=True, proportion=True))
-register(Metric("top5", "top-5 accuracy", _in_top, percent=True, proportion=True, least_classes=11, selects=False))
-register(Metric("balanced_accuracy", "balanced accuracy", _balanced, percent=True, score=_balanced_score))
-register(Metric("macro_f1", "macro F1", _macro_f1, score=_macro_f1_score))
-register(Metric("auroc", "AUROC", _auroc, score=_auroc_score, every_class=True))
-register(Metric("ece", "calibration error", _ece, higher_is_better=False, percent=True, selects=False))
-register(Metric("log_loss", "log loss", _log_loss, higher_is_better=False, bounds=(0.0, math.inf), margin=0.05))
-register(Metric("brier", "Brier score", _brier, higher_is_better=False, bounds=(0.0, 2.0), margin=0.05, selects=False))
+for _metric in (
+    Metric("accuracy", "accuracy", _right, percent=True, proportion=True),
+    Metric("top5", "top-5 accuracy", _in_top, percent=True, proportion=True, least_classes=11, selects=False),
+    Metric("balanced_accuracy", "balanced accuracy", _balanced, percent=True, score=_balanced_score),
+    Metric("macro_f1", "macro F1", _macro_f1, score=_macro_f1_score),
+    Metric("auroc", "AUROC", _auroc, score=_auroc_score, every_class=True),
+    Metric("ece", "calibration error", _ece, higher_is_better=False, percent=True, selects=False),
+    Metric("log_loss", "log loss", _log_loss, higher_is_better=False, bounds=(0.0, math.inf), margin=0.05),
+    Metric("brier", "Brier score", _brier, higher_is_better=False, bounds=(0.0, 2.0), margin=0.05, selects=False),
+):
+    METRICS.register(_metric.name, _metric)

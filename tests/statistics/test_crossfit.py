@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from unfreeze.config.schema import EarlyStopping, Monitor
-from unfreeze.metrics import metric_named, score
+from unfreeze.metrics import METRICS, score
 from unfreeze.statistics.crossfit import CandidateEpochs, cross_fitted, halves, restored_epoch
 from unfreeze.train.early_stopping import StoppingState, after_epoch
 
@@ -136,7 +136,7 @@ def test_a_candidate_whose_logits_are_no_numbers_is_never_chosen() -> None:
 def test_the_restored_epoch_is_that_of_training(monitor: Monitor, metric: str) -> None:
     """The rule stands in two places, since neither may import the other."""
     generator = np.random.default_rng(0)
-    rising = monitor == "val_accuracy" or (monitor == "val_metric" and metric_named(metric).higher_is_better)
+    rising = monitor == "val_accuracy" or (monitor == "val_metric" and METRICS[metric].higher_is_better)
     for min_delta in (0.0, 0.1):
         settings = EarlyStopping(monitor=monitor, min_delta=min_delta)
         for _ in range(200):

@@ -30,7 +30,7 @@ REGRET = Metric("regret", "regret", regret, higher_is_better=False, bounds=(0.0,
 
 @pytest.mark.parametrize("metric", [TOP_TWO, REGRET], ids=lambda metric: metric.name)
 def test_a_study_selects_and_reports_by_it(metric: Metric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METRICS, metric.name, metric)
+    monkeypatch.setitem(METRICS.data, metric.name, metric)
     results = read_study_results(write_study(tmp_path, failed=None, metric=metric.name))
 
     cell = results.predictions.cells[0]
@@ -56,7 +56,7 @@ def test_a_study_selects_and_reports_by_it(metric: Metric, tmp_path: Path, monke
 
 
 def test_it_has_a_direction(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METRICS, "regret", REGRET)
+    monkeypatch.setitem(METRICS.data, "regret", REGRET)
     assert is_better("regret", 0.1, 0.2) and not is_better("regret", 0.2, 0.1)
 
 

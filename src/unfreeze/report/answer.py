@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unfreeze.metrics import metric_named
+from unfreeze.metrics import METRICS
 from unfreeze.report.conclusions import Conclusion, conclusions
 from unfreeze.statistics.comparisons import Comparison, compared
 from unfreeze.statistics.convergence import times_alone
@@ -150,7 +150,7 @@ def _beside(
         return ()
     other = "accuracy" if results.leading == "balanced_accuracy" else "balanced_accuracy"
     score = recipe_score(results.predictions, recipe, results.test, other)
-    parts = [(metric_named(other).label, score), ("worst-class recall", worst[1] if worst else None)]
+    parts = [(METRICS[other].label, score), ("worst-class recall", worst[1] if worst else None)]
     return tuple((name, one) for name, one in parts if one is not None)
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from unfreeze.metrics import between_text, difference_text, estimate_text, metric_named, metric_text
+from unfreeze.metrics import METRICS, between_text, difference_text, estimate_text, metric_text
 from unfreeze.report.answer import Answer
 from unfreeze.statistics.comparisons import Comparison, settle_text
 from unfreeze.statistics.intervals import BETTER, NO_DIFFERENCE, WORSE
@@ -37,7 +37,7 @@ def headline(answer: Answer) -> str:
     """Return the recipe and its score in one sentence."""
     if answer.recipe is None or answer.standing is None:
         return NOTHING_YET
-    name = metric_named(answer.metric).label
+    name = METRICS[answer.metric].label
     use = f"Use {answer.recipe}: {_validated(answer, answer.standing)}"
     if answer.score is None:
         return f"{use}; there is no test set to report on, and validation chose this recipe, which is optimistic."
@@ -92,7 +92,7 @@ def _validated(answer: Answer, standing: Standing) -> str:
     value, images = metric_text(answer.metric, standing.value), ""
     if standing.images:
         images = f" on {plural(standing.images, 'image')}"
-    choice, name = standing.choice, metric_named(answer.metric).label
+    choice, name = standing.choice, METRICS[answer.metric].label
     count = len(choice.order)
     if len(standing.contenders) == 1:
         return f"the only recipe that has finished; validation {name} {value}{images}"
@@ -102,7 +102,7 @@ def _validated(answer: Answer, standing: Standing) -> str:
         return f"the recipe with the most training images; {mean}validation {name} {value}{images}"
     if choice.recommended == choice.order[0]:
         return f"best {mean}validation {name} of {of}, {value}{images}"
-    leader, gain = choice.order[0], "more" if metric_named(answer.metric).higher_is_better else "less"
+    leader, gain = choice.order[0], "more" if METRICS[answer.metric].higher_is_better else "less"
     return (
         f"{mean}validation {name} {value}{images}; {standing.recipe_at(leader)} has "
         f"{metric_text(answer.metric, standing.value_of(leader))}, which is too little {gain} to pay for "
@@ -121,7 +121,7 @@ def _cost(standing: Standing, leader: int) -> str:
 
 
 def _score(answer: Answer) -> Line:
-    name = metric_named(answer.metric).label
+    name = METRICS[answer.metric].label
     chosen = "; these images also stopped the training" if answer.on_test else ""
     if answer.score is None:
         one = answer.validation
@@ -131,7 +131,7 @@ def _score(answer: Answer) -> Line:
         return "score", f"Validation {name}", metric_text(answer.metric, value), detail
     interval = _interval(answer.metric, answer.score)
     value_text = metric_text(answer.metric, answer.score.value)
-    undefined = "" if math.isfinite(answer.score.value) or not metric_named(answer.metric).every_class else UNDEFINED
+    undefined = "" if math.isfinite(answer.score.value) or not METRICS[answer.metric].every_class else UNDEFINED
     return "score", f"Test {name}", value_text, f"{interval}{_rests(answer.score)}{chosen}{undefined}"
 
 
@@ -155,8 +155,8 @@ def _further(answer: Answer) -> list[Line]:
         return []
     value = "; ".join(f"{name} {_text(answer.metric, one)}" for name, one in answer.further)
     undefined = [name for name, one in answer.further if not math.isfinite(one.value)]
-    detail = f"test {metric_named(answer.metric).label} of the recipe"
-    if undefined and metric_named(answer.metric).every_class:
+    detail = f"test {METRICS[answer.metric].label} of the recipe"
+    if undefined and METRICS[answer.metric].every_class:
         verb = "has" if len(undefined) == 1 else "have"
         detail += f", not defined where a class has no image: {join_words(undefined)} {verb} not all classes"
     return [("further", "Further tests", value, detail)]
@@ -208,7 +208,7 @@ def _doubling(answer: Answer) -> Line:
         "doubling",
         label,
         difference_text(answer.metric, *curve.doubling()),
-        f"{role} {metric_named(answer.metric).label} from {mean_count_text(largest)} to {mean_count_text(2 * largest)} "
+        f"{role} {METRICS[answer.metric].label} from {mean_count_text(largest)} to {mean_count_text(2 * largest)} "
         f"images a class, by the learning curve of {curve.strategy}{series} through {len(curve.sizes)} sizes{rests}",
     )
 
@@ -260,10 +260,10 @@ def small_pool_text(metric: str, images: int, smallest: int, can_fold: bool = Tr
         return ""
     way = "--set split.folds=5 validates on others in each of five turns" if can_fold else "more images tell more"
     share = 100 / images
-    weight = f"is {share:.1f} points" if metric_named(metric).percent else f"weighs {share:.1f} %"
+    weight = f"is {share:.1f} points" if METRICS[metric].percent else f"weighs {share:.1f} %"
     return f"validation has {plural(images, 'image')} ({smallest:,} in the smallest class): one image {weight}; {way}"
 
 
 def point_text(metric: str) -> str:
     """Name the difference below which recipes count as alike: 0.01 of any metric."""
-    return "a point" if metric_named(metric).percent else "0.01"
+    return "a point" if METRICS[metric].percent else "0.01"

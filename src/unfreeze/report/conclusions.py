@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unfreeze.metrics import change_text, metric_named
+from unfreeze.metrics import METRICS, change_text
 from unfreeze.statistics.augmentation import twins
 from unfreeze.statistics.comparisons import Comparison, compared, settle_text
 from unfreeze.statistics.intervals import BETTER, NO_DIFFERENCE, TOO_LITTLE, WORSE
@@ -277,7 +277,7 @@ def _all(results: StudyResults, pairs: Iterable[tuple[Recipe, Recipe]]) -> list[
 
 
 def _scored(results: StudyResults) -> str:
-    return f"test {metric_named(results.metric).label}"
+    return f"test {METRICS[results.metric].label}"
 
 
 def _sizes(results: StudyResults) -> dict[str, float]:

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from unfreeze.metrics import estimate_text, metric_named
+from unfreeze.metrics import METRICS, estimate_text
 from unfreeze.statistics.learning_curve import Curve
 from unfreeze.statistics.model_quality import Counts, row_shares
 from unfreeze.statistics.predictions import Recipe
@@ -314,7 +314,7 @@ def curves_figure(curves: Sequence[Curve]) -> go.Figure | None:
     shown = ticks if len(ticks) <= 8 else None
     figure.update_xaxes(type="log", title={"text": "training images a class", "standoff": 4}, tickvals=shown,
                         ticktext=[f"{tick:.4g}" for tick in shown] if shown else None)  # fmt: skip
-    metric = metric_named(curves[0].metric)
+    metric = METRICS[curves[0].metric]
     figure.update_yaxes(
         tickformat=".0%" if metric.percent else "", title={"text": f"test {metric.label}", "standoff": 4}
     )

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from ruamel.yaml import YAML
 
-from unfreeze.metrics import difference_text, estimate_text, metric_named, metric_text
+from unfreeze.metrics import METRICS, difference_text, estimate_text, metric_text
 from unfreeze.report.answer import Answer, answer, gist
 from unfreeze.report.answer_text import NOTHING_YET, ON_TEST, Fact, facts
 from unfreeze.report.figures import curves_figure, grid_figures, seconds_figure
@@ -106,7 +106,7 @@ def _grid(results: StudyResults, found: Answer, grids: Mapping[Recipe, go.Figure
         "recipes": recipe_views(results, found.recipe, names),
         "spark": (WIDTH, HEIGHT),
         "log_loss_axis": any(figure.layout.yaxis2.type == "log" for figure in grids.values()),
-        "metric_name": metric_named(metric).label,
+        "metric_name": METRICS[metric].label,
         "metric_is_accuracy": metric == "accuracy",
         "metric_text": functools.partial(metric_text, metric),
         "folds": bool(table["fold"].notna().any()),
@@ -227,7 +227,7 @@ def _column(results: StudyResults) -> StudyColumn:
         data=str(results.record.get("data", "")),
         answer=found,
         facts=facts(found),
-        metric_name=metric_named(found.metric).label,
+        metric_name=METRICS[found.metric].label,
         validation=metric_text(found.metric, found.standing.value) if found.standing else MISSING,
         score=estimate_text(found.metric, score.value, score.low, score.high) if score else "no test images",
     )

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unfreeze.errors import UserError
-from unfreeze.metrics import difference_text, metric_named
+from unfreeze.metrics import METRICS, difference_text
 from unfreeze.statistics.intervals import (
     LEVEL,
     TOO_LITTLE,
@@ -204,7 +204,7 @@ def _has_seeds(one: PairedValues) -> bool:
 
 def _floor(metric: str) -> float:
     """One image that changes moves a share by 1 / images; nothing is known to be more certain than that."""
-    return 1.0 if metric_named(metric).is_share else 0.0
+    return 1.0 if METRICS[metric].is_share else 0.0
 
 
 def _row(
@@ -223,7 +223,7 @@ def _row(
     said = verdict(metric, difference, whole)
     seeds = table.seeds > 1
     unit = "test image" if table.images == one.values.shape[1] else "test group"
-    least, most = metric_named(metric).bounds
+    least, most = METRICS[metric].bounds
     widest = most - least
     return row | {
         "difference": difference,

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from unfreeze.metrics import Metric, metric_named
+from unfreeze.metrics import METRICS, Metric
 
 LEVEL = 0.05
 """What intervals leave out: they are 95 % intervals."""
@@ -291,7 +291,7 @@ def score_interval(metric: str, values: Array, units: NDArray[np.str_], support:
         units: (images,), the independent units.
         support: number of units that a share of 0 or 1 rests on; by default all.
     """
-    kind = metric_named(metric)
+    kind = METRICS[metric]
     mean = float(values.mean()) if values.size else math.nan
     if not math.isfinite(mean):
         return math.nan, math.nan
@@ -348,8 +348,8 @@ def verdict(metric: str, difference: float, half: float) -> str:
     if not math.isfinite(difference) or not math.isfinite(half):
         return TOO_LITTLE
     if abs(difference) > half:
-        return BETTER if (difference > 0) == metric_named(metric).higher_is_better else WORSE
-    return NO_DIFFERENCE if half <= metric_named(metric).margin else TOO_LITTLE
+        return BETTER if (difference > 0) == METRICS[metric].higher_is_better else WORSE
+    return NO_DIFFERENCE if half <= METRICS[metric].margin else TOO_LITTLE
 
 
 def needed(metric: str, difference: float, part: Simultaneous) -> tuple[int | None, int | None]:
@@ -358,7 +358,7 @@ def needed(metric: str, difference: float, part: Simultaneous) -> tuple[int | No
     Settled: the interval leaves out 0 if the difference is what it looks like, or is no wider than the margin on each
     side, whichever takes less. It rests on variances that are themselves estimates: read it as an order of size.
     """
-    target = max(abs(difference), metric_named(metric).margin)
+    target = max(abs(difference), METRICS[metric].margin)
     seeds, images = part.found.seeds, part.found.images
     more_seeds = next((count for count in range(seeds + 1, MOST_SEEDS + 1) if part.at(count, images) < target), None)
     least, most = images, max(MOST_IMAGES, images)

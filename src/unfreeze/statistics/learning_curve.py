@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unfreeze.metrics import metric_named
+from unfreeze.metrics import METRICS
 from unfreeze.seeds import stream_generator
 from unfreeze.statistics.intervals import BORROWED, crossed, units_of
 from unfreeze.statistics.predictions import Predictions, Recipe
@@ -106,14 +106,14 @@ class Curve:
             size: images a class.
             changes: (draws,) of the change, where it is an estimate itself.
         """
-        sign = -metric_named(self.metric).sign
+        sign = -METRICS[self.metric].sign
         point = _inverse(self.fit, _error(self.fit, size) + sign * change)
         drawn = np.full(len(self.draws), change) if changes is None else changes
         return _estimate(float(point), _inverse(self.draws, _error(self.draws, size) + sign * drawn))
 
     def _value(self, parameters: Array, size: float) -> Array:
         error = _error(parameters, size)
-        kind = metric_named(self.metric)
+        kind = METRICS[self.metric]
         return kind.best - kind.sign * error
 
 
@@ -240,7 +240,7 @@ def _curve(
     if by_size[0].shape[1] < 2:
         return None
     values = np.array([one.mean() for one in by_size])
-    kind = metric_named(metric)
+    kind = METRICS[metric]
     errors = kind.sign * (kind.best - values)
     generator = stream_generator(0, "bootstrap", strategy, series, test)
     noise = -kind.sign * _noise(by_size, generator)

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unfreeze.metrics import POINT, metric_named
+from unfreeze.metrics import METRICS, POINT
 from unfreeze.statistics.intervals import (
     MOST_IMAGES,
     CrossedMean,
@@ -244,7 +244,7 @@ class Standing:
 
     def value_of(self, place: int) -> float:
         """Return a contender's ranking metric, in the metric's own direction."""
-        return metric_named(self.metric).sign * float(np.nanmean(self.contenders[place].values))
+        return METRICS[self.metric].sign * float(np.nanmean(self.contenders[place].values))
 
 
 def standing(results: pd.DataFrame, ranking: Ranking, networks: Mapping[str, Mapping[str, Any]]) -> Standing | None:
@@ -318,7 +318,7 @@ def _values(
         common = common[common.isin(table.index)]
     if any(len(table) > len(common) for table in candidates):  # an image's number may depend on the others
         tables = _runs(_only(predictions, common), recipes)
-    sign = metric_named(predictions.metric).sign
+    sign = METRICS[predictions.metric].sign
     found = {
         recipe: {seed: sign * table["value"].reindex(common).to_numpy(np.float64) for seed, table in runs.items()}
         for recipe, runs in tables.items()
@@ -347,7 +347,7 @@ def _only(predictions: Predictions, ids: pd.Index) -> Predictions:
 
 def _by_cell(done: pd.DataFrame, recipes: Sequence[Recipe], metric: str) -> dict[Recipe, Runs]:
     """Return each seed's mean validation metric as if it were one image: for cells without a common ranking set."""
-    sign = metric_named(metric).sign
+    sign = METRICS[metric].sign
     return {
         recipe: {
             int(seed): np.array([sign * float(own.loc[own["seed"] == seed, "val_metric"].mean())])

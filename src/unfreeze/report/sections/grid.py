@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from unfreeze.metrics import between_text, metric_named, metric_text
+from unfreeze.metrics import METRICS, between_text, metric_text
 from unfreeze.statistics.predictions import Recipe
 from unfreeze.statistics.scores import recipe_score
 from unfreeze.statistics.study_results import StudyResults
@@ -70,7 +70,7 @@ def recipe_views(results: StudyResults, recommended: Recipe | None, figures: Map
     for place, ((strategy, regime), group) in enumerate(results.table.groupby(["strategy", "regime"], sort=False)):
         recipe = Recipe(str(strategy), str(regime))
         value, interval, role = _score(results, recipe, group)
-        name = metric_named(results.metric).label
+        name = METRICS[results.metric].label
         views.append(
             RecipeView(
                 id=f"recipe-{place}",
