@@ -24,6 +24,7 @@ from scipy.optimize import brentq
 
 from unfreeze.statistics import selection
 from unfreeze.statistics.crossfit import CandidateEpochs, cross_fitted, halves
+from unfreeze.statistics.predictions import Recipe
 from unfreeze.statistics.selection import Contender, choose
 
 WORLDS = {
@@ -96,7 +97,8 @@ def simulate(accuracies: tuple[float, ...], spread: float, seeds: int, images: i
             cells = [_cross_fitted(cell, labels, half) if tried > 1 else cell[0] for cell in right]
             values = np.array(cells, dtype=np.float64)
             cost = (place + 1) * 10**9, (place + 1) * 10**6
-            contenders.append(Contender(f"recipe {place + 1}", "full", 1000, *cost, values, tuple(range(seeds)), True))
+            recipe = Recipe(f"recipe {place + 1}", "full")
+            contenders.append(Contender(recipe, 1000, *cost, values, tuple(range(seeds)), True))
             flattered.append(float(right.mean(axis=-1).max(axis=-1).mean()))
         yield Study(contenders, flattered)
 

@@ -1,4 +1,4 @@
-"""Scores against hand numbers and against scikit-learn; what is not defined is NaN."""
+"""Scores against hand numbers and scikit-learn, values of single images, and how metrics are printed."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sklearn
 
-from unfreeze.metrics import HIGHER_IS_BETTER, is_better, loss, score
+from unfreeze.metrics import METRICS, change_text, difference_text, imbalance, is_better, loss, per_image, score
 
 # six images of three classes; predicted 0 0 1 1 2 0
 LOGITS = np.array(
@@ -62,7 +62,7 @@ def test_auroc_is_not_defined_without_images_of_a_class() -> None:
     assert math.isnan(score("auroc", LOGITS[:, :2], np.zeros(6, np.int64)))
 
 
-@pytest.mark.parametrize("metric", HIGHER_IS_BETTER)
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_nothing_is_defined_where_a_logit_is_no_number(metric: str, bad: float) -> None:
     logits = LOGITS.copy()
@@ -96,19 +96,107 @@ def test_scores_are_those_of_scikit_learn(logits: np.ndarray, order: list[int]) 
     assert score("log_loss", logits, labels) == pytest.approx(-np.log(picked).mean(), rel=1e-6, abs=1e-9)
 
 
-@pytest.mark.parametrize("metric", HIGHER_IS_BETTER)
+@pytest.mark.parametrize("metric", METRICS)
 def test_better_is_higher_but_for_losses(metric: str) -> None:
-    high, low = (0.9, 0.1) if HIGHER_IS_BETTER[metric] else (0.1, 0.9)
+    high, low = (0.9, 0.1) if METRICS[metric].higher_is_better else (0.1, 0.9)
     assert is_better(metric, high, low)
     assert not is_better(metric, low, high)
     assert not is_better(metric, low, low)
     assert is_better(metric, low, math.nan)
     assert not is_better(metric, math.nan, low)
     assert not is_better(metric, math.nan, math.nan)
-    assert HIGHER_IS_BETTER[metric] is (metric != "log_loss")
+    assert METRICS[metric].higher_is_better is (metric not in ("ece", "log_loss", "brier"))
 
 
 def test_an_unknown_metric_is_a_mistake_of_the_program() -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(KeyError) as caught:
         score("f2", LOGITS, LABELS)
-    assert str(caught.value) == "unknown metric 'f2'"
+    assert caught.value.args == (
+        "unknown metric 'f2'; known are accuracy, top5, balanced_accuracy, macro_f1, auroc, ece, log_loss, brier",
+    )
+
+
+def some(classes: int, images: int = 60, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng([draw, classes])
+    shares = np.arange(1, classes + 1) / (classes * (classes + 1) / 2)
+    labels = np.concatenate([np.arange(classes), generator.choice(classes, images - classes, p=shares)])
+    logits = generator.normal(0, 1, (images, classes))
+    logits[np.arange(images), labels] += 0.8
+    return logits.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_mean_is_the_score(metric: str, classes: int) -> None:
+    logits, labels = some(classes)
+    assert per_image(metric, logits, labels).mean() == pytest.approx(score(metric, logits, labels), abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", [name for name, metric in METRICS.items() if name != "top5"])
+def test_the_deviations_are_what_leaving_an_image_out_does(metric: str) -> None:
+    """Influence is the limit of n times what one image changes: the jackknife's pseudo-values come close to it."""
+    logits, labels = some(3, images=400)
+    values = per_image(metric, logits, labels)
+    count = len(labels)
+    left = np.array([per_image(metric, np.delete(logits, n, 0), np.delete(labels, n)).mean() for n in range(count)])
+    pseudo = count * values.mean() - (count - 1) * left
+    assert np.corrcoef(pseudo, values)[0, 1] > 0.97
+    assert np.var(pseudo) == pytest.approx(np.var(values), rel=0.1)
+
+
+def test_auroc_is_that_of_delong_with_ties() -> None:
+    logits = np.array([[0, 0], [0, 1], [0, 1], [0, 2]], dtype=np.float32)
+    labels = np.array([0, 0, 1, 1])
+    values = per_image("auroc", logits, labels)
+    assert values.mean() == pytest.approx(0.875)
+    assert values.tolist() == pytest.approx([0.875 + 2 * 0.125, 0.875 - 2 * 0.125, 0.875 - 0.25, 0.875 + 0.25])
+
+
+def test_expected_calibration_error_by_hand() -> None:
+    """Two bins: sure at 0.9 and right in half of 4, and at 0.6 and right in both of 2."""
+    shares = np.array([[0.9, 0.1]] * 4 + [[0.6, 0.4]] * 2)
+    labels = np.array([0, 0, 1, 1, 0, 0])
+    assert per_image("ece", np.log(shares), labels).mean() == pytest.approx((4 * 0.4 + 2 * 0.4) / 6)
+
+
+def test_brier_by_hand() -> None:
+    shares = np.array([[0.7, 0.2, 0.1]])
+    assert per_image("brier", np.log(shares), np.array([1])).tolist() == pytest.approx([0.49 + 0.64 + 0.01])
+
+
+def test_top_five_lets_the_earlier_class_win_a_tie() -> None:
+    logits = np.zeros((2, 12), dtype=np.float32)
+    assert per_image("top5", logits, np.array([4, 5])).tolist() == [1.0, 0.0]
+
+
+def test_what_is_not_defined_is_no_number() -> None:
+    logits, labels = some(3)
+    assert np.isnan(per_image("auroc", logits, np.minimum(labels, 1))).all()
+    logits[0, 0] = math.inf
+    assert all(np.isnan(per_image(metric, logits, labels)).all() for metric in METRICS)
+    assert per_image("accuracy", logits[:0], labels[:0]).tolist() == []
+
+
+def test_classes_without_images_enter_no_mean() -> None:
+    logits, labels = some(4)
+    kept = labels != 2
+    for metric in ("balanced_accuracy", "macro_f1"):
+        values = per_image(metric, logits[kept], labels[kept])
+        assert values.mean() == pytest.approx(score(metric, logits[kept], labels[kept]))
+
+
+def test_imbalance_is_the_largest_class_over_the_smallest() -> None:
+    assert imbalance([30, 12, 10]) == 3
+    assert imbalance([30, 0]) == 30
+    assert imbalance([]) == 1
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 4e-4, -4e-4])
+def test_a_change_that_rounds_to_nothing_has_no_sign(value: float) -> None:
+    assert change_text("accuracy", value) == "0.0 points"
+    assert change_text("log_loss", value) == "0.000"
+
+
+def test_a_difference_has_its_sign_and_interval() -> None:
+    assert difference_text("accuracy", 0.0125, -0.0041, 0.02) == "+1.2 points (-0.4 to +2.0)"
+    assert difference_text("log_loss", -0.0125, -0.02, -0.0001) == "-0.013 (-0.020 to 0.000)"

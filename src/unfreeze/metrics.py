@@ -1,142 +1,229 @@
-"""Scores of predictions, by the names that a study may lead with. No torch here."""
+"""Metrics: one entry for each, with its values for single images, its direction, its bounds and how it is printed.
+
+``METRICS`` is the registry. Whatever lists metrics, compares them, puts intervals on them or prints them reads it, so a
+new metric is one more entry. No torch here, and scikit-learn is imported only where it is used.
+"""
 
 import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
-from scipy.stats import rankdata
-from sklearn import metrics as scores
+
+from unfreeze.registry import Registry
+from unfreeze.text import MISSING
 
 Logits = NDArray[np.float32]
-
-
 Labels = NDArray[np.int64]
-
+Values = NDArray[np.float64]
 
 UNEVEN = 3
-"""Images of the largest class over those of the smallest from which on accuracy alone hides the small classes."""
+"""Imbalance from which on classes count as uneven: accuracy alone then hides the small ones."""
 
 
-HIGHER_IS_BETTER = {"accuracy": True, "balanced_accuracy": True, "macro_f1": True, "auroc": True, "log_loss": False}
+def imbalance(images: Collection[int]) -> float:
+    """Return the size of the largest class over that of the smallest; 1 without classes, an empty class counts as 1."""
+    return max(images) / max(1, min(images)) if images else 1.0
 
 
-def loss(logits: Logits, labels: Labels) -> float:
-    """Return the mean cross-entropy in nats of logits (n, classes), all finite or else NaN, under labels (n,)."""
-    if not np.isfinite(logits).all():
-        return math.nan
-    return float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean())
+@dataclass(frozen=True)
+class Metric:
+    """A way to score predictions, with all that the package needs to know about it.
+
+    Attributes:
+        name: in study files, tables and JSON.
+        label: in sentences and headings.
+        per_image: takes finite logits (n, classes) and labels (n,), n > 0; returns (n,) values whose mean is the score.
+            For a mean over images these are the images' own scores. For any other score they are the score plus each
+            image's empirical influence, so that their variance over n is that of the score to first order (Hampel,
+            1974, "The influence curve and its role in robust estimation").
+        higher_is_better: direction. The best value must be finite, since errors are measured from it.
+        bounds: least and greatest value; infinite where there is none.
+        margin: difference that a study should not miss, in units of the metric.
+        percent: whether values are printed in percent and differences in points.
+        proportion: whether ``per_image`` gives zeros and ones only, so that Wilson's interval applies.
+        score: takes the same as ``per_image`` and returns the score, where a library has it; None: the mean.
+        least_classes: number of classes below which the metric says little and is not listed.
+        every_class: whether the metric is not defined unless each class has an image.
+        selects: whether a study may select and compare by it.
+    """
+
+    name: str
+    label: str
+    per_image: Callable[[Logits, Labels], Values]
+    higher_is_better: bool = True
+    bounds: tuple[float, float] = (0.0, 1.0)
+    margin: float = 0.02
+    percent: bool = False
+    proportion: bool = False
+    score: Callable[[Logits, Labels], float] | None = None
+    least_classes: int = 2
+    every_class: bool = False
+    selects: bool = True
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.best):
+            raise ValueError(f"metric {self.name!r}: its best value must be finite, bounds are {self.bounds}")
+
+    @property
+    def best(self) -> float:
+        """The best possible value."""
+        return self.bounds[1] if self.higher_is_better else self.bounds[0]
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, otherwise -1: times it, larger is better."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def is_share(self) -> bool:
+        """Tell whether it lies between 0 and 1, so that one image changes it by about 1 / images."""
+        return self.bounds == (0.0, 1.0)
+
+
+METRICS: Registry[Metric] = Registry("metric")
+"""Every metric by name, in the order in which tables list them."""
 
 
 def score(metric: str, logits: Logits, labels: Labels) -> float:
-    """Return one metric of logits (n, classes) under integer labels (n,); NaN where it is not defined.
+    """Return a metric of logits (n, classes) under labels (n,); NaN where it or a logit is not defined."""
+    found = METRICS[metric]
+    if found.score is None or not np.isfinite(logits).all():
+        return float(per_image(metric, logits, labels).mean())
+    return found.score(logits, labels)
 
-    None is defined when a logit is not finite. ``balanced_accuracy`` and ``macro_f1`` are means over the classes that
-    have images. ``auroc`` is the mean over classes of one against the rest, and not defined when a class has no image.
+
+def per_image(metric: str, logits: Logits, labels: Labels) -> Values:
+    """Return (n,) values whose mean is the metric of logits (n, classes) under labels (n,); see ``Metric.per_image``.
+
+    All are NaN where the metric is not defined or a logit is not finite.
+
+    Raises:
+        KeyError: no such metric.
     """
-    if not np.isfinite(logits).all():
-        return math.nan
-    predicted = logits.argmax(axis=1)
-    classes, present = np.arange(logits.shape[1]), np.unique(labels)
-    match metric:
-        case "accuracy":
-            return float(scores.accuracy_score(labels, predicted))
-        case "balanced_accuracy":
-            return float(scores.recall_score(labels, predicted, labels=present, average="macro", zero_division=0.0))
-        case "macro_f1":
-            return float(scores.f1_score(labels, predicted, labels=present, average="macro", zero_division=0.0))
-        case "auroc":
-            if len(present) < len(classes):
-                return math.nan
-            shares = softmax(logits.astype(np.float64), axis=1)
-            if len(classes) == 2:
-                return float(scores.roc_auc_score(labels, shares[:, 1]))
-            return float(scores.roc_auc_score(labels, shares, multi_class="ovr", average="macro", labels=classes))
-        case "log_loss":
-            return loss(logits, labels)
-    raise ValueError(f"unknown metric {metric!r}")
+    found = METRICS[metric]
+    if not len(labels) or not np.isfinite(logits).all():
+        return np.full(len(labels), math.nan)
+    return found.per_image(logits, labels)
+
+
+def loss(logits: Logits, labels: Labels) -> float:
+    """Return the mean cross-entropy in nats of logits (n, classes) under labels (n,); NaN if a logit is not finite."""
+    return score("log_loss", logits, labels)
 
 
 def is_better(metric: str, value: float, other: float) -> bool:
     """Tell whether a value of the metric beats another; NaN never beats, and is always beaten."""
     if math.isnan(value) or math.isnan(other):
         return math.isnan(other) and not math.isnan(value)
-    return value > other if HIGHER_IS_BETTER[metric] else value < other
+    sign = METRICS[metric].sign
+    return sign * value > sign * other
 
 
-Values = NDArray[np.float64]
+# Printing
 
+POINT = 0.01
+"""One point of a share, 0.01 of any other metric: recipes that differ by less count as alike."""
+
+
+def metric_text(metric: str, value: float) -> str:
+    """Write a metric, e.g. ``90.6 %`` or ``0.312``."""
+    if not math.isfinite(value):
+        return MISSING
+    return f"{100 * value:.1f} %" if METRICS[metric].percent else f"{value:.3f}"
+
+
+def change_text(metric: str, value: float) -> str:
+    """Write a difference of two values of a metric with its sign, e.g. ``+1.3 points`` or ``-0.013``."""
+    if not math.isfinite(value):
+        return MISSING
+    percent = METRICS[metric].percent
+    digits, unit = (1, " points") if percent else (3, "")
+    rounded = round(100 * value if percent else value, digits)
+    return f"{rounded:+.{digits}f}{unit}" if rounded else f"{0:.{digits}f}{unit}"  # what rounds to 0 has no sign
+
+
+def spread_text(metric: str, value: float) -> str:
+    """Write a standard deviation of a metric, in points or with three decimals."""
+    return change_text(metric, value).lstrip("+")
+
+
+def between_text(metric: str, low: float, high: float) -> str:
+    """Write an interval of a metric without its unit, e.g. ``88.1 to 92.7``; "" where there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return " to ".join(metric_text(metric, bound).removesuffix(" %") for bound in (low, high))
+
+
+def change_between_text(metric: str, low: float, high: float) -> str:
+    """Write an interval of a difference without its unit, e.g. ``-0.4 to +2.1``; "" where there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return " to ".join(change_text(metric, bound).removesuffix(" points") for bound in (low, high))
+
+
+def estimate_text(metric: str, value: float, low: float, high: float) -> str:
+    """Write a metric with its interval, e.g. ``90.6 % (88.1 to 92.7)``."""
+    interval = between_text(metric, low, high)
+    return f"{metric_text(metric, value)} ({interval})" if interval else metric_text(metric, value)
+
+
+def difference_text(metric: str, value: float, low: float, high: float) -> str:
+    """Write a difference with its interval, e.g. ``+1.3 points (-0.4 to +2.1)``."""
+    interval = change_between_text(metric, low, high)
+    return f"{change_text(metric, value)} ({interval})" if interval else change_text(metric, value)
+
+
+# What the metrics are
 
 ECE_BINS = 15
-
-
+"""Bins of confidence, equally wide, as in Guo et al. (2017)."""
 TOP = 5
 
 
-def per_image(metric: str, logits: Logits, labels: Labels) -> Values:
-    """Return (n,) numbers whose mean is the metric of the n images, all NaN where it is not defined.
-
-    For a score that is a mean over images (accuracy, top5, log_loss, brier) these are the images' own scores. For the
-    others they are the score plus each image's empirical influence, so that their variance over n is the variance of
-    the score to first order (Hampel, 1974, "The influence curve and its role in robust estimation"; for the area under
-    a curve it is the method of DeLong, DeLong and Clarke-Pearson, 1988, Biometrics 44).
-
-    Args:
-        metric: a name of ``unfreeze.metrics``, or top5, brier or ece.
-        logits: (n, classes).
-        labels: (n,), below classes.
-
-    ``balanced_accuracy`` and ``macro_f1`` are means over the classes that have images; ``auroc`` is not defined where a
-    class has none. ``brier`` sums the squares over classes, from 0 to 2 (Brier, 1950). ``ece`` is the expected
-    calibration error with 15 bins of equal width (Naeini et al., 2015; Guo et al., 2017): its value is too high where
-    there are few images, whatever the network.
-
-    Raises:
-        ValueError: no such metric.
-    """
-    if not len(labels) or not np.isfinite(logits).all():
-        return np.full(len(labels), math.nan)
-    right = (logits.argmax(axis=1) == labels).astype(np.float64)
-    match metric:
-        case "accuracy":
-            return right
-        case "top5":
-            return in_top(logits, labels, TOP)
-        case "log_loss":
-            return -log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
-        case "brier":
-            truth = np.eye(logits.shape[1])[labels]
-            return ((softmax(logits.astype(np.float64), axis=1) - truth) ** 2).sum(axis=1)
-        case "balanced_accuracy":
-            return _balanced(right, labels)
-        case "macro_f1":
-            return _macro_f1(logits.argmax(axis=1), labels)
-        case "auroc":
-            return _auroc(softmax(logits.astype(np.float64), axis=1), labels)
-        case "ece":
-            return _ece(softmax(logits.astype(np.float64), axis=1).max(axis=1), right)
-    raise ValueError(f"unknown metric {metric!r}")
+def confidence_bins(confidence: Values) -> NDArray[np.int64]:
+    """Return (n,) numbers of the bins of confidences (n,), 0 to ``ECE_BINS`` - 1."""
+    return np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
 
 
-def in_top(logits: Logits, labels: Labels, count: int) -> Values:
-    """Return (n,) 1.0 where the true class is among the ``count`` largest logits, the earlier class winning ties."""
+def _probabilities(logits: Logits) -> Values:
+    return softmax(logits.astype(np.float64), axis=1)
+
+
+def _right(logits: Logits, labels: Labels) -> Values:
+    return (logits.argmax(axis=1) == labels).astype(np.float64)
+
+
+def _in_top(logits: Logits, labels: Labels) -> Values:
+    """Return 1.0 where the true class is among the ``TOP`` largest logits; of equal logits the earlier class counts."""
     true = logits[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(logits.shape[1])[None, :] < labels[:, None]
     ahead = (logits > true) | ((logits == true) & earlier)
-    return (ahead.sum(axis=1) < count).astype(np.float64)
+    return (ahead.sum(axis=1) < TOP).astype(np.float64)
 
 
-def _balanced(right: Values, labels: Labels) -> Values:
-    counts = np.bincount(labels)
+def _balanced(logits: Logits, labels: Labels) -> Values:
+    """Return values of the mean recall of the classes that have images."""
+    right, counts = _right(logits, labels), np.bincount(labels)
     present = counts > 0
     recalls = np.divide(np.bincount(labels, right), counts, out=np.zeros(len(counts)), where=present)
     weights = len(labels) / (present.sum() * counts[labels])
     return recalls[present].mean() + weights * (right - recalls[labels])
 
 
-def _macro_f1(predicted: Labels, labels: Labels) -> Values:
-    images, present = len(labels), np.unique(labels)
-    values = np.zeros(images)
+def _balanced_score(logits: Logits, labels: Labels) -> float:
+    from sklearn.metrics import recall_score
+
+    present = np.unique(labels)
+    return float(recall_score(labels, logits.argmax(axis=1), labels=present, average="macro", zero_division=0.0))
+
+
+def _macro_f1(logits: Logits, labels: Labels) -> Values:
+    """Return values of the mean F1 of the classes that have images."""
+    predicted, present = logits.argmax(axis=1), np.unique(labels)
+    values = np.zeros(len(labels))
     for label in present:
         guessed, true = predicted == label, labels == label
         both = guessed & true
@@ -146,7 +233,21 @@ def _macro_f1(predicted: Labels, labels: Labels) -> Values:
     return values / len(present)
 
 
-def _auroc(shares: NDArray[np.float64], labels: Labels) -> Values:
+def _macro_f1_score(logits: Logits, labels: Labels) -> float:
+    from sklearn.metrics import f1_score
+
+    present = np.unique(labels)
+    return float(f1_score(labels, logits.argmax(axis=1), labels=present, average="macro", zero_division=0.0))
+
+
+def _auroc(logits: Logits, labels: Labels) -> Values:
+    """Return values of the mean area under the ROC curve of each class against the rest; NaN if a class has no image.
+
+    They are those of DeLong, DeLong and Clarke-Pearson (1988, Biometrics 44).
+    """
+    from scipy.stats import rankdata
+
+    shares = _probabilities(logits)
     images, classes = shares.shape
     if classes < 2 or len(np.unique(labels)) < classes:
         return np.full(images, math.nan)
@@ -155,16 +256,53 @@ def _auroc(shares: NDArray[np.float64], labels: Labels) -> Values:
     for label in ones:
         true = labels == label
         positives, negatives = int(true.sum()), int((~true).sum())
-        ranks, score = rankdata(shares[:, label]), shares[:, label]
+        ranks, share = rankdata(shares[:, label]), shares[:, label]
         placed = np.empty(images)  # the share of the other kind that an image is on the right side of
-        placed[true] = (ranks[true] - rankdata(score[true])) / negatives
-        placed[~true] = 1 - (ranks[~true] - rankdata(score[~true])) / positives
+        placed[true] = (ranks[true] - rankdata(share[true])) / negatives
+        placed[~true] = 1 - (ranks[~true] - rankdata(share[~true])) / positives
         area = placed[true].mean()
         values += area + np.where(true, images / positives, images / negatives) * (placed - area)
     return values / len(ones)
 
 
-def _ece(confidence: Values, right: Values) -> Values:
-    bins = np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    gaps = right - confidence
+def _auroc_score(logits: Logits, labels: Labels) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    shares, classes = _probabilities(logits), np.arange(logits.shape[1])
+    if len(np.unique(labels)) < len(classes):
+        return math.nan
+    if len(classes) == 2:
+        return float(roc_auc_score(labels, shares[:, 1]))
+    return float(roc_auc_score(labels, shares, multi_class="ovr", average="macro", labels=classes))
+
+
+def _ece(logits: Logits, labels: Labels) -> Values:
+    """Return values of the expected calibration error (Naeini et al., 2015; Guo et al., 2017).
+
+    It is too high where there are few images, whatever the network.
+    """
+    confidence = _probabilities(logits).max(axis=1)
+    bins, gaps = confidence_bins(confidence), _right(logits, labels) - confidence
     return np.sign(np.bincount(bins, gaps, minlength=ECE_BINS))[bins] * gaps
+
+
+def _log_loss(logits: Logits, labels: Labels) -> Values:
+    return -log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+
+
+def _brier(logits: Logits, labels: Labels) -> Values:
+    """Return the squared errors of the probabilities, summed over classes: from 0 to 2 (Brier, 1950)."""
+    return ((_probabilities(logits) - np.eye(logits.shape[1])[labels]) ** 2).sum(axis=1)
+
+
+for _metric in (
+    Metric("accuracy", "accuracy", _right, percent=True, proportion=True),
+    Metric("top5", "top-5 accuracy", _in_top, percent=True, proportion=True, least_classes=11, selects=False),
+    Metric("balanced_accuracy", "balanced accuracy", _balanced, percent=True, score=_balanced_score),
+    Metric("macro_f1", "macro F1", _macro_f1, score=_macro_f1_score),
+    Metric("auroc", "AUROC", _auroc, score=_auroc_score, every_class=True),
+    Metric("ece", "calibration error", _ece, higher_is_better=False, percent=True, selects=False),
+    Metric("log_loss", "log loss", _log_loss, higher_is_better=False, bounds=(0.0, math.inf), margin=0.05),
+    Metric("brier", "Brier score", _brier, higher_is_better=False, bounds=(0.0, 2.0), margin=0.05, selects=False),
+):
+    METRICS.register(_metric.name, _metric)

@@ -26,6 +26,7 @@ from unfreeze.data.sources import SOURCES, open_source
 from unfreeze.data.sources.source import DataRequest, Source, SourceKind
 from unfreeze.errors import UserError
 from unfreeze.inputs.augment import AUGMENTATIONS, Augmentation, Preprocessing, plain
+from unfreeze.metrics import METRICS, Labels, Logits, Metric, Values
 from unfreeze.model.backbone import Backbone
 from unfreeze.model.network import Frozen
 from unfreeze.storage.records import read_json
@@ -75,6 +76,10 @@ def _toys(request: DataRequest) -> Source:
     return replace(open_source(str(folder), {}, request.base), kind="toys")
 
 
+def _in_top_two(logits: Logits, labels: Labels) -> Values:
+    return (np.argsort(-logits, axis=1)[:, :2] == labels[:, None]).any(axis=1).astype(np.float64)
+
+
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Register an entry ``made_up`` of each kind."""
@@ -88,6 +93,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         stack.enter_context(temporarily(HEADS, "made_up", _scaled))
         stack.enter_context(temporarily(POOLINGS, "made_up", _corner))
         stack.enter_context(temporarily(ENGINES, "made_up", EngineKind("made_up", _offers, _engine, 0.0, True)))
+        stack.enter_context(temporarily(METRICS, "made_up", Metric("made_up", "made-up metric", _in_top_two)))
         stack.enter_context(temporarily(SOURCES, "made_up", SourceKind("toys:FOLDER", _toys, word="toys:")))
         yield
 
@@ -100,6 +106,7 @@ def asked(folder: Path) -> dict[str, Any]:
     return tiny_study(
         folder,
         data="toys:shapes",
+        metric="made_up",
         strategies={
             "named": {"train": "head", "head": "made_up", **OPTIMIZER},
             "pooled": {"train": {"last": 1}, "head": {"pool": "made_up", "hidden": [4]}, **OPTIMIZER},
@@ -115,7 +122,9 @@ def test_a_study_runs_with_a_made_up_entry_of_each_kind(
     study = Study(**asked(tmp_path))
     results = study.run(tmp_path / "out", workers=0)
     assert list(results.table["status"]) == ["finished"] * 2
-    assert results.table["test_accuracy"].notna().all()
+    assert (results.table["test_metric"] >= results.table["test_accuracy"]).all()
+    assert set(results.comparisons["metric"]) == {"made_up"}
+    assert "Test made-up metric" in results.report().read_text(encoding="utf-8")
 
     record = read_json(results.path / "study.json")
     assert [found["engine"]["name"] for found in record["engines"].values()] == ["made_up"]

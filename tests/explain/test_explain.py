@@ -15,9 +15,8 @@ from unfreeze.events import Event, Preparing, Warned
 from unfreeze.explain import explain as module
 from unfreeze.explain.explain import WORDS, explain, overlay
 from unfreeze.explain.gradcam import NoFeatureMap
-from unfreeze.report.sections.best_model import inside_view
-from unfreeze.statistics.study_results import read_evidence
-from unfreeze.statistics.tables import results_table
+from unfreeze.report.sections.best_model import best_model_view
+from unfreeze.statistics.study_results import read_study_results
 from unfreeze.storage.records import read_json, read_tensors, write_json
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.train.device import pick
@@ -37,7 +36,7 @@ def catalog_of(folder: Path) -> Catalog:
 
 def again(store: StudyDir, folder: Path) -> list[Event]:
     events: list[Event] = []
-    explain(store, read_evidence(store).cell, catalog_of(folder), CPU, events.append)
+    explain(store, read_study_results(store).cell, catalog_of(folder), CPU, events.append)
     return events
 
 
@@ -51,7 +50,7 @@ def test_a_run_leaves_pictures_of_its_best_model(tmp_path: Path, backbone: str, 
     size = 32 if backbone == "test_resnet" else 64
     store, events = run(tmp_path, backbone={"name": backbone, "weights": str(weights)}, image_size=size)
     record = record_of(store)
-    assert record["cell"] == read_evidence(store).cell
+    assert record["cell"] == read_study_results(store).cell
     assert record["fingerprint"] == read_json(store.cell(record["cell"]) / "cell.json")["fingerprint"]
     assert (record["complete"], record["note"], record["map"]) == (True, "", {"stage": stage, "side": 4})
     logits, about = read_tensors(store.cell(record["cell"]) / "logits.safetensors")
@@ -114,7 +113,8 @@ def test_what_cannot_be_explained_is_a_warning_and_a_note(tmp_path: Path, monkey
     ]
     assert "weights.safetensors" in record["note"]
     assert [path.name for path in (store.path / "explain").iterdir()] == ["explain.json"]
-    shown = inside_view(store, read_evidence(store).cell, results_table(store), read_json(store.path / "study.json"))
+    results = read_study_results(store)
+    shown = best_model_view(store, results.cell, results.table, results.record)
     assert shown is not None and f"No pictures: {record['note']}" in shown.notes
 
     (tmp_path / "weights.safetensors").write_bytes(kept)

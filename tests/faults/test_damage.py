@@ -19,7 +19,7 @@ from unfreeze.data.formats.reading import Reading
 from unfreeze.data.scan_cache import ScanCache, read_lines, state_of
 from unfreeze.events import Warned
 from unfreeze.explain import explain
-from unfreeze.report.sections import best_model as inside_view
+from unfreeze.report.sections import best_model
 from unfreeze.storage import array_store as rowstore
 from unfreeze.storage.array_store import ArrayStore
 from unfreeze.storage.cache import entries
@@ -126,8 +126,8 @@ def test_a_damaged_explanation_of_the_best_model_is_noticed(name: str, folder: P
     store = StudyDir(folder / "out")
     path = next(path for path in sorted((store.path / "explain").iterdir()) if path.name.endswith(name))
     assert explain._is_current(store, CELL)
-    assert inside_view._explained(store, CELL)
-    assert tried(path, lambda: not explain._is_current(store, CELL) and not inside_view._explained(store, CELL)) >= 320
+    assert best_model._explained(store, CELL)
+    assert tried(path, lambda: not explain._is_current(store, CELL) and not best_model._explained(store, CELL)) >= 320
 
 
 def stores(folder: Path) -> list[ArrayStore]:

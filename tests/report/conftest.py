@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.synthetic import write_study
 from unfreeze.report.page import write_report
-from unfreeze.statistics.study_results import read_evidence
+from unfreeze.statistics.study_results import read_study_results
 from unfreeze.storage.study_dir import StudyDir
 
 
@@ -17,4 +17,4 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
 
 @pytest.fixture(scope="session")
 def report(study: StudyDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(read_evidence(study), tmp_path_factory.mktemp("report") / "report.html")
+    return write_report(read_study_results(study), tmp_path_factory.mktemp("report") / "report.html")

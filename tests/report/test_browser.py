@@ -1,4 +1,4 @@
-"""The report in a real browser: a field opens, a curve is toggled, nothing leaves the page, phones can read it."""
+"""The report in a real browser: a recipe opens, a curve is toggled, nothing leaves the page, phones can read it."""
 
 import shutil
 from collections.abc import Iterator

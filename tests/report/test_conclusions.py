@@ -1,22 +1,19 @@
 """The article's conclusions from a study's own numbers, and what is said where it cannot tell."""
 
-from pathlib import Path
-
-from tests.support.synthetic import STRATEGIES, write_study
 from unfreeze.report.conclusions import _concluded, conclusions, equivalent_text
-from unfreeze.report.page import write_report
 from unfreeze.statistics.comparisons import Comparison
-from unfreeze.statistics.study_results import read_evidence
+from unfreeze.statistics.predictions import Recipe
+from unfreeze.statistics.study_results import read_study_results
 from unfreeze.storage.study_dir import StudyDir
 
 
 def effect(verdict: str, strategy: str, helps: str = "") -> Comparison:
-    fields = (strategy, "full"), (strategy, "small")
-    return Comparison(*fields, "accuracy", 0.05, 0.02, 0.08, verdict, helps, 5, 200, "seeds and images")
+    recipes = Recipe(strategy, "full"), Recipe(strategy, "small")
+    return Comparison(*recipes, "accuracy", 0.05, 0.02, 0.08, verdict, helps, 5, 200, "seeds and images")
 
 
 def test_the_articles_topics_in_its_order(study: StudyDir) -> None:
-    found = conclusions(read_evidence(study), ("last_block", "full"))
+    found = conclusions(read_study_results(study), Recipe("last_block", "full"))
     topics = ["More data", "Fine-tuning", "Depth", "Overfitting", "Time", "Augmentation"]
     assert [one.topic for one in found] == topics
     assert found[4].says == "Time per epoch with full: scratch 34 s > last_block 14 s > head 3.9 s."
@@ -44,9 +41,3 @@ def test_images_that_augmentation_is_worth() -> None:
         "104 images a class without it for head (85 to any number of)"
     )
     assert equivalent_text({**row, "equivalent": float("nan"), "equivalent_high": 1.0}) == ""
-
-
-def test_twenty_seven_cells_stay_under_six_megabytes(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=3, failed=None)
-    assert len(study.planned_cells()) == 9 * 3 == 9 * len(STRATEGIES)
-    assert write_report(read_evidence(study)).stat().st_size < 6_000_000

@@ -1,47 +1,21 @@
 import json
 import re
-import subprocess
-import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests.support.page import Page
 from tests.support.synthetic import FAILED, MARKUP, REGIMES, STRATEGIES, write_study
 from unfreeze.report.figures import grid_figures, seconds_figure
-from unfreeze.report.page import _facts, write_report
-from unfreeze.statistics.study_results import read_evidence
+from unfreeze.report.page import _about, write_report
+from unfreeze.report.sections.shared_work import shared_work
+from unfreeze.statistics.study_results import read_study_results, record_of
 from unfreeze.statistics.tables import history_table, results_table
-from unfreeze.storage.records import read_json, read_tensors, write_json, write_table, write_tensors
+from unfreeze.storage.records import read_json, read_tensors, write_json, write_tensors
 from unfreeze.storage.study_dir import StudyDir
 
 SECTIONS = ["answer", "grid", "data", "cost", "inside", "how"]
-
-
-class Page(HTMLParser):
-    """Tags with attributes, the visible text, and the content of scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text, self.scripts, self._inside = "", [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.text += " "
-        self._inside = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-        self.text += " "
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "script":
-            self.scripts.append(data)
-        elif self._inside != "style":
-            self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +60,7 @@ def test_figures_are_plain_json_without_nan(page: Page) -> None:
 
 def test_sections_come_in_order_and_hold_every_cell(page: Page, study: StudyDir) -> None:
     assert [a["id"] for tag, a in page.tags if tag in ("header", "section")] == SECTIONS
-    text = re.sub(r"\s+", " ", page.text)
+    text = page.words
     for strategy in STRATEGIES:
         for regime in REGIMES:
             assert f"{strategy} {regime}" in text
@@ -98,7 +72,7 @@ def test_sections_come_in_order_and_hold_every_cell(page: Page, study: StudyDir)
 
 
 def test_the_answer_and_the_notes_come_first(page: Page) -> None:
-    top = re.sub(r"\s+", " ", page.text[: page.text.index("Open a field")])
+    top = re.sub(r"\s+", " ", page.text[: page.text.index("Open a recipe")])
     assert (
         "Use head with full mean validation accuracy 90.8 % on 60 images; last_block with full has 91.7 %, which is"
         in top
@@ -114,8 +88,8 @@ def test_test_images_are_counted_over_all_folds() -> None:
         {"strategy": "head", "regime": "full", "seed": [0, 0, 1, 1], "fold": [0, 1, 0, 1], "n_test": [13, 15, 13, 15]}
     ).astype({"fold": "Int64", "n_test": "Int64"})
     whole = results.assign(fold=pd.NA).astype({"fold": "Int64"})
-    assert _facts({"classes": ["a", "b"]}, results)[-1] == "28 test images"
-    assert _facts({"classes": ["a", "b"]}, whole)[-1] == "15 test images"
+    assert _about({"classes": ["a", "b"]}, results)[-1] == "28 test images"
+    assert _about({"classes": ["a", "b"]}, whole)[-1] == "15 test images"
 
 
 def test_strategies_show_their_stages_in_each_phase(page: Page) -> None:
@@ -133,7 +107,7 @@ def test_a_study_that_has_not_run_has_a_report(tmp_path: Path) -> None:
     for path in (study.path / "cells").glob("*/*"):
         path.unlink()
     (study.path / "environment.json").unlink()
-    page = Page(write_report(read_evidence(study)).read_text(encoding="utf-8"))
+    page = Page(write_report(read_study_results(study)).read_text(encoding="utf-8"))
     assert "No cell has finished yet, so there is nothing to compare." in page.text
     assert "9 cells have not run yet; the same run command continues." in page.text
     assert page.text.count("not run") > 9
@@ -141,15 +115,13 @@ def test_a_study_that_has_not_run_has_a_report(tmp_path: Path) -> None:
 
 
 def test_a_metric_other_than_accuracy_and_no_test_set(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=1, failed=None)
-    record = {name: value for name, value in read_json(study.path / "study.json").items() if name != "format"}
-    write_json(study.path / "study.json", {**record, "metric": "log_loss"})
+    study = write_study(tmp_path, seeds=1, failed=None, metric="log_loss")
     for path in (study.path / "cells").glob("*/result.json"):
         result = {name: value for name, value in read_json(path).items() if name != "format"}
         write_json(path, {**result, "test_accuracy": None, "test_loss": None, "test_metric": None, "n_test": 0})
         logits, about = read_tensors(path.parent / "logits.safetensors")
         write_tensors(path.parent / "logits.safetensors", {"validation": logits["validation"]}, about)
-    text = Page(write_report(read_evidence(study)).read_text(encoding="utf-8")).text
+    text = Page(write_report(read_study_results(study)).read_text(encoding="utf-8")).text
     assert "Validation log loss" in text
     assert "no test images to report on; validation chose this recipe, which is optimistic" in text
 
@@ -184,23 +156,15 @@ def test_seconds_figure_escapes_names_and_is_none_without_numbers(tmp_path: Path
     assert seconds_figure(results.assign(status="failed")) is None
 
 
-def test_history_of_tuned_candidates_shows_the_chosen_one(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=1, failed=None)
-    folder = study.cell("head.small.s0")
-    history = history_table(study)
-    one = history[history["cell"] == "head.small.s0"].drop(columns=["cell", "strategy", "regime", "seed", "fold"])
-    other = one.assign(candidate="lr=0.1", val_accuracy=0.01)
-    write_table(folder / "history.csv", pd.concat([other, one.assign(candidate="lr=0.01")]))
-    record = {name: value for name, value in read_json(folder / "result.json").items() if name != "format"}
-    write_json(folder / "result.json", {**record, "chosen": "lr=0.01"})
-    figure = grid_figures(results_table(study), history_table(study))["head", "small"]
-    (curve,) = [trace.y for trace in figure.data if trace.legendgroup == "validation" and trace.yaxis == "y"]
-    assert len(curve) == len(one) and min(curve) > 0.01
-
-
-def test_results_import_no_torch() -> None:
-    code = "import sys, unfreeze.report.page; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_grid_figures_show_the_chosen_of_tuned_candidates(study: StudyDir) -> None:
+    results, history = results_table(study), history_table(study)
+    own = history["cell"] == "head.small.s0"
+    tuned = pd.concat([history.assign(candidate=history["candidate"].mask(own, "lr=0.01")),
+                       history[own].assign(candidate="lr=0.1", val_accuracy=0.01)])  # fmt: skip
+    chosen = results.assign(chosen=results["chosen"].mask(results["cell"] == "head.small.s0", "lr=0.01"))
+    figure = grid_figures(chosen, tuned)["head", "small"]
+    curves = [trace.y for trace in figure.data if trace.legendgroup == "validation" and trace.yaxis == "y"]
+    assert len(curves) == 2 and len(curves[0]) == own.sum() and min(curves[0]) > 0.01
 
 
 def add_shared_work(study: StudyDir) -> None:
@@ -226,7 +190,7 @@ def add_shared_work(study: StudyDir) -> None:
 
 
 def once(study: StudyDir) -> str:
-    text = Page(write_report(read_evidence(study)).read_text(encoding="utf-8")).text
+    text = Page(write_report(read_study_results(study)).read_text(encoding="utf-8")).text
     return re.sub(r"\s+", " ", text[text.index("What was computed once") : text.index("The strategies")])
 
 
@@ -260,8 +224,11 @@ def test_what_was_computed_once_is_set_against_the_prediction(tmp_path: Path) ->
     }
     before = {**run, "seconds": {"scan": 3.0, "calibration": 2.0, "total": 27.0}}  # cells were timed alone
     write_json(study.path / "shared.json", {"runs": [before, {**run, "altered_chunks": 1}]})
-    text = once(study)
-    assert "vgg16, 128 pixels, after block5 600 1.5 MB after block4 3 600 8.0 s" in text
+    shown = shared_work(*(record_of(study.path / name) for name in ("study.json", "plan.json", "shared.json")))
+    assert shown is not None
+    (piece,) = [one for one in shown.pieces if one.stored]
+    assert (piece.cells, piece.computed, piece.seconds) == (3, 600, 8.0)
+    text = " ".join(shown.sentences)
     assert (
         "Time: predicted 40 s, real 44 s (+10.0 %); beside it 6.0 s for looking at the images and 4.0 s for "
         "calibration, in 2 runs." in text

@@ -13,8 +13,9 @@ from unfreeze.metrics import score
 from unfreeze.statistics.comparisons import COLUMNS, compare, comparisons_table, pairs_of
 from unfreeze.statistics.convergence import COLUMNS as CONVERGENCE
 from unfreeze.statistics.convergence import convergence_table
-from unfreeze.statistics.predictions import Prediction, Predictions, read_predictions
-from unfreeze.statistics.scores import scores_table, wilson
+from unfreeze.statistics.intervals import proportion_interval
+from unfreeze.statistics.predictions import Prediction, Predictions, Recipe, read_predictions
+from unfreeze.statistics.scores import scores_table
 from unfreeze.statistics.tables import history_table, results_table
 from unfreeze.storage.records import read_json, write_json
 from unfreeze.storage.study_dir import StudyDir
@@ -37,8 +38,8 @@ def made(
         logits[np.arange(count), np.where(values, labels, 1 - labels)] = 1
         own = np.array(units) if units else ids
         cells.append(Prediction(f"{strategy}.{seed}", strategy, "full", seed, fold, "test", ids, labels, logits, own))
-    fields = tuple(dict.fromkeys((one.strategy, one.regime) for one in cells))
-    return Predictions("accuracy", ("x", "y"), folds, tuple(cells), fields)
+    recipes = tuple(dict.fromkeys(one.recipe for one in cells))
+    return Predictions("accuracy", ("x", "y"), folds, tuple(cells), recipes)
 
 
 def test_a_study_compares_strategies_in_regimes_and_regimes_in_strategies(three: StudyDir) -> None:
@@ -137,7 +138,7 @@ def test_images_of_one_group_are_one_piece_of_evidence() -> None:
 
 
 def test_pairs_are_in_plan_order() -> None:
-    pairs = pairs_of([("s", "x"), ("s", "y"), ("t", "x")])
+    pairs = pairs_of([Recipe("s", "x"), Recipe("s", "y"), Recipe("t", "x")])
     assert [(one.kind, one.within, *one.names) for one in pairs] == [
         ("strategy", "x", "s", "t"), ("regime", "s", "x", "y"),
     ]  # fmt: skip
@@ -164,15 +165,15 @@ def test_scores_of_a_cell(three: StudyDir) -> None:
 def test_wilson_is_scipys_where_images_stand_alone(hits: int, images: int) -> None:
     values = (np.arange(images) < hits).astype(np.float64)
     expected = binomtest(hits, images).proportion_ci(method="wilson")
-    assert wilson(values, np.arange(images).astype(str)) == pytest.approx((expected.low, expected.high))
+    assert proportion_interval(values, np.arange(images).astype(str)) == pytest.approx((expected.low, expected.high))
 
 
 def test_wilson_by_group_counts_groups() -> None:
     values, units = np.repeat([1.0, 0.0, 1.0, 1.0, 0.0, 1.0], 20), np.repeat(list("abcdef"), 20)
-    low, high = wilson(values, units)
+    low, high = proportion_interval(values, units)
     expected = binomtest(4, 6).proportion_ci(method="wilson")
     assert low < expected.low and high > expected.high  # six groups, and a t quantile
-    low, high = wilson(np.ones(120), units)
+    low, high = proportion_interval(np.ones(120), units)
     assert (low < binomtest(6, 6).proportion_ci(method="wilson").low) and high == 1
 
 

@@ -98,12 +98,12 @@ def test_copies_of_an_image_do_not_make_an_interval_narrower() -> None:
 
 def test_seeds_borrow_from_a_wilder_family_and_never_shrink() -> None:
     calm, wild = table(0.0001, 0.1, 0.1, seeds=3), table(0.01, 0.1, 0.1, seeds=3)
-    parts = simultaneous([calm, wild, wild], fields=3)
+    parts = simultaneous([calm, wild, wild], recipes=3)
     alone = calm.from_seeds * 3
     assert [part.lent for part in parts if part] == [2, 2, 2]
     assert parts[0] is not None and parts[0].spread == pytest.approx((2 * wild.from_seeds * 3 + 2 * alone) / 4)
     assert parts[1] is not None and parts[1].spread == wild.from_seeds * 3
-    pair = simultaneous([wild], fields=2)[0]  # a single comparison has nobody to borrow from
+    pair = simultaneous([wild], recipes=2)[0]  # a single comparison has nobody to borrow from
     assert pair is not None and (pair.lent, pair.spread) == (0, wild.from_seeds * 3)
 
 

@@ -4,12 +4,14 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
 from bench.selection import WORLDS, luck_of, measure, simulate
 from unfreeze.statistics.intervals import crossed, half_width, units_of
-from unfreeze.statistics.selection import Contender, choose
+from unfreeze.statistics.predictions import Recipe
+from unfreeze.statistics.selection import Contender, choose, unequal_runs
 
 IMAGES = 400
 
@@ -29,7 +31,7 @@ def noisy(accuracy: float, draw: int, seeds: int = 3, images: int = IMAGES) -> N
 
 
 def contender(values: NDArray[np.float64], **given: object) -> Contender:
-    about = {"strategy": "head", "regime": "full", "n_train": 100.0, "flops": 1e9, "params_trained": 1000, "paid": True}
+    about = {"recipe": Recipe("head", "full"), "n_train": 100.0, "flops": 1e9, "params_trained": 1000, "paid": True}
     return Contender(values=values, seeds=tuple(range(len(values))), **{**about, **given})  # type: ignore[arg-type]
 
 
@@ -109,8 +111,8 @@ def test_sums_in_another_order_do_not_choose() -> None:
 
 def test_fewer_training_images_are_never_recommended_but_told() -> None:
     """By far better with less, in each of three seeds."""
-    few = contender(noisy(0.95, 1), regime="small", n_train=50, flops=1e8)
-    fair = contender(noisy(0.805, 2), regime="small", n_train=50, flops=1e8)
+    few = contender(noisy(0.95, 1), recipe=Recipe("head", "small"), n_train=50, flops=1e8)
+    fair = contender(noisy(0.805, 2), recipe=Recipe("head", "small"), n_train=50, flops=1e8)
     full = contender(noisy(0.80, 3), flops=2e9)
     other = contender(noisy(0.70, 4))
     choice = choose([few, full, fair, other], alone())
@@ -119,7 +121,7 @@ def test_fewer_training_images_are_never_recommended_but_told() -> None:
 
 
 def test_at_one_seed_nothing_is_said_of_fewer_training_images() -> None:
-    few = contender(noisy(0.95, 1, seeds=1), regime="small", n_train=50)
+    few = contender(noisy(0.95, 1, seeds=1), recipe=Recipe("head", "small"), n_train=50)
     choice = choose([few, contender(noisy(0.70, 2, seeds=1))], alone())
     assert (choice.recommended, choice.worse_with_more) == (1, ())
 
@@ -240,6 +242,20 @@ def test_a_loss_that_is_negated_is_ranked_alike() -> None:
     losses = generator.exponential(0.3, (3, IMAGES))
     choice = choose([contender(-losses, flops=1e9), contender(0.1 - losses, flops=2e9)], alone())
     assert (choice.recommended, choice.order, choice.level) == (1, (1, 0), ())
+
+
+@pytest.mark.parametrize(
+    ("runs", "unequal"),
+    [
+        ({"head": (0, 1, 2), "scratch": (0, 1, 2)}, None),
+        ({"head": (0, 1, 2), "scratch": (0,)}, (1, 3)),
+        ({"head": (0, 1), "scratch": (1, 2)}, (2, 2)),  # as many seeds are not the same seeds
+    ],
+)
+def test_recipes_with_other_seeds_are_found(runs: dict[str, tuple[int, ...]], unequal: tuple[int, int] | None) -> None:
+    rows = [{"strategy": name, "regime": "full", "seed": seed} for name, seeds in runs.items() for seed in seeds]
+    table = pd.DataFrame(rows).assign(fold=pd.NA, status="finished", val_metric=0.5)
+    assert unequal_runs(table) == unequal
 
 
 def test_simulated_recipes_have_the_accuracy_and_the_luck_that_are_asked_for() -> None:

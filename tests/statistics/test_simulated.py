@@ -4,7 +4,11 @@ import pytest
 
 from tests.support.simulated import WORLDS, measure
 
-SIZES = [(3, 150), (3, 400), (5, 150), (5, 500), (10, 200)]
+SLOW = pytest.mark.slow
+SIZES = [
+    (3, 150), pytest.param(3, 400, marks=SLOW), (5, 150), pytest.param(5, 500, marks=SLOW),
+    pytest.param(10, 200, marks=SLOW),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("seeds", "images"), SIZES)
@@ -18,11 +22,11 @@ def test_intervals_hold_the_truth(name: str, seeds: int, images: int) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "seeds do not matter",
+        pytest.param("seeds do not matter", marks=SLOW),
         "seeds vary by 9 points",
-        "seeds vary by 9 points in one strategy, else 2",
-        "two strategies, one regime",
-        "six strategies, one regime",
+        pytest.param("seeds vary by 9 points in one strategy, else 2", marks=SLOW),
+        pytest.param("two strategies, one regime", marks=SLOW),
+        pytest.param("six strategies, one regime", marks=SLOW),
     ],
 )
 def test_they_do_whatever_seeds_are_like(name: str) -> None:

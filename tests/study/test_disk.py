@@ -14,7 +14,7 @@ from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
 from unfreeze.events import Event, Understood
 from unfreeze.report.page import write_report
-from unfreeze.statistics.study_results import read_evidence
+from unfreeze.statistics.study_results import read_study_results
 from unfreeze.storage.cache import folder_bytes
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study import disk, run
@@ -63,7 +63,7 @@ def test_what_is_written_is_predicted(name: str, tmp_path: Path, monkeypatch: py
     first = at_first(config, out)
     run.run_study(config, out, lambda event: None, workers=0)
     cells_peak = peak  # before the report, which is the larger part of such a small study
-    write_report(read_evidence(StudyDir(out)))
+    write_report(read_study_results(StudyDir(out)))
     found = predicted[0]
 
     cells = folder_bytes(out / "cells")

@@ -16,7 +16,7 @@ from unfreeze import Study
 from unfreeze.cli.app import main
 from unfreeze.events import BetweenSteps, CellFailed, CellResumed, Event, Progress
 from unfreeze.report.page import render_report
-from unfreeze.statistics.study_results import read_evidence
+from unfreeze.statistics.study_results import read_study_results
 from unfreeze.storage import shards
 from unfreeze.storage.records import read_table, read_tensors
 from unfreeze.storage.study_dir import StudyDir
@@ -175,7 +175,7 @@ def test_report_and_exit_code_tell_of_it(
     said = capsys.readouterr()
     assert "] bad.small.s0: diverged: the training loss is " in said.err
     assert "failed: bad.small.s0: diverged: the training loss is " in said.out
-    page = render_report(read_evidence(StudyDir(tmp_path / "out")))
+    page = render_report(read_study_results(StudyDir(tmp_path / "out")))
     assert '<span class="badge bad">diverged</span>' in page
     assert "1 cell failed:" in page
     assert "1 diverged" in page

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.report.test_page import Page
+from tests.support.page import Page
 from tests.support.worlds import tiny_study
 from unfreeze import Results, Study
 from unfreeze.cli.app import main

@@ -14,7 +14,7 @@ from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.events import BetweenSteps, CellResumed, CellStarted, Event, Planned, Warned
 from unfreeze.report.page import render_report
-from unfreeze.statistics.study_results import read_evidence
+from unfreeze.statistics.study_results import read_study_results
 from unfreeze.storage.records import read_json, read_table
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study import environment
@@ -202,9 +202,9 @@ def test_an_edited_study_runs_what_is_new_and_keeps_what_is_unchanged(
     assert table["cell"].tolist() == planned
     assert set(table["status"]) == {"finished"}
     assert set(edit.runs) <= set(planned)
-    evidence = read_evidence(StudyDir(out))
+    evidence = read_study_results(StudyDir(out))
     assert set(evidence.history["cell"]) == {one.cell for one in evidence.predictions.cells} == set(planned)
-    names = {*evidence.results["strategy"], *evidence.results["regime"]}
+    names = {*evidence.table["strategy"], *evidence.table["regime"]}
     assert {*evidence.comparisons["a"], *evidence.comparisons["b"]} <= names
     left = edit.says if edit.says and edit.says[0].startswith("2 cells") else []
     assert evidence.record["notes"] == left
@@ -218,7 +218,7 @@ def test_an_edited_study_runs_what_is_new_and_keeps_what_is_unchanged(
 def test_the_report_shows_the_edited_study_alone(world: Path, out: Path) -> None:
     run(world, out, strategies={"aaa": HEAD, "zzz": LAST})
     assert weights(out, "zzz.small.s0") == weights(out, "quokka.small.s0")  # which stays
-    page = render_report(read_evidence(StudyDir(out)))
+    page = render_report(read_study_results(StudyDir(out)))
     told = LEFT.format(", ".join(BBB))
     assert told in page
     assert "zzz" in page
@@ -368,12 +368,12 @@ def test_what_failed_with_other_settings_has_not_failed_with_these(world: Path, 
     run(world, out, **bad)
     error = read_json(out / "cells" / "aaa.small.s0" / "error.json")["error"]
     run(world, out, seconds=0.0, **good)
-    evidence = read_evidence(StudyDir(out))
-    assert evidence.results["status"].tolist() == ["missing"]
+    evidence = read_study_results(StudyDir(out))
+    assert evidence.table["status"].tolist() == ["missing"]
     assert (len(evidence.history), evidence.errors) == (0, {})
     run(world, out, seconds=0.0, **bad)
-    evidence = read_evidence(StudyDir(out))
-    assert evidence.results["status"].tolist() == ["diverged"]
+    evidence = read_study_results(StudyDir(out))
+    assert evidence.table["status"].tolist() == ["diverged"]
     assert evidence.errors == {"aaa.small.s0": error}
     run(world, out, **good)
     assert read_table(out / "results.csv")["status"].tolist() == ["finished"]

@@ -2,7 +2,7 @@
 
 An image is right if a latent number is above 0: a strategy's skill, how easy the image is, how easy it is for this very
 strategy and for this regime, how lucky the seed was (for all alike, and for this cell), and chance in this cell. All
-but the skill are drawn anew for every study, so that the true difference of two fields is known: all are normal.
+but the skill are drawn anew for every study, so that the true difference of two recipes is known: all are normal.
 
     python -m tests.support.simulated        prints the table of docs/statistics.md
 """

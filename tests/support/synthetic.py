@@ -1,6 +1,10 @@
-"""A synthetic study directory: the article's nine fields by two seeds with plausible curves, one cell failed."""
+"""A synthetic study directory: the article's nine recipes by two seeds with plausible curves, one cell failed."""
 
+import atexit
+import functools
 import math
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +33,20 @@ _BLOCKS = [("block1", 64, 38720), ("block2", 128, 221440), ("block3", 256, 14753
 _BLOCKS.append(("block5", 512, 7079424))
 
 
-def write_study(path: Path, seeds: int = 2, name: str = MARKUP, failed: str | None = FAILED) -> StudyDir:
+def write_study(
+    path: Path, seeds: int = 2, name: str = MARKUP, failed: str | None = FAILED, metric: str = "accuracy"
+) -> StudyDir:
     """Write the directory and return it."""
+    shutil.copytree(_made(seeds, name, failed, metric), path, dirs_exist_ok=True)
+    return StudyDir(path)
+
+
+@functools.cache
+def _made(seeds: int, name: str, failed: str | None, metric: str) -> Path:
+    """Write a directory once for all tests that ask for the same one; return where it lies until the tests end."""
+    folder = tempfile.TemporaryDirectory(prefix="unfreeze-synthetic-")
+    atexit.register(folder.cleanup)
+    path = Path(folder.name)
     cells = [
         {"cell": f"{strategy}.{regime}.s{seed}", "strategy": strategy, "regime": regime, "seed": seed, "fold": None}
         | {"fingerprint": f"{strategy}.{regime}.{seed}"}
@@ -42,7 +58,7 @@ def write_study(path: Path, seeds: int = 2, name: str = MARKUP, failed: str | No
         "name": "trash",
         "data": "photos/trash",
         "split": {"test": 0.2, "val": 0.15},
-        "metric": "accuracy",
+        "metric": metric,
         "strategies": {"scratch": {"train": "all"}, "head": {"train": "head"}, "last_block": {"train": {"last": 1}}},
         "regimes": REGIMES,
         "seeds": list(range(seeds)),
@@ -52,7 +68,7 @@ def write_study(path: Path, seeds: int = 2, name: str = MARKUP, failed: str | No
         path / "study.json",
         {
             "name": name,
-            "metric": "accuracy",
+            "metric": metric,
             "data": "photos/trash",
             "study": study,
             "classes": CLASSES,
@@ -74,7 +90,7 @@ def write_study(path: Path, seeds: int = 2, name: str = MARKUP, failed: str | No
             write_table(path / "cells" / cell["cell"] / "history.csv", _history(cell, number).iloc[:2])
         else:
             _write_cell(path, cell, number)
-    return StudyDir(path)
+    return path
 
 
 def _catalog() -> pd.DataFrame:

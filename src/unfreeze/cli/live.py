@@ -14,7 +14,8 @@ from unfreeze import events
 from unfreeze.cli.interrupts import Check
 from unfreeze.cli.progress import ENDED, Board, CellView, line_of
 from unfreeze.events import Preparing
-from unfreeze.text import MISSING, metric_text, plural, seconds_text
+from unfreeze.metrics import metric_text
+from unfreeze.text import MISSING, plural, seconds_text
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from unfreeze import events
 from unfreeze.cli.findings import found_lines
 from unfreeze.cli.tables import one_line
-from unfreeze.text import METRIC_NAMES, metric_text, plural, seconds_text
+from unfreeze.metrics import METRICS, metric_text
+from unfreeze.text import plural, seconds_text
 
 State = Literal["waiting", "running", "finished", "earlier", "failed", "diverged", "left"]
 
@@ -222,7 +223,7 @@ def _epoch(row: dict, board: Board) -> str:
         f"validation loss {row['val_loss']:.3f}, accuracy {metric_text('accuracy', row['val_accuracy'])}",
     ]
     if board.metric != "accuracy":
-        parts.append(f"{METRIC_NAMES[board.metric]} {metric_text(board.metric, row['val_metric'])}")
+        parts.append(f"{METRICS[board.metric].label} {metric_text(board.metric, row['val_metric'])}")
     return f"{tuned}epoch {row['epoch']}: {'; '.join(parts)}; {seconds_text(row['seconds'])}"
 
 
@@ -233,6 +234,6 @@ def _finished(result: dict, board: Board) -> str:
         if value is not None
     ]
     return (
-        f"{METRIC_NAMES[board.metric]} on {', '.join(scores)}; epoch {result['best_epoch']} of {result['epochs']}; "
-        f"{seconds_text(result['seconds_total'])}"
+        f"{METRICS[board.metric].label} on {', '.join(scores)}; "
+        f"epoch {result['best_epoch']} of {result['epochs']}; {seconds_text(result['seconds_total'])}"
     )

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from unfreeze.data.summary import Pools
+from unfreeze.metrics import METRICS, metric_text, spread_text
 from unfreeze.report.sections.shared_work import built_from, reuse_text
-from unfreeze.text import METRIC_NAMES, MISSING, bytes_text, count_text, metric_text, plural, seconds_text, spread_text
+from unfreeze.text import MISSING, bytes_text, count_text, plural, seconds_text
 
 PIPE_WIDTH = 1000
 """In a pipe nothing is cut or wrapped: a table is as wide as its text."""
@@ -366,7 +367,7 @@ def answer_lines(answer: "Answer") -> list[Text]:
 def _table(rows: list[dict[str, str]], metric: str, over: str, hidden: tuple[str, ...]) -> Table:
     shown = [name for name in rows[0] if name not in hidden]
     made = table(*shown, numbers=tuple(shown[2:]))
-    made.title = f"{METRIC_NAMES[metric]}, mean and standard deviation over {over}"
+    made.title = f"{METRICS[metric].label}, mean and standard deviation over {over}"
     made.title_justify, made.title_style = "left", "dim"
     for row in rows:
         made.add_row(*(row[name] for name in shown))

@@ -16,7 +16,7 @@ from unfreeze.data.scenes import example_group
 from unfreeze.data.split import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use
 from unfreeze.data.unusable import Why, way_out, why
 from unfreeze.errors import UserError
-from unfreeze.metrics import UNEVEN
+from unfreeze.metrics import UNEVEN, imbalance
 
 Kind = Literal[
     "unreadable", "exact_duplicate", "near_duplicate", "label_conflict", "small_class", "imbalance", "odd_size",
@@ -41,7 +41,7 @@ FEW = 10
 
 
 VERY_UNEVEN = 10
-"""The largest class over the smallest above which a finding on them is a warning; from ``UNEVEN`` on there is one."""
+"""Imbalance above which uneven classes are a warning; from ``UNEVEN`` on they are a note."""
 
 
 LONG = 4
@@ -398,7 +398,7 @@ def _classes(used: pd.DataFrame, classes: Sequence[str], split: SplitConfig) -> 
         elif missing:
             found.append(Finding("small_class", "error", (), f"{name} has no image of {', '.join(missing)}"))
     least, most = min(counts, key=lambda label: counts[label]), max(counts, key=lambda label: counts[label])
-    ratio = counts[most] / max(1, counts[least])
+    ratio = imbalance(counts.values())
     if ratio >= UNEVEN:
         note = f"class {most} has {counts[most]} images, {least} {counts[least] or 'none'}"
         note += f": {ratio:.1f} times as many" if counts[least] else ""

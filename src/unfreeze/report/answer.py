@@ -8,16 +8,17 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from unfreeze.metrics import METRICS
 from unfreeze.report.conclusions import Conclusion, conclusions
 from unfreeze.statistics.comparisons import Comparison, compared
 from unfreeze.statistics.convergence import times_alone
-from unfreeze.statistics.data_quality import DataSummary, data_found, leak_text
+from unfreeze.statistics.data_quality import DataSummary, leak_text, read_data_summary
 from unfreeze.statistics.learning_curve import Curve, learning_curves, series_of
-from unfreeze.statistics.predictions import Field, Predictions
-from unfreeze.statistics.scores import RecipeScore, class_recalls, field_score
+from unfreeze.statistics.predictions import Predictions, Recipe
+from unfreeze.statistics.scores import RecipeScore, class_recalls, recipe_score
 from unfreeze.statistics.selection import Standing, unequal_runs
 from unfreeze.statistics.study_results import StudyResults
-from unfreeze.text import METRIC_NAMES, join_words, plural
+from unfreeze.text import join_words, plural
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,15 @@ class Answer:
         standing: how the recipes stand on validation; None where nothing has finished.
         recipe: strategy and regime to use; None where nothing has finished.
         validation: ranking metric of the recipe with its interval.
-        unequal: the fewest and most runs of a field, where not all were run with the same seeds and folds.
+        unequal: the fewest and most runs of a recipe, where not all were run with the same seeds and folds.
         score: of the recipe on the test set; None without test images.
         beside: balanced accuracy and recall of the worst class, by name, where classes differ by more than 3 to 1.
         further: its scores on the study's further test sets, by their names; none for a set without a whole run.
         can_fold: whether ``split.folds`` could be asked for: there are none, and the data says no splits.
         on_validation: the scores below are of the validation pool, since there are no test images.
-        runner_up: the best field on validation that the study compares with the recipe; None where there is none.
+        runner_up: the best recipe on validation that the study compares with the recipe; None where there is none.
         verdict: the recipe minus the runner-up on the test images.
-        unmatched: a field that is ahead of the runner-up, but differs from the recipe in strategy and regime.
+        unmatched: a recipe that is ahead of the runner-up, but differs from the recipe in strategy and regime.
         worst: class with the lowest recall, and the recall.
         doubling: the learning curve that says what twice the labels would bring; None where ``no_curve`` says why not.
         no_curve: why.
@@ -59,7 +60,7 @@ class Answer:
     cells: int
     finished: int
     standing: Standing | None
-    recipe: Field | None
+    recipe: Recipe | None
     validation: RecipeScore | None
     unequal: tuple[int, int] | None
     score: RecipeScore | None
@@ -67,9 +68,9 @@ class Answer:
     further: tuple[tuple[str, RecipeScore], ...]
     can_fold: bool
     on_validation: bool
-    runner_up: Field | None
+    runner_up: Recipe | None
     verdict: Comparison | None
-    unmatched: Field | None
+    unmatched: Recipe | None
     worst: tuple[str, RecipeScore] | None
     doubling: Curve | None
     no_curve: str
@@ -82,154 +83,150 @@ class Answer:
     conclusions: tuple[Conclusion, ...]
 
 
-def answer(evidence: StudyResults, found: DataSummary | None = None) -> Answer:
+def answer(results: StudyResults, found: DataSummary | None = None) -> Answer:
     """Return what a study answers, finished or not.
 
     Args:
-        evidence: of the study.
-        found: what ``data_found`` says, if it has been read.
+        results: of the study.
+        found: what ``read_data_summary`` says, if it has been read.
     """
-    found = found or data_found(evidence.study)
-    results, standing = evidence.results, evidence.standing
+    found = found or read_data_summary(results.study)
+    table, standing = results.table, results.standing
     recipe = standing.recommended if standing else None
     score = worst = validation = None
     if recipe:
-        validation = field_score(evidence.ranking.predictions, recipe, "validation", evidence.leading)
-        score = field_score(evidence.predictions, recipe, evidence.test, evidence.leading) if evidence.test else None
-        worst = _worst(evidence, recipe)
-    runner_up, verdict, unmatched = _runner_up(evidence)
-    curve = _curve(evidence, recipe) if recipe else None
-    seconds, alone, own = _seconds(evidence, recipe)
+        validation = recipe_score(results.ranking.predictions, recipe, "validation", results.leading)
+        score = recipe_score(results.predictions, recipe, results.test, results.leading) if results.test else None
+        worst = _worst(results, recipe)
+    runner_up, verdict, unmatched = _runner_up(results)
+    curve = _curve(results, recipe) if recipe else None
+    seconds, alone, own = _seconds(results, recipe)
     return Answer(
-        study=evidence.name,
-        metric=evidence.leading,
-        on_test=evidence.validates_on_test,
-        cells=len(results),
-        finished=int((results["status"] == "finished").sum()),
+        study=results.name,
+        metric=results.leading,
+        on_test=results.validates_on_test,
+        cells=len(table),
+        finished=int((table["status"] == "finished").sum()),
         standing=standing,
         recipe=recipe,
         validation=validation,
-        unequal=unequal_runs(results),
+        unequal=unequal_runs(table),
         score=score,
-        beside=_beside(evidence, recipe, worst) if found.uneven else (),
-        further=_further(evidence, recipe),
-        can_fold=evidence.record["study"].get("split", {}).get("folds") is None and not found.given,
-        on_validation=evidence.test is None,
+        beside=_beside(results, recipe, worst) if found.uneven else (),
+        further=_further(results, recipe),
+        can_fold=results.record["study"].get("split", {}).get("folds") is None and not found.given,
+        on_validation=results.test is None,
         runner_up=runner_up,
         verdict=verdict,
         unmatched=unmatched,
         worst=worst,
         doubling=curve,
-        no_curve="" if curve else _no_curve(evidence, recipe),
+        no_curve="" if curve else _no_curve(results, recipe),
         seconds=seconds,
         alone=alone,
         recipe_seconds=own,
-        image_seconds=_image_seconds(evidence, recipe),
-        failed=_failed(evidence),
-        warnings=tuple(_warnings(evidence, found)),
-        conclusions=tuple(conclusions(evidence, recipe)),
+        image_seconds=_image_seconds(results, recipe),
+        failed=_failed(results),
+        warnings=tuple(_warnings(results, found)),
+        conclusions=tuple(conclusions(results, recipe)),
     )
 
 
-def _reporting(evidence: StudyResults) -> tuple[Predictions, str]:
+def _reporting(results: StudyResults) -> tuple[Predictions, str]:
     """Return what scores rest on: the test images, else the validation pool."""
-    return (evidence.predictions, evidence.test) if evidence.test else (evidence.ranking.predictions, "validation")
+    return (results.predictions, results.test) if results.test else (results.ranking.predictions, "validation")
 
 
-def _worst(evidence: StudyResults, recipe: Field) -> tuple[str, RecipeScore] | None:
-    recalls = class_recalls(_reporting(evidence)[0], recipe, _reporting(evidence)[1])
+def _worst(results: StudyResults, recipe: Recipe) -> tuple[str, RecipeScore] | None:
+    recalls = class_recalls(_reporting(results)[0], recipe, _reporting(results)[1])
     known = [(name, one) for name, one in recalls.items() if math.isfinite(one.value)]
     return min(known, key=lambda item: item[1].value, default=None)
 
 
 def _beside(
-    evidence: StudyResults, recipe: Field | None, worst: tuple[str, RecipeScore] | None
+    results: StudyResults, recipe: Recipe | None, worst: tuple[str, RecipeScore] | None
 ) -> tuple[tuple[str, RecipeScore], ...]:
-    if recipe is None or evidence.test is None or evidence.metric != "accuracy":
+    if recipe is None or results.test is None or results.metric != "accuracy":
         return ()
-    other = "accuracy" if evidence.leading == "balanced_accuracy" else "balanced_accuracy"
-    score = field_score(evidence.predictions, recipe, evidence.test, other)
-    parts = [(METRIC_NAMES[other], score), ("worst-class recall", worst[1] if worst else None)]
+    other = "accuracy" if results.leading == "balanced_accuracy" else "balanced_accuracy"
+    score = recipe_score(results.predictions, recipe, results.test, other)
+    parts = [(METRICS[other].label, score), ("worst-class recall", worst[1] if worst else None)]
     return tuple((name, one) for name, one in parts if one is not None)
 
 
-def _further(evidence: StudyResults, recipe: Field | None) -> tuple[tuple[str, RecipeScore], ...]:
+def _further(results: StudyResults, recipe: Recipe | None) -> tuple[tuple[str, RecipeScore], ...]:
     if recipe is None:
         return ()
-    names = [name for name in evidence.predictions.tests if name != evidence.test]
-    scores = [(name, field_score(evidence.predictions, recipe, name, evidence.leading)) for name in names]
+    names = [name for name in results.predictions.tests if name != results.test]
+    scores = [(name, recipe_score(results.predictions, recipe, name, results.leading)) for name in names]
     return tuple((name, one) for name, one in scores if one is not None)
 
 
-def _runner_up(evidence: StudyResults) -> tuple[Field | None, Comparison | None, Field | None]:
+def _runner_up(results: StudyResults) -> tuple[Recipe | None, Comparison | None, Recipe | None]:
     """Return the next recipe that shares strategy or regime with the recommended, the comparison, and who is ahead."""
-    standing, unmatched = evidence.standing, None
+    standing, unmatched = results.standing, None
     if standing is None:
         return None, None, None
     recipe = standing.recommended
     for place in (*standing.choice.order, *standing.choice.smaller):
-        other = standing.recipe(place)
+        other = standing.recipe_at(place)
         if place == standing.choice.recommended:
             continue
-        if other[0] == recipe[0] or other[1] == recipe[1]:
-            found = compared(evidence.leading_comparisons, recipe, other, evidence.test) if evidence.test else None
+        if other.strategy == recipe.strategy or other.regime == recipe.regime:
+            found = compared(results.leading_comparisons, recipe, other, results.test) if results.test else None
             return other, found, unmatched
         unmatched = unmatched or other
     return None, None, unmatched
 
 
-def _curve(evidence: StudyResults, recipe: Field) -> Curve | None:
+def _curve(results: StudyResults, recipe: Recipe) -> Curve | None:
     """Return the curve through the recipe's regime, else the strategy's first: without augmentation if there is one.
 
     Through three sizes or more if there are, else through two.
     """
-    predictions, test = _reporting(evidence)
-    predictions = replace(predictions, metric=evidence.leading)
-    curves = evidence.curves
-    if evidence.leading != evidence.metric:
-        curves = tuple(learning_curves(predictions, evidence.results, evidence.regimes, test))
-    if not any(curve.strategy == recipe[0] for curve in curves):
-        curves = tuple(learning_curves(predictions, evidence.results, evidence.regimes, test, least=2))
-    own = [curve for curve in curves if curve.strategy == recipe[0]]
-    through = [curve for curve in own if recipe[1] in curve.regimes]
+    predictions, test = _reporting(results)
+    predictions = replace(predictions, metric=results.leading)
+    curves = results.curves
+    if results.leading != results.metric:
+        curves = tuple(learning_curves(predictions, results.table, results.regimes, test))
+    if not any(curve.strategy == recipe.strategy for curve in curves):
+        curves = tuple(learning_curves(predictions, results.table, results.regimes, test, least=2))
+    own = [curve for curve in curves if curve.strategy == recipe.strategy]
+    through = [curve for curve in own if recipe.regime in curve.regimes]
     return next(iter(through or sorted(own, key=lambda curve: curve.series != "plain")), None)
 
 
-def _no_curve(evidence: StudyResults, recipe: Field | None) -> str:
+def _no_curve(results: StudyResults, recipe: Recipe | None) -> str:
     if recipe is None:
         return "nothing has finished"
-    done = evidence.results[(evidence.results["status"] == "finished") & (evidence.results["strategy"] == recipe[0])]
-    series = series_of(evidence.regimes[recipe[1]]) if recipe[1] in evidence.regimes else ""
-    like = [name for name, regime in evidence.regimes.items() if series_of(regime) == series]
+    done = results.finished[results.finished["strategy"] == recipe.strategy]
+    series = series_of(results.regimes[recipe.regime]) if recipe.regime in results.regimes else ""
+    like = [name for name, regime in results.regimes.items() if series_of(regime) == series]
     # A regime is one size, though it may draw a few images more or fewer from fold to fold.
     sizes = done[done["regime"].isin(like)].groupby("regime")["n_train"].mean().nunique()
     return (
-        f"that takes two sizes of training set that differ in nothing else, {recipe[0]} has {sizes}; a regime with "
-        "sweep: {train_per_class: [25, 50, 100]} in the study file makes them"
+        f"that takes two sizes of training set that differ in nothing else, {recipe.strategy} has {sizes}; a regime "
+        "with sweep: {train_per_class: [25, 50, 100]} in the study file makes them"
     )
 
 
-def _seconds(evidence: StudyResults, recipe: Field | None) -> tuple[float, float, float]:
-    done = evidence.results[evidence.results["status"] == "finished"]
-    runs = evidence.shared.get("runs", [])
+def _seconds(results: StudyResults, recipe: Recipe | None) -> tuple[float, float, float]:
+    done = results.finished
+    runs = results.shared.get("runs", [])
     seconds = sum(float(run["seconds"]["total"]) for run in runs) if runs else float(done["seconds_total"].sum())
-    times = times_alone(evidence.plan)
-    whole = len(done) == len(evidence.results) and set(done["cell"]) <= set(times)
+    times = times_alone(results.plan)
+    whole = len(done) == len(results.table) and set(done["cell"]) <= set(times)
     each = zip(done["cell"], done["seconds_total"], strict=True)
     alone = sum(times[cell] * float(own) for cell, own in each) if whole and len(done) else math.nan
     own = math.nan
     if recipe:
-        of_recipe = done[(done["strategy"] == recipe[0]) & (done["regime"] == recipe[1])]
+        of_recipe = results.finished_runs(recipe)
         own = float((of_recipe["seconds_total"] + of_recipe["seconds_shared"]).mean())
     return (seconds if len(done) else math.nan), alone, own
 
 
-def _image_seconds(evidence: StudyResults, recipe: Field | None) -> float:
-    done = evidence.results
-    if recipe is None:
-        return math.nan
-    own = done[(done["strategy"] == recipe[0]) & (done["regime"] == recipe[1])]
-    return float(own["seconds_per_image"].mean())
+def _image_seconds(results: StudyResults, recipe: Recipe | None) -> float:
+    return float(results.finished_runs(recipe)["seconds_per_image"].mean()) if recipe else math.nan
 
 
 def as_record(answer: Answer) -> dict[str, Any] | None:
@@ -247,26 +244,26 @@ def as_record(answer: Answer) -> dict[str, Any] | None:
         "high": None if shown is None else shown.high,
     }
     return {
-        "strategy": answer.recipe[0],
-        "regime": answer.recipe[1],
+        "strategy": answer.recipe.strategy,
+        "regime": answer.recipe.regime,
         "cell": standing.cell,
         **{name: None if value is None or not math.isfinite(value) else value for name, value in numbers.items()},
-        "level": [list(standing.recipe(place)) for place in standing.choice.level],
+        "level": [list(standing.recipe_at(place)) for place in standing.choice.level],
         "n_needed": standing.choice.n_needed,
     }
 
 
-def _failed(evidence: StudyResults) -> str:
-    if not evidence.errors:
+def _failed(results: StudyResults) -> str:
+    if not results.errors:
         return ""
-    parts = "; ".join(f"{cell} ({gist(error)})" for cell, error in evidence.errors.items())
-    return f"{plural(len(evidence.errors), 'cell')} failed: {parts}. The same run command tries again."
+    parts = "; ".join(f"{cell} ({gist(error)})" for cell, error in results.errors.items())
+    return f"{plural(len(results.errors), 'cell')} failed: {parts}. The same run command tries again."
 
 
-def _warnings(evidence: StudyResults, found: DataSummary) -> list[str]:
-    results = evidence.results
+def _warnings(results: StudyResults, found: DataSummary) -> list[str]:
+    table = results.table
     told = [leak_text(found)] if found.straddling else []
-    missing = int((results["status"] == "missing").sum())
+    missing = int((table["status"] == "missing").sum())
     if missing:
         verb = "has" if missing == 1 else "have"
         told.append(f"{plural(missing, 'cell')} {verb} not run yet; the same run command continues.")
@@ -280,15 +277,15 @@ def _warnings(evidence: StudyResults, found: DataSummary) -> list[str]:
             "Accuracy hides the small ones; metric: balanced_accuracy does not, and balance: weights in a regime heeds "
             "them."
         )
-    told += _worse_with_more(evidence.standing)
-    done = results[results["status"] == "finished"]
+    told += _worse_with_more(results.standing)
+    done = results.finished
     if len(done) and done["seed"].nunique() == 1:
         told.append(
             "Every number rests on one seed: intervals count the images alone, and no verdict is possible. "
             "seeds: 3 repeats all."
         )
-    told += [str(note) for note in evidence.record.get("notes", [])]
-    told += [f"{warning} ({plural(len(cells), 'cell')})" for warning, cells in evidence.warnings.items()]
+    told += [str(note) for note in results.record.get("notes", [])]
+    told += [f"{warning} ({plural(len(cells), 'cell')})" for warning, cells in results.warnings.items()]
     return told
 
 
@@ -296,10 +293,10 @@ def _worse_with_more(standing: Standing | None) -> list[str]:
     """Warn of recipes with fewer training images that do better than the recommended beyond their intervals."""
     if standing is None or not standing.choice.worse_with_more:
         return []
-    better = [" with ".join(standing.recipe(place)) for place in standing.choice.worse_with_more]
+    better = [str(standing.recipe_at(place)) for place in standing.choice.worse_with_more]
     verb = "does" if len(better) == 1 else "do"
     return [
-        f"{join_words(better)} {verb} better on validation than {' with '.join(standing.recommended)}, which trains on "
+        f"{join_words(better)} {verb} better on validation than {standing.recommended}, which trains on "
         "more images: more images made it worse, so look at the labels ('unfreeze check DATA')."
     ]
 

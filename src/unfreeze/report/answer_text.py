@@ -3,28 +3,13 @@
 import math
 from dataclasses import dataclass
 
-from unfreeze.metrics import HIGHER_IS_BETTER
+from unfreeze.metrics import METRICS, between_text, difference_text, estimate_text, metric_text
 from unfreeze.report.answer import Answer
 from unfreeze.statistics.comparisons import Comparison, settle_text
 from unfreeze.statistics.intervals import BETTER, NO_DIFFERENCE, WORSE
-from unfreeze.statistics.predictions import Field
 from unfreeze.statistics.scores import RecipeScore
 from unfreeze.statistics.selection import AS_CHEAP, Standing
-from unfreeze.text import (
-    METRIC_NAMES,
-    MISSING,
-    between_text,
-    count_text,
-    difference_text,
-    estimate_text,
-    join_words,
-    mean_count_text,
-    metric_text,
-    plural,
-    point_text,
-    seconds_text,
-    small_pool_text,
-)
+from unfreeze.text import MISSING, count_text, join_words, mean_count_text, plural, seconds_text
 
 NOTHING_YET = "No cell has finished yet, so there is nothing to compare."
 
@@ -52,8 +37,8 @@ def headline(answer: Answer) -> str:
     """Return the recipe and its score in one sentence."""
     if answer.recipe is None or answer.standing is None:
         return NOTHING_YET
-    name = METRIC_NAMES[answer.metric]
-    use = f"Use {field_text(answer.recipe)}: {_validated(answer, answer.standing)}"
+    name = METRICS[answer.metric].label
+    use = f"Use {answer.recipe}: {_validated(answer, answer.standing)}"
     if answer.score is None:
         return f"{use}; there is no test set to report on, and validation chose this recipe, which is optimistic."
     chosen = ", on images that also chose it" if answer.on_test else ""
@@ -73,18 +58,13 @@ def facts(answer: Answer) -> tuple[Fact, ...]:
     )  # fmt: skip
 
 
-def field_text(field: Field) -> str:
-    """Name a field in a sentence."""
-    return f"{field[0]} with {field[1]}"
-
-
 Line = tuple[str, str, str, str]
 
 
 def _recipe(answer: Answer) -> Line:
     if answer.recipe is None or answer.standing is None:
         return "recipe", "Use", NOTHING_YET, ""
-    return "recipe", "Use", field_text(answer.recipe), f"{_validated(answer, answer.standing)}{_unequal(answer)}"
+    return "recipe", "Use", str(answer.recipe), f"{_validated(answer, answer.standing)}{_unequal(answer)}"
 
 
 def _level(answer: Answer) -> list[Line]:
@@ -103,7 +83,7 @@ def _level(answer: Answer) -> list[Line]:
             f"; about {choice.n_needed:,} would tell, or show that less than {point_text(answer.metric)} lies between"
         )
     detail = f"from the recipe, on {plural(standing.images, 'validation image')}{needed}"
-    names = join_words([field_text(standing.recipe(place)) for place in choice.level])
+    names = join_words([str(standing.recipe_at(place)) for place in choice.level])
     return [("level", "Not told apart", names, f"{detail}; {small}" if small else detail)]
 
 
@@ -112,7 +92,7 @@ def _validated(answer: Answer, standing: Standing) -> str:
     value, images = metric_text(answer.metric, standing.value), ""
     if standing.images:
         images = f" on {plural(standing.images, 'image')}"
-    choice, name = standing.choice, METRIC_NAMES[answer.metric]
+    choice, name = standing.choice, METRICS[answer.metric].label
     count = len(choice.order)
     if len(standing.contenders) == 1:
         return f"the only recipe that has finished; validation {name} {value}{images}"
@@ -122,9 +102,9 @@ def _validated(answer: Answer, standing: Standing) -> str:
         return f"the recipe with the most training images; {mean}validation {name} {value}{images}"
     if choice.recommended == choice.order[0]:
         return f"best {mean}validation {name} of {of}, {value}{images}"
-    leader, gain = choice.order[0], "more" if HIGHER_IS_BETTER[answer.metric] else "less"
+    leader, gain = choice.order[0], "more" if METRICS[answer.metric].higher_is_better else "less"
     return (
-        f"{mean}validation {name} {value}{images}; {field_text(standing.recipe(leader))} has "
+        f"{mean}validation {name} {value}{images}; {standing.recipe_at(leader)} has "
         f"{metric_text(answer.metric, standing.value_of(leader))}, which is too little {gain} to pay for "
         f"({_cost(standing, leader)})"
     )
@@ -141,7 +121,7 @@ def _cost(standing: Standing, leader: int) -> str:
 
 
 def _score(answer: Answer) -> Line:
-    name = METRIC_NAMES[answer.metric]
+    name = METRICS[answer.metric].label
     chosen = "; these images also stopped the training" if answer.on_test else ""
     if answer.score is None:
         one = answer.validation
@@ -151,7 +131,7 @@ def _score(answer: Answer) -> Line:
         return "score", f"Validation {name}", metric_text(answer.metric, value), detail
     interval = _interval(answer.metric, answer.score)
     value_text = metric_text(answer.metric, answer.score.value)
-    undefined = "" if math.isfinite(answer.score.value) or answer.metric != "auroc" else UNDEFINED
+    undefined = "" if math.isfinite(answer.score.value) or not METRICS[answer.metric].every_class else UNDEFINED
     return "score", f"Test {name}", value_text, f"{interval}{_rests(answer.score)}{chosen}{undefined}"
 
 
@@ -175,8 +155,8 @@ def _further(answer: Answer) -> list[Line]:
         return []
     value = "; ".join(f"{name} {_text(answer.metric, one)}" for name, one in answer.further)
     undefined = [name for name, one in answer.further if not math.isfinite(one.value)]
-    detail = f"test {METRIC_NAMES[answer.metric]} of the recipe"
-    if undefined and answer.metric == "auroc":
+    detail = f"test {METRICS[answer.metric].label} of the recipe"
+    if undefined and METRICS[answer.metric].every_class:
         verb = "has" if len(undefined) == 1 else "have"
         detail += f", not defined where a class has no image: {join_words(undefined)} {verb} not all classes"
     return [("further", "Further tests", value, detail)]
@@ -185,19 +165,17 @@ def _further(answer: Answer) -> list[Line]:
 def _runner_up(answer: Answer) -> Line:
     label, ahead = "Runner-up", ""
     if answer.unmatched:
-        ahead = (
-            f"{field_text(answer.unmatched)} comes next on validation, but differs in both, which no comparison covers"
-        )
+        ahead = f"{answer.unmatched} comes next on validation, but differs in both, which no comparison covers"
     if answer.runner_up is None:
         return "runner_up", label, "none", ahead or "one recipe alone has finished"
     ahead = f" ({ahead})" if ahead else ""
     if answer.verdict is None:
-        return "runner_up", label, field_text(answer.runner_up), f"no test images to compare them on{ahead}"
-    return "runner_up", label, field_text(answer.runner_up), f"{_verdict(answer.verdict)}{ahead}"
+        return "runner_up", label, str(answer.runner_up), f"no test images to compare them on{ahead}"
+    return "runner_up", label, str(answer.runner_up), f"{_verdict(answer.verdict)}{ahead}"
 
 
 def _verdict(found: Comparison) -> str:
-    """Say whether the recipe (``field``) really is better than the runner-up (``other``)."""
+    """Say whether the recipe is better than the runner-up."""
     says = f"{found.effect} for the recipe, {plural(found.seeds, 'seed')}"
     if found.verdict == BETTER:
         return f"the recipe is better: {says}"
@@ -230,7 +208,7 @@ def _doubling(answer: Answer) -> Line:
         "doubling",
         label,
         difference_text(answer.metric, *curve.doubling()),
-        f"{role} {METRIC_NAMES[answer.metric]} from {mean_count_text(largest)} to {mean_count_text(2 * largest)} "
+        f"{role} {METRICS[answer.metric].label} from {mean_count_text(largest)} to {mean_count_text(2 * largest)} "
         f"images a class, by the learning curve of {curve.strategy}{series} through {len(curve.sizes)} sizes{rests}",
     )
 
@@ -263,3 +241,29 @@ def _text(metric: str, one: RecipeScore) -> str:
 def _rests(one: RecipeScore) -> str:
     groups = "" if one.groups == one.images else f" in {plural(one.groups, 'independent group')}"
     return f"{plural(one.seeds, 'seed')}, {plural(one.images, 'test image')}{groups}"
+
+
+FEW_IMAGES, FEW_IN_A_CLASS = 200, 20
+"""Validation images below which a choice among recipes rests on few, in all and in the smallest class."""
+
+
+def small_pool_text(metric: str, images: int, smallest: int, can_fold: bool = True) -> str:
+    """Say how coarse a ranking on few validation images is, and what makes it finer; "" where there are enough.
+
+    Args:
+        metric: that they rank by.
+        images: validation images in all, at least 1.
+        smallest: validation images of the class that has the fewest.
+        can_fold: whether the study may draw folds: has none, and no splits that the data gives.
+    """
+    if images >= FEW_IMAGES and smallest >= FEW_IN_A_CLASS:
+        return ""
+    way = "--set split.folds=5 validates on others in each of five turns" if can_fold else "more images tell more"
+    share = 100 / images
+    weight = f"is {share:.1f} points" if METRICS[metric].percent else f"weighs {share:.1f} %"
+    return f"validation has {plural(images, 'image')} ({smallest:,} in the smallest class): one image {weight}; {way}"
+
+
+def point_text(metric: str) -> str:
+    """Name the difference below which recipes count as alike: 0.01 of any metric."""
+    return "a point" if METRICS[metric].percent else "0.01"

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unfreeze.metrics import METRICS, change_text
 from unfreeze.statistics.augmentation import twins
 from unfreeze.statistics.comparisons import Comparison, compared, settle_text
 from unfreeze.statistics.intervals import BETTER, NO_DIFFERENCE, TOO_LITTLE, WORSE
 from unfreeze.statistics.learning_curve import series_of
-from unfreeze.statistics.predictions import Field
+from unfreeze.statistics.predictions import Recipe
 from unfreeze.statistics.study_results import StudyResults
-from unfreeze.text import METRIC_NAMES, change_text, count_text, join_words, mean_count_text, plural, seconds_text
+from unfreeze.text import count_text, join_words, mean_count_text, plural, seconds_text
 
 MOST = 4
 """Effects that one sentence lists; the grid has them all."""
@@ -43,29 +44,29 @@ class Conclusion:
         return f"{self.says} {self.rests}".strip()
 
 
-def conclusions(evidence: StudyResults, recipe: Field | None) -> list[Conclusion]:
+def conclusions(results: StudyResults, recipe: Recipe | None) -> list[Conclusion]:
     """Return the conclusions of a study in the article's order; none where nothing has finished.
 
     Args:
-        evidence: of the study.
-        recipe: the field that it recommends; comparisons of strategies are told in its regime.
+        results: of the study.
+        recipe: the recommended one; strategies are compared in its regime.
     """
     if recipe is None:
         return []
     return [
-        *_more_data(evidence, recipe),
-        *_scratch(evidence, recipe),
-        *_depth(evidence, recipe),
-        *_overfitting(evidence),
-        *_time(evidence, recipe),
-        *_augmentation(evidence, recipe),
+        *_more_data(results, recipe),
+        *_scratch(results, recipe),
+        *_depth(results, recipe),
+        *_overfitting(results),
+        *_time(results, recipe),
+        *_augmentation(results, recipe),
     ]
 
 
-def _more_data(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
-    sizes = _sizes(evidence)
+def _more_data(results: StudyResults, recipe: Recipe) -> Iterable[Conclusion]:
+    sizes = _sizes(results)
     series: dict[str, list[str]] = {}
-    for name, settings in evidence.regimes.items():
+    for name, settings in results.regimes.items():
         if name in sizes:
             series.setdefault(series_of(settings), []).append(name)
     several = {key: names for key, names in series.items() if len({sizes[name] for name in names}) > 1}
@@ -75,38 +76,38 @@ def _more_data(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
                          "No two of its regimes differ in the amount of training images alone.")  # fmt: skip
         return
     few, many = min(names, key=sizes.__getitem__), max(names, key=sizes.__getitem__)
-    found = _all(evidence, [((strategy, many), (strategy, few)) for strategy in _strategies(evidence, recipe)])
+    pairs = [(Recipe(one, many), Recipe(one, few)) for one in _strategies(results, recipe)]
+    found = _all(results, pairs)
     counts = f"{mean_count_text(sizes[few])} to {mean_count_text(sizes[many])}"
     between = f"From {few} to {many} ({counts} training images a class)"
-    yield _concluded(
-        "More data", "More data", found, [one.field[0] for one in found], f"{between}, {_scored(evidence)} changes by"
-    )
+    strategies = [one.recipe.strategy for one in found]
+    yield _concluded("More data", "More data", found, strategies, f"{between}, {_scored(results)} changes by")
 
 
-def _scratch(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
-    networks = evidence.plan.get("networks", {})
+def _scratch(results: StudyResults, recipe: Recipe) -> Iterable[Conclusion]:
+    networks = results.plan.get("networks", {})
     fresh = [name for name, network in networks.items() if network.get("weights") == "none"]
-    tuned = [name for name in _strategies(evidence, recipe) if name in networks and name not in fresh]
+    tuned = [name for name in _strategies(results, recipe) if name in networks and name not in fresh]
     pairs = [
-        ((one, regime), (other, regime))
-        for regime in _regimes(evidence, recipe)
+        (Recipe(one, regime), Recipe(other, regime))
+        for regime in _regimes(results, recipe)
         for one in tuned
         for other in fresh
-        if _finished(evidence, (one, regime)) and _finished(evidence, (other, regime))
+        if _finished(results, Recipe(one, regime)) and _finished(results, Recipe(other, regime))
     ]
     if not pairs:
         return
-    (field, other), *_ = pairs
-    found = _all(evidence, [(field, other)])
-    rests = f"{field[0]} against {other[0]} with {field[1]}: {_scored(evidence)}"
+    (one, other), *_ = pairs
+    found = _all(results, [(one, other)])
+    rests = f"{one.strategy} against {other.strategy} with {one.regime}: {_scored(results)}"
     made = _concluded("Fine-tuning", "Fine-tuning against training from scratch", found, [""], rests)
-    yield Conclusion(made.topic, made.says, f"{made.rests} {_sooner(evidence, field, other)}".strip())
+    yield Conclusion(made.topic, made.says, f"{made.rests} {_sooner(results, one, other)}".strip())
 
 
-def _sooner(evidence: StudyResults, field: Field, other: Field) -> str:
-    """Say which of two fields comes within one point of its best validation accuracy first."""
-    rows = {(row["strategy"], row["regime"]): row for row in evidence.convergence.to_dict("records")}
-    (one, two) = rows.get(field), rows.get(other)
+def _sooner(results: StudyResults, recipe: Recipe, other: Recipe) -> str:
+    """Say which of two recipes comes within one point of its best validation accuracy first."""
+    rows = {(row["strategy"], row["regime"]): row for row in results.convergence.to_dict("records")}
+    (one, two) = rows.get(recipe), rows.get(other)
     if one is None or two is None or not math.isfinite(one["epochs_to_near_best"] + two["epochs_to_near_best"]):
         return ""
     sooner = one["seconds_to_near_best"] < two["seconds_to_near_best"]
@@ -117,23 +118,23 @@ def _sooner(evidence: StudyResults, field: Field, other: Field) -> str:
     return f"{first}: within one point of its best validation accuracy after {times[0]}, from scratch after {times[1]}."
 
 
-def _depth(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
-    networks = evidence.plan.get("networks", {})
+def _depth(results: StudyResults, recipe: Recipe) -> Iterable[Conclusion]:
+    networks = results.plan.get("networks", {})
     kind = {name: (one.get("backbone"), one.get("weights"), one.get("image_size")) for name, one in networks.items()}
     tuned = [name for name in kind if kind[name][1] != "none"]
-    done = evidence.results[evidence.results["status"] == "finished"]
+    done = results.table[results.table["status"] == "finished"]
     trained = done.groupby("strategy")["params_trained"].mean().dropna().astype(float).to_dict()
-    for regime in _regimes(evidence, recipe):
-        there = [name for name in tuned if name in trained and _finished(evidence, (name, regime))]
-        own = [name for name in there if kind[name] == kind.get(recipe[0], kind[there[0]])]
+    for regime in _regimes(results, recipe):
+        there = [name for name in tuned if name in trained and _finished(results, Recipe(name, regime))]
+        own = [name for name in there if kind[name] == kind.get(recipe.strategy, kind[there[0]])]
         if len({trained[name] for name in own}) < 2:
             continue
         low, high = min(own, key=trained.__getitem__), max(own, key=trained.__getitem__)
         rests = (
             f"{high} trains {count_text(trained[high])} parameters, {low} {count_text(trained[low])}; with {regime}, "
-            f"{_scored(evidence)}"
+            f"{_scored(results)}"
         )
-        found = _all(evidence, [((high, regime), (low, regime))])
+        found = _all(results, [(Recipe(high, regime), Recipe(low, regime))])
         yield _concluded("Depth", "Training more of the network", found, [""], rests)
         return
     if len(tuned) > 1:
@@ -142,8 +143,8 @@ def _depth(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
                      "That takes two strategies that start from the same pretrained weights.")  # fmt: skip
 
 
-def _overfitting(evidence: StudyResults) -> Iterable[Conclusion]:
-    rows = [row for row in evidence.convergence.to_dict("records") if math.isfinite(row["gap_at_best"])]
+def _overfitting(results: StudyResults) -> Iterable[Conclusion]:
+    rows = [row for row in results.convergence.to_dict("records") if math.isfinite(row["gap_at_best"])]
     if not rows:
         return
     ahead = [row for row in rows if row["gap_at_best"] > AHEAD]
@@ -172,48 +173,48 @@ def _gap(row: dict[Any, Any]) -> str:
     return f"{change_text('accuracy', row['gap_at_best'])}{between} with {row['strategy']}, {row['regime']}"
 
 
-def _time(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
-    table = evidence.convergence[evidence.convergence["seconds_per_epoch"].notna()]
+def _time(results: StudyResults, recipe: Recipe) -> Iterable[Conclusion]:
+    table = results.convergence[results.convergence["seconds_per_epoch"].notna()]
     orders = {
         str(regime): list(own.sort_values("seconds_per_epoch", ascending=False, kind="stable")["strategy"])
         for regime, own in table.groupby("regime", sort=False)
     }
-    if recipe[1] not in orders:
+    if recipe.regime not in orders:
         return
-    own = table[table["regime"] == recipe[1]].set_index("strategy")
-    order = orders[recipe[1]]
+    own = table[table["regime"] == recipe.regime].set_index("strategy")
+    order = orders[recipe.regime]
     seconds = [f"{name} {seconds_text(float(own.loc[name, 'seconds_per_epoch']))}" for name in order]
     runs = plural(int(own["runs"].min()), "run") + (" or more each" if own["runs"].nunique() > 1 else "")
     if len(order) == 1:
         yield Conclusion(
-            "Time", f"An epoch with {recipe[1]} takes {seconds[0].removeprefix(order[0] + ' ')}.", f"{runs}."
+            "Time", f"An epoch with {recipe.regime} takes {seconds[0].removeprefix(order[0] + ' ')}.", f"{runs}."
         )
         return
     ratio = float(own["seconds_per_epoch"].max() / own["seconds_per_epoch"].min())
-    others = [names for regime, names in orders.items() if regime != recipe[1] and set(names) == set(order)]
+    others = [names for regime, names in orders.items() if regime != recipe.regime and set(names) == set(order)]
     same = sum(names == order for names in others)
     also = f" The order is the same in {same} of {plural(len(others), 'other regime')}." if others else ""
     yield Conclusion(
         "Time",
-        f"Time per epoch with {recipe[1]}: {' > '.join(seconds)}.",
+        f"Time per epoch with {recipe.regime}: {' > '.join(seconds)}.",
         f"{order[0]} takes {ratio:.1f} times as long as {order[-1]}; {runs}.{also}",
     )
 
 
-def _augmentation(evidence: StudyResults, recipe: Field) -> Iterable[Conclusion]:
-    sizes = _sizes(evidence)
-    pairs = [pair for pair in twins(evidence.regimes) if pair[0] in sizes and pair[1] in sizes]
+def _augmentation(results: StudyResults, recipe: Recipe) -> Iterable[Conclusion]:
+    sizes = _sizes(results)
+    pairs = [pair for pair in twins(results.regimes) if pair[0] in sizes and pair[1] in sizes]
     if not pairs:
         return
     small = min(sizes[plain] for plain, _ in pairs)
     plain, augmented = next(pair for pair in pairs if sizes[pair[0]] == small)
-    found = _all(evidence, [((one, augmented), (one, plain)) for one in _strategies(evidence, recipe)])
-    rests = f"{augmented} against {plain} ({mean_count_text(small)} images a class): {_scored(evidence)} changes by"
-    made = _concluded("Augmentation", "Augmentation", found, [one.field[0] for one in found], rests)
+    found = _all(results, [(Recipe(one, augmented), Recipe(one, plain)) for one in _strategies(results, recipe)])
+    rests = f"{augmented} against {plain} ({mean_count_text(small)} images a class): {_scored(results)} changes by"
+    made = _concluded("Augmentation", "Augmentation", found, [one.recipe.strategy for one in found], rests)
     worth = []
     for one in found[:MOST]:
-        own = evidence.augmentation
-        rows = own[(own["strategy"] == one.field[0]) & (own["plain"] == plain) & (own["augmented"] == augmented)]
+        own = results.augmentation
+        rows = own[(own["strategy"] == one.recipe.strategy) & (own["plain"] == plain) & (own["augmented"] == augmented)]
         worth += [text for row in rows.to_dict("records") if (text := equivalent_text(row))]
     says = f" It is worth as much as {join_words(worth)}." if worth else " In images a class: too few sizes to say."
     yield Conclusion(made.topic, made.says, made.rests + (says if found else ""))
@@ -239,7 +240,7 @@ def _concluded(topic: str, what: str, found: Sequence[Comparison], names: Sequen
     Args:
         topic: of the conclusion.
         what: subject of the sentence.
-        found: field minus other, each.
+        found: recipe minus other, each.
         names: for whom each of them is; "" where there is one and it needs no name.
         rests: opening of the sentence with the numbers.
     """
@@ -267,37 +268,36 @@ def _for(names: Sequence[str], kinds: int) -> str:
     return f" for {join_words(named)}" if named and (kinds > 1 or len(named) <= MOST) else ""
 
 
-def _all(evidence: StudyResults, pairs: Iterable[tuple[Field, Field]]) -> list[Comparison]:
+def _all(results: StudyResults, pairs: Iterable[tuple[Recipe, Recipe]]) -> list[Comparison]:
     """Return the comparisons of pairs that have been made: those with seeds in common."""
-    if evidence.test is None:
+    if results.test is None:
         return []
-    found = [compared(evidence.comparisons, a, b, evidence.test) for a, b in pairs]
+    found = [compared(results.comparisons, a, b, results.test) for a, b in pairs]
     return [one for one in found if one is not None and one.seeds]
 
 
-def _scored(evidence: StudyResults) -> str:
-    return f"test {METRIC_NAMES[evidence.metric]}"
+def _scored(results: StudyResults) -> str:
+    return f"test {METRICS[results.metric].label}"
 
 
-def _sizes(evidence: StudyResults) -> dict[str, float]:
+def _sizes(results: StudyResults) -> dict[str, float]:
     """Return training images a class of each regime that has finished runs."""
-    done = evidence.results[evidence.results["status"] == "finished"]
-    sizes = done.groupby("regime", sort=False)["n_train"].mean().dropna() / max(1, len(evidence.predictions.classes))
+    done = results.table[results.table["status"] == "finished"]
+    sizes = done.groupby("regime", sort=False)["n_train"].mean().dropna() / max(1, len(results.predictions.classes))
     return {str(name): float(size) for name, size in sizes.items()}
 
 
-def _finished(evidence: StudyResults, field: Field) -> bool:
-    own = evidence.results[(evidence.results["strategy"] == field[0]) & (evidence.results["regime"] == field[1])]
-    return bool((own["status"] == "finished").any())
+def _finished(results: StudyResults, recipe: Recipe) -> bool:
+    return not results.finished_runs(recipe).empty
 
 
-def _strategies(evidence: StudyResults, recipe: Field) -> list[str]:
+def _strategies(results: StudyResults, recipe: Recipe) -> list[str]:
     """Return the strategies in plan order, the recipe's first."""
-    names = list(dict.fromkeys(map(str, evidence.results["strategy"])))
-    return sorted(names, key=lambda name: name != recipe[0])
+    names = list(dict.fromkeys(map(str, results.table["strategy"])))
+    return sorted(names, key=lambda name: name != recipe.strategy)
 
 
-def _regimes(evidence: StudyResults, recipe: Field) -> list[str]:
+def _regimes(results: StudyResults, recipe: Recipe) -> list[str]:
     """Return the regimes in plan order, the recipe's first."""
-    names = list(dict.fromkeys(map(str, evidence.results["regime"])))
-    return sorted(names, key=lambda name: name != recipe[1])
+    names = list(dict.fromkeys(map(str, results.table["regime"])))
+    return sorted(names, key=lambda name: name != recipe.regime)

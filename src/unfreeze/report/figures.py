@@ -13,10 +13,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from unfreeze.metrics import METRICS, estimate_text
 from unfreeze.statistics.learning_curve import Curve
 from unfreeze.statistics.model_quality import Counts, row_shares
+from unfreeze.statistics.predictions import Recipe
 from unfreeze.statistics.tables import chosen_history
-from unfreeze.text import METRIC_NAMES, estimate_text, seconds_text
+from unfreeze.text import seconds_text
 
 PALETTE_SIZE = 7
 
@@ -27,7 +29,7 @@ _ROLES = {"train": "training", "validation": "validation"}
 _POINTS_UP_TO = 12  # epochs: few enough that each gets a point, and one epoch alone is still seen
 
 
-def grid_figures(results: pd.DataFrame, history: pd.DataFrame) -> dict[tuple[str, str], go.Figure]:
+def grid_figures(results: pd.DataFrame, history: pd.DataFrame) -> dict[Recipe, go.Figure]:
     """Return accuracy above loss by epoch for each strategy and regime that has a history; one thin line a seed.
 
     All figures share their axes' ranges, so that they can be compared by eye. A ring marks each seed's best epoch on
@@ -50,13 +52,13 @@ def grid_figures(results: pd.DataFrame, history: pd.DataFrame) -> dict[tuple[str
     best = results.set_index("cell")["best_epoch"]
     layout = _grid_layout(axes)
     figures = {}
-    for (strategy, regime), field in shown.groupby(["strategy", "regime"], sort=False):
+    for (strategy, regime), own in shown.groupby(["strategy", "regime"], sort=False):
         traces: list[dict[str, object]] = []
-        for cell, epochs in field.groupby("cell", sort=False):
+        for cell, epochs in own.groupby("cell", sort=False):
             at = None if pd.isna(best[cell]) else int(best[cell])
             traces += _cell_traces(epochs, at, last <= _POINTS_UP_TO, not traces)
-        boundaries = [line for at in sorted(_phase_boundaries(field)) for line in _boundary(at)]
-        figures[str(strategy), str(regime)] = go.Figure(traces, {**layout, "shapes": boundaries})
+        boundaries = [line for at in sorted(_phase_boundaries(own)) for line in _boundary(at)]
+        figures[Recipe(str(strategy), str(regime))] = go.Figure(traces, {**layout, "shapes": boundaries})
     return figures
 
 
@@ -196,9 +198,9 @@ def _cell_traces(epochs: pd.DataFrame, best: int | None, points: bool, first: bo
     return traces
 
 
-def _phase_boundaries(field: pd.DataFrame) -> set[float]:
+def _phase_boundaries(history: pd.DataFrame) -> set[float]:
     boundaries = set()
-    for _, epochs in field.groupby("cell", sort=False):
+    for _, epochs in history.groupby("cell", sort=False):
         ends = epochs.groupby("phase", sort=False)["epoch"].max()
         boundaries |= {float(end) + 0.5 for end in ends.iloc[:-1]}
     return boundaries
@@ -312,19 +314,19 @@ def curves_figure(curves: Sequence[Curve]) -> go.Figure | None:
     shown = ticks if len(ticks) <= 8 else None
     figure.update_xaxes(type="log", title={"text": "training images a class", "standoff": 4}, tickvals=shown,
                         ticktext=[f"{tick:.4g}" for tick in shown] if shown else None)  # fmt: skip
-    percent = curves[0].metric in ("accuracy", "balanced_accuracy")
+    metric = METRICS[curves[0].metric]
     figure.update_yaxes(
-        tickformat=".0%" if percent else "", title={"text": f"test {METRIC_NAMES[curves[0].metric]}", "standoff": 4}
+        tickformat=".0%" if metric.percent else "", title={"text": f"test {metric.label}", "standoff": 4}
     )
     return figure
 
 
 WRITTEN_UP_TO = 12
-"""Classes up to which each field of the confusion matrix has its count written in it."""
+"""Classes up to which each square of the confusion matrix shows its count."""
 
 
 NAMED_UP_TO = 60
-"""Classes up to which a field is large enough for a name of the usual size beside it."""
+"""Classes up to which a square is large enough for a name of the usual size beside it."""
 
 
 _LONGEST_NAME = 18
@@ -332,8 +334,8 @@ _LONGEST_NAME = 18
 
 def confusion_sizes(classes: int) -> tuple[int, int, int]:
     """Return height, least and greatest width in pixels of the confusion matrix; beyond its box it scrolls."""
-    field = 44 if classes <= WRITTEN_UP_TO else 18 if classes <= NAMED_UP_TO else 10
-    side = field * classes
+    square = 44 if classes <= WRITTEN_UP_TO else 18 if classes <= NAMED_UP_TO else 10
+    side = square * classes
     return (
         side + (120 if classes <= WRITTEN_UP_TO else 190),
         0 if classes <= WRITTEN_UP_TO else side + 150,
@@ -342,10 +344,10 @@ def confusion_sizes(classes: int) -> tuple[int, int, int]:
 
 
 def confusion_figure(counts: Counts, classes: list[str], order: list[int]) -> go.Figure:
-    """Return the confusion matrix: true classes downwards, predictions across, a field's colour its share of the row.
+    """Return the confusion matrix: true classes downwards, predictions across, a square's colour its share of the row.
 
     What was right, on the diagonal, is blue and on a scale to 100 %; mistakes are orange and on a scale to the largest
-    of them, so that the eye finds them. Fields without an image are empty.
+    of them, so that the eye finds them. Squares without an image are empty.
     """
     names = [_plain(classes[place]) for place in order]
     sorted_counts = counts[order][:, order]

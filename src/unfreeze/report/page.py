@@ -1,7 +1,7 @@
 """The report: one HTML file that opens offline.
 
-Names of files, classes and strategies are text wherever they appear: the template escapes them, figures travel as
-JSON data, and the page's content security policy admits no script but its own two and no request at all.
+Names of files, classes and strategies are text wherever they appear: the template escapes them, figures travel as JSON
+data, and the page's content security policy allows no script but its own two and no request at all.
 """
 
 import base64
@@ -15,117 +15,160 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from ruamel.yaml import YAML
 
-from unfreeze import text as words
+from unfreeze.metrics import METRICS, difference_text, estimate_text, metric_text
 from unfreeze.report.answer import Answer, answer, gist
 from unfreeze.report.answer_text import NOTHING_YET, ON_TEST, Fact, facts
 from unfreeze.report.figures import curves_figure, grid_figures, seconds_figure
-from unfreeze.report.sections.best_model import inside_view
-from unfreeze.report.sections.grid import HEIGHT, WIDTH, grid_view, records
+from unfreeze.report.sections.best_model import best_model_view
+from unfreeze.report.sections.grid import HEIGHT, WIDTH, recipe_views, records
 from unfreeze.report.sections.networks import strategy_pictures
 from unfreeze.report.sections.shared_work import shared_work
 from unfreeze.report.templating import asset, environment
-from unfreeze.statistics.data_quality import data_found
+from unfreeze.statistics.data_quality import DataSummary, read_data_summary
 from unfreeze.statistics.learning_curve import curves_table
-from unfreeze.statistics.study_results import StudyResults, read_evidence, record_of
+from unfreeze.statistics.predictions import Recipe
+from unfreeze.statistics.study_results import StudyResults, read_study_results, record_of
 from unfreeze.storage.atomic import write_text
 from unfreeze.storage.study_dir import StudyDir
-from unfreeze.text import METRIC_NAMES, MISSING, estimate_text, metric_text
+from unfreeze.text import MISSING, plural
 
 
-def write_report(evidence: StudyResults, path: Path | None = None) -> Path:
+def write_report(results: StudyResults, path: Path | None = None) -> Path:
     """Write the report of a study, finished or not, and return its path (by default report.html in the directory).
 
     Raises:
         UserError: a record cannot be read, or the path cannot be written.
     """
-    target = path or evidence.study.path / "report.html"
-    write_text(target, render_report(evidence))
+    target = path or results.study.path / "report.html"
+    write_text(target, render_report(results))
     return target
 
 
-def render_report(evidence: StudyResults) -> str:
+def render_report(results: StudyResults) -> str:
     """Return the report of a study as one HTML document, UTF-8 declared.
 
     Raises:
         UserError: a record cannot be read.
     """
-    study = evidence.study
-    found = data_found(study)
-    answered = answer(evidence, found)
-    results, record, plan, metric = evidence.results, evidence.record, evidence.plan, evidence.metric
-    grids = grid_figures(results, evidence.history)
-    names = {field: f"grid-{place}" for place, field in enumerate(grids)}
-    figures = {names[field]: figure.to_plotly_json() for field, figure in grids.items()}
-    for name, figure in (("curves", curves_figure(evidence.curves)), ("seconds", seconds_figure(results))):
-        if figure is not None:
-            figures[name] = figure.to_plotly_json()
-    inside = inside_view(study, evidence.cell, results, record)
-    if inside is not None:
-        figures |= inside.figures
+    data = read_data_summary(results.study)
+    found = answer(results, data)
+    model = best_model_view(results.study, results.cell, results.table, results.record)
+    grids = grid_figures(results.table, results.history)
+    figures = _figures(results, grids) | (model.figures if model else {})
+    return environment().get_template("report.html.j2").render(
+        **_top(results, found),
+        **_grid(results, found, grids),
+        **_data_and_cost(results, data),
+        **_how(results),
+        **_scripts(),
+        inside=model,
+        figures=figures,
+        css=_style("report.css", "answer.css", "inside.css"),
+    )  # fmt: skip
+
+
+def _figures(results: StudyResults, grids: Mapping[Recipe, go.Figure]) -> dict[str, dict[str, Any]]:
+    """Return the figures of the grid, the learning curves and the seconds as JSON data, by name."""
+    figures = {_figure_name(place): figure for place, figure in enumerate(grids.values())}
+    more = {"curves": curves_figure(results.curves), "seconds": seconds_figure(results.table)}
+    figures |= {name: figure for name, figure in more.items() if figure is not None}
+    return {name: figure.to_plotly_json() for name, figure in figures.items()}
+
+
+def _figure_name(place: int) -> str:
+    return f"grid-{place}"
+
+
+def _top(results: StudyResults, found: Answer) -> dict[str, Any]:
+    """Return what the template needs for the first screen."""
+    return {
+        "name": results.name,
+        "answer": found,
+        "facts": facts(found),
+        "nothing_yet": NOTHING_YET,
+        "on_test": ON_TEST if found.on_test else "",
+        "about": _about(results.record, results.table),
+    }
+
+
+def _grid(results: StudyResults, found: Answer, grids: Mapping[Recipe, go.Figure]) -> dict[str, Any]:
+    """Return what the template needs for the grid of recipes and their runs."""
+    table, metric = results.table, results.metric
+    names = {recipe: _figure_name(place) for place, recipe in enumerate(grids)}
+    return {
+        "strategies": list(dict.fromkeys(table["strategy"])),
+        "regimes": list(dict.fromkeys(table["regime"])),
+        "recipes": recipe_views(results, found.recipe, names),
+        "spark": (WIDTH, HEIGHT),
+        "log_loss_axis": any(figure.layout.yaxis2.type == "log" for figure in grids.values()),
+        "metric_name": METRICS[metric].label,
+        "metric_is_accuracy": metric == "accuracy",
+        "metric_text": functools.partial(metric_text, metric),
+        "folds": bool(table["fold"].notna().any()),
+        "errors": {cell: (gist(error), error) for cell, error in results.errors.items()},
+    }
+
+
+def _data_and_cost(results: StudyResults, data: DataSummary) -> dict[str, Any]:
+    """Return what the template needs for the sections on data and cost."""
+    return {
+        "curves": records(curves_table(results.curves)),
+        "augmentation": records(results.augmentation),
+        "estimate_text": functools.partial(estimate_text, results.metric),
+        "difference_text": functools.partial(difference_text, results.metric),
+        "images_text": lambda value: "any number" if math.isinf(value) else f"{value:,.0f}",
+        "found": data,
+        "costs": records(results.convergence),
+        "shared": bool((results.table["seconds_shared"] > 0).any()),
+        "once": shared_work(results.record, results.plan, results.shared),
+    }
+
+
+def _how(results: StudyResults) -> dict[str, Any]:
+    """Return what the template needs for the section on how it was done."""
+    record, folder = results.record, results.study.path
+    return {
+        "networks": strategy_pictures(results.plan.get("networks", {})),
+        "has_study_file": (folder / "study.yaml").is_file(),
+        "environment": record_of(folder / "environment.json"),
+        "notes": record.get("notes", []),
+        "warnings": results.warnings,
+        "classes": [str(label) for label in record.get("classes", [])],
+        "settings_text": _yaml(record["study"]),
+    }
+
+
+def _scripts() -> dict[str, Any]:
+    """Return the page's two scripts, and their hashes for its content security policy."""
     scripts = {"plotly": get_plotlyjs(), "page": asset("report.js")}
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            name=record["name"],
-            answer=answered,
-            facts=facts(answered),
-            nothing_yet=NOTHING_YET,
-            on_test=ON_TEST if answered.on_test else "",
-            about=_facts(record, results),
-            notes=record.get("notes", []),
-            warnings=evidence.warnings,
-            classes=[str(label) for label in record.get("classes", [])],
-            strategies=list(dict.fromkeys(results["strategy"])),
-            regimes=list(dict.fromkeys(results["regime"])),
-            fields=grid_view(evidence, answered.recipe, names),
-            spark=(WIDTH, HEIGHT),
-            log_loss_axis=any(figure.layout.yaxis2.type == "log" for figure in grids.values()),
-            metric_name=words.METRIC_NAMES[metric],
-            metric_is_accuracy=metric == "accuracy",
-            folds=bool(results["fold"].notna().any()),
-            shared=bool((results["seconds_shared"] > 0).any()),
-            errors={cell: (gist(error), error) for cell, error in evidence.errors.items()},
-            curves=records(curves_table(evidence.curves)),
-            augmentation=records(evidence.augmentation),
-            images_text=lambda value: "any number" if math.isinf(value) else f"{value:,.0f}",
-            found=found,
-            costs=records(evidence.convergence),
-            has_study_file=(study.path / "study.yaml").is_file(),
-            networks=strategy_pictures(plan.get("networks", {})),
-            inside=inside,
-            once=shared_work(record, plan, evidence.shared),
-            settings_text=_yaml(record["study"]),
-            environment=record_of(study.path / "environment.json"),
-            metric_text=functools.partial(words.metric_text, metric),
-            estimate_text=functools.partial(words.estimate_text, metric),
-            difference_text=functools.partial(words.difference_text, metric),
-            figures=figures,
-            css=Markup(asset("report.css") + asset("answer.css") + asset("inside.css")),  # noqa: S704 - our own files
-            scripts={name: Markup(text) for name, text in scripts.items()},  # noqa: S704 - plotly's and our own file
-            script_hashes=" ".join(_source_hash(text) for text in scripts.values()),
-        )
-    )
+    return {
+        "scripts": {name: Markup(text) for name, text in scripts.items()},  # noqa: S704 - plotly's and our own file
+        "script_hashes": " ".join(_source_hash(text) for text in scripts.values()),
+    }
 
 
-def _facts(record: Mapping[str, Any], results: pd.DataFrame) -> list[str]:
-    """Return what the study is about, as short facts for the line under the title."""
-    seeds = results["seed"].nunique()
-    facts = [
-        words.plural(results["strategy"].nunique(), "strategy").replace("strategys", "strategies"),
-        words.plural(results["regime"].nunique(), "regime"),
-        words.plural(seeds, "seed"),
-        words.plural(len(record.get("classes", [])), "class").replace("classs", "classes"),
+def _style(*names: str) -> Markup:
+    return Markup("".join(map(asset, names)))  # noqa: S704 - our own files
+
+
+def _about(record: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
+    """Return the study's size, as short facts for the line under the title."""
+    about = [
+        plural(table["strategy"].nunique(), "strategy", "strategies"),
+        plural(table["regime"].nunique(), "regime"),
+        plural(table["seed"].nunique(), "seed"),
+        plural(len(record.get("classes", [])), "class", "classes"),
     ]
-    tests = results[results["n_test"].notna()]
-    if len(tests):  # folds take turns, so each has test images of its own
+    tests = table[table["n_test"].notna()]
+    if len(tests):  # each fold has test images of its own
         count = tests.groupby(tests["fold"].fillna(-1))["n_test"].max().sum()
-        facts.append(words.plural(int(count), "test image"))
-    return facts
+        about.append(plural(int(count), "test image"))
+    return about
 
 
 def _yaml(settings: dict[str, Any]) -> str:
@@ -144,7 +187,7 @@ def _source_hash(script: str) -> str:
 
 @dataclass(frozen=True)
 class StudyColumn:
-    """One study of the page: its answer, the same in words, and the row of the table."""
+    """One study on the page of several: its answer, the same in words, and its row of the table."""
 
     path: str
     data: str
@@ -156,35 +199,35 @@ class StudyColumn:
 
 
 def write_side_by_side(studies: Sequence[StudyDir], path: Path) -> Path:
-    """Write the page of several studies and return its path; nothing is written into their directories.
+    """Write one page with the answers of several studies, and return its path; their directories stay unchanged.
 
-    Their numbers stand beside each other without a verdict: studies that share no seed and image cannot be paired.
+    There are no verdicts between studies: comparing needs the same seeds and images, so that differences can be paired.
 
     Raises:
         UserError: a directory holds no study, a record cannot be read, or the path cannot be written.
     """
-    columns = [_column(read_evidence(study)) for study in studies]
+    columns = [_column(read_study_results(study)) for study in studies]
     page = environment().get_template("side_by_side.html.j2").render(
         columns=columns,
         metrics=len({column.metric_name for column in columns}),
         data=len({column.data for column in columns}),
         nothing_yet=NOTHING_YET,
         on_test=ON_TEST,
-        css=Markup(asset("report.css") + asset("answer.css")),  # noqa: S704 - our own files
+        css=_style("report.css", "answer.css"),
     )  # fmt: skip
     write_text(path, page)
     return path
 
 
-def _column(evidence: StudyResults) -> StudyColumn:
-    made = answer(evidence)
-    score = made.score
+def _column(results: StudyResults) -> StudyColumn:
+    found = answer(results)
+    score = found.score
     return StudyColumn(
-        path=str(evidence.study.path),
-        data=str(evidence.record.get("data", "")),
-        answer=made,
-        facts=facts(made),
-        metric_name=METRIC_NAMES[made.metric],
-        validation=metric_text(made.metric, made.standing.value) if made.standing else MISSING,
-        score=estimate_text(made.metric, score.value, score.low, score.high) if score else "no test images",
+        path=str(results.study.path),
+        data=str(results.record.get("data", "")),
+        answer=found,
+        facts=facts(found),
+        metric_name=METRICS[found.metric].label,
+        validation=metric_text(found.metric, found.standing.value) if found.standing else MISSING,
+        score=estimate_text(found.metric, score.value, score.low, score.high) if score else "no test images",
     )

@@ -7,6 +7,7 @@ from importlib import resources
 import jinja2
 
 from unfreeze import text as words
+from unfreeze.metrics import metric_text
 
 
 @functools.cache
@@ -22,8 +23,8 @@ def environment() -> jinja2.Environment:
     )
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     made.filters.update(
-        percent=functools.partial(words.metric_text, "accuracy"),
-        number=functools.partial(words.metric_text, "log_loss"),
+        percent=functools.partial(metric_text, "accuracy"),
+        number=functools.partial(metric_text, "log_loss"),
         duration=words.seconds_text,
         count=words.count_text,
         whole=lambda value: f"{int(value):,}" if math.isfinite(value) else words.MISSING,

@@ -12,7 +12,7 @@ from unfreeze.seeds import stream_generator
 from unfreeze.statistics.comparisons import REGIME, RecipePair, paired
 from unfreeze.statistics.intervals import LEVEL, crossed, degrees, half_width, units_of
 from unfreeze.statistics.learning_curve import Curve
-from unfreeze.statistics.predictions import Predictions
+from unfreeze.statistics.predictions import Predictions, Recipe
 from unfreeze.statistics.tables import chosen_history
 
 COLUMNS = (
@@ -78,7 +78,7 @@ def augmentation_table(
     done = results[results["status"] == "finished"]
     pairs = twins(regimes)
     rows = []
-    for strategy in dict.fromkeys(field[0] for field in predictions.fields):
+    for strategy in dict.fromkeys(recipe.strategy for recipe in predictions.recipes):
         for plain, augmented in pairs:
             own = {name: done[(done["strategy"] == strategy) & (done["regime"] == name)] for name in (plain, augmented)}
             if any(group.empty for group in own.values()):
@@ -102,7 +102,8 @@ def _at_best(
     size: float,
     curves: Iterable[Curve],
 ) -> dict[str, Any]:
-    found = paired(predictions, RecipePair(REGIME, strategy, (strategy, augmented), (strategy, plain)), test)
+    pair = RecipePair(REGIME, strategy, Recipe(strategy, augmented), Recipe(strategy, plain))
+    found = paired(predictions, pair, test)
     row: dict[str, Any] = {"seeds": found.values.shape[0], "reading": NO_CURVE}
     if not found.values.size:
         return row

@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unfreeze.errors import UserError
+from unfreeze.metrics import METRICS, difference_text
 from unfreeze.statistics.intervals import (
     LEVEL,
-    SHARES,
     TOO_LITTLE,
     CrossedMean,
     Simultaneous,
@@ -25,8 +25,7 @@ from unfreeze.statistics.intervals import (
     units_of,
     verdict,
 )
-from unfreeze.statistics.predictions import Field, Predictions
-from unfreeze.text import difference_text
+from unfreeze.statistics.predictions import Predictions, Recipe
 
 STRATEGY, REGIME = "strategy", "regime"
 
@@ -43,12 +42,12 @@ BOTH, IMAGES_ONLY, NOTHING = "seeds and images", "images only", "nothing"
 
 @dataclass(frozen=True)
 class RecipePair:
-    """Two fields that differ in one thing. ``kind`` says in what; ``within`` is what they share."""
+    """Two recipes that differ in one thing. ``kind`` says in what; ``within`` is what they share."""
 
     kind: str
     within: str
-    a: Field
-    b: Field
+    a: Recipe
+    b: Recipe
 
     @property
     def names(self) -> tuple[str, str]:
@@ -59,10 +58,10 @@ class RecipePair:
 
 @dataclass(frozen=True)
 class PairedValues:
-    """Differences of two fields, paired by seed and image.
+    """Differences of two recipes, paired by seed and image.
 
     Attributes:
-        pair: the fields.
+        pair: the recipes.
         values: (seeds, images) of a minus b; none where they share no seed.
         units: (images,).
         means: mean scores of a and of b over the seeds that count.
@@ -76,17 +75,17 @@ class PairedValues:
     left_out: int
 
 
-def pairs_of(fields: Iterable[Field]) -> list[RecipePair]:
+def pairs_of(recipes: Iterable[Recipe]) -> list[RecipePair]:
     """Return all pairs of strategies within a regime, then all pairs of regimes within a strategy, in plan order."""
-    known = list(dict.fromkeys(fields))
+    known = list(dict.fromkeys(recipes))
     strategies, regimes = (list(dict.fromkeys(names)) for names in zip(*known, strict=True)) if known else ([], [])
     found = [
-        RecipePair(STRATEGY, regime, (a, regime), (b, regime))
+        RecipePair(STRATEGY, regime, Recipe(a, regime), Recipe(b, regime))
         for regime in regimes
         for a, b in itertools.combinations([one for one in strategies if (one, regime) in known], 2)
     ]
     found += [
-        RecipePair(REGIME, strategy, (strategy, a), (strategy, b))
+        RecipePair(REGIME, strategy, Recipe(strategy, a), Recipe(strategy, b))
         for strategy in strategies
         for a, b in itertools.combinations([one for one in regimes if (strategy, one) in known], 2)
     ]
@@ -102,12 +101,12 @@ def comparisons_table(predictions: Predictions) -> pd.DataFrame:
     of images, ``df`` the degrees of freedom of the interval taken alone. ``groups`` counts the independent units among
     the images. ``basis`` is "images only" where there is one seed: then the interval says nothing about other seeds,
     there is no simultaneous one, and the verdict is that there is too little to tell. ``seeds_left_out`` counts seeds
-    that finished in one of the two fields only, or whose score is not defined; ``family`` the comparisons that hold at
+    that finished in one of the two recipes only, or whose score is not defined; ``family`` the comparisons that hold at
     once. Comparisons without a common seed have no numbers.
 
     Source of the method: ``unfreeze.statistics.intervals``.
     """
-    metric, pairs = predictions.metric, pairs_of(predictions.fields)
+    metric, pairs = predictions.metric, pairs_of(predictions.recipes)
     paired = {test: _all_paired(predictions, pairs, test) for test in predictions.tests}
     sizes = {test: sum(_has_seeds(one) for one in found) for test, found in paired.items()}
     whole = sum(sizes.values())
@@ -115,10 +114,10 @@ def comparisons_table(predictions: Predictions) -> pd.DataFrame:
     for test, found in paired.items():
         tables = [crossed(units_of(one.values, one.units)) if one.values.size else None for one in found]
         known = [table for table in tables if table is not None]
-        fields = len({field for one in found if _has_seeds(one) for field in (one.pair.a, one.pair.b)})
+        recipes = len({recipe for one in found if _has_seeds(one) for recipe in (one.pair.a, one.pair.b)})
         # Each test set gets its share of what the intervals may leave out.
         level = LEVEL * sizes[test] / whole if whole else LEVEL
-        parts = iter(simultaneous(known, fields, _floor(metric), level))
+        parts = iter(simultaneous(known, recipes, _floor(metric), level))
         for one, table in zip(found, tables, strict=True):
             part = next(parts) if table is not None else None
             rows.append(_row(metric, test, one, table, part, whole))
@@ -163,14 +162,14 @@ def turn(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def paired(predictions: Predictions, pair: RecipePair, test: str, metric: str | None = None) -> PairedValues:
-    """Return the differences of two fields on a test set, for the images that all of their common seeds predict."""
+    """Return the differences of two recipes on a test set, for the images that all of their common seeds predict."""
     metric = metric or predictions.metric
-    return _paired(pair, *(predictions.runs(field, test, metric) for field in (pair.a, pair.b)))
+    return _paired(pair, *(predictions.runs(recipe, test, metric) for recipe in (pair.a, pair.b)))
 
 
 def _all_paired(predictions: Predictions, pairs: list[RecipePair], test: str) -> list[PairedValues]:
-    fields = {field for pair in pairs for field in (pair.a, pair.b)}
-    runs = {field: predictions.runs(field, test, predictions.metric) for field in fields}
+    recipes = {recipe for pair in pairs for recipe in (pair.a, pair.b)}
+    runs = {recipe: predictions.runs(recipe, test, predictions.metric) for recipe in recipes}
     return [_paired(pair, runs[pair.a], runs[pair.b]) for pair in pairs]
 
 
@@ -205,7 +204,7 @@ def _has_seeds(one: PairedValues) -> bool:
 
 def _floor(metric: str) -> float:
     """One image that changes moves a share by 1 / images; nothing is known to be more certain than that."""
-    return 1.0 if metric in SHARES else 0.0
+    return 1.0 if METRICS[metric].is_share else 0.0
 
 
 def _row(
@@ -224,13 +223,14 @@ def _row(
     said = verdict(metric, difference, whole)
     seeds = table.seeds > 1
     unit = "test image" if table.images == one.values.shape[1] else "test group"
-    most = 1.0 if metric in SHARES else math.inf  # two shares differ by no more
+    least, most = METRICS[metric].bounds
+    widest = most - least
     return row | {
         "difference": difference,
-        "low": max(difference - half, -most),
-        "high": min(difference + half, most),
-        "low_simultaneous": max(difference - whole, -most),
-        "high_simultaneous": min(difference + whole, most),
+        "low": max(difference - half, -widest),
+        "high": min(difference + half, widest),
+        "low_simultaneous": max(difference - whole, -widest),
+        "high_simultaneous": min(difference + whole, widest),
         "se_seed": math.sqrt(float(table.from_seeds)) if part is not None else math.nan,
         "se_image": math.sqrt(float(table.from_images if seeds else table.ms_image / table.images)),
         "df": float(degrees(table)) if table.images > 1 else math.nan,
@@ -242,22 +242,22 @@ def _row(
 
 @dataclass(frozen=True)
 class Comparison:
-    """A field minus another, on a test set.
+    """A recipe minus another, on a test set.
 
     Attributes:
-        field, other: strategy and regime of both.
+        recipe, other: strategy and regime of both.
         metric: the study's.
         difference: in units of the metric.
         low, high: simultaneous 95 % interval; at one seed the one taken alone, over images; NaN where there is none.
-        verdict: on ``field``, of ``statistics.intervals``.
+        verdict: on ``recipe``, of ``statistics.intervals``.
         helps: what would settle it; "" where it is settled.
         seeds: that both have.
         images: test images that all of them predict.
         basis: of ``statistics.comparisons``.
     """
 
-    field: Field
-    other: Field
+    recipe: Recipe
+    other: Recipe
     metric: str
     difference: float
     low: float
@@ -277,30 +277,30 @@ class Comparison:
         return f"{difference_text(self.metric, self.difference, self.low, self.high)}{rests}"
 
 
-def compared(comparisons: pd.DataFrame, field: Field, other: Field, test: str) -> Comparison | None:
-    """Return the study's comparison of two fields; None where it makes none, as where they differ in both.
+def compared(comparisons: pd.DataFrame, recipe: Recipe, other: Recipe, test: str) -> Comparison | None:
+    """Return the study's comparison of two recipes; None where it makes none, as where they differ in both.
 
     Args:
         comparisons: the table of ``comparisons_table``.
-        field, other: strategy and regime.
+        recipe, other: strategy and regime.
         test: name of the test set.
     """
-    if (field[0] == other[0]) == (field[1] == other[1]):
+    if (recipe.strategy == other.strategy) == (recipe.regime == other.regime):
         return None
-    kind, place = (STRATEGY, 0) if field[1] == other[1] else (REGIME, 1)
+    kind, place = (STRATEGY, 0) if recipe.regime == other.regime else (REGIME, 1)
     of_kind = (
-        (comparisons["kind"] == kind) & (comparisons["within"] == field[1 - place]) & (comparisons["test"] == test)
+        (comparisons["kind"] == kind) & (comparisons["within"] == recipe[1 - place]) & (comparisons["test"] == test)
     )
     own = comparisons[of_kind]
-    for a, b in ((field, other), (other, field)):
+    for a, b in ((recipe, other), (other, recipe)):
         found = own[(own["a"] == a[place]) & (own["b"] == b[place])]
         if len(found):
-            row = (found if a == field else turn(found)).iloc[0]
+            row = (found if a == recipe else turn(found)).iloc[0]
             bounds = ("low_simultaneous", "high_simultaneous")
             if not math.isfinite(row["low_simultaneous"]):
                 bounds = ("low", "high")
             return Comparison(
-                field=field,
+                recipe=recipe,
                 other=other,
                 metric=str(row["metric"]),
                 difference=float(row["difference"]),

@@ -1,4 +1,4 @@
-"""How fast each field trains, how far training runs ahead of validation, and what it costs with and without reuse."""
+"""How fast each recipe trains, how far training runs ahead of validation, and what it costs with and without reuse."""
 
 import math
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _MEANS = tuple(name for name in COLUMNS[3:] if name not in ("gap_at_best_low", "
 
 
 def convergence_table(study: StudyDir, results: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a field that has finished cells, means over its runs, with ``COLUMNS``.
+    """Return a row a recipe that has finished cells, means over its runs, with ``COLUMNS``.
 
     ``epochs_to_near_best`` is the first epoch whose validation accuracy is within one point of the run's best, with the
     seconds and the examples up to its end (the chosen candidate's own, without shared work). ``gap_at_best`` is the

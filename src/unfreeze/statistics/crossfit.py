@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unfreeze.config.schema import EarlyStopping
-from unfreeze.metrics import HIGHER_IS_BETTER, Labels, Logits, is_better, per_image
+from unfreeze.metrics import METRICS, Labels, Logits, is_better, per_image
 from unfreeze.statistics.selection import DIGITS
 
 
@@ -119,7 +119,7 @@ def _epoch(
         return restored_epoch(one.train_loss.tolist(), False, stopping.min_delta)
     monitored = {"val_loss": "log_loss", "val_accuracy": "accuracy", "val_metric": metric}[stopping.monitor]
     values = _scores(monitored, one.logits[:, images].astype(np.float32), labels[images])
-    return restored_epoch(values, HIGHER_IS_BETTER[monitored], stopping.min_delta)
+    return restored_epoch(values, METRICS[monitored].higher_is_better, stopping.min_delta)
 
 
 def _scores(metric: str, logits: Logits, labels: Labels) -> list[float]:

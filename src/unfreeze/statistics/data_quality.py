@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from unfreeze.metrics import UNEVEN
+from unfreeze.metrics import UNEVEN, imbalance
 from unfreeze.storage.records import read_table
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.text import plural
@@ -37,15 +37,15 @@ class DataSummary:
     @property
     def uneven(self) -> bool:
         """Tell whether accuracy alone hides small classes."""
-        return self.unevenness >= UNEVEN
+        return self.imbalance >= UNEVEN
 
     @property
-    def unevenness(self) -> float:
+    def imbalance(self) -> float:
         """Images of the largest class over those of the smallest; 1 without classes."""
-        return max(self.classes.values()) / max(1, min(self.classes.values())) if self.classes else 1.0
+        return imbalance(self.classes.values())
 
 
-def data_found(study: StudyDir) -> DataSummary:
+def read_data_summary(study: StudyDir) -> DataSummary:
     """Read catalog.csv and splits.csv; without a catalog nothing is known and all is empty."""
     columns = ("id", "label", "status", "reason", "cluster", "group", "source", "pixels", "given_split")
     catalog = _read(study, "catalog.csv", columns)
@@ -72,16 +72,16 @@ def data_found(study: StudyDir) -> DataSummary:
     )
 
 
-def leading_metric(record: Mapping[str, Any], unevenness: float) -> str:
+def leading_metric(record: Mapping[str, Any], imbalance: float) -> str:
     """Return the metric that the answer leads with: where classes are uneven, accuracy only if the study asks for it.
 
     Args:
         record: study.json; of one that does not say whether its metric was asked for, it was.
-        unevenness: images of the largest class over those of the smallest.
+        imbalance: images of the largest class over those of the smallest.
     """
     metric = str(record["metric"])
     asked = record.get("metric_given", True)
-    return "balanced_accuracy" if metric == "accuracy" and not asked and unevenness >= UNEVEN else metric
+    return "balanced_accuracy" if metric == "accuracy" and not asked and imbalance >= UNEVEN else metric
 
 
 def leak_text(found: DataSummary) -> str:

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from unfreeze.metrics import HIGHER_IS_BETTER
+from unfreeze.metrics import METRICS, Metric
 
 LEVEL = 0.05
 """What intervals leave out: they are 95 % intervals."""
@@ -197,13 +197,13 @@ class Simultaneous:
 
 
 def simultaneous(
-    family: Sequence[CrossedMean], fields: int, floor: float = 0.0, level: float = LEVEL
+    family: Sequence[CrossedMean], recipes: int, floor: float = 0.0, level: float = LEVEL
 ) -> list[Simultaneous | None]:
     """Return intervals that all cover at once, each at least as wide as its own alone; None where there is one seed.
 
     Args:
         family: the comparisons on one test set.
-        fields: how many strategies x regimes they compare, which bounds what they can lend each other.
+        recipes: how many strategies x regimes they compare, which bounds what they can lend each other.
         floor: times 1 / units, the standard error that a mean's is never taken to be below.
         level: what the intervals leave out together; divide it where there is more than one family.
     """
@@ -217,7 +217,7 @@ def simultaneous(
             found.append(None)
             continue
         own, free = one.from_seeds * one.seeds, one.seeds - 1
-        lent = min(BORROWED, max(0, fields - 2) * free) if weight > free else 0
+        lent = min(BORROWED, max(0, recipes - 2) * free) if weight > free else 0
         others = (total - free * own) / (weight - free) if lent else own
         spread = np.maximum(own, (lent * others + free * own) / (lent + free))
         part = Simultaneous(np.full(one.mean.shape, math.nan), one, spread, lent, level / len(usable), floor)
@@ -234,26 +234,104 @@ def _mean_square(sum_of_squares: Array, free: int) -> Array:
     return sum_of_squares / free if free else np.full(sum_of_squares.shape, math.nan)
 
 
+Interval = tuple[float, float]
+"""Lower and upper bound; NaN where there is no interval."""
+
+
+def wilson_interval(share: float, size: float, quantile: float | None = None) -> Interval:
+    """Return Wilson's interval (1927, JASA 22) of a share of ``size`` independent units; NaN where size is 0.
+
+    Args:
+        share: between 0 and 1.
+        size: number of units; an effective number need not be whole.
+        quantile: half-width in standard errors; by default that of a 95 % interval of the normal distribution.
+    """
+    if size == 0:
+        return math.nan, math.nan
+    quantile = float(stats.norm.ppf(1 - LEVEL / 2)) if quantile is None else quantile
+    square = quantile**2 / size
+    middle = (share + square / 2) / (1 + square)
+    half = quantile / (1 + square) * math.sqrt(share * (1 - share) / size + square / (4 * size))
+    low = 0.0 if share == 0 else middle - half
+    high = 1.0 if share == 1 else middle + half
+    return max(0.0, low), min(1.0, high)
+
+
+def proportion_interval(values: Array, units: NDArray[np.str_]) -> Interval:
+    """Return Wilson's interval of the share of ones among values (n,) of 0 and 1, by independent units (n,).
+
+    Where several images form a unit, the number of units is the effective sample size: n over the design effect, which
+    is the variance of the share by units over that of n independent images, and never below 1 (Korn and Graubard, 1998,
+    Survey Methodology 24, whose t quantile replaces the normal one). A share of 0 or 1 has no variance to show what
+    grouping does: each unit then counts as one image.
+    """
+    share, images, groups = float(values.mean()), len(values), len(np.unique(units))
+    size, quantile = float(images), None
+    if groups < images:
+        if groups == 1 or share in (0.0, 1.0):
+            size = float(groups)
+        else:
+            by_unit = float(np.var(units_of(values, units), ddof=1)) / groups
+            size = min(size, share * (1 - share) / by_unit) if by_unit > 0 else size
+        if groups > 1:
+            quantile = float(stats.t.ppf(1 - LEVEL / 2, groups - 1))
+    return wilson_interval(share, size, quantile)
+
+
+def score_interval(metric: str, values: Array, units: NDArray[np.str_], support: float | None = None) -> Interval:
+    """Return the 95 % interval of a score, the mean of values (seeds, images) of a metric; NaN where there is none.
+
+    A proportion of one seed has Wilson's interval. Otherwise the interval of a mean crossed by seed and unit is carried
+    over to log odds for shares, and to the logarithm for scores without an upper bound, so that it stays within the
+    metric's bounds (delta method). A share of 0 or 1 has no variance to go by, and gets Wilson's interval as well.
+
+    Args:
+        metric: name of the metric.
+        values: (seeds, images).
+        units: (images,), the independent units.
+        support: number of units that a share of 0 or 1 rests on; by default all.
+    """
+    kind = METRICS[metric]
+    mean = float(values.mean()) if values.size else math.nan
+    if not math.isfinite(mean):
+        return math.nan, math.nan
+    if kind.proportion and len(values) == 1:
+        return proportion_interval(values[0], units)
+    groups = len(np.unique(units))
+    if kind.is_share and not 0 < mean < 1:
+        return wilson_interval(min(1.0, max(0.0, mean)), groups if support is None else support)
+    if groups == 1:
+        return math.nan, math.nan
+    half = float(half_width(crossed(units_of(values, units)), 1 / groups if kind.is_share else 0.0))
+    return _within_bounds(kind, mean, half)
+
+
+def _within_bounds(metric: Metric, mean: float, half: float) -> Interval:
+    least, most = metric.bounds
+    if metric.is_share:
+        middle, width = math.log(mean / (1 - mean)), half / (mean * (1 - mean))
+        return _logistic(middle - width), _logistic(middle + width)
+    if least == 0 and mean > 0:
+        low, high = mean * math.exp(-half / mean), mean * math.exp(min(half / mean, 700.0))
+    else:
+        low, high = mean - half, mean + half
+    return max(least, low), min(most, high)
+
+
+def _logistic(value: float) -> float:
+    return float(0.5 * (1 + math.tanh(value / 2)))
+
+
 BETTER, WORSE = "better", "worse"
 
 
 NO_DIFFERENCE, TOO_LITTLE = "no difference found", "too little to tell"
 
 
-MARGINS = {"accuracy": 0.02, "balanced_accuracy": 0.02, "macro_f1": 0.02, "auroc": 0.02, "log_loss": 0.05}
-"""A difference that a study should not miss, in units of the metric: an interval whose half-width is no larger and
-that holds 0 says that no difference was found, a wider one that there is too little to tell. Two points (0.05 nats) are
-a convention, about what people report as a gain; nothing is measured about it."""
-
-
 MOST_SEEDS = 50
 
 
 MOST_IMAGES = 100_000
-
-
-SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "auroc"})
-"""Metrics from 0 to 1, in which one image more or less changes about 1 / images."""
 
 
 FIRST_SEEDS = "at least two more seeds: one says nothing about others"
@@ -270,8 +348,8 @@ def verdict(metric: str, difference: float, half: float) -> str:
     if not math.isfinite(difference) or not math.isfinite(half):
         return TOO_LITTLE
     if abs(difference) > half:
-        return BETTER if (difference > 0) == HIGHER_IS_BETTER[metric] else WORSE
-    return NO_DIFFERENCE if half <= MARGINS[metric] else TOO_LITTLE
+        return BETTER if (difference > 0) == METRICS[metric].higher_is_better else WORSE
+    return NO_DIFFERENCE if half <= METRICS[metric].margin else TOO_LITTLE
 
 
 def needed(metric: str, difference: float, part: Simultaneous) -> tuple[int | None, int | None]:
@@ -280,7 +358,7 @@ def needed(metric: str, difference: float, part: Simultaneous) -> tuple[int | No
     Settled: the interval leaves out 0 if the difference is what it looks like, or is no wider than the margin on each
     side, whichever takes less. It rests on variances that are themselves estimates: read it as an order of size.
     """
-    target = max(abs(difference), MARGINS[metric])
+    target = max(abs(difference), METRICS[metric].margin)
     seeds, images = part.found.seeds, part.found.images
     more_seeds = next((count for count in range(seeds + 1, MOST_SEEDS + 1) if part.at(count, images) < target), None)
     least, most = images, max(MOST_IMAGES, images)

@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unfreeze.metrics import HIGHER_IS_BETTER
+from unfreeze.metrics import METRICS
 from unfreeze.seeds import stream_generator
 from unfreeze.statistics.intervals import BORROWED, crossed, units_of
-from unfreeze.statistics.predictions import Predictions
+from unfreeze.statistics.predictions import Predictions, Recipe
 
 DRAWS = 1000
 
@@ -106,14 +106,15 @@ class Curve:
             size: images a class.
             changes: (draws,) of the change, where it is an estimate itself.
         """
-        sign = -1 if HIGHER_IS_BETTER[self.metric] else 1
+        sign = -METRICS[self.metric].sign
         point = _inverse(self.fit, _error(self.fit, size) + sign * change)
         drawn = np.full(len(self.draws), change) if changes is None else changes
         return _estimate(float(point), _inverse(self.draws, _error(self.draws, size) + sign * drawn))
 
     def _value(self, parameters: Array, size: float) -> Array:
         error = _error(parameters, size)
-        return 1 - error if HIGHER_IS_BETTER[self.metric] else error
+        kind = METRICS[self.metric]
+        return kind.best - kind.sign * error
 
 
 def fit_power_law(sizes: Array, errors: Array) -> Array:
@@ -168,11 +169,11 @@ def learning_curves(
     done = results[results["status"] == "finished"]
     sizes = done.groupby(["strategy", "regime"])["n_train"].mean() / len(predictions.classes)
     found = []
-    for strategy in dict.fromkeys(field[0] for field in predictions.fields):
+    for strategy in dict.fromkeys(recipe.strategy for recipe in predictions.recipes):
         series: dict[str, dict[float, str]] = {}
         for regime, settings in regimes.items():
             size = float(sizes.get((strategy, regime), math.nan))
-            if size <= up_to and predictions.runs((strategy, regime), test, predictions.metric):
+            if size <= up_to and predictions.runs(Recipe(strategy, regime), test, predictions.metric):
                 series.setdefault(series_of(settings), {}).setdefault(size, regime)
         for name, members in series.items():
             curve = _curve(predictions, strategy, name, members, test, least)
@@ -220,7 +221,7 @@ def _curve(
     metric = predictions.metric
     known: dict[float, tuple[str, list[pd.DataFrame]]] = {}
     for size in sorted(members):
-        runs = predictions.runs((strategy, members[size]), test, metric).values()
+        runs = predictions.runs(Recipe(strategy, members[size]), test, metric).values()
         good = [run for run in runs if len(run) and np.isfinite(run["value"]).all()]
         if good:
             known[size] = members[size], good
@@ -239,10 +240,10 @@ def _curve(
     if by_size[0].shape[1] < 2:
         return None
     values = np.array([one.mean() for one in by_size])
-    sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
-    errors = 1 - values if sign < 0 else values
+    kind = METRICS[metric]
+    errors = kind.sign * (kind.best - values)
     generator = stream_generator(0, "bootstrap", strategy, series, test)
-    noise = sign * _noise(by_size, generator)
+    noise = -kind.sign * _noise(by_size, generator)
     if len(sizes) > 2:
         fit, draws = fit_power_law(sizes, errors), fit_power_law(sizes, errors + noise)
     else:

@@ -11,16 +11,13 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.optimize import minimize_scalar
 from scipy.spatial.distance import squareform
 from scipy.special import softmax
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from unfreeze import metrics
+from unfreeze.metrics import ECE_BINS, Labels, Logits, confidence_bins
+from unfreeze.metrics import loss as log_loss
+from unfreeze.statistics.intervals import wilson_interval
 from unfreeze.storage.records import read_table, read_tensors
 from unfreeze.storage.study_dir import StudyDir
-
-BINS = 15
-"""Of confidence, equally wide, as Guo et al. (2017) take them."""
-
 
 COLDEST, HOTTEST = 0.05, 20.0
 """Bounds of a temperature; a fit that ends at one of them says that the images do not determine it."""
@@ -37,8 +34,8 @@ class Scored:
     """Images with a model's predictions: ids (n), logits float32 (n, classes), labels int64 (n)."""
 
     ids: tuple[str, ...]
-    logits: metrics.Logits
-    labels: metrics.Labels
+    logits: Logits
+    labels: Labels
 
     @property
     def probabilities(self) -> Shares:
@@ -46,7 +43,7 @@ class Scored:
         return softmax(self.logits.astype(np.float64), axis=1)
 
     @property
-    def predicted(self) -> metrics.Labels:
+    def predicted(self) -> Labels:
         """The class with the largest logit, (n,)."""
         return self.logits.argmax(axis=1)
 
@@ -74,38 +71,27 @@ def row_shares(counts: Counts) -> Shares:
         return counts / counts.sum(axis=1, keepdims=True)
 
 
-def wilson(hits: int, of: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of independent images (Wilson 1927); NaN of none."""
-    if of == 0:
-        return math.nan, math.nan
-    interval = binomtest(int(hits), int(of)).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 def class_scores(counts: Counts) -> pd.DataFrame:
-    """Return a row a class, in the order of the counts.
+    """Return one row per class, in the order of the counts.
 
-    Columns: images; recall (share of its images that were found) and precision (share of what was taken for it that
-    is it), each with ``_low`` and ``_high``, its 95 % Wilson interval; f1, their harmonic mean. A share of nothing is
-    NaN; F1 is 0 for a class of which no image was found.
+    Columns: images; recall (share of the class's images that were found) and precision (share of the images predicted
+    as the class that are of it), each with its 95 % Wilson interval in ``_low`` and ``_high``; f1. A share of nothing
+    is NaN; F1 is 0 for a class of which no image was found.
     """
     rows = []
-    for number, found in enumerate(np.diagonal(counts)):
+    for number, found in enumerate(map(int, np.diagonal(counts))):
         of_class, taken = int(counts[number].sum()), int(counts[:, number].sum())
-        recall, precision = wilson(found, of_class), wilson(found, taken)
-        rows.append(
-            {
-                "images": of_class,
-                "recall": found / of_class if of_class else math.nan,
-                "recall_low": recall[0],
-                "recall_high": recall[1],
-                "precision": found / taken if taken else math.nan,
-                "precision_low": precision[0],
-                "precision_high": precision[1],
-                "f1": 2 * found / (of_class + taken) if of_class else math.nan,
-            }
-        )
+        f1 = 2 * found / (of_class + taken) if of_class else math.nan
+        shares = _share("recall", found, of_class) | _share("precision", found, taken)
+        rows.append({"images": of_class, **shares, "f1": f1})
     return pd.DataFrame(rows)
+
+
+def _share(name: str, part: int, whole: int) -> dict[str, float]:
+    """Return part / whole with its Wilson interval, NaN of nothing."""
+    share = part / whole if whole else math.nan
+    low, high = wilson_interval(share, whole)
+    return {name: share, f"{name}_low": low, f"{name}_high": high}
 
 
 def most_confused(counts: Counts, most: int) -> list[tuple[int, int, int]]:
@@ -138,7 +124,7 @@ def fit_temperature(scored: Scored) -> float:
     """
 
     def loss(log_temperature: float) -> float:
-        return metrics.loss(scored.logits / np.float32(math.exp(log_temperature)), scored.labels)
+        return log_loss(scored.logits / np.float32(math.exp(log_temperature)), scored.labels)
 
     fitted = minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
     return math.exp(float(fitted.x))
@@ -155,36 +141,20 @@ def scaled(scored: Scored, temperature: float) -> Scored:
 
 
 def reliability(scored: Scored) -> pd.DataFrame:
-    """Return a row a bin of confidence that holds images: how sure the model was, and how often it was right.
+    """Return one row per bin of confidence that holds images: how confident the model was, and how often it was right.
 
     Columns: low, high (the bin), images, confidence (mean probability of the predicted class), accuracy with its 95 %
     Wilson interval ``accuracy_low`` and ``accuracy_high``.
     """
-    sure = scored.probabilities.max(axis=1)
-    right = scored.predicted == scored.labels
-    places = np.minimum((sure * BINS).astype(int), BINS - 1)
+    confidence, right = scored.probabilities.max(axis=1), scored.predicted == scored.labels
+    bins = confidence_bins(confidence)
     rows = []
-    for place in np.unique(places):
-        inside = places == place
-        low, high = wilson(int(right[inside].sum()), int(inside.sum()))
-        rows.append(
-            {
-                "low": place / BINS,
-                "high": (place + 1) / BINS,
-                "images": int(inside.sum()),
-                "confidence": float(sure[inside].mean()),
-                "accuracy": float(right[inside].mean()),
-                "accuracy_low": low,
-                "accuracy_high": high,
-            }
-        )
+    for number in np.unique(bins):
+        own = bins == number
+        row = {"low": number / ECE_BINS, "high": (number + 1) / ECE_BINS, "images": int(own.sum())}
+        row |= {"confidence": float(confidence[own].mean())}
+        rows.append(row | _share("accuracy", int(right[own].sum()), int(own.sum())))
     return pd.DataFrame(rows)
-
-
-def expected_calibration_error(bins: pd.DataFrame) -> float:
-    """Return the mean of |accuracy - confidence| over the images of ``reliability`` (Naeini et al. 2015; Guo 2017)."""
-    gaps = (bins["accuracy"] - bins["confidence"]).abs()
-    return float((gaps * bins["images"]).sum() / bins["images"].sum())
 
 
 def most_wrong(scored: Scored, most: int) -> list[int]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,16 @@ from unfreeze.metrics import Labels, Logits, per_image
 from unfreeze.storage.records import read_json, read_table, read_tensors
 from unfreeze.storage.study_dir import StudyDir
 
-Field = tuple[str, str]
-"""A strategy and a regime."""
+
+class Recipe(NamedTuple):
+    """A strategy with a regime: what a study compares and recommends."""
+
+    strategy: str
+    regime: str
+
+    def __str__(self) -> str:
+        """Name the recipe in a sentence."""
+        return f"{self.strategy} with {self.regime}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,11 @@ class Prediction:
     logits: Logits
     units: NDArray[np.str_]
 
+    @property
+    def recipe(self) -> Recipe:
+        """Strategy and regime of the cell."""
+        return Recipe(self.strategy, self.regime)
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -52,14 +65,14 @@ class Predictions:
         classes: names of the classes, in the order of the logits.
         folds: how many folds each run has; 1 without folds.
         cells: in plan order, test sets as each cell's file names them.
-        fields: strategies and regimes as planned.
+        recipes: strategies and regimes as planned.
     """
 
     metric: str
     classes: tuple[str, ...]
     folds: int
     cells: tuple[Prediction, ...]
-    fields: tuple[Field, ...]
+    recipes: tuple[Recipe, ...]
 
     @cached_property
     def tests(self) -> tuple[str, ...]:
@@ -67,7 +80,7 @@ class Predictions:
         names = dict.fromkeys(one.test for one in self.cells)
         return tuple(sorted(names, key=lambda name: name != "test"))
 
-    def runs(self, field: Field, test: str, metric: str) -> dict[int, pd.DataFrame]:
+    def runs(self, recipe: Recipe, test: str, metric: str) -> dict[int, pd.DataFrame]:
         """Return each seed's number an image, by seed: columns unit and value, indexed by image id.
 
         With folds a run is the union of its folds, and counts once all of them have finished. Its score is the mean of
@@ -76,7 +89,7 @@ class Predictions:
         """
         found: dict[int, list[pd.DataFrame]] = {}
         for one in self.cells:
-            if (one.strategy, one.regime) == field and one.test == test:
+            if one.recipe == recipe and one.test == test:
                 values = per_image(metric, one.logits, one.labels)
                 found.setdefault(one.seed, []).append(
                     pd.DataFrame({"unit": one.units, "value": values}, index=pd.Index(one.ids, name="id"))
@@ -91,11 +104,11 @@ class Ranking:
     Attributes:
         predictions: of the validation pool, under the test set's name ``validation``; a choice on validation that could
             be paid for is (``study.ranking``). Cells of earlier versions have those of their validation images alone.
-        unpaid: fields of which some cell chose on validation what was not paid for.
+        unpaid: recipes of which some cell chose on validation what was not paid for.
     """
 
     predictions: Predictions
-    unpaid: frozenset[Field]
+    unpaid: frozenset[Recipe]
 
 
 def read_predictions(study: StudyDir) -> Predictions:
@@ -115,7 +128,7 @@ def read_ranking(study: StudyDir) -> Ranking:
     """
     ranked = {str(cell["cell"]): _ranked(study, cell) for cell in study.planned_cells() if study.is_finished(cell)}
     predictions = _read(study, lambda cell: [("validation", *ranked[str(cell["cell"])][:2])])
-    unpaid = {(one.strategy, one.regime) for one in predictions.cells if not ranked[one.cell][2]}
+    unpaid = {one.recipe for one in predictions.cells if not ranked[one.cell][2]}
     return Ranking(predictions, frozenset(unpaid))
 
 
@@ -127,14 +140,14 @@ def _read(study: StudyDir, stored: Callable[[Mapping[str, Any]], Iterable[Stored
     planned = study.planned_cells()
     record = read_json(study.path / "study.json")
     classes = tuple(map(str, record["classes"]))
-    fields = tuple(dict.fromkeys((str(cell["strategy"]), str(cell["regime"])) for cell in planned))
+    recipes = tuple(dict.fromkeys(Recipe(str(cell["strategy"]), str(cell["regime"])) for cell in planned))
     folds = len({cell.get("fold") for cell in planned}) or 1
     cells: list[Prediction] = []
     finished = [cell for cell in planned if study.is_finished(cell)]
     if finished:
         about = _about(read_table(study.path / "catalog.csv"), classes)
         cells = [_of_cell(cell, about, *one) for cell in finished for one in stored(cell)]
-    return Predictions(str(record["metric"]), classes, folds, tuple(cells), fields)
+    return Predictions(str(record["metric"]), classes, folds, tuple(cells), recipes)
 
 
 def _tests(study: StudyDir, cell: Mapping[str, Any]) -> Iterable[Stored]:

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unfreeze.metrics import HIGHER_IS_BETTER
+from unfreeze.metrics import METRICS, POINT
 from unfreeze.statistics.intervals import (
     MOST_IMAGES,
     CrossedMean,
@@ -39,14 +39,10 @@ from unfreeze.statistics.intervals import (
     units_of,
     variance,
 )
-from unfreeze.statistics.predictions import Field, Predictions, Ranking
+from unfreeze.statistics.predictions import Predictions, Ranking, Recipe
 
 DIGITS = 12
-"""Of a mean that count: what sums in another order differ by must not choose, nor hide that two fields are level."""
-
-
-POINT = 0.01
-"""One point of a share, 0.01 nats of log loss: what a recipe may be worse by, at most, to be taken for its cost."""
+"""Of a mean that count: what sums in another order differ by must not choose, nor hide that two recipes are level."""
 
 
 AS_CHEAP = 1.1
@@ -58,7 +54,7 @@ class Contender:
     """A recipe and what its models did on the ranking images.
 
     Attributes:
-        strategy, regime: its names.
+        recipe: strategy and regime.
         n_train: mean number of training images of its cells.
         flops: multiply-adds an image, of the whole network at its input size; NaN where they are not known, which
             counts as the most.
@@ -70,8 +66,7 @@ class Contender:
         paid: whether nothing was chosen by the ranking images, or the values are cross-fitted.
     """
 
-    strategy: str
-    regime: str
+    recipe: Recipe
     n_train: float
     flops: float
     params_trained: int
@@ -113,11 +108,12 @@ def choose(contenders: Sequence[Contender], units: NDArray[np.str_]) -> Choice:
         units: (images,) of the ranking images; those of one unit are no independent evidence.
     """
     most = max(one.n_train for one in contenders)
-    largest = {one.regime for one in contenders if one.n_train == most}  # whole: its recipes may lack different folds
+    # By regime, since its recipes may lack different folds.
+    largest = {one.recipe.regime for one in contenders if one.n_train == most}
     means = [round(float(np.nanmean(one.values)), DIGITS) for one in contenders]
     ranked = sorted(range(len(contenders)), key=lambda place: -means[place])
-    order = tuple(place for place in ranked if contenders[place].regime in largest)
-    smaller = tuple(place for place in ranked if contenders[place].regime not in largest)
+    order = tuple(place for place in ranked if contenders[place].recipe.regime in largest)
+    smaller = tuple(place for place in ranked if contenders[place].recipe.regime not in largest)
     leader = contenders[order[0]]
     as_good = [place for place in order if _as_good(contenders[place], leader, units)]
     recommended = _cheapest(as_good, contenders)
@@ -195,7 +191,7 @@ def _at(found: CrossedMean, units: int) -> CrossedMean:
 
 
 def unequal_runs(results: pd.DataFrame) -> tuple[int, int] | None:
-    """Return the fewest and the most runs of a ranked field where not all were run with the same seeds and folds.
+    """Return the fewest and the most runs of a ranked recipe where not all were run with the same seeds and folds.
 
     Their means then rest on other splits and initial weights, too, which a ranking cannot tell from the recipes.
 
@@ -233,22 +229,22 @@ class Standing:
     smallest_class: int
 
     @property
-    def recommended(self) -> Field:
+    def recommended(self) -> Recipe:
         """The recipe to use."""
-        return self.recipe(self.choice.recommended)
+        return self.recipe_at(self.choice.recommended)
 
     @property
     def value(self) -> float:
         """Its ranking metric, the mean over seeds."""
         return self.value_of(self.choice.recommended)
 
-    def recipe(self, place: int) -> Field:
+    def recipe_at(self, place: int) -> Recipe:
         """Return a contender's strategy and regime."""
-        return self.contenders[place].strategy, self.contenders[place].regime
+        return self.contenders[place].recipe
 
     def value_of(self, place: int) -> float:
         """Return a contender's ranking metric, in the metric's own direction."""
-        return _sign(self.metric) * float(np.nanmean(self.contenders[place].values))
+        return METRICS[self.metric].sign * float(np.nanmean(self.contenders[place].values))
 
 
 def standing(results: pd.DataFrame, ranking: Ranking, networks: Mapping[str, Mapping[str, Any]]) -> Standing | None:
@@ -262,24 +258,23 @@ def standing(results: pd.DataFrame, ranking: Ranking, networks: Mapping[str, Map
     done = results[(results["status"] == "finished") & results["val_metric"].notna()]
     if done.empty:
         return None
-    fields = list(dict.fromkeys(zip(done["strategy"].map(str), done["regime"].map(str), strict=True)))
+    recipes = list(dict.fromkeys(map(Recipe, done["strategy"].map(str), done["regime"].map(str))))
     sizes = _sizes(done)
-    values, ids, units = _values(ranking.predictions, fields, sizes)
+    values, ids, units = _values(ranking.predictions, recipes, sizes)
     if not len(ids):
-        values, units = _by_cell(done, fields, ranking.predictions.metric), np.array(["all"])
+        values, units = _by_cell(done, recipes, ranking.predictions.metric), np.array(["all"])
     contenders = tuple(
         Contender(
-            strategy=field[0],
-            regime=field[1],
-            n_train=sizes[field[1]],
-            flops=_flops(_own(done, field), networks.get(field[0], {})),
-            params_trained=int(_own(done, field)["params_trained"].iloc[0]),
-            values=np.array(list(values[field].values())),
-            seeds=tuple(values[field]),
-            paid=not len(ids) or field not in ranking.unpaid,
+            recipe=recipe,
+            n_train=sizes[recipe.regime],
+            flops=_flops(_own(done, recipe), networks.get(recipe.strategy, {})),
+            params_trained=int(_own(done, recipe)["params_trained"].iloc[0]),
+            values=np.array(list(values[recipe].values())),
+            seeds=tuple(values[recipe]),
+            paid=not len(ids) or recipe not in ranking.unpaid,
         )
-        for field in fields
-        if values.get(field)
+        for recipe in recipes
+        if values.get(recipe)
     )
     if not contenders:
         return None
@@ -291,7 +286,7 @@ def standing(results: pd.DataFrame, ranking: Ranking, networks: Mapping[str, Map
         contenders,
         choice,
         ranking.predictions.metric,
-        str(_own(done, (best.strategy, best.regime))["cell"].iloc[0]),
+        str(_own(done, best.recipe)["cell"].iloc[0]),
         len(ids),
         _smallest_class(ranking.predictions, ids),
     )
@@ -301,46 +296,43 @@ Runs = dict[int, NDArray[np.float64]]
 """Values by image, larger is better, by seed."""
 
 
-def _sign(metric: str) -> int:
-    return 1 if HIGHER_IS_BETTER[metric] else -1
-
-
-def _own(done: pd.DataFrame, field: Field) -> pd.DataFrame:
-    return done[(done["strategy"] == field[0]) & (done["regime"] == field[1])]
+def _own(done: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    return done[(done["strategy"] == recipe.strategy) & (done["regime"] == recipe.regime)]
 
 
 def _values(
-    predictions: Predictions, fields: Sequence[Field], sizes: Mapping[str, float]
-) -> tuple[dict[Field, Runs], list[str], NDArray[np.str_]]:
+    predictions: Predictions, recipes: Sequence[Recipe], sizes: Mapping[str, float]
+) -> tuple[dict[Recipe, Runs], list[str], NDArray[np.str_]]:
     """Return each recipe's runs on the images that all candidates predict, these images, and their units.
 
     Images that a recipe with fewer training images does not predict are NaN: in directories of earlier versions it has
     its own validation images alone, and these few must not rank the others.
     """
-    tables = _runs(predictions, fields)
-    most = max((sizes[field[1]] for field in tables), default=0.0)
-    candidates = [table for field, runs in tables.items() if sizes[field[1]] == most for table in runs.values()]
+    tables = _runs(predictions, recipes)
+    most = max((sizes[recipe.regime] for recipe in tables), default=0.0)
+    candidates = [table for recipe, runs in tables.items() if sizes[recipe.regime] == most for table in runs.values()]
     if not candidates:
         return {}, [], np.array([], dtype=np.str_)
     common = candidates[0].index
     for table in candidates[1:]:
         common = common[common.isin(table.index)]
     if any(len(table) > len(common) for table in candidates):  # an image's number may depend on the others
-        tables = _runs(_only(predictions, common), fields)
-    sign = _sign(predictions.metric)
+        tables = _runs(_only(predictions, common), recipes)
+    sign = METRICS[predictions.metric].sign
     found = {
-        field: {seed: sign * table["value"].reindex(common).to_numpy(np.float64) for seed, table in runs.items()}
-        for field, runs in tables.items()
+        recipe: {seed: sign * table["value"].reindex(common).to_numpy(np.float64) for seed, table in runs.items()}
+        for recipe, runs in tables.items()
         if all(table.index.isin(common).any() for table in runs.values())
     }
-    if not all(np.isfinite(run).all() for field in found if sizes[field[1]] == most for run in found[field].values()):
+    largest = [found[recipe] for recipe in found if sizes[recipe.regime] == most]
+    if not all(np.isfinite(run).all() for runs in largest for run in runs.values()):
         return {}, [], np.array([], dtype=np.str_)
     return found, list(map(str, common)), candidates[0].loc[common, "unit"].to_numpy(np.str_)
 
 
-def _runs(predictions: Predictions, fields: Sequence[Field]) -> dict[Field, dict[int, pd.DataFrame]]:
-    tables = {field: predictions.runs(field, "validation", predictions.metric) for field in fields}
-    return {field: runs for field, runs in tables.items() if runs}
+def _runs(predictions: Predictions, recipes: Sequence[Recipe]) -> dict[Recipe, dict[int, pd.DataFrame]]:
+    tables = {recipe: predictions.runs(recipe, "validation", predictions.metric) for recipe in recipes}
+    return {recipe: runs for recipe, runs in tables.items() if runs}
 
 
 def _only(predictions: Predictions, ids: pd.Index) -> Predictions:
@@ -353,16 +345,16 @@ def _only(predictions: Predictions, ids: pd.Index) -> Predictions:
     return replace(predictions, cells=tuple(cells))
 
 
-def _by_cell(done: pd.DataFrame, fields: Sequence[Field], metric: str) -> dict[Field, Runs]:
+def _by_cell(done: pd.DataFrame, recipes: Sequence[Recipe], metric: str) -> dict[Recipe, Runs]:
     """Return each seed's mean validation metric as if it were one image: for cells without a common ranking set."""
-    sign = _sign(metric)
+    sign = METRICS[metric].sign
     return {
-        field: {
+        recipe: {
             int(seed): np.array([sign * float(own.loc[own["seed"] == seed, "val_metric"].mean())])
-            for own in [_own(done, field)]
+            for own in [_own(done, recipe)]
             for seed in own["seed"].unique()
         }
-        for field in fields
+        for recipe in recipes
     }
 
 

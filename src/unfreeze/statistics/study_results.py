@@ -10,9 +10,9 @@ import pandas as pd
 from unfreeze.statistics.augmentation import augmentation_table
 from unfreeze.statistics.comparisons import comparisons_table
 from unfreeze.statistics.convergence import convergence_table
-from unfreeze.statistics.data_quality import data_found, leading_metric
+from unfreeze.statistics.data_quality import leading_metric, read_data_summary
 from unfreeze.statistics.learning_curve import Curve, learning_curves
-from unfreeze.statistics.predictions import Predictions, Ranking, read_predictions, read_ranking
+from unfreeze.statistics.predictions import Predictions, Ranking, Recipe, read_predictions, read_ranking
 from unfreeze.statistics.selection import Standing, standing
 from unfreeze.statistics.tables import cell_errors, cell_warnings, history_table, results_table
 from unfreeze.storage.records import read_json
@@ -28,7 +28,7 @@ class StudyResults:
         record: study.json.
         plan: plan.json.
         shared: shared.json; empty where nothing has run.
-        results, history: the tables of ``statistics.tables``.
+        table, history: those of ``statistics.tables``.
         predictions: of the finished cells for test images.
         ranking: of the finished cells for the ranking set.
         standing: which recipe is recommended; None where nothing has finished.
@@ -46,7 +46,7 @@ class StudyResults:
     record: Mapping[str, Any]
     plan: Mapping[str, Any]
     shared: Mapping[str, Any]
-    results: pd.DataFrame
+    table: pd.DataFrame
     history: pd.DataFrame
     predictions: Predictions
     ranking: Ranking
@@ -81,6 +81,16 @@ class StudyResults:
         return bool((self.record["study"].get("split") or {}).get("val") == "test")
 
     @property
+    def finished(self) -> pd.DataFrame:
+        """Rows of the finished cells."""
+        return self.table[self.table["status"] == "finished"]
+
+    def finished_runs(self, recipe: Recipe) -> pd.DataFrame:
+        """Return the rows of a recipe's finished cells."""
+        done = self.finished
+        return done[(done["strategy"] == recipe.strategy) & (done["regime"] == recipe.regime)]
+
+    @property
     def cell(self) -> str | None:
         """Id of the model to take away; None where nothing has finished."""
         return None if self.standing is None else self.standing.cell
@@ -91,39 +101,39 @@ class StudyResults:
         return self.predictions.tests[0] if self.predictions.tests else None
 
 
-def read_evidence(study: StudyDir) -> StudyResults:
+def read_study_results(study: StudyDir) -> StudyResults:
     """Read a study, finished or not, and compute its statistics.
 
     Raises:
         UserError: the directory holds no study, or a record cannot be read.
     """
-    results, history = results_table(study), history_table(study)
+    table, history = results_table(study), history_table(study)
     record, plan = read_json(study.path / "study.json"), read_json(study.path / "plan.json")
     predictions = read_predictions(study)
     regimes = record["study"].get("regimes") or {}
-    leading = leading_metric(record, data_found(study).unevenness)
+    leading = leading_metric(record, read_data_summary(study).imbalance)
     found = read_ranking(study)
     ranking = replace(found, predictions=replace(found.predictions, metric=leading))
     comparisons = comparisons_table(predictions)
-    curves = learning_curves(predictions, results, regimes)
+    curves = learning_curves(predictions, table, regimes)
     return StudyResults(
         study=study,
         record=record,
         plan=plan,
         shared=record_of(study.path / "shared.json"),
-        results=results,
+        table=table,
         history=history,
         predictions=predictions,
         ranking=ranking,
-        standing=standing(results, ranking, plan.get("networks", {})),
+        standing=standing(table, ranking, plan.get("networks", {})),
         leading=leading,
         comparisons=comparisons,
         leading_comparisons=comparisons
         if leading == predictions.metric
         else comparisons_table(replace(predictions, metric=leading)),
         curves=tuple(curves),
-        augmentation=augmentation_table(predictions, results, history, regimes, curves),
-        convergence=convergence_table(study, results, history),
+        augmentation=augmentation_table(predictions, table, history, regimes, curves),
+        convergence=convergence_table(study, table, history),
         errors=cell_errors(study),
         warnings=cell_warnings(study),
     )

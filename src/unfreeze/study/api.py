@@ -15,7 +15,7 @@ from unfreeze.report.page import write_report
 from unfreeze.statistics.comparisons import compare, comparisons_table
 from unfreeze.statistics.predictions import read_predictions
 from unfreeze.statistics.scores import by_column, scores_table
-from unfreeze.statistics.study_results import read_evidence
+from unfreeze.statistics.study_results import read_study_results
 from unfreeze.statistics.tables import history_table, results_table
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.network_plan import Plan, make_plan
@@ -126,7 +126,7 @@ class Results:
     @property
     def best_cell(self) -> str | None:
         """Id of the model to take away: the recommended recipe's first seed; None where nothing has finished."""
-        return read_evidence(StudyDir(self.path)).cell
+        return read_study_results(StudyDir(self.path)).cell
 
     def by(self, column: str) -> pd.DataFrame:
         """Return test scores apart for each value of a column of the data, see ``statistics.scores``.
@@ -155,4 +155,4 @@ class Results:
         """
         store = StudyDir(self.path)
         store.set_aside_altered(store.planned_cells())
-        return write_report(read_evidence(store), Path(path) if path else None)
+        return write_report(read_study_results(store), Path(path) if path else None)

@@ -3,7 +3,7 @@
 from unfreeze.config.choices import Choices
 from unfreeze.data.sources import SOURCES
 from unfreeze.inputs.augment import AUGMENTATIONS
-from unfreeze.metrics import HIGHER_IS_BETTER
+from unfreeze.metrics import METRICS
 from unfreeze.train.heads import HEADS, POOLINGS
 from unfreeze.train.optimizers import OPTIMIZERS, SCHEDULES
 
@@ -11,7 +11,7 @@ from unfreeze.train.optimizers import OPTIMIZERS, SCHEDULES
 def registered() -> Choices:
     """Return what is registered now."""
     return Choices(
-        metrics=list(HIGHER_IS_BETTER),
+        metrics=[name for name, metric in METRICS.items() if metric.selects],
         optimizers={name: kind.defaults for name, kind in OPTIMIZERS.items()},
         schedules=list(SCHEDULES),
         augmentations=list(AUGMENTATIONS),

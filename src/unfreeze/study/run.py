@@ -20,7 +20,7 @@ from unfreeze.errors import UserError
 from unfreeze.events import Emit, Planned, Understood, Warned
 from unfreeze.explain.explain import explain
 from unfreeze.report.check_page import check_of_run
-from unfreeze.statistics.study_results import StudyResults, read_evidence
+from unfreeze.statistics.study_results import StudyResults, read_study_results
 from unfreeze.storage.array_store import ArrayStore
 from unfreeze.storage.atomic import DiskFull, remove_leftovers
 from unfreeze.storage.cache import in_use, looking, make_room, refuse_inside, tidy
@@ -165,8 +165,8 @@ class StudyRun:
             failed, left_out = self._run_cells(planned)
             with contextlib.suppress(OSError):  # not there, or with the states of cells that failed or were left out
                 opened.store.running.rmdir()
-        evidence = read_evidence(opened.store)
-        write_table(self.out / "results.csv", evidence.results)
+        evidence = read_study_results(opened.store)
+        write_table(self.out / "results.csv", evidence.table)
         write_table(self.out / "comparisons.csv", evidence.comparisons)
         explain(opened.store, evidence.cell, prepared.catalog, opened.compute, self.emit)
         understood = layout(source, self.study.split, prepared.catalog)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from unfreeze.config.schema import EarlyStopping
-from unfreeze.metrics import HIGHER_IS_BETTER
+from unfreeze.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ def after_epoch(
     if settings is None:
         return StoppingState(math.nan, epoch, 0)
     value = row[settings.monitor]
-    rising = settings.monitor == "val_accuracy" or (settings.monitor == "val_metric" and HIGHER_IS_BETTER[metric])
+    rises = METRICS[metric].higher_is_better
+    rising = settings.monitor == "val_accuracy" or (settings.monitor == "val_metric" and rises)
     gain = value - state.best if rising else state.best - value
     if not math.isnan(value) and (math.isnan(state.best) or gain > settings.min_delta):
         return StoppingState(value, epoch, 0)

@@ -36,7 +36,7 @@ def _report(directories: list[Path], out: Path | None, by: str | None) -> None:
     from unfreeze.errors import UserError
     from unfreeze.report.page import write_report
     from unfreeze.statistics.scores import by_column
-    from unfreeze.statistics.study_results import read_evidence
+    from unfreeze.statistics.study_results import read_study_results
     from unfreeze.storage.atomic import remove_leftovers, remove_leftovers_of
     from unfreeze.storage.records import write_table
     from unfreeze.storage.study_dir import StudyDir
@@ -65,10 +65,10 @@ def _report(directories: list[Path], out: Path | None, by: str | None) -> None:
         remove_leftovers_of(out)
     for cell in store.set_aside_altered(store.planned_cells()):
         typer.echo(f"warning: {cell}: {ALTERED_CELL}", err=True)
-    evidence = read_evidence(store)
+    evidence = read_study_results(store)
     apart = by_column(store, by) if by else None
     path = write_report(evidence, out)
-    write_table(directory / "results.csv", evidence.results)
+    write_table(directory / "results.csv", evidence.table)
     write_table(directory / "comparisons.csv", evidence.comparisons)
     if by and apart is not None:
         write_table(directory / f"by_{by}.csv", apart)

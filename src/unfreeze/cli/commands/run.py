@@ -131,7 +131,7 @@ def _as_json(outcome: "Outcome", checked: "Checked", report: Path) -> dict[str, 
     from unfreeze.report.answer_text import facts, headline
 
     evidence = outcome.evidence
-    results, answered = evidence.results, answer(evidence)
+    results, answered = evidence.table, answer(evidence)
     rows = results.astype(object).where(results.notna(), None).to_dict("records")
     return {
         "study": evidence.name,
@@ -170,7 +170,7 @@ def _print_outcome(
     evidence = outcome.evidence
     if already:
         console.print(already + "\n")
-    screen.show(console, summary(evidence.results, evidence.metric, console))
+    screen.show(console, summary(evidence.table, evidence.metric, console))
     for line in answer_lines(answer(evidence)):
         console.print(line)
     console.print()

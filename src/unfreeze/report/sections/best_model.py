@@ -12,7 +12,8 @@ import pandas as pd
 from unfreeze import metrics
 from unfreeze import text as words
 from unfreeze.report.figures import confusion_figure, confusion_sizes, reliability_figure
-from unfreeze.statistics import model_quality as inside
+from unfreeze.statistics import model_quality as quality
+from unfreeze.statistics.intervals import wilson_interval
 from unfreeze.storage.records import is_whole, read_json, read_table
 from unfreeze.storage.study_dir import StudyDir
 
@@ -21,7 +22,7 @@ PAIRS = 10
 
 
 @dataclass(frozen=True)
-class InsideView:
+class BestModelView:
     """What the section shows.
 
     Attributes:
@@ -58,9 +59,9 @@ class InsideView:
     has_pictures: bool
 
 
-def inside_view(
+def best_model_view(
     study: StudyDir, cell: str | None, results: pd.DataFrame, record: Mapping[str, Any]
-) -> InsideView | None:
+) -> BestModelView | None:
     """Return the section of a study's model to take away; None where there is none, or no predictions of images.
 
     Args:
@@ -72,21 +73,21 @@ def inside_view(
     if cell is None or not (study.cell(cell) / "logits.safetensors").is_file():
         return None
     classes = [str(label) for label in record["classes"]]
-    scored = inside.read_scored(study, cell, classes)
+    scored = quality.read_scored(study, cell, classes)
     role = "test" if "test" in scored else "validation"
     if role not in scored:
         return None
     shown, validation = scored[role], scored.get("validation")
-    counts = inside.confusion(shown)
+    counts = quality.confusion(shown)
     ordered = len(classes) > 12
-    order = inside.similar_order(counts) if ordered else list(range(len(classes)))
+    order = quality.similar_order(counts) if ordered else list(range(len(classes)))
     figures = {"confusion": confusion_figure(counts, classes, order).to_plotly_json()}
     calibration, calibrated = _calibration(shown, validation, role)
     figures |= calibrated
     explained = _explained(study, cell)
     row = results[results["cell"] == cell].iloc[0]
     _, least, most = confusion_sizes(len(classes))
-    return InsideView(
+    return BestModelView(
         cell=cell,
         lead=_lead(row, len(shown.ids), role),
         notes=tuple(_notes(study, record, shown, role, explained)),
@@ -94,13 +95,13 @@ def inside_view(
         confusion_style=f"min-width:{least}px;max-width:{most}px",
         confusion_scrolls=least > 0,
         ordered=ordered,
-        pairs=tuple(_pair(counts, classes, *pair) for pair in inside.most_confused(counts, PAIRS)),
+        pairs=tuple(_pair(counts, classes, *pair) for pair in quality.most_confused(counts, PAIRS)),
         classes=tuple(_class_rows(counts, classes)),
         calibration=calibration,
         wrong=tuple(_picture(study, one) for one in explained.get("wrong", [])),
         wrong_of=int((shown.predicted != shown.labels).sum()),
         suspects=tuple(_picture(study, one) for one in explained.get("suspects", [])),
-        suspects_of=len(inside.pooled(scored)[0].ids),
+        suspects_of=len(quality.pooled(scored)[0].ids),
         looked=_looked(explained),
         has_pictures=bool(explained.get("complete")),
     )
@@ -115,7 +116,7 @@ def _lead(row: pd.Series, images: int, role: str) -> str:
 
 
 def _notes(
-    study: StudyDir, record: Mapping[str, Any], shown: inside.Scored, role: str, explained: Mapping[str, Any]
+    study: StudyDir, record: Mapping[str, Any], shown: quality.Scored, role: str, explained: Mapping[str, Any]
 ) -> list[str]:
     notes = []
     if role == "validation":
@@ -134,40 +135,40 @@ def _notes(
 
 
 def _calibration(
-    shown: inside.Scored, validation: inside.Scored | None, role: str
+    shown: quality.Scored, validation: quality.Scored | None, role: str
 ) -> tuple[str, dict[str, dict[str, Any]]]:
-    before = inside.reliability(shown)
+    before = quality.reliability(shown)
     figures = {"reliability-before": reliability_figure(before).to_plotly_json()}
-    error = inside.expected_calibration_error(before)
+    error = metrics.score("ece", shown.logits, shown.labels)
     loss = metrics.loss(shown.logits, shown.labels)
     says = f"expected calibration error {100 * error:.1f} points, log loss {loss:.3f}"
     if validation is None:
         return f"As trained: {says}. Without validation images there is nothing to fit a temperature on.", figures
-    temperature = inside.fit_temperature(validation)
+    temperature = quality.fit_temperature(validation)
     images = words.plural(len(validation.ids), "validation image")
-    if inside.at_bound(temperature):
+    if quality.at_bound(temperature):
         return f"As trained: {says}. {images} do not determine a temperature: the fit runs to its bound.", figures
-    scaled = inside.scaled(shown, temperature)
-    after = inside.reliability(scaled)
+    scaled = quality.scaled(shown, temperature)
+    after, better = quality.reliability(scaled), metrics.score("ece", scaled.logits, scaled.labels)
     figures["reliability-after"] = reliability_figure(after).to_plotly_json()
     verb = "too sure" if temperature > 1.1 else "not sure enough" if temperature < 0.9 else "about as sure as right"
     return (
         f"As trained: {says}. On {images} it was {verb}: logits divided by a temperature of {temperature:.2f}, fitted "
-        f"there for the least log loss, give {100 * inside.expected_calibration_error(after):.1f} points and "
+        f"there for the least log loss, give {100 * better:.1f} points and "
         f"{metrics.loss(scaled.logits, scaled.labels):.3f} on the {role} images. No prediction changes, only how sure "
         f"it is."
     ), figures
 
 
-def _pair(counts: inside.Counts, classes: list[str], label: int, predicted: int, images: int) -> dict[str, Any]:
+def _pair(counts: quality.Counts, classes: list[str], label: int, predicted: int, images: int) -> dict[str, Any]:
     of = int(counts[label].sum())
-    low, high = inside.wilson(images, of)
+    low, high = wilson_interval(images / of, of)
     names = {"label": classes[label], "predicted": classes[predicted]}
     return names | {"images": images, "of": of, "share": images / of, "low": low, "high": high}
 
 
-def _class_rows(counts: inside.Counts, classes: list[str]) -> list[dict[str, Any]]:
-    table = inside.class_scores(counts)
+def _class_rows(counts: quality.Counts, classes: list[str]) -> list[dict[str, Any]]:
+    table = quality.class_scores(counts)
     table["name"] = classes
     return [{str(key): value for key, value in row.items()} for row in table.sort_values("recall").to_dict("records")]
 

@@ -1,4 +1,4 @@
-"""The grid of a study: strategies by regimes, each field with its score, interval and a small curve, and its runs."""
+"""The grid of a study: strategies by regimes, each recipe with its score, interval and a small curve, and its runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from unfreeze.statistics.predictions import Field
-from unfreeze.statistics.scores import field_score
+from unfreeze.metrics import METRICS, between_text, metric_text
+from unfreeze.statistics.predictions import Recipe
+from unfreeze.statistics.scores import recipe_score
 from unfreeze.statistics.study_results import StudyResults
 from unfreeze.statistics.tables import chosen_history
-from unfreeze.text import METRIC_NAMES, between_text, metric_text, plural
+from unfreeze.text import plural
 
 WIDTH, HEIGHT = 92, 26
 """Of a small curve, in pixels."""
@@ -23,7 +24,7 @@ POINTS = 40
 
 @dataclass(frozen=True)
 class RecipeView:
-    """One field of the grid.
+    """One recipe of the grid.
 
     Attributes:
         id: of its dialog.
@@ -32,7 +33,7 @@ class RecipeView:
         value, interval: test metric, or validation metric where there are no test images.
         role: which of the two it is.
         state: runs that finished, failed or have not run.
-        recommended: whether it is the recipe to use.
+        recommended: whether it is the recommended one.
         lines: points of the small curve, one text a run, as SVG's polyline takes them.
         alt: what the curves show.
         rows: its runs, rows of results.csv.
@@ -52,35 +53,35 @@ class RecipeView:
     rows: tuple[Mapping[str, Any], ...]
 
 
-def grid_view(evidence: StudyResults, recipe: Field | None, figures: Mapping[Field, str]) -> list[RecipeView]:
-    """Return all fields in plan order.
+def recipe_views(results: StudyResults, recommended: Recipe | None, figures: Mapping[Recipe, str]) -> list[RecipeView]:
+    """Return all recipes in plan order.
 
     Args:
-        evidence: of the study.
-        recipe: the field to use.
-        figures: name of the figure of curves, by field.
+        results: of the study.
+        recommended: the recipe to use.
+        figures: name of the figure of curves, by recipe.
     """
-    epochs = chosen_history(evidence.results, evidence.history)
+    epochs = chosen_history(results.table, results.history)
     known = epochs["val_accuracy"].dropna()
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     last = int(epochs["epoch"].max()) if len(epochs) else 1
     courses = dict(list(epochs.groupby("cell", sort=False)))
     views = []
-    for place, ((strategy, regime), group) in enumerate(evidence.results.groupby(["strategy", "regime"], sort=False)):
-        field = (str(strategy), str(regime))
-        value, interval, role = _score(evidence, field, group)
-        name = METRIC_NAMES[evidence.metric]
+    for place, ((strategy, regime), group) in enumerate(results.table.groupby(["strategy", "regime"], sort=False)):
+        recipe = Recipe(str(strategy), str(regime))
+        value, interval, role = _score(results, recipe, group)
+        name = METRICS[results.metric].label
         views.append(
             RecipeView(
-                id=f"field-{place}",
-                strategy=field[0],
-                regime=field[1],
-                figure=figures.get(field, ""),
+                id=f"recipe-{place}",
+                strategy=recipe.strategy,
+                regime=recipe.regime,
+                figure=figures.get(recipe, ""),
                 value=value,
                 interval=interval,
                 role=role,
                 state=_state(group),
-                recommended=field == recipe,
+                recommended=recipe == recommended,
                 lines=tuple(_line(courses[cell], low, high, last) for cell in group["cell"] if cell in courses),
                 alt=f"Accuracy and loss by epoch of {strategy} with {regime}; {role} {name}: {value or 'none'}",
                 rows=tuple(records(group)),
@@ -98,13 +99,13 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
 
 
-def _score(evidence: StudyResults, field: Field, group: pd.DataFrame) -> tuple[str, str, str]:
-    score = field_score(evidence.predictions, field, evidence.test, evidence.metric) if evidence.test else None
+def _score(results: StudyResults, recipe: Recipe, group: pd.DataFrame) -> tuple[str, str, str]:
+    score = recipe_score(results.predictions, recipe, results.test, results.metric) if results.test else None
     if score is not None:
-        interval = between_text(evidence.metric, score.low, score.high)
-        return metric_text(evidence.metric, score.value), interval, "test"
+        interval = between_text(results.metric, score.low, score.high)
+        return metric_text(results.metric, score.value), interval, "test"
     validation = group.loc[group["status"] == "finished", "val_metric"].dropna()
-    return (metric_text(evidence.metric, float(validation.mean())) if len(validation) else ""), "", "validation"
+    return (metric_text(results.metric, float(validation.mean())) if len(validation) else ""), "", "validation"
 
 
 def _state(group: pd.DataFrame) -> str:
