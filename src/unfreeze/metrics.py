@@ -1,4 +1,4 @@
-"""Metrics: one entry for each, with its values for single images, its direction, its bounds and how it is printed.
+"""One entry for each metric, with its values for single images, its direction, its bounds and how it is printed.
 
 ``METRICS`` is the registry. Whatever lists metrics, compares them, puts intervals on them or prints them reads it, so a
 new metric is one more entry. No torch here, and scikit-learn is imported only where it is used.
