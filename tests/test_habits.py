@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-WITH_EXAMPLES = ("unfreeze.config.units", "unfreeze.text", "unfreeze.seeds", "unfreeze.inputs.sampler")
+WITH_EXAMPLES = ("unfreeze.config.units", "unfreeze.metrics", "unfreeze.seeds", "unfreeze.inputs.sampler")
 
 
 def test_hooks_run_what_make_check_runs() -> None:
