@@ -22,7 +22,7 @@ from unfreeze.activations.engine import Engine, EngineKind, Settings
 from unfreeze.activations.engines import ENGINES
 from unfreeze.config.choices import OptimizerDefaults
 from unfreeze.config.resolve import Optimizer
-from unfreeze.data.sources import SOURCES, open_source
+from unfreeze.data.sources import SOURCES, known_classes, open_source
 from unfreeze.data.sources.source import DataRequest, Source, SourceKind
 from unfreeze.errors import UserError
 from unfreeze.inputs.augment import AUGMENTATIONS, Augmentation, Preprocessing, plain
@@ -94,7 +94,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         stack.enter_context(temporarily(POOLINGS, "made_up", _corner))
         stack.enter_context(temporarily(ENGINES, "made_up", EngineKind("made_up", _offers, _engine, 0.0, True)))
         stack.enter_context(temporarily(METRICS, "made_up", Metric("made_up", "made-up metric", _in_top_two)))
-        stack.enter_context(temporarily(SOURCES, "made_up", SourceKind("toys:FOLDER", _toys, word="toys:")))
+        stack.enter_context(temporarily(SOURCES, "made_up", SourceKind("toys:FOLDER", _toys, word="toys:", classes=3)))
         yield
 
 
@@ -120,6 +120,7 @@ def test_a_study_runs_with_a_made_up_entry_of_each_kind(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     study = Study(**asked(tmp_path))
+    assert known_classes(study.config, tmp_path) == 3
     results = study.run(tmp_path / "out", workers=0)
     assert list(results.table["status"]) == ["finished"] * 2
     assert (results.table["test_metric"] >= results.table["test_accuracy"]).all()

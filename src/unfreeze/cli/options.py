@@ -94,8 +94,10 @@ def asked_study(
 
 
 def given_data(target: str) -> str:
-    """Return data as a command was given it: a folder of that name here comes before the data set food101."""
-    return f"./{target}" if target == "food101" and Path(target).is_dir() else target
+    """Return data as a command was given it: a folder of that name here comes before a data set such as food101."""
+    from unfreeze.study.registries import registered
+
+    return f"./{target}" if target in registered().sources and Path(target).is_dir() else target
 
 
 def study_name(folder: Path) -> str:

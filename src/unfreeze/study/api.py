@@ -9,7 +9,7 @@ import pandas as pd
 
 from unfreeze.config.load import read_study
 from unfreeze.config.schema import StudyConfig
-from unfreeze.data.sources import source_of
+from unfreeze.data.sources import known_classes, source_of
 from unfreeze.events import Emit, Event
 from unfreeze.report.page import write_report
 from unfreeze.statistics.comparisons import compare, comparisons_table
@@ -21,8 +21,6 @@ from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.network_plan import Plan, make_plan
 from unfreeze.study.registries import registered
 from unfreeze.study.run import run_study
-
-FOOD101_CLASSES = 101
 
 
 def _silent(event: Event) -> None:
@@ -62,10 +60,8 @@ class Study:
 
     def plan(self) -> Plan:
         """Return the cells and networks; nothing runs, and only the names of the data's classes are needed."""
-        if self.config.data == "food101":  # planned on machines that do not have its images
-            return make_plan(self.config, FOOD101_CLASSES)
-        source = source_of(self.config, Path.cwd())
-        return make_plan(self.config, len(source.classes))
+        known = known_classes(self.config, Path.cwd())
+        return make_plan(self.config, known or len(source_of(self.config, Path.cwd()).classes))
 
     def run(
         self,

@@ -10,6 +10,8 @@ from unfreeze.cli.options import AsJson, Overrides, given_data, study_name
 from unfreeze.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from unfreeze.data.sources.source import Source
     from unfreeze.data.summary import Pools
 
@@ -116,8 +118,10 @@ def study_text(
 ) -> str:
     """Return a study file for a data set, as YAML with a comment on every key."""
     from unfreeze.data.summary import range_text
+    from unfreeze.study.registries import registered
     from unfreeze.text import plural
 
+    choices = registered()
     sizes = {label: pool.files for label, pool in pools.items()}
     files = sum(sizes.values())
     given = sorted({item.given_split for item in source.items} - {""})
@@ -129,11 +133,12 @@ def study_text(
         split=_GIVEN_SPLIT.format(", ".join(given)) if given else _DRAWN_SPLIT,
         backbone=json.dumps(backbone),
         image_size=image_size,
-        regimes=_regimes(pools),
+        regimes=_regimes(pools, choices.augmentations),
+        metrics=" | ".join(choices.metrics),
     )
 
 
-def _regimes(pools: "dict[str, Pools]") -> str:
+def _regimes(pools: "dict[str, Pools]", augmentations: "Collection[str]") -> str:
     """Offer numbers of images that every class can give: one small, one close to what the smallest class has."""
     least = min(pool.train for pool in pools.values())
     sizes = [step for step in STEPS if step <= 0.8 * least]  # the split is drawn, so a class may get somewhat fewer
@@ -147,7 +152,7 @@ def _regimes(pools: "dict[str, Pools]") -> str:
         few = f"images_{chosen[0]}_augmented: {{train_per_class: {chosen[0]}, augment: trivial}}"
         lines += [
             "  # Does augmentation make up for missing images? Take the # away from the next line to find out.",
-            f"  # {few}   # none | flip_crop | article | trivial | rand",
+            f"  # {few}   # {' | '.join(augmentations)}",
         ]
     lines.append("  all_images: {}   # every training image there is")
     return "\n".join(lines)
@@ -177,7 +182,7 @@ data: {data}   # a folder with a folder of images for each class; relative to th
 {further}
 {split}
 
-# What counts: accuracy | balanced_accuracy | macro_f1 | auroc | log_loss. Where nothing is said it is accuracy, and
+# What counts: {metrics}. Where nothing is said it is accuracy, and
 # where the largest class has three times the images of the smallest, balanced accuracy leads the answer.
 # metric: accuracy
 backbone: {backbone}   # the pretrained network, by its name in timm; 'unfreeze describe NAME' shows its stages

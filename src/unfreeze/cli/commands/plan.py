@@ -27,13 +27,13 @@ def plan(
 ) -> None:
     """Show the cells of a study, what they train, what is computed once and what it all takes; nothing runs."""
     study, _ = asked_study(target, preset, backbone, seeds, overrides)
+    from unfreeze.data.sources import known_classes
     from unfreeze.data.summary import pools_by_class
-    from unfreeze.study.api import FOOD101_CLASSES
     from unfreeze.study.network_plan import make_plan
 
     source, absent = _source(study)
     pools = pools_by_class(source, study.split) if source else {}
-    planned = make_plan(study, len(source.classes) if source else FOOD101_CLASSES)
+    planned = make_plan(study, len(source.classes) if source else known_classes(study, Path.cwd()))
     forecast, further = _forecast(study, source, out or Path("runs") / study.name) if source else (None, [])
     told = [*absent, *warnings(study, pools), *further]
     if as_json:
@@ -43,15 +43,15 @@ def plan(
 
 
 def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
-    """Return the files of the data, or none and why not: Food-101's classes are known where its images are not."""
-    from unfreeze.data.sources import source_of
+    """Return the files of the data, or none and why not where the number of its classes is known without them."""
+    from unfreeze.data.sources import known_classes, source_of
     from unfreeze.data.summary import refuse_unusable
     from unfreeze.errors import UserError
 
     try:
         source = source_of(study, Path.cwd())
     except UserError as error:
-        if study.data != "food101":
+        if not known_classes(study, Path.cwd()):
             raise
         return None, [f"{error.given}; the study cannot run before it is: {error.mend}"]
     refuse_unusable(source, study.check)

@@ -102,8 +102,17 @@ def _lacking(source: Source) -> list[str]:
     ]
 
 
+def known_classes(study: StudyConfig, base: Path) -> int:
+    """Return how many classes a study's data has, where it is known without its files; 0 elsewhere."""
+    return _kind_of(study.data, base).classes
+
+
+def _kind_of(data: str, base: Path) -> SourceKind:
+    return next(kind for kind in reversed(list(SOURCES.values())) if kind.is_kind_of(data, base))
+
+
 def _main(request: DataRequest) -> Source:
-    kind = next(kind for kind in reversed(list(SOURCES.values())) if kind.is_kind_of(request.data, request.base))
+    kind = _kind_of(request.data, request.base)
     if request.labels_from is not None and not kind.labels_in_paths:
         raise UserError(
             f"labels_from: {request.labels_from}: data: {request.data} says the labels itself",

@@ -52,4 +52,4 @@ def read_lists(root: Path, follow: bool = False) -> Source:
     return Source({"": root}, items, tuple(ignored), classes, "Food-101", _LISTS)
 
 
-FOOD101 = SourceKind("food101", lambda request: read_food101(), word="food101")
+FOOD101 = SourceKind("food101", lambda request: read_food101(), word="food101", classes=101)

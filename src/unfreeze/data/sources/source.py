@@ -147,6 +147,8 @@ class SourceKind:
             is named by a path.
         recognises: tells, of data without a word, from its path and the base folder whether it is of this kind.
         labels_in_paths: whether ``labels_from`` may say what the labels are.
+        classes: how many there are, where it is known without the files, so that a study is planned before its data is
+            there; 0 elsewhere.
     """
 
     supported: str
@@ -154,6 +156,7 @@ class SourceKind:
     word: str = ""
     recognises: Callable[[str, Path], bool] = lambda data, base: False
     labels_in_paths: bool = False
+    classes: int = 0
 
     def is_kind_of(self, data: str, base: Path) -> bool:
         """Tell whether data is of this kind."""
