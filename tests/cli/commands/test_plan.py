@@ -56,7 +56,7 @@ scratch x few, augmented (6 cells) nothing: everything trains, so there is no fr
 phased x few (3 cells) {BOTH} TIME TIME
 phased x augmented (3 cells) {BOTH}; {FRESH} TIME TIME
 predicted: TIME, 223.3 kB of disk; every cell alone in plain PyTorch TIME, FACTOR times as long
-written to runs/study: up to 40.7 MB, 16.7 MB of it for models and predictions; FREE are free there
+written to runs/study: up to 41.0 MB, 16.7 MB of it for models and predictions; FREE are free there
 warning: regime augmented asks for 9 training files a class; fewer: blue about 8, green about 8, red about 8; \
 regimes.augmented.train_per_class: 7 is what each has"""
 HEADS = """\
