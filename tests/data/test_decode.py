@@ -18,8 +18,9 @@ import unfreeze
 from tests.data.test_nasty import within
 from tests.support.photos import photo
 from tests.support.pictures import png, smooth
-from unfreeze.data.decode import FORMATS, Truncated, decode, digest, load, open_regular, quiet_pillow, to_rgb
+from unfreeze.data.decode import Truncated, decode, load, to_rgb
 from unfreeze.data.formats.reading import MAX_PIXELS, Reading
+from unfreeze.data.image_file import FORMATS, digest, open_regular, quiet_pillow
 from unfreeze.data.unusable import Undecodable
 
 SHARED = Path(__file__).parents[2] / "../shared/data"

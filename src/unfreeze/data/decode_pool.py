@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unfreeze.data.decode import check_unchanged, digest, open_regular, quiet_pillow, stamp
 from unfreeze.data.formats.reading import Reading
+from unfreeze.data.image_file import check_unchanged, digest, open_regular, quiet_pillow, stamp
 from unfreeze.data.image_hash import decoded
 from unfreeze.data.scan_cache import FileInfo, look_from, look_values, looks_at, state
 from unfreeze.data.unusable import CRASHED, Undecodable

@@ -10,9 +10,10 @@ from typing import Any
 
 from PIL import Image
 
-from unfreeze.data.decode import check_unchanged, digest, header, open_regular, quiet_pillow, stamp
+from unfreeze.data.decode import header
 from unfreeze.data.decode_pool import look_in_slots
 from unfreeze.data.formats.reading import USUAL, Reading, content_key
+from unfreeze.data.image_file import check_unchanged, digest, open_regular, quiet_pillow, stamp
 from unfreeze.data.image_hash import decoded
 from unfreeze.data.scan_cache import FileInfo, ScanCache, looks_at, state, state_of
 from unfreeze.data.threads import cores, in_threads
