@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
 import unfreeze
-from tests.data.test_nasty import within
 from tests.support.photos import photo
 from tests.support.pictures import png, smooth
+from tests.support.time_limit import within
 from unfreeze.data.decode import Truncated, decode, load, to_rgb
 from unfreeze.data.formats.reading import MAX_PIXELS, Reading
 from unfreeze.data.image_file import FORMATS, digest, open_regular, quiet_pillow

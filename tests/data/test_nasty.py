@@ -4,8 +4,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from PIL import ImageFile
 
 from tests.support.nasty import bomb_reason, bombs, names, write_pack
 from tests.support.pictures import save
+from tests.support.time_limit import within
 from unfreeze.data import image_file
 from unfreeze.data.catalog import Catalog, build_catalog
 from unfreeze.data.sources import open_source
@@ -35,16 +34,6 @@ def tree(root: Path) -> dict[str, tuple[int, int, str]]:
 
 def reasons(catalog: Catalog) -> dict[str, str]:
     return dict(zip(catalog.images["path"], catalog.images["reason"], strict=True))
-
-
-def within(seconds: float, work: Callable[[], object]) -> object:
-    """Return what some work returns; it fails where that takes longer, which a pipe may do for ever."""
-    found: list[object] = []
-    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    assert found, f"not done after {seconds} s"
-    return found[0]
 
 
 def test_each_file_of_the_nasty_pack_ends_as_it_must(tmp_path, monkeypatch):

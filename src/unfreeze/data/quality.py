@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.config.schema import SplitConfig
-from unfreeze.data.catalog import CONFLICT, CUT, MISNAMED, SEVERAL, Catalog, conflicts, likeness_without_labels
+from unfreeze.data.catalog import CUT, MISNAMED, SEVERAL, Catalog
+from unfreeze.data.conflicts import conflicts, likeness_without_labels
 from unfreeze.data.file_families import families
 from unfreeze.data.scenes import example_group
 from unfreeze.data.split import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use
-from unfreeze.data.unusable import Why, way_out, why
+from unfreeze.data.unusable import CONFLICT, Why, ways_out, why, without_way
 from unfreeze.errors import UserError
 from unfreeze.metrics import UNEVEN, imbalance
 
@@ -62,10 +63,6 @@ FLAT = 0.02
 
 FENCES = 3.0
 """Interquartile ranges beyond the quartiles from which on a value is an outlier: Tukey's outer fence."""
-
-
-DISPUTED = "correct the labels, or keep such copies: --set check.label_conflicts=keep"
-"""What helps against label conflicts."""
 
 
 _WHY: dict[Why, str] = {
@@ -181,21 +178,6 @@ def refuse_losses(catalog: Catalog, most: float) -> None:
         f"at most {most:.0%} of the files, and no whole class",
         f"{ways_out([reason for reason, _ in reasons])}{shown}{anyway}",
     )
-
-
-def without_way(reason: str) -> str:
-    """Return a reason without its way out."""
-    return reason if reason.startswith(CONFLICT) or why(reason) == "damage" else reason.partition(": ")[0]
-
-
-def ways_out(reasons: Sequence[str]) -> str:
-    """Return what helps against reasons why files are set aside, each named where there are several."""
-    ways = dict[str, list[str]]()
-    for reason in reasons:
-        way = DISPUTED if reason.startswith(CONFLICT) else way_out(reason)
-        ways.setdefault(way or "mend the files, or take them out of the data", []).append(without_way(reason))
-    named = [f"{' and '.join(whats)}: {way}" for way, whats in ways.items()]
-    return "; ".join(named) if len(named) > 1 else next(iter(ways), "")
 
 
 def warnings_of(

@@ -49,7 +49,7 @@ class FileInfo:
     peak: int | None = None
 
 
-def looks_at(files: Iterable[tuple[str, int, DecodedFile]]) -> list[FileInfo]:
+def file_infos(files: Iterable[tuple[str, int, DecodedFile]]) -> list[FileInfo]:
     """Return the looks at files of which sha256, size in bytes and what decoding told are known."""
     return [
         FileInfo(sha256, *seen.size, seen.mode, seen.reason, size, *seen.kind, seen.likeness, seen.peak)

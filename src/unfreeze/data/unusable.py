@@ -7,7 +7,7 @@ kinds has its way out behind a colon. Light to import: processes that only decod
 import json
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -104,10 +104,19 @@ NO_TIFFFILE = 'these bands are read by tifffile: pip install "unfreeze[bands]"'
 TIFF_PACKED = "bands in a compression that tifffile alone does not read: pip install imagecodecs"
 
 
+CONFLICT = "copies have different labels"
+"""Begins the reason why an image with a label conflict is set aside."""
+
+
 _STEPS = (120, 200, 500, 1000)  # million pixels: few, so that many files have one reason; the last may be asked for
 
 
+DISPUTED = "correct the labels, or keep such copies: --set check.label_conflicts=keep"
+"""What helps against label conflicts."""
+
+
 _WAYS = {
+    CONFLICT: DISPUTED,
     TRUNCATED: "copy the files again, or say --set check.truncated=keep to use JPEG files as they are",
     DAMAGED: "copy the files again, or take them out of the data",
     EMPTY: "copy or download the files again, or take them out of the data",
@@ -139,12 +148,27 @@ def way_out(reason: str) -> str:
     return _WAYS.get(what, way)
 
 
+def without_way(reason: str) -> str:
+    """Return a reason without its way out."""
+    return reason if reason.startswith(CONFLICT) or why(reason) == "damage" else reason.partition(": ")[0]
+
+
+def ways_out(reasons: Sequence[str]) -> str:
+    """Return what helps against reasons why files are set aside, each named where there are several."""
+    ways = dict[str, list[str]]()
+    for reason in reasons:
+        way = way_out(reason)
+        ways.setdefault(way or "mend the files, or take them out of the data", []).append(without_way(reason))
+    named = [f"{' and '.join(whats)}: {way}" for way, whats in ways.items()]
+    return "; ".join(named) if len(named) > 1 else next(iter(ways), "")
+
+
 def why(reason: str) -> Why:
     """Return of which kind a reason is."""
     what = reason.partition(": ")[0]
     if what == NO_MEMORY or what.startswith(TOO_LARGE):
         return "limit"
-    return "damage" if what in _WAYS and what != NO_IMAGE else "form"
+    return "damage" if what in _WAYS and what not in (NO_IMAGE, CONFLICT) else "form"
 
 
 def too_large(pixels: int, most: int) -> str:

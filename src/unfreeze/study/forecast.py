@@ -58,9 +58,9 @@ def forecast(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forec
         catalog = glance(
             source,
             study.split.group,
-            lambda done, total: emit(Scanning(done, total)),
-            looks=looks,
-            check=study.check,
+            looks,
+            study.check,
+            progress=lambda done, total: emit(Scanning(done, total)),
         )
         return _forecast(prepare(opened, catalog, emit, decoded=False), emit)
 
