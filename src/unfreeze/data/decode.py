@@ -1,9 +1,9 @@
-"""Decode an image file whole, into upright 8-bit RGB, or say why that cannot be done.
+"""Decode a whole image file into upright 8-bit RGB, or refuse it with a reason.
 
 The rules: the format is recognised by content, never by name; the first frame of an animation counts; the EXIF
 orientation is applied; alpha and transparent palette entries are composited on white; values of more than 8 bits are
 scaled by the bits that the data set uses (v >> 8 for all 16), not clipped; grey, palette, 1-bit and CMYK become RGB;
-colour profiles are not applied. What else a file may be, ``data.unusable`` says.
+colour profiles are not applied. ``data.image_file`` opens files, ``data.unusable`` lists the reasons.
 """
 
 import sys
@@ -38,7 +38,7 @@ from unfreeze.data.unusable import (
 )
 
 DECODE_RULES = 1
-"""Counts up whenever a file comes to be decoded into other pixels."""
+"""Version of the decoding rules; increase it whenever a file is decoded into different pixels."""
 
 
 _END_OF_IMAGE = b"\xff\xd9"  # JPEG's marker
@@ -89,7 +89,7 @@ class Truncated(Undecodable):
 
 
 def decode(path: Path, at_least: int | None = None, reading: Reading = USUAL) -> Image.Image:
-    """Return the upright 8-bit RGB picture in the file at `path`; of a truncated JPEG what there is of it.
+    """Return the upright 8-bit RGB picture in a file; of a truncated JPEG, the part that exists.
 
     Args:
         path: the file.
@@ -119,7 +119,7 @@ def load(file: IO[bytes], at_least: int | None = None, reading: Reading = USUAL)
 
 
 def _without_extras(file: IO[bytes], attempt: Callable[[IO[bytes]], _T]) -> _T:
-    """Attempt to read a file, and, if that fails, one without texts and profiles, which say nothing of its pixels."""
+    """Read a file; if it is damaged, read it again without its texts and colour profiles, which pixels do not need."""
     try:
         return attempt(file)
     except Undecodable as error:
@@ -144,7 +144,7 @@ def _load(file: IO[bytes], at_least: int | None, reading: Reading) -> Image.Imag
 
 
 def _load_plain(image: ImageFile.ImageFile, file: IO[bytes], reading: Reading) -> Image.Image:
-    """Load a picture that is no JPEG; 16-bit colour is scaled to 8 bits, and bands are picked, if that is asked for."""
+    """Load a picture that is not a JPEG; scale 16-bit colour to 8 bits and pick bands, if requested."""
     raw, mode = _raw(image), mode_of(image)
     picked, deep = is_picked(mode), mode != image.mode and mode.endswith(";16")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -162,7 +162,7 @@ def _load_plain(image: ImageFile.ImageFile, file: IO[bytes], reading: Reading) -
 
 
 def _made(image: ImageFile.ImageFile, raw: str, file: IO[bytes], reading: Reading) -> Image.Image:
-    """Return, in 8 bits, what is asked for of a loaded picture of several bands or of 16-bit colour."""
+    """Return the requested bands of a loaded picture of several bands or of 16-bit colour, in 8 bits."""
     import numpy as np
 
     from unfreeze.data.formats import bit_depth as deep
@@ -198,7 +198,7 @@ def _low_bytes(file: IO[bytes]) -> Image.Image:
 
 
 def _mind_alpha(image: Image.Image, bands: int) -> None:
-    """Refuse a picture whose alpha is another measurement, or lets nothing of it be seen."""
+    """Refuse a picture whose alpha channel is another measurement or makes it fully transparent."""
     if image.mode not in ("RGBA", "LA", "RGBa", "La"):
         return
     counts = image.getchannel(len(image.getbands()) - 1).histogram()
@@ -210,7 +210,7 @@ def _mind_alpha(image: Image.Image, bands: int) -> None:
 
 
 def mind_shape(image: Image.Image, picture: Image.Image) -> None:
-    """Refuse a picture that is white all over once it lies on white, though its alpha shows something.
+    """Refuse a picture that is completely white once composited on white, although its alpha shows a shape.
 
     Args:
         image: as loaded.
@@ -246,7 +246,7 @@ def mode_of(image: Image.Image) -> str:
 
 
 def load_what_there_is(file: IO[bytes], at_least: int | None = None, reading: Reading = USUAL) -> Image.Image:
-    """Return what ``load`` does, and of a truncated JPEG what there is of it; whether that will do, others say."""
+    """Return what ``load`` does; of a truncated JPEG, the part that exists. The caller decides whether to use it."""
     try:
         return load(file, at_least, reading)
     except Truncated as error:
@@ -321,7 +321,7 @@ def kind(image: Image.Image) -> tuple[str, bool]:
 
 
 def _open(file: IO[bytes], reading: Reading) -> Image.Image:
-    """Read the header; of bands that only tifffile reads all."""
+    """Read the header; read bands that only tifffile supports completely."""
     tags: Mapping[int, Any] = {}
     try:
         image = identified(file)
@@ -410,7 +410,7 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, reading: Reading) -> Image.Image:
-    """Scale grey of more than 8 bits; of colour that is done already."""
+    """Scale grey of more than 8 bits; colour is scaled when it is loaded."""
     if not _is_grey_of_more(image):
         return image
     from unfreeze.data.formats.bit_depth import (

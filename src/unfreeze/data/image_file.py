@@ -70,7 +70,7 @@ DECODER_ERRORS = (
 
 
 def _hush() -> None:
-    """Keep what Pillow logs, and what libtiff prints of damaged files, off the terminal; exceptions tell as much."""
+    """Keep log messages of Pillow and libtiff on damaged files off the terminal; exceptions report the same."""
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # without any, Python prints it
     core = ctypes.CDLL(_imaging.__file__)
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
@@ -84,7 +84,7 @@ _hush()
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    """Open a regular file for reading; pipes, sockets and devices, which could block for ever, are never opened."""
+    """Open a regular file for reading; refuse pipes, sockets and devices, which could block for ever."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise Undecodable(IRREGULAR)
@@ -115,7 +115,7 @@ def digest(file: BufferedReader) -> str:
 
 
 def stamp(file: BufferedReader) -> os.stat_result:
-    """Return what is known of an open file without reading it."""
+    """Return the status of an open file (size, times)."""
     try:
         return os.fstat(file.fileno())
     except OSError as error:
@@ -123,7 +123,7 @@ def stamp(file: BufferedReader) -> os.stat_result:
 
 
 def check_unchanged(file: BufferedReader, before: os.stat_result) -> None:
-    """Refuse a file written to since its stamp: what was read of it at two times may not belong together."""
+    """Refuse a file that has changed since its status was taken, because parts of two versions may have been read."""
     after = stamp(file)
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise Undecodable(CHANGED)
@@ -131,11 +131,11 @@ def check_unchanged(file: BufferedReader, before: os.stat_result) -> None:
 
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings; set once, around all threads, since filters belong to the process."""
+    """Silence Pillow's warnings; enter once, around all threads, because warning filters are global."""
     with warnings.catch_warnings():
-        # Pillow warns of odd metadata; whether the file is fit for use, the whole decode says.
+        # Pillow warns of odd metadata; decoding the whole file decides whether it can be used.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at here
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked in `decode`
         yield
 
 
@@ -175,7 +175,7 @@ def identified(file: IO[bytes]) -> ImageFile.ImageFile:
 
 
 def _unidentified(file: IO[bytes]) -> str:
-    """Say what a file is that Pillow does not open."""
+    """Return the reason for refusing a file that Pillow does not open."""
     file.seek(0)
     start = file.read(START_BYTES)
     if (reason := what_else(start)) != NO_IMAGE:

@@ -1,4 +1,4 @@
-"""What is wrong with a catalog's images, the worst first. Pure: nothing is read, nothing is changed."""
+"""Find problems in the images of a catalog, the worst first; read no file and change nothing."""
 
 import math
 from collections import Counter
@@ -71,7 +71,7 @@ _WHY: dict[Why, str] = {
 
 
 REASONS = 4
-"""Reasons that the note on unreadable files counts; the page and the catalog have each file's."""
+"""Number of reasons counted in the note on unreadable files; the page and the catalog list every file."""
 
 
 _ENOUGH = 20  # images from which on outliers mean something
@@ -79,10 +79,10 @@ _ENOUGH = 20  # images from which on outliers mean something
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a person should look at.
+    """A problem in the data that a person should review.
 
     Attributes:
-        kind, severity: what, and how bad.
+        kind, severity: what is wrong, and how bad it is.
         rows: positions in ``catalog.images`` of the images concerned; of a group of duplicates all of its members.
         note: one sentence without a full stop.
         measure: by which findings of one kind are sorted, the largest first.
@@ -96,7 +96,7 @@ class Finding:
 
 
 AS_GIVEN = SplitConfig()
-"""The settings by which the data's own splits are judged where nothing is said."""
+"""Default split settings for judging the splits that the data gives."""
 
 
 def findings(
@@ -106,7 +106,7 @@ def findings(
     split: SplitConfig = AS_GIVEN,
     earlier: Mapping[str, str] | None = None,
 ) -> list[Finding]:
-    """Return what is wrong, the worst first.
+    """Return the problems in a catalog, the worst first.
 
     Args:
         catalog: the images.
@@ -139,7 +139,7 @@ def _images(catalog: Catalog, folds: bool, split: SplitConfig, earlier: Mapping[
 
 
 def worst_first(found: Sequence[Finding]) -> list[Finding]:
-    """Return findings in the order in which they are told."""
+    """Return findings in the order in which they are reported."""
     return sorted(
         found,
         key=lambda one: (
@@ -149,7 +149,7 @@ def worst_first(found: Sequence[Finding]) -> list[Finding]:
 
 
 def refuse_losses(catalog: Catalog, most: float) -> None:
-    """Stop a run whose data has lost too much.
+    """Stop a run if too many files are set aside or a class has no usable file.
 
     Args:
         catalog: the images.
@@ -183,7 +183,7 @@ def refuse_losses(catalog: Catalog, most: float) -> None:
 def warnings_of(
     catalog: Catalog, folds: bool, split: SplitConfig = AS_GIVEN, earlier: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Return what a run says of its data.
+    """Return the warnings that a run prints about its data.
 
     That is which images are alike and do not count as copies, pictures with two labels, and copies in two given splits
     (or folds).
@@ -307,7 +307,7 @@ def _duplicates(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:
 
 
 def _copies(group: pd.DataFrame, least: Mapping[str, float]) -> tuple[str, bool]:
-    """Return how many images there are of a cluster, and how alike, and whether they have the same pixels."""
+    """Return the size and likeness of a cluster as text, and whether its images have the same pixels."""
     same = group["pixels"].nunique() == 1
     how = "the same pixels" if same else f"likeness {least.get(str(group['cluster'].iloc[0]), 1.0):.3f} or more"
     return f"{len(group)} images, {how}", same
@@ -341,7 +341,7 @@ def _place(given_split: str, given_fold: str, source: str) -> str:
 
 
 def _least_likeness(copied: pd.DataFrame, catalog: Catalog) -> dict[str, float]:
-    """Return the least likeness of two near duplicates, by cluster."""
+    """Return the smallest likeness of two near duplicates, by cluster."""
     clusters = dict(zip(copied["sha256"], copied["cluster"], strict=True))
     least: dict[str, float] = {}
     for (one, _), value in catalog.likeness.items():
@@ -425,7 +425,7 @@ def _outliers(used: pd.DataFrame) -> list[Finding]:
 
 
 def _noted(used: pd.DataFrame) -> list[Finding]:
-    """Return what is odd about files and not about their pictures."""
+    """Return findings about files rather than their pictures."""
     told = {SEVERAL: SEVERAL, MISNAMED: "another format than the name says: the content counts", CUT: CUT}
     rows = {words: used.index[used["note"].str.contains(mark, regex=False)] for mark, words in told.items()}
     return [Finding("outlier", "note", tuple(found), words) for words, found in rows.items() if len(found)]

@@ -103,7 +103,7 @@ def _unwrapped(reading: TreeReading, folder: str, any_name: bool) -> str:
 
 
 def _opens(reading: TreeReading, folder: str) -> bool:
-    """Tell whether a folder, or the only one in it and so on, holds several folders and no pictures beside them."""
+    """Return whether a folder, or the chain of single folders in it, ends in several folders without pictures."""
     while len(inside := reading.live(folder)) == 1 and not reading.tree.direct[folder]:
         (folder,) = inside
     return len(inside) > 1 and not reading.tree.direct[folder]
@@ -228,7 +228,7 @@ def _ambiguous(
 
 
 def _as_splits(reading: TreeReading, folders: Sequence[str]) -> str:
-    """Return how to name two or three folders as the splits that they may be, the largest for training."""
+    """Return commands that rename two or three folders to splits, the largest to train, as text."""
     by_size = sorted(folders, key=lambda one: -reading.tree.below[one])
     if not 2 <= len(by_size) <= SHOWN or any(split_of(name_of(one)) for one in by_size):
         return ""
@@ -240,7 +240,7 @@ def _as_splits(reading: TreeReading, folders: Sequence[str]) -> str:
 
 
 def _tell_mixed(reading: TreeReading, part: str) -> None:
-    """Tell that folders within class folders count to these, and what else they may be."""
+    """Report that folders inside class folders belong to these classes, and what else they may be."""
     live = reading.live(part)
     opened = [one for one in reading.opened(part) if len(reading.live(one)) > 1]
     inner = [deeper for one in opened for deeper in reading.live(one)]

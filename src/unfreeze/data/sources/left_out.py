@@ -76,12 +76,12 @@ class TreeReading:
         return [one for one in self.live(folder) if not self.tree.direct[one] and self.live(one)]
 
     def leave_out(self, folder: str, reason: str, sentence: str) -> None:
-        """Leave a folder out, and tell it."""
+        """Leave a folder out, and record the sentence that reports it."""
         self.left_out[folder] = reason
         self.guessed.append(sentence)
 
     def count(self, folder: str) -> str:
-        """Say how many pictures lie in a folder and below it."""
+        """Return the number of pictures in a folder and below it, as text."""
         count = self.tree.below[folder]
         return f"{count:,} picture{'s' * (count != 1)}"
 
@@ -97,7 +97,7 @@ def name_of(path: str) -> str:
 
 
 def listed(folders: Iterable[str], slash: str = "/") -> str:
-    """Name some folders, and say how many more there are."""
+    """Return the first few folder names and the number of further ones, as text."""
     names = [f"{name}{slash}" for name in folders]
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
@@ -107,20 +107,20 @@ def _word(folder: str) -> str:
 
 
 def is_familiar(folder: str) -> bool:
-    """Tell whether a folder's name says that it is no class: a split's, its parent's, or ``images`` and the like."""
+    """Return whether a folder's name shows that it is not a class: a split, its parent's name, or ``images``."""
     parent = name_of(posixpath.dirname(folder))
     return bool(split_of(name_of(folder))) or _word(folder) in _CONTAINERS or name_of(folder) == parent
 
 
 def is_flat(reading: TreeReading, folder: str) -> bool:
-    """Tell whether a folder holds pictures and no class folders; in ``test/images/`` are none, either."""
+    """Return whether a folder holds pictures but no class folders; ``test/images/`` has none either."""
     while len(inside := reading.live(folder)) == 1 and is_familiar(inside[0]) and not reading.tree.direct[folder]:
         (folder,) = inside
     return not inside
 
 
 def leave_out_beside(reading: TreeReading, folder: str) -> None:
-    """Leave out what lies beside class or split folders and is neither."""
+    """Leave out folders beside class or split folders that are neither."""
     _tell_without_pictures(reading, folder)
     _leave_out_store(reading, folder)
     _leave_out_masks(reading, folder)
@@ -146,7 +146,7 @@ def _tell_without_pictures(reading: TreeReading, folder: str) -> None:
 
 
 def _leave_out_store(reading: TreeReading, folder: str) -> None:
-    """Leave out ``blobs/``, whose pictures those in other folders are links to, as hubs' caches have it."""
+    """Leave out ``blobs/``, the link targets of other folders in the cache layout of model hubs."""
     if not reading.tree.followed:
         return
     live = reading.live(folder)
@@ -237,7 +237,7 @@ def leave_out_masks_inside(reading: TreeReading, part: str) -> None:
 
 
 def masks_among(reading: TreeReading, parts: Collection[str]) -> Collection[str]:
-    """Return masks that lie in one folder with their photographs, and tell them."""
+    """Return masks that are in the same folder as their photographs, and report them."""
     found = {
         mask: photograph
         for mask, photograph in masks_beside(reading.root, reading.tree).items()
