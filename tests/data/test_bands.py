@@ -12,8 +12,9 @@ from tests.support.photos import photo
 from tests.support.pictures import png
 from unfreeze.config.schema import CheckConfig
 from unfreeze.data.catalog import build_catalog, used_keys
-from unfreeze.data.decode import decode, header, load, mode_of, open_regular
+from unfreeze.data.decode import decode, header, load, mode_of
 from unfreeze.data.formats.reading import USUAL, Reading
+from unfreeze.data.image_file import open_regular
 from unfreeze.data.sources import open_source
 from unfreeze.data.unusable import Undecodable
 

@@ -12,6 +12,7 @@ from tests.support.pictures import folder, png, save
 from unfreeze.config.schema import CheckConfig
 from unfreeze.data import image_hash as sketch_module
 from unfreeze.data.catalog import COLUMNS, CUT, Catalog, build_catalog, glance, paths_of, rows_of
+from unfreeze.data.scan import Callbacks
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
 from unfreeze.storage.records import read_table, write_table
@@ -21,6 +22,10 @@ SHARED = Path(__file__).parents[2] / "../shared/data/trashnet"
 
 SEEN = ["pixels", "phash", "cluster", "brightness", "contrast", "sharpness", "colour"]
 """Columns that only a decoded picture fills."""
+
+
+def keeping_keys_in(handed: list[str]) -> Callbacks:
+    return Callbacks(on_picture=lambda sha256, _: handed.append(sha256))
 
 
 def build(root: Path, group: str | None = None, **tests: str) -> Catalog:
@@ -87,7 +92,7 @@ def test_truncated_jpegs_are_kept_where_that_is_asked_for(tmp_path):
     (cut,) = cut_jpegs(tmp_path / "photos")
     source = open_source("photos", {}, tmp_path)
     handed: list[str] = []
-    aside = build_catalog(source, looks=tmp_path / "looks", on_picture=lambda sha256, _: handed.append(sha256))
+    aside = build_catalog(source, looks=tmp_path / "looks", callbacks=keeping_keys_in(handed))
     kept = build_catalog(source, looks=tmp_path / "looks", check=CheckConfig(truncated="keep"))
     for found in (kept, glance(source, looks=tmp_path / "looks", check=CheckConfig(truncated="keep"))):
         rows = found.images.set_index("path")
@@ -144,7 +149,7 @@ def test_a_file_that_vanishes_is_set_aside(tmp_path):
 def test_progress_counts_every_file(tmp_path):
     calls = []
     source = open_source(str(folder(tmp_path, {"a": 2, "b": 1})), {}, tmp_path)
-    build_catalog(source, progress=lambda done, total: calls.append((done, total)))
+    build_catalog(source, callbacks=Callbacks(progress=lambda done, total: calls.append((done, total))))
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -232,7 +237,7 @@ def test_what_is_known_is_not_decoded_again_wherever_it_lies(tmp_path, monkeypat
         sketch_module, "load", lambda file, **more: decoded.append(Path(file.name).name) or load(file, **more)
     )
     source = open_source(str(tmp_path / "moved"), {}, tmp_path)
-    catalog = build_catalog(source, looks=tmp_path / "looks", on_picture=lambda sha256, _: handed.append(sha256))
+    catalog = build_catalog(source, looks=tmp_path / "looks", callbacks=keeping_keys_in(handed))
     assert decoded == ["002.png"]
     assert handed == list(catalog.images.loc[catalog.images["path"] == "a/002.png", "sha256"])
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from tests.support.pictures import catalog
 from unfreeze.config.schema import SplitConfig
-from unfreeze.data.catalog import CONFLICT, Catalog
+from unfreeze.data.catalog import Catalog
 from unfreeze.data.dataset_diff import TIED_TO_TEST, changes, keep_ids, keep_what_was_drawn
 from unfreeze.data.split import draw_split
+from unfreeze.data.unusable import CONFLICT
 
 
 def rows(numbers: range, **more: str) -> list[dict[str, str]]:

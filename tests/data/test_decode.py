@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
 import unfreeze
-from tests.data.test_nasty import within
 from tests.support.photos import photo
 from tests.support.pictures import png, smooth
-from unfreeze.data.decode import FORMATS, Truncated, decode, digest, load, open_regular, quiet_pillow, to_rgb
+from tests.support.time_limit import within
+from unfreeze.data.decode import Truncated, decode, load, to_rgb
 from unfreeze.data.formats.reading import MAX_PIXELS, Reading
+from unfreeze.data.image_file import FORMATS, digest, open_regular, quiet_pillow
 from unfreeze.data.unusable import Undecodable
 
 SHARED = Path(__file__).parents[2] / "../shared/data"

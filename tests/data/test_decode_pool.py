@@ -16,9 +16,9 @@ from tests.support.settled import aged, posix
 from unfreeze import slots
 from unfreeze.data import decode_pool as workers
 from unfreeze.data import scan as looking
-from unfreeze.data.decode_pool import look_in_slots
+from unfreeze.data.decode_pool import scan_in_slots
 from unfreeze.data.formats.reading import USUAL
-from unfreeze.data.scan import look_at_all
+from unfreeze.data.scan import scan_files
 from unfreeze.data.scan_cache import FileInfo, ScanCache, state_of
 from unfreeze.data.unusable import CRASHED
 from unfreeze.errors import UserError
@@ -42,11 +42,11 @@ main()
 
 
 def in_threads(paths: list[Path]) -> list[FileInfo]:
-    return look_at_all(paths, ScanCache(None), None, 1, lambda *_: None)
+    return scan_files(paths, ScanCache(None), None, 1, lambda *_: None)
 
 
 def in_slots(paths: list[Path], count: int, **known: FileInfo) -> list[tuple[FileInfo, str]]:
-    return list(look_in_slots(paths, known, USUAL, count))
+    return list(scan_in_slots(paths, known, USUAL, count))
 
 
 @pytest.fixture
@@ -85,21 +85,21 @@ def test_slots_find_what_threads_find_in_the_same_order(tmp_path, soon, started,
     paths = mixed(tmp_path / "photos")
     expected = in_threads(paths)
     told = []
-    found = look_at_all(
+    found = scan_files(
         paths, ScanCache(tmp_path / "looks"), lambda done, total: told.append((done, total)), count, None
     )
     assert found == expected
     assert len(started) == count
     assert {look.reason for look in found} >= {"truncated", "not an image", "empty file"}
     assert told == [(done + 1, len(paths)) for done in range(len(paths))]
-    assert look_at_all(paths, ScanCache(tmp_path / "looks"), None, count, None) == expected
+    assert scan_files(paths, ScanCache(tmp_path / "looks"), None, count, None) == expected
 
 
 def test_none_is_decoded_here(tmp_path, monkeypatch, soon):
     paths = [save(tmp_path / f"{number:02}.png", number) for number in range(12)]
     expected = in_threads(paths)
     monkeypatch.setattr(looking, "decoded", None)
-    assert look_at_all(paths, ScanCache(None), None, 2, None) == expected
+    assert scan_files(paths, ScanCache(None), None, 2, None) == expected
 
 
 def test_a_file_that_kills_its_slot_is_named_and_costs_nothing_else(tmp_path, monkeypatch, soon, started):
@@ -109,7 +109,7 @@ def test_a_file_that_kills_its_slot_is_named_and_costs_nothing_else(tmp_path, mo
     for number in bad:
         paths[number] = paths[number].rename(tmp_path / f"bad{number}.png")
     monkeypatch.setattr(slots, "_COMMAND", ("-P", "-c", DYING))
-    found = look_at_all(paths, ScanCache(tmp_path / "looks"), None, 2, None)
+    found = scan_files(paths, ScanCache(tmp_path / "looks"), None, 2, None)
     for number in bad:
         size = paths[number].stat().st_size
         assert found[number] == FileInfo(expected[number].sha256, reason=CRASHED, bytes=size)
@@ -127,7 +127,7 @@ def test_a_slot_that_is_killed_at_no_file_of_its_own_costs_nothing(tmp_path, soo
         if done == 20:
             os.kill(started[0].pid, signal.SIGKILL)
 
-    assert look_at_all(paths, ScanCache(None), kill, 2, None) == expected
+    assert scan_files(paths, ScanCache(None), kill, 2, None) == expected
     assert len(started) == 3
 
 
@@ -158,7 +158,7 @@ def test_all_slots_end_also_where_the_scan_is_interrupted(tmp_path, soon, starte
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        look_at_all(paths, ScanCache(tmp_path / "looks"), interrupt, 2, None)
+        scan_files(paths, ScanCache(tmp_path / "looks"), interrupt, 2, None)
     assert started
     assert all(process.returncode is not None for process in started)
     assert len(ScanCache(tmp_path / "looks").looks) == 30
@@ -177,7 +177,7 @@ def test_an_interrupt_does_not_wait_for_what_the_slots_are_at(tmp_path, monkeypa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        look_at_all(paths, ScanCache(tmp_path / "looks"), interrupt, 2, None)
+        scan_files(paths, ScanCache(tmp_path / "looks"), interrupt, 2, None)
     assert time.monotonic() - interrupted[0] < 10
     assert len(ScanCache(tmp_path / "looks").looks) == 10
 

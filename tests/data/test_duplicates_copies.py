@@ -7,7 +7,7 @@ from PIL import Image
 from tests.support.photos import COPIES, photo
 from unfreeze.data import duplicates as copies_module
 from unfreeze.data.duplicates import DuplicateGroups, find_copies
-from unfreeze.data.scan import look_at_all
+from unfreeze.data.scan import scan_files
 from unfreeze.data.scan_cache import FileInfo, ScanCache
 
 
@@ -28,7 +28,7 @@ def paths(tmp_path: Path) -> list[Path]:
 
 
 def look(paths: list[Path]) -> list[FileInfo]:
-    return look_at_all(paths, ScanCache(None), None, 1, None)
+    return scan_files(paths, ScanCache(None), None, 1, None)
 
 
 def partners(found: DuplicateGroups) -> list[set[int]]:

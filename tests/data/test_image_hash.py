@@ -7,7 +7,8 @@ from PIL import Image, ImageFilter, ImageOps, JpegImagePlugin
 
 from tests.support.photos import TURNED, photo
 from unfreeze.data import image_hash as likeness_module
-from unfreeze.data.decode import load, open_regular
+from unfreeze.data.decode import load
+from unfreeze.data.image_file import open_regular
 from unfreeze.data.image_hash import as_values, from_values, likeness, turned_hashes
 
 

@@ -4,8 +4,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,8 @@ from PIL import ImageFile
 
 from tests.support.nasty import bomb_reason, bombs, names, write_pack
 from tests.support.pictures import save
-from unfreeze.data import decode
+from tests.support.time_limit import within
+from unfreeze.data import image_file
 from unfreeze.data.catalog import Catalog, build_catalog
 from unfreeze.data.sources import open_source
 
@@ -35,16 +34,6 @@ def tree(root: Path) -> dict[str, tuple[int, int, str]]:
 
 def reasons(catalog: Catalog) -> dict[str, str]:
     return dict(zip(catalog.images["path"], catalog.images["reason"], strict=True))
-
-
-def within(seconds: float, work: Callable[[], object]) -> object:
-    """Return what some work returns; it fails where that takes longer, which a pipe may do for ever."""
-    found: list[object] = []
-    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    assert found, f"not done after {seconds} s"
-    return found[0]
 
 
 def test_each_file_of_the_nasty_pack_ends_as_it_must(tmp_path, monkeypatch):
@@ -71,7 +60,8 @@ def test_each_file_of_the_nasty_pack_ends_as_it_must(tmp_path, monkeypatch):
 MEASURED = """
 import resource, sys, time
 from pathlib import Path
-from unfreeze.data.decode import Undecodable, decode, quiet_pillow
+from unfreeze.data.decode import Undecodable, decode
+from unfreeze.data.image_file import quiet_pillow
 with quiet_pillow():
     for path in sorted(Path(sys.argv[1]).iterdir()):
         before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
@@ -135,7 +125,7 @@ def test_a_file_without_permissions_is_set_aside(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return open(path, *args)
 
-    monkeypatch.setattr(decode, "open", refusing, raising=False)
+    monkeypatch.setattr(image_file, "open", refusing, raising=False)
     found = reasons(build_catalog(open_source("pack", {}, tmp_path)))
     assert found["b/0.png"] == "cannot be read: permission denied"
 

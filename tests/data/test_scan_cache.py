@@ -15,7 +15,7 @@ from unfreeze.data import scan as looking
 from unfreeze.data import scan_cache as looks
 from unfreeze.data.decode import decode
 from unfreeze.data.formats.reading import Reading
-from unfreeze.data.scan import glance_at_all, look_at_all
+from unfreeze.data.scan import scan_files, scan_headers
 from unfreeze.data.scan_cache import FileInfo, ScanCache
 from unfreeze.data.unusable import Undecodable
 from unfreeze.errors import UserError
@@ -113,20 +113,20 @@ def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monke
     (root / "bad.png").write_text("no picture", encoding="utf-8")
     paths = [aged(path) for path in sorted(root.iterdir())]
     cache = tmp_path / "looks"
-    first = look_at_all(paths, ScanCache(cache), None, 2, None)
+    first = scan_files(paths, ScanCache(cache), None, 2, None)
     assert [look.reason for look in first] == ["", "not an image"]
     opened = []
     real = looking.open_regular
     monkeypatch.setattr(looking, "open_regular", lambda path: (opened.append(path.name), real(path))[1])
     told = []
-    for again in (look_at_all, glance_at_all):
-        more = {"on_picture": None} if again is look_at_all else {}
+    for again in (scan_files, scan_headers):
+        more = {"on_picture": None} if again is scan_files else {}
         found = again(paths, ScanCache(cache), lambda done, total: told.append((done, total)), 2, **more)
         assert found == first
     assert opened == ["bad.png"] * 2  # what is unfit is tried anew
     assert told == [(1, 2), (2, 2)] * 2
     save(root / "a.png", 8)
-    (changed, _) = look_at_all(paths, ScanCache(cache), None, 2, None)
+    (changed, _) = scan_files(paths, ScanCache(cache), None, 2, None)
     assert changed.sha256 != first[0].sha256
 
 
@@ -139,11 +139,10 @@ def test_another_file_that_came_to_lie_there_meanwhile_lends_its_content_to_none
         for file in range(count):
             save(tmp_path / name / f"{file:03}.png", 1000 * number + file)
     expected = {
-        name: look_at_all(sorted((tmp_path / name).iterdir()), ScanCache(None), None, 2, None)
-        for name in ("new", "old")
+        name: scan_files(sorted((tmp_path / name).iterdir()), ScanCache(None), None, 2, None) for name in ("new", "old")
     }
     paths = [aged(path) for path in sorted((tmp_path / "old").iterdir())]
-    name = "in_threads" if count == 2 else "look_in_slots"
+    name = "in_threads" if count == 2 else "scan_in_slots"
     start, started = getattr(looking, name), []
 
     def swapped(*asked):
@@ -155,10 +154,10 @@ def test_another_file_that_came_to_lie_there_meanwhile_lends_its_content_to_none
 
     monkeypatch.setattr(looking, name, swapped)
     cache = tmp_path / "looks"
-    assert look_at_all(paths, ScanCache(cache), None, 2, None) == expected["new"]
+    assert scan_files(paths, ScanCache(cache), None, 2, None) == expected["new"]
     (tmp_path / "old").rename(tmp_path / "new")
     (tmp_path / "older").rename(tmp_path / "old")
-    assert look_at_all(paths, ScanCache(cache), None, 2, None) == expected["old"]
+    assert scan_files(paths, ScanCache(cache), None, 2, None) == expected["old"]
 
 
 def test_an_altered_state_is_none(tmp_path):
@@ -207,10 +206,10 @@ def test_each_content_is_decoded_once_and_handed_over_one_at_a_time(tmp_path, mo
         inside.release()
 
     paths = paths_in(tmp_path / "photos")
-    found = look_at_all(paths, ScanCache(tmp_path / "looks"), None, workers, on_picture)
+    found = scan_files(paths, ScanCache(tmp_path / "looks"), None, workers, on_picture)
     assert len(decoded) == 12
     assert handed == {look.sha256: decode(path).tobytes() for look, path in zip(found, paths, strict=True)}
-    again = look_at_all(paths, ScanCache(tmp_path / "looks"), None, workers, on_picture)
+    again = scan_files(paths, ScanCache(tmp_path / "looks"), None, workers, on_picture)
     assert again == found
     assert len(decoded) == 12
 
@@ -225,7 +224,7 @@ def test_pictures_are_prepared_side_by_side(tmp_path):
     def prepare(picture: Image.Image) -> tuple[int, bytes]:
         return together.wait(), picture.tobytes()
 
-    found = look_at_all(paths, ScanCache(None), None, 2, handed.__setitem__, prepare)
+    found = scan_files(paths, ScanCache(None), None, 2, handed.__setitem__, prepare)
     assert {sha256: pixels for sha256, (_, pixels) in handed.items()} == {
         look.sha256: decode(path).tobytes() for look, path in zip(found, paths, strict=True)
     }
@@ -236,14 +235,14 @@ def test_what_is_unfit_is_not_handed_over_and_looked_at_again(tmp_path):
     paths[1].write_bytes(paths[1].read_bytes()[:90])
     handed = []
     for _ in range(2):
-        found = look_at_all(paths, ScanCache(tmp_path / "looks"), None, 2, lambda sha256, _: handed.append(sha256))
+        found = scan_files(paths, ScanCache(tmp_path / "looks"), None, 2, lambda sha256, _: handed.append(sha256))
         assert [look.reason for look in found] == ["", "truncated", ""]
     assert sorted(handed) == sorted([found[0].sha256, found[2].sha256])
     known = ScanCache(tmp_path / "looks").looks[found[1].sha256]
     assert known.reason == "truncated"
     # The disk gave other bytes then, say: remembered as truncated, but whole.
     remember(tmp_path / "looks2", FileInfo(found[0].sha256, reason="truncated"))
-    assert look_at_all(paths[:1], ScanCache(tmp_path / "looks2"), None, 1, None) == found[:1]
+    assert scan_files(paths[:1], ScanCache(tmp_path / "looks2"), None, 1, None) == found[:1]
     assert ScanCache(tmp_path / "looks2").looks == {found[0].sha256: found[0]}
 
 
@@ -260,12 +259,12 @@ def test_a_file_written_to_meanwhile_is_set_aside_and_its_twin_is_not(tmp_path, 
 
     monkeypatch.setattr(sketch_module, "load", slow)
     handed = []
-    found = look_at_all(paths, ScanCache(tmp_path / "looks"), None, 4, lambda sha256, _: handed.append(sha256))
+    found = scan_files(paths, ScanCache(tmp_path / "looks"), None, 4, lambda sha256, _: handed.append(sha256))
     assert {look.reason for look in found[1:]} == {""}
     # Whether the first file was the one of the four that was decoded, the threads decide.
     assert found[0] in (FileInfo(reason="changed while it was read"), found[1])
     assert handed == [found[1].sha256]
-    assert look_at_all(paths[:1], ScanCache(None), None, 1, None) == [FileInfo(reason="changed while it was read")]
+    assert scan_files(paths[:1], ScanCache(None), None, 1, None) == [FileInfo(reason="changed while it was read")]
 
 
 def test_what_the_receiver_raises_ends_the_scan_and_the_looks_so_far_are_kept(tmp_path):
@@ -278,7 +277,7 @@ def test_what_the_receiver_raises_ends_the_scan_and_the_looks_so_far_are_kept(tm
             raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="^the disk is full$"):
-        look_at_all(paths, ScanCache(tmp_path / "looks"), None, 1, on_picture)
+        scan_files(paths, ScanCache(tmp_path / "looks"), None, 1, on_picture)
     assert set(ScanCache(tmp_path / "looks").looks) == set(handed[:9])
 
 
@@ -291,10 +290,8 @@ def test_files_that_cannot_be_opened_or_read_say_why(tmp_path, monkeypatch):
         def read(self, size: int = -1) -> bytes:
             raise OSError(5, os.strerror(5))
 
-    assert look_at_all([missing], ScanCache(None), None, 1, None) == [
+    assert scan_files([missing], ScanCache(None), None, 1, None) == [
         FileInfo(reason="cannot be read: no such file or directory")
     ]
     monkeypatch.setattr(looking, "open_regular", lambda path: io.BufferedReader(Failing(path)))
-    assert look_at_all([fine], ScanCache(None), None, 1, None) == [
-        FileInfo(reason="cannot be read: input/output error")
-    ]
+    assert scan_files([fine], ScanCache(None), None, 1, None) == [FileInfo(reason="cannot be read: input/output error")]

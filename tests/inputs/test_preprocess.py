@@ -15,6 +15,7 @@ from PIL import Image
 from tests.support.pictures import catalog, folder, save, smooth
 from unfreeze.data.catalog import build_catalog, paths_of, rows_of
 from unfreeze.data.decode import decode
+from unfreeze.data.scan import Callbacks
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
 from unfreeze.inputs.preprocess import (
@@ -182,8 +183,10 @@ def test_a_catalog_fills_the_store_while_it_looks(tmp_path, monkeypatch):
         made = build_catalog(
             open_source(str(tmp_path / "photos"), {}, tmp_path),
             workers=4,
-            on_picture=lambda sha256, pixels: writer.add((sha256, 0), pixels),
-            prepare=lambda picture: np.asarray(base_picture(picture, base)),
+            callbacks=Callbacks(
+                on_picture=lambda sha256, pixels: writer.add((sha256, 0), pixels),
+                prepare=lambda picture: np.asarray(base_picture(picture, base)),
+            ),
         )
     ids = list(made.images.loc[made.images["status"] == "used", "id"])
     keys = list(rows_of(made, ids)["sha256"])

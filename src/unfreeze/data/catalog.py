@@ -1,4 +1,4 @@
-"""The catalog: one row per file seen, each used, set aside or ignored with its reason."""
+"""Build the catalog: one row per file, which is used, set aside or ignored, with the reason."""
 
 import hashlib
 import math
@@ -12,11 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from unfreeze.config.schema import CheckConfig
-from unfreeze.data.duplicates import SAME, DuplicateGroups, Progress, clusters, find_copies
+from unfreeze.data.conflicts import set_conflicts_aside
+from unfreeze.data.duplicates import DuplicateGroups, find_copies
 from unfreeze.data.formats.reading import FULL, USUAL, Reading, bits_of, content_key, is_deep
-from unfreeze.data.scan import OnPicture, Prepare, glance_at_all, look_at_all, looks_known
+from unfreeze.data.scan import QUIET, Callbacks, known_files, scan_files, scan_headers
 from unfreeze.data.scan_cache import FileInfo, ScanCache
-from unfreeze.data.scenes import LEAST, pictures, set_scenes_apart, within
+from unfreeze.data.scenes import set_scenes_apart, within
 from unfreeze.data.sources.source import Item, Source
 from unfreeze.data.unusable import TRUNCATED, pages_as_png, scaled
 from unfreeze.errors import UserError
@@ -29,7 +30,7 @@ COLUMNS = (
 
 
 SAFE = CheckConfig()
-"""What becomes of copies and conflicts where nothing is said."""
+"""Default handling of copies and label conflicts."""
 
 
 @dataclass(frozen=True)
@@ -66,145 +67,137 @@ class Catalog:
 def build_catalog(
     source: Source,
     group: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    workers: int | None = None,
     looks: Path | None = None,
-    on_picture: OnPicture | None = None,
-    prepare: Prepare | None = None,
     check: CheckConfig = SAFE,
-    comparing: Progress | None = None,
+    workers: int | None = None,
+    callbacks: Callbacks = QUIET,
 ) -> Catalog:
-    """Hash each file of a source that may have changed; wholly decode each content that is not known to be fit for use.
+    """Hash the files of a source and decode every content that is not known yet.
 
     Args:
         source: the files.
-        group: a further column of the data, which names the group that an image belongs to; or a regular expression
-            searched in the path: its first group, or the whole match where it has none, does.
-        progress: called with (files done, files in all) after each file, in this thread.
+        group: a further column of the data, which names the group of each image; or a regular expression searched in
+            the path: its first group, or the whole match where it has none, names the group.
+        looks: folder of the scan cache, `looks/`. A content that was decoded before is only hashed, and a file that has
+            not changed is not even read. None: every content is decoded.
+        check: how files are read, and what happens to copies and to pictures with two labels.
         workers: threads, by default one per core; the result does not depend on it.
-        looks: folder of the cache in which it is remembered which contents are fit for use, `looks/`; what was
-            decoded once is only hashed, and not even that where its file is as it was. None: every content is decoded.
-        on_picture: called with (key, see ``reading.content_key``, upright 8-bit RGB picture) once for each content that
-            was decoded and is fit for use, in the thread that decoded it (never this one), in one at a time; what it
-            raises ends the whole.
-        prepare: called with each such picture first, in several threads at once; on_picture then gets what it returns.
-        check: how files are read, and what becomes of copies and of pictures with two labels.
-        comparing: called with (pairs compared, pairs in all) while pictures that look alike are compared.
+        callbacks: called while files are read and compared.
 
     Raises:
-        UserError: `group` is neither a column nor a regular expression, the data names groups already, or a used
-            image's path does not match; the folder of looks cannot be written to.
+        UserError: `group` is neither a column nor a regular expression, the data names groups already, or the path of a
+            used image does not match; the scan cache cannot be written to.
     """
     grouping = _grouping(source, group)
     files = _files(source)
 
-    def look(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[FileInfo]:
-        remembered = ScanCache(looks, reading)
-        return look_at_all(paths, remembered, report, workers, on_picture, prepare, reading)
+    def scan(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[FileInfo]:
+        cache = ScanCache(looks, reading)
+        return scan_files(paths, cache, report, workers, callbacks.on_picture, callbacks.prepare, reading)
 
-    found, reading = _with_bits(files, look(files, _asked(check), progress), check, look)
+    found, reading = _with_bits(files, scan(files, _reading_before_scan(check), callbacks.progress), check, scan)
     near = check.near_duplicates != "ignore"
-    copies = find_copies(_judged(found, check), files, looks, near, progress=comparing, reading=reading)
+    copies = find_copies(_judged(found, check), files, looks, near, progress=callbacks.comparing, reading=reading)
     return _catalog(source, found, grouping, copies, check, reading)
 
 
 def glance(
     source: Source,
     group: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    workers: int | None = None,
     looks: Path | None = None,
     check: CheckConfig = SAFE,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Catalog:
-    """Hash each file of a source that may have changed, and read headers only, but for pictures of more than 8 bits.
+    """Return the catalog as it will be if every file with a valid header is whole.
 
-    This is the catalog as it will be if what has a header is whole.
-
-    A file is set aside if its header is bad, or if it is known from `looks` to be unfit for use; copies are those that
-    an earlier look found. Nothing is written. Arguments and errors are those of `build_catalog`.
+    Files that may have changed are hashed; only headers are read, except of pictures of more than 8 bits. A file is set
+    aside if its header is bad, or if the scan cache says that it cannot be decoded; copies are those that an earlier
+    scan found. Nothing is written. Arguments and errors are those of `build_catalog`; `progress` is called with (files
+    done, files in all).
     """
     grouping = _grouping(source, group)
     files = _files(source)
 
-    def look(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[FileInfo]:
-        return glance_at_all(paths, ScanCache(looks, reading), report, workers, reading)
+    def scan(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[FileInfo]:
+        return scan_headers(paths, ScanCache(looks, reading), report, workers, reading)
 
-    first = look(files, _asked(check), progress)
-    found, reading = _with_bits(files, _with_peaks(files, first, check, workers), check, look)
+    first = scan(files, _reading_before_scan(check), progress)
+    found, reading = _with_bits(files, _with_peaks(files, first, check, workers), check, scan)
     near = check.near_duplicates != "ignore"
     copies = find_copies(_judged(found, check), files, looks, near, decoding=False, reading=reading)
     return _catalog(source, found, grouping, copies, check, reading)
 
 
 def known_contents(source: Source, looks: Path, check: CheckConfig = SAFE) -> set[str]:
-    """Return the keys of the contents of those files that have not changed since they were read; none is read now."""
-    known = looks_known(_files(source), ScanCache(looks, _asked(check)))
-    reading = _told(known, check)
-    return {content_key(look.sha256, look.mode, reading) for look in known}
+    """Return the content keys of the files that have not changed since they were read; read no file."""
+    known = known_files(_files(source), ScanCache(looks, _reading_before_scan(check)))
+    reading = _reading(known, check)
+    return {content_key(info.sha256, info.mode, reading) for info in known}
 
 
-def _asked(check: CheckConfig) -> Reading:
-    """Return how files are read before it is known how many bits they use."""
+def _reading_before_scan(check: CheckConfig) -> Reading:
+    """Return how files are read before the number of bits that they use is known."""
     return Reading(check.bands or (), None, check.max_pixels)
 
 
-def _told(looks: Sequence[FileInfo], check: CheckConfig) -> Reading:
-    """Return how files are read: pictures of more than 8 bits by those bits that all of them use, or that are given."""
-    peaks = [look.peak for look in looks if look.peak is not None]
+def _reading(infos: Sequence[FileInfo], check: CheckConfig) -> Reading:
+    """Return how files are read; pictures of more than 8 bits are scaled by the bits in use, or by those given."""
+    peaks = [info.peak for info in infos if info.peak is not None]
     bits = FULL if not peaks else bits_of(max(peaks)) if check.bits == "auto" else check.bits
-    return replace(_asked(check), bits=bits)
+    return replace(_reading_before_scan(check), bits=bits)
 
 
-_LookAt = Callable[[Sequence[Path], Reading, Callable[[int, int], None] | None], list[FileInfo]]
+_Scan = Callable[[Sequence[Path], Reading, Callable[[int, int], None] | None], list[FileInfo]]
 
 
 def _with_bits(
-    files: Sequence[Path], found: Sequence[FileInfo], check: CheckConfig, look: _LookAt
+    files: Sequence[Path], found: Sequence[FileInfo], check: CheckConfig, scan: _Scan
 ) -> tuple[list[FileInfo], Reading]:
-    """Return the looks with those at pictures of more than 8 bits taken anew, scaled, and how files are read."""
-    reading, looks = _told(found, check), list(found)
-    deep = [number for number, one in enumerate(looks) if one.peak is not None]
+    """Scan pictures of more than 8 bits again, now scaled; return all results and how files are read."""
+    reading, infos = _reading(found, check), list(found)
+    deep = [number for number, one in enumerate(infos) if one.peak is not None]
     for number, again in zip(
-        deep, look([files[number] for number in deep], reading, None) if deep else (), strict=True
+        deep, scan([files[number] for number in deep], reading, None) if deep else (), strict=True
     ):
-        looks[number] = replace(again, peak=again.peak if again.peak is not None else looks[number].peak)
-    return looks, reading
+        infos[number] = replace(again, peak=again.peak if again.peak is not None else infos[number].peak)
+    return infos, reading
 
 
 def _with_peaks(
     files: Sequence[Path], found: Sequence[FileInfo], check: CheckConfig, workers: int | None
 ) -> list[FileInfo]:
-    """Return looks at headers with those at pictures of more than 8 bits decoded, so that their bits are known."""
-    looks = list(found)
-    deep = [number for number, one in enumerate(looks) if is_deep(one.mode) and one.peak is None and not one.reason]
+    """Decode pictures of more than 8 bits, so that their bits are known; return all results."""
+    infos = list(found)
+    deep = [number for number, one in enumerate(infos) if is_deep(one.mode) and one.peak is None and not one.reason]
     if deep:
-        reading = _asked(check)
+        reading = _reading_before_scan(check)
         paths = [files[number] for number in deep]
         for number, one in zip(
-            deep, look_at_all(paths, ScanCache(None), None, workers, None, None, reading), strict=True
+            deep, scan_files(paths, ScanCache(None), None, workers, None, None, reading), strict=True
         ):
-            looks[number] = one
-    return looks
+            infos[number] = one
+    return infos
 
 
 def _files(source: Source) -> list[Path]:
     return [source.roots[item.source] / item.path for item in source.items]
 
 
-def _judged(looks: Sequence[FileInfo], check: CheckConfig) -> list[FileInfo]:
-    """Return the looks, with those at truncated pictures fit for use where these are kept."""
-    return [replace(look, reason=_reason(look, check)) if look.reason else look for look in looks]
+def _judged(infos: Sequence[FileInfo], check: CheckConfig) -> list[FileInfo]:
+    """Clear the reason of truncated pictures where the check settings keep them."""
+    return [replace(info, reason=_reason(info, check)) if info.reason else info for info in infos]
 
 
-def _reason(look: FileInfo, check: CheckConfig) -> str:
-    """Return why a file is set aside, "" if it is not; of a truncated one that is kept there must be a picture."""
-    kept = check.truncated == "keep" and look.reason == TRUNCATED and look.likeness is not None
-    return "" if kept else look.reason
+def _reason(info: FileInfo, check: CheckConfig) -> str:
+    """Return why a file is set aside, "" if it is not; a truncated file is kept only if it has a picture."""
+    kept = check.truncated == "keep" and info.reason == TRUNCATED and info.likeness is not None
+    return "" if kept else info.reason
 
 
 def _catalog(
     source: Source,
-    looks: Sequence[FileInfo],
+    infos: Sequence[FileInfo],
     grouping: "_Grouping",
     copies: DuplicateGroups,
     check: CheckConfig,
@@ -212,16 +205,16 @@ def _catalog(
 ) -> Catalog:
     rows = []
     more = _further_columns(source)
-    for item, look, cluster in zip(source.items, looks, copies.cluster, strict=True):
-        reason, seen = _reason(look, check), look.likeness
+    for item, info, cluster in zip(source.items, infos, copies.cluster, strict=True):
+        reason, seen = _reason(info, check), info.likeness
         status = "set_aside" if reason else "used"
         rows.append(
-            ("", item.path, item.label, look.sha256, look.width, look.height, look.mode, status, reason)
-            + (item.group, item.given_split, item.source, look.bytes)
+            ("", item.path, item.label, info.sha256, info.width, info.height, info.mode, status, reason)
+            + (item.group, item.given_split, item.source, info.bytes)
             + (_NOT_SEEN if seen is None else (seen.pixels, f"{seen.hashes[0]:016x}"))
             + (cluster,)
             + (_NOT_MEASURED if seen is None else (seen.brightness, seen.contrast, seen.sharpness, seen.colour))
-            + (item.fold, "" if reason else _note(item.path, look), *_values(item, more))
+            + (item.fold, "" if reason else _note(item.path, info), *_values(item, more))
         )
     rows += [
         ("", path, "", "", 0, 0, "", "ignored", reason, "", "", name, 0, *_NOT_SEEN, "", *_NOT_MEASURED, "", "")
@@ -235,19 +228,19 @@ def _catalog(
     scenes = set_scenes_apart(images)
     likeness = within(copies.likeness, images) if scenes else copies.likeness
     if check.label_conflicts == "set_aside":
-        _set_conflicts_aside(images, likeness)
+        set_conflicts_aside(images, likeness)
     if isinstance(grouping, re.Pattern):
         with any_text():
             images["group"] = _groups(images, grouping, more)
     elif grouping is not None:
         images["group"] = images[f"data_{grouping}"]
-    guessed = (*_guessed(looks, check, reading), *_paged(source, looks), *_dark(source, looks))
+    guessed = (*_guessed(infos, check, reading), *_paged(source, infos), *_dark(source, infos))
     return Catalog(images, source.roots, source.classes, likeness, reading, guessed, scenes)
 
 
-def _guessed(looks: Sequence[FileInfo], check: CheckConfig, reading: Reading) -> tuple[str, ...]:
-    """Say which bits were found to count in pictures of more than 8."""
-    peaks = [look.peak for look in looks if look.peak is not None]
+def _guessed(infos: Sequence[FileInfo], check: CheckConfig, reading: Reading) -> tuple[str, ...]:
+    """Report the number of bits found in use in pictures of more than 8 bits."""
+    peaks = [info.peak for info in infos if info.peak is not None]
     if not peaks or check.bits != "auto" or reading.bits == FULL:
         return ()
     white = 2 ** (reading.bits or FULL) - 1
@@ -258,11 +251,11 @@ def _guessed(looks: Sequence[FileInfo], check: CheckConfig, reading: Reading) ->
     )
 
 
-def _paged(source: Source, looks: Sequence[FileInfo]) -> tuple[str, ...]:
-    """Say that files are stacks or films, of which the first page is used, where half of them or more are."""
-    files = list(zip(source.items, looks, strict=True))
+def _paged(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
+    """Report that only the first page is used, if at least half of the files have several pages or frames."""
+    files = list(zip(source.items, infos, strict=True))
     # Beside a JPEG's photograph lie previews and gain maps, and nobody means them.
-    stacks = [item.path for item, look in files if look.several and look.format != "JPEG" and not item.source]
+    stacks = [item.path for item, info in files if info.several and info.format != "JPEG" and not item.source]
     if not stacks or 2 * len(stacks) < sum(not item.source for item, _ in files):
         return ()
     root = source.roots[""]
@@ -273,9 +266,9 @@ def _paged(source: Source, looks: Sequence[FileInfo]) -> tuple[str, ...]:
     )
 
 
-def _dark(source: Source, looks: Sequence[FileInfo]) -> tuple[str, ...]:
-    """Say that pictures are black to the eye, where half of them or more are, as with few levels in files of 8 bits."""
-    seen = [(item.path, look.likeness) for item, look in zip(source.items, looks, strict=True) if not item.source]
+def _dark(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
+    """Report that pictures look black, if at least half of them do; 8-bit files may use a few levels only."""
+    seen = [(item.path, info.likeness) for item, info in zip(source.items, infos, strict=True) if not item.source]
     dark = [path for path, one in seen if one and one.brightness < _BLACK and one.contrast < _BLACK]
     if not dark or 2 * len(dark) < len(seen):
         return ()
@@ -309,15 +302,15 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-def _note(path: str, look: FileInfo) -> str:
-    misnamed = look.format and _SUFFIXES.get(posixpath.splitext(path)[1].lower(), look.format) != look.format
-    notes = [f"{look.format} {MISNAMED}"] * bool(misnamed) + [SEVERAL] * look.several
-    notes += [CUT] * bool(look.reason)
+def _note(path: str, info: FileInfo) -> str:
+    misnamed = info.format and _SUFFIXES.get(posixpath.splitext(path)[1].lower(), info.format) != info.format
+    notes = [f"{info.format} {MISNAMED}"] * bool(misnamed) + [SEVERAL] * info.several
+    notes += [CUT] * bool(info.reason)
     return "; ".join(notes)
 
 
 def _values(item: Item, columns: Sequence[str]) -> list[str]:
-    """Return what the data says of an item in its further columns."""
+    """Return the values of the further columns for an item."""
     given = dict(item.more)
     return [given.get(column, "") for column in columns]
 
@@ -325,74 +318,13 @@ def _values(item: Item, columns: Sequence[str]) -> list[str]:
 _NOT_SEEN, _NOT_MEASURED = ("", ""), (math.nan,) * 4
 
 
-def _set_conflicts_aside(images: pd.DataFrame, likeness: Mapping[tuple[str, str], float]) -> None:
-    """Set aside, in place, every image of which a copy has another label: which of them is right nobody knows."""
-    for rows in conflicts(images, likeness):
-        images.loc[rows, "status"] = "set_aside"
-        images.loc[rows, "reason"] = f"{CONFLICT}: {' and '.join(sorted(set(images.loc[rows, 'label'])))}"
-
-
-def conflicts(images: pd.DataFrame, likeness: Mapping[tuple[str, str], float]) -> list[list[int]]:
-    """Return the positions of images that show one picture under several labels, picture by picture.
-
-    One picture are images with the same pixels, or two that were compared and are alike by ``duplicates.SAME``. Those
-    that are less alike, or only by others between them, may well be photographs of two things. So may all that have not
-    the same pixels, see ``likeness_without_labels``.
-
-    Args:
-        images: of a catalog, indexed 0..n-1.
-        likeness: of near duplicates, see ``Catalog``.
-    """
-    return _conflicts(images, {} if likeness_without_labels(images, likeness) else likeness)
-
-
-def likeness_without_labels(images: pd.DataFrame, likeness: Mapping[tuple[str, str], float]) -> list[int]:
-    """Return the positions of images that are like one with another label, if they are most of all, else none.
-
-    Nobody labels most of them wrongly: then labels say what likeness does not see, such as a small defect in pictures
-    of some fixed cameras, or which way a picture was turned.
-    """
-    disputed = sorted(row for rows in _conflicts(images, likeness) for row in rows)
-    seen = (images["status"] != "ignored").sum()
-    return disputed if len(disputed) >= LEAST and 2 * len(disputed) > seen else []
-
-
-def _conflicts(images: pd.DataFrame, likeness: Mapping[tuple[str, str], float]) -> list[list[int]]:
-    copied = images[(images["cluster"] != "") & (images["status"] != "ignored")]
-    shown = pictures(copied)
-    rows_of: dict[str, list[int]] = {}
-    for row, picture in zip(copied.index, shown, strict=True):
-        rows_of.setdefault(picture, []).append(row)
-    label_of = dict(zip(copied.index, copied["label"], strict=True))
-    picture_of = dict(zip(copied["sha256"], shown, strict=True))
-    places = {picture: place for place, picture in enumerate(rows_of)}
-    labels = [{label_of[row] for row in rows} for rows in rows_of.values()]
-    pairs = [(place, place) for place, names in enumerate(labels) if len(names) > 1]
-    for (one, other), value in likeness.items():
-        if value >= SAME and one in picture_of and other in picture_of:
-            first, second = places[picture_of[one]], places[picture_of[other]]
-            if len(labels[first] | labels[second]) > 1:
-                pairs.append((first, second))
-    disputed = sorted({place for pair in pairs for place in pair})
-    joined = clusters(len(labels), pairs)
-    every = list(rows_of.values())
-    found: dict[int, list[int]] = {}
-    for place in disputed:
-        found.setdefault(joined[place], []).extend(every[place])
-    return sorted(sorted(rows) for rows in found.values())
-
-
-CONFLICT = "copies have different labels"
-"""Begins the reason why an image with a label conflict is set aside."""
-
-
 def keys_of(catalog: Catalog, ids: Sequence[str]) -> list[str]:
-    """Return what names the pictures of images with these ids in every cache, see ``reading.content_key``."""
+    """Return the cache keys of the images with these ids, see ``reading.content_key``."""
     return _keys(catalog, rows_of(catalog, ids))
 
 
 def used_keys(catalog: Catalog) -> list[str]:
-    """Return what names the pictures of all images that are used, see ``keys_of``."""
+    """Return the cache keys of all used images, see ``keys_of``."""
     return _keys(catalog, catalog.images[catalog.images["status"] == "used"])
 
 
@@ -422,7 +354,7 @@ def _ids(sha256s: pd.Series, paths: pd.Series) -> list[str]:
 
 
 _Grouping = re.Pattern[str] | str | None
-"""What names the groups: an expression, a further column of the data, or neither (then a column group may)."""
+"""Source of the groups: a regular expression, a further column, or None (then a column named group, if any)."""
 
 
 def _further_columns(source: Source) -> list[str]:
@@ -430,7 +362,7 @@ def _further_columns(source: Source) -> list[str]:
 
 
 def _grouping(source: Source, group: str | None) -> _Grouping:
-    """Return what ``split.group`` asks for; told before anything is read."""
+    """Parse ``split.group``, so that an error is reported before any file is read."""
     given = any(item.group for item in source.items)
     if group is None or (given and group == "group"):
         return None

@@ -7,8 +7,9 @@ from itertools import count
 import numpy as np
 import pandas as pd
 
-from unfreeze.data.catalog import CONFLICT, Catalog
+from unfreeze.data.catalog import Catalog
 from unfreeze.data.split import TEST
+from unfreeze.data.unusable import CONFLICT
 
 TIED_TO_TEST = "new, but a copy of a test image or of its group: the test set stays as it was"
 """The reason why a new image is set aside."""

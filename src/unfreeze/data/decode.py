@@ -1,92 +1,47 @@
-"""Decode an image file whole, into upright 8-bit RGB, or say why that cannot be done.
+"""Decode a whole image file into upright 8-bit RGB, or refuse it with a reason.
 
 The rules: the format is recognised by content, never by name; the first frame of an animation counts; the EXIF
 orientation is applied; alpha and transparent palette entries are composited on white; values of more than 8 bits are
 scaled by the bits that the data set uses (v >> 8 for all 16), not clipped; grey, palette, 1-bit and CMYK become RGB;
-colour profiles are not applied. What else a file may be, ``data.unusable`` says.
+colour profiles are not applied. ``data.image_file`` opens files, ``data.unusable`` lists the reasons.
 """
 
-import contextlib
-import ctypes
-import hashlib
-import logging
-import os
-import stat
-import struct
 import sys
-import warnings
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from io import BufferedReader
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
     Image,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     UnidentifiedImageError,
-    WebPImagePlugin,
     _imaging,
 )
 
 from unfreeze.data.formats import dicom, tiff
 from unfreeze.data.formats.png import without_extras
-from unfreeze.data.formats.reading import FULL, KEY, MAX_PIXELS, MODE, PEAK, SEVERAL, USUAL, Reading, is_picked
+from unfreeze.data.formats.reading import FULL, KEY, MODE, PEAK, SEVERAL, USUAL, Reading, is_picked
+from unfreeze.data.image_file import DECODER_ERRORS, identified, open_regular, refusals
 from unfreeze.data.unusable import (
     ALPHA,
     ALPHA_ALONE,
-    CHANGED,
     DAMAGED,
     INVISIBLE,
-    IRREGULAR,
-    NO_IMAGE,
     NO_LOW_BYTE,
-    NO_MEMORY,
     PLANES,
-    START_BYTES,
     TRUNCATED,
-    UNREADABLE,
     Undecodable,
     too_large,
-    what_else,
 )
 
-# Imported above, the plugins are registered before the first thread needs them.
-_PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
-
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-
-
 DECODE_RULES = 1
-"""Counts up whenever a file comes to be decoded into other pixels."""
-
-
-_BLOCK = 2**20  # bytes read at a time
+"""Version of the decoding rules; increase it whenever a file is decoded into different pixels."""
 
 
 _END_OF_IMAGE = b"\xff\xd9"  # JPEG's marker
-
-
-# What Pillow's decoders are known to raise on damaged files.
-_DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    NotImplementedError,
-    struct.error,
-    zlib.error,
-)
 
 
 _KEY_SCALES = {"L;2": 85, "L;4": 17}  # from 2 and 4 bits to 8
@@ -125,20 +80,6 @@ _UPRIGHT = {
 _T = TypeVar("_T")
 
 
-def _hush() -> None:
-    """Keep what Pillow logs, and what libtiff prints of damaged files, off the terminal; exceptions tell as much."""
-    logging.getLogger("PIL").addHandler(logging.NullHandler())  # without any, Python prints it
-    core = ctypes.CDLL(_imaging.__file__)
-    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-        with contextlib.suppress(AttributeError):  # a Pillow with libtiff inside it, where nobody can reach it
-            handler = getattr(core, name)
-            handler.restype, handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-            handler(None)
-
-
-_hush()
-
-
 class Truncated(Undecodable):
     """A JPEG ends before its picture does; `image` has what there is, and grey, or what is coarse, in other places."""
 
@@ -148,7 +89,7 @@ class Truncated(Undecodable):
 
 
 def decode(path: Path, at_least: int | None = None, reading: Reading = USUAL) -> Image.Image:
-    """Return the upright 8-bit RGB picture in the file at `path`; of a truncated JPEG what there is of it.
+    """Return the upright 8-bit RGB picture in a file; of a truncated JPEG, the part that exists.
 
     Args:
         path: the file.
@@ -162,62 +103,6 @@ def decode(path: Path, at_least: int | None = None, reading: Reading = USUAL) ->
         return to_rgb(load_what_there_is(file, at_least, reading), reading)
 
 
-def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    """Open a regular file for reading; pipes, sockets and devices, which could block for ever, are never opened."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise Undecodable(IRREGULAR)
-        return open(path, "rb")
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: OSError) -> Undecodable:
-    return Undecodable(f"{UNREADABLE}: {(error.strerror or str(error)).lower()}")
-
-
-def digest(file: BufferedReader) -> str:
-    """Return the sha256, in hex, of the content of a file just opened, and go back to its start.
-
-    A small file is read into memory of its own size: hashlib.file_digest takes 256 KiB for each, which costs threads
-    that hash thousands of photographs more than the hashing.
-    """
-    sha256 = hashlib.sha256()
-    try:
-        block = min(stamp(file).st_size + 1, _BLOCK)
-        while content := file.raw.read(block):
-            sha256.update(content)
-        file.seek(0)
-    except OSError as error:
-        raise _unreadable(error) from error
-    return sha256.hexdigest()
-
-
-def stamp(file: BufferedReader) -> os.stat_result:
-    """Return what is known of an open file without reading it."""
-    try:
-        return os.fstat(file.fileno())
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def check_unchanged(file: BufferedReader, before: os.stat_result) -> None:
-    """Refuse a file written to since its stamp: what was read of it at two times may not belong together."""
-    after = stamp(file)
-    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise Undecodable(CHANGED)
-
-
-@contextlib.contextmanager
-def quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings; set once, around all threads, since filters belong to the process."""
-    with warnings.catch_warnings():
-        # Pillow warns of odd metadata; whether the file is fit for use, the whole decode says.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at here
-        yield
-
-
 def load(file: IO[bytes], at_least: int | None = None, reading: Reading = USUAL) -> Image.Image:
     """Return the first frame with all its pixels loaded, in the mode and orientation it was stored in.
 
@@ -228,13 +113,13 @@ def load(file: IO[bytes], at_least: int | None = None, reading: Reading = USUAL)
         Undecodable: there is no picture, or it cannot be decoded whole.
     """
     if dicom.is_dicom(file):
-        with _refusals(file):
+        with refusals(file):
             return dicom.load(file, reading)
     return _without_extras(file, lambda content: _load(content, at_least, reading))
 
 
 def _without_extras(file: IO[bytes], attempt: Callable[[IO[bytes]], _T]) -> _T:
-    """Attempt to read a file, and, if that fails, one without texts and profiles, which say nothing of its pixels."""
+    """Read a file; if it is damaged, read it again without its texts and colour profiles, which pixels do not need."""
     try:
         return attempt(file)
     except Undecodable as error:
@@ -247,7 +132,7 @@ def _without_extras(file: IO[bytes], attempt: Callable[[IO[bytes]], _T]) -> _T:
 
 
 def _load(file: IO[bytes], at_least: int | None, reading: Reading) -> Image.Image:
-    with _refusals(file):
+    with refusals(file):
         image = _open(file, reading)
         if not isinstance(image, ImageFile.ImageFile):  # bands, which are loaded
             return image
@@ -259,7 +144,7 @@ def _load(file: IO[bytes], at_least: int | None, reading: Reading) -> Image.Imag
 
 
 def _load_plain(image: ImageFile.ImageFile, file: IO[bytes], reading: Reading) -> Image.Image:
-    """Load a picture that is no JPEG; 16-bit colour is scaled to 8 bits, and bands are picked, if that is asked for."""
+    """Load a picture that is not a JPEG; scale 16-bit colour to 8 bits and pick bands, if requested."""
     raw, mode = _raw(image), mode_of(image)
     picked, deep = is_picked(mode), mode != image.mode and mode.endswith(";16")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -277,7 +162,7 @@ def _load_plain(image: ImageFile.ImageFile, file: IO[bytes], reading: Reading) -
 
 
 def _made(image: ImageFile.ImageFile, raw: str, file: IO[bytes], reading: Reading) -> Image.Image:
-    """Return, in 8 bits, what is asked for of a loaded picture of several bands or of 16-bit colour."""
+    """Return the requested bands of a loaded picture of several bands or of 16-bit colour, in 8 bits."""
     import numpy as np
 
     from unfreeze.data.formats import bit_depth as deep
@@ -299,7 +184,7 @@ def _made(image: ImageFile.ImageFile, raw: str, file: IO[bytes], reading: Readin
 
 def _low_bytes(file: IO[bytes]) -> Image.Image:
     """Return the low bytes of 16-bit colour."""
-    low = _identified(file)
+    low = identified(file)
     raw = _raw(low)
     other = raw[:-1] + _LOW[raw[-1]]
     low.tile = [
@@ -313,7 +198,7 @@ def _low_bytes(file: IO[bytes]) -> Image.Image:
 
 
 def _mind_alpha(image: Image.Image, bands: int) -> None:
-    """Refuse a picture whose alpha is another measurement, or lets nothing of it be seen."""
+    """Refuse a picture whose alpha channel is another measurement or makes it fully transparent."""
     if image.mode not in ("RGBA", "LA", "RGBa", "La"):
         return
     counts = image.getchannel(len(image.getbands()) - 1).histogram()
@@ -325,7 +210,7 @@ def _mind_alpha(image: Image.Image, bands: int) -> None:
 
 
 def mind_shape(image: Image.Image, picture: Image.Image) -> None:
-    """Refuse a picture that is white all over once it lies on white, though its alpha shows something.
+    """Refuse a picture that is completely white once composited on white, although its alpha shows a shape.
 
     Args:
         image: as loaded.
@@ -361,7 +246,7 @@ def mode_of(image: Image.Image) -> str:
 
 
 def load_what_there_is(file: IO[bytes], at_least: int | None = None, reading: Reading = USUAL) -> Image.Image:
-    """Return what ``load`` does, and of a truncated JPEG what there is of it; whether that will do, others say."""
+    """Return what ``load`` does; of a truncated JPEG, the part that exists. The caller decides whether to use it."""
     try:
         return load(file, at_least, reading)
     except Truncated as error:
@@ -371,7 +256,7 @@ def load_what_there_is(file: IO[bytes], at_least: int | None = None, reading: Re
 def _load_jpeg(image: JpegImagePlugin.JpegImageFile, file: IO[bytes]) -> Image.Image:
     image.fp = ended = _Ended(file)  # type: ignore[assignment]
     try:
-        with _refusals(file):
+        with refusals(file):
             image.load()
     except Undecodable as error:
         raise Undecodable(TRUNCATED if ended.early else error.reason) from error
@@ -409,12 +294,12 @@ def header(file: IO[bytes], reading: Reading = USUAL) -> tuple[str, tuple[int, i
     does not open are decoded all the same.)
     """
     if dicom.is_dicom(file):
-        with _refusals(file):
+        with refusals(file):
             mode, size, several = dicom.header(file, reading)
             return mode, size, (dicom.FORMAT, several)
 
     def told(content: IO[bytes]) -> tuple[str, tuple[int, int], tuple[str, bool]]:
-        with _refusals(content):
+        with refusals(content):
             image = _open(content, reading)
             if isinstance(image, TiffImagePlugin.TiffImageFile):  # which is upright by itself
                 return mode_of(image), image.size, kind(image)
@@ -430,31 +315,16 @@ def kind(image: Image.Image) -> tuple[str, bool]:
     """
     try:
         several = bool(image.info.get(SEVERAL, getattr(image, "is_animated", False)))
-    except _DECODER_ERRORS:  # what follows is damaged, and is not used anyway
+    except DECODER_ERRORS:  # what follows is damaged, and is not used anyway
         several = True
     return "JPEG" if image.format == "MPO" else image.format or "", several
 
 
-@contextlib.contextmanager
-def _refusals(file: IO[bytes]) -> Iterator[None]:
-    """Turn what Pillow raises into `Undecodable` with its reason."""
-    try:
-        yield
-    except UnidentifiedImageError as error:
-        raise Undecodable(_unidentified(file)) from error
-    except Image.DecompressionBombError as error:  # where Pillow looks itself, whatever is allowed: WebP, and frames
-        raise Undecodable(too_large(sys.maxsize, 2 * MAX_PIXELS)) from error
-    except MemoryError as error:
-        raise Undecodable(NO_MEMORY) from error
-    except _DECODER_ERRORS as error:
-        raise Undecodable(TRUNCATED if TRUNCATED in str(error).lower() else DAMAGED) from error
-
-
 def _open(file: IO[bytes], reading: Reading) -> Image.Image:
-    """Read the header; of bands that only tifffile reads all."""
+    """Read the header; read bands that only tifffile supports completely."""
     tags: Mapping[int, Any] = {}
     try:
-        image = _identified(file)
+        image = identified(file)
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             tags = image.tag_v2
     except UnidentifiedImageError:
@@ -493,26 +363,6 @@ def _tiff_bands(file: IO[bytes], reading: Reading) -> Image.Image:
     return read_bands(file, reading)
 
 
-def _identified(file: IO[bytes]) -> ImageFile.ImageFile:
-    """Return the picture that a file's header tells of, as ``Image.open`` does, of whatever size it is.
-
-    Raises:
-        UnidentifiedImageError: it is of no format that is read, or its header is damaged.
-    """
-    file.seek(0)
-    start = file.read(16)
-    for name in FORMATS:
-        opened, accepts = Image.OPEN[name]
-        if accepts is not None and accepts(start) is not True:
-            continue
-        file.seek(0)
-        try:
-            return opened(file, "")
-        except (SyntaxError, IndexError, TypeError, struct.error):
-            continue
-    raise UnidentifiedImageError
-
-
 def _raw(image: Image.Image) -> str:
     """Return how pixels lie in a file that is opened and not loaded, by Pillow's name; "" where it has none."""
     tiles = getattr(image, "tile", None)
@@ -535,7 +385,7 @@ def to_rgb(image: Image.Image, reading: Reading = USUAL) -> Image.Image:
     """Return a loaded image upright, as 8-bit RGB; see the module for the rules."""
     try:
         return _upright(_flatten(_eight_bits(image, reading)), _orientation(image))
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise Undecodable(f"mode {image.mode} cannot be converted: save it as RGB") from error
 
 
@@ -550,7 +400,7 @@ def _orientation(image: Image.Image) -> int:
         # Of a PNG whose header has no EXIF block, its own getexif would load the pixels to look behind them; of a
         # loaded one this gives the same.
         value = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         return 1
     return value if value in _UPRIGHT else 1
 
@@ -560,7 +410,7 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, reading: Reading) -> Image.Image:
-    """Scale grey of more than 8 bits; of colour that is done already."""
+    """Scale grey of more than 8 bits; colour is scaled when it is loaded."""
     if not _is_grey_of_more(image):
         return image
     from unfreeze.data.formats.bit_depth import (
@@ -580,17 +430,3 @@ def _flatten(image: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(rgba, mask=rgba.getchannel("A"))
     return canvas
-
-
-def _unidentified(file: IO[bytes]) -> str:
-    """Say what a file is that Pillow does not open."""
-    file.seek(0)
-    start = file.read(START_BYTES)
-    if (reason := what_else(start)) != NO_IMAGE:
-        return reason
-    if tags := tiff.directory(file):
-        return tiff.unopened(tags)
-    accepted = any(
-        accepts is not None and accepts(start[:16]) is True for _, accepts in map(Image.OPEN.__getitem__, FORMATS)
-    )
-    return DAMAGED if accepted else NO_IMAGE

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unfreeze.data.decode import check_unchanged, digest, open_regular, quiet_pillow, stamp
 from unfreeze.data.formats.reading import Reading
+from unfreeze.data.image_file import check_unchanged, digest, open_regular, quiet_pillow, stamp
 from unfreeze.data.image_hash import decoded
-from unfreeze.data.scan_cache import FileInfo, look_from, look_values, looks_at, state
+from unfreeze.data.scan_cache import FileInfo, file_infos, look_from, look_values, state
 from unfreeze.data.unusable import CRASHED, Undecodable
 from unfreeze.slots import Parent, Slot, cannot_start, end
 
@@ -35,7 +35,7 @@ class _Decoder:
     ready: bool = False
 
 
-def look_in_slots(
+def scan_in_slots(
     paths: Sequence[Path], known: Mapping[str, FileInfo], reading: Reading, count: int
 ) -> Generator[tuple[FileInfo, str], None, None]:
     """Yield looks at files, in order, each with the state that the file was in; to be closed, which ends the slots.
@@ -163,5 +163,5 @@ def _look(path: str, reading: Reading, known: set[str]) -> tuple[list[Any] | str
         return look_values(FileInfo(reason=error.reason)), ""
     if not seen.reason:
         known.add(sha256)
-    (look,) = looks_at([(sha256, before.st_size, seen)])
+    (look,) = file_infos([(sha256, before.st_size, seen)])
     return look_values(look), told

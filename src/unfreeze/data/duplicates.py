@@ -20,8 +20,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from unfreeze.config.identity import fingerprint
-from unfreeze.data.decode import DECODE_RULES, decode, quiet_pillow
+from unfreeze.data.decode import DECODE_RULES, decode
 from unfreeze.data.formats.reading import USUAL, Reading
+from unfreeze.data.image_file import quiet_pillow
 from unfreeze.data.image_hash import LIKENESS_RULES, turned_hashes
 from unfreeze.data.scan_cache import FileInfo, read_lines, write_lines
 from unfreeze.data.unusable import Undecodable

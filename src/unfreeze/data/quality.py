@@ -1,4 +1,4 @@
-"""What is wrong with a catalog's images, the worst first. Pure: nothing is read, nothing is changed."""
+"""Find problems in the images of a catalog, the worst first; read no file and change nothing."""
 
 import math
 from collections import Counter
@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.config.schema import SplitConfig
-from unfreeze.data.catalog import CONFLICT, CUT, MISNAMED, SEVERAL, Catalog, conflicts, likeness_without_labels
+from unfreeze.data.catalog import CUT, MISNAMED, SEVERAL, Catalog
+from unfreeze.data.conflicts import conflicts, likeness_without_labels
 from unfreeze.data.file_families import families
 from unfreeze.data.scenes import example_group
 from unfreeze.data.split import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use
-from unfreeze.data.unusable import Why, way_out, why
+from unfreeze.data.unusable import CONFLICT, Why, ways_out, why, without_way
 from unfreeze.errors import UserError
 from unfreeze.metrics import UNEVEN, imbalance
 
@@ -64,17 +65,13 @@ FENCES = 3.0
 """Interquartile ranges beyond the quartiles from which on a value is an outlier: Tukey's outer fence."""
 
 
-DISPUTED = "correct the labels, or keep such copies: --set check.label_conflicts=keep"
-"""What helps against label conflicts."""
-
-
 _WHY: dict[Why, str] = {
     "damage": "cannot be decoded whole", "form": "not read as they are", "limit": "over a limit",
 }  # fmt: skip
 
 
 REASONS = 4
-"""Reasons that the note on unreadable files counts; the page and the catalog have each file's."""
+"""Number of reasons counted in the note on unreadable files; the page and the catalog list every file."""
 
 
 _ENOUGH = 20  # images from which on outliers mean something
@@ -82,10 +79,10 @@ _ENOUGH = 20  # images from which on outliers mean something
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a person should look at.
+    """A problem in the data that a person should review.
 
     Attributes:
-        kind, severity: what, and how bad.
+        kind, severity: what is wrong, and how bad it is.
         rows: positions in ``catalog.images`` of the images concerned; of a group of duplicates all of its members.
         note: one sentence without a full stop.
         measure: by which findings of one kind are sorted, the largest first.
@@ -99,7 +96,7 @@ class Finding:
 
 
 AS_GIVEN = SplitConfig()
-"""The settings by which the data's own splits are judged where nothing is said."""
+"""Default split settings for judging the splits that the data gives."""
 
 
 def findings(
@@ -109,7 +106,7 @@ def findings(
     split: SplitConfig = AS_GIVEN,
     earlier: Mapping[str, str] | None = None,
 ) -> list[Finding]:
-    """Return what is wrong, the worst first.
+    """Return the problems in a catalog, the worst first.
 
     Args:
         catalog: the images.
@@ -142,7 +139,7 @@ def _images(catalog: Catalog, folds: bool, split: SplitConfig, earlier: Mapping[
 
 
 def worst_first(found: Sequence[Finding]) -> list[Finding]:
-    """Return findings in the order in which they are told."""
+    """Return findings in the order in which they are reported."""
     return sorted(
         found,
         key=lambda one: (
@@ -152,7 +149,7 @@ def worst_first(found: Sequence[Finding]) -> list[Finding]:
 
 
 def refuse_losses(catalog: Catalog, most: float) -> None:
-    """Stop a run whose data has lost too much.
+    """Stop a run if too many files are set aside or a class has no usable file.
 
     Args:
         catalog: the images.
@@ -183,25 +180,10 @@ def refuse_losses(catalog: Catalog, most: float) -> None:
     )
 
 
-def without_way(reason: str) -> str:
-    """Return a reason without its way out."""
-    return reason if reason.startswith(CONFLICT) or why(reason) == "damage" else reason.partition(": ")[0]
-
-
-def ways_out(reasons: Sequence[str]) -> str:
-    """Return what helps against reasons why files are set aside, each named where there are several."""
-    ways = dict[str, list[str]]()
-    for reason in reasons:
-        way = DISPUTED if reason.startswith(CONFLICT) else way_out(reason)
-        ways.setdefault(way or "mend the files, or take them out of the data", []).append(without_way(reason))
-    named = [f"{' and '.join(whats)}: {way}" for way, whats in ways.items()]
-    return "; ".join(named) if len(named) > 1 else next(iter(ways), "")
-
-
 def warnings_of(
     catalog: Catalog, folds: bool, split: SplitConfig = AS_GIVEN, earlier: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Return what a run says of its data.
+    """Return the warnings that a run prints about its data.
 
     That is which images are alike and do not count as copies, pictures with two labels, and copies in two given splits
     (or folds).
@@ -325,7 +307,7 @@ def _duplicates(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:
 
 
 def _copies(group: pd.DataFrame, least: Mapping[str, float]) -> tuple[str, bool]:
-    """Return how many images there are of a cluster, and how alike, and whether they have the same pixels."""
+    """Return the size and likeness of a cluster as text, and whether its images have the same pixels."""
     same = group["pixels"].nunique() == 1
     how = "the same pixels" if same else f"likeness {least.get(str(group['cluster'].iloc[0]), 1.0):.3f} or more"
     return f"{len(group)} images, {how}", same
@@ -359,7 +341,7 @@ def _place(given_split: str, given_fold: str, source: str) -> str:
 
 
 def _least_likeness(copied: pd.DataFrame, catalog: Catalog) -> dict[str, float]:
-    """Return the least likeness of two near duplicates, by cluster."""
+    """Return the smallest likeness of two near duplicates, by cluster."""
     clusters = dict(zip(copied["sha256"], copied["cluster"], strict=True))
     least: dict[str, float] = {}
     for (one, _), value in catalog.likeness.items():
@@ -443,7 +425,7 @@ def _outliers(used: pd.DataFrame) -> list[Finding]:
 
 
 def _noted(used: pd.DataFrame) -> list[Finding]:
-    """Return what is odd about files and not about their pictures."""
+    """Return findings about files rather than their pictures."""
     told = {SEVERAL: SEVERAL, MISNAMED: "another format than the name says: the content counts", CUT: CUT}
     rows = {words: used.index[used["note"].str.contains(mark, regex=False)] for mark, words in told.items()}
     return [Finding("outlier", "note", tuple(found), words) for words, found in rows.items() if len(found)]

@@ -30,7 +30,7 @@ class FileInfo:
         mode: Pillow's name of the stored pixel mode, "" where unknown.
         reason: why the file is not fit for use, "" where it is.
         bytes: size of the content, 0 where unknown.
-        format: one of ``decode.FORMATS``, "" where unknown.
+        format: one of ``image_file.FORMATS``, "" where unknown.
         several: whether frames or pages follow the first, which alone is used.
         likeness: what the picture looks like; None where it was not decoded, or of more than 8 bits of which nobody
             has said yet how many count.
@@ -49,7 +49,7 @@ class FileInfo:
     peak: int | None = None
 
 
-def looks_at(files: Iterable[tuple[str, int, DecodedFile]]) -> list[FileInfo]:
+def file_infos(files: Iterable[tuple[str, int, DecodedFile]]) -> list[FileInfo]:
     """Return the looks at files of which sha256, size in bytes and what decoding told are known."""
     return [
         FileInfo(sha256, *seen.size, seen.mode, seen.reason, size, *seen.kind, seen.likeness, seen.peak)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from unfreeze.config.schema import CheckConfig, SplitConfig
-from unfreeze.data.catalog import CONFLICT, Catalog, build_catalog
-from unfreeze.data.quality import path_of, ways_out, without_way
+from unfreeze.data.catalog import Catalog, build_catalog
+from unfreeze.data.quality import path_of
 from unfreeze.data.sources.source import Source
 from unfreeze.data.split import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use, validation_share, with_share
-from unfreeze.data.unusable import as_png
+from unfreeze.data.unusable import CONFLICT, as_png, ways_out, without_way
 from unfreeze.errors import UserError
 
 SHOWN = 10

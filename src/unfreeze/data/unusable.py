@@ -1,4 +1,4 @@
-"""Why a file is not fit for use, in words that say the way out, and what a file is that is no picture.
+"""Reasons why a file or image is set aside, and how to fix each; recognise files that are not images.
 
 Three kinds of reasons: the picture is damaged, it is over a limit, or its form is not read. A reason of the last two
 kinds has its way out behind a colon. Light to import: processes that only decode import it.
@@ -7,7 +7,7 @@ kinds has its way out behind a colon. Light to import: processes that only decod
 import json
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ Why = Literal["damage", "limit", "form"]
 
 
 TRUNCATED = "truncated"
-"""Why a file is unfit that ends before its picture does."""
+"""Reason for a file that ends before its picture does."""
 
 
 DAMAGED = "damaged"
@@ -40,7 +40,7 @@ UNREADABLE = "cannot be read"
 
 
 CRASHED = "crashes the decoder"
-"""Why a file is not fit for use at which a process died."""
+"""Reason for a file whose decoding killed a process."""
 
 
 TOO_LARGE = "too large"
@@ -71,7 +71,7 @@ ALPHA = {
     2: "the second band is not transparency: --set check.bands=[0] reads the first one alone",
     4: "the fourth band is not transparency: --set check.bands=[0,1,2] reads the other three",
 }
-"""By the number of bands, what is said where the last one has many values almost everywhere."""
+"""Reason, by number of bands, for a last band with many values almost everywhere."""
 
 
 INVISIBLE = {
@@ -104,10 +104,19 @@ NO_TIFFFILE = 'these bands are read by tifffile: pip install "unfreeze[bands]"'
 TIFF_PACKED = "bands in a compression that tifffile alone does not read: pip install imagecodecs"
 
 
+CONFLICT = "copies have different labels"
+"""Begins the reason why an image with a label conflict is set aside."""
+
+
 _STEPS = (120, 200, 500, 1000)  # million pixels: few, so that many files have one reason; the last may be asked for
 
 
+DISPUTED = "correct the labels, or keep such copies: --set check.label_conflicts=keep"
+"""How to fix label conflicts."""
+
+
 _WAYS = {
+    CONFLICT: DISPUTED,
     TRUNCATED: "copy the files again, or say --set check.truncated=keep to use JPEG files as they are",
     DAMAGED: "copy the files again, or take them out of the data",
     EMPTY: "copy or download the files again, or take them out of the data",
@@ -134,35 +143,50 @@ class Undecodable(Exception):
 
 
 def way_out(reason: str) -> str:
-    """Return what helps against a reason, "" where nothing is known; it begins in lower case and has no full stop."""
+    """Return how to fix a reason, "" if unknown, beginning in lower case and without a full stop."""
     what, _, way = reason.partition(": ")
     return _WAYS.get(what, way)
 
 
+def without_way(reason: str) -> str:
+    """Return a reason without the part that says how to fix it."""
+    return reason if reason.startswith(CONFLICT) or why(reason) == "damage" else reason.partition(": ")[0]
+
+
+def ways_out(reasons: Sequence[str]) -> str:
+    """Return how to fix the reasons why files are set aside; if there are several, each is named."""
+    ways = dict[str, list[str]]()
+    for reason in reasons:
+        way = way_out(reason)
+        ways.setdefault(way or "mend the files, or take them out of the data", []).append(without_way(reason))
+    named = [f"{' and '.join(whats)}: {way}" for way, whats in ways.items()]
+    return "; ".join(named) if len(named) > 1 else next(iter(ways), "")
+
+
 def why(reason: str) -> Why:
-    """Return of which kind a reason is."""
+    """Return the kind of a reason."""
     what = reason.partition(": ")[0]
     if what == NO_MEMORY or what.startswith(TOO_LARGE):
         return "limit"
-    return "damage" if what in _WAYS and what != NO_IMAGE else "form"
+    return "damage" if what in _WAYS and what not in (NO_IMAGE, CONFLICT) else "form"
 
 
 def too_large(pixels: int, most: int) -> str:
-    """Return the reason for a picture of more pixels than the most that are allowed."""
+    """Return the reason for a picture with more than `most` pixels."""
     what = f"{TOO_LARGE}, more than {round(most / 10**6, 1):g} million pixels"
     allowed = next((step for step in _STEPS if step * 10**6 >= pixels), None)
     return f"{what}: " + (f"--set check.max_pixels={allowed}M" if allowed else "cut it up, or make it smaller")
 
 
 def too_many_bands(bands: int) -> str:
-    """Return the reason for a picture of which nothing says which bands are red, green and blue."""
+    """Return the reason for a picture whose red, green and blue bands are unknown."""
     if bands == 2:
         return "2 bands: --set check.bands=[0] reads the first one, [1] the second one"
     return f"{bands} bands: --set check.bands=[0,1,2] reads the first three as red, green and blue"
 
 
 def no_such_bands(bands: int, asked: tuple[int, ...]) -> str:
-    """Return the reason for a picture that lacks a band that is asked for."""
+    """Return the reason for a picture that lacks a requested band."""
     numbers, others = ", ".join(map(str, asked)), "[0,1,2]" if bands > 2 else "[0]"
     return (
         f"{bands} bands, numbered from 0: check.bands asks for [{numbers}]; name others, as --set check.bands={others}"
@@ -222,11 +246,11 @@ _TEXTS = (
 
 
 START_BYTES = 1024
-"""Of a file's start, what ``what_else`` looks at."""
+"""Bytes at the start of a file that ``what_else`` needs."""
 
 
 def what_else(start: bytes) -> str:
-    """Return the reason why a file is unfit that is no picture of a format that is read, by its first bytes."""
+    """Return the reason for refusing a file of an unsupported format, recognised by its first bytes."""
     if not start:
         return EMPTY
     if start[4:8] == b"ftyp":

@@ -13,7 +13,7 @@ from plotly.colors import convert_colors_to_same_type, get_colorscale, unlabel_r
 from torch import Tensor
 
 from unfreeze.data.catalog import Catalog, keys_of, paths_of, rows_of
-from unfreeze.data.decode import quiet_pillow
+from unfreeze.data.image_file import quiet_pillow
 from unfreeze.errors import UserError
 from unfreeze.events import Emit, Preparing, Warned
 from unfreeze.explain.gradcam import FeatureMap, NoFeatureMap, find_place, grad_cam

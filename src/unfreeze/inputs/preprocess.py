@@ -12,18 +12,10 @@ import PIL
 from PIL import Image
 
 from unfreeze.data.catalog import Catalog, rows_of
-from unfreeze.data.decode import (
-    DECODE_RULES,
-    check_unchanged,
-    digest,
-    load_what_there_is,
-    open_regular,
-    quiet_pillow,
-    stamp,
-    to_rgb,
-)
+from unfreeze.data.decode import DECODE_RULES, load_what_there_is, to_rgb
 from unfreeze.data.formats.reading import read_key
-from unfreeze.data.threads import in_threads
+from unfreeze.data.image_file import check_unchanged, digest, open_regular, quiet_pillow, stamp
+from unfreeze.data.scan import in_threads
 from unfreeze.data.unusable import Undecodable
 from unfreeze.errors import UserError
 from unfreeze.storage.array_store import ArrayStore, entry

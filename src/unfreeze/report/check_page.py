@@ -10,7 +10,8 @@ from typing import Any
 from markupsafe import Markup
 
 from unfreeze.data.catalog import Catalog
-from unfreeze.data.decode import decode, quiet_pillow
+from unfreeze.data.decode import decode
+from unfreeze.data.image_file import quiet_pillow
 from unfreeze.data.quality import Finding, path_of
 from unfreeze.data.unusable import Undecodable
 from unfreeze.events import Checked

@@ -10,7 +10,8 @@ from unfreeze.activations.calibrate import IMAGES
 from unfreeze.activations.keys import PrefixKey
 from unfreeze.config.schema import StudyConfig
 from unfreeze.data.catalog import Catalog, glance, paths_of
-from unfreeze.data.decode import decode, quiet_pillow
+from unfreeze.data.decode import decode
+from unfreeze.data.image_file import quiet_pillow
 from unfreeze.data.sources.source import Source
 from unfreeze.data.summary import NothingUsable
 from unfreeze.data.unusable import Undecodable
@@ -57,9 +58,9 @@ def forecast(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forec
         catalog = glance(
             source,
             study.split.group,
-            lambda done, total: emit(Scanning(done, total)),
-            looks=looks,
-            check=study.check,
+            looks,
+            study.check,
+            progress=lambda done, total: emit(Scanning(done, total)),
         )
         return _forecast(prepare(opened, catalog, emit, decoded=False), emit)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from unfreeze.config.resolve import Strategy
 from unfreeze.config.schema import CheckConfig, StudyConfig
 from unfreeze.data.catalog import Catalog, build_catalog, known_contents
 from unfreeze.data.dataset_diff import DatasetChanges, Drawn, changes, keep_ids, keep_what_was_drawn
+from unfreeze.data.scan import Callbacks
 from unfreeze.data.scan_cache import CacheNotWritten
 from unfreeze.data.sources.source import Source
 from unfreeze.data.split import TEST, TRAIN, VALIDATION, draw_split, is_same_split
@@ -53,13 +54,13 @@ def look_at_data(
     def comparing(done: int, total: int) -> None:
         emit(Preparing("comparing pictures that look alike", done, total))
 
-    def catalog(looks: Path | None, **pictures: Any) -> Catalog:
-        return build_catalog(
-            source, study.split.group, progress, looks=looks, check=study.check, comparing=comparing, **pictures
-        )
+    callbacks = Callbacks(progress, comparing)
+
+    def catalog(looks: Path | None, callbacks: Callbacks) -> Catalog:
+        return build_catalog(source, study.split.group, looks, study.check, callbacks=callbacks)
 
     if cache is None:
-        return catalog(None)
+        return catalog(None, callbacks)
     failed: list[UserError] = []
     with contextlib.ExitStack() as stack:
         stores = {base: pixel_store(cache, base) for base in bases_of(preprocessings(plan))}
@@ -85,10 +86,10 @@ def look_at_data(
                     room.close()
 
         try:
-            found = catalog(cache / "looks", on_picture=keep, prepare=prepare)
-        except CacheNotWritten as error:  # looked at once more, which is seldom, and slower than to remember
+            found = catalog(cache / "looks", replace(callbacks, on_picture=keep, prepare=prepare))
+        except CacheNotWritten as error:  # scan again without a cache: slow, but rare
             failed.append(error)
-            found = catalog(None)
+            found = catalog(None, callbacks)
     if failed:
         emit(Warned(f"not all that was seen of the images is kept for the next run: {failed[0].given}"))
     return found

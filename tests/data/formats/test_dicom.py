@@ -10,8 +10,9 @@ import pytest
 from tests.support.photos import photo
 from unfreeze.config.schema import CheckConfig
 from unfreeze.data.catalog import build_catalog
-from unfreeze.data.decode import decode, header, load, mode_of, open_regular
+from unfreeze.data.decode import decode, header, load, mode_of
 from unfreeze.data.formats.reading import USUAL, Reading
+from unfreeze.data.image_file import open_regular
 from unfreeze.data.sources import open_source
 from unfreeze.data.unusable import Undecodable
 

@@ -10,8 +10,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.support.photos import photo
-from unfreeze.data.decode import decode, header, open_regular
+from unfreeze.data.decode import decode, header
 from unfreeze.data.formats.png import without_extras
+from unfreeze.data.image_file import open_regular
 from unfreeze.data.unusable import Undecodable
 
 EXIF = Image.Exif()

@@ -111,6 +111,7 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
 
     from unfreeze.cli import tables as screen
     from unfreeze.data.catalog import build_catalog
+    from unfreeze.data.scan import Callbacks
     from unfreeze.data.scan_cache import CacheNotWritten
     from unfreeze.storage.atomic import remove_leftovers
     from unfreeze.storage.cache import looking, usable_cache
@@ -139,9 +140,11 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
                 build_catalog,
                 source,
                 study.split.group,
-                partial(progress, bars.add_task("reading images", total=None)),
                 check=study.check,
-                comparing=partial(progress, bars.add_task("comparing", total=None)),
+                callbacks=Callbacks(
+                    progress=partial(progress, bars.add_task("reading images", total=None)),
+                    comparing=partial(progress, bars.add_task("comparing", total=None)),
+                ),
             )
             try:
                 return catalog(looks=cache / "looks" if cache else None)

@@ -6,16 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
-from unfreeze.data.sources.layout import (
-    FOLDERS,
-    MASKS,
-    OUTSIDE_SPLITS,
-    UNLABELLED,
-    Layout,
-    depth_of,
-    name_of,
-    understand,
-)
+from unfreeze.data.sources.layout import FOLDERS, Layout, understand
+from unfreeze.data.sources.left_out import MASKS, OUTSIDE_SPLITS, UNLABELLED, depth_of, name_of
 from unfreeze.data.sources.path_labels import check_names, hint, label_finder, level
 from unfreeze.data.sources.source import Ignored, Item, Source, split_of
 from unfreeze.data.sources.tree import (

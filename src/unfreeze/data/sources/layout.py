@@ -1,66 +1,30 @@
-"""Where the class folders of a folder tree lie, and which folders are splits; what is not clear is refused."""
+"""Find the class folders of a folder tree and the folders that are splits; refuse a tree with several readings."""
 
-import os
-import posixpath
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from PIL import Image, UnidentifiedImageError
-
-from unfreeze.data.sources.beside import ALIKE, drawn, holds_again, masks_beside, sampled, stems_in
+from unfreeze.data.sources.left_out import (
+    OUTSIDE_SPLITS,
+    SHOWN,
+    TreeReading,
+    depth_of,
+    is_familiar,
+    is_flat,
+    leave_out_beside,
+    leave_out_masks_inside,
+    listed,
+    masks_among,
+    name_of,
+)
 from unfreeze.data.sources.path_labels import hint, level, said
 from unfreeze.data.sources.source import split_of
-from unfreeze.data.sources.tree import Tree, around, join
+from unfreeze.data.sources.tree import Tree, join
 from unfreeze.errors import UserError
 
 FOLDERS = "a folder of class folders, or a folder with train/, val/ and test/ of class folders"
-
-
-UNLABELLED = "unlabelled"
-
-
-MASKS = "masks or annotations, no photographs"
-
-
-AGAIN = "the classes once more"
-
-
-STORE = "what links lead to"
-
-
-OUTSIDE_SPLITS = "not in a split's folder"
-
-
-_CONTAINERS = frozenset(
-    "images image imgs img photos photo pictures picture pics jpegimages jpg jpeg data dataset rgb raw original "
-    "originals input inputs files samples all classes".split()
-)
-
-
-_MASKS = frozenset(
-    "segmentations segmentation segmented segs seg masks mask annotations annotation labels label groundtruth gt "
-    "trimaps trimap depth thumbnails thumbs saliency edges heatmaps bboxes boxes".split()
-)
-
-
-_UNLABELLED_NAME = re.compile(
-    r"[\W_]*(?:seg[ _-])?(?:pred|predict|unlabell?ed|unsorted|unclassified|unannotated|untagged|no[ _-]?labels?|inbox|"
-    r"to[ _-]?(?:do|label|sort|classify|annotate)|submission)s?[\W_]*",
-    re.IGNORECASE,
-)
-
-
-_FEW = 8  # folders side by side up to which their pictures' names are compared
-
-
-_MASK_MODES = frozenset(("1", "L", "P"))
-
-
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -86,79 +50,27 @@ class Layout:
     guessed: tuple[str, ...]
 
 
-@dataclass
-class _Reading:
-    """A tree while it is read: what is left out so far, and what was guessed."""
-
-    root: Path
-    tree: Tree
-    left_out: dict[str, str] = field(default_factory=dict)
-    no_classes: set[str] = field(default_factory=set)
-    guessed: list[str] = field(default_factory=list)
-
-    def live(self, folder: str) -> list[str]:
-        """Return the folders in a folder that hold pictures and are not left out, sorted."""
-        return [one for one in self.tree.within(folder) if self.tree.below[one] and one not in self.left_out]
-
-    def opened(self, folder: str) -> list[str]:
-        """Return those of them that hold pictures in folders only."""
-        return [one for one in self.live(folder) if not self.tree.direct[one] and self.live(one)]
-
-    def leave_out(self, folder: str, reason: str, sentence: str) -> None:
-        """Leave a folder out, and tell it."""
-        self.left_out[folder] = reason
-        self.guessed.append(sentence)
-
-    def count(self, folder: str) -> str:
-        """Say how many pictures lie in a folder and below it."""
-        count = self.tree.below[folder]
-        return f"{count:,} picture{'s' * (count != 1)}"
-
-
 def understand(root: Path, tree: Tree) -> Layout:
     """Find the class folders of a tree that holds pictures.
 
     Raises:
         UserError: there is more than one way to read it, or none; it names them.
     """
-    reading = _Reading(root, tree)
+    reading = TreeReading(root, tree)
     base = _unwrapped(reading, "", any_name=True)
     names, parts = _splits_on_top(reading, base)
     inner = {} if parts else _splits_inside(reading, base)
     parts = parts or {base: ""}
     if not inner:
         for part in parts:
-            _leave_out_masks_inside(reading, part)
+            leave_out_masks_inside(reading, part)
             _refuse_repeated(reading, part)
             _tell_mixed(reading, part)
-    masks = _masks_among(reading, parts)
+    masks = masks_among(reading, parts)
     return Layout(parts, inner, names or inner, reading.left_out, masks, reading.no_classes, tuple(reading.guessed))
 
 
-def depth_of(folder: str) -> int:
-    """Return how many folders deep what lies in a folder lies."""
-    return folder.count("/") + bool(folder)
-
-
-def name_of(path: str) -> str:
-    """Return the last part of a path."""
-    return posixpath.basename(path)
-
-
-def _listed(folders: Iterable[str], slash: str = "/") -> str:
-    """Name some folders, and say how many more there are."""
-    names = [f"{name}{slash}" for name in folders]
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-
-
-def _word(folder: str) -> str:
-    return re.sub(r"[\W_\d]+", "", name_of(folder)).lower()
-
-
-# --- what is left out, and where the classes begin ---
-
-
-def _unwrapped(reading: _Reading, folder: str, any_name: bool) -> str:
+def _unwrapped(reading: TreeReading, folder: str, any_name: bool) -> str:
     """Return the folder in which class or split folders lie side by side: this one, or one that it merely wraps.
 
     Args:
@@ -168,12 +80,12 @@ def _unwrapped(reading: _Reading, folder: str, any_name: bool) -> str:
     """
     first, fork = folder, None
     while True:
-        _tidy(reading, folder)
+        leave_out_beside(reading, folder)
         inside = reading.live(folder)
         if len(inside) != 1 or inside != reading.opened(folder):
             break
         (only,) = inside
-        if not _is_familiar(only):
+        if not is_familiar(only):
             nothing_else = all(
                 reading.tree.below[one] or one in reading.no_classes for one in reading.tree.within(folder)
             )
@@ -190,273 +102,17 @@ def _unwrapped(reading: _Reading, folder: str, any_name: bool) -> str:
     return folder
 
 
-def _is_familiar(folder: str) -> bool:
-    """Tell whether a folder's name says that it is no class: a split's, its parent's, or ``images`` and the like."""
-    parent = name_of(posixpath.dirname(folder))
-    return bool(split_of(name_of(folder))) or _word(folder) in _CONTAINERS or name_of(folder) == parent
-
-
-def _opens(reading: _Reading, folder: str) -> bool:
-    """Tell whether a folder, or the only one in it and so on, holds several folders and no pictures beside them."""
+def _opens(reading: TreeReading, folder: str) -> bool:
+    """Return whether a folder, or the chain of single folders in it, ends in several folders without pictures."""
     while len(inside := reading.live(folder)) == 1 and not reading.tree.direct[folder]:
         (folder,) = inside
     return len(inside) > 1 and not reading.tree.direct[folder]
 
 
-def _is_flat(reading: _Reading, folder: str) -> bool:
-    """Tell whether a folder holds pictures and no class folders; in ``test/images/`` are none, either."""
-    while len(inside := reading.live(folder)) == 1 and _is_familiar(inside[0]) and not reading.tree.direct[folder]:
-        (folder,) = inside
-    return not inside
-
-
-def _tidy(reading: _Reading, folder: str) -> None:
-    """Leave out what lies beside class or split folders and is neither."""
-    _tell_without_pictures(reading, folder)
-    _leave_out_store(reading, folder)
-    _leave_out_masks(reading, folder)
-    _leave_out_again(reading, folder)
-    _leave_out_copies(reading, folder)
-    _leave_out_unlabelled(reading, folder)
-
-
-def _tell_without_pictures(reading: _Reading, folder: str) -> None:
-    tree = reading.tree
-    without = [
-        one
-        for one in tree.within(folder)
-        if tree.others[one] and not tree.below[one] and not any(link.startswith(f"{one}/") for link in tree.links)
-    ]
-    new = [one for one in without if one not in reading.no_classes]
-    reading.no_classes.update(new)
-    if new:
-        holds = "holds files but no pictures, so it is no class" if len(new) == 1 else (
-            "hold files but no pictures, so they are no classes"
-        )  # fmt: skip
-        reading.guessed.append(f"{_listed(new)} {holds}; put pictures into it to make it one")
-
-
-def _leave_out_store(reading: _Reading, folder: str) -> None:
-    """Leave out ``blobs/``, whose pictures those in other folders are links to, as hubs' caches have it."""
-    if not reading.tree.followed:
-        return
-    live = reading.live(folder)
-    root = os.path.realpath(reading.root)
-    for one in live:
-        start = os.path.join(root, one, "")
-        into = {link: real for link, real in reading.tree.followed.items() if real.startswith(start)}
-        linking, held = [], set[str]()
-        for other in live:
-            found = [real for link, real in into.items() if link.startswith(f"{other}/")]
-            if other != one and len(found) == reading.tree.below[other]:
-                linking.append(other)
-                held.update(found)
-        if len(held) >= ALIKE * reading.tree.below[one] and (len(linking) > 1 or any(map(reading.live, linking))):
-            reading.leave_out(
-                one,
-                STORE,
-                f"{one}/ ({reading.count(one)}) holds what links in {_listed(linking)} lead to and is not used; to use "
-                f"it instead, give {reading.root / one}",
-            )
-
-
-def _leave_out_masks(reading: _Reading, folder: str) -> None:
-    live, opened = reading.live(folder), reading.opened(folder)
-    photos = [one for one in opened if _word(one) not in _MASKS and not split_of(name_of(one))]
-    for one in live:
-        if _word(one) not in _MASKS and (len(opened) > _FEW or one not in opened):
-            continue
-        beside = [other for other in photos if other != one]
-        if _word(one) in _MASKS:
-            names = {name_of(inside) for inside in reading.live(one)}
-            shared = [
-                other
-                for other in beside
-                if len(names & {name_of(inside) for inside in reading.live(other)}) > 1
-                or (_is_flat(reading, one) and _word(other) in _CONTAINERS)
-            ]
-            shared += [other for other in live if _has_masks_of(reading, other, one)]
-        else:
-            shared = [other for other in beside if _are_masks_of(reading, one, other)]
-        if shared:
-            reading.leave_out(
-                one,
-                MASKS,
-                f"{one}/ ({reading.count(one)}) is taken for masks or annotations of what is in {shared[0]}/ and not "
-                f"used; to use it instead, give {reading.root / one}",
-            )
-            photos = [other for other in photos if other != one]
-
-
-def _has_masks_of(reading: _Reading, photos: str, masks: str) -> bool:
-    """Tell whether two folders hold pictures of the same names, and the second is called and looks as masks do.
-
-    ``mask`` and ``no_mask`` may be classes: there, neither is called as folders of photographs are.
-    """
-    if photos == masks or _word(photos) in _MASKS or _word(masks) not in _MASKS:
-        return False
-    if not (reading.tree.direct[photos] and reading.tree.direct[masks]):
-        return False
-    ours, theirs = ({_bare(stem) for stem in stems_in(reading.tree, one)} for one in (masks, photos))
-    if len(ours & theirs) < ALIKE * len(ours) or not drawn(reading.root, reading.tree, masks):
-        return False
-    return _word(photos) in _CONTAINERS or not drawn(reading.root, reading.tree, photos)
-
-
-def _bare(stem: str) -> str:
-    """Return a picture's name without the word that says that it is a mask, if it has one."""
-    return re.sub(r"[\W_]*(?:mask|seg|gt|label)s?$", "", stem, flags=re.IGNORECASE)
-
-
-def _leave_out_masks_inside(reading: _Reading, part: str) -> None:
-    """Leave out ``masks/`` beside ``images/`` in class folders."""
-    found = {}
-    for one in reading.live(part):
-        inside = reading.live(one)
-        for masks in inside:
-            if any(_has_masks_of(reading, photos, masks) for photos in inside):
-                found[masks] = one
-    if found:
-        count = sum(reading.tree.below[one] for one in found)
-        names = sorted({name_of(one) for one in found})
-        reading.left_out.update(dict.fromkeys(found, MASKS))
-        reading.guessed.append(
-            f"{_listed(names)} in {_listed(dict.fromkeys(found.values()))} ({count:,} picture{'s' * (count != 1)}) "
-            f"{'is' if len(names) == 1 else 'are'} taken for masks or annotations and not used; to use all pictures: "
-            f"{said(level(depth_of(part)))}"
-        )
-
-
-def _masks_among(reading: _Reading, parts: Collection[str]) -> Collection[str]:
-    """Return masks that lie in one folder with their photographs, and tell them."""
-    found = {
-        mask: photograph
-        for mask, photograph in masks_beside(reading.root, reading.tree).items()
-        if not any(folder in reading.left_out for folder in around(mask))
-    }
-    if found:
-        mask, photograph = next(iter(sorted(found.items())))
-        count = len(found)
-        kind, are = ("a mask", "is") if count == 1 else ("masks", "are")
-        reading.guessed.append(
-            f"{count:,} picture{'s' * (count != 1)} {are} taken for {kind} of what lies beside and not used (first "
-            f"{mask} of {name_of(photograph)}); to use all pictures: {said(level(max(map(depth_of, parts))))}"
-        )
-    return found.keys()
-
-
-def _are_masks_of(reading: _Reading, masks: str, photos: str) -> bool:
-    """Tell whether two folders hold the same names, and one of them pictures without colour alone."""
-    if {name_of(one) for one in reading.live(masks)} != {name_of(one) for one in reading.live(photos)}:
-        return False
-    ours, theirs = stems_in(reading.tree, masks), stems_in(reading.tree, photos)
-    if len(ours & theirs) < ALIKE * max(len(ours), len(theirs)):
-        return False
-    return _without_colour(reading, masks) and not _without_colour(reading, photos)
-
-
-def _without_colour(reading: _Reading, folder: str) -> bool:
-    paths = [path for path in sorted(reading.tree.pictures) if path.startswith(f"{folder}/")]
-    modes = set()
-    for path in sampled(paths):
-        try:
-            with Image.open(reading.root / path) as picture:
-                modes.add(picture.mode)
-        except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
-            modes.add("")
-    return modes <= _MASK_MODES
-
-
-def _leave_out_again(reading: _Reading, folder: str) -> None:
-    live, opened = reading.live(folder), reading.opened(folder)
-    splits = {split_of(name_of(one)) for one in opened} - {""}
-    if "train" in splits and len(splits) > 1:
-        opened = [one for one in opened if not split_of(name_of(one))]
-    by_name = {name_of(one).casefold(): name_of(one) for one in live}
-    found: dict[str, set[str]] = {}
-    for one in opened:
-        for names in _names_below(reading, one):
-            same = {by_name[name] for name in names & by_name.keys()} - {name_of(one)}
-            if len(same) > 1:
-                found[one] = found.get(one, set()) | same
-    for one, same in found.items():
-        if not any(name_of(one) in others for others in found.values()):  # else they hold one another's names
-            reading.leave_out(
-                one,
-                AGAIN,
-                f"{one}/ ({reading.count(one)}) holds {_listed(sorted(same), '')} once more and is not used; to use it "
-                f"instead of what lies beside it, give {reading.root / one}",
-            )
-
-
-def _names_below(reading: _Reading, folder: str) -> Iterable[set[str]]:
-    """Yield the names of the folders that lie side by side in a folder, and in each below it: a backup has its own."""
-    waiting = [folder]
-    while waiting:
-        inside = reading.live(waiting.pop())
-        if inside:
-            yield {name_of(one).casefold() for one in inside}
-        waiting += inside
-
-
-def _leave_out_copies(reading: _Reading, folder: str) -> None:
-    """Leave out folders whose pictures are those of others: ``cat - Copy``, or ``all`` beside the classes."""
-    live = reading.live(folder)
-    names: dict[str, set[str]] = {one: set() for one in live if not reading.live(one)}
-    for path in reading.tree.pictures:
-        if (inside := posixpath.dirname(path)) in names:
-            names[inside].add(name_of(path))
-    by_name = {name_of(one).casefold(): one for one in names}
-    half = sum(map(len, names.values())) / 2
-    for one in names:
-        held = [other for other in _named_in(one, by_name) if holds_again(reading.root, other, one, names)][:1]
-        if not held and len(names) == len(live) > 2 and len(names[one]) >= ALIKE * half:
-            others = [other for other in names if other != one]
-            held = others if all(holds_again(reading.root, one, other, names) for other in others) else []
-        if held:
-            reading.leave_out(
-                one,
-                AGAIN,
-                f"{one}/ ({reading.count(one)}) holds the pictures of {_listed(map(name_of, held), '')} once more and "
-                f"is not used; if {name_of(one)} is a class of its own: {said(level(depth_of(folder)))}",
-            )
-
-
-def _named_in(folder: str, by_name: Mapping[str, str]) -> list[str]:
-    """Return folders whose name a folder's name begins or ends with: of ``cat - Copy`` or ``Copy of cat``, ``cat``."""
-    name = name_of(folder).casefold()
-    parts = [part for at in range(1, len(name)) for part in (name[:at], name[at:])]
-    return [by_name[part] for part in parts if part in by_name]
-
-
-def _leave_out_unlabelled(reading: _Reading, folder: str) -> None:
-    """Leave out ``test/`` and the like without class folders, where others are labelled."""
-    live = reading.live(folder)
-    flat = [one for one in live if _is_flat(reading, one)]
-    if any(split_of(name_of(one)) == "train" for one in flat):
-        return  # then they are all classes, or none is
-    labelled = [one for one in live if one not in flat]
-    trains = any(split_of(name_of(one)) == "train" for one in labelled)
-    kinds = ("test", "validation") if trains else ("test",)
-    bare = [one for one in flat if split_of(name_of(one)) in kinds or _UNLABELLED_NAME.fullmatch(name_of(one))]
-    rest = [one for one in live if one not in bare]
-    if len(rest) < 2 and not any(_is_familiar(one) for one in rest if one in labelled):
-        return
-    for one in bare:
-        otherwise = f"if {name_of(one)} is a class: {said(level(one.count('/')))}"
-        if labelled:
-            otherwise = "to use them, put them into class folders"
-        reading.leave_out(
-            one,
-            UNLABELLED,
-            f"{one}/ holds {reading.count(one)} without class folders: unlabelled, not used; {otherwise}",
-        )
-
-
 # --- splits ---
 
 
-def _splits_on_top(reading: _Reading, base: str) -> tuple[dict[str, str], dict[str, str]]:
+def _splits_on_top(reading: TreeReading, base: str) -> tuple[dict[str, str], dict[str, str]]:
     """Return the folders that give splits, and those in which their class folders lie; none where all are classes.
 
     Raises:
@@ -466,7 +122,7 @@ def _splits_on_top(reading: _Reading, base: str) -> tuple[dict[str, str], dict[s
     live = reading.live(base)
     named = {one: split for one in live if (split := split_of(name_of(one)))}
     inner = {one: _unwrapped(reading, one, any_name=False) for one in named}
-    splits = {one: split for one, split in named.items() if not _is_flat(reading, one)}
+    splits = {one: split for one, split in named.items() if not is_flat(reading, one)}
     if "train" in splits.values() and len(set(splits.values())) > 1:
         for one in live:
             if one not in splits:
@@ -474,7 +130,7 @@ def _splits_on_top(reading: _Reading, base: str) -> tuple[dict[str, str], dict[s
         others = [one for one in live if one not in splits]
         if others:
             reading.guessed.append(
-                f"{_listed(splits)} are splits, so what lies in {_listed(others)} is not used; to use it, move it into "
+                f"{listed(splits)} are splits, so what lies in {listed(others)} is not used; to use it, move it into "
                 "class folders of one of them"
             )
         return splits, {inner[one]: split for one, split in splits.items()}
@@ -486,7 +142,7 @@ def _splits_on_top(reading: _Reading, base: str) -> tuple[dict[str, str], dict[s
     return {}, {}
 
 
-def _refuse_half(reading: _Reading, base: str, halves: Sequence[str], splits: Mapping[str, str]) -> None:
+def _refuse_half(reading: TreeReading, base: str, halves: Sequence[str], splits: Mapping[str, str]) -> None:
     lacking = "no val/ or test/" if "train" in splits.values() else "no train/"
     depth = depth_of(base)
     raise UserError(
@@ -497,17 +153,17 @@ def _refuse_half(reading: _Reading, base: str, halves: Sequence[str], splits: Ma
     )
 
 
-def _no_class_folders(reading: _Reading, folders: Collection[str]) -> UserError:
+def _no_class_folders(reading: TreeReading, folders: Collection[str]) -> UserError:
     way = hint([path for path in reading.tree.pictures if "/" in path])
     return UserError(
-        f"{reading.root}: {_listed(folders)} hold{'s' * (len(folders) == 1)} pictures but no class folders",
+        f"{reading.root}: {listed(folders)} hold{'s' * (len(folders) == 1)} pictures but no class folders",
         FOLDERS,
         (f"{way}; else " if way else "")
         + "put the pictures into one folder per class, or list their paths and labels in a .csv file",
     )
 
 
-def _splits_inside(reading: _Reading, base: str) -> dict[str, str]:
+def _splits_inside(reading: TreeReading, base: str) -> dict[str, str]:
     """Return the splits by the names of folders within the class folders, none where these hold no splits.
 
     Raises:
@@ -526,11 +182,11 @@ def _splits_inside(reading: _Reading, base: str) -> dict[str, str]:
     without = [one for one in live if one not in found]
     if without:
         raise UserError(
-            f"{reading.root}: {_listed(found)} hold{'s' * (len(found) == 1)} {_listed(names)}, but {_listed(without)} "
+            f"{reading.root}: {listed(found)} hold{'s' * (len(found) == 1)} {listed(names)}, but {listed(without)} "
             f"do{'es' * (len(without) == 1)} not",
             "splits in every class folder, or in none",
-            f"add {_listed(join(one, name) for one in without for name in names)}; or draw the split from all pictures "
-            f"of the classes {_listed(map(name_of, live), '')}: {said(level(depth))}",
+            f"add {listed(join(one, name) for one in without for name in names)}; or draw the split from all pictures "
+            f"of the classes {listed(map(name_of, live), '')}: {said(level(depth))}",
         )
     groups = {join(one, name): reading.live(join(one, name)) for one, inside in found.items() for name in inside}
     if _repeated({group: [name_of(one) for one in inside] for group, inside in groups.items() if inside}):
@@ -550,7 +206,7 @@ def _repeated(groups: Mapping[str, Sequence[str]]) -> list[str]:
     return sorted(shared)
 
 
-def _refuse_repeated(reading: _Reading, part: str) -> None:
+def _refuse_repeated(reading: TreeReading, part: str) -> None:
     groups = {one: reading.live(one) for one in reading.opened(part)}
     if _repeated({one: [name_of(inside) for inside in groups[one]] for one in groups}):
         depth = depth_of(part)
@@ -558,23 +214,23 @@ def _refuse_repeated(reading: _Reading, part: str) -> None:
 
 
 def _ambiguous(
-    reading: _Reading, outer: Iterable[str], inner: Mapping[str, Sequence[str]], depths: tuple[int, int]
+    reading: TreeReading, outer: Iterable[str], inner: Mapping[str, Sequence[str]], depths: tuple[int, int]
 ) -> UserError:
     outer = list(outer)
     names = _repeated({group: [name_of(one) for one in inside] for group, inside in inner.items() if inside})
-    ours, theirs = _listed(map(name_of, outer), ""), _listed(names, "")
+    ours, theirs = listed(map(name_of, outer), ""), listed(names, "")
     return UserError(
-        f"{reading.root}: folders {theirs} lie in each of {_listed(outer)}, so that either could be the classes",
+        f"{reading.root}: folders {theirs} lie in each of {listed(outer)}, so that either could be the classes",
         FOLDERS,
         f"if {theirs} are the classes: {said(level(depths[1]))}, or give one folder alone: {reading.root / outer[0]}; "
         f"if {ours} are the classes: {said(level(depths[0]))}{_as_splits(reading, outer)}",
     )
 
 
-def _as_splits(reading: _Reading, folders: Sequence[str]) -> str:
-    """Return how to name two or three folders as the splits that they may be, the largest for training."""
+def _as_splits(reading: TreeReading, folders: Sequence[str]) -> str:
+    """Return commands that rename two or three folders to splits, the largest to train, as text."""
     by_size = sorted(folders, key=lambda one: -reading.tree.below[one])
-    if not 2 <= len(by_size) <= _SHOWN or any(split_of(name_of(one)) for one in by_size):
+    if not 2 <= len(by_size) <= SHOWN or any(split_of(name_of(one)) for one in by_size):
         return ""
     moves = [
         f"mv {quote(str(reading.root / one))} {quote(str((reading.root / one).with_name(name)))}"
@@ -583,15 +239,15 @@ def _as_splits(reading: _Reading, folders: Sequence[str]) -> str:
     return f"; if they are splits, name them so: {' && '.join(moves)}"
 
 
-def _tell_mixed(reading: _Reading, part: str) -> None:
-    """Tell that folders within class folders count to these, and what else they may be."""
+def _tell_mixed(reading: TreeReading, part: str) -> None:
+    """Report that folders inside class folders belong to these classes, and what else they may be."""
     live = reading.live(part)
     opened = [one for one in reading.opened(part) if len(reading.live(one)) > 1]
     inner = [deeper for one in opened for deeper in reading.live(one)]
     if len(opened) == 1 and len(live) > 1:
         (one,) = opened
         reading.guessed.append(
-            f"the folders in {one}/ ({_listed(map(name_of, inner), '')}) count to the class {name_of(one)};"
+            f"the folders in {one}/ ({listed(map(name_of, inner), '')}) count to the class {name_of(one)};"
             f" if they are the classes, give {reading.root / one}"
         )
     elif len(opened) > 1:
@@ -599,7 +255,7 @@ def _tell_mixed(reading: _Reading, part: str) -> None:
         together = f"--set split.group={quote(within)} (in a study file: split: {{group: '{within}'}})"
         belong = f"if one is a patient, clip, slide or day, whose pictures must stay together: {together}; "
         reading.guessed.append(
-            f"the folders within the classes ({_listed(map(name_of, inner), '')}) count to them; "
+            f"the folders within the classes ({listed(map(name_of, inner), '')}) count to them; "
             # A group is found in every path, or it is no grouping.
             f"{belong if len(reading.opened(part)) == len(live) else ''}if they are the classes: {said(within)}"
         )

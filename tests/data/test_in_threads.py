@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from unfreeze.data.threads import in_threads
+from unfreeze.data.scan import in_threads
 
 
 @pytest.mark.parametrize("workers", [1, 3, None])

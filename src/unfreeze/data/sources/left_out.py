@@ -1,0 +1,362 @@
+"""Find the folders and pictures beside the classes that are not read: masks, copies, unlabelled images."""
+
+import os
+import posixpath
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from unfreeze.data.sources.beside import ALIKE, drawn, holds_again, masks_beside, sampled, stems_in
+from unfreeze.data.sources.path_labels import level, said
+from unfreeze.data.sources.source import split_of
+from unfreeze.data.sources.tree import Tree, around
+
+UNLABELLED = "unlabelled"
+
+
+MASKS = "masks or annotations, no photographs"
+
+
+AGAIN = "the classes once more"
+
+
+STORE = "what links lead to"
+
+
+OUTSIDE_SPLITS = "not in a split's folder"
+
+
+_CONTAINERS = frozenset(
+    "images image imgs img photos photo pictures picture pics jpegimages jpg jpeg data dataset rgb raw original "
+    "originals input inputs files samples all classes".split()
+)
+
+
+_MASKS = frozenset(
+    "segmentations segmentation segmented segs seg masks mask annotations annotation labels label groundtruth gt "
+    "trimaps trimap depth thumbnails thumbs saliency edges heatmaps bboxes boxes".split()
+)
+
+
+_UNLABELLED_NAME = re.compile(
+    r"[\W_]*(?:seg[ _-])?(?:pred|predict|unlabell?ed|unsorted|unclassified|unannotated|untagged|no[ _-]?labels?|inbox|"
+    r"to[ _-]?(?:do|label|sort|classify|annotate)|submission)s?[\W_]*",
+    re.IGNORECASE,
+)
+
+
+_FEW = 8  # folders side by side up to which their pictures' names are compared
+
+
+_MASK_MODES = frozenset(("1", "L", "P"))
+
+
+SHOWN = 3
+
+
+@dataclass
+class TreeReading:
+    """A folder tree being read: which folders are left out so far, and what was guessed."""
+
+    root: Path
+    tree: Tree
+    left_out: dict[str, str] = field(default_factory=dict)
+    no_classes: set[str] = field(default_factory=set)
+    guessed: list[str] = field(default_factory=list)
+
+    def live(self, folder: str) -> list[str]:
+        """Return the folders in a folder that hold pictures and are not left out, sorted."""
+        return [one for one in self.tree.within(folder) if self.tree.below[one] and one not in self.left_out]
+
+    def opened(self, folder: str) -> list[str]:
+        """Return those of them that hold pictures in folders only."""
+        return [one for one in self.live(folder) if not self.tree.direct[one] and self.live(one)]
+
+    def leave_out(self, folder: str, reason: str, sentence: str) -> None:
+        """Leave a folder out, and record the sentence that reports it."""
+        self.left_out[folder] = reason
+        self.guessed.append(sentence)
+
+    def count(self, folder: str) -> str:
+        """Return the number of pictures in a folder and below it, as text."""
+        count = self.tree.below[folder]
+        return f"{count:,} picture{'s' * (count != 1)}"
+
+
+def depth_of(folder: str) -> int:
+    """Return how many folders deep what lies in a folder lies."""
+    return folder.count("/") + bool(folder)
+
+
+def name_of(path: str) -> str:
+    """Return the last part of a path."""
+    return posixpath.basename(path)
+
+
+def listed(folders: Iterable[str], slash: str = "/") -> str:
+    """Return the first few folder names and the number of further ones, as text."""
+    names = [f"{name}{slash}" for name in folders]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _word(folder: str) -> str:
+    return re.sub(r"[\W_\d]+", "", name_of(folder)).lower()
+
+
+def is_familiar(folder: str) -> bool:
+    """Return whether a folder's name shows that it is not a class: a split, its parent's name, or ``images``."""
+    parent = name_of(posixpath.dirname(folder))
+    return bool(split_of(name_of(folder))) or _word(folder) in _CONTAINERS or name_of(folder) == parent
+
+
+def is_flat(reading: TreeReading, folder: str) -> bool:
+    """Return whether a folder holds pictures but no class folders; ``test/images/`` has none either."""
+    while len(inside := reading.live(folder)) == 1 and is_familiar(inside[0]) and not reading.tree.direct[folder]:
+        (folder,) = inside
+    return not inside
+
+
+def leave_out_beside(reading: TreeReading, folder: str) -> None:
+    """Leave out folders beside class or split folders that are neither."""
+    _tell_without_pictures(reading, folder)
+    _leave_out_store(reading, folder)
+    _leave_out_masks(reading, folder)
+    _leave_out_again(reading, folder)
+    _leave_out_copies(reading, folder)
+    _leave_out_unlabelled(reading, folder)
+
+
+def _tell_without_pictures(reading: TreeReading, folder: str) -> None:
+    tree = reading.tree
+    without = [
+        one
+        for one in tree.within(folder)
+        if tree.others[one] and not tree.below[one] and not any(link.startswith(f"{one}/") for link in tree.links)
+    ]
+    new = [one for one in without if one not in reading.no_classes]
+    reading.no_classes.update(new)
+    if new:
+        holds = "holds files but no pictures, so it is no class" if len(new) == 1 else (
+            "hold files but no pictures, so they are no classes"
+        )  # fmt: skip
+        reading.guessed.append(f"{listed(new)} {holds}; put pictures into it to make it one")
+
+
+def _leave_out_store(reading: TreeReading, folder: str) -> None:
+    """Leave out ``blobs/``, the link targets of other folders in the cache layout of model hubs."""
+    if not reading.tree.followed:
+        return
+    live = reading.live(folder)
+    root = os.path.realpath(reading.root)
+    for one in live:
+        start = os.path.join(root, one, "")
+        into = {link: real for link, real in reading.tree.followed.items() if real.startswith(start)}
+        linking, held = [], set[str]()
+        for other in live:
+            found = [real for link, real in into.items() if link.startswith(f"{other}/")]
+            if other != one and len(found) == reading.tree.below[other]:
+                linking.append(other)
+                held.update(found)
+        if len(held) >= ALIKE * reading.tree.below[one] and (len(linking) > 1 or any(map(reading.live, linking))):
+            reading.leave_out(
+                one,
+                STORE,
+                f"{one}/ ({reading.count(one)}) holds what links in {listed(linking)} lead to and is not used; to use "
+                f"it instead, give {reading.root / one}",
+            )
+
+
+def _leave_out_masks(reading: TreeReading, folder: str) -> None:
+    live, opened = reading.live(folder), reading.opened(folder)
+    photos = [one for one in opened if _word(one) not in _MASKS and not split_of(name_of(one))]
+    for one in live:
+        if _word(one) not in _MASKS and (len(opened) > _FEW or one not in opened):
+            continue
+        beside = [other for other in photos if other != one]
+        if _word(one) in _MASKS:
+            names = {name_of(inside) for inside in reading.live(one)}
+            shared = [
+                other
+                for other in beside
+                if len(names & {name_of(inside) for inside in reading.live(other)}) > 1
+                or (is_flat(reading, one) and _word(other) in _CONTAINERS)
+            ]
+            shared += [other for other in live if _has_masks_of(reading, other, one)]
+        else:
+            shared = [other for other in beside if _are_masks_of(reading, one, other)]
+        if shared:
+            reading.leave_out(
+                one,
+                MASKS,
+                f"{one}/ ({reading.count(one)}) is taken for masks or annotations of what is in {shared[0]}/ and not "
+                f"used; to use it instead, give {reading.root / one}",
+            )
+            photos = [other for other in photos if other != one]
+
+
+def _has_masks_of(reading: TreeReading, photos: str, masks: str) -> bool:
+    """Tell whether two folders hold pictures of the same names, and the second is called and looks as masks do.
+
+    ``mask`` and ``no_mask`` may be classes: there, neither is called as folders of photographs are.
+    """
+    if photos == masks or _word(photos) in _MASKS or _word(masks) not in _MASKS:
+        return False
+    if not (reading.tree.direct[photos] and reading.tree.direct[masks]):
+        return False
+    ours, theirs = ({_bare(stem) for stem in stems_in(reading.tree, one)} for one in (masks, photos))
+    if len(ours & theirs) < ALIKE * len(ours) or not drawn(reading.root, reading.tree, masks):
+        return False
+    return _word(photos) in _CONTAINERS or not drawn(reading.root, reading.tree, photos)
+
+
+def _bare(stem: str) -> str:
+    """Return a picture's name without the word that says that it is a mask, if it has one."""
+    return re.sub(r"[\W_]*(?:mask|seg|gt|label)s?$", "", stem, flags=re.IGNORECASE)
+
+
+def leave_out_masks_inside(reading: TreeReading, part: str) -> None:
+    """Leave out ``masks/`` beside ``images/`` in class folders."""
+    found = {}
+    for one in reading.live(part):
+        inside = reading.live(one)
+        for masks in inside:
+            if any(_has_masks_of(reading, photos, masks) for photos in inside):
+                found[masks] = one
+    if found:
+        count = sum(reading.tree.below[one] for one in found)
+        names = sorted({name_of(one) for one in found})
+        reading.left_out.update(dict.fromkeys(found, MASKS))
+        reading.guessed.append(
+            f"{listed(names)} in {listed(dict.fromkeys(found.values()))} ({count:,} picture{'s' * (count != 1)}) "
+            f"{'is' if len(names) == 1 else 'are'} taken for masks or annotations and not used; to use all pictures: "
+            f"{said(level(depth_of(part)))}"
+        )
+
+
+def masks_among(reading: TreeReading, parts: Collection[str]) -> Collection[str]:
+    """Return masks that are in the same folder as their photographs, and report them."""
+    found = {
+        mask: photograph
+        for mask, photograph in masks_beside(reading.root, reading.tree).items()
+        if not any(folder in reading.left_out for folder in around(mask))
+    }
+    if found:
+        mask, photograph = next(iter(sorted(found.items())))
+        count = len(found)
+        kind, are = ("a mask", "is") if count == 1 else ("masks", "are")
+        reading.guessed.append(
+            f"{count:,} picture{'s' * (count != 1)} {are} taken for {kind} of what lies beside and not used (first "
+            f"{mask} of {name_of(photograph)}); to use all pictures: {said(level(max(map(depth_of, parts))))}"
+        )
+    return found.keys()
+
+
+def _are_masks_of(reading: TreeReading, masks: str, photos: str) -> bool:
+    """Tell whether two folders hold the same names, and one of them pictures without colour alone."""
+    if {name_of(one) for one in reading.live(masks)} != {name_of(one) for one in reading.live(photos)}:
+        return False
+    ours, theirs = stems_in(reading.tree, masks), stems_in(reading.tree, photos)
+    if len(ours & theirs) < ALIKE * max(len(ours), len(theirs)):
+        return False
+    return _without_colour(reading, masks) and not _without_colour(reading, photos)
+
+
+def _without_colour(reading: TreeReading, folder: str) -> bool:
+    paths = [path for path in sorted(reading.tree.pictures) if path.startswith(f"{folder}/")]
+    modes = set()
+    for path in sampled(paths):
+        try:
+            with Image.open(reading.root / path) as picture:
+                modes.add(picture.mode)
+        except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+            modes.add("")
+    return modes <= _MASK_MODES
+
+
+def _leave_out_again(reading: TreeReading, folder: str) -> None:
+    live, opened = reading.live(folder), reading.opened(folder)
+    splits = {split_of(name_of(one)) for one in opened} - {""}
+    if "train" in splits and len(splits) > 1:
+        opened = [one for one in opened if not split_of(name_of(one))]
+    by_name = {name_of(one).casefold(): name_of(one) for one in live}
+    found: dict[str, set[str]] = {}
+    for one in opened:
+        for names in _names_below(reading, one):
+            same = {by_name[name] for name in names & by_name.keys()} - {name_of(one)}
+            if len(same) > 1:
+                found[one] = found.get(one, set()) | same
+    for one, same in found.items():
+        if not any(name_of(one) in others for others in found.values()):  # else they hold one another's names
+            reading.leave_out(
+                one,
+                AGAIN,
+                f"{one}/ ({reading.count(one)}) holds {listed(sorted(same), '')} once more and is not used; to use it "
+                f"instead of what lies beside it, give {reading.root / one}",
+            )
+
+
+def _names_below(reading: TreeReading, folder: str) -> Iterable[set[str]]:
+    """Yield the names of the folders that lie side by side in a folder, and in each below it: a backup has its own."""
+    waiting = [folder]
+    while waiting:
+        inside = reading.live(waiting.pop())
+        if inside:
+            yield {name_of(one).casefold() for one in inside}
+        waiting += inside
+
+
+def _leave_out_copies(reading: TreeReading, folder: str) -> None:
+    """Leave out folders whose pictures are those of others: ``cat - Copy``, or ``all`` beside the classes."""
+    live = reading.live(folder)
+    names: dict[str, set[str]] = {one: set() for one in live if not reading.live(one)}
+    for path in reading.tree.pictures:
+        if (inside := posixpath.dirname(path)) in names:
+            names[inside].add(name_of(path))
+    by_name = {name_of(one).casefold(): one for one in names}
+    half = sum(map(len, names.values())) / 2
+    for one in names:
+        held = [other for other in _named_in(one, by_name) if holds_again(reading.root, other, one, names)][:1]
+        if not held and len(names) == len(live) > 2 and len(names[one]) >= ALIKE * half:
+            others = [other for other in names if other != one]
+            held = others if all(holds_again(reading.root, one, other, names) for other in others) else []
+        if held:
+            reading.leave_out(
+                one,
+                AGAIN,
+                f"{one}/ ({reading.count(one)}) holds the pictures of {listed(map(name_of, held), '')} once more and "
+                f"is not used; if {name_of(one)} is a class of its own: {said(level(depth_of(folder)))}",
+            )
+
+
+def _named_in(folder: str, by_name: Mapping[str, str]) -> list[str]:
+    """Return folders whose name a folder's name begins or ends with: of ``cat - Copy`` or ``Copy of cat``, ``cat``."""
+    name = name_of(folder).casefold()
+    parts = [part for at in range(1, len(name)) for part in (name[:at], name[at:])]
+    return [by_name[part] for part in parts if part in by_name]
+
+
+def _leave_out_unlabelled(reading: TreeReading, folder: str) -> None:
+    """Leave out ``test/`` and the like without class folders, where others are labelled."""
+    live = reading.live(folder)
+    flat = [one for one in live if is_flat(reading, one)]
+    if any(split_of(name_of(one)) == "train" for one in flat):
+        return  # then they are all classes, or none is
+    labelled = [one for one in live if one not in flat]
+    trains = any(split_of(name_of(one)) == "train" for one in labelled)
+    kinds = ("test", "validation") if trains else ("test",)
+    bare = [one for one in flat if split_of(name_of(one)) in kinds or _UNLABELLED_NAME.fullmatch(name_of(one))]
+    rest = [one for one in live if one not in bare]
+    if len(rest) < 2 and not any(is_familiar(one) for one in rest if one in labelled):
+        return
+    for one in bare:
+        otherwise = f"if {name_of(one)} is a class: {said(level(one.count('/')))}"
+        if labelled:
+            otherwise = "to use them, put them into class folders"
+        reading.leave_out(
+            one,
+            UNLABELLED,
+            f"{one}/ holds {reading.count(one)} without class folders: unlabelled, not used; {otherwise}",
+        )
