@@ -24,7 +24,7 @@ format: .venv/installed
 
 # mkdocs-material is installed only here: nothing else needs it.
 docs: .venv/installed
-	$(BIN)/python -m pip install -q --group docs
+	$(BIN)/python -m pip install -q --require-hashes --no-deps -r requirements-docs.lock
 	$(BIN)/mkdocs build --strict
 
 # What is locked comes with its hashes; PyTorch, whose build depends on the machine, and what it brings is not locked.
@@ -42,6 +42,8 @@ lock: .venv/installed
 	printf "torch ; python_version < '0'\ntorchvision ; python_version < '0'\n" > .venv/not-locked
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --group dev \
 		--override .venv/not-locked --no-header --no-annotate -o requirements-dev.lock pyproject.toml
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --group docs \
+		--constraint requirements-dev.lock --no-header --no-annotate -o requirements-docs.lock
 
 clean:
 	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

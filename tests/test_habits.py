@@ -3,12 +3,21 @@
 import doctest
 import importlib
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.support.kept import KEPT
+
 ROOT = Path(__file__).parents[1]
-WITH_EXAMPLES = ("unfreeze.config.units", "unfreeze.metrics", "unfreeze.seeds", "unfreeze.inputs.sampler")
+WITH_EXAMPLES = (
+    "unfreeze.config.units",
+    "unfreeze.metrics",
+    "unfreeze.seeds",
+    "unfreeze.inputs.sampler",
+    "unfreeze.study.api",
+)
 
 
 def test_hooks_run_what_make_check_runs() -> None:
@@ -21,7 +30,10 @@ def test_hooks_run_what_make_check_runs() -> None:
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
-def test_examples_in_docstrings_hold(name: str) -> None:
+def test_examples_in_docstrings_hold(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(KEPT / "out", tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path)
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted
     assert not found.failed

@@ -1,9 +1,10 @@
-"""requirements-dev.lock holds every dependency with its hashes, within what pyproject.toml asks for."""
+"""The lock files hold every dependency with its hashes, within what pyproject.toml asks for."""
 
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -19,16 +20,20 @@ ASKED = [
     )
     for text in texts
 ]
+LOCKS = {
+    "requirements-dev.lock": ASKED,
+    "requirements-docs.lock": [Requirement(text) for text in PROJECT["dependency-groups"]["docs"]],
+}
 OF_THE_MACHINE = {"torch", "torchvision"}
 """Not locked: which build it is depends on the machine."""
 FLOORS = {"torch": "2.10", "pillow": "12.3", "safetensors": "0.8"}
 """Older ones have known holes."""
 
 
-def locked() -> dict[str, list[tuple[Version, int]]]:
+def locked(lock: str) -> dict[str, list[tuple[Version, int]]]:
     """Return, by package, its versions (several where they depend on Python's) with the number of their hashes."""
     found: dict[str, list[tuple[Version, int]]] = {}
-    text = (ROOT / "requirements-dev.lock").read_text(encoding="utf-8")
+    text = (ROOT / lock).read_text(encoding="utf-8")
     for entry in re.split(r"\n(?=\S)", text.strip()):
         requirement, *hashes = re.split(r"\s*\\\n\s*", entry)
         assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", each) for each in hashes), entry
@@ -37,10 +42,11 @@ def locked() -> dict[str, list[tuple[Version, int]]]:
     return found
 
 
-def test_every_dependency_is_locked_with_its_hashes() -> None:
-    found = locked()
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_dependency_is_locked_with_its_hashes(lock: str) -> None:
+    found = locked(lock)
     assert all(count >= 1 for versions in found.values() for _, count in versions)
-    for asked in ASKED:
+    for asked in LOCKS[lock]:
         name = re.sub("[._]", "-", asked.name)
         if name in OF_THE_MACHINE:
             assert name not in found
@@ -50,6 +56,11 @@ def test_every_dependency_is_locked_with_its_hashes() -> None:
             assert name in found
 
 
+def test_building_the_site_changes_no_version_that_the_tests_use() -> None:
+    site, tests = locked("requirements-docs.lock"), locked("requirements-dev.lock")
+    assert {name: site[name] for name in site.keys() & tests} == {name: tests[name] for name in site.keys() & tests}
+
+
 def test_floors_keep_out_versions_with_known_holes() -> None:
     asked = {each.name: each.specifier for each in ASKED}
     for name, floor in FLOORS.items():
@@ -57,7 +68,8 @@ def test_floors_keep_out_versions_with_known_holes() -> None:
         assert lowest >= Version(floor)
 
 
-def test_the_lock_names_no_place() -> None:
-    text = (ROOT / "requirements-dev.lock").read_text(encoding="utf-8")
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_no_place(lock: str) -> None:
+    text = (ROOT / lock).read_text(encoding="utf-8")
     assert "://" not in text
     assert "index" not in text

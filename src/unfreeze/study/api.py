@@ -30,11 +30,22 @@ def _silent(event: Event) -> None:
 class Study:
     """A study: strategies x regimes x seeds on one data set.
 
-    Keyword arguments have the names and values of the study file, for example
-    ``Study(data="photos", backbone="resnet18", strategies={"head": {"train": "head"}}, regimes={"full": {}})``.
+    Keyword arguments have the names and values of the study file.
 
     Raises:
         UserError: names everything that is wrong.
+
+    Examples:
+        >>> study = Study(
+        ...     data="photos",
+        ...     backbone="resnet18",
+        ...     strategies={"head": {"train": "head"}, "fine_tune": {"train": "all"}},
+        ...     regimes={"small": {"train_per_class": 25}, "full": {}},
+        ...     seeds=3,
+        ... )
+        >>> study.config.seeds
+        (0, 1, 2)
+        >>> results = study.run("runs/photos")  # doctest: +SKIP
     """
 
     def __init__(self, **values: Any) -> None:
@@ -90,6 +101,15 @@ class Results:
         path: the study directory; text will do.
         failed: cells that failed in this run.
         left: cells that the time limit left out.
+
+    Examples:
+        >>> results = Results("runs/mine")
+        >>> results.table["status"].unique().tolist()
+        ['finished']
+        >>> results.history.columns[:6].tolist()
+        ['cell', 'strategy', 'regime', 'seed', 'fold', 'candidate']
+        >>> results.compare("last", "head")["within"].unique().tolist()
+        ['small', 'bank', 'full']
     """
 
     path: Path
