@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
 import unfreeze
-from tests.data.test_nasty import within
 from tests.support.photos import photo
 from tests.support.pictures import png, smooth
+from tests.support.watched import within
 from unfreeze.data.decode import FORMATS, Truncated, decode, digest, load, open_regular, quiet_pillow, to_rgb
 from unfreeze.data.formats.reading import MAX_PIXELS, Reading
 from unfreeze.data.unusable import Undecodable

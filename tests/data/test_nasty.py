@@ -1,11 +1,8 @@
 """The nasty pack through the check: each file ends as it must, nothing blocks, nothing else runs or is written."""
 
-import hashlib
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from PIL import ImageFile
 
 from tests.support.nasty import bomb_reason, bombs, names, write_pack
 from tests.support.pictures import save
+from tests.support.watched import tree, within
 from unfreeze.data import decode
 from unfreeze.data.catalog import Catalog, build_catalog
 from unfreeze.data.sources import open_source
@@ -21,30 +19,8 @@ LEAST = 60
 """Files in the pack."""
 
 
-def tree(root: Path) -> dict[str, tuple[int, int, str]]:
-    """Everything below a folder, with its time of change."""
-    found = {}
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            path = Path(folder, name)
-            state = path.lstat()
-            content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-            found[str(path)] = (state.st_mtime_ns, state.st_mode, hashlib.sha256(content).hexdigest())
-    return found
-
-
 def reasons(catalog: Catalog) -> dict[str, str]:
     return dict(zip(catalog.images["path"], catalog.images["reason"], strict=True))
-
-
-def within(seconds: float, work: Callable[[], object]) -> object:
-    """Return what some work returns; it fails where that takes longer, which a pipe may do for ever."""
-    found: list[object] = []
-    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    assert found, f"not done after {seconds} s"
-    return found[0]
 
 
 def test_each_file_of_the_nasty_pack_ends_as_it_must(tmp_path, monkeypatch):

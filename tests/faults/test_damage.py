@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.study.test_resume import CLOCK, Stopped, Stops, ends
 from tests.support.damage import damaged
+from tests.support.finished import CLOCK, ends
+from tests.support.stops import Stopped, Stops
 from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.cli.app import main

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.faults.conftest import Killer
-from tests.study.test_resume import CLOCK, ends
+from tests.support.finished import tables
+from tests.support.killer import ONE, Killer
 from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.errors import UserError
 from unfreeze.events import BetweenSteps, Event, Warned
 from unfreeze.storage.atomic import DiskFull
-from unfreeze.storage.records import read_table
 from unfreeze.study.run import run_study
 from unfreeze.train import checkpoint as saving
 
@@ -24,7 +23,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes
 
 NO_ROOM = "No space left on device"
 NEVER = 10**9
-ONE = ["--set", "strategies={last: {train: {last: 1}, epochs: 1}}"]
 SPREAD = 4
 
 
@@ -71,10 +69,6 @@ def test_at_every_step_of_a_run(killer: Killer, whole: tuple[dict[str, Any], int
     expected, steps = whole
     for step in range(1, steps + 1):
         fill(killer, expected, step, for_good, "every")
-
-
-def tables(out: Path) -> tuple[Any, ...]:
-    return ends(out), read_table(out / "results.csv").drop(columns=CLOCK).to_csv()
 
 
 def test_a_limit_on_the_size_of_files(killer: Killer) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.faults.conftest import PHASES, Killer
 from tests.support.ages import make_old
+from tests.support.killer import PHASES, Killer
 from unfreeze.cli.interrupts import BEGINS_ANEW, GOES_ON
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to be signalled")

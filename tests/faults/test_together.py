@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.study.executors.test_processes import MANY, TWO, all_but_times
-from tests.study.test_resume import BANK, GROUP, PLAIN, SCRATCH
+from tests.support.finished import all_but_times
+from tests.support.studies import BANK, GROUP, MANY, PLAIN, SCRATCH, TWO_GROUPS
 from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.events import Event, Planned, Warned
@@ -251,7 +251,7 @@ def test_a_second_run_on_a_study_in_the_meantime_finds_its_cells_finished(
     """Where locks do nothing, what another run has finished is taken, not run again."""
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-    study = Study(**tiny_study(tmp_path, **TWO))
+    study = Study(**tiny_study(tmp_path, **TWO_GROUPS))
     said: list[str] = []
 
     def emit(event: Event) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.study.executors.test_processes import MANY, Emit, all_but_times
-from tests.study.test_resume import ANEW, BACK, BANK, FRESH, GROUP, ONE, PLAIN, SCRATCH, TWO
+from tests.support.finished import all_but_times
+from tests.support.studies import ANEW, BACK, BANK, FRESH, GROUP, MANY, ONE, PLAIN, SCRATCH, TWO
 from tests.support.worlds import tiny_study, write_weights
 from unfreeze import Study
 from unfreeze.activations import stream
+from unfreeze.events import Emit
 from unfreeze.inputs.loader import training_batches
 from unfreeze.model.backbone import load_backbone
 from unfreeze.model.network import frozen_state, tensors_hash

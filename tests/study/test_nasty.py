@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.test_catalog import cut_jpegs
-from tests.data.test_nasty import tree
 from tests.support.nasty import write_pack
+from tests.support.photos import cut_jpegs
+from tests.support.watched import tree
 from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.data.catalog import CUT

@@ -1,55 +1,26 @@
 """Frozen work done once changes no number: cached, live, resumed from another study, alone or in lock-step."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.support.finished import computed, numbers
+from tests.support.reuse import BANK, FRESH, HEAD, LAST, NO_ROOM, PHASES, PLAIN, SEEN, TUNED, run
 from tests.support.worlds import tiny_study, write_weights
-from unfreeze import Results, Study
+from unfreeze import Study
 from unfreeze.activations import calibrate, engines
 from unfreeze.activations import pytorch_engine as pytorch
 from unfreeze.activations.engine import Engine, EngineFailed, EngineKind, Settings
 from unfreeze.events import Event, Warned
 from unfreeze.model.network import Frozen
 from unfreeze.storage.records import read_json
-
-NO_ROOM = {"disk": "1KB"}
-HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
-LAST = {"train": {"last": 1}, "head": {"hidden": [8], "dropout": [0.5]}}
-PHASES = {"phases": [{"train": "head", "epochs": 1}, {"train": "all", "epochs": 1}]}
-TUNED = {"train": "head", "tune": {"optimizer.lr": [1e-3, 1e-2]}}
-PLAIN = {"small": {"train_per_class": 5, "val_per_class": 2}}
-BANK = {"small": {"train_per_class": 5, "val_per_class": 2, "augment": "flip_crop", "views": 3}}
-FRESH = {"small": {"train_per_class": 5, "val_per_class": 2, "augment": "flip_crop", "views": "fresh"}}
-SEEN = {"small": {"train_per_class": 5, "val_per_class": 2, "validation": {"augment": "article", "examples": 9}}}
-
-
-def run(folder: Path, out: str = "out", **values: Any) -> Results:
-    return Study(**tiny_study(folder, **values)).run(folder / out, workers=0)
-
-
-def computed(results: Results) -> int:
-    """Return the rows of frozen stages that the last run computed."""
-    return read_json(results.path / "shared.json")["runs"][-1]["forwards"]
-
-
-def numbers(results: Results, cell: str) -> tuple[Any, ...]:
-    folder = results.path / "cells" / cell
-    history = pd.read_csv(folder / "history.csv").drop(columns="seconds").to_csv(index=False)
-    files = [(folder / name).read_bytes() for name in ("logits.safetensors", "model.safetensors")]
-    record = read_json(folder / "result.json")
-    del record["files"]  # history.csv holds seconds
-    row = {name: value for name, value in record.items() if not name.startswith("seconds")}
-    return history, *files, json.dumps(row)
 
 
 @pytest.mark.parametrize("regimes", [PLAIN, BANK, FRESH, SEEN], ids=["plain", "bank", "fresh", "augmented validation"])

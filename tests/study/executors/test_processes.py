@@ -4,33 +4,34 @@ import errno
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.study.test_resume import BANK, CLOCK, EARLY, FRESH, GROUP, PLAIN, SCRATCH, TUNED, Stopped, ends
 from tests.support.choices import candidates, read_study
+from tests.support.finished import all_but_times
+from tests.support.stops import Stopped
+from tests.support.studies import EARLY, MANY, PLAIN, TWO_GROUPS
 from tests.support.worlds import tiny_study
 from unfreeze import Results, Study, slots
 from unfreeze.config.schema import StudyConfig
 from unfreeze.errors import UserError
-from unfreeze.events import CellFailed, CellFinished, CellsLeft, CellStarted, EpochEnded, Event, Planned, Warned
+from unfreeze.events import (
+    CellFailed,
+    CellFinished,
+    CellsLeft,
+    CellStarted,
+    Emit,
+    EpochEnded,
+    Event,
+    Planned,
+    Warned,
+)  # fmt: skip
 from unfreeze.storage.event_log import EventReader
 from unfreeze.storage.records import read_json, read_table
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-
-MANY: dict[str, Any] = {
-    "strategies": GROUP | SCRATCH | TUNED,
-    "regimes": {"plain": PLAIN["small"], "bank": BANK["small"], "fresh": FRESH["small"]},
-}
-"""Groups in lock-step, cells alone, stored and live views, a candidate that diverges."""
-TWO: dict[str, Any] = {"strategies": {"all": {"train": "all"}, "last": {"train": {"last": 1}}}, "epochs": 6}
-"""Two groups."""
-
-Emit = Callable[[Event], None]
 
 
 @pytest.fixture(autouse=True)
@@ -55,12 +56,6 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen]:
 
 def run(folder: Path, out: str, count: int, emit: Emit = lambda event: None, **values: Any) -> Results:
     return Study(**tiny_study(folder, **values)).run(folder / out, emit=emit, workers=0, parallel=count)
-
-
-def all_but_times(out: Path) -> dict[str, Any]:
-    results = Results(out).table.drop(columns=CLOCK).to_csv()
-    tables = {name: (out / name).read_bytes() for name in ("comparisons.csv", "catalog.csv", "splits.csv")}
-    return {**ends(out), **tables, "results": results}
 
 
 def forwards(out: Path) -> int:
@@ -133,7 +128,7 @@ def test_a_process_that_is_killed_costs_the_others_nothing_and_its_cells_go_on_t
         if isinstance(event, EpochEnded) and event.cell == "all.small.s0" and len(started) == 2:
             started[0].kill()
 
-    long = TWO | {"epochs": 40}
+    long = TWO_GROUPS | {"epochs": 40}
     one, several = run(tmp_path, "one", 1, **long), run(tmp_path, "several", 2, kill_first, **long)
     assert several.failed == ()
     assert all_but_times(several.path) == all_but_times(one.path)
@@ -154,20 +149,20 @@ def test_cells_whose_process_is_killed_twice_fail_and_say_why(tmp_path: Path, st
             for process in started:
                 process.kill()
 
-    several = run(tmp_path, "several", 2, kill, **TWO)
+    several = run(tmp_path, "several", 2, kill, **TWO_GROUPS)
     assert "all.small.s0" in several.failed
     assert read_json(several.path / "cells" / "all.small.s0" / "error.json")["error"] == (
         "the process that ran it was ended by SIGKILL, for the second time\n"
         "  expected: a process that lives until its cells are finished; where memory runs out, the system ends one\n"
         "  to mend:  run the same command again, with a smaller --parallel or without"
     )
-    again = run(tmp_path, "several", 1, **TWO)
+    again = run(tmp_path, "several", 1, **TWO_GROUPS)
     assert again.failed == ()
-    assert all_but_times(again.path) == all_but_times(run(tmp_path, "one", 1, **TWO).path)
+    assert all_but_times(again.path) == all_but_times(run(tmp_path, "one", 1, **TWO_GROUPS).path)
 
 
 def test_a_run_that_is_stopped_ends_as_if_it_never_was(tmp_path: Path, started: list[subprocess.Popen]) -> None:
-    long = TWO | {"epochs": 60}
+    long = TWO_GROUPS | {"epochs": 60}
 
     def stop(event: Event) -> None:
         if isinstance(event, EpochEnded):
@@ -212,7 +207,7 @@ def test_a_cache_that_fails_costs_the_store_alone_and_is_said_once(
 
 def test_a_time_limit_leaves_the_same_cells(tmp_path: Path) -> None:
     events: list[Event] = []
-    study = Study(**tiny_study(tmp_path, **TWO))
+    study = Study(**tiny_study(tmp_path, **TWO_GROUPS))
     results = study.run(tmp_path / "out", emit=events.append, workers=0, parallel=2, seconds=0.0)
     assert set(results.left) == {"all.small.s0", "last.small.s0"}
     assert [event.cells for event in events if isinstance(event, CellsLeft)] == [results.left]
