@@ -20,6 +20,7 @@ from unfreeze.storage.records import read_json, read_table, read_tensors
 ASKED = {"strategies": {"head": {"train": "head"}, "all": {"train": "all"}}, "regimes": {"full": {}}}
 
 
+@pytest.mark.usefixtures("with_report")
 def test_a_study_on_the_nasty_pack(tmp_path: Path) -> None:
     expected = write_pack(tmp_path / "pack")
     before = tree(tmp_path / "pack")

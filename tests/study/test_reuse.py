@@ -23,7 +23,15 @@ from unfreeze.model.network import Frozen
 from unfreeze.storage.records import read_json
 
 
-@pytest.mark.parametrize("regimes", [PLAIN, BANK, FRESH, SEEN], ids=["plain", "bank", "fresh", "augmented validation"])
+@pytest.mark.parametrize(
+    "regimes",
+    [
+        pytest.param(PLAIN, id="plain", marks=pytest.mark.slow),
+        pytest.param(BANK, id="bank"),
+        pytest.param(FRESH, id="fresh"),
+        pytest.param(SEEN, id="augmented validation"),
+    ],
+)
 def test_cached_equals_live_bit_for_bit(tmp_path: Path, regimes: dict[str, Any]) -> None:
     strategies = {"head": HEAD, "last": LAST, "phases": PHASES, "tuned": TUNED}
     asked = {"strategies": strategies, "regimes": regimes, "epochs": 5}
@@ -35,7 +43,12 @@ def test_cached_equals_live_bit_for_bit(tmp_path: Path, regimes: dict[str, Any])
         assert numbers(cached, cell) == numbers(live, cell), cell
 
 
-ENGINES = [(name, precision) for name in ("openvino", "pytorch") for precision in ("float32", "bfloat16")]
+ENGINES = [
+    ("openvino", "float32"),
+    ("pytorch", "bfloat16"),
+    pytest.param("openvino", "bfloat16", marks=pytest.mark.slow),
+    pytest.param("pytorch", "float32", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("engine", "precision"), ENGINES)
@@ -113,7 +126,7 @@ def test_a_second_study_computes_nothing_that_the_first_one_has(tmp_path: Path) 
     assert numbers(first, "head.small.s0") == numbers(again, "head.small.s0")
 
 
-@pytest.mark.parametrize("regimes", [PLAIN, FRESH], ids=["plain", "fresh"])
+@pytest.mark.parametrize("regimes", [pytest.param(PLAIN, marks=pytest.mark.slow), FRESH], ids=["plain", "fresh"])
 def test_cells_together_equal_cells_alone(tmp_path: Path, regimes: dict[str, Any]) -> None:
     together = run(tmp_path, "together", strategies={"head": HEAD, "last": LAST, "other": TUNED}, regimes=regimes)
     for name, strategy in (("head", HEAD), ("last", LAST), ("other", TUNED)):
@@ -153,6 +166,7 @@ def test_altered_chunks_are_computed_again_and_counted(tmp_path: Path, cache: Pa
     assert numbers(first, "head.small.s0") == numbers(again, "head.small.s0")
 
 
+@pytest.mark.usefixtures("with_report")
 def test_what_a_killed_run_found_altered_is_counted(tmp_path: Path, cache: Path) -> None:
     asked = tiny_study(tmp_path, strategies={"head": HEAD}, regimes=PLAIN)
     Study(**asked).run(tmp_path / "first", workers=0)

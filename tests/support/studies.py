@@ -25,7 +25,7 @@ ANEW = {
     }
 }
 TUNED = {"tuned": {"train": "head", "tune": {"optimizer.lr": [1e-3, 1e30, 1e-2]}, "optimizer": {"name": "sgd"}}}
-SIZES = {"sizes": {"train": {"last": 1}, "tune": {"image_size": [24, 32], "optimizer.lr": [1e-4, 1e-3]}}}
+SIZES = {"sizes": {"train": {"last": 1}, "tune": {"image_size": [24, 32], "optimizer.lr": [1e-3, 1e30]}}}
 EARLY = {"early": {"train": "head", "optimizer": ADAM, "epochs": 4, "early_stopping": STOPPING}}
 EARLY_TWO = {
     "early": {
@@ -47,7 +47,7 @@ OVERSAMPLED = {"small": {"train_per_class": 5, "val_per_class": 2, "augment": "f
 
 MANY: dict[str, Any] = {
     "strategies": GROUP | SCRATCH | TUNED,
-    "regimes": {"plain": PLAIN["small"], "bank": BANK["small"], "fresh": FRESH["small"]},
+    "regimes": {"bank": BANK["small"], "fresh": FRESH["small"]},
 }
 """Groups in lock-step, cells alone, stored and live views, a candidate that diverges."""
 TWO_GROUPS: dict[str, Any] = {"strategies": {"all": {"train": "all"}, "last": {"train": {"last": 1}}}, "epochs": 6}

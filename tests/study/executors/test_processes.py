@@ -31,6 +31,7 @@ from unfreeze.events import (
 from unfreeze.storage.event_log import EventReader
 from unfreeze.storage.records import read_json, read_table
 
+LONG = TWO_GROUPS | {"epochs": 30}
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 
@@ -56,6 +57,15 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen]:
 
 def run(folder: Path, out: str, count: int, emit: Emit = lambda event: None, **values: Any) -> Results:
     return Study(**tiny_study(folder, **values)).run(folder / out, emit=emit, workers=0, parallel=count)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two groups of so many epochs that they can be stopped in their midst, run in one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
+        return run(folder, "one", 1, **LONG).path
 
 
 def forwards(out: Path) -> int:
@@ -119,7 +129,7 @@ def test_cells_that_fail_or_diverge_stop_no_other(tmp_path: Path) -> None:
 
 @posix
 def test_a_process_that_is_killed_costs_the_others_nothing_and_its_cells_go_on_there(
-    tmp_path: Path, started: list[subprocess.Popen]
+    whole: Path, started: list[subprocess.Popen]
 ) -> None:
     events: list[Event] = []
 
@@ -128,10 +138,9 @@ def test_a_process_that_is_killed_costs_the_others_nothing_and_its_cells_go_on_t
         if isinstance(event, EpochEnded) and event.cell == "all.small.s0" and len(started) == 2:
             started[0].kill()
 
-    long = TWO_GROUPS | {"epochs": 40}
-    one, several = run(tmp_path, "one", 1, **long), run(tmp_path, "several", 2, kill_first, **long)
+    several = run(whole.parent, "killed", 2, kill_first, **LONG)
     assert several.failed == ()
-    assert all_but_times(several.path) == all_but_times(one.path)
+    assert all_but_times(several.path) == all_but_times(whole)
     assert [event.text for event in events if isinstance(event, Warned) and "process" in event.text] == [
         "a process that ran cells was ended by SIGKILL; in another one go on: all.small.s0"
     ]
@@ -161,22 +170,18 @@ def test_cells_whose_process_is_killed_twice_fail_and_say_why(tmp_path: Path, st
     assert all_but_times(again.path) == all_but_times(run(tmp_path, "one", 1, **TWO_GROUPS).path)
 
 
-def test_a_run_that_is_stopped_ends_as_if_it_never_was(tmp_path: Path, started: list[subprocess.Popen]) -> None:
-    long = TWO_GROUPS | {"epochs": 60}
-
+def test_a_run_that_is_stopped_ends_as_if_it_never_was(whole: Path, started: list[subprocess.Popen]) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, EpochEnded):
             raise Stopped
 
     with pytest.raises(Stopped):
-        run(tmp_path, "several", 2, stop, **long)
+        run(whole.parent, "stopped", 2, stop, **LONG)
     assert [process.poll() is not None for process in started] == [True, True]
-    assert list((tmp_path / "several").rglob("running/*.safetensors"))
-    assert read_json(tmp_path / "several" / "shared.json")["runs"][0]["seconds"]["cells"] > 0.0
-    events: list[Event] = []
-    run(tmp_path, "several", 1, events.append, **long)
-    run(tmp_path, "one", 1, **long)
-    assert all_but_times(tmp_path / "several") == all_but_times(tmp_path / "one")
+    assert list((whole.parent / "stopped").rglob("running/*.safetensors"))
+    assert read_json(whole.parent / "stopped" / "shared.json")["runs"][0]["seconds"]["cells"] > 0.0
+    run(whole.parent, "stopped", 1, **LONG)
+    assert all_but_times(whole.parent / "stopped") == all_but_times(whole)
 
 
 def test_a_cache_that_fails_costs_the_store_alone_and_is_said_once(
