@@ -182,5 +182,12 @@ def test_what_is_safe_is_not(code: str) -> None:
     assert list(unsafe(ast.parse(code))) == []
 
 
+def test_no_test_module_is_imported_by_another() -> None:
+    """What tests share lies in tests/support, and what pytest hands to them in conftest.py."""
+    for path in (PACKAGE.parents[1] / "tests").rglob("*.py"):
+        shared = [name for name in imports(path) if name.startswith("tests.") and name.split(".")[1] != "support"]
+        assert not shared, f"{path} imports {', '.join(shared)}"
+
+
 def test_every_part_has_its_floor() -> None:
     assert set(PARTS) == set().union(*FLOORS)

@@ -7,21 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_images import write_photos
+from tests.support.commands import STUDY
 from unfreeze.cli.app import main
-
-STUDY = """\
-data: photos
-backbone: test_resnet
-weights: none
-image_size: 32
-epochs: 2
-strategies:
-  scratch: {train: all}
-  sgd: {train: all, optimizer: {name: sgd, lr: 1e-2}}
-regimes:
-  few: {train_per_class: 3}
-seeds: 1
-"""
 
 Say = Callable[..., tuple[int, str, str]]
 

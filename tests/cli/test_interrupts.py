@@ -78,8 +78,9 @@ def test_without_a_signal_nothing_is_said(capsys):
 
 
 def test_an_ignored_signal_stays_ignored():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before, went_on = signal.signal(signal.SIGINT, signal.SIG_IGN), list[bool]()
     try:
-        resumable(lambda check: os.kill(os.getpid(), signal.SIGINT))
+        resumable(lambda check: (os.kill(os.getpid(), signal.SIGINT), check(), went_on.append(True)))
     finally:
         signal.signal(signal.SIGINT, before)
+    assert went_on

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from tests.cli.test_progress import CELLS, EPOCH, RESULT, Clock
+from tests.support.board import CELLS, EPOCH, RESULT, Clock
 from unfreeze.cli.live import LiveView, shortened, visible
 from unfreeze.cli.progress import Board
 from unfreeze.events import CellFailed, CellFinished, CellStarted, EpochEnded, Planned, Preparing, Progress, Scanning

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import STUDY
 from tests.support.command_images import understood, write_photos
+from tests.support.commands import STUDY
 
 ANY_DATA = (
     "a folder of class folders, a folder with train/, val/ and test/ of class folders, a .csv or .parquet manifest, "

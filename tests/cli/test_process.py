@@ -28,7 +28,9 @@ def wait_for(path: Path, text: str, process: subprocess.Popen) -> None:
 
 
 @posix
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_an_interrupt_is_one_line_and_the_run_goes_on(study, unfreeze, number, code):
     log = study / "log"
     assert unfreeze("run", "study.yaml", "--set", "strategies={scratch: {train: all}}")[0] == 0
@@ -78,7 +80,9 @@ def living(numbers: list[int]) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for processes as Linux shows them")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_processes_that_run_cells_end_with_the_run(study, unfreeze, number):
     log = study / "log"
     with log.open("w") as file:
@@ -122,7 +126,7 @@ def test_a_live_display_on_a_terminal(study):
     mine, its = pty.openpty()
     subprocess.run(["stty", "rows", "24", "cols", "80"], stdin=its, check=True)
     process = subprocess.Popen(
-        [*PROGRAM, "run", "study.yaml", "--set", "epochs=20"],
+        [*PROGRAM, "run", "study.yaml", "--set", "epochs=5"],
         stdin=its,
         stdout=its,
         stderr=its,
@@ -152,7 +156,7 @@ def test_a_live_display_on_a_terminal(study):
 
 @posix
 def test_a_pipe_that_closes_is_no_error(study):
-    many = ["plan", "study.yaml", "--seeds", "1000", "--json"]  # prints more than a pipe holds
+    many = ["plan", "study.yaml", "--seeds", "200", "--json"]  # prints more than a pipe holds
     process = subprocess.Popen([*PROGRAM, *many], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "{\n"
     process.stdout.close()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.cli.conftest import STUDY
+from tests.support.commands import STUDY
 
 COMMANDS = ["demo", "init", "plan", "run", "report", "describe", "cache"]
 HEAVY = {"torch", "timm", "torchvision", "pandas", "numpy", "scipy", "sklearn", "ruamel", "PIL", "plotly", "rich"}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageFile
 
-from tests.support.photos import photo
+from tests.support.photos import cut_jpegs
 from tests.support.pictures import folder, png, save
 from unfreeze.config.schema import CheckConfig
 from unfreeze.data import image_hash as sketch_module
@@ -72,20 +72,6 @@ def test_every_file_has_one_row(tmp_path):
     }
     used = images[images["status"] == "used"]
     assert (used["label"] == used["path"].str.split("/").str[0]).all()
-
-
-def cut_jpegs(root: Path, count: int = 1) -> list[Path]:
-    """Class folders of JPEGs, with some cut in half; and a cut PNG, of which nothing can be shown."""
-    for number in range(12):
-        path = root / "ab"[number % 2] / f"{number:02}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        photo(number, 96, 64).save(path, quality=90)
-    cut = [root / "a" / f"{2 * number:02}.jpg" for number in range(count)]
-    for path in cut:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    save(root / "b/cut.png", 99)
-    (root / "b/cut.png").write_bytes((root / "b/cut.png").read_bytes()[:90])
-    return cut
 
 
 def test_truncated_jpegs_are_kept_where_that_is_asked_for(tmp_path):

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageFile
 import unfreeze
 from tests.support.photos import photo
 from tests.support.pictures import png, smooth
-from tests.support.time_limit import within
+from tests.support.watched import within
 from unfreeze.data.decode import Truncated, decode, load, to_rgb
 from unfreeze.data.formats.reading import MAX_PIXELS, Reading
 from unfreeze.data.image_file import FORMATS, digest, open_regular, quiet_pillow

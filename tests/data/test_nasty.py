@@ -1,6 +1,5 @@
 """The nasty pack through the check: each file ends as it must, nothing blocks, nothing else runs or is written."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -11,25 +10,13 @@ from PIL import ImageFile
 
 from tests.support.nasty import bomb_reason, bombs, names, write_pack
 from tests.support.pictures import save
-from tests.support.time_limit import within
+from tests.support.watched import tree, within
 from unfreeze.data import image_file
 from unfreeze.data.catalog import Catalog, build_catalog
 from unfreeze.data.sources import open_source
 
 LEAST = 60
 """Files in the pack."""
-
-
-def tree(root: Path) -> dict[str, tuple[int, int, str]]:
-    """Everything below a folder, with its time of change."""
-    found = {}
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            path = Path(folder, name)
-            state = path.lstat()
-            content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-            found[str(path)] = (state.st_mtime_ns, state.st_mode, hashlib.sha256(content).hexdigest())
-    return found
 
 
 def reasons(catalog: Catalog) -> dict[str, str]:

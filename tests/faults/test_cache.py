@@ -16,8 +16,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.faults.conftest import Killer
-from tests.faults.test_full import ONE, tables
+from tests.support.finished import tables
+from tests.support.killer import ONE, Killer
 from tests.support.worlds import tiny_study, write_weights
 from unfreeze import Study
 from unfreeze.data.decode import decode

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.study.test_resume import CLOCK, Stopped, Stops, ends
 from tests.support.damage import damaged
+from tests.support.finished import CLOCK, ends
+from tests.support.stops import Stopped, Stops
 from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.cli.app import main
@@ -311,7 +312,9 @@ def test_whatever_file_is_damaged_the_next_run_ends_with_the_same_results(
         assert altered == (other is not None and other.endswith((".rows", ".manifest"))), other
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "damage", [half_written, *(pytest.param(one, marks=pytest.mark.slow) for one in (zero_byte, zero_tailed))]
+)
 def test_a_cell_with_a_damaged_training_state_starts_again(
     damage: Damage, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,7 +138,7 @@ def test_no_reader_runs_what_is_in_a_file(reader: Callable[[Path], None], tmp_pa
         with pytest.raises(UserError) as caught, little_memory():
             reader(path)
         assert len(str(caught.value).splitlines()) >= 3, name
-        assert time.perf_counter() - begun < 2, name
+        assert time.perf_counter() - begun < 10, name
         assert not canary.exists(), name
 
 

@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tests.faults.conftest import Killer
-from tests.study.test_resume import CLOCK, ends
+from tests.support.finished import tables
+from tests.support.killer import ONE, Killer
 from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.errors import UserError
 from unfreeze.events import BetweenSteps, Event, Warned
 from unfreeze.storage.atomic import DiskFull
-from unfreeze.storage.records import read_table
 from unfreeze.study.run import run_study
 from unfreeze.train import checkpoint as saving
 
@@ -24,8 +22,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes
 
 NO_ROOM = "No space left on device"
 NEVER = 10**9
-ONE = ["--set", "strategies={last: {train: {last: 1}, epochs: 1}}"]
-SPREAD = 4
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +36,9 @@ def litter(killer: Killer, name: str) -> list[Path]:
     return [path for folder in folders for path in folder.rglob("*.tmp")]
 
 
-def fill(killer: Killer, expected: dict[str, Any], step: int, for_good: bool, named: str) -> int:
-    """Let the disk be full at a step, or from it on; the same command ends as if it never had been.
-
-    ``named`` is the test's own: what another has finished would not come to that step.
-    """
-    name = f"{named}-{step}-{for_good}"
+def fill(killer: Killer, expected: dict[str, Any], step: int, for_good: bool) -> int:
+    """Let the disk be full at a step, or from it on; the same command ends as if it never had been."""
+    name = f"full-{step}-{for_good}"
     code = killer.run(name, more=ONE, full_at=step, for_good=for_good)["code"]
     log = killer.log(name)
     assert "Traceback" not in log, (name, log)
@@ -57,24 +50,13 @@ def fill(killer: Killer, expected: dict[str, Any], step: int, for_good: bool, na
     return code
 
 
-def test_at_some_steps_of_a_run(killer: Killer, whole: tuple[dict[str, Any], int]) -> None:
-    expected, steps = whole
-    at = np.unique(np.linspace(1, steps, SPREAD).astype(int)).tolist()
-    codes = [fill(killer, expected, step, bool(number % 2), "some") for number, step in enumerate(at)]
-    assert 0 in codes  # the cache alone was concerned, or a training state
-    assert 2 in codes
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("for_good", [False, True])
 def test_at_every_step_of_a_run(killer: Killer, whole: tuple[dict[str, Any], int], for_good: bool) -> None:
     expected, steps = whole
-    for step in range(1, steps + 1):
-        fill(killer, expected, step, for_good, "every")
-
-
-def tables(out: Path) -> tuple[Any, ...]:
-    return ends(out), read_table(out / "results.csv").drop(columns=CLOCK).to_csv()
+    codes = [fill(killer, expected, step, for_good) for step in range(1, steps + 1)]
+    assert 2 in codes
+    assert for_good or 0 in codes  # the cache alone was concerned, or a training state
 
 
 def test_a_limit_on_the_size_of_files(killer: Killer) -> None:

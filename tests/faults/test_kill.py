@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.conftest import PHASES, Killer
+from tests.support.killer import PHASES, Killer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to be killed")
 
 KILLS, MANY_KILLS = 6, 200
-MANY_KINDS, SOME_KINDS = 45, 20
+MANY_KINDS = 45
 
 
 def kill_at_moments(killer: Killer, whole: tuple[dict, float, int], kills: int, seed: int, workers: int = 0) -> None:
@@ -39,6 +39,7 @@ def kill_at_moments(killer: Killer, whole: tuple[dict, float, int], kills: int, 
     assert killed == kills
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(killer: Killer, whole: tuple[dict, float, int]) -> None:
     kill_at_moments(killer, whole, KILLS, seed=0)
 
@@ -54,25 +55,16 @@ def test_killed_with_a_process_that_reads_images(killer: Killer, whole: tuple[di
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux which file a descriptor belongs to")
-@pytest.mark.parametrize(
-    ("but", "least"),
-    [(("fsync", "mkdir", "rmtree"), SOME_KINDS), pytest.param((), MANY_KINDS, marks=pytest.mark.slow)],
-    ids=["some", "all"],
-)
-def test_killed_at_every_kind_of_numbered_step(
-    killer: Killer, whole: tuple[dict, float, int], but: tuple[str, ...], least: int
-) -> None:
-    """One study is killed and goes on, again and again, each time before the first step of a kind that was not yet.
-
-    By default before a file gets its name or is deleted; in the long tests before all else as well.
-    """
-    name, tried = f"kinds-{least}", list(but)
+@pytest.mark.slow
+def test_killed_at_every_kind_of_numbered_step(killer: Killer, whole: tuple[dict, float, int]) -> None:
+    """One study is killed and goes on, again and again, each time before the first step of a kind that was not yet."""
+    name, tried = "kinds", list[str]()
     while (done := killer.run(name, tried=tried))["code"] != 0:
         assert done["code"] == -signal.SIGKILL, killer.log(name)
         tried.append((killer.folder / f"{name}.kind").read_text())
-    assert len(tried) >= least
+    assert len(tried) >= MANY_KINDS
     assert {"replace result.json", "rename head.small.sN", "replace N.manifest"} <= set(tried), tried
-    assert but or {"mkdir cells", "fsync running"} <= set(tried), tried
+    assert {"mkdir cells", "fsync running"} <= set(tried), tried
     assert killer.results(name) == whole[0]
 
 

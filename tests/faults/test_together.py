@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.study.executors.test_processes import MANY, TWO, all_but_times
-from tests.study.test_resume import BANK, GROUP, PLAIN, SCRATCH
+from tests.support.finished import all_but_times
+from tests.support.studies import BANK, GROUP, MANY, PLAIN, SCRATCH, TWO_GROUPS
 from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.events import Event, Planned, Warned
@@ -35,6 +35,8 @@ from unfreeze.train.checkpoint import CellCheckpoint, read_state, write_state
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
 Work = Callable[[int], Any]
+SOON = 5.0
+"""Seconds; who holds a lock in these tests would hold it for 60."""
 
 
 def no_locks() -> None:
@@ -199,19 +201,19 @@ def killed_while(hold: Callable[[], Any]) -> None:
     os.waitpid(child, 0)
 
 
-def test_a_killed_holder_s_lock_is_free_within_a_second(tmp_path: Path) -> None:
+def test_a_killed_holder_s_lock_is_free_soon(tmp_path: Path) -> None:
     lock, waited = tmp_path / "entry" / "work.lock", list[float]()
     killed_while(lambda: alone(lock, lambda: None))
     began = time.monotonic()
     with alone(lock, lambda: waited.append(time.monotonic())):
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON
     killed_while(lambda: held(tmp_path / "study"))
     began = time.monotonic()
     with held(tmp_path / "study"):
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON
 
 
-def test_who_waits_gets_the_lock_within_a_second_of_the_holder_s_death(tmp_path: Path) -> None:
+def test_who_waits_gets_the_lock_soon_after_the_holder_s_death(tmp_path: Path) -> None:
     lock = tmp_path / "work.lock"
     reading, writing = os.pipe()
     child = os.fork()
@@ -230,7 +232,7 @@ def test_who_waits_gets_the_lock_within_a_second_of_the_holder_s_death(tmp_path:
             os.waitpid(child, 0)
 
     with alone(lock, kill):
-        assert time.monotonic() - killed[0] < 1
+        assert time.monotonic() - killed[0] < SOON
     os.close(reading)
     os.close(writing)
 
@@ -251,7 +253,7 @@ def test_a_second_run_on_a_study_in_the_meantime_finds_its_cells_finished(
     """Where locks do nothing, what another run has finished is taken, not run again."""
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-    study = Study(**tiny_study(tmp_path, **TWO))
+    study = Study(**tiny_study(tmp_path, **TWO_GROUPS))
     said: list[str] = []
 
     def emit(event: Event) -> None:

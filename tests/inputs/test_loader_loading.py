@@ -84,11 +84,11 @@ def test_an_error_of_a_living_process_is_no_death() -> None:
     assert is_death(LoaderDied("its connection broke"))
 
 
-def run(folder: Path, name: str, told: Callable[[Event], None]) -> tuple[tuple[str, ...], Path]:
+def run(folder: Path, name: str, told: Callable[[Event], None], workers: int = 2) -> tuple[tuple[str, ...], Path]:
     regimes = {"small": {"train_per_class": 6, "val_per_class": 2, "augment": "flip_crop"}}  # fresh views, live
     strategies = {"all": {"train": "all", "optimizer": {"lr": 1e-3}}}
-    study = Study(**tiny_study(folder, strategies=strategies, regimes=regimes, epochs=4))
-    failed = run_study(study.config, folder / name, told, workers=2).failed
+    study = Study(**tiny_study(folder, strategies=strategies, regimes=regimes, epochs=2))
+    failed = run_study(study.config, folder / name, told, workers=workers).failed
     return failed, folder / name / "cells" / "all.small.s0"
 
 
@@ -124,10 +124,11 @@ def test_a_group_is_tried_once_more_from_its_checkpoint_with_half_the_loaders(
     assert said.endswith(
         "); resumed from the last checkpoint: all.small.s0; processes that prepare images from now on: 1"
     )
-    _, whole = run(tmp_path, "whole", lambda event: None)
+    _, whole = run(tmp_path, "whole", lambda event: None, workers=0)
     assert (cell / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_second_death_fails_the_cell_and_names_the_cause(tmp_path: Path) -> None:
     failed, cell = run(tmp_path, "killed", Killing(3, 9))
     assert failed == ("all.small.s0",)
@@ -137,7 +138,7 @@ def test_a_second_death_fails_the_cell_and_names_the_cause(tmp_path: Path) -> No
         "  expected: processes that live until the cells are finished, with enough memory for them",
         "  to mend:  free memory and run the same command again, which resumes from the last checkpoint",
     ]
-    failed, cell = run(tmp_path, "killed", lambda event: None)
+    failed, cell = run(tmp_path, "killed", lambda event: None, workers=0)
     assert failed == ()
-    _, whole = run(tmp_path, "whole", lambda event: None)
+    _, whole = run(tmp_path, "whole", lambda event: None, workers=0)
     assert (cell / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

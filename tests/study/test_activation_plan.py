@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.study.test_reuse import BANK, FRESH, HEAD, LAST, NO_ROOM, PHASES, PLAIN, computed, run
+from tests.support.finished import computed
+from tests.support.reuse import BANK, FRESH, HEAD, LAST, NO_ROOM, PHASES, PLAIN, run
 from tests.support.worlds import tiny_study
 from unfreeze.activations.costs import PrefixCost
 from unfreeze.activations.keys import prefix_of

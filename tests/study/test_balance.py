@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.study.test_reuse import computed, numbers
+from tests.support.finished import computed, numbers
 from tests.support.pictures import catalog
 from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Results, Study

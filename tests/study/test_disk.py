@@ -41,7 +41,8 @@ def at_first(config: StudyConfig, out: Path) -> DiskEstimate:
     return writes_at_first(StudyDir(out), make_plan(config, len(source.classes)), len(source.items))
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", [*list(STUDIES)[:2], pytest.param("SGD", marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("with_report")
 def test_what_is_written_is_predicted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "SAVE_SECONDS", 0.0)  # a state at every step
     monkeypatch.setattr(saving, "SHARE", 1e9)

@@ -103,6 +103,7 @@ def test_a_directory_of_a_version_that_trained_on_copies_of_test_images_goes_on_
     assert [text[:70] for text in told] == ["1 picture has copies in two splits that the data gives, so test scores"]
 
 
+@pytest.mark.usefixtures("with_report")
 def test_copies_of_test_images_are_left_out_and_counted(tmp_path):
     write(tmp_path, train=12, val=3, test=3)
     photographs = tmp_path / "photographs"
@@ -124,6 +125,7 @@ def test_copies_of_test_images_are_left_out_and_counted(tmp_path):
     assert foretold(tmp_path) == told
 
 
+@pytest.mark.usefixtures("with_report")
 def test_a_class_without_test_images_has_no_recall(tmp_path):
     write(tmp_path, train=12, test=3)
     shutil.rmtree(tmp_path / "photographs/test/square")

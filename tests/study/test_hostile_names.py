@@ -44,6 +44,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return Study(**tiny_study(folder, **asked, split={"test": 0.3})).run(folder / "out", workers=0)
 
 
+@pytest.mark.usefixtures("with_report")
 def test_the_report_shows_them_as_text(results: Results) -> None:
     source = (results.path / "report.html").read_bytes().decode()
     page = Page(source)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.study.test_resume import FRESH, GROUP, ONE, PLAIN, Stopped, Stops, ends
+from tests.support.finished import ends
 from tests.support.short import Short
+from tests.support.stops import Stopped, Stops
+from tests.support.studies import FRESH, GROUP, ONE, PLAIN
 from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.events import CellFailed, Event, Planned, Progress, Warned

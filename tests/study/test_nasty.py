@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.test_catalog import cut_jpegs
-from tests.data.test_nasty import tree
 from tests.support.nasty import write_pack
+from tests.support.photos import cut_jpegs
+from tests.support.watched import tree
 from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.data.catalog import CUT
@@ -20,6 +20,7 @@ from unfreeze.storage.records import read_json, read_table, read_tensors
 ASKED = {"strategies": {"head": {"train": "head"}, "all": {"train": "all"}}, "regimes": {"full": {}}}
 
 
+@pytest.mark.usefixtures("with_report")
 def test_a_study_on_the_nasty_pack(tmp_path: Path) -> None:
     expected = write_pack(tmp_path / "pack")
     before = tree(tmp_path / "pack")

@@ -43,6 +43,7 @@ def study(folder: Path, **values: Any) -> Study:
     return Study(**tiny_study(folder, **{"device": "cpu", "strategies": STRATEGIES} | values))
 
 
+@pytest.mark.slow
 def test_seconds_are_within_a_factor_of_two_and_after_the_first_group_within_30_percent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:

@@ -111,6 +111,7 @@ def test_too_many_logits_are_not_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     assert ranked(results, "one.small.s0")[2] is False
 
 
+@pytest.mark.usefixtures("with_report")
 def test_the_answer_and_the_shipped_cell_agree(tmp_path: Path) -> None:
     results = run(tmp_path, strategies={"plain": PLAIN}, regimes={**SMALL, "full": {}}, seeds=2)
     assert results.best_cell == "plain.full.s0"

@@ -1,20 +1,20 @@
 """Frozen work done once changes no number: cached, live, resumed from another study, alone or in lock-step."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.support.finished import computed, numbers
+from tests.support.reuse import BANK, FRESH, HEAD, LAST, NO_ROOM, PHASES, PLAIN, SEEN, TUNED, run
 from tests.support.worlds import tiny_study, write_weights
-from unfreeze import Results, Study
+from unfreeze import Study
 from unfreeze.activations import calibrate, engines
 from unfreeze.activations import pytorch_engine as pytorch
 from unfreeze.activations.engine import Engine, EngineFailed, EngineKind, Settings
@@ -22,37 +22,16 @@ from unfreeze.events import Event, Warned
 from unfreeze.model.network import Frozen
 from unfreeze.storage.records import read_json
 
-NO_ROOM = {"disk": "1KB"}
-HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
-LAST = {"train": {"last": 1}, "head": {"hidden": [8], "dropout": [0.5]}}
-PHASES = {"phases": [{"train": "head", "epochs": 1}, {"train": "all", "epochs": 1}]}
-TUNED = {"train": "head", "tune": {"optimizer.lr": [1e-3, 1e-2]}}
-PLAIN = {"small": {"train_per_class": 5, "val_per_class": 2}}
-BANK = {"small": {"train_per_class": 5, "val_per_class": 2, "augment": "flip_crop", "views": 3}}
-FRESH = {"small": {"train_per_class": 5, "val_per_class": 2, "augment": "flip_crop", "views": "fresh"}}
-SEEN = {"small": {"train_per_class": 5, "val_per_class": 2, "validation": {"augment": "article", "examples": 9}}}
 
-
-def run(folder: Path, out: str = "out", **values: Any) -> Results:
-    return Study(**tiny_study(folder, **values)).run(folder / out, workers=0)
-
-
-def computed(results: Results) -> int:
-    """Return the rows of frozen stages that the last run computed."""
-    return read_json(results.path / "shared.json")["runs"][-1]["forwards"]
-
-
-def numbers(results: Results, cell: str) -> tuple[Any, ...]:
-    folder = results.path / "cells" / cell
-    history = pd.read_csv(folder / "history.csv").drop(columns="seconds").to_csv(index=False)
-    files = [(folder / name).read_bytes() for name in ("logits.safetensors", "model.safetensors")]
-    record = read_json(folder / "result.json")
-    del record["files"]  # history.csv holds seconds
-    row = {name: value for name, value in record.items() if not name.startswith("seconds")}
-    return history, *files, json.dumps(row)
-
-
-@pytest.mark.parametrize("regimes", [PLAIN, BANK, FRESH, SEEN], ids=["plain", "bank", "fresh", "augmented validation"])
+@pytest.mark.parametrize(
+    "regimes",
+    [
+        pytest.param(PLAIN, id="plain", marks=pytest.mark.slow),
+        pytest.param(BANK, id="bank"),
+        pytest.param(FRESH, id="fresh"),
+        pytest.param(SEEN, id="augmented validation"),
+    ],
+)
 def test_cached_equals_live_bit_for_bit(tmp_path: Path, regimes: dict[str, Any]) -> None:
     strategies = {"head": HEAD, "last": LAST, "phases": PHASES, "tuned": TUNED}
     asked = {"strategies": strategies, "regimes": regimes, "epochs": 5}
@@ -64,7 +43,12 @@ def test_cached_equals_live_bit_for_bit(tmp_path: Path, regimes: dict[str, Any])
         assert numbers(cached, cell) == numbers(live, cell), cell
 
 
-ENGINES = [(name, precision) for name in ("openvino", "pytorch") for precision in ("float32", "bfloat16")]
+ENGINES = [
+    ("openvino", "float32"),
+    ("pytorch", "bfloat16"),
+    pytest.param("openvino", "bfloat16", marks=pytest.mark.slow),
+    pytest.param("pytorch", "float32", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("engine", "precision"), ENGINES)
@@ -142,7 +126,7 @@ def test_a_second_study_computes_nothing_that_the_first_one_has(tmp_path: Path) 
     assert numbers(first, "head.small.s0") == numbers(again, "head.small.s0")
 
 
-@pytest.mark.parametrize("regimes", [PLAIN, FRESH], ids=["plain", "fresh"])
+@pytest.mark.parametrize("regimes", [pytest.param(PLAIN, marks=pytest.mark.slow), FRESH], ids=["plain", "fresh"])
 def test_cells_together_equal_cells_alone(tmp_path: Path, regimes: dict[str, Any]) -> None:
     together = run(tmp_path, "together", strategies={"head": HEAD, "last": LAST, "other": TUNED}, regimes=regimes)
     for name, strategy in (("head", HEAD), ("last", LAST), ("other", TUNED)):
@@ -182,6 +166,7 @@ def test_altered_chunks_are_computed_again_and_counted(tmp_path: Path, cache: Pa
     assert numbers(first, "head.small.s0") == numbers(again, "head.small.s0")
 
 
+@pytest.mark.usefixtures("with_report")
 def test_what_a_killed_run_found_altered_is_counted(tmp_path: Path, cache: Path) -> None:
     asked = tiny_study(tmp_path, strategies={"head": HEAD}, regimes=PLAIN)
     Study(**asked).run(tmp_path / "first", workers=0)

@@ -43,6 +43,7 @@ def weights(folder: Path, cell: str, out: str = "out") -> bytes:
     return (folder / out / "cells" / cell / "model.safetensors").read_bytes()
 
 
+@pytest.mark.usefixtures("with_report")
 def test_the_exact_set_of_files(tmp_path: Path) -> None:
     results, _ = run(tmp_path)
     found = sorted(str(path.relative_to(results.path)) for path in results.path.rglob("*") if path.is_file())
@@ -56,7 +57,7 @@ def test_the_exact_set_of_files(tmp_path: Path) -> None:
     ]
     cells = [f"cells/{cell}/{name}" for cell in ("head.small.s0", "last.small.s0") for name in cell_files]
     tables = ["catalog.csv", "comparisons.csv", "environment.json", "plan.json", "report.html", "results.csv"]
-    tables += ["shared.json", "splits.csv", "study.json", "explain/explain.json"]
+    tables += ["shared.json", "splits.csv", "study.json", "explain/explain.json", "events/main.jsonl"]
     explained = read_json(results.path / "explain" / "explain.json")
     shown = [one[kind] for one in [*explained["wrong"], *explained["suspects"]] for kind in ("picture", "overlay")]
     pictures = [f"explain/{name}" for name in shown if name]
@@ -73,6 +74,7 @@ def test_the_record_says_whether_the_metric_was_asked_for(tmp_path: Path) -> Non
     assert results.failed == () and len(results.table) == 1  # the same cell: nothing depends on it
 
 
+@pytest.mark.usefixtures("with_report")
 def test_the_user_s_folder_is_not_written_to(tmp_path: Path) -> None:
     folder = write_photographs(tmp_path / "photographs")
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in [folder, *folder.rglob("*")]}
@@ -159,22 +161,6 @@ def test_changed_settings_or_images_make_their_cells_run_again(tmp_path: Path) -
     shutil.copy(tmp_path / "others" / "circle" / "000.png", tmp_path / "photographs" / "circle" / "000.png")
     _, events = run(tmp_path, strategies=strategies | {"head": {"train": "head", "optimizer": {"lr": 1e-3}}})
     assert ran(events)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_no_number_depends_on_workers(tmp_path: Path, workers: int) -> None:
-    alone, _ = run(tmp_path, "alone")
-    shared, _ = run(tmp_path, "shared", workers=workers)
-    pd.testing.assert_frame_equal(numbers(alone), numbers(shared))
-    assert weights(tmp_path, "last.small.s0", "alone") == weights(tmp_path, "last.small.s0", "shared")
-
-
-def test_no_number_depends_on_the_order_of_cells(tmp_path: Path) -> None:
-    strategies: Any = tiny_study(tmp_path)["strategies"]
-    one, _ = run(tmp_path, "one")
-    other, _ = run(tmp_path, "other", strategies=dict(reversed(strategies.items())))
-    pd.testing.assert_frame_equal(numbers(one), numbers(other).sort_values("cell", ignore_index=True))
-    assert weights(tmp_path, "head.small.s0", "one") == weights(tmp_path, "head.small.s0", "other")
 
 
 def test_a_failing_cell_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -328,6 +314,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("with_report")
 def test_settings_that_changed_make_the_report_forget_the_old_cells(tmp_path: Path) -> None:
     run(tmp_path)
     strategies: Any = tiny_study(tmp_path)["strategies"]
@@ -494,6 +481,7 @@ def test_an_image_that_vanishes_or_changes_is_named(tmp_path: Path, ill: str, wo
     ]
 
 
+@pytest.mark.usefixtures("with_report")
 def test_a_listener_that_went_away_is_not_the_cell_s_failure(tmp_path: Path) -> None:
     def emit(event: Event) -> None:
         if isinstance(event, EpochEnded):
@@ -504,6 +492,7 @@ def test_a_listener_that_went_away_is_not_the_cell_s_failure(tmp_path: Path) -> 
     assert not list((tmp_path / "out").rglob("error.json"))
 
 
+@pytest.mark.usefixtures("with_report")
 def test_nothing_is_written_into_the_folder_of_images(tmp_path: Path) -> None:
     folder = write_photographs(tmp_path / "photographs")
     with pytest.raises(UserError) as caught:
@@ -539,6 +528,7 @@ def test_compare_pairs_by_seed_and_image(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("with_report")
 def test_the_statistics_of_a_study_are_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_images
 
+from tests.support.pictures import save
+
 
 def photo(number: int, width: int = 128, height: int = 96) -> Image.Image:
     """A picture of its own for each number: large soft shapes, small ones, and a camera's noise."""
@@ -90,3 +92,17 @@ TURNED: dict[str, Callable[[Image.Image], Image.Image]] = {
     if way is not Image.Transpose.FLIP_LEFT_RIGHT
 }
 """The other orientations, in the order of ``Image.Transpose``: upside down, by 90, 180 and 270 degrees, and so on."""
+
+
+def cut_jpegs(root: Path, count: int = 1) -> list[Path]:
+    """Class folders of JPEGs, with some cut in half; and a cut PNG, of which nothing can be shown."""
+    for number in range(12):
+        path = root / "ab"[number % 2] / f"{number:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo(number, 96, 64).save(path, quality=90)
+    cut = [root / "a" / f"{2 * number:02}.jpg" for number in range(count)]
+    for path in cut:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    save(root / "b/cut.png", 99)
+    (root / "b/cut.png").write_bytes((root / "b/cut.png").read_bytes()[:90])
+    return cut

@@ -29,6 +29,16 @@ STRATEGIES = {
     "phases": {"phases": [HEAD, LAST], "head": {"hidden": [8], "dropout": [0.5]}},
     "scratch": {"weights": "none", "train": "all", "epochs": 2},
     "reinit": {"phases": [HEAD, {**LAST, "reinit": True}]},
+    "frozen again": {
+        "phases": [
+            {**HEAD, "train": {"last": 2}, "batch_norm": "train"},
+            {**LAST, "epochs": 1, "batch_norm": "train"},
+        ]
+    },
+    "stopped in two phases": {
+        "phases": [{**HEAD, "epochs": 3, "optimizer": {"lr": 0.1}}, {"train": "all", "epochs": 2}],
+        "early_stopping": {"patience": 1, "min_delta": 0.05},
+    },
     "stopped": {"train": "head", "epochs": 3, "early_stopping": {"monitor": "val_accuracy", "patience": 1}},
 }
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.cli.conftest import STUDY
-from tests.data.test_nasty import tree
+from tests.support.commands import STUDY
 from tests.support.nasty import write_pack
 from tests.support.photos import COPIES, photo
+from tests.support.watched import tree
 from unfreeze.cli import tables as screen
 from unfreeze.data import scan as looking
 from unfreeze.data import scan_cache as looks

@@ -1,6 +1,6 @@
 """A backbone described: its stages, and what each strategy makes of them."""
 
-from tests.cli.conftest import STUDY
+from tests.support.commands import STUDY
 
 ALONE = """\
 test_resnet, 64 x 64 pixels, 96 features

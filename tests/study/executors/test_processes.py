@@ -4,33 +4,35 @@ import errno
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.study.test_resume import BANK, CLOCK, EARLY, FRESH, GROUP, PLAIN, SCRATCH, TUNED, Stopped, ends
 from tests.support.choices import candidates, read_study
+from tests.support.finished import all_but_times
+from tests.support.stops import Stopped
+from tests.support.studies import EARLY, MANY, PLAIN, TWO_GROUPS
 from tests.support.worlds import tiny_study
 from unfreeze import Results, Study, slots
 from unfreeze.config.schema import StudyConfig
 from unfreeze.errors import UserError
-from unfreeze.events import CellFailed, CellFinished, CellsLeft, CellStarted, EpochEnded, Event, Planned, Warned
+from unfreeze.events import (
+    CellFailed,
+    CellFinished,
+    CellsLeft,
+    CellStarted,
+    Emit,
+    EpochEnded,
+    Event,
+    Planned,
+    Warned,
+)  # fmt: skip
 from unfreeze.storage.event_log import EventReader
 from unfreeze.storage.records import read_json, read_table
 
+LONG = TWO_GROUPS | {"epochs": 30}
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-
-MANY: dict[str, Any] = {
-    "strategies": GROUP | SCRATCH | TUNED,
-    "regimes": {"plain": PLAIN["small"], "bank": BANK["small"], "fresh": FRESH["small"]},
-}
-"""Groups in lock-step, cells alone, stored and live views, a candidate that diverges."""
-TWO: dict[str, Any] = {"strategies": {"all": {"train": "all"}, "last": {"train": {"last": 1}}}, "epochs": 6}
-"""Two groups."""
-
-Emit = Callable[[Event], None]
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +59,13 @@ def run(folder: Path, out: str, count: int, emit: Emit = lambda event: None, **v
     return Study(**tiny_study(folder, **values)).run(folder / out, emit=emit, workers=0, parallel=count)
 
 
-def all_but_times(out: Path) -> dict[str, Any]:
-    results = Results(out).table.drop(columns=CLOCK).to_csv()
-    tables = {name: (out / name).read_bytes() for name in ("comparisons.csv", "catalog.csv", "splits.csv")}
-    return {**ends(out), **tables, "results": results}
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two groups of so many epochs that they can be stopped in their midst, run in one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNFREEZE_CACHE", str(folder / "cache"))
+        return run(folder, "one", 1, **LONG).path
 
 
 def forwards(out: Path) -> int:
@@ -124,7 +129,7 @@ def test_cells_that_fail_or_diverge_stop_no_other(tmp_path: Path) -> None:
 
 @posix
 def test_a_process_that_is_killed_costs_the_others_nothing_and_its_cells_go_on_there(
-    tmp_path: Path, started: list[subprocess.Popen]
+    whole: Path, started: list[subprocess.Popen]
 ) -> None:
     events: list[Event] = []
 
@@ -133,10 +138,9 @@ def test_a_process_that_is_killed_costs_the_others_nothing_and_its_cells_go_on_t
         if isinstance(event, EpochEnded) and event.cell == "all.small.s0" and len(started) == 2:
             started[0].kill()
 
-    long = TWO | {"epochs": 40}
-    one, several = run(tmp_path, "one", 1, **long), run(tmp_path, "several", 2, kill_first, **long)
+    several = run(whole.parent, "killed", 2, kill_first, **LONG)
     assert several.failed == ()
-    assert all_but_times(several.path) == all_but_times(one.path)
+    assert all_but_times(several.path) == all_but_times(whole)
     assert [event.text for event in events if isinstance(event, Warned) and "process" in event.text] == [
         "a process that ran cells was ended by SIGKILL; in another one go on: all.small.s0"
     ]
@@ -154,34 +158,30 @@ def test_cells_whose_process_is_killed_twice_fail_and_say_why(tmp_path: Path, st
             for process in started:
                 process.kill()
 
-    several = run(tmp_path, "several", 2, kill, **TWO)
+    several = run(tmp_path, "several", 2, kill, **TWO_GROUPS)
     assert "all.small.s0" in several.failed
     assert read_json(several.path / "cells" / "all.small.s0" / "error.json")["error"] == (
         "the process that ran it was ended by SIGKILL, for the second time\n"
         "  expected: a process that lives until its cells are finished; where memory runs out, the system ends one\n"
         "  to mend:  run the same command again, with a smaller --parallel or without"
     )
-    again = run(tmp_path, "several", 1, **TWO)
+    again = run(tmp_path, "several", 1, **TWO_GROUPS)
     assert again.failed == ()
-    assert all_but_times(again.path) == all_but_times(run(tmp_path, "one", 1, **TWO).path)
+    assert all_but_times(again.path) == all_but_times(run(tmp_path, "one", 1, **TWO_GROUPS).path)
 
 
-def test_a_run_that_is_stopped_ends_as_if_it_never_was(tmp_path: Path, started: list[subprocess.Popen]) -> None:
-    long = TWO | {"epochs": 60}
-
+def test_a_run_that_is_stopped_ends_as_if_it_never_was(whole: Path, started: list[subprocess.Popen]) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, EpochEnded):
             raise Stopped
 
     with pytest.raises(Stopped):
-        run(tmp_path, "several", 2, stop, **long)
+        run(whole.parent, "stopped", 2, stop, **LONG)
     assert [process.poll() is not None for process in started] == [True, True]
-    assert list((tmp_path / "several").rglob("running/*.safetensors"))
-    assert read_json(tmp_path / "several" / "shared.json")["runs"][0]["seconds"]["cells"] > 0.0
-    events: list[Event] = []
-    run(tmp_path, "several", 1, events.append, **long)
-    run(tmp_path, "one", 1, **long)
-    assert all_but_times(tmp_path / "several") == all_but_times(tmp_path / "one")
+    assert list((whole.parent / "stopped").rglob("running/*.safetensors"))
+    assert read_json(whole.parent / "stopped" / "shared.json")["runs"][0]["seconds"]["cells"] > 0.0
+    run(whole.parent, "stopped", 1, **LONG)
+    assert all_but_times(whole.parent / "stopped") == all_but_times(whole)
 
 
 def test_a_cache_that_fails_costs_the_store_alone_and_is_said_once(
@@ -212,7 +212,7 @@ def test_a_cache_that_fails_costs_the_store_alone_and_is_said_once(
 
 def test_a_time_limit_leaves_the_same_cells(tmp_path: Path) -> None:
     events: list[Event] = []
-    study = Study(**tiny_study(tmp_path, **TWO))
+    study = Study(**tiny_study(tmp_path, **TWO_GROUPS))
     results = study.run(tmp_path / "out", emit=events.append, workers=0, parallel=2, seconds=0.0)
     assert set(results.left) == {"all.small.s0", "last.small.s0"}
     assert [event.cells for event in events if isinstance(event, CellsLeft)] == [results.left]
