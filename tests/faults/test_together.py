@@ -28,7 +28,7 @@ from unfreeze.storage.records import read_json, sealed, write_json, write_tensor
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study import run as running
 from unfreeze.study.executors.worker import briefing, executor_of
-from unfreeze.study.reads import together
+from unfreeze.study.lockstep import together
 from unfreeze.train import checkpoint as saving
 from unfreeze.train.checkpoint import CellCheckpoint, read_state, write_state
 

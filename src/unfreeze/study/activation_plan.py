@@ -11,9 +11,8 @@ from unfreeze.config.resolve import Strategy
 from unfreeze.model.cuts import feed_cuts
 from unfreeze.model.summary import StageInfo
 from unfreeze.storage.shards import Row
-from unfreeze.study.lockstep import CellWork, LockstepBatch, lots_of_study
+from unfreeze.study.lockstep import CellWork, LockstepBatch, ReadCounts, lots_of_study, spans_of, together
 from unfreeze.study.network_plan import NetworkPlan
-from unfreeze.study.reads import ReadCounts, spans_of, together
 from unfreeze.text import bytes_text, join_words
 from unfreeze.train.step_cost import StepCost, network_key
 

@@ -14,9 +14,9 @@ from unfreeze.storage.shards import Row
 from unfreeze.study.activation_plan import ActivationPlan, CacheState, plan_shared
 from unfreeze.study.calibrations import Calibrations
 from unfreeze.study.disk import disk_budget
+from unfreeze.study.lockstep import together
 from unfreeze.study.network_plan import bases_of
 from unfreeze.study.prepare import PreparedStudy
-from unfreeze.study.reads import together
 from unfreeze.text import bytes_text
 
 

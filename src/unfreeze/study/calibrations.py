@@ -22,10 +22,9 @@ from unfreeze.model.cuts import feed_cuts
 from unfreeze.model.summary import StageInfo
 from unfreeze.storage.measurements import Measurements
 from unfreeze.study.activation_plan import PlanCosts
-from unfreeze.study.lockstep import CellWork, lots_of_study
+from unfreeze.study.lockstep import CellWork, lots_of_study, together
 from unfreeze.study.network_plan import Plan, preprocessings, strategies_of
 from unfreeze.study.prepare import PreparedStudy
-from unfreeze.study.reads import together
 from unfreeze.train.device import machine
 from unfreeze.train.step_cost import SECONDS_PER_FLOP, TimedStep, step_cost
 

@@ -34,7 +34,7 @@ from unfreeze.study.cell import CellSpec
 from unfreeze.study.disk import disk_budget
 from unfreeze.study.network_plan import Plan, all_problems, bases_of, preprocessings
 from unfreeze.train.device import Compute
-from unfreeze.train.lone_batch import has_lone_batch, lone_batch
+from unfreeze.train.micro_batch import has_lone_batch, lone_batch
 
 
 def look_at_data(

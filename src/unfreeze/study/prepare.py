@@ -19,11 +19,10 @@ from unfreeze.events import Emit, Warned
 from unfreeze.storage.cache import usable_cache
 from unfreeze.storage.records import Altered, read_json
 from unfreeze.storage.study_dir import StudyDir
-from unfreeze.study.cell import CellSpec
+from unfreeze.study.cell import CellSpec, left_over
 from unfreeze.study.images import DatasetDiff, draw_splits, make_jobs, refuse_lone_batches, since_last_run
 from unfreeze.study.lockstep import CellWork
 from unfreeze.study.network_plan import Plan, make_plan, weight_hashes
-from unfreeze.study.stale import left_over
 from unfreeze.train.device import Compute, pick
 
 

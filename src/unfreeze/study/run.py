@@ -30,14 +30,9 @@ from unfreeze.storage.records import write_table
 from unfreeze.storage.shards import Row
 from unfreeze.study.activation_plan import ActivationPlan
 from unfreeze.study.activation_plan import as_record as shared_record
-from unfreeze.study.cache_plan import (
-    less_stored,
-    needed_rows,
-    plan_activations,
-    plan_activations_on_disk,
-    plan_less,
-)
+from unfreeze.study.cache_plan import less_stored, needed_rows, plan_activations, plan_activations_on_disk, plan_less
 from unfreeze.study.calibrations import Calibrations, calibrate
+from unfreeze.study.cell import finished_otherwise
 from unfreeze.study.disk import DiskEstimate, refuse, reserved, with_need, writes, writes_at_first
 from unfreeze.study.environment import made_otherwise
 from unfreeze.study.executors.executor import Executor
@@ -50,7 +45,6 @@ from unfreeze.study.network_plan import as_record
 from unfreeze.study.prepare import OpenedStudy, PreparedStudy, engines_fixed, first_fixed, open_study, prepare
 from unfreeze.study.record import add_facts, engine_warnings, write_record
 from unfreeze.study.schedule import Schedule
-from unfreeze.study.stale import finished_otherwise
 from unfreeze.train.checkpoint import remove_state
 
 

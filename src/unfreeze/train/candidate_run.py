@@ -19,8 +19,7 @@ from unfreeze.model.summary import count_parameters
 from unfreeze.train.device import Compute
 from unfreeze.train.early_stopping import StoppingState
 from unfreeze.train.heads import build_head
-from unfreeze.train.lone_batch import has_lone_batch, lone_batch
-from unfreeze.train.micro_batch import MicroBatch, batch_norm_trains
+from unfreeze.train.micro_batch import MicroBatch, batch_norm_trains, has_lone_batch, lone_batch
 from unfreeze.train.optimizers import build_optimizer, moments, set_moments
 from unfreeze.train.phase_run import Diverged, PhaseRun, PhaseTask, Position
 from unfreeze.train.step import Trainee

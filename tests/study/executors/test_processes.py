@@ -18,7 +18,7 @@ from unfreeze import Results, Study, slots
 from unfreeze.config.schema import StudyConfig
 from unfreeze.errors import UserError
 from unfreeze.events import (
-    CellFailed,
+    CellFailed,  # fmt: skip
     CellFinished,
     CellsLeft,
     CellStarted,
@@ -27,7 +27,7 @@ from unfreeze.events import (
     Event,
     Planned,
     Warned,
-)  # fmt: skip
+)
 from unfreeze.storage.event_log import EventReader
 from unfreeze.storage.records import read_json, read_table
 

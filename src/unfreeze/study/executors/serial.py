@@ -19,8 +19,7 @@ from unfreeze.storage.records import sealed, write_json
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.finish import CELL_FILES
 from unfreeze.study.group import GroupRun
-from unfreeze.study.lockstep import CellTask
-from unfreeze.study.reads import together
+from unfreeze.study.lockstep import CellTask, together
 from unfreeze.train.device import Compute
 from unfreeze.train.phase_run import Diverged
 
@@ -28,6 +27,7 @@ LOADER_DIED = (
     "a process that prepares images died, perhaps for lack of memory ({died}); resumed from the last checkpoint: "
     "{cells}; processes that prepare images from now on: {workers}"
 )
+
 
 Backbones = Callable[[Strategy, int], Backbone]
 

@@ -33,10 +33,9 @@ from unfreeze.study.calibrations import Calibrations
 from unfreeze.study.cell import CellSpec
 from unfreeze.study.executors.serial import SerialExecutor
 from unfreeze.study.images import DatasetDiff
-from unfreeze.study.lockstep import CellTask
+from unfreeze.study.lockstep import CellTask, together
 from unfreeze.study.network_plan import make_plan, preprocessings, weight_hashes
 from unfreeze.study.prepare import OpenedStudy, PreparedStudy
-from unfreeze.study.reads import together
 from unfreeze.train.device import pick
 
 
