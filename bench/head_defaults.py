@@ -68,15 +68,15 @@ def jobs_of(folder: str, size: int) -> dict[str, CellSpec]:
     return make_jobs(study, catalog, plan, splits, weight_hashes(plan), pick("cpu", "float32"))
 
 
-def features_of(job: CellSpec, size: int) -> dict[str, Tensor]:
+def features_of(spec: CellSpec, size: int) -> dict[str, Tensor]:
     """Return the pooled features (features,) of every image that any split uses, by id."""
     backbone = load_backbone(BACKBONE, "pretrained", size, seed=0)
     network = nn.Sequential(*[stage.module for stage in backbone.stages], backbone.pool)
     network.to(memory_format=torch.channels_last)
-    used = job.catalog.images[job.catalog.images["status"] == "used"]
+    used = spec.catalog.images[spec.catalog.images["status"] == "used"]
     weights = backbone.weights
     preprocessing = Preprocessing(size, "crop", weights.mean, weights.std, weights.interpolation, weights.crop_share)
-    paths = [job.catalog.roots[""] / path for path in used["path"]]
+    paths = [spec.catalog.roots[""] / path for path in used["path"]]
     shas = list(used["sha256"])
     views = ViewDataset(DecodedPictures(paths, shas, preprocessing.base), shas, preprocessing, "none", 0)
     images = ImageSet(views, torch.zeros(len(used)).long())
@@ -85,25 +85,25 @@ def features_of(job: CellSpec, size: int) -> dict[str, Tensor]:
 
 
 def train_head(
-    job: CellSpec, features: dict[str, Tensor], start: str, lr: float, epochs: int
+    spec: CellSpec, features: dict[str, Tensor], start: str, lr: float, epochs: int
 ) -> tuple[float, float, float]:
     """Return validation loss and accuracy, and test accuracy, of the last epoch."""
 
     def table(ids: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        labels = [job.catalog.classes.index(label) for label in rows_of(job.catalog, ids)["label"]]
+        labels = [spec.catalog.classes.index(label) for label in rows_of(spec.catalog, ids)["label"]]
         return torch.stack([features[name] for name in ids]), torch.tensor(labels)
 
     (x, y), (val_x, val_y), (test_x, test_y) = map(
-        table, (job.selection.train, job.selection.validation, job.selection.tests["test"])
+        table, (spec.selection.train, spec.selection.validation, spec.selection.tests["test"])
     )
-    head = nn.Linear(x.shape[1], len(job.catalog.classes))
+    head = nn.Linear(x.shape[1], len(spec.catalog.classes))
     nn.init.zeros_(head.bias)
     nn.init.zeros_(head.weight)
     if start == "Glorot":
-        nn.init.xavier_uniform_(head.weight, generator=torch.Generator().manual_seed(job.cell.seed))
+        nn.init.xavier_uniform_(head.weight, generator=torch.Generator().manual_seed(spec.cell.seed))
 
     def batches() -> Iterator[Batch]:
-        for batch in passes(len(x), BATCH, job.cell.seed):
+        for batch in passes(len(x), BATCH, spec.cell.seed):
             indices = torch.tensor([index for index, _ in batch])
             yield x[indices], y[indices], indices
 
@@ -119,7 +119,7 @@ def train_head(
     )
     ends = [steps * (epoch + 1) for epoch in range(epochs)]
     run = PhaseRun(
-        PhaseTask(0, phase, job.cell.seed, 1, 0, ends, None, "accuracy"),
+        PhaseTask(0, phase, spec.cell.seed, 1, 0, ends, None, "accuracy"),
         Trainee(head),
         build_optimizer([head], optimizer),
         pick("cpu", "float32"),
@@ -141,13 +141,13 @@ def main() -> None:
     parser.add_argument("size", type=int)
     parser.add_argument("--epochs", type=int, default=10)
     asked = parser.parse_args()
-    jobs = jobs_of(asked.folder, asked.size)
-    features = features_of(next(iter(jobs.values())), asked.size)
+    specs = jobs_of(asked.folder, asked.size)
+    features = features_of(next(iter(specs.values())), asked.size)
     print("| images | start | lr | validation loss | validation accuracy | test accuracy |")
     print("| --- | --- | --- | --- | --- | --- |")
     for regime, start, lr in itertools.product(REGIMES, ("Glorot", "zero"), (3e-4, 1e-3, 3e-3, 1e-2)):
         cells = [f"head.{regime.replace(' ', '_')}.s{seed}" for seed in range(SEEDS)]
-        runs = np.array([train_head(jobs[cell], features, start, lr, asked.epochs) for cell in cells])
+        runs = np.array([train_head(specs[cell], features, start, lr, asked.epochs) for cell in cells])
         loss, accuracy, test = runs.mean(axis=0)
         spread = runs[:, 2].std(ddof=1)
         print(f"| {regime} | {start} | {lr:g} | {loss:.3f} | {accuracy:.3f} | {test:.3f} ± {spread:.3f} |", flush=True)

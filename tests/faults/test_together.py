@@ -89,11 +89,11 @@ def prepared(told: dict[str, Any], cache: Path) -> dict[str, Any]:
     tidy(cache)
     remove_leftovers(cache)
     pictures = [pixel_store(cache, made.base) for made in supply.preprocessing.values()]
-    with in_use([*pictures, *(supply._store(piece, supply.prefixes[piece.prefix].batch) for piece in supply.rows)]):
-        supply.prepare(together(task.needs for task in executor.tasks.values()))
+    with in_use([*pictures, *(supply._store(key, supply.prefixes[key.prefix].batch) for key in supply.rows)]):
+        supply.prepare(together(task.reads for task in executor.tasks.values()))
     rows = hashlib.sha256()
-    for piece in supply.rows:
-        opened = supply._open[piece]
+    for key in supply.rows:
+        opened = supply._open[key]
         for row in sorted(opened.places):
             rows.update(opened.rows.read(opened.places[row]).tobytes())
     computed = sum(prefix.forwards for prefix in supply.prefixes.values())

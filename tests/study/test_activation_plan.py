@@ -38,7 +38,7 @@ def works(folder: Path, **values: Any) -> list[CellWork]:
     study = StudyConfig.model_validate(tiny_study(folder, **values))
     catalog = build_catalog(open_source(study.data, study.tests, Path.cwd()))
     plan = make_plan(study, len(catalog.classes), weights=True)
-    jobs = make_jobs(
+    specs = make_jobs(
         study,
         catalog,
         plan,
@@ -46,7 +46,7 @@ def works(folder: Path, **values: Any) -> list[CellWork]:
         weight_hashes(plan),
         pick("cpu", "float32"),
     )
-    return [CellWork(job, plan.candidates[job.cell.strategy]) for job in jobs.values()]
+    return [CellWork(spec, plan.candidates[spec.cell.strategy]) for spec in specs.values()]
 
 
 def shared(found: list[CellWork], budget: int = 0, chains: tuple[tuple[int, int], ...] = ()) -> ActivationPlan:
@@ -60,8 +60,8 @@ def shared(found: list[CellWork], budget: int = 0, chains: tuple[tuple[int, int]
 
 def forwards(found: list[CellWork]) -> int:
     """Rows that frozen stages are predicted to compute where nothing is stored."""
-    draws = [lot.draws for lot in lots_of_study(found)]
-    return sum(sum(one.pieces.values()) + sum(one.live.values()) for one in draws)
+    draws = [lockstep_batch.draws for lockstep_batch in lots_of_study(found)]
+    return sum(sum(one.activations.values()) + sum(one.live.values()) for one in draws)
 
 
 @pytest.mark.parametrize("regimes", [PLAIN, BANK, FRESH], ids=["plain", "bank", "fresh"])
@@ -70,9 +70,11 @@ def test_eight_candidates_in_lock_step_take_what_one_takes(tmp_path: Path, regim
     assert forwards(one) == forwards(eight) == EPOCHS * (TRAIN + VALIDATION) + POOL + TEST
     (before,), (after,) = shared(one).cells.values(), shared(eight).cells.values()
     assert before.seconds == after.seconds == pytest.approx(forwards(one) * (VIEW + ROW) + 0.3)
-    draws, more = ([piece.draws for piece in shared(found).pieces] for found in (one, eight))
+    draws, more = ([key.draws for key in shared(found).activations] for found in (one, eight))
     assert draws == more
-    assert [piece.seconds for piece in shared(one, 10**9).pieces] == [p.seconds for p in shared(eight, 10**9).pieces]
+    assert [key.seconds for key in shared(one, 10**9).activations] == [
+        p.seconds for p in shared(eight, 10**9).activations
+    ]
 
 
 @pytest.mark.parametrize("regimes", [PLAIN, BANK, FRESH], ids=["plain", "bank", "fresh"])

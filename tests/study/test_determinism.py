@@ -95,13 +95,13 @@ def test_batches_and_weights_do_not_depend_on_workers(
 def test_the_order_of_cells_does_not_matter(whole: Path, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
     began: list[str] = []
 
-    def otherwise(jobs: Mapping[str, CellTask]) -> list[list[str]]:
-        names = list(jobs)[::-1]
+    def otherwise(specs: Mapping[str, CellTask]) -> list[list[str]]:
+        names = list(specs)[::-1]
         if order != "reversed":
             random.Random(order).shuffle(names)
-        found = groups_of({name: jobs[name] for name in names})
+        found = groups_of({name: specs[name] for name in names})
         began.extend(name for group in found for name in group)
-        assert found != groups_of(jobs)
+        assert found != groups_of(specs)
         return found
 
     monkeypatch.setattr(cells, "groups_of", otherwise)
@@ -120,9 +120,9 @@ def test_frozen_stages_keep_every_bit_while_others_train(
     trained: dict[str, TrainedCandidate] = {}
     finish = group.finish_cell
 
-    def noted(job: Any, chosen: ChosenCandidate, *arguments: Any) -> Any:
-        trained[job.cell.id] = chosen.trained
-        return finish(job, chosen, *arguments)
+    def noted(spec: Any, chosen: ChosenCandidate, *arguments: Any) -> Any:
+        trained[spec.cell.id] = chosen.trained
+        return finish(spec, chosen, *arguments)
 
     monkeypatch.setattr(group, "finish_cell", noted)
     strategies = ONE | TWO | BACK | ANEW | GROUP

@@ -32,13 +32,13 @@ def test_frozen_stages_stay_as_they_were(tmp_path: Path, monkeypatch: pytest.Mon
     after: dict[str, tuple[int, str, bool]] = {}
     finish = group.finish_cell
 
-    def spy(job: Any, chosen: ChosenCandidate, *rest: Any) -> Any:
+    def spy(spec: Any, chosen: ChosenCandidate, *rest: Any) -> Any:
         trained = chosen.trained
         frozen = trained.backbone.stages[: trained.cut]
         training = any(module.training for stage in frozen for module in stage.module.modules())
         hashed = tensors_hash(frozen_state(trained.backbone, trained.cut))
-        after[job.cell.strategy] = trained.cut, hashed, training
-        return finish(job, chosen, *rest)
+        after[spec.cell.strategy] = trained.cut, hashed, training
+        return finish(spec, chosen, *rest)
 
     monkeypatch.setattr(group, "finish_cell", spy)
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))

@@ -242,7 +242,7 @@ def test_two_files_of_weights_with_one_name_are_told_apart(tmp_path: Path) -> No
     results = Study(**tiny_study(tmp_path, strategies=strategies)).run(tmp_path / "out", workers=0)
     engines = read_json(results.path / "study.json")["engines"]
     assert list(engines) == [f"test_resnet ({file}), 32 pixels" for file in files]
-    names = [piece["name"] for piece in read_json(results.path / "plan.json")["shared"]]
+    names = [key["name"] for key in read_json(results.path / "plan.json")["shared"]]
     assert {name.partition(", 32 pixels")[0] for name in names} == {f"test_resnet ({file})" for file in files}
     alone = Study(**tiny_study(tmp_path, strategies={"one": strategies["one"]})).run(tmp_path / "alone", workers=0)
     assert list(read_json(alone.path / "study.json")["engines"]) == ["test_resnet (weights), 32 pixels"]

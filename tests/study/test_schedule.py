@@ -39,7 +39,7 @@ class PlannedExecutor:
         self.seconds += self.slower * predicted
         self.clock.now += self.slower * predicted
         for cell in cells:
-            self.store.there |= set(self.tasks[cell].needs.rows.get(PIECE, ()))
+            self.store.there |= set(self.tasks[cell].reads.rows.get(PIECE, ()))
 
     def finish(self) -> None:
         pass
@@ -67,17 +67,17 @@ def left_of(
     monkeypatch.setattr(cells, "groups_of", lambda order: groups or [[name] for name in order])
     tasks = {
         name: SimpleNamespace(
-            job=SimpleNamespace(cell=Cell(name, "small", 0)),
-            needs=SimpleNamespace(rows={PIECE: (rows or {})[name]} if name in (rows or {}) else {}),
+            spec=SimpleNamespace(cell=Cell(name, "small", 0)),
+            reads=SimpleNamespace(rows={PIECE: (rows or {})[name]} if name in (rows or {}) else {}),
         )
         for name in seconds
     }
-    piece = SimpleNamespace(piece=PIECE, seconds=10.0, rows=range(10), held=0, stored=True)  # a second a row
+    key = SimpleNamespace(key=PIECE, seconds=10.0, rows=range(10), held=0, stored=True)  # a second a row
     shared = SimpleNamespace(
-        pieces=(piece,), cells={name: SimpleNamespace(seconds=each) for name, each in seconds.items()}
+        activations=(key,), cells={name: SimpleNamespace(seconds=each) for name, each in seconds.items()}
     )
     executor = PlannedExecutor(clock, store, tasks, slower)
-    supply = SimpleNamespace(missing=lambda piece, rows: store.missing(rows))
+    supply = SimpleNamespace(missing=lambda key, rows: store.missing(rows))
     run = Schedule(tasks, shared, supply, executor, told.append)  # type: ignore[arg-type]
     failed, left = run.run(limit)
     assert failed == []

@@ -36,7 +36,7 @@ def run(folder: Path, out: str, **values: Any) -> dict[str, Any]:
 
 
 def rows(facts: dict[str, Any]) -> int:
-    return sum(piece["rows"] for piece in facts["pieces"])
+    return sum(key["rows"] for key in facts["pieces"])
 
 
 def assert_same_tensors(folder: Path, one: str, other: str, *strategies: str) -> None:

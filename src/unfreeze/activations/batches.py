@@ -142,31 +142,31 @@ class BatchSource:
         labels = torch.tensor([self._numbers[label] for label in found["label"]], dtype=torch.int64)
         return ImageRefs(tuple(ids), tuple(keys_of(self.catalog, ids)), labels)
 
-    def missing(self, piece: ActivationKey, rows: Sequence[Row]) -> list[Row]:
+    def missing(self, key: ActivationKey, rows: Sequence[Row]) -> list[Row]:
         """Return which rows of a stored piece the cache does not have."""
-        return self._store(piece, self._suiting(piece, rows)).missing(rows)
+        return self._store(key, self._suiting(key, rows)).missing(rows)
 
-    def _store(self, piece: ActivationKey, at_once: int) -> ArrayStore:
-        prefix, made = self.prefixes[piece.prefix], self.preprocessing[piece.prefix]
-        return activation_store(self.cache, prefix, piece.cut, made, piece.augment, piece.seed, at_once)
+    def _store(self, key: ActivationKey, at_once: int) -> ArrayStore:
+        prefix, made = self.prefixes[key.prefix], self.preprocessing[key.prefix]
+        return activation_store(self.cache, prefix, key.cut, made, key.augment, key.seed, at_once)
 
-    def _at_once(self, piece: ActivationKey) -> list[int]:
+    def _at_once(self, key: ActivationKey) -> list[int]:
         """Return how many rows went through the frozen stages at once so far: as calibrated first, as now last."""
-        prefix = self.prefixes[piece.prefix]
+        prefix = self.prefixes[key.prefix]
         numbers = [int(prefix.calibration.engine["batch"])]
         while numbers[-1] > prefix.batch:
             numbers.append(max(prefix.batch, numbers[-1] // 2))
         return numbers
 
-    def _suiting(self, piece: ActivationKey, rows: Sequence[Row]) -> int:
+    def _suiting(self, key: ActivationKey, rows: Sequence[Row]) -> int:
         """Return how many at once rows were, or will be, computed: the most of which the cache has them all.
 
         So a cell that goes on in another run reads what it read before memory got short.
         """
-        *before, now = self._at_once(piece)
-        return next((number for number in before if not self._store(piece, number).missing(rows)), now)
+        *before, now = self._at_once(key)
+        return next((number for number in before if not self._store(key, number).missing(rows)), now)
 
-    def prepare(self, needs: Reads) -> None:
+    def prepare(self, reads: Reads) -> None:
         """Have all rows of stored pieces that are needed at hand, computing what is missing.
 
         A piece that cannot be stored, since the disk is full, say, is computed live from then on, to the same numbers.
@@ -174,12 +174,12 @@ class BatchSource:
         Raises:
             UserError: a file is gone.
         """
-        for piece in sorted(needs.rows, key=lambda one: one.cut):
-            if piece in self.rows:
+        for key in sorted(reads.rows, key=lambda one: one.cut):
+            if key in self.rows:
                 try:
-                    self._ensure(piece, needs.rows[piece])
+                    self._ensure(key, reads.rows[key])
                 except CacheFull as error:
-                    self._open.pop(piece, None)
+                    self._open.pop(key, None)
                     self.store_no_more(error)
 
     def store_no_more(self, error: CacheFull) -> None:
@@ -220,62 +220,62 @@ class BatchSource:
         return TrainingStream(train.labels, pixels, order, stored, prefix, stop, self.workers)
 
     def validation(
-        self, strategy: Strategy, regime: RegimeConfig, seed: int, shown: ImageRefs, cut: int
+        self, strategy: Strategy, regime: RegimeConfig, seed: int, refs: ImageRefs, cut: int
     ) -> Iterable[Batch]:
         """Return the batches that validation looks at each epoch, after ``cut`` frozen stages."""
-        piece = validation_piece(strategy, cut, regime, seed)
-        return self._evaluation(piece, shown, evaluation_draws(len(shown.ids), regime.validation.examples, seed))
+        key = validation_piece(strategy, cut, regime, seed)
+        return self._evaluation(key, refs, evaluation_draws(len(refs.ids), regime.validation.examples, seed))
 
-    def plain(self, strategy: Strategy, shown: ImageRefs, cut: int) -> Iterable[Batch]:
+    def plain(self, strategy: Strategy, refs: ImageRefs, cut: int) -> Iterable[Batch]:
         """Return each image once in its plain view, after ``cut`` frozen stages."""
-        return self._evaluation(plain_piece(strategy, cut), shown, evaluation_draws(len(shown.ids), None, 0))
+        return self._evaluation(plain_piece(strategy, cut), refs, evaluation_draws(len(refs.ids), None, 0))
 
     def prefix_sha256(self, key: PrefixKey, cut: int) -> str:
         """Return the hash over the tensors of the first ``cut`` stages; of none for what has no prefix."""
         return self.prefixes[key].sha256(cut) if key in self.prefixes else tensors_hash({})
 
-    def _evaluation(self, piece: ActivationKey, shown: ImageRefs, draws: list[Draw]) -> Iterable[Batch]:
-        stored = self._stored(piece, shown, 1 + max((view for _, view in draws), default=0))
+    def _evaluation(self, key: ActivationKey, refs: ImageRefs, draws: list[Draw]) -> Iterable[Batch]:
+        stored = self._stored(key, refs, 1 + max((view for _, view in draws), default=0))
         if stored is not None:
-            return StoredEvaluation(stored, draws, shown.labels)
-        images = ImageSet(self._views(piece.prefix, shown, piece.augment, max(0, piece.seed)), shown.labels)
+            return StoredEvaluation(stored, draws, refs.labels)
+        images = ImageSet(self._views(key.prefix, refs, key.augment, max(0, key.seed)), refs.labels)
         batches = EvaluationBatches(images, self.workers, draws)
-        if not piece.cut:
+        if not key.cut:
             return batches
-        prefix = self.prefixes[piece.prefix]
-        return LiveEvaluation(batches, lambda inputs: prefix.run(inputs, 0, piece.cut))
+        prefix = self.prefixes[key.prefix]
+        return LiveEvaluation(batches, lambda inputs: prefix.run(inputs, 0, key.cut))
 
-    def _stored(self, piece: ActivationKey, shown: ImageRefs, views: int) -> StoredInputs | None:
+    def _stored(self, key: ActivationKey, refs: ImageRefs, views: int) -> StoredInputs | None:
         """Return stored inputs of images in the first ``views`` views, or None if the piece is not stored."""
-        if piece not in self.rows or piece not in self._open:
+        if key not in self.rows or key not in self._open:
             return None
-        places, rows = self._open[piece].places, self._open[piece].rows
-        numbers = range(1 if piece.augment == "none" else views)
-        at = np.array([[places.get((sha, view), -1) for view in numbers] for sha in shown.shas], dtype=np.int64)
-        return StoredInputs(rows, at.reshape(len(shown.shas), len(numbers)), getattr(torch, rows.dtype.name))
+        places, rows = self._open[key].places, self._open[key].rows
+        numbers = range(1 if key.augment == "none" else views)
+        at = np.array([[places.get((sha, view), -1) for view in numbers] for sha in refs.shas], dtype=np.int64)
+        return StoredInputs(rows, at.reshape(len(refs.shas), len(numbers)), getattr(torch, rows.dtype.name))
 
-    def _views(self, key: PrefixKey, shown: ImageRefs, augment: str, seed: int) -> ViewDataset:
-        return ViewDataset(self._pictures(key, shown), shown.shas, self.preprocessing[key], augment, seed)
+    def _views(self, key: PrefixKey, refs: ImageRefs, augment: str, seed: int) -> ViewDataset:
+        return ViewDataset(self._pictures(key, refs), refs.shas, self.preprocessing[key], augment, seed)
 
-    def _pictures(self, key: PrefixKey, shown: ImageRefs) -> Pictures:
+    def _pictures(self, key: PrefixKey, refs: ImageRefs) -> Pictures:
         base = self.preprocessing[key].base
-        paths = paths_of(self.catalog, shown.ids)
+        paths = paths_of(self.catalog, refs.ids)
         if not self.stored_pixels:
-            return DecodedPictures(paths, shown.shas, base)
-        known = (fingerprint(base.identity()), shown.shas)
+            return DecodedPictures(paths, refs.shas, base)
+        known = (fingerprint(base.identity()), refs.shas)
         if known not in self._pictures_of:
             while len(self._pictures_of) >= OPEN_SETS:
                 del self._pictures_of[next(iter(self._pictures_of))]
             try:
-                self._pictures_of[known] = self._stored_pictures(base, paths, shown)
+                self._pictures_of[known] = self._stored_pictures(base, paths, refs)
             except CacheFull as error:
                 self.store_no_more(error)
-                return DecodedPictures(paths, shown.shas, base)
+                return DecodedPictures(paths, refs.shas, base)
         return self._pictures_of[known]
 
-    def _stored_pictures(self, base: BaseTransform, paths: Sequence[Path], shown: ImageRefs) -> StoredPictures:
+    def _stored_pictures(self, base: BaseTransform, paths: Sequence[Path], refs: ImageRefs) -> StoredPictures:
         store = pixel_store(self.cache, base)
-        wanted = [(sha, 0) for sha in shown.shas]
+        wanted = [(sha, 0) for sha in refs.shas]
         if store.missing(wanted):
             with filling(store, waiting(self.emit, "decodes images")):
                 missing = set(store.missing(wanted))  # another process may have decoded some
@@ -298,64 +298,64 @@ class BatchSource:
             lambda done, total: self.emit(Preparing("decoding images", done, total)),
         )
 
-    def _ensure(self, piece: ActivationKey, rows: Mapping[Row, None]) -> Rows:
+    def _ensure(self, key: ActivationKey, rows: Mapping[Row, None]) -> Rows:
         """Open the rows of a stored piece, after computing those that are missing or altered."""
-        at_once = self._suiting(piece, list(rows))
+        at_once = self._suiting(key, list(rows))
         while True:
             try:
-                return self._opened(piece, at_once, rows)
+                return self._opened(key, at_once, rows)
             except SmallerBatch:  # one number for all of them
-                at_once = self.prefixes[piece.prefix].batch
+                at_once = self.prefixes[key.prefix].batch
 
-    def _opened(self, piece: ActivationKey, at_once: int, rows: Mapping[Row, None]) -> Rows:
-        opened = self._open.get(piece)
+    def _opened(self, key: ActivationKey, at_once: int, rows: Mapping[Row, None]) -> Rows:
+        opened = self._open.get(key)
         if opened is not None and opened.at_once != at_once:
             opened = None
         if opened is not None and rows.keys() <= opened.places.keys():
             return opened.rows
         wanted = list(dict.fromkeys([*(opened.places if opened else ()), *rows]))
-        found = self._filled(piece, at_once, wanted)
-        self._open[piece] = _Opened({row: index for index, row in enumerate(wanted)}, found, at_once)
+        found = self._filled(key, at_once, wanted)
+        self._open[key] = _Opened({row: index for index, row in enumerate(wanted)}, found, at_once)
         return found
 
-    def _filled(self, piece: ActivationKey, at_once: int, wanted: Sequence[Row]) -> Rows:
-        store = self._store(piece, at_once)
+    def _filled(self, key: ActivationKey, at_once: int, wanted: Sequence[Row]) -> Rows:
+        store = self._store(key, at_once)
         if store.missing(wanted):
-            with filling(store, waiting(self.emit, f"computes {self._words(piece)}")):
-                self._compute(piece, at_once, store.missing(wanted))  # another process may have computed some
+            with filling(store, waiting(self.emit, f"computes {self._words(key)}")):
+                self._compute(key, at_once, store.missing(wanted))  # another process may have computed some
         while True:
             try:
                 return store.open(wanted, self._altered)
             except MissingRows as error:
-                self._compute(piece, at_once, error.rows)
+                self._compute(key, at_once, error.rows)
 
-    def _words(self, piece: ActivationKey) -> str:
-        stage = self.prefixes[piece.prefix].backbone.stages[piece.cut - 1].name
-        return f"frozen stages of {label_of(piece.prefix, self.prefixes)}, after {stage}"
+    def _words(self, key: ActivationKey) -> str:
+        stage = self.prefixes[key.prefix].backbone.stages[key.cut - 1].name
+        return f"frozen stages of {label_of(key.prefix, self.prefixes)}, after {stage}"
 
-    def _compute(self, piece: ActivationKey, at_once: int, missing: Sequence[Row]) -> None:
+    def _compute(self, key: ActivationKey, at_once: int, missing: Sequence[Row]) -> None:
         if not missing:
             return
         self._check_stored()
-        prefix, start = self.prefixes[piece.prefix], self.starts.get(piece)
+        prefix, start = self.prefixes[key.prefix], self.starts.get(key)
         if prefix.batch != at_once:
             raise SmallerBatch
-        if at_once != self._at_once(piece)[0]:  # what is open of the shallower piece may be as calibrated
+        if at_once != self._at_once(key)[0]:  # what is open of the shallower piece may be as calibrated
             start = None
         near = [row for row in missing if start is not None and row in self.rows[start]]
         far = [row for row in missing if start is None or row not in self.rows[start]]
         if start is not None and near:
             self._opened(start, at_once, dict.fromkeys(near))
         began, done = time.perf_counter(), 0
-        words = self._words(piece)
+        words = self._words(key)
         self.emit(Preparing(words, 0, len(missing)))
-        with self._store(piece, at_once).writer() as writer:
-            for low, batches in ((start, self._from_rows(start, near)), (None, self._from_images(piece, far))):
-                for count in fill(writer, prefix, low.cut if low else 0, piece.cut, at_once, batches):
+        with self._store(key, at_once).writer() as writer:
+            for low, batches in ((start, self._from_rows(start, near)), (None, self._from_images(key, far))):
+                for count in fill(writer, prefix, low.cut if low else 0, key.cut, at_once, batches):
                     done += count
                     self.emit(Preparing(words, done, len(missing)))
-        self.facts.seconds[piece] = self.facts.seconds.get(piece, 0.0) + time.perf_counter() - began
-        self.facts.computed[piece] = self.facts.computed.get(piece, 0) + done
+        self.facts.seconds[key] = self.facts.seconds.get(key, 0.0) + time.perf_counter() - began
+        self.facts.computed[key] = self.facts.computed.get(key, 0) + done
 
     def _from_rows(self, start: ActivationKey | None, rows: Sequence[Row]) -> Iterator[tuple[list[Row], Tensor]]:
         if start is None or not rows:
@@ -367,13 +367,13 @@ class BatchSource:
             stored.read_many([places[row] for row in some], inputs.numpy())
             yield some, inputs
 
-    def _from_images(self, piece: ActivationKey, rows: Sequence[Row]) -> Iterator[tuple[list[Row], Tensor]]:
+    def _from_images(self, key: ActivationKey, rows: Sequence[Row]) -> Iterator[tuple[list[Row], Tensor]]:
         if not rows:
             return
         shas = list(dict.fromkeys(sha for sha, _ in rows))
-        shown = self.images([self._id_of[sha] for sha in shas])
+        refs = self.images([self._id_of[sha] for sha in shas])
         position = {sha: index for index, sha in enumerate(shas)}
-        images = ImageSet(self._views(piece.prefix, shown, piece.augment, max(0, piece.seed)), shown.labels)
+        images = ImageSet(self._views(key.prefix, refs, key.augment, max(0, key.seed)), refs.labels)
         batches = EvaluationBatches(images, self.workers, [(position[sha], view) for sha, view in rows])
         first = 0
         for inputs, _, _ in batches:

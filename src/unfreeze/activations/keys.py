@@ -59,10 +59,10 @@ class Reads:
 
     rows: dict[ActivationKey, dict[Row, None]] = field(default_factory=dict)
 
-    def take(self, piece: ActivationKey, rows: Iterable[Row]) -> None:
+    def take(self, key: ActivationKey, rows: Iterable[Row]) -> None:
         """Note that rows are taken."""
-        if piece.cut:
-            self.rows.setdefault(piece, {}).update(dict.fromkeys(rows))
+        if key.cut:
+            self.rows.setdefault(key, {}).update(dict.fromkeys(rows))
 
 
 def prefix_of(strategy: Strategy) -> PrefixKey:

@@ -223,7 +223,7 @@ NAMED = 2
 """Up to so many cells are named one by one."""
 
 
-def pieces(record: Mapping[str, Any]) -> Table:
+def activations(record: Mapping[str, Any]) -> Table:
     """What frozen stages compute once: how much it is, what it is built from, whether it is stored, for which cells.
 
     Args:

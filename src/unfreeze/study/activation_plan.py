@@ -34,9 +34,9 @@ def why_not(work: CellWork, unstored: bool, budget_words: str) -> Iterable[str]:
             found.setdefault(reason, []).append(name)
     for reason, names in found.items():
         yield reason if len(names) == len(work.networks) else f"{_candidates(names, len(work.networks))}: {reason}"
-    if bank(work.job.regime) is None and any(any(feed_cuts(one.cuts)) for one in work.networks.values()):
+    if bank(work.spec.regime) is None and any(any(feed_cuts(one.cuts)) for one in work.networks.values()):
         yield (
-            f"augment: {work.job.regime.augment} draws new views in every epoch (views: fresh), so the frozen stages "
+            f"augment: {work.spec.regime.augment} draws new views in every epoch (views: fresh), so the frozen stages "
             "see training images live"
         )
     if unstored:
@@ -100,7 +100,7 @@ class SharedActivations:
         seconds: of computing what is missing, or of computing live.
     """
 
-    piece: ActivationKey
+    key: ActivationKey
     rows: dict[Row, None]
     draws: int
     bytes: int
@@ -141,7 +141,7 @@ class ActivationPlan:
         pixel_seconds: of decoding what is not stored yet.
     """
 
-    pieces: tuple[SharedActivations, ...]
+    activations: tuple[SharedActivations, ...]
     cells: Mapping[str, CellForecast]
     pixel_bytes: int
     pixel_bytes_missing: int
@@ -150,7 +150,7 @@ class ActivationPlan:
     @property
     def seconds(self) -> float:
         """Predicted seconds of the whole study."""
-        stored = sum(piece.seconds for piece in self.pieces if piece.stored)
+        stored = sum(key.seconds for key in self.activations if key.stored)
         return self.pixel_seconds + stored + sum(cell.seconds for cell in self.cells.values())
 
     @property
@@ -161,25 +161,25 @@ class ActivationPlan:
     @property
     def bytes(self) -> int:
         """Predicted bytes of the study's entries in the cache."""
-        return self.pixel_bytes + sum(piece.bytes for piece in self.pieces if piece.stored)
+        return self.pixel_bytes + sum(key.bytes for key in self.activations if key.stored)
 
     @property
     def bytes_missing(self) -> int:
         """Predicted bytes that are not in the cache yet."""
-        missing = [one.bytes * (1 - one.held / max(1, len(one.rows))) for one in self.pieces if one.stored]
+        missing = [one.bytes * (1 - one.held / max(1, len(one.rows))) for one in self.activations if one.stored]
         return self.pixel_bytes_missing + int(sum(missing))
 
     def shares(self) -> dict[ActivationKey, float]:
         """Return, by piece, the part of its rows' cost that a cell bears, the others that use them the rest."""
-        return {one.piece: len(one.rows) / max(1, one.taken) for one in self.pieces}
+        return {one.key: len(one.rows) / max(1, one.taken) for one in self.activations}
 
     def rows(self) -> dict[ActivationKey, dict[Row, None]]:
         """Return the rows of the stored pieces."""
-        return {piece.piece: piece.rows for piece in self.pieces if piece.stored}
+        return {key.key: key.rows for key in self.activations if key.stored}
 
     def starts(self) -> dict[ActivationKey, ActivationKey]:
         """Return what stored pieces are computed from, but for those computed from images."""
-        return {piece.piece: piece.start for piece in self.pieces if piece.stored and piece.start}
+        return {key.key: key.start for key in self.activations if key.stored and key.start}
 
 
 @dataclass(frozen=True)
@@ -223,17 +223,17 @@ def plan_shared(works: Sequence[CellWork], costs: PlanCosts, cache: CacheState) 
         costs: as calibrated.
         cache: what may be stored.
     """
-    needs, lots = {work.cell: work.needs for work in works}, lots_of_study(works)
+    reads, lockstep_batches = {work.cell: work.reads for work in works}, lots_of_study(works)
     view = costs.view + (0 if cache.keeps_pixels else costs.decode)
-    pieces = _shared_activations(needs, lots, costs, cache, view)
-    kept = {piece.piece for piece in pieces if piece.stored}
-    live = dict.fromkeys(needs, 0.0)
-    for lot in lots:
-        for cell in lot.cells:
-            live[cell] += _lot_seconds(lot.draws, costs, kept, view) / len(lot.cells)
+    activations = _shared_activations(reads, lockstep_batches, costs, cache, view)
+    kept = {key.key for key in activations if key.stored}
+    live = dict.fromkeys(reads, 0.0)
+    for lockstep_batch in lockstep_batches:
+        for cell in lockstep_batch.cells:
+            live[cell] += _lot_seconds(lockstep_batch.draws, costs, kept, view) / len(lockstep_batch.cells)
     pixel_bytes = cache.pixel_bytes if cache.keeps_pixels else 0
     return ActivationPlan(
-        tuple(sorted(pieces, key=lambda one: one.piece)),
+        tuple(sorted(activations, key=lambda one: one.key)),
         {work.cell: _forecast(work, costs, kept, live[work.cell], cache.budget_words) for work in works},
         pixel_bytes,
         int(pixel_bytes * cache.pixels_missing / max(1, cache.pixels)),
@@ -242,44 +242,44 @@ def plan_shared(works: Sequence[CellWork], costs: PlanCosts, cache: CacheState) 
 
 
 def _shared_activations(
-    needs: Mapping[str, Reads],
-    lots: Sequence[LockstepBatch],
+    reads: Mapping[str, Reads],
+    lockstep_batches: Sequence[LockstepBatch],
     costs: PlanCosts,
     cache: CacheState,
     view: float,
 ) -> list[SharedActivations]:
     """Return all activations that cells read, each stored or not; ``view`` is the seconds of making one input."""
-    rows_of = together(needs.values()).rows
+    rows_of = together(reads.values()).rows
     storables = {
-        piece: Storable(
-            piece.prefix,
-            (piece.augment, piece.seed),
-            piece.cut,
+        key: Storable(
+            key.prefix,
+            (key.augment, key.seed),
+            key.cut,
             len(rows),
-            sum(lot.draws.pieces.get(piece, 0) for lot in lots),
-            len(rows) * (cache.bytes_per_row[piece.prefix, piece.cut] + MANIFEST_BYTES),
-            cache.held.get(piece, 0),
+            sum(lockstep_batch.draws.activations.get(key, 0) for lockstep_batch in lockstep_batches),
+            len(rows) * (cache.bytes_per_row[key.prefix, key.cut] + MANIFEST_BYTES),
+            cache.held.get(key, 0),
         )
-        for piece, rows in rows_of.items()
+        for key, rows in rows_of.items()
     }
     stored = choose(list(storables.values()), costs.prefixes, view, cache.room)
-    piece_of = {storable: piece for piece, storable in storables.items()}
+    piece_of = {storable: key for key, storable in storables.items()}
     found = []
-    for piece, storable in storables.items():
-        start = start_of(storable, stored, costs.prefixes[piece.prefix].chains) if storable in stored else None
+    for key, storable in storables.items():
+        start = start_of(storable, stored, costs.prefixes[key.prefix].chains) if storable in stored else None
         found.append(
             SharedActivations(
-                piece,
-                rows_of[piece],
+                key,
+                rows_of[key],
                 storable.draws,
                 storable.bytes,
                 storable.held,
                 storable in stored,
                 "" if storable in stored else _why(storable, cache),
                 piece_of[start] if start else None,
-                tuple(cell for cell, own in needs.items() if piece in own.rows),
-                sum(len(own.rows.get(piece, ())) for own in needs.values()),
-                seconds_of(storable, stored, costs.prefixes[piece.prefix], view),
+                tuple(cell for cell, own in reads.items() if key in own.rows),
+                sum(len(own.rows.get(key, ())) for own in reads.values()),
+                seconds_of(storable, stored, costs.prefixes[key.prefix], view),
             )
         )
     return found
@@ -294,9 +294,9 @@ def _why(one: Storable, cache: CacheState) -> str:
 def _lot_seconds(draws: ReadCounts, costs: PlanCosts, kept: set[ActivationKey], view: float) -> float:
     """Return the seconds of preparing pictures and of frozen stages that run live."""
     unstored = sum(
-        count * (view + costs.prefixes[piece.prefix].seconds(0, piece.cut))
-        for piece, count in draws.pieces.items()
-        if piece not in kept
+        count * (view + costs.prefixes[key.prefix].seconds(0, key.cut))
+        for key, count in draws.activations.items()
+        if key not in kept
     )
     return draws.pixels * view + unstored + _live_seconds(draws.live, costs, view)
 
@@ -322,8 +322,8 @@ def _forecast(
         seconds, alone = seconds + own, alone + plain
     return CellForecast(
         work.cell,
-        tuple(sorted(piece for piece in work.needs.rows if piece in kept)),
-        tuple(why_not(work, any(piece not in kept for piece in work.needs.rows), budget_words)),
+        tuple(sorted(key for key in work.reads.rows if key in kept)),
+        tuple(why_not(work, any(key not in kept for key in work.reads.rows), budget_words)),
         CELL_SECONDS + live + seconds,
         CELL_SECONDS + alone,
     )
@@ -331,7 +331,7 @@ def _forecast(
 
 def _training(work: CellWork, network: NetworkPlan, costs: PlanCosts) -> tuple[float, float]:
     """Return the seconds of a candidate's steps and looks at validation from its inputs on, and of all of it alone."""
-    shas, regime = work.job.shas, work.job.regime
+    shas, regime = work.spec.shas, work.spec.regime
     own = alone = 0.0
     cost = _step_cost(work, network, costs)
     spans = spans_of(network.strategy, network.cuts, len(shas.train), regime)
@@ -350,12 +350,12 @@ def _reporting(work: CellWork, costs: PlanCosts) -> tuple[float, float]:
     network = next(iter(work.networks.values()))
     cut = min(network.cuts)
     look = _step_cost(work, network, costs).evaluate(network.flops_after(cut))
-    reported = len(work.job.shas.validation) + len(work.job.shas.tests)
+    reported = len(work.spec.shas.validation) + len(work.spec.shas.tests)
     return reported * look, reported * (look + _seconds_before(network.strategy, cut, costs))
 
 
 def _step_cost(work: CellWork, network: NetworkPlan, costs: PlanCosts) -> StepCost:
-    return costs.steps[network_key(network.strategy, len(work.job.catalog.classes))]
+    return costs.steps[network_key(network.strategy, len(work.spec.catalog.classes))]
 
 
 def _seconds_before(strategy: Strategy, cut: int, costs: PlanCosts) -> float:
@@ -369,7 +369,7 @@ def as_record(shared: ActivationPlan, stages: Mapping[PrefixKey, Sequence[StageI
     return {
         "shared": [
             {
-                "name": name_of(one.piece, stages),
+                "name": name_of(one.key, stages),
                 "rows": len(one.rows),
                 "bytes": one.bytes,
                 "held": one.held,
@@ -379,12 +379,12 @@ def as_record(shared: ActivationPlan, stages: Mapping[PrefixKey, Sequence[StageI
                 "cells": list(one.cells),
                 "seconds": one.seconds,
             }
-            for one in shared.pieces
+            for one in shared.activations
         ],
         "reuse": [
             {
                 "cell": one.cell,
-                "reuses": [name_of(piece, stages) for piece in one.reuses],
+                "reuses": [name_of(key, stages) for key in one.reuses],
                 "why_not": list(one.why_not),
                 "seconds": one.seconds,
                 "seconds_alone": one.seconds_alone,
@@ -401,7 +401,7 @@ def as_record(shared: ActivationPlan, stages: Mapping[PrefixKey, Sequence[StageI
     }
 
 
-def name_of(piece: ActivationKey, stages: Mapping[PrefixKey, Sequence[StageInfo]]) -> str:
-    """Return a piece's name for people."""
-    view = "" if piece.augment == "none" else f", {piece.augment}, seed {piece.seed}"
-    return f"{label_of(piece.prefix, stages)}, after {stages[piece.prefix][piece.cut - 1].name}{view}"
+def name_of(key: ActivationKey, stages: Mapping[PrefixKey, Sequence[StageInfo]]) -> str:
+    """Return the name of stored activations for people."""
+    view = "" if key.augment == "none" else f", {key.augment}, seed {key.seed}"
+    return f"{label_of(key.prefix, stages)}, after {stages[key.prefix][key.cut - 1].name}{view}"

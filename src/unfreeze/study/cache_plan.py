@@ -32,22 +32,22 @@ def plan_activations(prepared: PreparedStudy, calibrated: Calibrations, cache: P
         pixel_bytes += picture_bytes(catalog, used["id"].tolist(), base) + count * MANIFEST_BYTES
         pixels += count
         pixels_missing += len(pixel_store(cache, base).missing([(sha, 0) for sha in used_keys(catalog)]))
-    total = together(work.needs for work in works)
+    total = together(work.reads for work in works)
     held = dict[ActivationKey, int]()
-    for piece, rows in total.rows.items():
-        held[piece] = len(rows) - len(_stores(calibrated, cache, piece)[0].missing(list(rows)))
+    for key, rows in total.rows.items():
+        held[key] = len(rows) - len(_stores(calibrated, cache, key)[0].missing(list(rows)))
     bytes_per_row = {
-        (piece.prefix, piece.cut): calibrated.prefixes[piece.prefix].bytes_per_row(piece.cut) for piece in total.rows
+        (key.prefix, key.cut): calibrated.prefixes[key.prefix].bytes_per_row(key.cut) for key in total.rows
     }
     state = CacheState(budget, words, bytes_per_row, held, pixel_bytes, pixels, pixels_missing)
     return plan_shared(works, calibrated.costs, state)
 
 
-def _stores(calibrated: Calibrations, cache: Path, piece: ActivationKey) -> list[ArrayStore]:
+def _stores(calibrated: Calibrations, cache: Path, key: ActivationKey) -> list[ArrayStore]:
     """Return a piece's entry in the cache; where memory has got short, that of as many rows at once as before, too."""
-    prefix, made = calibrated.prefixes[piece.prefix], calibrated.preprocessing[piece.prefix]
+    prefix, made = calibrated.prefixes[key.prefix], calibrated.preprocessing[key.prefix]
     return [
-        activation_store(cache, prefix, piece.cut, made, piece.augment, piece.seed, at_once)
+        activation_store(cache, prefix, key.cut, made, key.augment, key.seed, at_once)
         for at_once in dict.fromkeys((prefix.batch, int(prefix.calibration.engine["batch"])))
     ]
 
@@ -58,8 +58,8 @@ def needed_rows(
     """Return the entries of the cache that a study uses, with the rows of its own in each, held or not."""
     pictures = {(sha, 0) for sha in used_keys(catalog)} if shared.pixel_bytes else set()
     found = {pixel_store(cache, base): pictures for base in bases_of(calibrated.preprocessing)}
-    for piece, rows in shared.rows().items():  # of two pieces with the same weights under two names one entry has all
-        for store in _stores(calibrated, cache, piece):
+    for key, rows in shared.rows().items():  # of two pieces with the same weights under two names one entry has all
+        for store in _stores(calibrated, cache, key):
             found.setdefault(store, set()).update(rows)
     return found
 

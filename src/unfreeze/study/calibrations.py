@@ -128,12 +128,12 @@ def _cuts_of(plan: Plan) -> dict[PrefixKey, list[int]]:
 
 def _rows_of(works: Sequence[CellWork]) -> dict[PrefixKey, int]:
     """Return how many rows frozen stages compute, by prefix: each stored one once, and every live one."""
-    needs = together(work.needs for work in works)
+    reads = together(work.reads for work in works)
     found: dict[PrefixKey, int] = {}
-    for piece, rows in needs.rows.items():
-        found[piece.prefix] = found.get(piece.prefix, 0) + len(rows)
-    for lot in lots_of_study(works):
-        for (key, _), draws in lot.draws.live.items():
+    for activation_key, rows in reads.rows.items():
+        found[activation_key.prefix] = found.get(activation_key.prefix, 0) + len(rows)
+    for lockstep_batch in lots_of_study(works):
+        for (key, _), draws in lockstep_batch.draws.live.items():
             found[key] = found.get(key, 0) + draws
     return found
 

@@ -116,10 +116,10 @@ def weights_key(strategy: Strategy) -> tuple[str, str]:
     return strategy.backbone.name, strategy.backbone.weights
 
 
-def examples_of(job: CellSpec, strategy: Strategy) -> int:
+def examples_of(spec: CellSpec, strategy: Strategy) -> int:
     """Return how many examples a candidate draws if nothing stops it early."""
-    images = len(job.train)
-    ends = epoch_ends(images, strategy.batch_size, job.regime, expected_epochs(strategy))
+    images = len(spec.train)
+    ends = epoch_ends(images, strategy.batch_size, spec.regime, expected_epochs(strategy))
     return examples_after(images, strategy.batch_size, ends[-1])
 
 
@@ -127,7 +127,7 @@ SHOWN = 3
 """Differences that a warning spells out."""
 
 
-def finished_otherwise(store: StudyDir, jobs: Mapping[str, CellSpec]) -> list[str]:
+def finished_otherwise(store: StudyDir, specs: Mapping[str, CellSpec]) -> list[str]:
     """Return a sentence for each set of differences that finished cells have from what is planned now: what, which.
 
     Args:
@@ -135,9 +135,9 @@ def finished_otherwise(store: StudyDir, jobs: Mapping[str, CellSpec]) -> list[st
         jobs: the cells as planned, by id.
     """
     cells: dict[str, list[str]] = {}
-    for name, job in jobs.items():
-        if store.is_stale({"cell": name, "fingerprint": job.fingerprint}):
-            cells.setdefault(_differences(store, name, job), []).append(name)
+    for name, spec in specs.items():
+        if store.is_stale({"cell": name, "fingerprint": spec.fingerprint}):
+            cells.setdefault(_differences(store, name, spec), []).append(name)
     return [
         f"finished with other settings or images ({differing}), so not part of this study now (another --out keeps "
         f"both): {', '.join(names)}"
@@ -159,21 +159,21 @@ def left_over(store: StudyDir, planned: Sequence[str]) -> list[str]:
     ]
 
 
-def _differences(store: StudyDir, name: str, job: CellSpec) -> str:
+def _differences(store: StudyDir, name: str, spec: CellSpec) -> str:
     folder = store.cell(name)
     if not (folder / "cell.json").is_file():
         return "cell.json is lost"
     before = read_json(folder / "cell.json")
-    candidates = {label: strategy_record(strategy) for label, strategy in job.candidates.items()}
-    record = {"candidates": candidates, "regime_settings": regime_record(job.regime), "compute": job.compute}
+    candidates = {label: strategy_record(strategy) for label, strategy in spec.candidates.items()}
+    record = {"candidates": candidates, "regime_settings": regime_record(spec.regime), "compute": spec.compute}
     now = {part: settings for part, settings in record.items() if part in before}  # older versions wrote down less
     found = [
         f"{path} {_shown(was)}, now {_shown(wanted)}"
         for path, was, wanted in _differing(_settings(before), _settings(now))
     ]
-    if before["weights"]["sha256"] not in [job.weights[weights_key(one)] for one in job.candidates.values()]:
+    if before["weights"]["sha256"] not in [spec.weights[weights_key(one)] for one in spec.candidates.values()]:
         found.append("other initial weights")
-    if before["data_fingerprint"] != job.data_fingerprint:
+    if before["data_fingerprint"] != spec.data_fingerprint:
         found.append("other images")
     more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
     return "; ".join([*found[:SHOWN], *more]) or "in what is not written down"

@@ -115,7 +115,12 @@ def writes_at_first(store: StudyDir, plan: Plan, images: int) -> DiskEstimate:
 
 
 def writes(
-    store: StudyDir, plan: Plan, images: int, jobs: Mapping[str, CellSpec], works: Sequence[CellWork], parallel: int = 1
+    store: StudyDir,
+    plan: Plan,
+    images: int,
+    specs: Mapping[str, CellSpec],
+    works: Sequence[CellWork],
+    parallel: int = 1,
 ) -> DiskEstimate:
     """Return what a study still writes.
 
@@ -127,19 +132,19 @@ def writes(
         parallel: processes that run groups of cells at once.
     """
     missing = {
-        work.cell: CellTask(jobs[work.cell], work.networks, work.needs, {})
+        work.cell: CellTask(specs[work.cell], work.networks, work.reads, {})
         for work in works
-        if not _is_finished(store, work.cell, jobs[work.cell].fingerprint)
+        if not _is_finished(store, work.cell, specs[work.cell].fingerprint)
     }
-    predictions = {name: _predictions(one.job) for name, one in missing.items()}
+    predictions = {name: _predictions(one.spec) for name, one in missing.items()}
     networks = {name: one.networks for name, one in missing.items()}
     return _writes(store, plan.cells, images, networks, groups_of(missing), predictions, parallel)
 
 
-def _predictions(job: CellSpec) -> _Predictions:
-    images = len(job.shas.validation) + len(job.shas.ranking) + len(job.shas.tests)
-    kept = 4 * kept_numbers(job) if keeps_validation(job) else 0
-    return _Predictions(images * (4 * len(job.catalog.classes) + ID_BYTES), kept)
+def _predictions(spec: CellSpec) -> _Predictions:
+    images = len(spec.shas.validation) + len(spec.shas.ranking) + len(spec.shas.tests)
+    kept = 4 * kept_numbers(spec) if keeps_validation(spec) else 0
+    return _Predictions(images * (4 * len(spec.catalog.classes) + ID_BYTES), kept)
 
 
 def _is_finished(store: StudyDir, cell: str, fingerprint: str) -> bool:

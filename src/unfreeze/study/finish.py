@@ -69,7 +69,7 @@ class _Ranked:
 
 
 def finish_cell(
-    job: CellSpec,
+    spec: CellSpec,
     chosen: ChosenCandidate,
     supply: BatchSource,
     folder: Path,
@@ -96,19 +96,19 @@ def finish_cell(
     """
     started = time.perf_counter()
     trained = chosen.trained
-    pool, labels, logits = _predicted(job, chosen, supply, compute)
-    found, paid = ranking_logits(job, pool, labels, chosen.tried)
-    ranked = _Ranked(found, paid, metrics.score(job.study.metric, found, labels))
-    row = _result(job, chosen, logits, ranked)
+    pool, labels, logits = _predicted(spec, chosen, supply, compute)
+    found, paid = ranking_logits(spec, pool, labels, chosen.tried)
+    ranked = _Ranked(found, paid, metrics.score(spec.study.metric, found, labels))
+    row = _result(spec, chosen, logits, ranked)
     row["seconds_per_epoch"] = times.per_epoch
     row["seconds_per_image"] = _seconds_per_image(chosen, compute)
-    _write(job, folder, trained, logits, conditions(compute))
-    about = {"ids": {"ranking": list(job.selection.ranking)}, "paid": paid}
+    _write(spec, folder, trained, logits, conditions(compute))
+    about = {"ids": {"ranking": list(spec.selection.ranking)}, "paid": paid}
     write_tensors(folder / "ranking.safetensors", {"ranking": ranked.logits}, about)
     row["seconds_total"] = times.total + time.perf_counter() - started
     row["seconds_shared"] = times.shared
     files = sealed(folder, CELL_FILES)
-    said = [*job.selection.warnings, *warnings()]
+    said = [*spec.selection.warnings, *warnings()]
     write_json(folder / "result.json", {**row, "warnings": said, "files": files})
     return row
 
@@ -121,14 +121,14 @@ TIMED = 4
 
 
 def _predicted(
-    job: CellSpec, chosen: ChosenCandidate, supply: BatchSource, compute: Compute
+    spec: CellSpec, chosen: ChosenCandidate, supply: BatchSource, compute: Compute
 ) -> tuple[metrics.Logits, metrics.Labels, Logits]:
     """Predict every image of the validation pool and the tests in its plain view.
 
     Returns:
         Logits and labels of the pool, then those of the validation images and of each test set.
     """
-    selection, trained, strategy = job.selection, chosen.trained, job.candidates[chosen.name]
+    selection, trained, strategy = spec.selection, chosen.trained, spec.candidates[chosen.name]
     chose = set(selection.validation)
     # On their own, so that a validation image's logits are those of the epoch to the last bit, whatever the pool holds.
     rest = tuple(name for name in selection.ranking if name not in chose)
@@ -167,9 +167,9 @@ def _seconds_per_image(chosen: ChosenCandidate, compute: Compute) -> float:
     return seconds
 
 
-def _result(job: CellSpec, chosen: ChosenCandidate, logits: Logits, ranked: _Ranked) -> dict[str, Any]:
-    cell, metric, name, trained = job.cell, job.study.metric, chosen.name, chosen.trained
-    strategy, best = job.candidates[name], trained.best
+def _result(spec: CellSpec, chosen: ChosenCandidate, logits: Logits, ranked: _Ranked) -> dict[str, Any]:
+    cell, metric, name, trained = spec.cell, spec.study.metric, chosen.name, chosen.trained
+    strategy, best = spec.candidates[name], trained.best
     tests = {split: (scores, labels) for split, (_, scores, labels) in logits.items() if split != "validation"}
     row: dict[str, Any] = {
         "cell": cell.id,
@@ -181,9 +181,9 @@ def _result(job: CellSpec, chosen: ChosenCandidate, logits: Logits, ranked: _Ran
         "image_size": strategy.image_size,
         "status": "finished",
         "chosen": name,
-        "n_train": len(job.selection.train),
-        "n_val": len(job.selection.validation),
-        "n_test": len(job.selection.tests.get("test", ())),
+        "n_train": len(spec.selection.train),
+        "n_val": len(spec.selection.validation),
+        "n_test": len(spec.selection.tests.get("test", ())),
         "epochs": len(trained.history),
         "best_epoch": trained.best_epoch,
         "train_accuracy": best["train_accuracy"],
@@ -219,7 +219,7 @@ def _finite(value: float) -> float | None:
 
 
 def _write(
-    job: CellSpec,
+    spec: CellSpec,
     folder: Path,
     trained: TrainedCandidate,
     logits: Logits,
@@ -229,15 +229,15 @@ def _write(
     write_json(
         folder / "cell.json",
         {
-            **cell_record(job.cell),
-            "cell": job.cell.id,
-            "fingerprint": job.fingerprint,
-            "data_fingerprint": job.data_fingerprint,
-            "candidates": {name: strategy_record(strategy) for name, strategy in job.candidates.items()},
-            "regime_settings": regime_record(job.regime),
-            "compute": job.compute,
+            **cell_record(spec.cell),
+            "cell": spec.cell.id,
+            "fingerprint": spec.fingerprint,
+            "data_fingerprint": spec.data_fingerprint,
+            "candidates": {name: strategy_record(strategy) for name, strategy in spec.candidates.items()},
+            "regime_settings": regime_record(spec.regime),
+            "compute": spec.compute,
             "weights": {"source": weights.source, "sha256": weights.sha256},
-            "classes": list(job.catalog.classes),
+            "classes": list(spec.catalog.classes),
             "made_with": made_with,
         },
     )

@@ -72,7 +72,7 @@ class GroupRun:
 
     def __init__(
         self,
-        jobs: Mapping[str, CellTask],
+        specs: Mapping[str, CellTask],
         backbones: Callable[[Strategy, int], Backbone],
         supply: BatchSource,
         store: StudyDir,
@@ -80,13 +80,13 @@ class GroupRun:
         emit: Emit,
         on_failed: Callable[[str, Exception, Callable[[Path], None]], None],
     ) -> None:
-        self.jobs, self.backbones, self.supply, self.store = jobs, backbones, supply, store
+        self.specs, self.backbones, self.supply, self.store = specs, backbones, supply, store
         self.compute, self.emit, self.on_failed = compute, emit, on_failed
-        self._cells = {name: _Progress(waiting=set(one.networks)) for name, one in jobs.items()}
+        self._cells = {name: _Progress(waiting=set(one.networks)) for name, one in specs.items()}
         self._conditions = conditions(compute)
         self._saving = CheckpointTimer(store, self._bound_to, emit)
         self._short = list[str]()  # what is to be told of memory
-        self._states = {name: self._saving.begin(name) for name in jobs}
+        self._states = {name: self._saving.begin(name) for name in specs}
         for state in self._states.values():  # before anything is computed
             for label, rows in state.extra.get(FROZEN, {}).items():
                 for key, prefix in supply.prefixes.items():
@@ -97,10 +97,10 @@ class GroupRun:
     def run(self) -> None:
         """Run every cell to its end."""
         self._tell()
-        for name in self.jobs:
+        for name in self.specs:
             self._begin(name)
-        waiting = [(name, each) for name, one in self.jobs.items() for each in one.networks if self._waits(name, each)]
-        for members in lots_of(self.jobs, waiting):
+        waiting = [(name, each) for name, one in self.specs.items() for each in one.networks if self._waits(name, each)]
+        for members in lots_of(self.specs, waiting):
             alive = [member for member in members if not self._cells[member[0]].failed]
             if alive:
                 self._train(alive)
@@ -123,8 +123,8 @@ class GroupRun:
         return candidate in self._cells[name].waiting
 
     def _begin(self, name: str) -> None:
-        one, progress, state = self.jobs[name], self._cells[name], self._states.pop(name)
-        drawn = sum(examples_of(one.job, strategy) for strategy in one.job.candidates.values())
+        one, progress, state = self.specs[name], self._cells[name], self._states.pop(name)
+        drawn = sum(examples_of(one.spec, strategy) for strategy in one.spec.candidates.values())
         self.emit(CellStarted(name, drawn))
         histories = {**state.ended, **{candidate: rows for candidate, (_, rows) in state.diverged.items()}}
         progress.waiting -= histories.keys()
@@ -143,13 +143,13 @@ class GroupRun:
     def _train(self, members: Sequence[tuple[str, str]]) -> None:
         try:
             name, candidate = members[0]
-            job = self.jobs[name].job
-            strategy, seed = job.candidates[candidate], job.cell.seed
-            train, looked_at = self.supply.images(job.train), self.supply.images(job.selection.validation)
-            spans = [span for member in members for span in spans_of_candidate(self.jobs[member[0]], member[1])]
+            spec = self.specs[name].spec
+            strategy, seed = spec.candidates[candidate], spec.cell.seed
+            train, looked_at = self.supply.images(spec.train), self.supply.images(spec.selection.validation)
+            spans = [span for member in members for span in spans_of_candidate(self.specs[member[0]], member[1])]
             stream = self.supply.stream(
                 strategy,
-                job.regime,
+                spec.regime,
                 seed,
                 train,
                 {span.cut for span in spans},
@@ -161,7 +161,7 @@ class GroupRun:
             for name in dict.fromkeys(name for name, _ in members):
                 self._fail(name, error)
             return
-        validation = partial(self.supply.validation, strategy, job.regime, seed, looked_at)
+        validation = partial(self.supply.validation, strategy, spec.regime, seed, looked_at)
         trainer = Trainer(stream, validation, Callbacks(self._between, self._stepped, self._epoch_ended, self._ended))
         for member in members:
             try:
@@ -189,7 +189,7 @@ class GroupRun:
 
     def _state(self, name: str, runs: Mapping[tuple[str, str], CandidateRun]) -> CellCheckpoint:
         """Return where a cell stands; ``runs`` are its candidates in training."""
-        progress, networks = self._cells[name], self.jobs[name].networks
+        progress, networks = self._cells[name], self.specs[name].networks
         candidates = dict(progress.begun)  # those whose turn has not come again
         candidates |= {candidate: run.state_dict() for (cell, candidate), run in runs.items() if cell == name}
         if progress.chosen is not None:
@@ -208,39 +208,39 @@ class GroupRun:
 
     def _prefixes(self, name: str) -> dict[PrefixKey, Prefix]:
         """Return the frozen networks that a cell's candidates may use."""
-        keys = dict.fromkeys(prefix_of(strategy) for strategy in self.jobs[name].job.candidates.values())
+        keys = dict.fromkeys(prefix_of(strategy) for strategy in self.specs[name].spec.candidates.values())
         return {key: self.supply.prefixes[key] for key in keys if key in self.supply.prefixes}
 
     def _bound_to(self, name: str) -> dict[str, Any]:
-        job = self.jobs[name].job
+        spec = self.specs[name].spec
         return {
-            "settings": job.fingerprint,
-            "data": job.data_fingerprint,
+            "settings": spec.fingerprint,
+            "data": spec.data_fingerprint,
             "engines": [dict(prefix.calibration.engine) for prefix in self._prefixes(name).values()],
         } | self._conditions
 
     def _candidate_run(self, name: str, candidate: str) -> CandidateRun:
-        one, progress = self.jobs[name], self._cells[name]
-        job, strategy, lowest = one.job, one.job.candidates[candidate], min(one.networks[candidate].cuts)
+        one, progress = self.specs[name], self._cells[name]
+        spec, strategy, lowest = one.spec, one.spec.candidates[candidate], min(one.networks[candidate].cuts)
         progress.history.setdefault(candidate, [])
         state = progress.begun.pop(candidate, None) or CandidateCheckpoint()
 
         def on_less() -> None:
-            self._short += self._said(job.cell.strategy, strategy, micro_batch)
+            self._short += self._said(spec.cell.strategy, strategy, micro_batch)
 
         micro_batch = MicroBatch(state.micro_batch, on_less)
         task = CandidateTask(
             strategy=strategy,
-            regime=job.regime,
-            metric=job.study.metric,
-            seed=job.cell.seed,
-            classes=len(job.catalog.classes),
-            images=len(job.train),
-            class_weights=job.class_weights,
+            regime=spec.regime,
+            metric=spec.study.metric,
+            seed=spec.cell.seed,
+            classes=len(spec.catalog.classes),
+            images=len(spec.train),
+            class_weights=spec.class_weights,
             prefix_hash=self.supply.prefix_sha256(prefix_of(strategy), lowest),
-            keep_validation=keeps_validation(job),
+            keep_validation=keeps_validation(spec),
         )
-        backbone = own_copy(self.backbones(strategy, job.cell.seed), lowest)
+        backbone = own_copy(self.backbones(strategy, spec.cell.seed), lowest)
         return CandidateRun(task, backbone, self.compute, micro_batch, state)
 
     def _stepped(self, member: tuple[str, str], run: CandidateRun) -> None:
@@ -264,10 +264,12 @@ class GroupRun:
         if isinstance(result, TrainedCandidate):
             progress.validation[candidate] = result.validation
             best = None if progress.chosen is None else progress.chosen[1].best["val_metric"]
-            ahead = best is None or metrics.is_better(self.jobs[name].job.study.metric, result.best["val_metric"], best)
+            ahead = best is None or metrics.is_better(
+                self.specs[name].spec.study.metric, result.best["val_metric"], best
+            )
             # Of equals the first one asked for wins, whichever ended first.
             equal = progress.chosen is not None and result.best["val_metric"] == best
-            order = list(self.jobs[name].networks)
+            order = list(self.specs[name].networks)
             if ahead or (equal and progress.chosen and order.index(candidate) < order.index(progress.chosen[0])):
                 progress.chosen = candidate, result
         elif isinstance(result, Diverged):
@@ -284,14 +286,14 @@ class GroupRun:
                 self._fail(name, error, progress.chosen and progress.chosen[0])
 
     def _finish(self, name: str) -> None:
-        one, progress = self.jobs[name], self._cells[name]
+        one, progress = self.specs[name], self._cells[name]
         if progress.chosen is None:
             raise next(progress.diverged[candidate] for candidate in one.networks if candidate in progress.diverged)
         if self._saving.due(END_SECONDS):
             self._saving.save({name: partial(self._state, name, {})})
-        result = self.store.finished(name, one.job.fingerprint)  # by another run, which locks alone prevent
+        result = self.store.finished(name, one.spec.fingerprint)  # by another run, which locks alone prevent
         if result is None:
-            with self.store.new_cell(name, one.job.fingerprint) as folder:
+            with self.store.new_cell(name, one.spec.fingerprint) as folder:
                 self._write_history(name, folder)
                 result = self._write(name, folder, *progress.chosen)
         progress.chosen = None  # its weights are on disk
@@ -299,10 +301,10 @@ class GroupRun:
         self.emit(CellFinished(name, result))
 
     def _write(self, name: str, folder: Path, candidate: str, trained: TrainedCandidate) -> dict[str, Any]:
-        one, progress = self.jobs[name], self._cells[name]
+        one, progress = self.specs[name], self._cells[name]
 
         def warnings() -> list[str]:
-            strategy, key = one.job.candidates[candidate], prefix_of(one.job.candidates[candidate])
+            strategy, key = one.spec.candidates[candidate], prefix_of(one.spec.candidates[candidate])
             prefix = self.supply.prefixes.get(key)
             return [
                 *(
@@ -310,7 +312,7 @@ class GroupRun:
                     for each in one.networks
                     if each in progress.diverged
                 ),
-                *self._said(one.job.cell.strategy, strategy, trained.micro_batch),
+                *self._said(one.spec.cell.strategy, strategy, trained.micro_batch),
                 *(prefix.said(key.label, self._conditions["device"]) if prefix else []),
             ]
 
@@ -326,7 +328,7 @@ class GroupRun:
             if each in progress.validation
         }
         chosen = ChosenCandidate(candidate, trained, one.networks[candidate], tried)
-        return finish_cell(one.job, chosen, self.supply, folder, self.compute, times, warnings)
+        return finish_cell(one.spec, chosen, self.supply, folder, self.compute, times, warnings)
 
     def _said(self, name: str, strategy: Strategy, micro_batch: MicroBatch) -> list[str]:
         return micro_batch.said(name, strategy.batch_size, self._conditions["device"])
@@ -334,13 +336,13 @@ class GroupRun:
     def _shared_seconds(self, one: CellTask) -> float:
         facts = self.supply.facts
         return sum(
-            facts.seconds[piece] / facts.computed[piece] * len(rows) * one.shares.get(piece, 0.0)
-            for piece, rows in one.needs.rows.items()
-            if facts.computed.get(piece)
+            facts.seconds[key] / facts.computed[key] * len(rows) * one.shares.get(key, 0.0)
+            for key, rows in one.reads.rows.items()
+            if facts.computed.get(key)
         )
 
     def _write_history(self, name: str, folder: Path) -> None:
-        rows = [row for candidate in self.jobs[name].networks for row in self._cells[name].history.get(candidate, [])]
+        rows = [row for candidate in self.specs[name].networks for row in self._cells[name].history.get(candidate, [])]
         if rows:
             table = pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
             write_table(folder / "history.csv", table)
@@ -350,7 +352,7 @@ class GroupRun:
             raise error
         progress = self._cells[name]
         if is_out_of_memory(error) and not isinstance(error, MemoryError):  # Python's own is not the device's
-            strategies = self.jobs[name].job.candidates
+            strategies = self.specs[name].spec.candidates
             strategy = strategies[next(iter(strategies)) if candidate is None else candidate]
             least = error.least if isinstance(error, OutOfMemory) else 1
             size, precision, device = strategy.image_size, self.compute.precision, self.compute.device
@@ -366,9 +368,9 @@ class GroupRun:
         self._write_history(name, folder)
         if not isinstance(error, Diverged) or not error.best:
             return
-        job = self.jobs[name].job
-        strategy = next(iter(job.candidates.values()))
-        lowest = min(next(iter(self.jobs[name].networks.values())).cuts)
+        spec = self.specs[name].spec
+        strategy = next(iter(spec.candidates.values()))
+        lowest = min(next(iter(self.specs[name].networks.values())).cuts)
         prefix = self.supply.prefix_sha256(prefix_of(strategy), lowest)
         write_model(folder, error.best, prefix, strategy.backbone.name)
 

@@ -265,7 +265,7 @@ def make_jobs(
     Raises:
         UserError: names every regime that the data cannot give.
     """
-    jobs, problems = dict[str, CellSpec](), dict[str, UserError]()
+    specs, problems = dict[str, CellSpec](), dict[str, UserError]()
     chosen: dict[tuple[str, int, int | None], Selection] = {}
     for cell in plan.cells:
         key = (cell.regime, cell.seed, cell.fold)
@@ -273,19 +273,19 @@ def make_jobs(
             if key not in chosen:
                 regime = study.regimes[cell.regime]
                 chosen[key] = select(catalog, splits[cell.fold], regime, cell.seed, study.split.val == "test")
-            jobs[cell.id] = CellSpec(cell, study, catalog, chosen[key], weights, compute.device.type)
+            specs[cell.id] = CellSpec(cell, study, catalog, chosen[key], weights, compute.device.type)
         except UserError as error:
             problems[cell.regime] = error
     if problems:
         raise all_problems("regimes", problems)
-    return jobs
+    return specs
 
 
 class LoneBatch(UserError):
     """A study with a strategy that none of its cells can train with, so that there is nothing to plan either."""
 
 
-def refuse_lone_batches(jobs: Mapping[str, CellSpec], plan: Plan) -> None:
+def refuse_lone_batches(specs: Mapping[str, CellSpec], plan: Plan) -> None:
     """Refuse a study with a strategy none of whose cells can train, since each has a batch of one image.
 
     Where some of a strategy's cells can, the study runs, and the others fail when their turn comes.
@@ -299,9 +299,9 @@ def refuse_lone_batches(jobs: Mapping[str, CellSpec], plan: Plan) -> None:
     """
     lone: dict[str, list[tuple[int, int]]] = {}
     able = set[str]()
-    for job in jobs.values():
-        name, images = job.cell.strategy, len(job.train)
-        sizes = [one.batch_size for one in job.candidates.values() if _is_lone(one, plan, images)]
+    for spec in specs.values():
+        name, images = spec.cell.strategy, len(spec.train)
+        sizes = [one.batch_size for one in spec.candidates.values() if _is_lone(one, plan, images)]
         if sizes:
             lone.setdefault(name, []).append((sizes[0], images))
         else:
@@ -309,7 +309,7 @@ def refuse_lone_batches(jobs: Mapping[str, CellSpec], plan: Plan) -> None:
     problems: dict[str, UserError] = {}
     for name, found in lone.items():
         if name not in able:
-            study = next(job.study for job in jobs.values() if job.cell.strategy == name)
+            study = next(spec.study for spec in specs.values() if spec.cell.strategy == name)
             size, _ = found[0]
             tuned = study.strategies[name].tune.get("batch_size", ())
             problems[name] = lone_batch(size, {images for _, images in found}, _key(study, name, size), tuned)

@@ -54,14 +54,14 @@ class ReadCounts:
         pixels: at no cut.
     """
 
-    pieces: dict[ActivationKey, int] = field(default_factory=dict)
+    activations: dict[ActivationKey, int] = field(default_factory=dict)
     live: dict[tuple[PrefixKey, int], int] = field(default_factory=dict)
     pixels: int = 0
 
-    def take(self, piece: ActivationKey, draws: int) -> None:
+    def take(self, key: ActivationKey, draws: int) -> None:
         """Count rows of a piece."""
-        if piece.cut:
-            self.pieces[piece] = self.pieces.get(piece, 0) + draws
+        if key.cut:
+            self.activations[key] = self.activations.get(key, 0) + draws
         else:
             self.pixels += draws
 
@@ -80,7 +80,7 @@ def spans_of(strategy: Strategy, cuts: Sequence[int], images: int, regime: Regim
 
 def needs_of(strategy: Strategy, cuts: Sequence[int], regime: RegimeConfig, seed: int, shas: CellImages) -> Reads:
     """Return what one candidate takes."""
-    needs, views = Reads(), bank(regime)
+    reads, views = Reads(), bank(regime)
     images, copies = len(shas.train), copies_of(shas.train)
     per_pass = steps_per_pass(images, strategy.batch_size)
     seen = evaluation_draws(len(shas.validation), regime.validation.examples, seed)
@@ -89,12 +89,12 @@ def needs_of(strategy: Strategy, cuts: Sequence[int], regime: RegimeConfig, seed
             drawn = range(span.start // per_pass, -(-span.stop // per_pass))
             seen_in = {copy: sorted({view_of(number, copy, views) for number in drawn[:views]}) for copy in set(copies)}
             rows = ((sha, view) for sha, copy in zip(shas.train, copies, strict=True) for view in seen_in[copy])
-            needs.take(training_piece(strategy, span.cut, regime, seed), rows)
-        piece = validation_piece(strategy, span.cut, regime, seed)
-        plain = piece.augment == "none"
-        needs.take(piece, [(shas.validation[index], 0 if plain else number) for index, number in seen])
-    needs.take(plain_piece(strategy, min(cuts)), [(sha, 0) for sha in (*shas.ranking, *shas.tests)])
-    return needs
+            reads.take(training_piece(strategy, span.cut, regime, seed), rows)
+        key = validation_piece(strategy, span.cut, regime, seed)
+        plain = key.augment == "none"
+        reads.take(key, [(shas.validation[index], 0 if plain else number) for index, number in seen])
+    reads.take(plain_piece(strategy, min(cuts)), [(sha, 0) for sha in (*shas.ranking, *shas.tests)])
+    return reads
 
 
 def draws_of(strategy: Strategy, cuts: Sequence[int], regime: RegimeConfig, seed: int, shas: CellImages) -> ReadCounts:
@@ -117,19 +117,19 @@ def reported_draws(strategy: Strategy, cuts: Sequence[int], shas: CellImages) ->
     return draws
 
 
-def together(needs: Iterable[Reads]) -> Reads:
+def together(reads: Iterable[Reads]) -> Reads:
     """Return what several take in all."""
     found = Reads()
-    for one in needs:
-        for piece, rows in one.rows.items():
-            found.take(piece, rows)
+    for one in reads:
+        for key, rows in one.rows.items():
+            found.take(key, rows)
     return found
 
 
 def in_lockstep(draws: Sequence[ReadCounts]) -> ReadCounts:
     """Return how often something is taken for candidates that train in lock-step: as for the one that takes it most."""
-    pieces, live = [one.pieces for one in draws], [one.live for one in draws]
-    return ReadCounts(_most(pieces), _most(live), max(one.pixels for one in draws))
+    activations, live = [one.activations for one in draws], [one.live for one in draws]
+    return ReadCounts(_most(activations), _most(live), max(one.pixels for one in draws))
 
 
 def _most(counts: Sequence[Mapping[Key, int]]) -> dict[Key, int]:
@@ -148,7 +148,7 @@ class Trains(Protocol):
     """A cell as its group depends on it."""
 
     @property
-    def job(self) -> CellSpec:
+    def spec(self) -> CellSpec:
         """What its numbers depend on."""
         ...
 
@@ -169,9 +169,9 @@ class CellTask:
         shares: by piece, the part of its rows' cost that this cell bears, the others that use them the rest.
     """
 
-    job: CellSpec
+    spec: CellSpec
     networks: Mapping[str, NetworkPlan]
-    needs: Reads
+    reads: Reads
     shares: Mapping[ActivationKey, float]
 
 
@@ -184,22 +184,22 @@ def stream_key(one: Trains, candidate: str) -> StreamKey:
     They draw the same images in the same order, seen by one backbone at one size; where views are fresh and stages
     frozen, one live forward serves all their cuts; otherwise they read the same stored pieces, or none.
     """
-    network, job = one.networks[candidate], one.job
+    network, spec = one.networks[candidate], one.spec
     strategy = network.strategy
-    live = bank(job.regime) is None and max(network.cuts) > 0
+    live = bank(spec.regime) is None and max(network.cuts) > 0
     spans = spans_of_candidate(one, candidate)
     cuts = ("live",) if live else tuple(dict.fromkeys(span.cut for span in spans))
-    draws = job.cell.regime, job.cell.seed, job.cell.fold, strategy.batch_size
+    draws = spec.cell.regime, spec.cell.seed, spec.cell.fold, strategy.batch_size
     return prefix_of(strategy), draws, cuts
 
 
-def groups_of(jobs: Mapping[str, Trains]) -> list[list[str]]:
+def groups_of(specs: Mapping[str, Trains]) -> list[list[str]]:
     """Put cells together whose candidates all train on the same batches, in the order of their first ones.
 
     A cell from pixels alone stands alone: nothing frozen would be saved.
     """
     groups: dict[StreamKey, list[str]] = {}
-    for name, one in jobs.items():
+    for name, one in specs.items():
         keys = {stream_key(one, candidate) for candidate in one.networks}
         frozen = all(max(network.cuts) > 0 for network in one.networks.values())
         key = keys.pop() if len(keys) == 1 and frozen else (name,)
@@ -207,29 +207,29 @@ def groups_of(jobs: Mapping[str, Trains]) -> list[list[str]]:
     return list(groups.values())
 
 
-def lots_of(jobs: Mapping[str, Trains], pairs: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+def lots_of(specs: Mapping[str, Trains], pairs: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:
     """Return which (cell, candidate) pairs of a group train together: one stream, and no more than fit into memory."""
     streams: dict[StreamKey, list[tuple[str, str]]] = {}
     for name, candidate in pairs:
-        streams.setdefault(stream_key(jobs[name], candidate), []).append((name, candidate))
-    lots = list[list[tuple[str, str]]]()
+        streams.setdefault(stream_key(specs[name], candidate), []).append((name, candidate))
+    lockstep_batches = list[list[tuple[str, str]]]()
     for members in streams.values():
-        lots.append([])
+        lockstep_batches.append([])
         used = 0
         for name, candidate in members:
-            size = trained_bytes(jobs[name].networks[candidate])
-            if lots[-1] and used + size > MEMBER_BYTES:
-                lots.append([])
+            size = trained_bytes(specs[name].networks[candidate])
+            if lockstep_batches[-1] and used + size > MEMBER_BYTES:
+                lockstep_batches.append([])
                 used = 0
-            lots[-1].append((name, candidate))
+            lockstep_batches[-1].append((name, candidate))
             used += size
-    return lots
+    return lockstep_batches
 
 
 def spans_of_candidate(one: Trains, candidate: str) -> list[PhaseReads]:
     """Return what one of a cell's candidates reads of its training stream."""
     network = one.networks[candidate]
-    return spans_of(network.strategy, network.cuts, len(one.job.train), one.job.regime)
+    return spans_of(network.strategy, network.cuts, len(one.spec.train), one.spec.regime)
 
 
 def trained_bytes(network: NetworkPlan) -> int:
@@ -242,35 +242,35 @@ def trained_bytes(network: NetworkPlan) -> int:
 class CellWork:
     """A cell and the networks of its candidates, by name."""
 
-    job: CellSpec
+    spec: CellSpec
     networks: Mapping[str, NetworkPlan]
 
     @property
     def cell(self) -> str:
         """Its id."""
-        return self.job.cell.id
+        return self.spec.cell.id
 
     @cached_property
-    def needs(self) -> Reads:
+    def reads(self) -> Reads:
         """What its candidates take in all."""
-        known, job = dict[Any, Reads](), self.job
+        known, spec = dict[Any, Reads](), self.spec
         for network in self.networks.values():
             strategy = network.strategy
-            spans = spans_of(strategy, network.cuts, len(job.shas.train), job.regime)
+            spans = spans_of(strategy, network.cuts, len(spec.shas.train), spec.regime)
             alike = prefix_of(strategy), strategy.batch_size, tuple(spans), min(network.cuts)
             if alike not in known:  # twenty learning rates ask for the same rows
-                known[alike] = needs_of(strategy, network.cuts, job.regime, job.cell.seed, job.shas)
+                known[alike] = needs_of(strategy, network.cuts, spec.regime, spec.cell.seed, spec.shas)
         return together(known.values())
 
     def draws(self, candidate: str) -> ReadCounts:
         """Return how often one of its candidates takes something while it trains."""
-        network, job = self.networks[candidate], self.job
-        return draws_of(network.strategy, network.cuts, job.regime, job.cell.seed, job.shas)
+        network, spec = self.networks[candidate], self.spec
+        return draws_of(network.strategy, network.cuts, spec.regime, spec.cell.seed, spec.shas)
 
     def reported(self) -> ReadCounts:
         """Return what its predictions take; its first candidate stands for the one that will be chosen."""
         first = next(iter(self.networks.values()))
-        return reported_draws(first.strategy, first.cuts, self.job.shas)
+        return reported_draws(first.strategy, first.cuts, self.spec.shas)
 
 
 @dataclass(frozen=True)
@@ -289,12 +289,12 @@ class LockstepBatch:
 def lots_of_study(works: Sequence[CellWork]) -> list[LockstepBatch]:
     """Return the work of a study: of candidates in lock-step, none of them stopped early, and of each cell's end."""
     by_name = {work.cell: work for work in works}
-    lots = [LockstepBatch((work.cell,), work.reported()) for work in works]
+    lockstep_batches = [LockstepBatch((work.cell,), work.reported()) for work in works]
     for group in groups_of(by_name):
         pairs = [(name, candidate) for name in group for candidate in by_name[name].networks]
         for members in lots_of(by_name, pairs):
             cells = tuple(dict.fromkeys(name for name, _ in members))
-            lots.append(
+            lockstep_batches.append(
                 LockstepBatch(cells, in_lockstep([by_name[name].draws(candidate) for name, candidate in members]))
             )
-    return lots
+    return lockstep_batches

@@ -31,29 +31,29 @@ class KeptEpochs:
     validation: Mapping[str, Tensor]
 
 
-def chooses(job: CellSpec) -> bool:
+def chooses(spec: CellSpec) -> bool:
     """Tell whether validation images choose anything in a cell: a candidate, an epoch, or when to stop."""
-    stops = [one.early_stopping for one in job.candidates.values()]
-    return len(job.candidates) > 1 or any(stop is not None and stop.monitor != "train_loss" for stop in stops)
+    stops = [one.early_stopping for one in spec.candidates.values()]
+    return len(spec.candidates) > 1 or any(stop is not None and stop.monitor != "train_loss" for stop in stops)
 
 
-def keeps_validation(job: CellSpec) -> bool:
+def keeps_validation(spec: CellSpec) -> bool:
     """Tell whether a cell's candidates keep what cross-fitting takes.
 
     It takes one plain view of each validation image, one way of stopping for all candidates, an epoch that is restored
     wherever training stops early, and validation images that report nothing (``split.val: test`` has no others).
     """
-    seen = job.regime.validation
-    plain = seen.augment == "none" and seen.examples is None and job.study.split.val != "test"
-    stops = [one.early_stopping for one in job.candidates.values()]
+    seen = spec.regime.validation
+    plain = seen.augment == "none" and seen.examples is None and spec.study.split.val != "test"
+    stops = [one.early_stopping for one in spec.candidates.values()]
     restored = all(stop == stops[0] and (stop is None or stop.restore_best) for stop in stops)
-    return plain and restored and chooses(job) and kept_numbers(job) <= MOST_NUMBERS
+    return plain and restored and chooses(spec) and kept_numbers(spec) <= MOST_NUMBERS
 
 
-def kept_numbers(job: CellSpec) -> int:
+def kept_numbers(spec: CellSpec) -> int:
     """Return how many logits a cell's candidates keep if nothing stops them early."""
-    each = len(job.selection.validation) * len(job.catalog.classes)
-    return each * sum(_kept_epochs(strategy) for strategy in job.candidates.values())
+    each = len(spec.selection.validation) * len(spec.catalog.classes)
+    return each * sum(_kept_epochs(strategy) for strategy in spec.candidates.values())
 
 
 def _kept_epochs(strategy: Strategy) -> int:
@@ -61,7 +61,7 @@ def _kept_epochs(strategy: Strategy) -> int:
 
 
 def ranking_logits(
-    job: CellSpec, plain: Logits, labels: Labels, tried: Mapping[str, KeptEpochs]
+    spec: CellSpec, plain: Logits, labels: Labels, tried: Mapping[str, KeptEpochs]
 ) -> tuple[Logits, bool]:
     """Return the logits that a cell is ranked by, and whether its choices on validation are paid for.
 
@@ -71,11 +71,11 @@ def ranking_logits(
         labels: (n,) theirs.
         tried: its trained candidates by name, in the order in which they were asked for.
     """
-    if not chooses(job):
+    if not chooses(spec):
         return plain, True
-    place = {name: position for position, name in enumerate(job.selection.ranking)}
-    chose = np.array([place[name] for name in job.selection.validation], dtype=np.int64)
-    found = _cross_fitted(job, labels[chose], tried) if keeps_validation(job) else None
+    place = {name: position for position, name in enumerate(spec.selection.ranking)}
+    chose = np.array([place[name] for name in spec.selection.validation], dtype=np.int64)
+    found = _cross_fitted(spec, labels[chose], tried) if keeps_validation(spec) else None
     if found is None:
         return plain, False
     logits = plain.copy()
@@ -83,14 +83,14 @@ def ranking_logits(
     return logits, True
 
 
-def _cross_fitted(job: CellSpec, labels: Labels, tried: Mapping[str, KeptEpochs]) -> Logits | None:
-    stopping = next(iter(job.candidates.values())).early_stopping
+def _cross_fitted(spec: CellSpec, labels: Labels, tried: Mapping[str, KeptEpochs]) -> Logits | None:
+    stopping = next(iter(spec.candidates.values())).early_stopping
     each = {name: _tried(one, all_epochs=stopping is not None) for name, one in tried.items()}
     whole = {name: one for name, one in each.items() if one is not None}
     if len(whole) < len(each):  # resumed from a state that did not keep them
         return None
-    half = halves(cluster_keys(rows_of(job.catalog, job.selection.validation)))
-    return cross_fitted(whole, labels, half, stopping, job.study.metric)
+    half = halves(cluster_keys(rows_of(spec.catalog, spec.selection.validation)))
+    return cross_fitted(whole, labels, half, stopping, spec.study.metric)
 
 
 def _tried(one: KeptEpochs, all_epochs: bool) -> CandidateEpochs | None:

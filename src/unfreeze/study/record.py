@@ -126,17 +126,17 @@ def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibr
     }
 
 
-def _splits(splits: Mapping[int | None, pd.Series], jobs: Iterable[CellSpec]) -> pd.DataFrame:
+def _splits(splits: Mapping[int | None, pd.Series], specs: Iterable[CellSpec]) -> pd.DataFrame:
     """Return a row an image (and fold): its split, and per regime and seed what it is used for."""
     tables = []
     by_fold: dict[int | None, dict[tuple[str, int], CellSpec]] = {}
-    for job in jobs:
-        by_fold.setdefault(job.cell.fold, {})[job.cell.regime, job.cell.seed] = job
+    for spec in specs:
+        by_fold.setdefault(spec.cell.fold, {})[spec.cell.regime, spec.cell.seed] = spec
     for fold, chosen in by_fold.items():
         split = splits[fold]
         table = pd.DataFrame({"id": split.index, "split": split.to_numpy(), "fold": fold})
-        for (regime, seed), job in chosen.items():
-            use = dict.fromkeys(job.selection.validation, "validation") | dict.fromkeys(job.selection.train, "train")
+        for (regime, seed), spec in chosen.items():
+            use = dict.fromkeys(spec.selection.validation, "validation") | dict.fromkeys(spec.selection.train, "train")
             table[f"{regime}.s{seed}"] = table["id"].map(use).fillna("")
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
@@ -167,14 +167,14 @@ def add_facts(
     with contextlib.suppress(FileNotFoundError, Altered):  # what earlier runs took is for the report alone
         runs = read_json(path)["runs"]
     facts = supply.facts
-    pieces = [
-        {"name": name_of(piece, stages), "rows": facts.computed[piece], "seconds": facts.seconds[piece]}
-        for piece in facts.computed
+    activations = [
+        {"name": name_of(key, stages), "rows": facts.computed[key], "seconds": facts.seconds[key]}
+        for key in facts.computed
     ]
     run = {
         "predicted_seconds": predicted,
         "seconds": dict(times),
-        "pieces": pieces,
+        "pieces": activations,
         "forwards": sum(prefix.forwards for prefix in supply.prefixes.values()),
         "altered_chunks": facts.altered_chunks,
         "unstored": facts.unstored,

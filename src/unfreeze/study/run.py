@@ -242,7 +242,7 @@ class StudyRun:
         supply = self._batch_source(planned)
         shares = shared.shares()
         todo = {
-            work.cell: CellTask(work.job, work.networks, work.needs, shares)
+            work.cell: CellTask(work.spec, work.networks, work.reads, shares)
             for work in prepared.works
             if work.cell not in finished
         }

@@ -41,7 +41,9 @@ class Schedule:
         emit: Emit,
     ) -> None:
         self.tasks, self.shared, self.supply, self.executor, self.emit = tasks, shared, supply, executor, emit
-        self._rates = {one.piece: one.seconds / max(1, len(one.rows) - one.held) for one in shared.pieces if one.stored}
+        self._rates = {
+            one.key: one.seconds / max(1, len(one.rows) - one.held) for one in shared.activations if one.stored
+        }
 
     def run(self, seconds: float | None) -> tuple[list[str], list[str]]:
         """Run the cells; return which failed, and which the time limit left out.
@@ -76,25 +78,25 @@ class Schedule:
                 continue
             fitting.append(cell)
             predicted += expected
-            for piece, new in rows.items():
-                counted.setdefault(piece, set()).update(new)
+            for key, new in rows.items():
+                counted.setdefault(key, set()).update(new)
         return fitting, predicted
 
     def _telling(self, name: str, task: CellTask) -> tuple[int, int, float]:
         """Order cells: a whole grid before the next seed, in it the shortest first."""
-        return task.job.cell.seed, task.job.cell.fold or 0, self.shared.cells[name].seconds
+        return task.spec.cell.seed, task.spec.cell.fold or 0, self.shared.cells[name].seconds
 
     def _seconds(
         self, name: str, counted: Mapping[ActivationKey, set[Row]]
     ) -> tuple[float, dict[ActivationKey, list[Row]]]:
         """Predict a cell, with the rows that it needs, nobody has computed yet and no other cell is charged with."""
-        needed = self.tasks[name].needs.rows
+        needed = self.tasks[name].reads.rows
         missing = {
-            piece: [row for row in self.supply.missing(piece, list(needed[piece])) if row not in counted[piece]]
-            if piece in counted
-            else self.supply.missing(piece, list(needed[piece]))
-            for piece in needed
-            if piece in self._rates
+            key: [row for row in self.supply.missing(key, list(needed[key])) if row not in counted[key]]
+            if key in counted
+            else self.supply.missing(key, list(needed[key]))
+            for key in needed
+            if key in self._rates
         }
-        shared = sum(self._rates[piece] * len(rows) for piece, rows in missing.items())
+        shared = sum(self._rates[key] * len(rows) for key, rows in missing.items())
         return self.shared.cells[name].seconds + shared, missing

@@ -152,7 +152,7 @@ def _print(
     console.print(planned_tables.strategies(planned) + "\n")
     if forecast:
         if forecast["shared"]:
-            screen.show(console, shared_tables.pieces(forecast))
+            screen.show(console, shared_tables.activations(forecast))
         screen.show(console, shared_tables.reuse(forecast, as_record(planned)["cells"]))
         console.print(shared_tables.prediction(forecast) + "\n")
     for warning in told:

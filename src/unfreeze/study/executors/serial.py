@@ -92,7 +92,7 @@ class SerialExecutor:
         """Leave out what another run in the same directory has finished meanwhile, which locks alone prevent."""
         tasks = {}
         for cell in cells:
-            result = self.store.finished(cell, self.tasks[cell].job.fingerprint)
+            result = self.store.finished(cell, self.tasks[cell].spec.fingerprint)
             if result is None:
                 tasks[cell] = self.tasks[cell]
             else:
@@ -114,7 +114,7 @@ class SerialExecutor:
     def _prepare(self, tasks: Mapping[str, CellTask]) -> bool:
         """Compute and open what the cells share; return False where that failed, and the cells with it."""
         try:
-            self.supply.prepare(together(task.needs for task in tasks.values()))
+            self.supply.prepare(together(task.reads for task in tasks.values()))
         except (BrokenPipeError, DiskFull):
             raise
         except Exception as error:  # whatever it is, the study's other cells are run
@@ -141,12 +141,12 @@ class SerialExecutor:
         return {
             cell: task
             for cell, task in tasks.items()
-            if cell not in self.failed and self.store.finished(cell, task.job.fingerprint) is None
+            if cell not in self.failed and self.store.finished(cell, task.spec.fingerprint) is None
         }
 
     def _fail(self, cell: str, error: Exception, write_files: Callable[[Path], None] | None = None) -> None:
         self.failed.append(cell)
-        write_failure(self.store, cell, self.tasks[cell].job.fingerprint, error, write_files)
+        write_failure(self.store, cell, self.tasks[cell].spec.fingerprint, error, write_files)
         self.emit(failure_event(cell, error))
 
 

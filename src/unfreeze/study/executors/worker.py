@@ -57,17 +57,17 @@ def briefing(
         "cells": {name: [_selection_key(cell), cell.fingerprint] for name, cell in cells.items()},
         "selections": {_selection_key(cell): asdict(cell.selection) for cell in cells.values()},
         "calibrations": [[asdict(key), found.as_record()] for key, found in calibrated.calibrations.items()],
-        "stored": [asdict(piece) for piece in shared.rows()],
-        "starts": [[asdict(piece), asdict(start)] for piece, start in shared.starts().items()],
-        "shares": [[asdict(piece), share] for piece, share in shared.shares().items()],
+        "stored": [asdict(activation_key) for activation_key in shared.rows()],
+        "starts": [[asdict(activation_key), asdict(start)] for activation_key, start in shared.starts().items()],
+        "shares": [[asdict(activation_key), share] for activation_key, share in shared.shares().items()],
         "pixels": shared.pixel_bytes > 0,
         "cache": str(cache),
         "workers": workers,
     }
 
 
-def _selection_key(job: CellSpec) -> str:
-    return json.dumps([job.cell.regime, job.cell.seed, job.cell.fold])
+def _selection_key(spec: CellSpec) -> str:
+    return json.dumps([spec.cell.regime, spec.cell.seed, spec.cell.fold])
 
 
 def _piece(record: Mapping[str, Any]) -> ActivationKey:
@@ -122,7 +122,7 @@ def executor_of(brief: Mapping[str, Any], emit: Emit) -> SerialExecutor:
         backbone = opened.plan.backbones[key.backbone, key.weights, key.image_size]
         activations = opened.config.activations
         prefixes[key] = Prefix(backbone, Calibration.from_record(found), activations, opened.compute.device)
-    rows = together(work.needs for work in works).rows
+    rows = together(work.reads for work in works).rows
     stored = StoredWork(
         {key: rows[key] for key in map(_piece, brief["stored"])},
         {_piece(key): _piece(start) for key, start in brief["starts"]},
@@ -130,8 +130,8 @@ def executor_of(brief: Mapping[str, Any], emit: Emit) -> SerialExecutor:
     )
     preprocessing, cache = preprocessings(opened.plan), Path(brief["cache"])
     supply = BatchSource(prepared.catalog, preprocessing, prefixes, stored, cache, brief["workers"], emit)
-    shares = {_piece(piece): share for piece, share in brief["shares"]}
-    tasks = {work.cell: CellTask(work.job, work.networks, work.needs, shares) for work in works}
+    shares = {_piece(activation_key): share for activation_key, share in brief["shares"]}
+    tasks = {work.cell: CellTask(work.spec, work.networks, work.reads, shares) for work in works}
     return SerialExecutor(tasks, supply, opened.plan.backbone, opened.store, opened.compute, emit)
 
 
@@ -198,8 +198,8 @@ def record_of(supply: BatchSource) -> dict[str, Any]:
     """Return what shared work took so far as JSON data: by piece, by prefix, and what was altered."""
     facts = supply.facts
     return {
-        "seconds": [facts.seconds.get(piece, 0.0) for piece in supply.rows],
-        "rows": [facts.computed.get(piece, 0) for piece in supply.rows],
+        "seconds": [facts.seconds.get(key, 0.0) for key in supply.rows],
+        "rows": [facts.computed.get(key, 0) for key in supply.rows],
         "forwards": [prefix.forwards for prefix in supply.prefixes.values()],
         "altered": [facts.altered_chunks],
     }
@@ -213,10 +213,10 @@ def less(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
 def add_record(supply: BatchSource, record: Mapping[str, Any], forwards: bool = False) -> None:
     """Count another process's work to what shared work took; ``forwards`` and what was altered only where asked."""
     facts = supply.facts
-    for piece, seconds, rows in zip(supply.rows, record["seconds"], record["rows"], strict=True):
+    for key, seconds, rows in zip(supply.rows, record["seconds"], record["rows"], strict=True):
         if rows:
-            facts.seconds[piece] = facts.seconds.get(piece, 0.0) + seconds
-            facts.computed[piece] = facts.computed.get(piece, 0) + rows
+            facts.seconds[key] = facts.seconds.get(key, 0.0) + seconds
+            facts.computed[key] = facts.computed.get(key, 0) + rows
     if forwards:
         for prefix, count in zip(supply.prefixes.values(), record["forwards"], strict=True):
             prefix.forwards += count
