@@ -245,8 +245,8 @@ def kind_of(path: Path) -> str:
 
 OUT_KINDS = {
     "study.json", "plan.json", "environment.json", "shared.json", "catalog.csv", "splits.csv", "results.csv",
-    "comparisons.csv", "cell.json", "history.csv", "logits.safetensors", "model.safetensors", "ranking.safetensors",
-    "result.json",
+    "comparisons.csv", "check.html", "cell.json", "history.csv", "logits.safetensors", "model.safetensors",
+    "ranking.safetensors", "result.json",
     "error.json", "explain.json", ".webp",
 }  # fmt: skip
 CACHE_KINDS = {
@@ -259,8 +259,12 @@ NEW_STUDIES_READ = (b'"choice": {', b'"pytorch": {')
 
 
 def one_of_each_kind(folder: Path) -> dict[str, Path]:
-    """Return a file of each kind that holds something and that a study reads which is there, by kind."""
+    """Return a file of each kind that holds something and that a study reads which is there, by kind.
+
+    The event log is none: a run appends to it, and only who watches reads it.
+    """
     files = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {path: content for path, content in files.items() if path.parent.name != "events"}
     return {
         kind_of(path): path
         for path, content in files.items()
