@@ -148,13 +148,10 @@ Event = (
     | CellsLeft
 )
 
-
 MIDST = (Progress, EpochEnded, CellFinished, CellFailed)
 """Events within a step or at a cell's end: ending the run there would lose what training has not saved."""
 
-
 Emit = Callable[[Event], None]
-
 
 KINDS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in typing.get_args(Event)}
 """Events by the name that their JSON form holds."""

@@ -25,20 +25,12 @@ from unfreeze.storage.atomic import DiskFull
 LEAVE_SECONDS = 7.0
 """In which a slot saves and leaves; then it is killed."""
 
-
 ORPHAN_SECONDS = 3.0
 """The same where the parent was killed: then the slot ends itself."""
 
-
 _UNTOLD = 74  # exit code of a slot that could not write an answer
-
-
 _LEAVE = b'"leave"\n'
-
-
 _COMMAND = ("-P", "-m", "unfreeze.worker")
-
-
 _PACKAGE = str(Path(__file__).parents[1])  # an import hook may have found the package, so that no path leads to it
 
 

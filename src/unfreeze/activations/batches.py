@@ -47,7 +47,6 @@ from unfreeze.storage.shards import MissingRows, Row, Rows
 
 ALTERED = "{count} chunks of the cache were altered or could not be read; their rows were computed again"
 
-
 UNSTORED = (
     "nothing more is stored by this run, and frozen stages run live: {why}; free space there, or name another folder "
     "in UNFREEZE_CACHE"

@@ -22,7 +22,6 @@ from unfreeze.storage.measurements import Measurements
 
 IMAGES = 8
 
-
 CLEARLY = 0.9
 """An engine replaces one offered before it only if it takes less than this share of its time: timings are noisy."""
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 BATCHES = (8, 1)
 """Rows per request: several where the network can be traced for that, since weights are then read once for all."""
 
-
 _PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from unfreeze.model.network import Frozen
 
 BATCH = 32
-
-
 SMALLER = (16, 8, 4, 2, 1)
 
 

@@ -14,7 +14,6 @@ from unfreeze.errors import UserError
 
 WRONG_INPUT = 2
 
-
 app = typer.Typer(
     name="unfreeze",
     no_args_is_help=True,

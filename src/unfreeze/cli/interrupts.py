@@ -19,22 +19,16 @@ from typing import Any
 import typer
 
 GOES_ON = "interrupted; the same command goes on from here"
-
-
 BEGINS_ANEW = "interrupted, with no file half written; the same command begins anew"
-
 
 PATIENCE = 7.0
 """Seconds to wait until the work stands well and has saved its state; then it ends where it stands."""
 
-
 LIMIT = 9.0
 """Seconds after which the process ends, whatever it does."""
 
-
 AT_ONCE = 1.0
 """Seconds that a second signal leaves for putting things away."""
-
 
 Check = Callable[[], None]
 """To be called where the work can end well; raises if it has to."""

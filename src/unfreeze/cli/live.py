@@ -69,14 +69,10 @@ def is_terminal() -> bool:
 AROUND = 7
 """Lines that are not cells: the head of the table, the counts, the overall bar, a line to breathe."""
 
-
 WIDE = 100
 """Columns from which there is room for longer bars and whole words."""
 
-
 STYLES = {"running": "bold", "earlier": "dim", "failed": "red", "diverged": "red", "waiting": "dim", "left": "dim"}
-
-
 STATES = {"earlier": "finished before", "left": "left out"}
 
 

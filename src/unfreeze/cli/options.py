@@ -20,41 +20,30 @@ Target = Annotated[
     ),
 ]
 
-
 Preset = Annotated[
     str | None, typer.Option(metavar="NAME", help="Settings that lie beneath the study; for a folder: quick.")
 ]
 
-
 BackboneName = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="Another backbone: a timm name.")]
-
-
 Seeds = Annotated[str | None, typer.Option(metavar="N", help="How many seeds, or which: 3, or 0,4,7.")]
-
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a value; KEY.PATH=VALUE; may be repeated.")
 ]
 
-
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The study directory.", show_default="runs/NAME")
 ]
-
 
 Time = Annotated[
     str | None, typer.Option("--time", metavar="TIME", help="Run only what fits, most telling cells first: 30m, 1h30m.")
 ]
 
-
 Parallel = Annotated[
     int, typer.Option(metavar="N", help="Run cells in so many processes at once; each holds a network.")
 ]
 
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-
-
 _STUDY_FILES = (".yaml", ".yml")
 
 

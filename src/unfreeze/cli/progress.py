@@ -13,10 +13,8 @@ from unfreeze.text import plural, seconds_text
 
 State = Literal["waiting", "running", "finished", "earlier", "failed", "diverged", "left"]
 
-
 TELLING_SHARE = 0.05
 """The first steps are slow: memory is fetched, workers start."""
-
 
 ENDED: tuple[State, ...] = ("finished", "earlier", "failed", "diverged")
 

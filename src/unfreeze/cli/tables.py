@@ -18,7 +18,6 @@ from unfreeze.text import MISSING, bytes_text, count_text, plural, seconds_text
 PIPE_WIDTH = 1000
 """In a pipe nothing is cut or wrapped: a table is as wide as its text."""
 
-
 GAP = 3
 """Columns between two columns of a table."""
 
@@ -217,7 +216,6 @@ def _phase(network: "NetworkPlan", number: int) -> list[str]:
 
 ROWS = 20
 """A table has about so many; what is beyond is summed up in its last row."""
-
 
 NAMED = 2
 """Up to so many cells are named one by one."""

@@ -7,14 +7,10 @@ import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-
-
 _ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
-
 
 KEPT_BYTES = 1 << 30
 """Freed memory at the end of the heap that stays with the process."""
-
 
 GARBAGE_OBJECTS = 10_000
 """New objects after which Python looks for cycles among them; its own 700 makes importing torch a sixth slower."""

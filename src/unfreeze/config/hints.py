@@ -21,10 +21,8 @@ from unfreeze.config.schema import PhaseConfig, StrategyConfig
 Place = tuple[str, ...]
 """A path of keys; entries of lists by their number."""
 
-
 _NEAR = 0.7
 """Likeness of two words from which on one may be a slip for the other, where both stand at the same place."""
-
 
 _VERY_NEAR = 0.85
 """The same for a word of which the place is not the same."""

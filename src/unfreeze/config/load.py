@@ -34,10 +34,8 @@ from unfreeze.errors import UserError
 
 _TAGS = {shapes.WORD, shapes.NUMBER, shapes.MAPPING}
 
-
 HINTED = 10
 """Problems of a study for which a hint is looked for: each is tried."""
-
 
 _EXPECTED = {  # what pydantic calls by Python's names, or by several
     "dict_type": "should be a mapping of keys to values",

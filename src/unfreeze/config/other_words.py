@@ -70,7 +70,6 @@ _KEYS = {
 }  # fmt: skip
 """The words for each setting. Of a word that stands for several the first that can be set counts."""
 
-
 _USUAL: Mapping[str, Any] = {
     "strategies.*.optimizer.lr": 1e-3,
     "strategies.*.optimizer.weight_decay": 0.05,
@@ -115,9 +114,7 @@ _USUAL: Mapping[str, Any] = {
 }
 """A value that a setting may have, where the one that was given is none."""
 
-
 _COMMAND = "it belongs to the command: unfreeze run STUDY"
-
 
 _NONE = {
     "batches are prepared by the cores there are, and no number depends on it": "num_workers workers nw "
@@ -148,9 +145,7 @@ _NONE = {
 }
 """Words that no setting stands for, by what is said instead."""
 
-
 _TRUE, _FALSE = "true yes on 1", "false no off 0 none null"
-
 
 _VALUES: dict[str, dict[Any, str]] = {
     "strategies.*.optimizer": {
@@ -252,10 +247,8 @@ def _inverted(table: Mapping[Any, str]) -> dict[str, list[Any]]:
 TARGETS: Mapping[str, list[str]] = _inverted(_KEYS)
 """The settings that a word may stand for, by the word as ``plain_word`` gives it; * is the name of any."""
 
-
 NO_SETTING: Mapping[str, str] = {word: said for word, (said, *_) in _inverted(_NONE).items()}
 """What is said of a word that no setting stands for, by the word as ``plain_word`` gives it."""
-
 
 _MEANT = {target: {word: value for word, (value, *_) in _inverted(table).items()} for target, table in _VALUES.items()}
 

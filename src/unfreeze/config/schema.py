@@ -22,14 +22,8 @@ from unfreeze.config.choices import ChosenFrom
 from unfreeze.config.units import bytes_of, pixels_of, seconds_of
 
 Metric = Annotated[str, ChosenFrom("metrics")]
-
-
 Resize = Literal["crop", "squash", "pad"]
-
-
 Augmentation = Annotated[str, ChosenFrom("augmentations")]
-
-
 Monitor = Literal["val_loss", "val_accuracy", "val_metric", "train_loss"]
 
 
@@ -40,20 +34,10 @@ def _no_truth_value(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_no_truth_value)]
-
-
 Real = Annotated[float, BeforeValidator(_no_truth_value)]
-
-
 Positive = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
-
-
 Pixels = Annotated[Whole, Field(ge=8, le=10_000)]
-
-
 Share = Annotated[Real, Field(ge=0, lt=1)]
-
-
 Part = Annotated[Real, Field(gt=0, lt=1)]
 
 
@@ -165,7 +149,6 @@ class BackboneConfig(Settings):
 
 
 Backbone = Annotated[BackboneConfig, BeforeValidator(_named)]
-
 
 Stopping = (
     Annotated[
@@ -353,11 +336,7 @@ def _auto_or_bits(value: Any) -> Any:
 
 
 Bands = Annotated[tuple[Annotated[Whole, Field(ge=0, le=9_999)], ...] | None, AfterValidator(_one_or_three)]
-
-
 Bits = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_bits)]
-
-
 PixelCount = Annotated[int, BeforeValidator(pixels_of)]
 
 

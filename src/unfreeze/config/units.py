@@ -7,8 +7,6 @@ from typing import Any
 from unfreeze.errors import UserError
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 

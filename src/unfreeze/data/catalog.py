@@ -28,7 +28,6 @@ COLUMNS = (
     "bytes", "pixels", "phash", "cluster", "brightness", "contrast", "sharpness", "colour", "given_fold", "note",
 )  # fmt: skip
 
-
 SAFE = CheckConfig()
 """Default handling of copies and label conflicts."""
 
@@ -283,17 +282,12 @@ def _dark(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
 _BLACK = 0.07
 """Brightness and contrast, of 1, below which a picture is black to the eye: 16 of 255 levels, or so."""
 
-
 SEVERAL = "only the first frame or page is used"
-
-
 MISNAMED = "by its content"
-
 
 CUT = "truncated: a part of the picture may be missing"
 """What a note says: of an animation or of several pages, after the format of a file whose name says another, and of a
 truncated JPEG that is kept."""
-
 
 _SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP",

@@ -14,13 +14,10 @@ from unfreeze.data.unusable import CONFLICT
 TIED_TO_TEST = "new, but a copy of a test image or of its group: the test set stays as it was"
 """The reason why a new image is set aside."""
 
-
 Drawn = Mapping[int | None, Mapping[str, str]]
 """What a study drew before: train, validation or test by fold (None without folds) and image id."""
 
-
 _KNOWN_BY = ("source", "path", "label")
-
 
 _ALIKE = (
     lambda was, now: was == now,
@@ -29,7 +26,6 @@ _ALIKE = (
     lambda was, now: True,
 )
 """Whether a file is one that was there before, by ``_KNOWN_BY``, the surest first."""
-
 
 MOVED = 0.9
 """Share of a class's images with one other label from which on the class was renamed, and not its images relabelled."""

@@ -40,22 +40,14 @@ from unfreeze.data.unusable import (
 DECODE_RULES = 1
 """Version of the decoding rules; increase it whenever a file is decoded into different pixels."""
 
-
 _END_OF_IMAGE = b"\xff\xd9"  # JPEG's marker
-
-
 _KEY_SCALES = {"L;2": 85, "L;4": 17}  # from 2 and 4 bits to 8
-
 
 _LOW = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 """By the byte order of 16-bit colour, the one in which Pillow, which takes the high byte, takes the low one."""
 
-
 _NO_LOW = ("LA;", "CMYK;")
-
-
 _PLACED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # may say the orientation
-
 
 _PARTLY, _MANY, _FAINT = 0.5, 16, 16
 """A band is no transparency if more than this share of it is neither 0 nor 255, with so many values; and a picture
@@ -64,7 +56,6 @@ whose alpha is nowhere above so much is not meant to be seen so."""
 
 # ImageOps.exif_transpose would also rewrite the EXIF block, which fails on blocks that are damaged elsewhere.
 _ORIENTATION = 0x0112
-
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -75,7 +66,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
 
 _T = TypeVar("_T")
 

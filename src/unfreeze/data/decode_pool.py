@@ -19,10 +19,7 @@ from unfreeze.slots import Parent, Slot, cannot_start, end
 _TOGETHER, _AHEAD = 16, 2
 """Files in a chunk, at most, and chunks asked of a slot at a time, so that it never waits."""
 
-
 _TURN_SECONDS = 0.005
-
-
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # the slots fill the cores already
 
 

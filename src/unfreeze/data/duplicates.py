@@ -30,24 +30,15 @@ from unfreeze.data.unusable import Undecodable
 RADIUS = 10
 """Hashes that differ in more of their 64 bits do not propose a pair."""
 
-
 MISSED = 0.01
 """Share of the hashes just at the radius that may be missed; of nearer ones, and of pairs near in two, far less."""
-
 
 NEAREST = 16
 """Most neighbours that a picture proposes: thousands of a film's frames are near each other."""
 
-
 _ASKING = (0, 2)  # columns of the upright hashes: one hash at least of a proposed pair is one of them
-
-
 _APART = 7  # bits that hold how far two hashes are apart
-
-
 _KEY = 32  # bits by which hashes are sorted
-
-
 _OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.int64)
 
 
@@ -118,14 +109,11 @@ def _nearest(found: np.ndarray, count: int) -> np.ndarray:
 DUPLICATE_RULES = 8
 """Counts up whenever two pictures come to be compared otherwise, or other pairs to be."""
 
-
 ROUGHLY = 0.7
 """Least correlation of two thumbnails, 16 x 16 grey pixels, for a closer look. Planted copies have 0.73 or more."""
 
-
 ROUGHLY_TURNED = 0.8
 """The same where one of them is turned. Six ways to lie alike by chance are compared, and seldom more is changed."""
-
 
 ALIKE = 0.97
 """Least correlation of two pictures laid upon each other, 32 x 32 pixels, for a near duplicate.
@@ -134,16 +122,11 @@ Planted copies of photographs have 0.991 or more, of small ones less (docs/data.
 of the same thing as well.
 """
 
-
 SAME = 0.99
 """Least correlation of two pictures of which at most one label can be right."""
 
-
 _SIDE, _INNER = 32, 26  # pixels a side at which pictures are laid upon each other, and of the part that is moved about
-
-
 _ALL, _CORNER, _MIDDLE, _LEAST = (32, 3.0), (31, 2.0), (31, 2.5), (30, 2.0)
-
 
 _SCALED = (
     *((_ALL, _ALL), (_CORNER, _CORNER), (_MIDDLE, _MIDDLE), (_LEAST, _LEAST)),
@@ -153,13 +136,8 @@ _SCALED = (
 have lost up to six hundredths, on all sides, at one corner, or of its width or height alone.
 """
 
-
 _WAYS = np.array([ROUGHLY] * 2 + [ROUGHLY_TURNED] * 6, np.float32)  # by orientation, see ``_turned``
-
-
 _AT_ONCE = 4096  # pairs in memory while they are compared
-
-
 _PREPARED = 2048  # pictures, 19 KB each, that are kept for pairs to come
 
 
@@ -285,10 +263,7 @@ def clusters(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 Progress = Callable[[int, int], None]
-
-
 _BOUNDS = (ALIKE, ROUGHLY, ROUGHLY_TURNED, RADIUS, MISSED, NEAREST)
-
 
 COMPARED = 128
 """Pixels of the shorter side, at least, at which pictures are opened to be compared."""

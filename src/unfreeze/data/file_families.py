@@ -26,7 +26,6 @@ _WORDS = (
 )
 """What follows a space, a dot or a dash."""
 
-
 _ENDS = (
     r"\.rf\.[0-9a-f]{8,}",  # Roboflow
     r"[_-][0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",  # Augmentor
@@ -34,27 +33,19 @@ _ENDS = (
 )
 """What needs none of these before it."""
 
-
 _SUFFIXES = (*(rf"[ _.-]+{word}" for word in _WORDS), *_ENDS)
-
 
 _SERIES = len(_SUFFIXES)
 """The last one numbers a series, too, and says nothing where no file has the name without it. Counted from 1."""
 
-
 _END = re.compile(rf"(?:{'|'.join(f'({one})' for one in _SUFFIXES)})$", re.IGNORECASE)
-
-
 _EXTENSIONS = (r"\.\w+$", r"(?:\.\w+)?$")
-
 
 NAMES = 5
 """Names that several files have, at least: fewer may be chance."""
 
-
 SHARE = 0.1
 """Share of the images that they have at least."""
-
 
 MOST = 50
 """Images of one name at most, on the average: more are a series, such as of the disease black_rot_1, black_rot_2, …"""

@@ -45,11 +45,7 @@ from unfreeze.data.unusable import (
 
 # Imported here, the plugins are registered before the first thread needs them.
 _PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
-
-
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-
-
 _BLOCK = 2**20  # bytes read at a time
 
 

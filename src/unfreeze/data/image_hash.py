@@ -18,27 +18,17 @@ from unfreeze.data.unusable import Undecodable
 THUMBNAIL = 16
 """Pixels a side of the thumbnail."""
 
-
 LIKENESS_RULES = 8
 """Counts up whenever a picture comes to be described by other numbers."""
 
-
 _KEPT = 8  # lowest frequencies a side of which the signs are kept
-
 
 INNER = 0.95
 """Share of each side that the second pair of hashes sees: of a cropped copy and its original one of them agrees."""
 
-
 _MIRROR = np.where(np.arange(_KEPT) % 2, -1, 1)  # odd frequencies of a mirror image have the other sign
-
-
 _SHARP, _SMALL = 128, 64  # least pixels of the longer side where sharpness is measured, and where the rest is
-
-
 _SAMPLES = 4  # pixels a side that are sampled for one, where it is seen how colourful a picture is
-
-
 _AT_ONCE = 2**18  # pixels that are copied at once to be hashed
 
 

@@ -24,55 +24,41 @@ Kind = Literal[
     "outlier", "split_leak",
 ]  # fmt: skip
 
-
 Severity = Literal["error", "warning", "note"]
-
-
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-
 
 _KINDS: tuple[Kind, ...] = (
     "unreadable", "label_conflict", "split_leak", "small_class", "exact_duplicate", "near_duplicate", "imbalance",
     "odd_size", "outlier",
 )  # fmt: skip
 
-
 FEW = 10
 """A class with fewer used images is called small."""
-
 
 VERY_UNEVEN = 10
 """Imbalance above which uneven classes are a warning; from ``UNEVEN`` on they are a note."""
 
-
 LONG = 4
 """Longer over shorter side from which on a picture is called odd: the middle is all that a crop sees of it."""
-
 
 TINY = 32
 """Pixels of the shorter side below which a picture is called odd."""
 
-
 GREY = 0.003
 """Colour (``ImageStats.colour``) below which a picture is grey; rounding alone gives 0.002, camera noise more."""
-
 
 FLAT = 0.02
 """Contrast below which a picture is called blank."""
 
-
 FENCES = 3.0
 """Interquartile ranges beyond the quartiles from which on a value is an outlier: Tukey's outer fence."""
-
 
 _WHY: dict[Why, str] = {
     "damage": "cannot be decoded whole", "form": "not read as they are", "limit": "over a limit",
 }  # fmt: skip
 
-
 REASONS = 4
 """Number of reasons counted in the note on unreadable files; the page and the catalog list every file."""
-
 
 _ENOUGH = 20  # images from which on outliers mean something
 

@@ -23,15 +23,11 @@ from unfreeze.data.scan_cache import FileInfo, ScanCache, file_infos, state, sta
 from unfreeze.data.unusable import Undecodable
 
 _WRITE_EVERY = 60.0  # seconds, so that a scan that is killed loses no more
-
-
 _MANY = 500  # files to be read, from which on starting slots pays
-
 
 OnPicture = Callable[[str, Any], None]
 """Called with the key of a file's content, see ``reading.content_key``, and its upright 8-bit RGB picture, or with
 what `Prepare` returned for it."""
-
 
 Prepare = Callable[[Image.Image], Any]
 """Converts an upright 8-bit RGB picture; called from several threads at once."""
@@ -57,7 +53,6 @@ class Callbacks:
 
 QUIET = Callbacks()
 """Callbacks of which none is called."""
-
 
 _Scanned = tuple[FileInfo, str]
 """What is known of a file, and its state when it was read, see ``data.scan_cache``."""
@@ -209,10 +204,7 @@ def _glance(known: Mapping[str, FileInfo], reading: Reading, path: Path) -> File
 
 
 Item = TypeVar("Item")
-
-
 Result = TypeVar("Result")
-
 
 _AHEAD = 4
 """Items running or waiting per thread: one slow item does not stop the others, and memory stays bounded."""

@@ -117,14 +117,10 @@ def _digits(content: bytes) -> bytes:
 
 _FORMAT = 3
 
-
 JUDGING_RULES = 1
 """Counts up whenever a file comes to be judged otherwise."""
 
-
 _STATES = "states-2"
-
-
 _TOGETHER = 256  # states in a line
 
 

@@ -8,10 +8,8 @@ import pandas as pd
 LEAST = 10
 """Distinct pictures of a scene at least: one picture has eight orientations."""
 
-
 CHANCE = 0.25
 """Two images of a class are copies of each other as often where it cannot be divided: as of four pictures in all."""
-
 
 _EXAMPLES = (
     (r"(\d{4}[-_]?\d\d[-_]?\d\d)", 10),  # a date

@@ -25,10 +25,8 @@ from unfreeze.errors import UserError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
-
 LEFT_OUT = "left_out"
 """What becomes of a copy of a test image that the data gives for training or validation: no cell uses it."""
-
 
 ENOUGH = 100
 """Validation images from which on ``split.val: auto`` is the usual share."""

@@ -20,13 +20,8 @@ from unfreeze.errors import UserError
 SHOWN = 10
 """Classes that are named in the lines; the JSON has all."""
 
-
 _REASONS, _FIRST, _MORE = 6, 8, 4
-
-
 _CONVERTIBLE = frozenset(("ppm", "jpeg 2000", "avif", "photoshop"))  # by Pillow, as it is installed
-
-
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 

@@ -13,59 +13,28 @@ from typing import Literal
 
 Why = Literal["damage", "limit", "form"]
 
-
 TRUNCATED = "truncated"
 """Reason for a file that ends before its picture does."""
 
-
 DAMAGED = "damaged"
-
-
 EMPTY = "empty file"
-
-
 NO_IMAGE = "not an image"
-
-
 NO_MEMORY = "does not fit into memory"
-
-
 CHANGED = "changed while it was read"
-
-
 IRREGULAR = "not a regular file"
-
-
 UNREADABLE = "cannot be read"
-
 
 CRASHED = "crashes the decoder"
 """Reason for a file whose decoding killed a process."""
 
-
 TOO_LARGE = "too large"
-
-
 RAW = "raw camera file, of which only a preview opens: develop it, and save it as TIFF or JPEG"
-
-
 PREVIEW = "a preview of another image comes first in it: save the image itself as a TIFF file of its own"
-
-
 INVERTED = "16-bit values of which 0 is white: save it with 0 as black"
-
-
 UNKNOWN_TIFF = "tiff of a kind that is not read: save it as 8 or 16 bits"
-
-
 PLANES = "16-bit colour of which each band lies by itself: --set check.bands=[0,1,2] reads it"
-
-
 NO_RANGE = "values below 0 or above 65,535, so nothing says which is white: scale them, and save it as 8 or 16 bits"
-
-
 NO_LOW_BYTE = "16-bit grey with alpha, or CMYK, of which the lower bits are not read: save it as grey or RGB"
-
 
 ALPHA = {
     2: "the second band is not transparency: --set check.bands=[0] reads the first one alone",
@@ -73,47 +42,30 @@ ALPHA = {
 }
 """Reason, by number of bands, for a last band with many values almost everywhere."""
 
-
 INVISIBLE = {
     2: "transparent everywhere: --set check.bands=[0] reads it without its alpha",
     4: "transparent everywhere: --set check.bands=[0,1,2] reads it without its alpha",
 }
-
 
 ALPHA_ALONE = {
     2: "white all over, its shape is in the transparency: --set check.bands=[1] reads that",
     4: "white all over, its shape is in the transparency: --set check.bands=[3] reads that",
 }
 
-
 NO_PYDICOM = 'dicom needs pydicom: convert it to png with the window that counts, or pip install "unfreeze[dicom]"'
-
-
 NO_WINDOW = "dicom with values below 0 and no window: convert it to png with the window that counts"
-
-
 NO_PICTURE = "dicom without a picture: take it out of the data, or convert it to png with a window where it has one"
-
-
 DICOM_PACKED = 'dicom in a compression that is not read here: pip install "pylibjpeg[libjpeg,openjpeg,rle]"'
-
-
 NO_TIFFFILE = 'these bands are read by tifffile: pip install "unfreeze[bands]"'
-
-
 TIFF_PACKED = "bands in a compression that tifffile alone does not read: pip install imagecodecs"
-
 
 CONFLICT = "copies have different labels"
 """Begins the reason why an image with a label conflict is set aside."""
 
-
 _STEPS = (120, 200, 500, 1000)  # million pixels: few, so that many files have one reason; the last may be asked for
-
 
 DISPUTED = "correct the labels, or keep such copies: --set check.label_conflicts=keep"
 """How to fix label conflicts."""
-
 
 _WAYS = {
     CONFLICT: DISPUTED,
@@ -194,22 +146,14 @@ def no_such_bands(bands: int, asked: tuple[int, ...]) -> str:
 
 
 _CONVERT = "convert it to jpeg or png"
-
-
 _VIDEO = "video is not supported: take frames out of it (ffmpeg -i FILE frame%03d.png)"
-
-
 _FTYP = ("heic", (b"hei", b"hev", b"mif1", b"msf1")), ("avif", (b"avi",))
-
-
 _RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FOVb", b"\x00MRM")
-
 
 RAW_SUFFIXES = (
     ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw",
     ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
 )  # fmt: skip
-
 
 _STARTS = (
     (b"\x00\x00\x00\x0cjP  ", f"jpeg 2000 is not supported: {_CONVERT}"),
@@ -235,7 +179,6 @@ _STARTS = (
     *((start, RAW) for start in _RAW_STARTS),
 )
 
-
 _TEXTS = (
     (
         re.compile(rb"<(!doctype html|html|head|body)\b", re.I),
@@ -243,7 +186,6 @@ _TEXTS = (
     ),
     (re.compile(rb"<svg\b", re.I), "svg is not supported: convert it to png"),
 )
-
 
 START_BYTES = 1024
 """Bytes at the start of a file that ``what_else`` needs."""

@@ -30,20 +30,14 @@ from unfreeze.train.finished import FinishedModel, check_logits, load_finished
 RULES = 1
 """Counts up whenever the same model would be shown otherwise."""
 
-
 MOST = 24
 """Images of each kind that are shown."""
-
 
 LONGEST = 144
 """Pixels of a picture's side: some 4 KB each, 72 of them under half a megabyte."""
 
-
 BATCH = 8
-
-
 WORDS = "looking into the best model"
-
 
 ERRORS = (UserError, RuntimeError)
 """What a model that cannot be explained raises: a mistake that the message says how to mend, or PyTorch, which has one

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 VIEW_RULES = 1
 """Counts up whenever a view of the same base picture comes to have other pixels."""
 
-
 ROTATION, SHIFT, ZOOM = 20.0, 0.1, 0.1
 """Bounds of `article`: degrees, share of the picture's side, share of the scale."""
 

@@ -17,10 +17,8 @@ from unfreeze.inputs.sampler import DrawOrder, passes
 Draw = tuple[int, int]
 """An image's index and the number of its view."""
 
-
 _DIED = "DataLoader worker (pid"
 """How PyTorch's sentence about a process that died begins."""
-
 
 _NOTICED = 1.0  # seconds in which PyTorch notices the death and raises, so that it does not do so later
 
@@ -81,7 +79,6 @@ class BatchLoader:
 
 
 EVALUATION_BATCH = 64
-
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Inputs (b, 3, s, s) float32, labels (b,) int64, indices of the images (b,) int64."""

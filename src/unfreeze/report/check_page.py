@@ -31,9 +31,7 @@ TITLES = {
 }
 """A heading for each kind of finding."""
 
-
 SIDE = 200  # pixels of the longer side of a picture
-
 
 EACH, ALL = 24, 1200
 """Pictures that one finding, and the whole page, may show; some 5 KB each."""

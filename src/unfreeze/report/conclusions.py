@@ -22,10 +22,8 @@ from unfreeze.text import count_text, join_words, mean_count_text, plural, secon
 MOST = 4
 """Effects that one sentence lists; the grid has them all."""
 
-
 AHEAD = 0.02
 """Training ahead of validation by more than this counts as overfitting: the margin of ``statistics.intervals``."""
-
 
 NO_TEST = "there are no test images to compare on"
 

@@ -7,6 +7,7 @@ are escaped, because plotly reads its texts as a subset of HTML.
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,7 @@ from unfreeze.statistics.tables import chosen_history
 from unfreeze.text import seconds_text
 
 PALETTE_SIZE = 7
-
-
 _ROLES = {"train": "training", "validation": "validation"}
-
-
 _POINTS_UP_TO = 12  # epochs: few enough that each gets a point, and one epoch alone is still seen
 
 
@@ -83,42 +80,7 @@ def seconds_figure(results: pd.DataFrame) -> go.Figure | None:
     for row, regime in enumerate(regimes, start=1):
         own = done[done["regime"] == regime].groupby("strategy")["seconds_per_epoch"]
         times = own.agg(["mean", "min", "max", "count"]).reindex([name for name in strategies if name in own.groups])
-        figure.add_bar(
-            row=row,
-            col=1,
-            name=_plain(regime),
-            orientation="h",
-            y=[_plain(name) for name in times.index],
-            x=_numbers(times["mean"]),
-            error_x={
-                "type": "data",
-                "array": _numbers(times["max"] - times["mean"]),
-                "arrayminus": _numbers(times["mean"] - times["min"]),
-                "color": "var(--ink)",
-                "thickness": 1,
-                "width": 3,
-                "visible": bool((times["count"] > 1).any()),
-            },
-            marker={"color": [f"var(--series-{strategies.index(name) % PALETTE_SIZE})" for name in times.index]},
-            customdata=[
-                [*map(seconds_text, (mean, low, high)), int(count)]
-                for mean, low, high, count in times.itertuples(index=False)
-            ],
-            hovertemplate="%{y}: mean %{customdata[0]} per epoch<br>%{customdata[1]} to %{customdata[2]}, "
-            "n = %{customdata[3]}<extra></extra>",
-        )
-        figure.add_scatter(  # the bars' own texts would lie on the whiskers
-            row=row,
-            col=1,
-            mode="text",
-            y=[_plain(name) for name in times.index],
-            x=_numbers(times["max"]),
-            text=[f"  {seconds_text(value)}" for value in times["mean"]],
-            textposition="middle right",
-            textfont={"size": 12, "color": "var(--ink)"},
-            cliponaxis=False,
-            hoverinfo="skip",
-        )
+        figure.add_traces(_seconds_bars(regime, times, strategies), rows=row, cols=1)
     figure.update_layout(
         **_layout(height=plot + 50, margin={"l": 10, "r": 60, "t": 26, "b": 44}), showlegend=False, bargap=0.2
     )
@@ -135,6 +97,45 @@ def seconds_figure(results: pd.DataFrame) -> go.Figure | None:
     _style_axes(figure)
     figure.update_yaxes(showgrid=False)
     return figure
+
+
+def _seconds_bars(regime: str, times: pd.DataFrame, strategies: Sequence[str]) -> list[go.Bar | go.Scatter]:
+    """Return the bars of a regime, with whiskers, and their numbers: as the bars' own texts they would lie on these.
+
+    ``times`` has a row for each strategy with its seconds over the seeds: mean, min, max and count.
+    """
+    names = [_plain(name) for name in times.index]
+    bars = go.Bar(
+        name=_plain(regime),
+        orientation="h",
+        y=names,
+        x=_numbers(times["mean"]),
+        error_x=_whiskers(times["max"] - times["mean"], times["mean"] - times["min"], "var(--ink)")
+        | {"visible": bool((times["count"] > 1).any())},
+        marker={"color": [f"var(--series-{strategies.index(name) % PALETTE_SIZE})" for name in times.index]},
+        customdata=[
+            [*map(seconds_text, (mean, low, high)), int(count)]
+            for mean, low, high, count in times.itertuples(index=False)
+        ],
+        hovertemplate="%{y}: mean %{customdata[0]} per epoch<br>%{customdata[1]} to %{customdata[2]}, "
+        "n = %{customdata[3]}<extra></extra>",
+    )
+    numbers = go.Scatter(
+        mode="text",
+        y=names,
+        x=_numbers(times["max"]),
+        text=[f"  {seconds_text(value)}" for value in times["mean"]],
+        textposition="middle right",
+        textfont={"size": 12, "color": "var(--ink)"},
+        cliponaxis=False,
+        hoverinfo="skip",
+    )
+    return [bars, numbers]
+
+
+def _whiskers(above: pd.Series, below: pd.Series, color: str) -> dict[str, Any]:
+    lengths = {"array": _numbers(above), "arrayminus": _numbers(below)}
+    return {"type": "data", **lengths, "color": color, "thickness": 1, "width": 3}
 
 
 def _grid_layout(axes: Mapping[str, object]) -> dict[str, object]:
@@ -271,7 +272,6 @@ COLOURS = (
 )  # fmt: skip
 """Of lines, by their variables in the page's style, and of their bands."""
 
-
 DASHES = ("solid", "dash", "dot")
 
 
@@ -324,10 +324,8 @@ def curves_figure(curves: Sequence[Curve]) -> go.Figure | None:
 WRITTEN_UP_TO = 12
 """Classes up to which each square of the confusion matrix shows its count."""
 
-
 NAMED_UP_TO = 60
 """Classes up to which a square is large enough for a name of the usual size beside it."""
-
 
 _LONGEST_NAME = 18
 
@@ -434,14 +432,9 @@ def reliability_figure(bins: pd.DataFrame) -> go.Figure:
         mode="lines+markers",
         line={"color": "var(--validation)", "width": 1.5},
         marker={"color": "var(--validation)", "size": 7},
-        error_y={
-            "type": "data",
-            "array": _numbers(bins["accuracy_high"] - bins["accuracy"]),
-            "arrayminus": _numbers(bins["accuracy"] - bins["accuracy_low"]),
-            "color": "var(--validation)",
-            "thickness": 1,
-            "width": 3,
-        },
+        error_y=_whiskers(
+            bins["accuracy_high"] - bins["accuracy"], bins["accuracy"] - bins["accuracy_low"], "var(--validation)"
+        ),
         customdata=bins[["accuracy_low", "accuracy_high", "images"]].round(4).to_numpy().tolist(),
         hovertemplate="confidence %{x:.1%}: right %{y:.1%} (%{customdata[0]:.0%} to %{customdata[1]:.0%}), "
         "n = %{customdata[2]}<extra></extra>",

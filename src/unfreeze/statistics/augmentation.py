@@ -21,13 +21,8 @@ COLUMNS = (
     "equivalent_low", "equivalent_high", "measured_from", "measured_to", "reading",
 )  # fmt: skip
 
-
 _FREE = ("augment", "views", "examples_per_epoch", "validation", "sweep")
-
-
 WITHIN, BEYOND, BELOW = "", "beyond the measured range", "below the measured range"
-
-
 NO_CURVE = "no learning curve to read it off: that takes three sizes without augmentation"
 
 

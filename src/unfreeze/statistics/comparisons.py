@@ -29,13 +29,11 @@ from unfreeze.statistics.predictions import Predictions, Recipe
 
 STRATEGY, REGIME = "strategy", "regime"
 
-
 COLUMNS = (
     "kind", "within", "a", "b", "test", "metric", "difference", "low", "high", "low_simultaneous", "high_simultaneous",
     "seeds", "images", "groups", "se_seed", "se_image", "df", "verdict", "helps", "basis", "seeds_left_out",
     "family", "value_a", "value_b",
 )  # fmt: skip
-
 
 BOTH, IMAGES_ONLY, NOTHING = "seeds and images", "images only", "nothing"
 

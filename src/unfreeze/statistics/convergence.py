@@ -13,13 +13,11 @@ from unfreeze.storage.study_dir import StudyDir
 NEAR = 0.01
 """Within one point of the best validation accuracy."""
 
-
 COLUMNS = (
     "strategy", "regime", "runs", "epochs", "best_epoch", "epochs_to_near_best", "seconds_to_near_best",
     "examples_to_near_best", "gap_at_best", "gap_at_best_low", "gap_at_best_high", "seconds_per_epoch",
     "seconds_total", "seconds_shared", "seconds_alone",
 )  # fmt: skip
-
 
 _MEANS = tuple(name for name in COLUMNS[3:] if name not in ("gap_at_best_low", "gap_at_best_high"))
 

@@ -38,10 +38,8 @@ from unfreeze.metrics import METRICS, Metric
 LEVEL = 0.05
 """What intervals leave out: they are 95 % intervals."""
 
-
 BORROWED = 4
 """Degrees of freedom that the variance between seeds takes at most from a study's other comparisons."""
-
 
 Array = NDArray[np.float64]
 
@@ -323,17 +321,9 @@ def _logistic(value: float) -> float:
 
 
 BETTER, WORSE = "better", "worse"
-
-
 NO_DIFFERENCE, TOO_LITTLE = "no difference found", "too little to tell"
-
-
 MOST_SEEDS = 50
-
-
 MOST_IMAGES = 100_000
-
-
 FIRST_SEEDS = "at least two more seeds: one says nothing about others"
 
 

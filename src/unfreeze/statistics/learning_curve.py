@@ -26,18 +26,12 @@ from unfreeze.statistics.intervals import BORROWED, crossed, units_of
 from unfreeze.statistics.predictions import Predictions, Recipe
 
 DRAWS = 1000
-
-
 EXPONENTS = np.geomspace(0.02, 2.0, 120)
-
-
 LEAST_SIZES = 3
-
 
 USUAL_EXPONENT, LIKELY_EXPONENTS = 0.35, (0.1, 1.0)
 """Of a curve through two sizes, which leave it open: the upper end of what Hestness et al. found, and bounds wide
 enough for other data. It is drawn log-uniformly within them, so that the interval counts what is not known."""
-
 
 COLUMNS = (
     "strategy", "series", "test", "metric", "regimes", "sizes", "values", "a", "b", "c", "seeds", "basis", "largest",
@@ -45,13 +39,10 @@ COLUMNS = (
     "gain", "gain_low", "gain_high",
 )  # fmt: skip
 
-
 _AMOUNT = ("train_per_class", "train_fraction", "val_per_class", "strict", "sweep")
-
 
 CurveEstimate = tuple[float, float, float]
 """A value with the bounds of its 95 % interval."""
-
 
 Array = NDArray[np.float64]
 

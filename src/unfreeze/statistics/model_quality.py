@@ -22,10 +22,7 @@ from unfreeze.storage.study_dir import StudyDir
 COLDEST, HOTTEST = 0.05, 20.0
 """Bounds of a temperature; a fit that ends at one of them says that the images do not determine it."""
 
-
 Counts = NDArray[np.int64]
-
-
 Shares = NDArray[np.float64]
 
 

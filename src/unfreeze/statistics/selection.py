@@ -44,7 +44,6 @@ from unfreeze.statistics.predictions import Predictions, Ranking, Recipe
 DIGITS = 12
 """Of a mean that count: what sums in another order differ by must not choose, nor hide that two recipes are level."""
 
-
 AS_CHEAP = 1.1
 """Times the fewest multiply-adds: so many count as no more, since they make no difference that anybody notices."""
 

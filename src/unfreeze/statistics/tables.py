@@ -14,7 +14,6 @@ from unfreeze.storage.study_dir import StudyDir
 
 TEXT_COLUMNS = ("cell", "strategy", "regime", "backbone", "status", "chosen", "stopped_by")
 
-
 WHOLE_COLUMNS = (
     "seed",
     "fold",
@@ -27,7 +26,6 @@ WHOLE_COLUMNS = (
     "params_total",
     "params_trained",
 )
-
 
 MEASURED_COLUMNS = (
     "train_accuracy",
@@ -42,7 +40,6 @@ MEASURED_COLUMNS = (
     "seconds_total",
     "seconds_shared",
 )
-
 
 RESULT_COLUMNS = (
     "cell",
@@ -65,7 +62,6 @@ RESULT_COLUMNS = (
     "stopped_by",
 )
 
-
 ADDED_COLUMNS = {
     "ranking_metric": "float64",
     "n_ranking": "Int64",
@@ -74,9 +70,7 @@ ADDED_COLUMNS = {
 }
 """Columns that came later, behind those of further test sets, with their types."""
 
-
 CELL_COLUMNS = ("cell", "strategy", "regime", "seed", "fold")
-
 
 HISTORY_COLUMNS = (
     "candidate",
@@ -92,7 +86,6 @@ HISTORY_COLUMNS = (
     "seconds",
     "val_metric",
 )
-
 
 _FURTHER_TEST = re.compile(r"test_.+_(accuracy|metric)")
 

@@ -34,17 +34,12 @@ from unfreeze.storage.shards import (
 )
 
 __all__ = ["MissingRows", "Row", "ArrayStore", "Rows", "CacheFull", "Writer", "entry"]
-
-
 SHARD_BYTES = 256 * 10**6
-
 
 SHARD_SECONDS = 60.0
 """After which a shard is finished however small it is: a process that is killed loses no more than that."""
 
-
 CHUNK_BYTES = 4 * 2**20
-
 
 RECORD = "entry.json"
 """Says in an entry's folder whose it is: its identity and dtype."""

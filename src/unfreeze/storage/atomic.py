@@ -17,18 +17,14 @@ from unfreeze.errors import UserError
 
 TEMPORARY = ".tmp"
 
-
 FINAL_NAME = re.compile(r"\A\.(.+)\.[0-9a-f]{8}\.tmp\Z")
 """A temporary name, and in it the one that people are told."""
-
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """Errors that say that a disk is full, a quota used up, or a file longer than this process may write."""
 
-
 OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.EACCES})
 """Errors of renaming a folder to the name of one that holds files; Windows denies access."""
-
 
 OLD_SECONDS = 24 * 3600.0
 """Age, by the file system's clock, from which a temporary file belongs to no living process."""

@@ -27,13 +27,10 @@ from unfreeze.storage.shards import DATA, MANIFEST, SET_ASIDE, Row, finished_sha
 
 KINDS = ("activations", "pixels")
 
-
 RECORDS = ("looks", "calibrations")
 """Small records of studies beside the entries: no part of the budget."""
 
-
 USED, USE, FILLING = "used", ".use", "filling.lock"
-
 
 LOOK_SECONDS = 0.1
 """Between two looks at whether a lock is free: that of a killed process is, at once."""

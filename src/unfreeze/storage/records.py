@@ -26,22 +26,16 @@ from unfreeze.errors import UserError
 from unfreeze.storage.atomic import replacing, write_text
 
 FORMAT = 1
-
-
 ALTERED = ".altered"
-
 
 CHECKSUM = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n', re.ASCII)
 """The end of a record: the sha256 of what it would be without this line."""
 
-
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How the safetensors library says that a file cannot be written."""
 
-
 FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?!(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z))")
 """How text begins that a spreadsheet takes for a formula and runs, numbers aside; and such text shielded from that."""
-
 
 TEXT_COLUMNS = frozenset(
     {"id", "path", "label", "sha256", "mode", "status", "reason", "group", "given_split", "source", "split"}

@@ -27,21 +27,15 @@ from unfreeze.errors import UserError
 from unfreeze.storage.atomic import replacing
 
 FORMAT = 1
-
-
 DATA, MANIFEST, SET_ASIDE = ".rows", ".manifest", ".altered"
-
 
 PIECE_BYTES = 2**18
 """Read and hashed at a time: stays in the processor's cache."""
 
-
 OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that say nothing about the file."""
 
-
 _ONE_READER = threading.Lock()
-
 
 Row = tuple[str, int]
 """The sha256 of an image's content, in hex, and the number of its view."""

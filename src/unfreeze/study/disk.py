@@ -31,35 +31,27 @@ from unfreeze.train.optimizers import OPTIMIZERS
 SPARE = 1.1
 """Times what is predicted that has to be free: file systems need some room for themselves."""
 
-
 HEAD_TENSORS = 8
 """More than a head has, each with an entry in a file's header."""
-
 
 ID_BYTES = 24
 """Of an image's id in the header of a cell's predictions."""
 
-
 EPOCH_BYTES = 180
 """Of a row of history.csv, and of an epoch in a training state."""
-
 
 RECORD_BYTES, CANDIDATE_BYTES = 4_000, 1_500
 """Of a cell's records, and of the settings of one of its candidates in them."""
 
-
 CATALOG_BYTES, SPLIT_BYTES, USE_BYTES = 330, 32, 11
 """Of an image in catalog.csv and splits.csv, and there in the column of a regime and seed."""
-
 
 REPORT_BYTES, SHOWN_BYTES = 5_200_000, 1_200_000
 """Of the report, nearly all of it the library that draws in it, and of the pictures of the best model, in it and
 beside it."""
 
-
 RUN_EVENTS_BYTES, CELL_EVENTS_BYTES, EPOCH_EVENT_BYTES = 60_000, 3_000, 600
 """In the log of events: of a run, of a cell beside its counts, and of an epoch."""
-
 
 PLANNED_BYTES = 5_000
 """Of a cell in all tables, plan.json and the report."""

@@ -115,7 +115,6 @@ def finish_cell(
 
 REST = "the other validation images"
 
-
 TIMED = 4
 """Times that one image is sent through a network; the first time is slow on any machine."""
 

@@ -140,7 +140,6 @@ def _most(counts: Sequence[Mapping[Key, int]]) -> dict[Key, int]:
 MEMBER_BYTES = 4 * 10**9
 """Of trained tensors, their gradients, moments and best copies that candidates in lock-step may hold at once."""
 
-
 BYTES_PER_PARAMETER = 4 * 5  # float32: itself, its gradient, up to two moments, the best so far
 
 

@@ -27,16 +27,9 @@ from unfreeze.train.phase_run import EpochTotals, Position
 EARLIER = "state"
 """The folder in a cell's directory where versions before 0.2 kept its state."""
 
-
 KINDS = ("weights", "best", "moments", "validation")
-
-
 DIVERGED, ENDED = "diverged", "ended"
-
-
 DAMAGED = "its training state was damaged, so it starts again"
-
-
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -222,10 +215,8 @@ def _read(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> CellCheckpoin
 SAVE_SECONDS = 60.0
 """Of training that a killed process may lose; more where writing takes long, see ``SHARE``."""
 
-
 SHARE = 1 / 30
 """Of the time that writing states may take."""
-
 
 END_SECONDS = 5.0
 """Of unsaved training that are worth a state before a cell's test images are looked at."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Schedule = Callable[[int, int], float]
 """Takes a step (from 0) and how many there are after the warm-up; returns the factor on the peak learning rate."""
 
-
 SCHEDULES: Registry[Schedule] = Registry("schedule")
 SCHEDULES.register("constant", lambda step, steps: 1.0)
 SCHEDULES.register("cosine", lambda step, steps: 0.5 * (1 + math.cos(math.pi * step / steps)))

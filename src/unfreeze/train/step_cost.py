@@ -21,7 +21,6 @@ from unfreeze.train.optimizers import build_optimizer
 TIMED_SECONDS = 0.7
 """Fewer examples than a batch has are timed where a whole batch would take longer than this."""
 
-
 SECONDS_PER_FLOP = 1e-11
 """Of a machine on which nothing has been timed yet."""
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look at, tidy or empty what studies share on this machine.")
 
-
 KEPT = "20GB"
 """What gc leaves: a study's disk budget where nothing is said."""
 

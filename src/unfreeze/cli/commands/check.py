@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PAGE = Path("check.html")
 
-
 SHOWN, OF_A_KIND = 12, 4
 """Findings in the table on a terminal, in all and of one kind, so that many of one hide no other; the page has all."""
 

@@ -19,14 +19,11 @@ if TYPE_CHECKING:
 BACKBONE = "tf_efficientnet_lite0"
 """Its weights come with the installation."""
 
-
 SIZE = 128
 """Pixels for the default backbone: a quarter of the work of 256, and on photographs nearly as good."""
 
-
 OF_DATA = ("labels_from", "columns", "check", "tests")
 """Keys that ``--set`` adds to the file."""
-
 
 STEPS = (5, 10, 20, 50, 100, 200, 500, 1000)
 """Images a class that are offered."""
@@ -165,12 +162,10 @@ split:
   val: 0.15    # share of the images that choose the best epoch and the best strategy; the rest trains
   # group: "(patient[0-9]+)"   # images whose path matches alike belong together and are never split up"""
 
-
 _GIVEN_SPLIT = """\
 # The folders say what each image is for ({}). Where there is one beside the training images,
 # it is the test set, whatever it is called, and validation images are drawn from the training images:
 split: {{val: 0.15}}   # as a share of all images; given: what is there for validation validates, and nothing tests"""
-
 
 _TEMPLATE = """\
 # A study: which way of training, with how many images, gives the best classifier? {about}.

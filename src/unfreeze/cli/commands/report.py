@@ -9,7 +9,6 @@ from unfreeze.cli.interrupts import BEGINS_ANEW, resumable
 
 ALTERED_CELL = "a file of this cell was altered or lost, so it is left out; unfreeze run makes it again"
 
-
 SIDE_BY_SIDE = "report-side-by-side.html"
 """The page of several studies, in the current directory."""
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 
 FORMAT = "DICOM"
-
-
 _START, _MARK = 128, b"DICM"  # bytes that say nothing, and what comes behind them
 
 

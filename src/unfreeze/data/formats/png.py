@@ -8,8 +8,6 @@ from typing import IO
 from PIL import PngImagePlugin
 
 _START = b"\x89PNG\r\n\x1a\n"
-
-
 _NOT_PIXELS = 0x20  # the bit of a chunk's first letter that is set where pixels do not depend on it
 
 

@@ -10,14 +10,11 @@ from typing import Self
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 """Pillow's own bound, 89.5 million pixels, above which it warns of a decompression bomb."""
 
-
 FULL = 16
 """Bits that pictures of more than 8 bits use, where nothing else is known: their high byte counts."""
 
-
 LEAST = 8
 """Bits that are assumed at least, but for values of 0 and 1."""
-
 
 PEAK, MODE, SEVERAL, INVERTED, KEY = (
     f"unfreeze.{name}" for name in ("peak", "mode", "several", "inverted", "transparency")

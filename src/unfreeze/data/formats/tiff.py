@@ -9,14 +9,8 @@ from PIL import TiffImagePlugin
 from unfreeze.data.unusable import INVERTED, PREVIEW, RAW, RAW_SUFFIXES, UNKNOWN_TIFF, Undecodable, too_many_bands
 
 _SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _DNG = 254, 258, 262, 277, 284, 50706  # tags
-
-
 _REDUCED = 1  # the bit of the kind of a subfile: a smaller version of another image in the file
-
-
 _WHITE_IS_ZERO, _PALETTE, _SEPARATED, _CFA = 0, 3, 5, 32803  # photometric interpretations
-
-
 _CR2 = b"CR"  # behind the header
 
 

@@ -22,8 +22,6 @@ from unfreeze.storage.cache import cache_folder, refuse_inside, usable_cache
 from unfreeze.text import near
 
 __all__ = ["Ignored", "Item", "Source", "cache_folder", "open_source", "refuse_inside", "source_of", "usable_cache"]
-
-
 _SHOWN = 3
 
 

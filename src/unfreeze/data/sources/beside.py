@@ -14,22 +14,14 @@ from unfreeze.data.sources.tree import Tree
 ALIKE = 0.9
 """The share of names from which on a folder holds the same as another."""
 
-
 _MASK = re.compile(
     r"(?<![^\W_])(?:masks?|segmentations?|seg|ground[ _-]?truth|gt|annotations?|labels?|trimap|depth|saliency|heatmap|"
     r"edges?|contours?)(?=\d*\b|[\W_]|crop)"
 )
 
-
 _NUMBER = re.compile(r"^[\W_]*\d+$")
-
-
 _SAMPLE = 5  # pictures that are opened
-
-
 _MODES = frozenset(("1", "L", "P", "I", "I;16", "F"))
-
-
 _COLOURS = 16  # of a mask in colour, looked at in 64 x 64 pixels
 
 

@@ -28,17 +28,9 @@ from unfreeze.errors import UserError
 from unfreeze.text import near
 
 NO_CLASS = "not in a class folder"
-
-
 HIDDEN_PICTURES = "hidden folder with pictures"
-
-
 FOLLOW = "--set check.follow_symlinks=true (in a study file: check: {follow_symlinks: true})"
-
-
 _ARCHIVES = {".zip": "zipfile", ".tar": "tarfile", ".tar.gz": "tarfile", ".tgz": "tarfile", ".tar.xz": "tarfile"}
-
-
 _SHOWN = 3
 
 

@@ -14,11 +14,7 @@ from unfreeze.storage.atomic import replacing
 from unfreeze.storage.cache import cache_folder
 
 PREFIX = "hf:"
-
-
 _EXPECTED = "hf:owner/name of a data set of images, or hf:FOLDER"
-
-
 _SIGNATURES = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"GIF8", ".gif"), (b"BM", ".bmp"))
 
 

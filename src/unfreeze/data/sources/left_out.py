@@ -15,31 +15,20 @@ from unfreeze.data.sources.source import split_of
 from unfreeze.data.sources.tree import Tree, around
 
 UNLABELLED = "unlabelled"
-
-
 MASKS = "masks or annotations, no photographs"
-
-
 AGAIN = "the classes once more"
-
-
 STORE = "what links lead to"
-
-
 OUTSIDE_SPLITS = "not in a split's folder"
-
 
 _CONTAINERS = frozenset(
     "images image imgs img photos photo pictures picture pics jpegimages jpg jpeg data dataset rgb raw original "
     "originals input inputs files samples all classes".split()
 )
 
-
 _MASKS = frozenset(
     "segmentations segmentation segmented segs seg masks mask annotations annotation labels label groundtruth gt "
     "trimaps trimap depth thumbnails thumbs saliency edges heatmaps bboxes boxes".split()
 )
-
 
 _UNLABELLED_NAME = re.compile(
     r"[\W_]*(?:seg[ _-])?(?:pred|predict|unlabell?ed|unsorted|unclassified|unannotated|untagged|no[ _-]?labels?|inbox|"
@@ -47,13 +36,8 @@ _UNLABELLED_NAME = re.compile(
     re.IGNORECASE,
 )
 
-
 _FEW = 8  # folders side by side up to which their pictures' names are compared
-
-
 _MASK_MODES = frozenset(("1", "L", "P"))
-
-
 SHOWN = 3
 
 

@@ -15,19 +15,10 @@ from unfreeze.errors import UserError
 NAME = "name"
 """The word for what a file's name begins with, up to its first digit: of ``american_bulldog_10.jpg`` the breed."""
 
-
 _LAST_WORD = r"([^\W\d_]+)\.\w+$"
-
-
 _FIRST_WORD = r"([^\W\d_][^/._ -]*)[._ -][^/]*$"
-
-
 _SUFFIX = r"\.([^/.]+)$"
-
-
 _SEPARATORS = " ._-()[]#+,~"
-
-
 _SHOWN = 3
 
 

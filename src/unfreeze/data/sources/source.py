@@ -21,7 +21,6 @@ SPLIT_NAMES = {
 }
 """What data calls its splits, and what they are."""
 
-
 _FOLDER_NAMES = {
     **SPLIT_NAMES,
     "dev": "validation",
@@ -44,9 +43,7 @@ _FOLDER_NAMES = {
     "validazione": "validation",
 }
 
-
 _ADDED = "data|dataset|daten|datos|dados|images?|imgs?|pictures|photos|samples|split|sets?|folder|part|shard|chunk"
-
 
 _SPLIT_FOLDER = re.compile(
     rf"\d*[ _.-]*(?:(?:seg|{_ADDED})[ _.-]+)?({'|'.join(_FOLDER_NAMES)})[ _.-]*(?:{_ADDED})?[ _.()-]*\d*[ _.()-]*",

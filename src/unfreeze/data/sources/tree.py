@@ -17,36 +17,16 @@ PICTURES = frozenset(
 ) | frozenset(RAW_SUFFIXES)
 """Suffixes of pictures: such a file is data, whatever is in it, so that a damaged one is told and not overlooked."""
 
-
 LITTER = "system files"
-
-
 LINK_OUT = "link out of the folder"
-
-
 LINK_TO_FOLDER = "link to a folder"
-
-
 POINTER = "Git LFS pointer"
-
-
 HIDDEN = "hidden"
-
-
 CLOUD = "stand-in for a file in iCloud"
-
-
 BESIDE = "raw or HEIC file beside its photograph"
-
-
 VOLUME = "volume of slices"
-
-
 _VOLUMES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".mgz")
-
-
 _READ = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-
 
 _LITTER = frozenset(
     "@eadir #recycle #snapshot @tmp @recycle @recently-snapshot lost+found $recycle.bin recycler recycled "
@@ -57,9 +37,7 @@ _LITTER = frozenset(
     ".dropbox .dropbox.cache .dropbox.attr .syncthing .stfolder .stversions .@__thumb .sync zbthumbnail.info".split()
 ) | {"system volume information", "icon\r", "network trash folder", "temporary items"}
 
-
 _LITTER_STARTS = ("._", ".trash-", ".fuse_hidden", ".nfs0")
-
 
 _STARTS = (
     (0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (0, b"GIF87a"), (0, b"GIF89a"), (0, b"II*\0"), (0, b"MM\0*"),
@@ -68,19 +46,10 @@ _STARTS = (
     (0, b"\0\0\0\x0cJXL "), (128, b"DICM"),
 )  # fmt: skip
 
-
 _THUMBNAILS = frozenset((".thm",))  # of a video or a raw file beside it, as JPEG
-
-
 _BMP_HEADERS = frozenset((12, 40, 52, 56, 64, 108, 124))  # bytes: "BM" alone begins many a text
-
-
 _POINTER_START = b"version https://git-lfs"
-
-
 _FIRST = 132  # bytes
-
-
 _SUFFIX = re.compile(r"\.\w{1,12}", re.ASCII)
 
 

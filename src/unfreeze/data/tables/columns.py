@@ -22,7 +22,6 @@ _PATHS = {
     "imageindex", "imageurl", "img", "imgs", "picture", "photo", "photoid", "idcode", "id",
 }  # fmt: skip
 
-
 _LABELS = {
     "label", "labels", "class", "classes", "classname", "classid", "classlabel", "labelname", "labelid", "category",
     "categoryname", "categoryid", "categories", "target", "targets", "diagnosis", "dx", "species", "breed", "variety",
@@ -30,16 +29,13 @@ _LABELS = {
     "choice", "result", "verdict",
 }  # fmt: skip
 
-
 _NO_LABELS = {"", "index", "width", "height", "depth", "channels", "size", "filesize"}
 """Columns that describe files, or count rows."""
-
 
 _SPLITS = {
     "split", "splits", "set", "subset", "usage", "partition", "phase", "dataset", "datasplit", "datasetsplit",
     "splitname", "purpose", "fold",
 }  # fmt: skip
-
 
 _FLAGS = {
     "isvalid": "validation", "isval": "validation", "isvalidation": "validation", "istest": "test", "istrain": "train",
@@ -47,22 +43,15 @@ _FLAGS = {
 }  # fmt: skip
 """Columns of true and false, and the split that true is."""
 
-
 _VALUES = {**SPLIT_NAMES, "dev": "validation", "publictest": "validation", "privatetest": "test", "holdout": "test"}
-
-
 _TRUE, _FALSE = {"1", "1.0", "true", "t", "yes", "y"}, {"0", "0.0", "false", "f", "no", "n"}
-
-
 BINARY = {"0", "1", "0.0", "1.0", "true", "false"}
-
 
 BOXES = (
     {"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"x", "y", "w", "h"}, {"x", "y", "width", "height"},
     {"left", "top", "right", "bottom"}, {"bbox"}, {"bndbox"}, {"boundingbox"}, {"box"}, {"segmentation"},
 )  # fmt: skip
 """Columns, by their keys, that say where in an image something is."""
-
 
 _READINGS = 3
 

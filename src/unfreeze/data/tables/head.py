@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 SEPARATORS = ",;\t|"
 
-
 PICTURES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".heic",
     ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".ppm", ".pgm",
 )  # fmt: skip
 """How names of picture files end."""
-
 
 LOOKED_AT = 40
 """Lines among which the header is looked for."""

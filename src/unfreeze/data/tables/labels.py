@@ -11,18 +11,12 @@ from unfreeze.data.tables.read import Table, key, mended, refuse_rows, say
 from unfreeze.errors import UserError
 
 _MISSING = {"", "nan", "<na>", "null"}
-
-
 _SEPARATORS = "|;, "
-
 
 _MANY = 20
 """Different numbers up to which numbers may well be classes."""
 
-
 _BINS = 4
-
-
 _LISTED = 5
 
 

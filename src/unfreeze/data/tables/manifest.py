@@ -22,7 +22,6 @@ from unfreeze.errors import UserError
 GUESSED = ColumnsConfig()
 """Nothing is said of the columns."""
 
-
 _LARGE = 100_000_000
 """Bytes from which a table in a folder is not looked into: it is hardly a list of images."""
 

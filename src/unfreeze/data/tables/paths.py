@@ -20,26 +20,17 @@ from unfreeze.text import near
 _DEPTH, _AROUND = 4, 2
 """How many folders deep is looked below a table's folder, and below the one around it."""
 
-
 _PROBES = 10
-
 
 _COMPARED = 5000
 """Names among which the nearest one is looked for."""
 
-
 _NO_PHOTOGRAPHS = ("mask", "segm", "annot", "label", "thumb", "depth", "truth")
-
-
 _PHOTOGRAPHS = ("im", "jpg", "jpeg", "png", "photo", "pic")
-
-
 _SPLITS = ("train", "test", "val")
-
 
 _TABLES = ("annot", "label", "meta", "csv", "split", "table", "list")
 """Parts of the names of folders that hold tables only, and lie beside a folder of images."""
-
 
 Parts = tuple[str, ...]
 

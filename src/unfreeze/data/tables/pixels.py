@@ -14,12 +14,8 @@ from unfreeze.errors import UserError
 _LEAST = 64
 """Numbers in a row from which they are the pixels of a picture, 8 x 8."""
 
-
 _BASE64 = ("data:image/", "/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0")
-
-
 _SAVE = "Image.fromarray(np.array({numbers}, 'uint8').reshape({shape})).save(p)"
-
 
 _IMPORTS = {
     "base64.": "import base64", "json.": "import json", "np.": "import numpy as np",

@@ -36,40 +36,25 @@ __all__ = [
     "say",
 ]
 
-
 TEXT = (".csv", ".tsv", ".tab", ".psv", ".txt")
-
-
 LINES = (".jsonl", ".ndjson")
-
 
 CONVERTED = {".xlsx": "read_excel", ".xls": "read_excel", ".ods": "read_excel", ".json": "read_json"}
 """Tables that are not read, and the function of pandas that reads them."""
 
-
 READ = (*TEXT, *LINES, ".parquet")
-
 
 IN_FOLDERS = tuple(suffix for suffix in READ if suffix != ".txt")
 """How names of tables end that are looked for in folders."""
 
-
 SUFFIXES = (*READ, *CONVERTED)
-
-
 TABLE = "a table (.csv, .tsv, .txt, .jsonl or .parquet) with a column of file paths and a column of labels"
-
 
 BYTES = "<bytes>"
 """The text of a value that is bytes: a picture in the table itself."""
 
-
 _LISTED = 5
-
-
 _SAMPLE = 2000
-
-
 _AS_TEXT = ".astype(object).fillna('').astype(str)"
 
 

@@ -17,7 +17,6 @@ from unfreeze.text import plural
 WIDTH, HEIGHT = 92, 26
 """Of a small curve, in pixels."""
 
-
 POINTS = 40
 """Points that a small curve has at most."""
 

@@ -27,10 +27,8 @@ from unfreeze.study.executors.worker import add_record, record_of
 POLL_SECONDS = 0.1
 """Between two looks at what slots say, and whether one died."""
 
-
 SLOT = "slot-"
 """How the names of slots begin, which their logs have."""
-
 
 TRIES = 2
 """How often a group is started before its cells fail with their slots."""

@@ -28,7 +28,6 @@ LOADER_DIED = (
     "{cells}; processes that prepare images from now on: {workers}"
 )
 
-
 Backbones = Callable[[Strategy, int], Backbone]
 
 
