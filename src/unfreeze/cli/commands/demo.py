@@ -32,6 +32,6 @@ def demo(
         write_digits(data)
         study = read_study(choices=registered(), preset="demo", values={"data": data})
         text = f"data: {json.dumps('../' + data.name)}\n{preset_text('demo')}"
-        carry_out(study, text, out, None, as_json, check, workers=0)  # its images are quick to read
+        carry_out((study, text), out, None, as_json, check, workers=0)  # its images are quick to read
 
     resumable(work)

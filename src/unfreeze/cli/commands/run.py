@@ -47,15 +47,14 @@ def run(
     """
 
     def work(check: Check) -> None:
-        study, text = asked_study(target, preset, backbone, seeds, overrides)
-        carry_out(study, text, out or Path("runs") / study.name, time, as_json, check, parallel=parallel)
+        asked = asked_study(target, preset, backbone, seeds, overrides)
+        carry_out(asked, out or Path("runs") / asked[0].name, time, as_json, check, parallel=parallel)
 
     resumable(work)
 
 
 def carry_out(
-    study: "StudyConfig",
-    text: str,
+    asked: "tuple[StudyConfig, str]",
     out: Path,
     time: str | None,
     as_json: bool,
@@ -66,8 +65,7 @@ def carry_out(
     """Run a study in a directory, show it, write its report and print what came out.
 
     Args:
-        study: what to run.
-        text: the study file as given, "" without one.
+        asked: what to run, and the study file as given, "" without one.
         out: the study directory.
         time: the time limit as given; by default the study's.
         as_json: print JSON instead of tables.
@@ -84,6 +82,7 @@ def carry_out(
     from unfreeze.config.resolve import candidates, expected_epochs
     from unfreeze.study.registries import registered
 
+    study, text = asked
     settings = {name: next(iter(candidates(study, name, registered()).values())) for name in study.strategies}
     epochs = {name: expected_epochs(strategy) for name, strategy in settings.items()}
     board = Board(study.metric, epochs, lambda cell: _record(out, cell))
