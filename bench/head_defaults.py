@@ -34,10 +34,10 @@ from unfreeze.study.registries import registered
 from unfreeze.train.device import pick
 from unfreeze.train.early_stopping import StoppingState
 from unfreeze.train.evaluate import predict
+from unfreeze.train.gradients import Trainee
 from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.optimizers import build_optimizer
 from unfreeze.train.phase_run import PhaseRun, PhaseTask, Position
-from unfreeze.train.step import Trainee
 
 BACKBONE = "tf_efficientnet_lite0"
 REGIMES = {

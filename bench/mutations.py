@@ -85,7 +85,7 @@ TARGETS = {
         ("tests/storage/test_atomic.py", "tests/test_locked.py", "tests/storage/test_records.py"),
     ),
     "trainer": Target(
-        {"unfreeze.train.phase_run": (), "unfreeze.train.step": (), "unfreeze.train.trainer": ()},
+        {"unfreeze.train.phase_run": (), "unfreeze.train.gradients": (), "unfreeze.train.trainer": ()},
         (
             "tests/train/test_phase_run.py",
             "tests/train/test_trainer.py",

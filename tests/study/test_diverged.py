@@ -22,7 +22,7 @@ from unfreeze.storage.records import read_table, read_tensors
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study import finish
 from unfreeze.study.run import run_study
-from unfreeze.train import phase_run, step
+from unfreeze.train import gradients, phase_run
 
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}, "early_stopping": {"patience": 9}, "epochs": 4}
 
@@ -35,7 +35,7 @@ def run(folder: Path, out: str = "out", **values: Any) -> tuple[Any, list[Event]
 def spoil(monkeypatch: pytest.MonkeyPatch, at: int, what: str, number: float) -> None:
     """Make the loss or a gradient of a training step, counted over the whole run, no number."""
     steps = iter(range(1, 10**6))
-    forward, total = step._forward, phase_run.gradient_sum
+    forward, total = gradients._forward, phase_run.gradient_sum
 
     def bad_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
         loss, logits = forward(*arguments)
@@ -46,7 +46,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, what: str, number: float) ->
             optimizer.param_groups[0]["params"][0].grad[0, 0] = number
         return total(optimizer)
 
-    monkeypatch.setattr(step, "_forward", bad_forward)
+    monkeypatch.setattr(gradients, "_forward", bad_forward)
     monkeypatch.setattr(phase_run, "gradient_sum", bad_sum)
 
 

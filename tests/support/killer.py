@@ -36,7 +36,7 @@ ONE = ["--set", "strategies={last: {train: {last: 1}, epochs: 1}}"]
 PHASES = {
     "check": ("unfreeze.data.scan_cache:ScanCache.keep", 20, "read 36 image files", ""),
     "extraction": ("unfreeze.storage.shards:NewShard.append", 40, "started, ", "frozen stages of"),
-    "training": ("unfreeze.train.step:_forward", 10, "finished;", "epoch 1:"),
+    "training": ("unfreeze.train.gradients:_forward", 10, "finished;", "epoch 1:"),
     "evaluation": ("unfreeze.study.finish:predict", 1, "finished;", "epoch 2:"),
     "report": ("unfreeze.report.page:render_report", 1, "report: ", "finished;"),
 }

@@ -14,10 +14,10 @@ from unfreeze.model.memory import OutOfMemory
 from unfreeze.train.device import Compute
 from unfreeze.train.early_stopping import StoppingState
 from unfreeze.train.evaluate import predict
+from unfreeze.train.gradients import Trainee
 from unfreeze.train.micro_batch import BatchNormStatistics, MicroBatch, WholeDropout, batch_norm_trains, parts
 from unfreeze.train.optimizers import build_optimizer
 from unfreeze.train.phase_run import PhaseRun, PhaseTask, Position
-from unfreeze.train.step import Trainee
 
 STEPS = 6
 CPU = Compute(torch.device("cpu"), "float32")

@@ -16,10 +16,10 @@ from unfreeze.inputs.loader import TimedBatch
 from unfreeze.train.device import Compute
 from unfreeze.train.early_stopping import StoppingState
 from unfreeze.train.evaluate import predict
+from unfreeze.train.gradients import Trainee
 from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.optimizers import build_optimizer
 from unfreeze.train.phase_run import Diverged, PhaseRun, PhaseTask, Position
-from unfreeze.train.step import Trainee
 
 CPU = Compute(torch.device("cpu"), "float32")
 

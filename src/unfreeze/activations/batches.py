@@ -55,7 +55,7 @@ UNSTORED = (
 
 @dataclass
 class CacheStats:
-    """What shared work really took: seconds and rows by piece, and what was wrong with the cache."""
+    """What shared work really took: seconds and rows by key, and what was wrong with the cache."""
 
     seconds: dict[ActivationKey, float] = field(default_factory=dict)
     computed: dict[ActivationKey, int] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class ImageRefs:
 
 @dataclass(frozen=True)
 class _Opened:
-    """Rows of a piece: each one's index among those that were opened, and how many were computed at once."""
+    """Rows of a key: each one's index among those that were opened, and how many were computed at once."""
 
     places: Mapping[Row, int]
     rows: Rows
@@ -142,7 +142,7 @@ class BatchSource:
         return ImageRefs(tuple(ids), tuple(keys_of(self.catalog, ids)), labels)
 
     def missing(self, key: ActivationKey, rows: Sequence[Row]) -> list[Row]:
-        """Return which rows of a stored piece the cache does not have."""
+        """Return which stored rows the cache does not have."""
         return self._store(key, self._suiting(key, rows)).missing(rows)
 
     def _store(self, key: ActivationKey, at_once: int) -> ArrayStore:
@@ -166,7 +166,7 @@ class BatchSource:
         return next((number for number in before if not self._store(key, number).missing(rows)), now)
 
     def prepare(self, reads: Reads) -> None:
-        """Have all rows of stored pieces that are needed at hand, computing what is missing.
+        """Have all stored rows that are needed at hand, computing what is missing.
 
         A piece that cannot be stored, since the disk is full, say, is computed live from then on, to the same numbers.
 
@@ -245,7 +245,7 @@ class BatchSource:
         return LiveEvaluation(batches, lambda inputs: prefix.run(inputs, 0, key.cut))
 
     def _stored(self, key: ActivationKey, refs: ImageRefs, views: int) -> StoredInputs | None:
-        """Return stored inputs of images in the first ``views`` views, or None if the piece is not stored."""
+        """Return stored inputs of images in the first ``views`` views, or None if the key is not stored."""
         if key not in self.rows or key not in self._open:
             return None
         places, rows = self._open[key].places, self._open[key].rows
@@ -298,7 +298,7 @@ class BatchSource:
         )
 
     def _ensure(self, key: ActivationKey, rows: Mapping[Row, None]) -> Rows:
-        """Open the rows of a stored piece, after computing those that are missing or altered."""
+        """Open stored rows, after computing those that are missing or altered."""
         at_once = self._suiting(key, list(rows))
         while True:
             try:

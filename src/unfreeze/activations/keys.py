@@ -55,7 +55,7 @@ class ActivationKey:
 
 @dataclass
 class Reads:
-    """Rows that a candidate or a cell takes of each piece; pixels, which have passed no stage, belong to none."""
+    """Rows that a candidate or a cell reads, by key; pixels, which have passed no stage, have none."""
 
     rows: dict[ActivationKey, dict[Row, None]] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""What decoding an open file tells."""
+"""Decode a file and describe its picture: hashes that find its copies, darkness, sharpness, or why it is unusable."""
 
 import base64
 import math

@@ -39,7 +39,7 @@ class Callbacks:
 
     Attributes:
         progress: called with (files done, files in all) after each file, in the thread that asked for the scan.
-        comparing: called with (pairs compared, pairs in all) while pictures that info alike are compared.
+        comparing: called with (pairs compared, pairs in all) while pictures that look alike are compared.
         on_picture: called once for each content that is decoded whole and can be used, in the thread that decoded it
             (never the one that asked for the scan), by one thread at a time. An exception that it raises ends the scan.
         prepare: called first with each such picture, by several threads at once; on_picture gets what it returns.

@@ -1,4 +1,4 @@
-"""What reading and decoding one file tells."""
+"""Cache of scan results: what reading and decoding each file found, keyed by content and by file state."""
 
 import hashlib
 import json

@@ -115,7 +115,7 @@ class SharedActivations:
 
 @dataclass(frozen=True)
 class CellForecast:
-    """One cell: the stored pieces that it takes, why it takes no others, and its seconds.
+    """Forecast of one cell: the stored activations that it reads, why it reads no others, and its seconds.
 
     Attributes:
         seconds: of its own steps, evaluation and live work; shared pieces are counted once, with the piece.
@@ -134,7 +134,7 @@ class ActivationPlan:
     """The plan of shared work.
 
     Attributes:
-        pieces: all activations that cells take, stored or not.
+        activations: all that cells read, stored or not.
         cells: by id.
         pixel_bytes: of base pictures, manifests included; 0 where they are not stored.
         pixel_bytes_missing: of those that are not in the cache yet.
@@ -150,7 +150,7 @@ class ActivationPlan:
     @property
     def seconds(self) -> float:
         """Predicted seconds of the whole study."""
-        stored = sum(key.seconds for key in self.activations if key.stored)
+        stored = sum(one.seconds for one in self.activations if one.stored)
         return self.pixel_seconds + stored + sum(cell.seconds for cell in self.cells.values())
 
     @property
@@ -161,7 +161,7 @@ class ActivationPlan:
     @property
     def bytes(self) -> int:
         """Predicted bytes of the study's entries in the cache."""
-        return self.pixel_bytes + sum(key.bytes for key in self.activations if key.stored)
+        return self.pixel_bytes + sum(one.bytes for one in self.activations if one.stored)
 
     @property
     def bytes_missing(self) -> int:
@@ -170,16 +170,16 @@ class ActivationPlan:
         return self.pixel_bytes_missing + int(sum(missing))
 
     def shares(self) -> dict[ActivationKey, float]:
-        """Return, by piece, the part of its rows' cost that a cell bears, the others that use them the rest."""
+        """Return, by key, the part of its rows' cost that a cell bears, the others that use them the rest."""
         return {one.key: len(one.rows) / max(1, one.taken) for one in self.activations}
 
     def rows(self) -> dict[ActivationKey, dict[Row, None]]:
-        """Return the rows of the stored pieces."""
-        return {key.key: key.rows for key in self.activations if key.stored}
+        """Return the rows of stored activations, by key."""
+        return {one.key: one.rows for one in self.activations if one.stored}
 
     def starts(self) -> dict[ActivationKey, ActivationKey]:
-        """Return what stored pieces are computed from, but for those computed from images."""
-        return {key.key: key.start for key in self.activations if key.stored and key.start}
+        """Return the stored activations that others are computed from, by the key of those."""
+        return {one.key: one.start for one in self.activations if one.stored and one.start}
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def plan_shared(works: Sequence[CellWork], costs: PlanCosts, cache: CacheState) 
     reads, lockstep_batches = {work.cell: work.reads for work in works}, lots_of_study(works)
     view = costs.view + (0 if cache.keeps_pixels else costs.decode)
     activations = _shared_activations(reads, lockstep_batches, costs, cache, view)
-    kept = {key.key for key in activations if key.stored}
+    kept = {one.key for one in activations if one.stored}
     live = dict.fromkeys(reads, 0.0)
     for lockstep_batch in lockstep_batches:
         for cell in lockstep_batch.cells:

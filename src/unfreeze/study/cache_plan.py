@@ -44,7 +44,7 @@ def plan_activations(prepared: PreparedStudy, calibrated: Calibrations, cache: P
 
 
 def _stores(calibrated: Calibrations, cache: Path, key: ActivationKey) -> list[ArrayStore]:
-    """Return a piece's entry in the cache; where memory has got short, that of as many rows at once as before, too."""
+    """Return a key's entry in the cache; where memory has got short, that of as many rows at once as before, too."""
     prefix, made = calibrated.prefixes[key.prefix], calibrated.preprocessing[key.prefix]
     return [
         activation_store(cache, prefix, key.cut, made, key.augment, key.seed, at_once)

@@ -132,7 +132,7 @@ def finished_otherwise(store: StudyDir, specs: Mapping[str, CellSpec]) -> list[s
 
     Args:
         store: the study directory.
-        jobs: the cells as planned, by id.
+        specs: the cells as planned, by id.
     """
     cells: dict[str, list[str]] = {}
     for name, spec in specs.items():

@@ -120,7 +120,7 @@ def writes(
         store: the study directory, which need not be there.
         plan: the study's.
         images: files of the data.
-        jobs, works: its cells, by id and in plan order.
+        specs, works: its cells, by id and in plan order.
         parallel: processes that run groups of cells at once.
     """
     missing = {

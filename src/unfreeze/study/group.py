@@ -60,7 +60,7 @@ class GroupRun:
     """One group of cells on its way.
 
     Args:
-        jobs: its cells, by id.
+        specs: its cells, by id.
         backbones: gives a pretrained backbone for a strategy and seed; it is not changed.
         supply: gives inputs.
         store: the study directory.

@@ -291,7 +291,7 @@ def refuse_lone_batches(specs: Mapping[str, CellSpec], plan: Plan) -> None:
     Where some of a strategy's cells can, the study runs, and the others fail when their turn comes.
 
     Args:
-        jobs: the cells, by id.
+        specs: the cells, by id.
         plan: gives their backbones.
 
     Raises:

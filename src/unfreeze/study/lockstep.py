@@ -59,7 +59,7 @@ class ReadCounts:
     pixels: int = 0
 
     def take(self, key: ActivationKey, draws: int) -> None:
-        """Count rows of a piece."""
+        """Count rows of a key."""
         if key.cut:
             self.activations[key] = self.activations.get(key, 0) + draws
         else:

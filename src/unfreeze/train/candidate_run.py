@@ -18,11 +18,11 @@ from unfreeze.model.network import Network, build_network, frozen_state, load_tr
 from unfreeze.model.summary import count_parameters
 from unfreeze.train.device import Compute
 from unfreeze.train.early_stopping import StoppingState
+from unfreeze.train.gradients import Trainee
 from unfreeze.train.heads import build_head
 from unfreeze.train.micro_batch import MicroBatch, batch_norm_trains, has_lone_batch, lone_batch
 from unfreeze.train.optimizers import build_optimizer, moments, set_moments
 from unfreeze.train.phase_run import Diverged, PhaseRun, PhaseTask, Position
-from unfreeze.train.step import Trainee
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from unfreeze.inputs.loader import TimedBatch
 from unfreeze.train.device import Compute
 from unfreeze.train.early_stopping import StoppingState, after_epoch, should_stop
 from unfreeze.train.evaluate import logits_of
+from unfreeze.train.gradients import Trainee, batch_gradients
 from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.optimizers import gradient_sum, gradients_are_finite, learning_rate, set_learning_rate
-from unfreeze.train.step import Trainee, batch_gradients
 
 
 class Diverged(Exception):

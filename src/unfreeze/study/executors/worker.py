@@ -195,7 +195,7 @@ class _Exchange:
 
 
 def record_of(supply: BatchSource) -> dict[str, Any]:
-    """Return what shared work took so far as JSON data: by piece, by prefix, and what was altered."""
+    """Return what shared work took so far as JSON data: by key, by prefix, and what was altered."""
     facts = supply.facts
     return {
         "seconds": [facts.seconds.get(key, 0.0) for key in supply.rows],
