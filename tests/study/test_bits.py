@@ -57,3 +57,10 @@ def test_ordinary_photographs_have_no_bits_to_choose(tmp_path: Path) -> None:
     assert read_json(out / "study.json")["reading"] == {"bands": [], "bits": 16}
     for check in ({"bits": 12}, {"bands": [0, 1, 2]}):
         assert run(tmp_path, **check)[1] == 0
+
+
+def test_cells_in_two_processes_read_what_the_run_read(tmp_path: Path) -> None:
+    in_twelve_bits(tmp_path)
+    study = tiny_study(tmp_path, **HEAD, seeds=2, check={"near_duplicates": "ignore"})
+    results = Study(**study).run(tmp_path / "out", workers=0, parallel=2)
+    assert results.table["status"].tolist() == ["finished"] * 2

@@ -146,3 +146,17 @@ def test_what_was_computed_before_an_interruption_is_kept(tmp_path: Path, monkey
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "empty"))
     assert done > 0
     assert left + done == rows(run(tmp_path, "whole"))
+
+
+def test_a_phase_that_begins_early_since_the_one_before_stopped_finds_its_views(tmp_path: Path) -> None:
+    phases = [{"train": "head", "epochs": 3}, {"train": {"last": 1}, "epochs": 2}]
+    stopping = {"patience": 1, "min_delta": 10.0}  # never met: each phase stops as soon as it may
+    regime = {"train_per_class": 5, "val_per_class": 2, "augment": "flip_crop", "views": 4}
+    study = Study(
+        **tiny_study(
+            tmp_path, strategies={"early": {"phases": phases, "early_stopping": stopping}}, regimes={"bank": regime}
+        )
+    )
+    results = study.run(tmp_path / "out", workers=0)
+    assert results.table["status"].tolist() == ["finished"]
+    assert results.history["phase"].astype(int).tolist() == [0, 0, 1]

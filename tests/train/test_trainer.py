@@ -12,8 +12,8 @@ from unfreeze.train.trainer import Callbacks, Trainer
 class Batches:
     """A training stream that notes what it is asked for; the batch of ``broken``, a step and a cut, cannot be made."""
 
-    def __init__(self, broken: tuple[int, int] | None = None) -> None:
-        self.broken, self.step, self.closed = broken, -1, False
+    def __init__(self, broken: tuple[int, int] | None = None, error: Exception | None = None) -> None:
+        self.broken, self.error, self.step, self.closed = broken, error or OSError("gone"), -1, False
         self.made: list[tuple[int, int]] = []
 
     def turn_to(self, step: int, cuts: Sequence[int]) -> None:
@@ -21,7 +21,7 @@ class Batches:
 
     def batch(self, cut: int) -> Any:
         if (self.step, cut) == self.broken:
-            raise OSError("gone")
+            raise self.error
         self.made.append((self.step, cut))
         return self.step, cut
 
@@ -158,9 +158,17 @@ def test_where_nobody_listens_any_more_everything_stops_and_the_batches_are_clos
     assert batches.closed
 
 
+def test_where_nobody_listens_while_a_batch_is_made_everything_stops() -> None:
+    batches = Batches(broken=(0, 3), error=BrokenPipeError())
+    with pytest.raises(BrokenPipeError):
+        fit({"a": Run(steps(3, 0)), "b": Run(steps(1, 1))}, batches)
+    assert batches.closed
+
+
 def test_a_run_that_is_over_from_the_start_ends_without_a_step() -> None:
     batches = Batches()
-    assert fit({"a": Run({}), "b": Run(steps(1, 0))}, batches) == {"a": [], "b": [(0, 1)]}
+    runs = {"a": Run({}), "b": Run(steps(1, 0)), "c": Run({})}
+    assert fit(runs, batches) == {"a": [], "b": [(0, 1)], "c": []}
     assert batches.made == [(0, 1)]
 
 

@@ -56,7 +56,7 @@ def fitted(
         What the attempt gave, and the rows at once.
 
     Raises:
-        NoRoom: not even ``least`` rows fit.
+        OutOfMemory: not even ``least`` rows fit.
     """
     while True:
         try:

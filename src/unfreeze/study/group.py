@@ -60,7 +60,7 @@ class GroupRun:
     """One group of cells on its way.
 
     Args:
-        specs: its cells, by id.
+        tasks: its cells, by id.
         backbones: gives a pretrained backbone for a strategy and seed; it is not changed.
         supply: gives inputs.
         store: the study directory.
@@ -72,7 +72,7 @@ class GroupRun:
 
     def __init__(
         self,
-        specs: Mapping[str, CellTask],
+        tasks: Mapping[str, CellTask],
         backbones: Callable[[Strategy, int], Backbone],
         supply: BatchSource,
         store: StudyDir,
@@ -80,13 +80,13 @@ class GroupRun:
         emit: Emit,
         on_failed: Callable[[str, Exception, Callable[[Path], None]], None],
     ) -> None:
-        self.specs, self.backbones, self.supply, self.store = specs, backbones, supply, store
+        self.tasks, self.backbones, self.supply, self.store = tasks, backbones, supply, store
         self.compute, self.emit, self.on_failed = compute, emit, on_failed
-        self._cells = {name: _Progress(waiting=set(one.networks)) for name, one in specs.items()}
+        self._cells = {name: _Progress(waiting=set(one.networks)) for name, one in tasks.items()}
         self._conditions = conditions(compute)
         self._saving = CheckpointTimer(store, self._bound_to, emit)
         self._short = list[str]()  # what is to be told of memory
-        self._states = {name: self._saving.begin(name) for name in specs}
+        self._states = {name: self._saving.begin(name) for name in tasks}
         for state in self._states.values():  # before anything is computed
             for label, rows in state.extra.get(FROZEN, {}).items():
                 for key, prefix in supply.prefixes.items():
@@ -97,10 +97,10 @@ class GroupRun:
     def run(self) -> None:
         """Run every cell to its end."""
         self._tell()
-        for name in self.specs:
+        for name in self.tasks:
             self._begin(name)
-        waiting = [(name, each) for name, one in self.specs.items() for each in one.networks if self._waits(name, each)]
-        for members in lots_of(self.specs, waiting):
+        waiting = [(name, each) for name, one in self.tasks.items() for each in one.networks if self._waits(name, each)]
+        for members in lots_of(self.tasks, waiting):
             alive = [member for member in members if not self._cells[member[0]].failed]
             if alive:
                 self._train(alive)
@@ -123,7 +123,7 @@ class GroupRun:
         return candidate in self._cells[name].waiting
 
     def _begin(self, name: str) -> None:
-        one, progress, state = self.specs[name], self._cells[name], self._states.pop(name)
+        one, progress, state = self.tasks[name], self._cells[name], self._states.pop(name)
         drawn = sum(examples_of(one.spec, strategy) for strategy in one.spec.candidates.values())
         self.emit(CellStarted(name, drawn))
         histories = {**state.ended, **{candidate: rows for candidate, (_, rows) in state.diverged.items()}}
@@ -143,10 +143,10 @@ class GroupRun:
     def _train(self, members: Sequence[tuple[str, str]]) -> None:
         try:
             name, candidate = members[0]
-            spec = self.specs[name].spec
+            spec = self.tasks[name].spec
             strategy, seed = spec.candidates[candidate], spec.cell.seed
             train, looked_at = self.supply.images(spec.train), self.supply.images(spec.selection.validation)
-            spans = [span for member in members for span in spans_of_candidate(self.specs[member[0]], member[1])]
+            spans = [span for member in members for span in spans_of_candidate(self.tasks[member[0]], member[1])]
             stream = self.supply.stream(
                 strategy,
                 spec.regime,
@@ -189,7 +189,7 @@ class GroupRun:
 
     def _state(self, name: str, runs: Mapping[tuple[str, str], CandidateRun]) -> CellCheckpoint:
         """Return where a cell stands; ``runs`` are its candidates in training."""
-        progress, networks = self._cells[name], self.specs[name].networks
+        progress, networks = self._cells[name], self.tasks[name].networks
         candidates = dict(progress.begun)  # those whose turn has not come again
         candidates |= {candidate: run.state_dict() for (cell, candidate), run in runs.items() if cell == name}
         if progress.chosen is not None:
@@ -208,11 +208,11 @@ class GroupRun:
 
     def _prefixes(self, name: str) -> dict[PrefixKey, Prefix]:
         """Return the frozen networks that a cell's candidates may use."""
-        keys = dict.fromkeys(prefix_of(strategy) for strategy in self.specs[name].spec.candidates.values())
+        keys = dict.fromkeys(prefix_of(strategy) for strategy in self.tasks[name].spec.candidates.values())
         return {key: self.supply.prefixes[key] for key in keys if key in self.supply.prefixes}
 
     def _bound_to(self, name: str) -> dict[str, Any]:
-        spec = self.specs[name].spec
+        spec = self.tasks[name].spec
         return {
             "settings": spec.fingerprint,
             "data": spec.data_fingerprint,
@@ -220,7 +220,7 @@ class GroupRun:
         } | self._conditions
 
     def _candidate_run(self, name: str, candidate: str) -> CandidateRun:
-        one, progress = self.specs[name], self._cells[name]
+        one, progress = self.tasks[name], self._cells[name]
         spec, strategy, lowest = one.spec, one.spec.candidates[candidate], min(one.networks[candidate].cuts)
         progress.history.setdefault(candidate, [])
         state = progress.begun.pop(candidate, None) or CandidateCheckpoint()
@@ -265,11 +265,11 @@ class GroupRun:
             progress.validation[candidate] = result.validation
             best = None if progress.chosen is None else progress.chosen[1].best["val_metric"]
             ahead = best is None or metrics.is_better(
-                self.specs[name].spec.study.metric, result.best["val_metric"], best
+                self.tasks[name].spec.study.metric, result.best["val_metric"], best
             )
             # Of equals the first one asked for wins, whichever ended first.
             equal = progress.chosen is not None and result.best["val_metric"] == best
-            order = list(self.specs[name].networks)
+            order = list(self.tasks[name].networks)
             if ahead or (equal and progress.chosen and order.index(candidate) < order.index(progress.chosen[0])):
                 progress.chosen = candidate, result
         elif isinstance(result, Diverged):
@@ -286,7 +286,7 @@ class GroupRun:
                 self._fail(name, error, progress.chosen and progress.chosen[0])
 
     def _finish(self, name: str) -> None:
-        one, progress = self.specs[name], self._cells[name]
+        one, progress = self.tasks[name], self._cells[name]
         if progress.chosen is None:
             raise next(progress.diverged[candidate] for candidate in one.networks if candidate in progress.diverged)
         if self._saving.due(END_SECONDS):
@@ -301,7 +301,7 @@ class GroupRun:
         self.emit(CellFinished(name, result))
 
     def _write(self, name: str, folder: Path, candidate: str, trained: TrainedCandidate) -> dict[str, Any]:
-        one, progress = self.specs[name], self._cells[name]
+        one, progress = self.tasks[name], self._cells[name]
 
         def warnings() -> list[str]:
             strategy, key = one.spec.candidates[candidate], prefix_of(one.spec.candidates[candidate])
@@ -342,7 +342,7 @@ class GroupRun:
         )
 
     def _write_history(self, name: str, folder: Path) -> None:
-        rows = [row for candidate in self.specs[name].networks for row in self._cells[name].history.get(candidate, [])]
+        rows = [row for candidate in self.tasks[name].networks for row in self._cells[name].history.get(candidate, [])]
         if rows:
             table = pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
             write_table(folder / "history.csv", table)
@@ -352,7 +352,7 @@ class GroupRun:
             raise error
         progress = self._cells[name]
         if is_out_of_memory(error) and not isinstance(error, MemoryError):  # Python's own is not the device's
-            strategies = self.specs[name].spec.candidates
+            strategies = self.tasks[name].spec.candidates
             strategy = strategies[next(iter(strategies)) if candidate is None else candidate]
             least = error.least if isinstance(error, OutOfMemory) else 1
             size, precision, device = strategy.image_size, self.compute.precision, self.compute.device
@@ -368,9 +368,9 @@ class GroupRun:
         self._write_history(name, folder)
         if not isinstance(error, Diverged) or not error.best:
             return
-        spec = self.specs[name].spec
+        spec = self.tasks[name].spec
         strategy = next(iter(spec.candidates.values()))
-        lowest = min(next(iter(self.specs[name].networks.values())).cuts)
+        lowest = min(next(iter(self.tasks[name].networks.values())).cuts)
         prefix = self.supply.prefix_sha256(prefix_of(strategy), lowest)
         write_model(folder, error.best, prefix, strategy.backbone.name)
 

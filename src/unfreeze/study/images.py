@@ -190,7 +190,7 @@ def since_last_run(
 
     Args:
         store: the study directory.
-        before: see ``record.first_fixed``.
+        before: see ``prepare.first_fixed``.
         study: as it is now.
         catalog: of the data as it is now.
         where: said of the changes: where they are listed.

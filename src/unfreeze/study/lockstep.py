@@ -86,7 +86,9 @@ def needs_of(strategy: Strategy, cuts: Sequence[int], regime: RegimeConfig, seed
     seen = evaluation_draws(len(shas.validation), regime.validation.examples, seed)
     for span in spans_of(strategy, cuts, images, regime):
         if views is not None:
-            drawn = range(span.start // per_pass, -(-span.stop // per_pass))
+            # Where an earlier phase may stop early, this one may begin at any pass before its planned one.
+            first = 0 if strategy.early_stopping is not None else span.start // per_pass
+            drawn = range(first, -(-span.stop // per_pass))
             seen_in = {copy: sorted({view_of(number, copy, views) for number in drawn[:views]}) for copy in set(copies)}
             rows = ((sha, view) for sha, copy in zip(shas.train, copies, strict=True) for view in seen_in[copy])
             reads.take(training_piece(strategy, span.cut, regime, seed), rows)

@@ -205,7 +205,7 @@ class CandidateRun:
 
         Raises:
             Diverged: the loss or a gradient is infinite or NaN; carries the best weights so far, if they are kept.
-            NoRoom: not even one row fits into the device's memory.
+            OutOfMemory: not even one row fits into the device's memory.
         """
         with self._carrying_best():
             self._now.train_step(fed)
@@ -214,7 +214,7 @@ class CandidateRun:
         """Predict one batch of validation images.
 
         Raises:
-            NoRoom: not even one row fits into the device's memory.
+            OutOfMemory: not even one row fits into the device's memory.
         """
         self._now.validation_step(fed)
 

@@ -23,7 +23,7 @@ def predict(
     """Return logits (n, classes) float32 and labels (n,) int64 of all draws, in the order they were drawn.
 
     Raises:
-        NoRoom: not even one row fits into the device's memory.
+        OutOfMemory: not even one row fits into the device's memory.
     """
     micro_batch = micro_batch or MicroBatch()
     network.eval()
@@ -42,7 +42,7 @@ def logits_of(
     The network is in evaluation mode already.
 
     Raises:
-        NoRoom: not even one row fits into the device's memory.
+        OutOfMemory: not even one row fits into the device's memory.
     """
 
     def attempt(rows: int) -> list[metrics.Logits]:

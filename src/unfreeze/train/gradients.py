@@ -50,7 +50,7 @@ def batch_gradients(
         micro_batch: how many rows it takes at once; fewer from where memory runs short.
 
     Raises:
-        NoRoom: not even the fewest rows fit into the device's memory.
+        OutOfMemory: not even the fewest rows fit into the device's memory.
     """
     network, before = trainee.network, BatchNormStatistics(trainee.network)
     count = len(batch[1])

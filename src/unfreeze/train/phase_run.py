@@ -146,7 +146,7 @@ class PhaseRun:
 
         Raises:
             Diverged: the loss or a gradient is infinite or NaN.
-            NoRoom: not even one row fits into the device's memory.
+            OutOfMemory: not even one row fits into the device's memory.
         """
         started = time.perf_counter()
         at, phase, draw = self.position, self.task.phase, (self.task.seed, self.position.step)
@@ -166,7 +166,7 @@ class PhaseRun:
         """Predict one batch of validation images.
 
         Raises:
-            NoRoom: not even one row fits into the device's memory.
+            OutOfMemory: not even one row fits into the device's memory.
         """
         started = time.perf_counter()
         if not self._found:

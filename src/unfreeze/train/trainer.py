@@ -127,6 +127,8 @@ class Trainer(Generic[Key]):
         started = time.perf_counter()
         try:
             batch = make()
+        except BrokenPipeError:
+            raise
         except Exception as error:  # a file is gone, say
             for key in keys:
                 self._end(key, error)
@@ -159,5 +161,5 @@ class Trainer(Generic[Key]):
 
     def _forget_unused(self) -> None:
         """Let go of validation batches, and the processes that prepare them, at cuts that no run needs any more."""
-        for cut in self._open.keys() - {run.cut for run in self._runs.values()}:
+        for cut in self._open.keys() - {run.cut for run in self._runs.values() if not run.is_over}:
             del self._open[cut]

@@ -193,14 +193,16 @@ class ProcessExecutor:
     def _replace(self, dead: _Worker, why: str) -> None:
         """Have the rest of a dead slot's group run in another, once; then its cells fail."""
         group = dead.group
-        self._end(dead)
         if group is None or not group.cells:
+            self._end(dead)
             return
         self.count = max(1, self.count - 1)
         if group.tries < TRIES:
+            self.seconds += time.perf_counter() - dead.started
             self._lost.append(group)
             self.emit(Warned(f"a process that ran cells {why}; in another one go on: {', '.join(group.cells)}"))
             return
+        self._end(dead)
         error = UserError(
             f"the process that ran it {why}, for the second time",
             "a process that lives until its cells are finished; where memory runs out, the system ends one",

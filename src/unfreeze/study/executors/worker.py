@@ -20,6 +20,7 @@ from unfreeze.activations.prefix import Calibration, Prefix
 from unfreeze.config.schema import StudyConfig
 from unfreeze.data.catalog import Catalog
 from unfreeze.data.dataset_diff import DatasetChanges
+from unfreeze.data.formats.reading import Reading
 from unfreeze.data.subset import Selection
 from unfreeze.errors import UserError
 from unfreeze.events import MIDST, CellFailed, CellFinished, Emit, Event
@@ -53,6 +54,7 @@ def briefing(
         "out": str(prepared.opened.store.path),
         "roots": {name: str(root) for name, root in catalog.roots.items()},
         "classes": list(catalog.classes),
+        "reading": catalog.reading.as_text(),
         "threads": torch.get_num_threads(),
         "cells": {name: [_selection_key(cell), cell.fingerprint] for name, cell in cells.items()},
         "selections": {_selection_key(cell): asdict(cell.selection) for cell in cells.values()},
@@ -70,7 +72,7 @@ def _selection_key(spec: CellSpec) -> str:
     return json.dumps([spec.cell.regime, spec.cell.seed, spec.cell.fold])
 
 
-def _piece(record: Mapping[str, Any]) -> ActivationKey:
+def _key(record: Mapping[str, Any]) -> ActivationKey:
     return ActivationKey(**{**record, "prefix": PrefixKey(**record["prefix"])})
 
 
@@ -93,7 +95,8 @@ def _prepared(brief: Mapping[str, Any]) -> PreparedStudy:
     torch.set_num_threads(brief["threads"])  # as the study fixed them: sums depend on it
     compute, store = pick(study.device, study.precision), StudyDir(Path(brief["out"]))
     roots = {name: Path(root) for name, root in brief["roots"].items()}
-    catalog = Catalog(read_table(store.path / "catalog.csv"), roots, tuple(brief["classes"]))
+    images, reading = read_table(store.path / "catalog.csv"), Reading.from_text(brief["reading"])
+    catalog = Catalog(images, roots, tuple(brief["classes"]), reading=reading)
     plan = make_plan(study, len(catalog.classes), weights=True)
     weights, selections = weight_hashes(plan), {key: _selection(one) for key, one in brief["selections"].items()}
     by_id = {cell.id: cell for cell in plan.cells}
@@ -124,13 +127,13 @@ def executor_of(brief: Mapping[str, Any], emit: Emit) -> SerialExecutor:
         prefixes[key] = Prefix(backbone, Calibration.from_record(found), activations, opened.compute.device)
     rows = together(work.reads for work in works).rows
     stored = StoredWork(
-        {key: rows[key] for key in map(_piece, brief["stored"])},
-        {_piece(key): _piece(start) for key, start in brief["starts"]},
+        {key: rows[key] for key in map(_key, brief["stored"])},
+        {_key(key): _key(start) for key, start in brief["starts"]},
         brief["pixels"],
     )
     preprocessing, cache = preprocessings(opened.plan), Path(brief["cache"])
     supply = BatchSource(prepared.catalog, preprocessing, prefixes, stored, cache, brief["workers"], emit)
-    shares = {_piece(activation_key): share for activation_key, share in brief["shares"]}
+    shares = {_key(activation_key): share for activation_key, share in brief["shares"]}
     tasks = {work.cell: CellTask(work.spec, work.networks, work.reads, shares) for work in works}
     return SerialExecutor(tasks, supply, opened.plan.backbone, opened.store, opened.compute, emit)
 
@@ -190,6 +193,7 @@ class _Exchange:
     def _hear(self, message: dict[str, Any] | None) -> None:
         if message is not None and "facts" in message:
             add_record(self._supply, message["facts"])  # type: ignore[arg-type]
+            self._known = record_of(self._supply)  # type: ignore[arg-type]  # which is no work of this slot
         else:
             self._groups.append(None if message is None else message["run"])
 
