@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from tests.support.choices import read_study
 from tests.support.command_images import write_photos
 from unfreeze.cli import live as watch
-from unfreeze.cli import tables as screen
+from unfreeze.cli import tables
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_every_command_has_it_as_json(unfreeze, splits):
 
 def test_on_a_terminal_it_is_printed_once(unfreeze, splits, monkeypatch):
     Path("study.yaml").write_text(STUDY)
-    monkeypatch.setattr(screen, "stderr", lambda: Console(stderr=True, force_terminal=True, width=400))
+    monkeypatch.setattr(tables, "stderr", lambda: Console(stderr=True, force_terminal=True, width=400))
     monkeypatch.setattr("unfreeze.cli.live.is_terminal", lambda: True)
     code, _, said = unfreeze("run", "study.yaml")
     assert code == 0

@@ -12,7 +12,7 @@ from tests.support.commands import STUDY
 from tests.support.nasty import write_pack
 from tests.support.photos import COPIES, photo
 from tests.support.watched import tree
-from unfreeze.cli import tables as screen
+from unfreeze.cli import tables
 from unfreeze.data import scan as looking
 from unfreeze.data import scan_cache as looks
 from unfreeze.data.catalog import build_catalog
@@ -159,7 +159,7 @@ def test_many_findings_of_one_kind_hide_no_other(unfreeze, photos):
 
 
 def test_a_bar_shows_how_far_it_is_on_a_terminal_alone(unfreeze, photos, monkeypatch):
-    monkeypatch.setattr(screen, "stderr", lambda: Console(stderr=True, force_terminal=True, width=100))
+    monkeypatch.setattr(tables, "stderr", lambda: Console(stderr=True, force_terminal=True, width=100))
     code, said, told = unfreeze("check", "photos", "--json")
     assert code == 0
     assert "reading images" in told and "33/33" in told

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.support.command_images import write_photos
 from tests.support.worlds import write_weights
-from unfreeze.cli import tables as shared_tables
+from unfreeze.cli import tables
 
 PLAN = """\
 study: 2 strategies x 2 regimes x 3 seeds = 12 cells
@@ -209,10 +209,10 @@ def test_long_tables_are_summed_up():
     }
     cells = [{"cell": f"cell {number}", "strategy": "head", "regime": "few"} for number in range(30)]
     for made, last in (
-        (shared_tables.pieces(record), ["11 more", "110", "11.0 kB", "", "11 of them", "11 cells", "11 s"]),
-        (shared_tables.reuse(record, cells), ["11 more cells", "see --json", "11 s", "22 s"]),
+        (tables.activations(record), ["11 more", "110", "11.0 kB", "", "11 of them", "11 cells", "11 s"]),
+        (tables.reuse(record, cells), ["11 more cells", "see --json", "11 s", "22 s"]),
     ):
-        assert made.row_count == shared_tables.ROWS
+        assert made.row_count == tables.ROWS
         assert [list(column.cells)[-1] for column in made.columns] == last
 
 

@@ -21,7 +21,7 @@ KEPT = "20GB"
 @app.command()
 def ls() -> None:
     """List what the cache holds, with sizes, rows and use."""
-    from unfreeze.cli import tables as screen
+    from unfreeze.cli import tables
     from unfreeze.storage import cache
 
     folder = _folder()
@@ -29,16 +29,16 @@ def ls() -> None:
     if not entries and not records:
         typer.echo(f"the cache {folder} is empty")
         return
-    made = screen.table("kind", "of", "size", "rows", "last used", "in use", numbers=("size", "rows", "last used"))
+    made = tables.table("kind", "of", "size", "rows", "last used", "in use", numbers=("size", "rows", "last used"))
     for entry in entries:
         age = _age(time.time() - entry.last_used)
         use = "yes" if entry.in_use else ""
         made.add_row(entry.kind, _words(entry), bytes_text(entry.bytes), f"{entry.rows:,}", age, use)
     for path in records:
         made.add_row(path.name, "records of studies", bytes_text(cache.folder_bytes(path)), "", "", "")
-    console = screen.stdout()
+    console = tables.stdout()
     console.print(f"{folder}\n")
-    screen.show(console, made)
+    tables.show(console, made)
     console.print(f"{bytes_text(_used(folder))} in all")
 
 

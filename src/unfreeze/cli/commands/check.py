@@ -44,7 +44,7 @@ def check(
 
 def _check(target: str, out: Path | None, overrides: list[str] | None, as_json: bool, may_end: Check) -> None:
     study, asked = asked_study(target, None, None, None, overrides)
-    from unfreeze.cli import tables as screen
+    from unfreeze.cli import tables
     from unfreeze.data.quality import findings, worst_first
     from unfreeze.data.sources import source_of
     from unfreeze.data.subset import shortfalls
@@ -62,9 +62,9 @@ def _check(target: str, out: Path | None, overrides: list[str] | None, as_json: 
         remove_leftovers_of(out)
     source = source_of(study, Path.cwd())
     if not as_json:
-        console = screen.stdout()
+        console = tables.stdout()
         for line in lines(study.data, source, study.split, study.tests):
-            console.print(screen.one_line(line))
+            console.print(tables.one_line(line))
     refuse_unusable(source, study.check)
     told: list[str] = []
     catalog = _look(study, source, told, may_end)
@@ -108,7 +108,7 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    from unfreeze.cli import tables as screen
+    from unfreeze.cli import tables
     from unfreeze.data.catalog import build_catalog
     from unfreeze.data.scan import Callbacks
     from unfreeze.data.scan_cache import CacheNotWritten
@@ -118,7 +118,7 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
     cache = usable_cache(told.append)
     if cache:
         remove_leftovers(cache)
-    console = screen.stderr()
+    console = tables.stderr()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     waited = False
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
@@ -173,25 +173,25 @@ def _as_json(catalog: "Catalog", found: "list[Finding]") -> dict[str, Any]:
 
 
 def _print(catalog: "Catalog", found: "list[Finding]") -> None:
-    from unfreeze.cli import tables as screen
+    from unfreeze.cli import tables
     from unfreeze.data.quality import path_of
     from unfreeze.report.check_page import summary_of
     from unfreeze.text import plural
 
     summary = summary_of(catalog)
-    console = screen.stdout()
+    console = tables.stdout()
     parts = [f"{summary[key]:,} {word}" for key, word in (("set_aside", "set aside"), ("ignored", "ignored"))]
     console.print(
         f"{plural(summary['images'], 'file')} in {len(catalog.classes)} classes: {summary['used']:,} used, "
         f"{', '.join(parts)}"
     )
     for sentence in catalog.guessed:
-        console.print(screen.one_line(f"guessed: {sentence}"))
+        console.print(tables.one_line(f"guessed: {sentence}"))
     console.print()
     if not found:
         console.print("nothing found that is wrong")
         return
-    made = screen.table("severity", "finding", "images", "what", "first", numbers=("images",))
+    made = tables.table("severity", "finding", "images", "what", "first", numbers=("images",))
     counts, shown, rest = Counter[str](), 0, Counter[str]()
     for one in found:
         counts[one.kind] += 1
@@ -200,7 +200,7 @@ def _print(catalog: "Catalog", found: "list[Finding]") -> None:
             continue
         shown += 1
         first = path_of(catalog, one.rows[0]) if one.rows else ""
-        made.add_row(one.severity, one.kind, f"{len(one.rows):,}", screen.one_line(one.note), screen.one_line(first))
-    screen.show(console, made)
+        made.add_row(one.severity, one.kind, f"{len(one.rows):,}", tables.one_line(one.note), tables.one_line(first))
+    tables.show(console, made)
     if rest:
         console.print(f"and {', '.join(f'{count:,} more of {kind}' for kind, count in rest.items())}\n")

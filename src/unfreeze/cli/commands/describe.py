@@ -33,17 +33,17 @@ def describe(
     asked = read_study(study, choices=registered(), values={"backbone": backbone}) if study else None
     cuts = _cuts(asked, backbone) if asked else {}
     size = image_size or (asked.image_size if asked else own_size(backbone))
-    from unfreeze.cli import tables as screen
+    from unfreeze.cli import tables
     from unfreeze.model.backbone import load_backbone
     from unfreeze.model.summary import describe as stages_of
     from unfreeze.text import count_text
 
     loaded = load_backbone(backbone, "none", size, seed=0)
     stages = stages_of(loaded)
-    console = screen.stdout()
+    console = tables.stdout()
     console.print(f"{backbone}, {loaded.image_size} x {loaded.image_size} pixels, {loaded.features} features\n")
     numbers = ("output", "parameters", "FLOPs")
-    made = screen.table("stage", *numbers, *cuts, numbers=numbers)
+    made = tables.table("stage", *numbers, *cuts, numbers=numbers)
     for number, stage in enumerate(stages):
         shape = " x ".join(map(str, stage.output_shape))
         states = (states[number] for states in cuts.values())
@@ -51,7 +51,7 @@ def describe(
     made.add_section()
     total = count_text(sum(stage.params for stage in stages)), count_text(sum(stage.flops for stage in stages))
     made.add_row("all", "", *total, *([""] * len(cuts)))
-    screen.show(console, made)
+    tables.show(console, made)
     console.print("FLOPs of one image forward; a multiply-add counts as two. The head comes on top.")
 
 

@@ -39,7 +39,7 @@ def init(
     """Write a study file for your images, every line explained; an existing file is never overwritten."""
     if out.exists():
         raise UserError(f"{out} exists already", "a new file", "give another with --out FILE, or move that one away")
-    from unfreeze.cli import tables as screen
+    from unfreeze.cli import tables
     from unfreeze.config.load import read_study
     from unfreeze.config.schema import SplitConfig
     from unfreeze.data.sources import source_of
@@ -53,9 +53,9 @@ def init(
     remove_leftovers_of(out)
     source = source_of(study, Path.cwd())
     if not as_json:
-        console = screen.stdout()
+        console = tables.stdout()
         for line in lines(study.data, source, SplitConfig(), study.tests):
-            console.print(screen.one_line(line))
+            console.print(tables.one_line(line))
     refuse_unusable(source, study.check)
     size = _checked_size(backbone)
     pools = pools_by_class(source, SplitConfig())

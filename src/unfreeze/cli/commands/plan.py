@@ -60,7 +60,7 @@ def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
 
 def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """Return the plan of shared work as plan.json will hold it, or none, and warnings: why there is none, say."""
-    from unfreeze.cli import tables as screen
+    from unfreeze.cli import tables
     from unfreeze.data.summary import NothingUsable
     from unfreeze.errors import UserError
     from unfreeze.events import Event, Scanning, Warned
@@ -71,7 +71,7 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
     from unfreeze.study.images import LoneBatch
 
     told: list[str] = []
-    console = screen.stderr()
+    console = tables.stderr()
     with console.status("looking at the files") if console.is_terminal else contextlib.nullcontext() as status:
 
         def emit(event: Event) -> None:
@@ -130,13 +130,11 @@ def _print(
 ) -> None:
     from rich.text import Text
 
-    from unfreeze.cli import tables as planned_tables
-    from unfreeze.cli import tables as screen
-    from unfreeze.cli import tables as shared_tables
+    from unfreeze.cli import tables
     from unfreeze.study.network_plan import as_record
     from unfreeze.text import plural
 
-    console = screen.stdout()
+    console = tables.stdout()
     folds = f" x {study.split.folds} folds" if study.split.folds else ""
     fewer = "up to " if any(strategy.seeds for strategy in study.strategies.values()) else ""
     console.print(
@@ -144,17 +142,17 @@ def _print(
         f"{plural(len(study.regimes), 'regime')} x {fewer}{plural(len(study.seeds), 'seed')}{folds} = "
         f"{plural(len(planned.cells), 'cell')}"
     )
-    for line in planned_tables.data_lines(study, source):
-        console.print(screen.one_line(line))
+    for line in tables.data_lines(study, source):
+        console.print(tables.one_line(line))
     console.print()
-    screen.show(console, planned_tables.grid(study, planned))
-    screen.show(console, planned_tables.regimes(study, pools))
-    console.print(planned_tables.strategies(planned) + "\n")
+    tables.show(console, tables.grid(study, planned))
+    tables.show(console, tables.regimes(study, pools))
+    console.print(tables.strategies(planned) + "\n")
     if forecast:
         if forecast["shared"]:
-            screen.show(console, shared_tables.activations(forecast))
-        screen.show(console, shared_tables.reuse(forecast, as_record(planned)["cells"]))
-        console.print(shared_tables.prediction(forecast) + "\n")
+            tables.show(console, tables.activations(forecast))
+        tables.show(console, tables.reuse(forecast, as_record(planned)["cells"]))
+        console.print(tables.prediction(forecast) + "\n")
     for warning in told:
         console.print(Text(f"warning: {warning}", style="yellow"))
 

@@ -159,17 +159,17 @@ def _print_outcome(
 ) -> None:
     from rich.text import Text
 
-    from unfreeze.cli import tables as screen
+    from unfreeze.cli import tables
     from unfreeze.cli.findings import found_lines
     from unfreeze.cli.tables import answer_lines, summary
     from unfreeze.report.answer import answer
     from unfreeze.text import plural
 
-    console = screen.stdout()
+    console = tables.stdout()
     evidence = outcome.evidence
     if already:
         console.print(already + "\n")
-    screen.show(console, summary(evidence.table, evidence.metric, console))
+    tables.show(console, summary(evidence.table, evidence.metric, console))
     for line in answer_lines(answer(evidence)):
         console.print(line)
     console.print()
