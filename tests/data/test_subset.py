@@ -132,6 +132,11 @@ def test_a_strict_shortfall():
     )
 
 
+def test_a_strict_regime_with_enough_images_says_nothing():
+    chosen = select(*plenty(), RegimeConfig(train_per_class=20, val_per_class=8, strict=True), 0)
+    assert chosen.warnings == ()
+
+
 def test_a_class_missing_from_a_given_split():
     counts = {(part, label): 2 for part in ("train", "validation", "test") for label in "abc"}
     del counts["train", "a"], counts["validation", "b"], counts["test", "b"]
