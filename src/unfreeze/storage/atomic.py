@@ -190,9 +190,9 @@ def _renamed(folder: Path, path: Path) -> bool:
     try:
         folder.rename(path)
     except OSError as error:
-        if error.errno not in OCCUPIED or not path.is_dir():
+        if error.errno not in OCCUPIED or (path.exists() and not path.is_dir()):
             raise
-        return False
+        return False  # it was there; another process may have moved it away since
     return True
 
 
