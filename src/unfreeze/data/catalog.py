@@ -44,7 +44,7 @@ class Catalog:
             ignored; text is "" where there is none. `bytes` is the file's size; images of one `cluster` are copies of
             each other; `given_fold` is the fold that the data says; `note` says what is odd about a file that is used,
             see ``SEVERAL``, ``MISNAMED`` and ``CUT``; `data_NAME` are further columns of the data; the rest is that of
-            `data.likeness.Likeness`, NaN where nothing was decoded.
+            `data.image_hash.ImageStats`, NaN where nothing was decoded.
         roots: folder by source.
         classes: sorted names.
         likeness: of near duplicates, by the sha256 of both, the smaller one first.

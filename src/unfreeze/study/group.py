@@ -99,7 +99,12 @@ class GroupRun:
         self._tell()
         for name in self.tasks:
             self._begin(name)
-        waiting = [(name, each) for name, one in self.tasks.items() for each in one.networks if self._waits(name, each)]
+        waiting = [
+            (name, each)
+            for name, one in self.tasks.items()
+            for each in one.networks
+            if each in self._cells[name].waiting
+        ]
         for members in lots_of(self.tasks, waiting):
             alive = [member for member in members if not self._cells[member[0]].failed]
             if alive:
@@ -118,9 +123,6 @@ class GroupRun:
         for text in told:
             self.emit(Warned(text))
         return bool(told)
-
-    def _waits(self, name: str, candidate: str) -> bool:
-        return candidate in self._cells[name].waiting
 
     def _begin(self, name: str) -> None:
         one, progress, state = self.tasks[name], self._cells[name], self._states.pop(name)
