@@ -4,7 +4,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,10 @@ def loading(images: Numbers, workers: int) -> BatchLoader:
     return BatchLoader(images, lambda: ([(2 * number, 0), (2 * number + 1, 0)] for number in range(BATCHES)), workers)
 
 
-def kill_one() -> None:
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+def kill_one(besides: Collection[BaseProcess]) -> None:
+    """Kill one of this process's children, but none of those of an earlier test, which nobody waits for."""
+    children = [child for child in multiprocessing.active_children() if child not in besides]
+    os.kill(children[0].pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -66,11 +69,12 @@ def test_an_iteration_gives_all_batches_again_and_again(workers: int) -> None:
 @pytest.mark.parametrize("images", [Numbers(), Tensors()])
 def test_a_killed_process_is_told_from_other_errors(images: Numbers) -> None:
     """With finished batches not handed over, its connection may break before PyTorch sees that it is gone."""
+    others = multiprocessing.active_children()
     batches = iter(loading(images, 2))
     next(batches)
     time.sleep(0.5)  # meanwhile both finish what they were asked for
     with pytest.raises(Exception) as caught:  # noqa: B017, PT011
-        kill_one()
+        kill_one(others)
         for _ in batches:
             pass
     assert is_death(caught.value)
@@ -97,6 +101,7 @@ class Killing:
 
     def __init__(self, *steps: int) -> None:
         self.steps, self.step, self.warned, self.resumed = steps, 0, list[str](), list[Event]()
+        self.others = multiprocessing.active_children()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Warned) and "prepare" in event.text:
@@ -106,7 +111,7 @@ class Killing:
         if isinstance(event, BetweenSteps):
             self.step += 1
             if self.step in self.steps:
-                kill_one()
+                kill_one(self.others)
                 time.sleep(0.1)
 
 
