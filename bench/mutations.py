@@ -1,15 +1,15 @@
-"""Whether the tests notice small mistakes: 30 changes, drawn by a seed, each tried against the tests that should fail.
+"""Mutation test: make 30 small changes, drawn with a seed, and check that the tests of the changed module fail.
 
     python bench/mutations.py                 tries all
-    python bench/mutations.py --only 3 17     tries two of them, and keeps what is recorded of the others
-    python bench/mutations.py --list          shows them
+    python bench/mutations.py --only 3 17     tries two of them and keeps the recorded results of the others
+    python bench/mutations.py --list          lists the changes
 
-Each change is made in a temporary copy of the checkout, never in the checkout itself. What is drawn is a key of
-`TARGETS`, a kind of change and a place among all places for it in the order of the files: so a seed draws the same
-changes after lines were broken otherwise, or modules and names were renamed.
+Each change is made in a temporary copy of the checkout, never in the checkout itself. A change is drawn as a key of
+`TARGETS`, a kind and the index of a place where this kind is possible, in the order of the file: a seed draws the same
+changes after reformatting, and after modules or names are renamed.
 
-The record is `bench/results/mutations.json`, and as a table `mutations.txt` beside it. A change that survives is a test
-that is missing, or it changes nothing that anybody can see: such changes stand in `EQUIVALENT`, with the reason.
+Results are written to `bench/results/mutations.json`, and as a table to `mutations.txt`. A change that survives shows a
+missing test, or has no effect that a test could see: those are listed in `EQUIVALENT` with the reason.
 """
 
 import argparse
@@ -361,12 +361,12 @@ def table(rows: Sequence[dict[str, object]]) -> str:
     """Return the record as text, two lines a change."""
     lines = []
     for row in rows:
-        said = f": {row['by']}" if row["by"] else ""
-        lines.append(f"{row['number']:>2} {row['key']}, {row['kind']} {row['index']}: {row['outcome']}{said}")
+        reason = f": {row['by']}" if row["by"] else ""
+        lines.append(f"{row['number']:>2} {row['key']}, {row['kind']} {row['index']}: {row['outcome']}{reason}")
         lines.append(f"   {row['file']}:{row['line']}: {row['before']}  ->  {row['after']}")
     count = {name: sum(row["outcome"] == name for row in rows) for name in ("caught", "timed out", "equivalent")}
-    told = ", ".join(f"{number} {name}" for name, number in count.items())
-    return "\n".join([*lines, "", f"{len(rows)} changes: {told}, {len(rows) - sum(count.values())} survived", ""])
+    totals = ", ".join(f"{number} {name}" for name, number in count.items())
+    return "\n".join([*lines, "", f"{len(rows)} changes: {totals}, {len(rows) - sum(count.values())} survived", ""])
 
 
 def main() -> None:
@@ -375,24 +375,25 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="numbers of the changes to try")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--list", action="store_true", help="show the changes and try none")
-    asked = parser.parse_args()
-    drawn = [one for one in draw(asked.seed) if asked.only is None or one.number in asked.only]
-    if asked.list:
-        for one in drawn:
-            print(f"{one.number:>2} {one.key}, {one.kind} {one.index}: {one.file}:{one.line}")
-            print(f"   {one.before}  ->  {one.after}")
+    options = parser.parse_args()
+    drawn = [mutation for mutation in draw(options.seed) if options.only is None or mutation.number in options.only]
+    if options.list:
+        for mutation in drawn:
+            place = f"{mutation.file}:{mutation.line}"
+            print(f"{mutation.number:>2} {mutation.key}, {mutation.kind} {mutation.index}: {place}")
+            print(f"   {mutation.before}  ->  {mutation.after}")
         return
     recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    rows = {row["number"]: row for row in recorded.get("changes", ())} if recorded.get("seed") == asked.seed else {}
+    rows = {row["number"]: row for row in recorded.get("changes", ())} if recorded.get("seed") == options.seed else {}
     known: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
-        place = copied(Path(folder) / "checkout")
-        for one in drawn:
-            limit = 60 + 5 * usual_seconds(place, one.key, known)
-            rows[one.number] = tried(place, one, limit)
-            print(table([rows[one.number]]).split("\n\n")[0], flush=True)
+        copy = copied(Path(folder) / "checkout")
+        for mutation in drawn:
+            limit = 60 + 5 * usual_seconds(copy, mutation.key, known)
+            rows[mutation.number] = tried(copy, mutation, limit)
+            print(table([rows[mutation.number]]).split("\n\n")[0], flush=True)
             found = [rows[number] for number in sorted(rows)]
-            RECORD.write_text(json.dumps({"seed": asked.seed, "changes": found}, indent=1) + "\n", encoding="utf-8")
+            RECORD.write_text(json.dumps({"seed": options.seed, "changes": found}, indent=1) + "\n", encoding="utf-8")
             RECORD.with_suffix(".txt").write_text(table(found), encoding="utf-8")
     print(table(found).strip().splitlines()[-1])
 
