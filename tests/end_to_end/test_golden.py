@@ -20,15 +20,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", golden_world.STUDIES)
+ALWAYS = ("strategies", "tune", "folds", "killed")
+"""Run by ``make test``: most of what can be set. The others are run by ``make test-long``."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ALWAYS)) for name in golden_world.STUDIES]
+)
 def test_study_ends_with_its_golden_numbers(name: str, world: Path, tmp_path: Path) -> None:
     golden.run(name, world, tmp_path / name)
     found, kept = golden.tables(tmp_path / name), golden.read_tables(golden.GOLDEN / name)
     conditions, now = golden.read_conditions(golden.GOLDEN), golden.conditions()
     others = [key for key in now if now[key] != conditions.get(key)]
-    said = golden.differences(kept, found, golden.TOLERANCE if others else None)
+    differences = golden.differences(kept, found, golden.TOLERANCE if others else None)
     how = f"compared within {golden.TOLERANCE}: other {', '.join(others)}" if others else "compared byte for byte"
-    assert not said, "\n".join([how, f"{len(said)} differences", *said[:20]])
+    assert not differences, "\n".join([how, f"{len(differences)} differences", *differences[:20]])
 
 
 def test_every_study_has_golden_numbers_and_no_others() -> None:
