@@ -201,7 +201,7 @@ def places(tree: ast.Module, names: Sequence[str]) -> Iterator[ast.AST]:
     """
     tops = {name: node for node in tree.body for name in _names(node)}
     if unknown := sorted(set(names) - tops.keys()):
-        raise ValueError(f"{', '.join(unknown)} not found; mend TARGETS")
+        raise ValueError(f"{', '.join(unknown)} not found; fix TARGETS")
     for node in tree.body:
         if not names or set(_names(node)) & set(names):
             if isinstance(node, ast.Assign | ast.AnnAssign):
@@ -336,7 +336,7 @@ def usual_seconds(place: Path, key: str, known: dict[str, float]) -> float:
     if key not in known:
         code, output, known[key] = tested(place, TARGETS[key].tests, 3600)
         if code != 0:
-            raise SystemExit(f"{output}\n\nthe tests of {key} fail without any change; mend them first")
+            raise SystemExit(f"{output}\n\nthe tests of {key} fail without any change; fix them first")
     return known[key]
 
 

@@ -26,7 +26,7 @@ FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if refusals(path)]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_every_refusal_says_what_was_given_what_was_expected_and_how_to_mend_it(path: Path) -> None:
+def test_every_refusal_says_what_was_given_what_was_expected_and_how_to_fix_it(path: Path) -> None:
     for call in refusals(path):
         where = f"{path.name}, line {call.lineno}: {ast.unparse(call)}"
         said = [*call.args, *(word.value for word in call.keywords)]

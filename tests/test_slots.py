@@ -154,7 +154,7 @@ def test_an_answer_without_room_is_a_full_disk(tmp_path: Path, echoing: None) ->
     assert str(caught.value) == (
         f"cannot write {tmp_path / 'log'}\n"
         "  expected: a disk with room\n"
-        "  to mend:  free space and run the same command again"
+        "  fix:      free space and run the same command again"
     )
 
 
@@ -166,7 +166,7 @@ def test_a_python_that_cannot_be_started_is_named(tmp_path: Path, monkeypatch: p
         f"{tmp_path / 'python'} cannot be started as a worker: [Errno 2] No such file or directory: "
         f"'{tmp_path / 'python'}'\n"
         "  expected: a Python that can start another one\n"
-        "  to mend:  free memory, or run the command with the Python that unfreeze is installed in"
+        "  fix:      free memory, or run the command with the Python that unfreeze is installed in"
     )
 
 

@@ -69,8 +69,8 @@ class Slot:
         """Say how the process ended, "" while it runs; raise DiskFull if it could not write an answer."""
         code = self.process.poll()
         if code == _UNTOLD:
-            mend = "free space and run the same command again"
-            raise DiskFull(self.log, f"cannot write {self.log}", "a disk with room", mend)
+            fix = "free space and run the same command again"
+            raise DiskFull(self.log, f"cannot write {self.log}", "a disk with room", fix)
         if code is None or code >= 0:
             return "" if code is None else f"ended with exit code {code}"
         return f"was ended by {signal.Signals(-code).name}"

@@ -14,8 +14,8 @@ ANY_DATA = (
 )
 
 
-def message(given: str, expected: str, mend: str) -> str:
-    return f"unfreeze: {given}\n  expected: {expected}\n  to mend:  {mend}\n"
+def message(given: str, expected: str, fix: str) -> str:
+    return f"unfreeze: {given}\n  expected: {expected}\n  fix:      {fix}\n"
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
@@ -123,7 +123,7 @@ def test_a_strict_shortfall_is_refused_before_anything_runs(unfreeze, study):
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
-def test_one_image_a_batch_with_batch_norm_and_the_line_that_mends_it(unfreeze, study, command):
+def test_one_image_a_batch_with_batch_norm_and_the_line_that_fixes_it(unfreeze, study, command):
     code, said, complaint = unfreeze(command, "study.yaml", "--set", "batch_size=1")
     assert (code, said) == (2, "")
     complaint = complaint.removeprefix(understood(study / "photos")).removeprefix("read 36 image files\n")
@@ -137,7 +137,7 @@ def test_one_image_a_batch_with_batch_norm_and_the_line_that_mends_it(unfreeze, 
     assert unfreeze("plan", "study.yaml", "--set", "batch_size=3")[0] == 0
 
 
-def test_a_word_of_another_library_and_the_line_that_mends_it(unfreeze, study):
+def test_a_word_of_another_library_and_the_line_that_fixes_it(unfreeze, study):
     code, said, complaint = unfreeze("plan", "study.yaml", "--set", "lr=1e-3")
     assert (code, said) == (2, "")
     assert complaint == message(
@@ -206,7 +206,7 @@ def test_broken_yaml(unfreeze, study):
     assert complaint == message(
         "study.yaml, line 13, column 1: expected ',' or ']', but got '<stream end>'",
         "YAML, as in studies/",
-        "mend that line; spaces indent, never tabs; 'unfreeze init DATA' writes one that works",
+        "fix that line; spaces indent, never tabs; 'unfreeze init DATA' writes one that works",
     )
 
 

@@ -44,7 +44,7 @@ def test_an_interrupt_is_one_line_and_the_run_goes_on(study, unfreeze, number, c
             "",
             f"unfreeze: runs/study is being run by process {process.pid} on {platform.node()}\n"
             "  expected: one run at a time in a study directory\n"
-            "  to mend:  wait for it, stop it, or give another --out DIR\n",
+            "  fix:      wait for it, stop it, or give another --out DIR\n",
         )
         if number == signal.SIGINT:  # Ctrl-C reaches the processes that read images, too
             os.killpg(process.pid, number)

@@ -118,7 +118,7 @@ def test_init_sets_nothing_that_has_a_line_anyway(unfreeze, study):
         "",
         "unfreeze: --set epochs: the file that init writes has it\n"
         "  expected: what says how the data is read: labels_from, columns, check, tests\n"
-        "  to mend:  leave it out here, and change the line in the file\n",
+        "  fix:      leave it out here, and change the line in the file\n",
     )
 
 
@@ -134,7 +134,7 @@ def test_nothing_usable_ends_every_command(unfreeze, folder, command):
     code, _, complaint = unfreeze(command, "photos")
     assert code == 2
     assert "24 not an image" in complaint
-    assert "  to mend:  " in complaint
+    assert "  fix:      " in complaint
     assert not list(folder.glob("*.yaml"))
     assert not Path("check.html").exists()
 

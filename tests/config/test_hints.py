@@ -22,9 +22,9 @@ def refused(*overrides: str, **values: Any) -> UserError:
     return caught.value
 
 
-def settings_in(mend: str) -> list[str]:
+def settings_in(fix: str) -> list[str]:
     """Return what a message offers to set, as a shell would hand it over."""
-    words = shlex.split(mend.replace(";", " "))
+    words = shlex.split(fix.replace(";", " "))
     return [after for word, after in zip(words, words[1:], strict=False) if word == "--set"]
 
 
@@ -126,7 +126,7 @@ def settings_in(mend: str) -> list[str]:
 )
 def test_a_word_of_another_library_is_answered_with_a_setting_that_works(given: str, meant: str) -> None:
     error = refused(given)
-    assert settings_in(error.mend) == [meant]
+    assert settings_in(error.fix) == [meant]
     key, _, value = meant.partition("=")
     whole, last = f"'{key}", f"'{key.split('.')[-1]}"
     value = value if value[0] in "{[0123456789" else f"'{value}'"
@@ -145,7 +145,7 @@ def test_the_whole_text_of_hints() -> None:
         "  - num_workers: unknown key; batches are prepared by the cores there are, and no number depends on it\n"
         "  - zzz: unknown key\n"
         "  expected: the keys and values that docs/study-file.md lists\n"
-        "  to mend:  leave out num_workers, zzz; in place of strategies.head.freeze: --set strategies.head.train=head; "
+        "  fix:      leave out num_workers, zzz; in place of strategies.head.freeze: --set strategies.head.train=head; "
         "in place of lr: --set strategies.head.optimizer.lr=0.001; "
         "in place of train: --set 'strategies.head.train={last: 1}'"
     )
@@ -154,9 +154,9 @@ def test_the_whole_text_of_hints() -> None:
 def test_a_setting_is_not_hinted_at_where_it_cannot_be() -> None:
     """Dropout has a place of its own where there are hidden layers, and train belongs into phases where these are."""
     strategies = {"mlp": {"train": "head", "head": {"hidden": [8, 4]}}}
-    assert settings_in(refused("dropout=0.5", strategies=strategies).mend) == ["strategies.mlp.head.dropout=[0.5, 0.5]"]
+    assert settings_in(refused("dropout=0.5", strategies=strategies).fix) == ["strategies.mlp.head.dropout=[0.5, 0.5]"]
     strategies = {"two": {"phases": [{"train": "head"}, {"train": "all"}]}}
-    assert settings_in(refused("freeze=true", strategies=strategies).mend) == ["strategies.two.phases.0.train=head"]
+    assert settings_in(refused("freeze=true", strategies=strategies).fix) == ["strategies.two.phases.0.train=head"]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_what_is_spelled_alike_and_means_something_else_is_no_hint(word: str, ne
 
 def test_a_hint_at_an_unused_word_says_what_is_there_instead() -> None:
     assert "unfreeze run STUDY --out DIR" in refused("output_dir=x").given
-    assert refused("num_classes=3").mend == "leave out num_classes"
+    assert refused("num_classes=3").fix == "leave out num_classes"
 
 
 def test_a_study_file_that_asks_for_an_engine_is_told_how_engines_are_chosen() -> None:
@@ -178,7 +178,7 @@ def test_a_study_file_that_asks_for_an_engine_is_told_how_engines_are_chosen() -
         "  - engine: unknown key; frozen stages run on OpenVINO where a check of a few seconds finds that it works, "
         "otherwise on PyTorch; ncnn and Winograd convolutions are no longer supported\n"
         "  expected: the keys and values that docs/study-file.md lists\n"
-        "  to mend:  leave out engine"
+        "  fix:      leave out engine"
     )
 
 
@@ -193,7 +193,7 @@ def test_every_word_leads_to_a_setting_that_works() -> None:
         try:
             parse_study(study | {word: 0.5j}, "x")
         except UserError as error:
-            offered = settings_in(error.mend)
+            offered = settings_in(error.fix)
             assert offered or not any(usual_values(target) for target in targets), word
             for key, _, value in (setting.partition("=") for setting in offered):
                 parse_study(put(study, key.split("."), load_yaml(f"value: {value}", word)["value"]), word)

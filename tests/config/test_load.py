@@ -31,11 +31,11 @@ def message(data: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def problems(*lines: str, mend: str = INIT) -> str:
+def problems(*lines: str, fix: str = INIT) -> str:
     count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
     return (
         f"study.yaml has {count}:" + "".join(f"\n  - {line}" for line in lines)
-        + f"\n  expected: the keys and values that docs/study-file.md lists\n  to mend:  {mend}"
+        + f"\n  expected: the keys and values that docs/study-file.md lists\n  fix:      {fix}"
     )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def test_the_least_study_has_the_documented_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "line", "mend"),
+    ("change", "line", "fix"),
     [
         ({"metrik": "auroc"}, "metrik: unknown key; did you mean 'metric'?", "in place of metrik: --set metric=auroc"),
         ({"zzz": 1}, "zzz: unknown key", "leave out zzz"),
@@ -196,12 +196,12 @@ def test_the_least_study_has_the_documented_defaults() -> None:
         ),
     ],
 )
-def test_a_wrong_value_of_the_study_is_named(change: dict[str, Any], line: str, mend: str) -> None:
-    assert message(values(**change)) == problems(line, mend=mend)
+def test_a_wrong_value_of_the_study_is_named(change: dict[str, Any], line: str, fix: str) -> None:
+    assert message(values(**change)) == problems(line, fix=fix)
 
 
 @pytest.mark.parametrize(
-    ("settings", "line", "mend"),
+    ("settings", "line", "fix"),
     [
         (
             {"trian": "all"},
@@ -322,12 +322,12 @@ def test_a_wrong_value_of_the_study_is_named(change: dict[str, Any], line: str, 
         ),
     ],
 )
-def test_a_wrong_value_of_a_strategy_is_named(settings: dict[str, Any], line: str, mend: str) -> None:
-    assert message(strategy(**settings)) == problems("strategies.head" + line, mend=mend)
+def test_a_wrong_value_of_a_strategy_is_named(settings: dict[str, Any], line: str, fix: str) -> None:
+    assert message(strategy(**settings)) == problems("strategies.head" + line, fix=fix)
 
 
 @pytest.mark.parametrize(
-    ("settings", "line", "mend"),
+    ("settings", "line", "fix"),
     [
         (
             {"phases": [{"train": "head", "epoks": 1}]},
@@ -348,8 +348,8 @@ def test_a_wrong_value_of_a_strategy_is_named(settings: dict[str, Any], line: st
         ),
     ],
 )
-def test_a_wrong_phase_is_named(settings: dict[str, Any], line: str, mend: str) -> None:
-    assert message(values(strategies={"s": settings})) == problems("strategies.s" + line, mend=mend)
+def test_a_wrong_phase_is_named(settings: dict[str, Any], line: str, fix: str) -> None:
+    assert message(values(strategies={"s": settings})) == problems("strategies.s" + line, fix=fix)
 
 
 def test_all_problems_of_the_shape_come_at_once() -> None:
@@ -360,7 +360,7 @@ def test_all_problems_of_the_shape_come_at_once() -> None:
         "strategies.head.optimizer.lrr: unknown key; did you mean 'lr'?",
         "epochs: should be a whole number, but is 'five'",
         "metrik: unknown key; did you mean 'metric'?",
-        mend="change the other lines named above; in place of strategies.head.optimizer.lrr: "
+        fix="change the other lines named above; in place of strategies.head.optimizer.lrr: "
         "--set strategies.head.optimizer.lr=1; for example --set epochs=10; "
         "in place of metrik: --set metric=auroc",
     )
@@ -372,33 +372,33 @@ def test_all_problems_of_the_strategies_come_at_once() -> None:
         "strategies.a: weights: none with frozen stages would keep random weights; "
         "use train: all, or pretrained weights",
         "strategies.b.tune: epoch: unknown key; did you mean 'epochs'?",
-        mend="--set strategies.a.weights=pretrained; --set 'strategies.b.tune={epochs: [1]}'",
+        fix="--set strategies.a.weights=pretrained; --set 'strategies.b.tune={epochs: [1]}'",
     )
 
 
 @pytest.mark.parametrize(
-    ("text", "first", "mend"),
+    ("text", "first", "fix"),
     [
         (
             "data: photos\nepochs: [1, 2\n",
             "s.yaml, line 3, column 1: expected ',' or ']', but got '<stream end>'",
-            "mend that line; spaces indent, never tabs",
+            "fix that line; spaces indent, never tabs",
         ),
         (
             "split:\n\ttest: 0.2\n",
             "s.yaml, line 2, column 1: found character '\\t' that cannot start any token",
-            "mend that line; spaces indent, never tabs",
+            "fix that line; spaces indent, never tabs",
         ),
         (
             "epochs: 1\nseeds: 2\nepochs: 3\n",
             's.yaml, line 3, column 1: found duplicate key "epochs" with value "3" (original value: "1")',
-            "mend that line; spaces indent, never tabs",
+            "fix that line; spaces indent, never tabs",
         ),
         (
             "a: !!python/object:os.system {}\n",
             "s.yaml, line 1, column 4: could not determine a constructor for the tag "
             "'tag:yaml.org,2002:python/object:os.system'",
-            "mend that line; spaces indent, never tabs",
+            "fix that line; spaces indent, never tabs",
         ),
         (
             "a: \x00",
@@ -410,11 +410,11 @@ def test_all_problems_of_the_strategies_come_at_once() -> None:
         ("a: " + "[" * 500, "s.yaml is nested too deeply", "close the brackets that are open"),
     ],
 )
-def test_broken_yaml_is_named_by_its_line(text: str, first: str, mend: str) -> None:
+def test_broken_yaml_is_named_by_its_line(text: str, first: str, fix: str) -> None:
     with pytest.raises(UserError) as caught:
         load_yaml(text, "s.yaml")
     works = "'unfreeze init DATA' writes one that works"
-    assert str(caught.value) == f"{first}\n  expected: YAML, as in studies/\n  to mend:  {mend}; {works}"
+    assert str(caught.value) == f"{first}\n  expected: YAML, as in studies/\n  fix:      {fix}; {works}"
 
 
 @pytest.mark.parametrize(("text", "kind"), [("", "nothing"), ("- a", "a list"), ("head", "a single value")])
@@ -423,7 +423,7 @@ def test_yaml_that_is_no_mapping(text: str, kind: str) -> None:
         load_yaml(text, "s.yaml")
     assert str(caught.value) == (
         f"s.yaml holds {kind}, not keys with values\n  expected: a study: data, strategies, regimes, ...\n"
-        "  to mend:  start from 'unfreeze init DATA'"
+        "  fix:      start from 'unfreeze init DATA'"
     )
 
 
@@ -447,7 +447,7 @@ def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_study(path)
     assert str(caught.value) == (
-        f"{path} is not UTF-8 text\n  expected: YAML in UTF-8\n  to mend:  save the file as UTF-8; "
+        f"{path} is not UTF-8 text\n  expected: YAML in UTF-8\n  fix:      save the file as UTF-8; "
         "'unfreeze init DATA' writes one that works"
     )
 
@@ -459,7 +459,7 @@ def test_a_file_that_is_none(tmp_path: Path, there: bool) -> None:
         read_study(path)
     assert str(caught.value) == (
         f"{path} is no file\n  expected: a study file (YAML)\n"
-        "  to mend:  check the path, or write one with 'unfreeze init DATA'"
+        "  fix:      check the path, or write one with 'unfreeze init DATA'"
     )
 
 
@@ -468,7 +468,7 @@ def test_an_unknown_preset() -> None:
         preset_text("artcle")
     assert str(caught.value) == (
         "preset 'artcle' is unknown; did you mean 'article'?\n  expected: one of article, demo, quick, thorough\n"
-        "  to mend:  for example --preset quick"
+        "  fix:      for example --preset quick"
     )
     assert presets() == ["article", "demo", "quick", "thorough"]
 
@@ -485,7 +485,7 @@ def test_a_sweep_stands_for_a_regime_a_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("regimes", "line", "mend"),
+    ("regimes", "line", "fix"),
     [
         (
             {"a": {"swep": {}}},
@@ -539,5 +539,5 @@ def test_a_sweep_stands_for_a_regime_a_value() -> None:
         ),
     ],
 )
-def test_a_wrong_sweep_is_refused(regimes: dict[str, Any], line: str, mend: str) -> None:
-    assert message(values(regimes=regimes)) == problems(line, mend=mend)
+def test_a_wrong_sweep_is_refused(regimes: dict[str, Any], line: str, fix: str) -> None:
+    assert message(values(regimes=regimes)) == problems(line, fix=fix)

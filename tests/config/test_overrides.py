@@ -102,7 +102,7 @@ def test_a_home_folder_of_nobody_known() -> None:
     with pytest.raises(UserError) as caught:
         read_study(values={"data": "~no-such-user-here/x"}, preset="quick")
     assert str(caught.value) == (
-        "~no-such-user-here/x begins with a user that is not known\n  expected: a path\n  to mend:  write it in full, "
+        "~no-such-user-here/x begins with a user that is not known\n  expected: a path\n  fix:      write it in full, "
         "for example data: /home/NAME/photos"
     )
 
@@ -116,10 +116,10 @@ def test_a_study_is_named_by_its_file(tmp_path: Path, stem: str, name: str) -> N
     assert read_study(path, preset="quick").name == name
 
 
-SEE = "\n  expected: a path of keys in the study\n  to mend:  "
+SEE = "\n  expected: a path of keys in the study\n  fix:      "
 HOW = (
     "\n  expected: --set key.path=value"
-    "\n  to mend:  for example --set epochs=5 or --set strategies.head.optimizer.lr=1e-3"
+    "\n  fix:      for example --set epochs=5 or --set strategies.head.optimizer.lr=1e-3"
 )
 
 
@@ -153,13 +153,13 @@ HOW = (
         (
             "epochs=[1",
             "--set epochs, line 1, column 3: expected ',' or ']', but got '<stream end>'"
-            "\n  expected: YAML, as in studies/\n  to mend:  mend that line; spaces indent, never tabs; "
+            "\n  expected: YAML, as in studies/\n  fix:      fix that line; spaces indent, never tabs; "
             "for example --set epochs=5",
         ),
         (
             "epochs=5\nseeds: 2",
             "--set epochs, line 2, column 6: mapping values are not allowed here"
-            "\n  expected: YAML, as in studies/\n  to mend:  mend that line; spaces indent, never tabs; "
+            "\n  expected: YAML, as in studies/\n  fix:      fix that line; spaces indent, never tabs; "
             "for example --set epochs=5",
         ),
         (
@@ -167,7 +167,7 @@ HOW = (
             "the study has 1 problem:\n  - strategies.hed: train is missing; say all, head, {last: k} or phases; "
             "did you mean 'strategies.head.epochs'?"
             "\n  expected: the keys and values that docs/study-file.md lists"
-            "\n  to mend:  in place of strategies.hed: --set strategies.head.epochs=5",
+            "\n  fix:      in place of strategies.hed: --set strategies.head.epochs=5",
         ),
     ],
 )

@@ -227,5 +227,5 @@ def test_a_tuned_value_that_yaml_reads_as_a_date_is_refused_as_any_other() -> No
         "study.yaml has 1 problem:\n"
         "  - strategies.head.tune: head.hidden.0: should be a whole number, but is 2000-01-01\n"
         "  expected: the keys and values that docs/study-file.md lists\n"
-        "  to mend:  change the lines named above; 'unfreeze init DATA' writes a study that works"
+        "  fix:      change the lines named above; 'unfreeze init DATA' writes a study that works"
     )

@@ -167,7 +167,7 @@ def test_a_path_without_a_group_is_refused(tmp_path):
     assert str(caught.value) == (
         "split.group: p(\\d+)_: 2 of 3 paths do not match, first b/y.png\n"
         "  expected: an expression that matches the path of every image\n"
-        "  to mend:  widen the expression; .*(PART)| leaves images without PART in no group"
+        "  fix:      widen the expression; .*(PART)| leaves images without PART in no group"
     )
 
 
@@ -178,7 +178,7 @@ def test_a_group_that_is_no_expression_is_refused(tmp_path):
     assert str(caught.value) == (
         "split.group: p(: missing ), unterminated subpattern at position 1\n"
         "  expected: a regular expression, such as patient(\\d+)\n"
-        "  to mend:  correct the expression"
+        "  fix:      correct the expression"
     )
 
 

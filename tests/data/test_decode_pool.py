@@ -198,7 +198,7 @@ def test_a_python_that_does_not_start_is_named(tmp_path, monkeypatch):
     assert str(caught.value) == (
         f"{sys.executable} cannot be started as a worker: it ended with exit code 3 before it could be asked\n"
         "  expected: a Python that can start another one\n"
-        "  to mend:  free memory, or run the command with the Python that unfreeze is installed in"
+        "  fix:      free memory, or run the command with the Python that unfreeze is installed in"
     )
 
 

@@ -29,7 +29,7 @@ def refused(root: Path, **settings: object) -> UserError:
 
 def settings_in(error: UserError) -> list[str]:
     """What a refusal says to give as ``labels_from``, as the shell and YAML would read it."""
-    return [shlex.split(found)[0] for found in re.findall(r"--set labels_from=(\S+) \(", error.mend)]
+    return [shlex.split(found)[0] for found in re.findall(r"--set labels_from=(\S+) \(", error.fix)]
 
 
 def labels(source: Source) -> dict[tuple[str, str], int]:
@@ -126,7 +126,7 @@ def test_splits_within_some_classes_only(tmp_path):
     assert str(error) == (
         f"{root}: ok/ holds test/, train/, but broken/ does not\n"
         "  expected: splits in every class folder, or in none\n"
-        "  to mend:  add broken/test/, broken/train/; or draw the split from all pictures of the classes broken, ok: "
+        "  fix:      add broken/test/, broken/train/; or draw the split from all pictures of the classes broken, ok: "
         "--set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')"
     )
     source = read(root, labels_from=settings_in(error)[0])
@@ -142,7 +142,7 @@ def test_folders_that_repeat_are_refused_and_every_reading_works(tmp_path):
     assert str(error) == (
         f"{root}: folders ill, well lie in each of north/, south/, so that either could be the classes\n"
         f"  expected: {FOLDERS}\n"
-        "  to mend:  if ill, well are the classes: --set labels_from='^[^/]+/([^/]+)/' "
+        "  fix:      if ill, well are the classes: --set labels_from='^[^/]+/([^/]+)/' "
         "(in a study file: labels_from: '^[^/]+/([^/]+)/'), "
         f"or give one folder alone: {root / 'north'}; if north, south are the classes: "
         "--set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/'); if they are splits, name them so: "
@@ -223,7 +223,7 @@ def test_versions_of_the_same_photographs_are_refused(tmp_path):
     assert error.given == (
         f"{root}: folders a, b lie in each of color/, filtered/, so that either could be the classes"
     )
-    assert f"or give one folder alone: {root / 'color'}" in error.mend
+    assert f"or give one folder alone: {root / 'color'}" in error.fix
 
 
 def test_a_container_beside_annotations_without_suffix(tmp_path):
@@ -327,7 +327,7 @@ def test_names_that_say_the_label(tmp_path, paths, said, classes):
     for number, path in enumerate(paths):
         save(tmp_path / "p" / path, number)
     error = refused(tmp_path / "p")
-    assert f"if the classes are what the file names {said}, {classes[0]} (2), {classes[1]} (2)" in error.mend
+    assert f"if the classes are what the file names {said}, {classes[0]} (2), {classes[1]} (2)" in error.fix
     (way,) = settings_in(error)
     source = read(tmp_path / "p", labels_from=way)
     assert (source.classes, source.kind, len(source.items)) == (classes, "labels in paths", 4)
@@ -341,7 +341,7 @@ def test_names_that_say_the_label_beside_unlabelled_ones(tmp_path):
     assert str(error) == (
         f"{tmp_path / 'p'}: test1/, train/ hold pictures but no class folders\n"
         f"  expected: {FOLDERS}\n"
-        "  to mend:  if the classes are what the file names begin with, cat (2), dog (2): --set labels_from=name "
+        "  fix:      if the classes are what the file names begin with, cat (2), dog (2): --set labels_from=name "
         "(in a study file: labels_from: name); else put the pictures into one folder per class, or list their paths "
         "and labels in a .csv file"
     )
@@ -360,7 +360,7 @@ def test_names_that_say_nothing(tmp_path):
     assert str(refused(tmp_path / "p")) == (
         f"{tmp_path / 'p'} holds one class only: all\n"
         "  expected: at least two class folders\n"
-        "  to mend:  add a folder for each class"
+        "  fix:      add a folder for each class"
     )
 
 
@@ -390,7 +390,7 @@ def test_labels_from_that_does_not_fit(tmp_path, expression, given, expected):
         save(tmp_path / "p/all" / name, number)
     error = refused(tmp_path / "p", labels_from=expression)
     assert (error.given, error.expected) == (given, expected)
-    assert error.mend.endswith("--set labels_from=name")
+    assert error.fix.endswith("--set labels_from=name")
 
 
 def test_labels_from_with_data_that_says_its_labels(tmp_path):
@@ -400,7 +400,7 @@ def test_labels_from_with_data_that_says_its_labels(tmp_path):
     assert str(caught.value) == (
         "labels_from: name: data: t.csv says the labels itself\n"
         "  expected: labels_from with a folder of pictures alone\n"
-        "  to mend:  take labels_from out of the study"
+        "  fix:      take labels_from out of the study"
     )
 
 
@@ -429,7 +429,7 @@ def test_hidden_classes_alone(tmp_path):
     assert str(refused(root)) == (
         f"{root} holds no pictures: 2 hidden\n"
         f"  expected: {FOLDERS}\n"
-        f"  to mend:  rename hidden folders: mv {root / '.a'} {root / 'dot-a'}"
+        f"  fix:      rename hidden folders: mv {root / '.a'} {root / 'dot-a'}"
     )
 
 
@@ -503,7 +503,7 @@ def test_pictures_that_are_all_links_into_one_store(tmp_path):
     assert str(refused(tmp_path / "p")) == (
         f"{tmp_path / 'p'} holds no pictures but links (first a/1.png -> {tmp_path / 'blobs/a.png'})\n"
         "  expected: pictures in the folder, or leave to follow links out of it\n"
-        f"  to mend:  all lead into {tmp_path / 'blobs'}: follow them with {FOLLOW}, or copy the pictures into the "
+        f"  fix:      all lead into {tmp_path / 'blobs'}: follow them with {FOLLOW}, or copy the pictures into the "
         "folder"
     )
     assert read(tmp_path / "p", follow_symlinks=True).classes == ("a", "b")
@@ -554,7 +554,7 @@ def test_pointers_of_git_lfs_without_a_suffix(tmp_path):
     assert str(refused(root)) == (
         f"{root} holds no pictures: 1 Git LFS pointer\n"
         f"  expected: {FOLDERS}\n"
-        f"  to mend:  get the pictures themselves: git -C {root} lfs pull"
+        f"  fix:      get the pictures themselves: git -C {root} lfs pull"
     )
 
 
@@ -611,7 +611,7 @@ def test_a_table_that_lies_deeper_is_named(tmp_path):
     table = tmp_path / "p/lists/my labels.csv"
     table.parent.mkdir()
     table.write_text("name,label\n")
-    assert refused(tmp_path / "p").mend == (
+    assert refused(tmp_path / "p").fix == (
         f"add a folder for each class; or if a table lists the pictures: unfreeze check '{table}'"
     )
 
@@ -621,7 +621,7 @@ def test_the_command_for_a_table_of_the_folder_is_quoted(tmp_path):
     names = sorted(path.name for path in (root / "images").iterdir())
     rows = "".join(f"images/{name},{label}\n" for name, label in zip(names, "ab", strict=True))
     (root / "labels.csv").write_text(f"path,label\n{rows}")
-    assert refused(root).mend == f"give the table: unfreeze check '{root / 'labels.csv'}'"
+    assert refused(root).fix == f"give the table: unfreeze check '{root / 'labels.csv'}'"
 
 
 def test_detection_data_without_class_folders(tmp_path):

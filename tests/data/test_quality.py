@@ -282,7 +282,7 @@ def test_pictures_that_are_only_alike_keep_their_labels_and_stay_together(tmp_pa
     assert str(caught.value) == (
         "2 of 37 files are set aside (2 copies have different labels: a and b)\n"
         "  expected: at most 5% of the files, and no whole class\n"
-        "  to mend:  correct the labels, or keep such copies: --set check.label_conflicts=keep; "
+        "  fix:      correct the labels, or keep such copies: --set check.label_conflicts=keep; "
         "'unfreeze check DATA' shows them all; to go on without these files: --set check.max_set_aside=0.06"
     )
 
@@ -320,7 +320,7 @@ def test_a_run_stops_where_too_much_is_lost(tmp_path):
     assert str(caught.value) == (
         "3 of 43 files are set aside (2 empty file, 1 not an image)\n"
         "  expected: at most 5% of the files, and no whole class\n"
-        "  to mend:  empty file: copy or download the files again, or take them out of the data; "
+        "  fix:      empty file: copy or download the files again, or take them out of the data; "
         "not an image: take the files out of the data, or convert them to JPEG or PNG; "
         "'unfreeze check DATA' shows them all; to go on without these files: --set check.max_set_aside=0.07"
     )

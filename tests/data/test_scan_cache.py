@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
         remembered.write()
     assert str(caught.value).replace(str(tmp_path), "TMP").split("\n")[0].startswith("cannot write TMP/looks/")
     assert caught.value.expected == "a cache folder that can be written to, with room on its disk"
-    assert caught.value.mend == "set UNFREEZE_CACHE to another folder, or free space and run the same command again"
+    assert caught.value.fix == "set UNFREEZE_CACHE to another folder, or free space and run the same command again"
 
 
 def paths_in(root: Path) -> list[Path]:

@@ -97,7 +97,7 @@ def test_half_a_split_is_not_taken_for_classes(tmp_path, parts, given, lacking):
     assert message(str(tmp_path), tmp_path) == (
         f"{tmp_path} has {given} with folders in, but no {lacking}\n"
         f"  expected: {FOLDERS}\n"
-        f"  to mend:  add {lacking}; if the folders in them are the classes, and all is to be split anew: "
+        f"  fix:      add {lacking}; if the folders in them are the classes, and all is to be split anew: "
         "--set labels_from='^[^/]+/([^/]+)/' (in a study file: labels_from: '^[^/]+/([^/]+)/'); if they are classes "
         "themselves: --set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')"
     )
@@ -281,7 +281,7 @@ def test_food101_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
     assert message("food101", tmp_path) == (
         f"data: food101: it is not in {tmp_path}\n"
         f"  expected: {root} with images/, meta/train.txt and meta/test.txt\n"
-        "  to mend:  get it once (5 GB): "
+        "  fix:      get it once (5 GB): "
         f'python -c "from torchvision.datasets import Food101; Food101({str(tmp_path)!r}, download=True)"; '
         "or set UNFREEZE_CACHE to the folder that holds food-101"
     )
@@ -300,10 +300,10 @@ def test_a_missing_folder(tmp_path):
     assert message("photos", tmp_path) == (
         f"data: photos: the folder {tmp_path / 'photos'} does not exist\n"
         f"  expected: {SUPPORTED}\n"
-        "  to mend:  correct the path"
+        "  fix:      correct the path"
     )
     (tmp_path / "photo").mkdir()
-    assert message("photos", tmp_path).endswith(f"\n  to mend:  correct the path; did you mean {tmp_path / 'photo'}?")
+    assert message("photos", tmp_path).endswith(f"\n  fix:      correct the path; did you mean {tmp_path / 'photo'}?")
 
 
 def test_a_missing_further_test_set(tmp_path):
@@ -311,7 +311,7 @@ def test_a_missing_further_test_set(tmp_path):
     assert message("main", tmp_path, {"site": "gone"}) == (
         f"tests.site: gone: the folder {tmp_path / 'gone'} does not exist\n"
         f"  expected: {FOLDERS}, or a table\n"
-        "  to mend:  correct the path"
+        "  fix:      correct the path"
     )
 
 
@@ -320,7 +320,7 @@ def test_a_file_in_place_of_a_folder(tmp_path):
     assert message("photos.zip", tmp_path) == (
         f"data: photos.zip: the folder {tmp_path / 'photos.zip'} is a file\n"
         f"  expected: {SUPPORTED}\n"
-        "  to mend:  correct the path"
+        "  fix:      correct the path"
     )
 
 
@@ -329,7 +329,7 @@ def test_one_class_only(tmp_path):
     assert message(str(tmp_path), tmp_path) == (
         f"{tmp_path} holds one class only: cats\n"
         "  expected: at least two class folders\n"
-        "  to mend:  add a folder for each class"
+        "  fix:      add a folder for each class"
     )
 
 
@@ -345,14 +345,14 @@ def test_class_folders_that_are_links_are_named(tmp_path):
     assert message("photos", tmp_path) == (
         f"{tmp_path / 'photos'} holds one class only: cats\n"
         "  expected: at least two class folders\n"
-        f"  to mend:  add a folder for each class{follow}"
+        f"  fix:      add a folder for each class{follow}"
     )
     shutil.rmtree(tmp_path / "photos/cats")
     follow = "--set check.follow_symlinks=true (in a study file: check: {follow_symlinks: true})"
     assert message("photos", tmp_path) == (
         f"{tmp_path / 'photos'} holds no pictures but links (first dogs -> {tmp_path / 'elsewhere/dogs'})\n"
         "  expected: pictures in the folder, or leave to follow links out of it\n"
-        f"  to mend:  all lead into {tmp_path / 'elsewhere'}: follow them with {follow}, or copy the pictures into the "
+        f"  fix:      all lead into {tmp_path / 'elsewhere'}: follow them with {follow}, or copy the pictures into the "
         "folder"
     )
 
@@ -362,7 +362,7 @@ def test_no_class_folders(tmp_path):
     assert message(str(tmp_path), tmp_path) == (
         f"{tmp_path} holds no class folders\n"
         f"  expected: {FOLDERS}\n"
-        "  to mend:  put the images into one folder per class"
+        "  fix:      put the images into one folder per class"
     )
 
 
@@ -381,7 +381,7 @@ def test_class_names_that_could_be_confused(tmp_path, first, second, shown):
     assert message(str(tmp_path), tmp_path) == (
         f"the class folders {shown} in {tmp_path} differ only in case, white space or Unicode form\n"
         "  expected: class names that differ in more than that\n"
-        "  to mend:  rename one of them, or merge the two"
+        "  fix:      rename one of them, or merge the two"
     )
 
 
@@ -391,7 +391,7 @@ def test_a_class_name_that_is_not_utf8(tmp_path):
     assert message(str(tmp_path), tmp_path) == (
         f"the class folder b'caf\\xe9' in {tmp_path} has a name that is not UTF-8\n"
         "  expected: class names in UTF-8\n"
-        "  to mend:  rename the folder"
+        "  fix:      rename the folder"
     )
 
 
@@ -401,7 +401,7 @@ def test_a_further_test_set_with_other_classes(tmp_path):
     assert message("main", tmp_path, {"site": "site"}) == (
         f"tests.site: {tmp_path / 'site'} has class folders that the main data has not: Cats, mice\n"
         "  expected: folders named as the classes of the main data: cats, dogs\n"
-        "  to mend:  rename the folders (Cats to cats) or take them away"
+        "  fix:      rename the folders (Cats to cats) or take them away"
     )
 
 
@@ -411,5 +411,5 @@ def test_a_further_test_set_without_files(tmp_path):
     assert message("main", tmp_path, {"site": "site"}) == (
         f"tests.site: {tmp_path / 'site'} holds no class folders with files\n"
         "  expected: a folder of class folders\n"
-        "  to mend:  correct the path"
+        "  fix:      correct the path"
     )

@@ -98,7 +98,7 @@ def test_nothing_usable_is_refused_with_its_reasons(tmp_path):
     assert str(caught.value) == (
         f"{root}: nothing usable in 21 files: 20 not an image, 1 damaged (first a/0.png)\n"
         "  expected: pictures: JPEG, PNG, WebP, GIF, BMP or TIFF\n"
-        "  to mend:  not an image: take the files out of the data, or convert them to JPEG or PNG; damaged: copy the "
+        "  fix:      not an image: take the files out of the data, or convert them to JPEG or PNG; damaged: copy the "
         "files again, or take them out of the data"
     )
 
@@ -109,7 +109,7 @@ def test_pointers_of_git_lfs(tmp_path):
         (root / label / "1.jpg").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{label}\nsize 1\n")
     with pytest.raises(NothingUsable) as caught:
         refuse_unusable(read(root), CheckConfig())
-    assert caught.value.mend == "git lfs pull"
+    assert caught.value.fix == "git lfs pull"
 
 
 def test_headers_alone_are_not_usable(tmp_path):

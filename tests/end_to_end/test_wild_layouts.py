@@ -97,7 +97,7 @@ CASES = [
         refused=(
             "unfreeze: {data}: testing/, training/ hold pictures but no class folders\n"
             f"  expected: {EXPECTED}\n"
-            "  to mend:  if the classes are what the file names begin with, lamp (16), plant (16), unknown (16): "
+            "  fix:      if the classes are what the file names begin with, lamp (16), plant (16), unknown (16): "
             f"{WORD}; else put the pictures into one folder per class, or list their paths and labels in a .csv file\n"
         ),
         then={r"labels_from=([^\W\d_][^/._ -]*)[._ -][^/]*$": (("lamp", "plant", "unknown"), (36, 0, 12))},
@@ -137,7 +137,7 @@ CASES = [
         refused=(
             "unfreeze: {data} holds no pictures: 2 no picture: .zip\n"
             f"  expected: {EXPECTED}\n"
-            "  to mend:  unpack them: python -m zipfile -e {data}/mug-20240301T101112Z-001.zip {data}, and so the "
+            "  fix:      unpack them: python -m zipfile -e {data}/mug-20240301T101112Z-001.zip {data}, and so the "
             "other 1\n"
         ),
         then={"unpack": (("mug", "plate"), None)},

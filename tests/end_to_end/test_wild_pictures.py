@@ -47,7 +47,7 @@ EXPECTED = {
         "exit 0; all set aside as one picture with two labels",
         refused="{root}: nothing usable in 28 files: 28 white all over, its shape is in the transparency "
         f"(first arrow/ic_arrow_0_white_24dp.png)\n  expected: {FORMS}\n"
-        "  to mend:  --set check.bands=[3] reads that",
+        "  fix:      --set check.bands=[3] reads that",
     ),
     "z_stacks": Case(
         "a note that all are blank, another that only the first page is used, which is out of focus",
@@ -65,13 +65,13 @@ EXPECTED = {
         "exit 0; 24 hidden, cat and dog have 0 usable images",
         refused="{root} holds no pictures: 24 stand-in for a file in iCloud\n"
         f"  expected: {FOLDERS}\n"
-        "  to mend:  get the pictures themselves: find {root} -name '*.icloud' -exec brctl download {{}} \\;",
+        "  fix:      get the pictures themselves: find {root} -name '*.icloud' -exec brctl download {{}} \\;",
     ),
     "volumes": Case(
         "exit 0; 20 not an image",
         refused="{root} holds no pictures: 20 volume of slices\n"
         f"  expected: {FOLDERS}\n"
-        "  to mend:  save the slices that count as PNG files in one folder per class; the middle ones of NIfTI files: "
+        "  fix:      save the slices that count as PNG files in one folder per class; the middle ones of NIfTI files: "
         "{slices}",
     ),
     "placeholder": Case(
@@ -84,7 +84,7 @@ EXPECTED = {
     "subject_suffix": Case(
         "put the images into one folder per class",
         refused=f"{{root}} holds no class folders\n  expected: {FOLDERS}\n"
-        "  to mend:  put the images into one folder per class; or if the classes are what the file names begin with, "
+        "  fix:      put the images into one folder per class; or if the classes are what the file names begin with, "
         "subject01 (8), subject02 (8), subject03 (8): "
         f"--set labels_from='{FIRST_WORD}' (in a study file: labels_from: '{FIRST_WORD}'); or if the classes are what "
         "the file names have as suffixes, centerlight (3), glasses (3), happy (3), 5 more: "
@@ -110,7 +110,7 @@ EXPECTED = {
         "exit 0; 39 not an image, the tables among them",
         refused="{root}: nothing usable in 36 files: 36 ppm is not supported (first 00000/00000_00000.ppm)\n"
         f"  expected: {FORMS}\n"
-        "  to mend:  convert them: {png} and then: unfreeze check {root}-png",
+        "  fix:      convert them: {png} and then: unfreeze check {root}-png",
     ),
 }
 

@@ -23,8 +23,8 @@ class Case:
     Attributes:
         make: writes it into a folder, and returns what its owner gives.
         before: what commit d6bbf66 did with it; it documents only.
-        classes, splits, guessed: what is understood, at once or once it is mended; ``splits`` None: they are drawn.
-        given, expected: the refusal, "" where there is none; its way out starts with ``mend``.
+        classes, splits, guessed: what is understood, at once or once it is fixed; ``splits`` None: they are drawn.
+        given, expected: the refusal, "" where there is none; its way out starts with ``fix``.
     """
 
     make: Callable[[Path], Path]
@@ -34,7 +34,7 @@ class Case:
     guessed: list[str] = field(default_factory=list)
     given: str = ""
     expected: str = TABLE
-    mend: str = ""
+    fix: str = ""
 
 
 CASES = [
@@ -103,14 +103,14 @@ CASES = [
         ],
         "data: {file}: pixels holds 576 numbers in each row: the pictures are in the table itself, which names no "
         "files",
-        mend="write each picture as a file, and a table of them: python -c ",
+        fix="write each picture as a file, and a table of them: python -c ",
     ),
     Case(
         wild.hub,
         "refused: 'has columns image, label, but not path', 'name the columns in the first row'",
         ["bean rust", "healthy"],
         given="data: {file}: image holds bytes: the pictures are in the table itself, which names no files",
-        mend="write each picture as a file, and a table of them: python -c ",
+        fix="write each picture as a file, and a table of them: python -c ",
     ),
     Case(
         wild.roboflow,
@@ -141,7 +141,7 @@ CASES = [
             "Abyssinian_0 is ../images/Abyssinian_0.jpg; columns: {root: ../images, suffix: .jpg} says otherwise",
         ],
         "data: {file} has columns 1, 2, 3, 4, and which of them is the label is not clear",
-        mend="say which it is: columns: {path: '1', label: '2'} in the study file, or --set \"columns={path: '1', "
+        fix="say which it is: columns: {path: '1', label: '2'} in the study file, or --set \"columns={path: '1', "
         "label: '2'}\"; or columns: {path: '1', label: '3'} in the study file",
     ),
     Case(
@@ -178,7 +178,7 @@ CASES = [
 ]
 
 
-def mended(complaint: str) -> list[str]:
+def fix_command(complaint: str) -> list[str]:
     """Do what a refusal says first: run its command, or take its option; what to give then."""
     if command := re.search(r"(python -c .*?), then give (\S+?)(?:;|$)", complaint, re.MULTILINE):
         exec(shlex.split(command[1])[2], {})
@@ -200,11 +200,11 @@ def test_what_was_understood(tmp_path, monkeypatch, capsys, case):
             assert main([command, *arguments]) == 2
             said = capsys.readouterr()
             assert said.out == ""
-            given, expected, mend = said.err.splitlines()
+            given, expected, fix = said.err.splitlines()
             assert given == f"unfreeze: {case.given.format(file=arguments[0])}"
             assert expected == f"  expected: {case.expected}"
-            assert mend.startswith(f"  to mend:  {case.mend}")
-        first, *others = mended(mend)
+            assert fix.startswith(f"  fix:      {case.fix}")
+        first, *others = fix_command(fix)
         arguments = [first or arguments[0], *others]
     assert main(["check", *arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

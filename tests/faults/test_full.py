@@ -69,7 +69,7 @@ def test_a_limit_on_the_size_of_files(killer: Killer) -> None:
     assert said[0].startswith(f"unfreeze: cannot write {model} of 1,07")
     assert said[0].split(" bytes: ")[1].startswith("File too large (")
     assert said[1].startswith("  expected: room for what the study still writes: ")
-    assert said[2].startswith("  to mend:  free ")
+    assert said[2].startswith("  fix:      free ")
     assert said[2].endswith(
         " on the disk of limited and run the same command again, which resumes from what is finished and from the last "
         "checkpoints"

@@ -78,12 +78,12 @@ def test_an_unknown_name_gets_the_nearest() -> None:
     assert message("vgg17") == (
         "backbone: timm has no model named vgg17\n"
         f"  expected: a timm model, for example {EXAMPLES}\n"
-        "  to mend:  say backbone: vgg19 (or vgg16, vgg13)"
+        "  fix:      say backbone: vgg19 (or vgg16, vgg13)"
     )
     assert message("qqqzzz") == (
         "backbone: timm has no model named qqqzzz\n"
         f"  expected: a timm model, for example {EXAMPLES}\n"
-        "  to mend:  say for example backbone: resnet50"
+        "  fix:      say for example backbone: resnet50"
     )
 
 
@@ -91,7 +91,7 @@ def test_an_unknown_tag_gets_those_there_are() -> None:
     assert message("vgg16.best") == (
         "backbone: vgg16 has no weights tagged best\n"
         "  expected: one of tv_in1k\n"
-        "  to mend:  say backbone: vgg16.tv_in1k"
+        "  fix:      say backbone: vgg16.tv_in1k"
     )
 
 
@@ -99,7 +99,7 @@ def test_a_model_without_adapter_names_the_families_that_work() -> None:
     assert message("test_mambaout") == (
         "backbone: test_mambaout cannot be cut into stages (timm's class MambaOut has no known stages)\n"
         f"  expected: a timm model of one of the families {FAMILIES}, for example {EXAMPLES}\n"
-        "  to mend:  say for example backbone: resnet50"
+        "  fix:      say for example backbone: resnet50"
     )
 
 
@@ -115,7 +115,7 @@ def test_uncovered_tensors_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
         "backbone: test_vit cannot be cut into stages (4 of its tensors are not in exactly one stage: cls_token, "
         "pos_embed, patch_embed.proj.weight, ...)\n"
         f"  expected: a timm model of one of the families ViT, for example {EXAMPLES}\n"
-        "  to mend:  say for example backbone: resnet50"
+        "  fix:      say for example backbone: resnet50"
     )
 
 
@@ -131,7 +131,7 @@ def test_stages_that_compute_something_else_are_refused(monkeypatch: pytest.Monk
         "backbone: test_resnet cannot be cut into stages (its stages one after another do not give what the whole "
         "model gives)\n"
         f"  expected: a timm model of one of the families ResNet, for example {EXAMPLES}\n"
-        "  to mend:  say for example backbone: resnet50"
+        "  fix:      say for example backbone: resnet50"
     )
 
 
@@ -140,10 +140,10 @@ def test_sizes_that_a_model_does_not_take() -> None:
         "image_size: 16 does not fit vgg16 (Given input size: (512x1x1). Calculated output size: (512x0x0). "
         "Output size is too small)\n"
         "  expected: a size that the backbone takes\n"
-        "  to mend:  choose another, for example the one that vgg16 was made for: image_size: 224"
+        "  fix:      choose another, for example the one that vgg16 was made for: image_size: 224"
     )
     assert message("test_vit", 100) == (
         "image_size: 100 does not fit test_vit (its patches are 16 pixels wide)\n"
         "  expected: a multiple of 16\n"
-        "  to mend:  choose another, for example the one that test_vit was made for: image_size: 160"
+        "  fix:      choose another, for example the one that test_vit was made for: image_size: 160"
     )

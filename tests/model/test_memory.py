@@ -106,11 +106,11 @@ def test_what_does_not_fit_at_all_is_said_with_what_would_help() -> None:
     assert str(no_room("vgg16", 224, "float32", CUDA)) == (
         "the memory of cuda is too small for vgg16 with one image of 224 pixels at a time, in float32\n"
         "  expected: a network that fits with one image at a time\n"
-        "  to mend:  set a smaller image_size or another backbone, train fewer stages, or set precision: bfloat16, "
+        "  fix:      set a smaller image_size or another backbone, train fewer stages, or set precision: bfloat16, "
         "or set device: cpu"
     )
     assert str(no_room("frozen stages of vgg16", 224, "bfloat16", CPU, 2)) == (
         "the memory of cpu is too small for frozen stages of vgg16 with 2 images of 224 pixels at a time, in bfloat16\n"
         "  expected: a network that fits with 2 images at a time\n"
-        "  to mend:  set a smaller image_size or another backbone, train fewer stages"
+        "  fix:      set a smaller image_size or another backbone, train fewer stages"
     )

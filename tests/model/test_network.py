@@ -46,7 +46,7 @@ def test_a_cut_that_does_not_exist() -> None:
     assert str(caught.value) == (
         "train: {last: 6}, a cut that does not exist\n"
         "  expected: 1 to 5, the number of the backbone's stages (stem, layer1, layer2, layer3, layer4)\n"
-        "  to mend:  say train: {last: 5} or less, or train: all"
+        "  fix:      say train: {last: 5} or less, or train: all"
     )
 
 
@@ -126,7 +126,7 @@ def test_state_of_another_network_is_refused(resnet: Backbone) -> None:
     assert str(caught.value) == (
         f"trained tensors of another network: {layer4} differ, the first is layer4.0.bn1.bias\n"
         "  expected: the 2 tensors that train in this network\n"
-        "  to mend:  load them into the strategy and backbone that they were saved from"
+        "  fix:      load them into the strategy and backbone that they were saved from"
     )
 
 

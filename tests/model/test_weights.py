@@ -129,7 +129,7 @@ def test_no_network_and_no_cache_names_both_ways_out(error: Exception, monkeypat
         "weights: pretrained for test_resnet, but timm/test_resnet.r160_in1k is not in the cache and cannot be "
         "reached\n"
         "  expected: a network connection once (the file is kept), or weights that are already here\n"
-        "  to mend:  run once with network, or say weights: file.safetensors (timm's names) or weights: none"
+        "  fix:      run once with network, or say weights: file.safetensors (timm's names) or weights: none"
     )
 
 
@@ -146,7 +146,7 @@ def test_a_hub_entry_without_safetensors(monkeypatch: pytest.MonkeyPatch) -> Non
     assert message("test_resnet", "pretrained") == (
         "weights: pretrained, but timm's hub entry timm/test_resnet.r160_in1k has no model.safetensors\n"
         "  expected: an entry with a safetensors file\n"
-        "  to mend:  give test_resnet weights: file.safetensors or weights: none"
+        "  fix:      give test_resnet weights: file.safetensors or weights: none"
     )
 
 
@@ -154,7 +154,7 @@ def test_a_model_that_was_never_published() -> None:
     assert message("test_vit4", "pretrained") == (
         "weights: pretrained, but timm names no hub entry for test_vit4\n"
         "  expected: a backbone with published weights, a .safetensors file, or none\n"
-        "  to mend:  say weights: file.safetensors or weights: none"
+        "  fix:      say weights: file.safetensors or weights: none"
     )
 
 
@@ -173,18 +173,18 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert message("test_resnet", "imagenet") == (
         "weights: imagenet\n"
         "  expected: pretrained, none, or the path of a .safetensors file\n"
-        "  to mend:  convert a file of another format, which can run code when read, with "
+        "  fix:      convert a file of another format, which can run code when read, with "
         "safetensors.torch.save_file, or say weights: pretrained"
     )
     assert message("test_resnet", "gone.safetensors") == (
         "weights: gone.safetensors\n"
         "  expected: a file that exists\n"
-        "  to mend:  correct the path, or say weights: pretrained"
+        "  fix:      correct the path, or say weights: pretrained"
     )
     assert message("test_resnet", str(broken)) == (
         f"weights: {broken} cannot be read (Error while deserializing header: header too large)\n"
         "  expected: a whole safetensors file\n"
-        "  to mend:  get the file anew, or say weights: pretrained"
+        "  fix:      get the file anew, or say weights: pretrained"
     )
 
 
@@ -195,7 +195,7 @@ def test_numbers_of_a_type_that_torch_has_not(tmp_path: Path) -> None:
     assert message("test_resnet", str(path)) == (
         f"weights: {path} cannot be read (it holds a tensor of a type or shape that PyTorch does not have)\n"
         "  expected: a whole safetensors file\n"
-        "  to mend:  get the file anew, or say weights: pretrained"
+        "  fix:      get the file anew, or say weights: pretrained"
     )
 
 
@@ -205,7 +205,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     tensors = len(state) - 2  # without fc
     expected = (
         f"\n  expected: a tensor for each of the backbone's {tensors}, under timm's names (the classifier's are "
-        "ignored)\n  to mend:  take the file that belongs to this backbone, or say weights: pretrained"
+        "ignored)\n  fix:      take the file that belongs to this backbone, or say weights: pretrained"
     )
 
     save_file({name: tensor for name, tensor in state.items() if name != "bn1.weight"}, path)

@@ -81,7 +81,7 @@ def test_compare_turns_what_stands_the_other_way_round(three: StudyDir) -> None:
         "compare: 'head' and 'full' are not two of the study's strategies or two of its regimes\n"
         "  expected: two of the strategies scratch, head, last_block "
         "or two of the regimes small, small_augmented, full\n"
-        "  to mend:  name two of them"
+        "  fix:      name two of them"
     )
 
 

@@ -87,7 +87,7 @@ def test_a_temperature_that_images_do_not_determine_is_known() -> None:
     assert not quality.at_bound(quality.fit_temperature(calibrated(500)))
 
 
-def test_temperature_scaling_mends_the_calibration_error() -> None:
+def test_temperature_scaling_corrects_the_calibration_error() -> None:
     sure, fair = calibrated(4000, factor=4.0), calibrated(4000)
     bins = quality.reliability(sure)
     assert bins["images"].sum() == 4000

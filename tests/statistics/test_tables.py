@@ -124,5 +124,5 @@ def test_a_directory_without_a_study_says_so(tmp_path: Path) -> None:
     assert str(error.value) == (
         f"{tmp_path} holds no study: plan.json is missing\n"
         "  expected: a directory that 'unfreeze run' wrote\n"
-        "  to mend:  give the directory that --out named, by default runs/NAME"
+        "  fix:      give the directory that --out named, by default runs/NAME"
     )

@@ -57,7 +57,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch
     assert str(caught.value) == (
         f"cannot write {path} of 3 bytes: No space left on device\n"
         "  expected: a directory with room on its disk\n"
-        "  to mend:  free space and run the same command again, which goes on from what is finished, or give another "
+        "  fix:      free space and run the same command again, which goes on from what is finished, or give another "
         "directory with --out DIR"
     )
     assert path.read_text() == "old"
@@ -74,7 +74,7 @@ def test_a_file_where_a_directory_is_expected(tmp_path: Path, below: str) -> Non
     assert str(caught.value) == (
         f"cannot write {path}: {problem}\n"
         "  expected: a directory that can be written to, with room on its disk\n"
-        "  to mend:  give another directory with --out DIR, or free space and run the same command again"
+        "  fix:      give another directory with --out DIR, or free space and run the same command again"
     )
     assert (tmp_path / "out").read_text() == "mine"
 

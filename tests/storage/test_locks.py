@@ -36,7 +36,7 @@ def test_the_second_run_is_told_who_has_it(tmp_path: Path) -> None:
         assert str(caught.value) == (
             f"{out} is being run by process {other.pid} on {platform.node()}\n"
             "  expected: one run at a time in a study directory\n"
-            "  to mend:  wait for it, stop it, or give another --out DIR"
+            "  fix:      wait for it, stop it, or give another --out DIR"
         )
         other.stdin.write("\n")
         other.stdin.flush()

@@ -55,7 +55,7 @@ def test_a_record_of_another_format(tmp_path: Path, text: str, shown: str) -> No
         read_json(path)
     assert str(caught.value) == (
         f"{path} has format {shown}\n  expected: format 1\n"
-        "  to mend:  use the version of unfreeze that wrote it, or give another --out DIR"
+        "  fix:      use the version of unfreeze that wrote it, or give another --out DIR"
     )
 
 
@@ -74,7 +74,7 @@ def test_a_broken_record(tmp_path: Path, content: bytes, problem: str) -> None:
         read_json(path)
     assert str(caught.value) == (
         f"{path} cannot be read: {problem}\n  expected: a JSON file written by unfreeze\n"
-        "  to mend:  delete it and run the study again; only what is missing is computed"
+        "  fix:      delete it and run the study again; only what is missing is computed"
     )
 
 
@@ -204,7 +204,7 @@ def test_planned_cells_come_from_the_plan(tmp_path: Path) -> None:
         study.planned_cells()
     assert str(caught.value) == (
         f"{tmp_path} holds no study: plan.json is missing\n  expected: a directory that 'unfreeze run' wrote\n"
-        "  to mend:  give the directory that --out named, by default runs/NAME"
+        "  fix:      give the directory that --out named, by default runs/NAME"
     )
     write_json(tmp_path / "plan.json", {"cells": [{"cell": "b"}, {"cell": "a"}]})
     assert [cell["cell"] for cell in study.planned_cells()] == ["b", "a"]
@@ -225,7 +225,7 @@ def test_what_is_said_of_arrays_is_read_or_refused(tmp_path: Path, about: str) -
         read_tensors(path)
     assert str(caught.value) == (
         f"{path} was altered or cut short: its arrays cannot be read\n  expected: the file as unfreeze wrote it\n"
-        "  to mend:  run the study again; only what is missing is computed"
+        "  fix:      run the study again; only what is missing is computed"
     )
 
 

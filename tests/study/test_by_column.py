@@ -52,7 +52,7 @@ def test_a_column_that_is_not_there(results):
     with pytest.raises(UserError) as caught:
         results.by("camera")
     assert str(caught.value) == (
-        "--by camera: the data has no such column\n  expected: one of site\n  to mend:  for example --by site"
+        "--by camera: the data has no such column\n  expected: one of site\n  fix:      for example --by site"
     )
 
 

@@ -94,7 +94,7 @@ def test_too_little_room_is_refused_with_what_is_needed(tmp_path: Path, monkeypa
         f"{out} is on a disk with 80.0 MB free, and the study may still write 100.0 MB (20.0 MB of models and "
         "predictions, 70.0 MB of training states, 10.0 MB of tables and report) there\n"
         "  expected: 110.0 MB free, a tenth more than that\n"
-        "  to mend:  free 30.0 MB on that disk, give another with --out DIR, or ask for fewer cells"
+        "  fix:      free 30.0 MB on that disk, give another with --out DIR, or ask for fewer cells"
     )
     assert not out.parent.exists()
 

@@ -162,7 +162,7 @@ def test_a_new_class_has_no_image_in_the_test_set_that_stays(tmp_path):
     assert str(caught.value) == (
         "new classes since the last run: oval; the test set, which stays as it was drawn, has no image of them\n"
         "  expected: the classes that the study began with: circle, square, triangle\n"
-        "  to mend:  take the new classes away, or draw the split anew in another study directory: "
+        "  fix:      take the new classes away, or draw the split anew in another study directory: "
         f"--out {first.path}-2"
     )
     assert {path: path.read_bytes() for path in first.path.rglob("*.csv")} == before

@@ -266,7 +266,7 @@ def test_not_even_one_image_fails_its_cell_alone(tmp_path: Path, monkeypatch: py
     assert failed.error == (
         "the memory of cpu is too small for test_resnet with one image of 32 pixels at a time, in float32\n"
         "  expected: a network that fits with one image at a time\n"
-        "  to mend:  set a smaller image_size or another backbone, train fewer stages, or set precision: bfloat16"
+        "  fix:      set a smaller image_size or another backbone, train fewer stages, or set precision: bfloat16"
     )
     assert read_json(found / "cells" / "last.small.s0" / "error.json")["traceback"] == ""
     assert (found / "cells" / "head.small.s0" / "result.json").is_file()

@@ -88,5 +88,5 @@ def test_a_folder_of_pictures_from_a_telephone_says_what_to_do(tmp_path: Path, n
     assert str(caught.value) == (
         f"all 6 files are set aside (6 {name} is not supported)\n"
         "  expected: at most 5% of the files, and no whole class\n"
-        "  to mend:  convert it to jpeg or png"
+        "  fix:      convert it to jpeg or png"
     )

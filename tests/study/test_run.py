@@ -310,7 +310,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"--out {tmp_path / 'out'} is a file\n"
         "  expected: a directory, or a path where one can be made\n"
-        "  to mend:  give another --out DIR"
+        "  fix:      give another --out DIR"
     )
 
 
@@ -392,7 +392,7 @@ LONE = (
     "batch_size: 7 with 15 training images leaves a last batch of one\n"
     "  expected: at least two images in a batch, since the BatchNorm of stages with fresh weights "
     "(or batch_norm: train) takes its statistics from each\n"
-    "  to mend:  choose another, for example --set {key}=8"
+    "  fix:      choose another, for example --set {key}=8"
 )
 
 
@@ -431,7 +431,7 @@ def test_one_image_a_batch_is_refused_before_anything_is_measured(
         "strategies.all: batch_size: 1 is one image a batch\n"
         "  expected: at least two images in a batch, since the BatchNorm of stages with fresh weights "
         "(or batch_norm: train) takes its statistics from each\n"
-        "  to mend:  choose another, for example --set batch_size=3"
+        "  fix:      choose another, for example --set batch_size=3"
     )
     assert not measured and not list((tmp_path / "out").rglob("*.json"))
 
@@ -477,7 +477,7 @@ def test_an_image_that_vanishes_or_changes_is_named(tmp_path: Path, ill: str, wo
     assert first.startswith(str(photographs)) and first.endswith(f".png: {ill}")
     assert rest == [
         "  expected: the image as it was when the study began",
-        "  to mend:  restore the file, or begin a new study without it",
+        "  fix:      restore the file, or begin a new study without it",
     ]
 
 
@@ -500,7 +500,7 @@ def test_nothing_is_written_into_the_folder_of_images(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"the study directory {folder / 'runs'} lies in the images' folder {folder}\n"
         "  expected: a directory outside of it, since nothing is ever written there\n"
-        "  to mend:  give another with --out DIR"
+        "  fix:      give another with --out DIR"
     )
 
 
@@ -524,7 +524,7 @@ def test_compare_pairs_by_seed_and_image(tmp_path: Path) -> None:
         results.compare("head", "nobody")
     assert str(caught.value) == (
         "compare: 'head' and 'nobody' are not two of the study's strategies or two of its regimes\n"
-        "  expected: two of the strategies head, last\n  to mend:  name two of them"
+        "  expected: two of the strategies head, last\n  fix:      name two of them"
     )
 
 

@@ -60,8 +60,8 @@ def said(text: str) -> ColumnsConfig:
 
 def done(error: UserError) -> Path:
     """Run the command that a message ends in; the path that it says to give then."""
-    found = re.search(r"(python -c .*), then give (\S+)$", error.mend)
-    assert found, error.mend
+    found = re.search(r"(python -c .*), then give (\S+)$", error.fix)
+    assert found, error.fix
     _, _, script = shlex.split(found[1])
     exec(script, {})
     return Path(found[2])

@@ -20,7 +20,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     assert str(caught.value) == (
         "device: cuda is not available here\n"
         f"  expected: one of auto, {there}\n"
-        "  to mend:  set device: auto, or install the build of torch for that device"
+        "  fix:      set device: auto, or install the build of torch for that device"
     )
 
 

@@ -71,7 +71,7 @@ def test_other_logits_are_told(world: Path, store: StudyDir) -> None:
     assert str(raised.value) == (
         "the model of last.small.s0 now gives logits that differ by 0.25 from the stored\n"
         "  expected: at most 1% of the largest, 1\n"
-        "  to mend:  restore the versions that environment.json names, or delete the cell and run the study again"
+        "  fix:      restore the versions that environment.json names, or delete the cell and run the study again"
     ).replace("largest, 1\n", f"largest, {max(1.0, abs(logits['test'] + 0.25).max()):.3g}\n")
 
 
@@ -92,7 +92,7 @@ def test_other_initial_weights_are_told(world: Path, store: StudyDir) -> None:
     assert raised.value.given.startswith(
         "the weights that head.small.s0 was trained from have changed: file weights.safetensors has the sha256 "
     )
-    assert raised.value.mend == "restore them, or run the study again with what is there now"
+    assert raised.value.fix == "restore them, or run the study again with what is there now"
 
 
 def test_another_prefix_is_told(store: StudyDir) -> None:

@@ -88,5 +88,5 @@ def test_another_pooling_of_a_backbone_that_pools_is_refused() -> None:
         "head: pool: max for test_convnext\n"
         "  expected: pool: own, since its last stage already pools (its last norm or convolution comes after the "
         "pooling)\n"
-        "  to mend:  say pool: own in the head, or leave it out"
+        "  fix:      say pool: own in the head, or leave it out"
     )

@@ -1,6 +1,6 @@
 """Suggest what an unknown key or value may have meant, by meaning first and by spelling last.
 
-A hint is given only where it was tried and mends what it is about, so that it can be taken over as it stands.
+A hint is given only where it was tried and fixes what it is about, so that it can be taken over as it stands.
 """
 
 import difflib
@@ -30,7 +30,7 @@ _VERY_NEAR = 0.85
 
 @dataclass(frozen=True)
 class Hint:
-    """A setting that mends a problem.
+    """A setting that fixes a problem.
 
     Attributes:
         place: of what was not understood.
@@ -94,7 +94,7 @@ def key_meant(
         # Where a value is nothing that can be, the setting is named all the same, with a value that it may have.
         usual = [(target, path, value) for target, path in found for value in usual_values(target)]
         for target, path, value in [*asked, *usual]:
-            if _mends(rest, path, value, works):
+            if _fixes(rest, path, value, works):
                 named = "*" in target and not _shared(path, place)
                 others = dict.fromkeys(other[1] for other in known if named and _is(target, other))
                 beside = tuple(name for name in others if name != path[1])
@@ -125,7 +125,7 @@ def value_meant(
     near = _alike(given, words, _NEAR) if isinstance(given, str) else []
     listed = [] if isinstance(given, list | tuple | dict) else [[given]]
     for value in [*alike, *values_meant(_general(path), path[-1], given, data), *near, *listed]:
-        if not _same(value, given) and _mends(data, place, value, works):
+        if not _same(value, given) and _fixes(data, place, value, works):
             return Hint(place, place, value, False)
     return None
 
@@ -133,7 +133,7 @@ def value_meant(
 def example_of(place: Place, data: Mapping[str, Any], works: Callable[[Any], bool]) -> str:
     """Return a setting that works at a place as the command line takes it; "" where none is known."""
     for value in usual_values(_general(place)):
-        if place and _mends(data, place, value, works):
+        if place and _fixes(data, place, value, works):
             return Hint(place, place, value, False).line
     return ""
 
@@ -149,7 +149,7 @@ def name_meant(
         path.append(str(key))
     for near in _alike(place[1], names, _NEAR):
         meant = (place[0], near, *path)
-        if path and _mends(without(data, place), meant, value, works):
+        if path and _fixes(without(data, place), meant, value, works):
             return Hint(place, meant, value, True)
     return None
 
@@ -163,11 +163,11 @@ def set_meant(
             put(data, place[:cut], None)
         except ValueError:
             continue
-        if _mends(data, place[:cut], nested := put(None, place[cut:], given), works):
+        if _fixes(data, place[:cut], nested := put(None, place[cut:], given), works):
             return Hint(place, place[:cut], nested, False)
         for entry in range(9, -1, -1):  # a list: its last entry
             path = (*place[:cut], str(entry), *place[cut + 1 :])
-            if place[cut].isdigit() and _mends(data, path, given, works):
+            if place[cut].isdigit() and _fixes(data, path, given, works):
                 return Hint(place, path, given, True)
         break
     return key_meant(model, data, place, given, works)
@@ -196,7 +196,7 @@ def _bound(target: str, known: Sequence[Place]) -> list[tuple[str, Place]]:
     return found or ([] if "*" in target else [(target, tuple(target.split(".")))])
 
 
-def _mends(data: Any, path: Place, value: Any, works: Callable[[Any], bool]) -> bool:
+def _fixes(data: Any, path: Place, value: Any, works: Callable[[Any], bool]) -> bool:
     try:
         as_yaml(value)
         return works(put(data, path, value))

@@ -99,7 +99,7 @@ def _load(text: str, origin: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"{origin}, line {mark.line + 1}, column {mark.column + 1}" if mark else origin
         problem = (error.problem or "broken YAML").splitlines()[0]
-        raise _broken(f"{where}: {problem}", "mend that line; spaces indent, never tabs") from error
+        raise _broken(f"{where}: {problem}", "fix that line; spaces indent, never tabs") from error
     except YAMLError as error:
         raise _broken(f"{origin}: {str(error).splitlines()[0]}", "write the file as UTF-8 YAML") from error
     except (ValueError, KeyError) as error:  # ruamel lets Python's own errors out: 2020-13-45 is no date
@@ -108,10 +108,10 @@ def _load(text: str, origin: str) -> Any:
         raise _broken(f"{origin} is nested too deeply", "close the brackets that are open") from error
 
 
-def _broken(given: str, mend: str, expected: str = "YAML, as in studies/") -> UserError:
+def _broken(given: str, fix: str, expected: str = "YAML, as in studies/") -> UserError:
     """Return what is said of text that is no YAML, with something that is."""
     works = "for example --set epochs=5" if given.startswith("--set") else "'unfreeze init DATA' writes one that works"
-    return UserError(given, expected, f"{mend}; {works}")
+    return UserError(given, expected, f"{fix}; {works}")
 
 
 def read_study(
@@ -170,7 +170,7 @@ class _Fault:
         text: ``key.path: what is wrong``.
         kind: "key" of one that is unknown, "value" of one that is not understood, "missing" of one that has to be
             there, "name" of a strategy that lacks what it needs, "weights" of one that would freeze random ones; "" of
-            what no hint can mend.
+            what no hint can fix.
         place: its keys; in a strategy whose tuned paths it is about, from there.
         given: the value there.
         tuned: the name of that strategy.
@@ -211,16 +211,16 @@ def _checked(data: Mapping[str, Any], choices: Choices) -> tuple[StudyConfig | N
 
 
 def _problems(origin: str, data: Mapping[str, Any], faults: Sequence[_Fault], choices: Choices) -> UserError:
-    """Say everything that is wrong with a study, what it may have meant, and what mends it."""
+    """Say everything that is wrong with a study, what it may have meant, and what fixes it."""
     lines = []
-    mends: dict[str, list[str]] = {"": [], LEAVE: [], CORRECT: [], "set": []}
+    fixes: dict[str, list[str]] = {"": [], LEAVE: [], CORRECT: [], "set": []}
     for number, fault in enumerate(faults):
-        more, kind, mend = _hint(data, fault, choices) if number < HINTED else ("", "", "")
+        more, kind, fix = _hint(data, fault, choices) if number < HINTED else ("", "", "")
         lines.append(f"\n  - {fault.text}{more}")
-        mends[kind].append(mend)
-    parts = [f"{kind} {', '.join(dict.fromkeys(mends[kind]))}" for kind in (LEAVE, CORRECT) if mends[kind]]
-    parts += dict.fromkeys(mends["set"])
-    if mends[""]:
+        fixes[kind].append(fix)
+    parts = [f"{kind} {', '.join(dict.fromkeys(fixes[kind]))}" for kind in (LEAVE, CORRECT) if fixes[kind]]
+    parts += dict.fromkeys(fixes["set"])
+    if fixes[""]:
         other = "other " if parts else ""
         parts = [f"change the {other}lines named above", *(parts or ["'unfreeze init DATA' writes a study that works"])]
     return UserError(
@@ -234,7 +234,7 @@ LEAVE, CORRECT = "leave out", "correct or leave out"
 
 
 def _hint(data: Mapping[str, Any], fault: _Fault, choices: Choices) -> tuple[str, str, str]:
-    """Return how a problem's line goes on, and what mends it: its kind and words, "" where nothing is known."""
+    """Return how a problem's line goes on, and what fixes it: its kind and words, "" where nothing is known."""
     place = ".".join(fault.place)
     if fault.tuned:
         question, line = _tuned_hint(data, fault, choices)

@@ -208,7 +208,7 @@ def _is_given_fold(images: pd.DataFrame, to_draw: np.ndarray, folds: int, fold: 
         raise UserError(
             f"split.folds: {folds}: the data's column fold has {len(names)} values: {listed}",
             "as many as there are folds, one in every row",
-            f"say folds: {len(set(names) - {''})}, or mend the column",
+            f"say folds: {len(set(names) - {''})}, or fix the column",
         )
     return (images["given_fold"] == names[fold]).to_numpy()
 

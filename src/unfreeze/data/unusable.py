@@ -110,7 +110,7 @@ def ways_out(reasons: Sequence[str]) -> str:
     ways = dict[str, list[str]]()
     for reason in reasons:
         way = way_out(reason)
-        ways.setdefault(way or "mend the files, or take them out of the data", []).append(without_way(reason))
+        ways.setdefault(way or "fix the files, or take them out of the data", []).append(without_way(reason))
     named = [f"{' and '.join(whats)}: {way}" for way, whats in ways.items()]
     return "; ".join(named) if len(named) > 1 else next(iter(ways), "")
 

@@ -40,7 +40,7 @@ BATCH = 8
 WORDS = "looking into the best model"
 
 ERRORS = (UserError, RuntimeError)
-"""What a model that cannot be explained raises: a mistake that the message says how to mend, or PyTorch, which has one
+"""What a model that cannot be explained raises: a mistake that the message says how to fix, or PyTorch, which has one
 error for shapes, operations and memory that are not to be had."""
 
 

@@ -216,7 +216,7 @@ class Writer:
 
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
-    """Say of a cache that cannot be written to how that is mended for a cache."""
+    """Add to an error of a cache that cannot be written to how that is fixed."""
     try:
         yield
     except (OSError, UserError) as error:

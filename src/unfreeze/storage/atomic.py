@@ -35,12 +35,12 @@ class DiskFull(UserError):
 
     Args:
         path: the file.
-        given, expected, mend: as of any mistake.
+        given, expected, fix: as of any mistake.
     """
 
-    def __init__(self, path: Path, given: str, expected: str, mend: str) -> None:
+    def __init__(self, path: Path, given: str, expected: str, fix: str) -> None:
         self.path = path
-        super().__init__(given, expected, mend)
+        super().__init__(given, expected, fix)
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ class Entry:
 def in_use(stores: Collection[ArrayStore]) -> Iterator[frozenset[Path]]:
     """Mark entries as used now, and as in use until the end of the block or of the process, however it ends.
 
-    Gives the marks. A cache that cannot be written to is used unmarked. A damaged record of an entry is mended.
+    Gives the marks. A cache that cannot be written to is used unmarked. A damaged record of an entry is repaired.
     """
     marks = set[Path]()
     with contextlib.ExitStack() as stack:
@@ -354,7 +354,7 @@ def usable_cache(warn: Callable[[str], None]) -> Path | None:
         return None
 
 
-def refuse_inside(out: Path, what: str, expected: str, mend: str, data: Iterable[str]) -> None:
+def refuse_inside(out: Path, what: str, expected: str, fix: str, data: Iterable[str]) -> None:
     """Refuse to write into a folder of images.
 
     Raises:
@@ -365,5 +365,5 @@ def refuse_inside(out: Path, what: str, expected: str, mend: str, data: Iterable
             raise UserError(
                 f"the {what} {out} lies in the images' folder {folder}",
                 f"{expected} outside of it, since nothing is ever written there",
-                f"give another with {mend}",
+                f"give another with {fix}",
             )

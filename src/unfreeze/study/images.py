@@ -315,7 +315,7 @@ def refuse_lone_batches(specs: Mapping[str, CellSpec], plan: Plan) -> None:
             problems[name] = lone_batch(size, {images for _, images in found}, _key(study, name, size), tuned)
     if problems:
         error = all_problems("strategies", problems)
-        raise LoneBatch(error.given, error.expected, error.mend)
+        raise LoneBatch(error.given, error.expected, error.fix)
 
 
 def _key(study: StudyConfig, name: str, batch_size: int) -> str:

@@ -139,9 +139,9 @@ def all_problems(kind: str, problems: dict[str, UserError]) -> UserError:
         errors[str(error)] = error
     if len(errors) == 1:
         text, error = next(iter(errors.items()))
-        return UserError(f"{kind}.{', '.join(names[text])}: {error.given}", error.expected, error.mend)
+        return UserError(f"{kind}.{', '.join(names[text])}: {error.given}", error.expected, error.fix)
     lines = [
-        f"\n  - {kind}.{', '.join(names[text])}: {error.given}; expected {error.expected}; {error.mend}"
+        f"\n  - {kind}.{', '.join(names[text])}: {error.given}; expected {error.expected}; {error.fix}"
         for text, error in errors.items()
     ]
     return UserError(

@@ -82,7 +82,7 @@ def run_study(
         parallel: processes that run cells at once, each a network of its own in memory; no number depends on it.
 
     Raises:
-        UserError: anything in the study, its data or the directory that has to be mended first, too little room on its
+        UserError: anything in the study, its data or the directory that has to be fixed first, too little room on its
             disk among it; another run has it.
         DiskFull: there was no room all the same.
     """

@@ -183,7 +183,7 @@ def test_nothing_is_written_into_the_data(unfreeze, photos):
     assert told == (
         f"unfreeze: the page photos/check.html lies in the images' folder {photos.resolve()}\n"
         "  expected: a file outside of it, since nothing is ever written there\n"
-        "  to mend:  give another with --out FILE\n"
+        "  fix:      give another with --out FILE\n"
     )
 
 
@@ -194,7 +194,7 @@ def test_a_page_that_is_a_directory(unfreeze, photos):
         "",
         "unfreeze: --out pages is a directory\n"
         "  expected: a file, or a path where one can be made\n"
-        "  to mend:  give another --out FILE\n",
+        "  fix:      give another --out FILE\n",
     )
 
 

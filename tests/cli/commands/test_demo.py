@@ -10,7 +10,7 @@ from unfreeze.data.sources.digits import write_digits
 from unfreeze.errors import UserError
 
 
-def test_digits_are_the_same_every_time_and_mended(tmp_path):
+def test_digits_are_the_same_every_time_and_repaired(tmp_path):
     assert write_digits(tmp_path / "a") == 1797
     files = sorted((tmp_path / "a").rglob("*.png"))
     assert len(files) == 1797
@@ -32,7 +32,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert str(caught.value) == (
         f"cannot write {tmp_path}/file/0/0000.png: Not a directory\n"
         "  expected: a directory that can be written to, with room on its disk\n"
-        "  to mend:  give another directory with --out DIR, or free space and run the same command again"
+        "  fix:      give another directory with --out DIR, or free space and run the same command again"
     )
 
 

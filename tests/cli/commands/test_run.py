@@ -173,7 +173,7 @@ def test_report_is_rebuilt(unfreeze, study):
         "",
         "unfreeze: --out runs is a directory\n"
         "  expected: a file for the page\n"
-        "  to mend:  name one in it: --out runs/report.html\n",
+        "  fix:      name one in it: --out runs/report.html\n",
     )
     assert [file.read_bytes() for file in files] == before
 

@@ -83,7 +83,7 @@ def test_its_splits_are_kept(tmp_path, datasets):
     assert (sha256(1, tmp_path), "dog", "test") in found
     datasets.DatasetDict({"train": whole, "unlabelled": whole}).save_to_disk(str(tmp_path / "odd"))
     assert refusal("hf:odd", tmp_path) == (
-        "data: hf:odd has a split unlabelled\n  expected: train, validation and test\n  to mend:  use one with these"
+        "data: hf:odd has a split unlabelled\n  expected: train, validation and test\n  fix:      use one with these"
     )
 
 
@@ -111,16 +111,16 @@ def test_what_has_no_labels_is_refused(tmp_path, datasets):
     made(datasets, tmp_path, [0.5, 1.5], datasets.Value("float32")).save_to_disk(str(tmp_path / "heights"))
     assert refusal("hf:heights", tmp_path) == (
         "data: hf:heights has 1 image and 0 label columns: image, label\n"
-        "  expected: one of each\n  to mend:  write a manifest of its files instead"
+        "  expected: one of each\n  fix:      write a manifest of its files instead"
     )
     made(datasets, tmp_path, ["cat", None], datasets.Value("string")).save_to_disk(str(tmp_path / "gaps"))
     assert refusal("hf:gaps", tmp_path) == (
         "data: hf:gaps: image 1 of train has no label\n  expected: a label for every image\n"
-        "  to mend:  leave that split out, or write a manifest of the files that have one"
+        "  fix:      leave that split out, or write a manifest of the files that have one"
     )
     made(datasets, tmp_path, ["cat", "cat"], datasets.Value("string")).save_to_disk(str(tmp_path / "cats"))
     assert refusal("hf:cats", tmp_path) == (
-        "data: hf:cats has 1 classes: cat\n  expected: at least two\n  to mend:  use another data set"
+        "data: hf:cats has 1 classes: cat\n  expected: at least two\n  fix:      use another data set"
     )
 
 
@@ -132,7 +132,7 @@ def test_a_name_that_cannot_be_had_says_how_to_get_it(tmp_path, datasets, monkey
     assert refusal("hf:nobody/nothing", tmp_path) == (
         "data: hf:nobody/nothing cannot be had: Couldn't reach 'nobody/nothing' on the Hub\n"
         "  expected: hf:owner/name of a data set of images, or hf:FOLDER\n"
-        "  to mend:  correct the name, or get it once where there is a network: "
+        "  fix:      correct the name, or get it once where there is a network: "
         "python -c \"from datasets import load_dataset; load_dataset('nobody/nothing')\""
     )
 
@@ -143,7 +143,7 @@ def test_no_name_is_not_this_folder(tmp_path, datasets):
     assert refusal("hf:", tmp_path) == (
         "data: hf: names no data set\n"
         "  expected: hf:owner/name of a data set of images, or hf:FOLDER\n"
-        "  to mend:  name one, for example hf:food101, or hf:. for this folder"
+        "  fix:      name one, for example hf:food101, or hf:. for this folder"
     )
     assert {label for _, label, _ in rows(open_source("hf:.", {}, tmp_path))} == {"a", "b"}
 
@@ -153,5 +153,5 @@ def test_without_the_package_the_message_names_it(tmp_path, monkeypatch):
     assert refusal("hf:owner/name", tmp_path) == (
         "data: hf:owner/name: the package datasets is not installed\n"
         "  expected: it\n"
-        '  to mend:  pip install "unfreeze[datasets]"'
+        '  fix:      pip install "unfreeze[datasets]"'
     )

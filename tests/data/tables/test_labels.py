@@ -23,10 +23,10 @@ def table(folder, values: list, header: str = "path,label") -> str:
     return f"{header}\n" + rows(names(len(values)), [f'"{value}"' for value in values])
 
 
-def mended(folder, change: str) -> str:
+def fix_command(folder, change: str) -> str:
     return (
         f"python -c \"import pandas as pd; t = pd.read_csv('{folder}/images.csv', dtype=str, keep_default_na=False); "
-        f"{change}; t.to_csv('{folder}/images_mended.csv', index=False)\", then give {folder}/images_mended.csv"
+        f"{change}; t.to_csv('{folder}/images_fixed.csv', index=False)\", then give {folder}/images_fixed.csv"
     )
 
 
@@ -40,7 +40,7 @@ def test_rows_with_several_labels_are_counted_and_left_out_by_a_command(tmp_path
     assert str(error) == (
         f"data: {tmp_path}/images.csv: 1 of 5 rows have several labels in label, first {joined}\n"
         "  expected: one label for each image\n"
-        f"  to mend:  keep the rows with one: {mended(tmp_path, change)}"
+        f"  fix:      keep the rows with one: {fix_command(tmp_path, change)}"
     )
     assert list(labels(after(error)).values()) == ["cat", "dog", "polar bear", "cat"]
 
@@ -59,8 +59,8 @@ def test_combinations_alone_are_classes_after_a_command(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: all 4 rows have several labels in label, first blue|hat\n"
         "  expected: one label for each image\n"
-        f"  to mend:  name another column: columns: {{label: COLUMN}} in the study file, or --set "
-        f'"columns={{label: COLUMN}}"; or take each combination as a class: {mended(tmp_path, change)}'
+        f"  fix:      name another column: columns: {{label: COLUMN}} in the study file, or --set "
+        f'"columns={{label: COLUMN}}"; or take each combination as a class: {fix_command(tmp_path, change)}'
     )
     assert after(error).classes == ("blue with hat", "blue with shoe", "red with hat", "red with shoe")
 
@@ -93,7 +93,7 @@ def test_several_ones_in_a_row(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: 1 of 4 rows have several labels; 1 of 4 rows have none\n"
         "  expected: exactly one 1 in each row of a, b, c\n"
-        f"  to mend:  keep the rows with one label: {mended(tmp_path, f't = t[{count} == 1]')}"
+        f"  fix:      keep the rows with one label: {fix_command(tmp_path, f't = t[{count} == 1]')}"
     )
     assert list(labels(after(error)).values()) == ["a", "b"]
     error = refused(tmp_path, "path,a,b,c\n" + rows(names(4), ["1,0,0", "0,1,0", "0,0,1", "0,0,0"]))
@@ -101,7 +101,7 @@ def test_several_ones_in_a_row(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: 1 of 4 rows have none\n"
         "  expected: exactly one 1 in each row of a, b, c\n"
-        f"  to mend:  make none a class: {mended(tmp_path, change)}"
+        f"  fix:      make none a class: {fix_command(tmp_path, change)}"
     )
     assert list(labels(after(error)).values()) == ["a", "b", "c", "none"]
 
@@ -128,7 +128,7 @@ def test_many_whole_numbers_are_classes_and_how_to_make_fewer_is_told(tmp_path):
     assert told == (
         "the labels in label are numbers (0, 1, 2, 3, 4, ..., 21): each is a class of its own, and their order "
         "is not used; "
-        f"if they are a quantity, make classes of it: {mended(tmp_path, change)}"
+        f"if they are a quantity, make classes of it: {fix_command(tmp_path, change)}"
     )
     assert len(after(UserError("", "-", told)).classes) == 4
 
@@ -140,7 +140,7 @@ def test_quantities_are_refused_and_made_classes_by_a_command(tmp_path, values):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: price has 30 different numbers in 30 rows: a quantity\n"
         "  expected: a label that many images share\n"
-        f"  to mend:  make 4 classes of equal size of it: {mended(tmp_path, change)}"
+        f"  fix:      make 4 classes of equal size of it: {fix_command(tmp_path, change)}"
     )
     assert len(after(error).classes) == 4
 
@@ -169,7 +169,8 @@ def test_boxes_with_different_labels_are_refused_and_left_out_by_a_command(tmp_p
     assert str(error) == (
         f"data: {tmp_path}/images.csv: 1 of 3 images have boxes with different labels, first 00.png\n"
         "  expected: one label for each image; boxes are not used\n"
-        "  to mend:  cut each box out into a file of its own, or leave these images out: " + mended(tmp_path, change)
+        "  fix:      cut each box out into a file of its own, or leave these images out: "
+        + fix_command(tmp_path, change)
     )
     assert labels(after(error)) == {"01.png": "dog", "02.png": "cat"}
 
@@ -218,10 +219,10 @@ def test_labels_of_a_test_table_must_be_classes(kaggle):
     assert str(caught.value).startswith(
         f"tests.site: {kaggle}/test.csv has labels that the main data has not: owl\n"
         "  expected: classes of the main data: cat, dog\n"
-        "  to mend:  leave these rows out: python -c "
+        "  fix:      leave these rows out: python -c "
     )
-    mended_table = done(caught.value)
-    found = open_source("train.csv", {"site": str(mended_table)}, kaggle)
+    fixed_table = done(caught.value)
+    found = open_source("train.csv", {"site": str(fixed_table)}, kaggle)
     assert [item.path for item in found.items if item.source] == ["images/09.png"]
 
 
@@ -238,7 +239,7 @@ def test_a_table_without_labels_is_refused_and_names_the_one_with(kaggle):
     assert str(error) == (
         f"data: {kaggle}/test.csv has no labels, only image\n"
         f"  expected: {TABLE}\n"
-        f"  to mend:  give the table with labels: unfreeze check {kaggle}/train.csv"
+        f"  fix:      give the table with labels: unfreeze check {kaggle}/train.csv"
     )
     assert open_source("train.csv", {}, kaggle).guessed[1:] == (
         "test.csv lies beside it and has no labels that can be read, so it is not used",
@@ -248,11 +249,11 @@ def test_a_table_without_labels_is_refused_and_names_the_one_with(kaggle):
     assert str(caught.value) == (
         f"tests.site: {kaggle}/test.csv has no labels, only image\n"
         f"  expected: {TABLE}\n"
-        "  to mend:  take tests.site out of the study, or add a column of labels: image,label"
+        "  fix:      take tests.site out of the study, or add a column of labels: image,label"
     )
     (kaggle / "train.csv").unlink()
     error = refused(kaggle, "image\nimages/09.png\n", "test.csv")
-    assert error.mend == "add a column of labels: image,label"
+    assert error.fix == "add a column of labels: image,label"
 
 
 def test_a_folder_with_a_table_of_its_images_is_refused_with_the_command(kaggle):
@@ -262,7 +263,7 @@ def test_a_folder_with_a_table_of_its_images_is_refused_with_the_command(kaggle)
         f"data: {kaggle} holds a table of its images, whose labels its folders do not say: test.csv (3 images), "
         "train.csv (9 images)\n"
         "  expected: the table, or a folder of class folders\n"
-        f"  to mend:  give the table: unfreeze check {kaggle}/train.csv"
+        f"  fix:      give the table: unfreeze check {kaggle}/train.csv"
     )
     assert tables_in(kaggle) == (kaggle / "test.csv", kaggle / "train.csv")
 

@@ -85,7 +85,7 @@ def test_a_file_listed_twice_with_another_split_group_or_fold_is_refused(tmp_pat
         f"data: {tmp_path / 'images.csv'}: a file that is listed before with another split, fold or group"
         " in 1 line: 4\n"
         "  expected: one split, fold and group for each file\n"
-        f"  to mend:  correct these lines, or change a copy: {command(tmp_path, FIRST)}"
+        f"  fix:      correct these lines, or change a copy: {command(tmp_path, FIRST)}"
     )
     assert labels(after(error)) == {"1.jpg": "a", "2.jpg": "b"}
 
@@ -113,7 +113,7 @@ def test_a_group_column_and_a_group_expression_are_one_too_many(tmp_path):
     assert str(caught.value) == (
         "split.group: x: the data has a column group already\n"
         "  expected: one way to say which images belong together\n"
-        "  to mend:  take split.group out of the study, or the column out of the data"
+        "  fix:      take split.group out of the study, or the column out of the data"
     )
     assert build_catalog(source, group="group").images["group"].tolist() == ["p1", "p2"]  # its own name says the same
 
@@ -126,7 +126,7 @@ def test_a_column_that_is_not_there_names_those_that_are(tmp_path):
     assert str(caught.value) == (
         "split.group: patients: 2 of 2 paths do not match, first 1.png\n"
         "  expected: an expression that matches the path of every image, or a column of the data: patient, site\n"
-        "  to mend:  widen the expression; .*(PART)| leaves images without PART in no group"
+        "  fix:      widen the expression; .*(PART)| leaves images without PART in no group"
     )
 
 
@@ -160,7 +160,7 @@ def test_folds_that_the_data_gives(tmp_path):
     assert str(caught.value) == (
         "split.folds: 4: the data's column fold has 3 values: x, y, z\n"
         "  expected: as many as there are folds, one in every row\n"
-        "  to mend:  say folds: 3, or mend the column"
+        "  fix:      say folds: 3, or fix the column"
     )
 
 
@@ -174,12 +174,12 @@ FIRST = (
 def command(folder: Path, change: str) -> str:
     return (
         f"python -c \"import pandas as pd; t = pd.read_csv('{folder}/images.csv', dtype=str, keep_default_na=False); "
-        f"{change}; t.to_csv('{folder}/images_mended.csv', index=False)\", then give {folder}/images_mended.csv"
+        f"{change}; t.to_csv('{folder}/images_fixed.csv', index=False)\", then give {folder}/images_fixed.csv"
     )
 
 
 @pytest.mark.parametrize(
-    ("text", "given", "expected", "mend"),
+    ("text", "given", "expected", "fix"),
     [
         ("path,label\n", "{file} has no rows", TABLE, "add a row for each image: images/1.jpg,cat"),
         ("path,label\n\n,\n", "{file} has no rows", TABLE, "add a row for each image: images/1.jpg,cat"),
@@ -189,10 +189,10 @@ def command(folder: Path, change: str) -> str:
         ),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_manifest(tmp_path, text, given, expected, mend):
+def test_what_is_wrong_with_a_manifest(tmp_path, text, given, expected, fix):
     file = tmp_path / "images.csv"
     told = message(tmp_path, text)
-    assert told == f"data: {given.format(file=file)}\n  expected: {expected}\n  to mend:  {mend}"
+    assert told == f"data: {given.format(file=file)}\n  expected: {expected}\n  fix:      {fix}"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_rows_that_are_wrong_are_left_out_by_a_command(tmp_path, text, given, ex
     assert str(error) == (
         f"data: {tmp_path / 'images.csv'}: {given}\n"
         f"  expected: {expected}\n"
-        f"  to mend:  correct these lines, or change a copy: {command(tmp_path, change)}"
+        f"  fix:      correct these lines, or change a copy: {command(tmp_path, change)}"
     )
     assert read_back(done(error)) == left
 
@@ -239,10 +239,10 @@ def test_two_columns_of_one_name_are_refused_and_numbered_by_a_command(tmp_path,
     assert str(error) == (
         f"data: {tmp_path / 'images.csv'} has two columns label\n"
         f"  expected: {TABLE}\n"
-        '  to mend:  rename one of them, or number the second: python -c "import pandas as pd; '
+        '  fix:      rename one of them, or number the second: python -c "import pandas as pd; '
         f"pd.read_csv('{tmp_path}/images.csv', dtype=str, keep_default_na=False, sep=None, engine='python', "
-        f"skipinitialspace=True).to_csv('{tmp_path}/images_mended.csv', index=False)\", then give "
-        f"{tmp_path}/images_mended.csv"
+        f"skipinitialspace=True).to_csv('{tmp_path}/images_fixed.csv', index=False)\", then give "
+        f"{tmp_path}/images_fixed.csv"
     )
     assert labels(after(error)) == {"1": "a", "2": "b"}
 
@@ -254,9 +254,9 @@ def test_lines_with_other_numbers_of_fields_are_refused_and_left_out_by_a_comman
         f"data: {tmp_path / 'images.csv'} cannot be read: Error tokenizing data. C error: Expected 2 fields in line 3, "
         "saw 4\n"
         f"  expected: {TABLE}\n"
-        '  to mend:  correct that line, or leave such lines out: python -c "import pandas as pd; '
+        '  fix:      correct that line, or leave such lines out: python -c "import pandas as pd; '
         f"pd.read_csv('{tmp_path}/images.csv', dtype=str, keep_default_na=False, on_bad_lines='skip')"
-        f".to_csv('{tmp_path}/images_mended.csv', index=False)\", then give {tmp_path}/images_mended.csv"
+        f".to_csv('{tmp_path}/images_fixed.csv', index=False)\", then give {tmp_path}/images_fixed.csv"
     )
     assert labels(after(error)) == {"1": "a", "3": "b"}
 
@@ -287,7 +287,7 @@ def test_text_in_no_encoding_is_refused(tmp_path):
     assert str(caught.value) == (
         f"data: {tmp_path}/images.csv is not text in UTF-8, UTF-16 or cp1252\n"
         f"  expected: {TABLE}\n"
-        f"  to mend:  save it as UTF-8: python -c \"import pathlib; pathlib.Path('{tmp_path}/images_utf8.csv')"
+        f"  fix:      save it as UTF-8: python -c \"import pathlib; pathlib.Path('{tmp_path}/images_utf8.csv')"
         f".write_text(pathlib.Path('{tmp_path}/images.csv').read_text('latin-1'), 'utf-8')\", then give "
         f"{tmp_path}/images_utf8.csv"
     )
@@ -315,7 +315,7 @@ def test_json_lines(tmp_path):
         f"data: {tmp_path}/images.jsonl cannot be read: line 2 is not an object such as "
         '{"path": "images/1.jpg", "label": "cat"}\n'
         f"  expected: {TABLE}\n"
-        "  to mend:  write it anew, for example as lines such as path,label and images/1.jpg,cat in a .csv file"
+        "  fix:      write it anew, for example as lines such as path,label and images/1.jpg,cat in a .csv file"
     )
 
 
@@ -324,7 +324,7 @@ def test_a_spreadsheet_is_refused_with_two_ways_to_save_it(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.xlsx is a table of a kind that is not read (.xlsx)\n"
         f"  expected: {TABLE}\n"
-        '  to mend:  save it as CSV UTF-8 in the spreadsheet, or: pip install openpyxl; python -c "import pandas as pd'
+        '  fix:      save it as CSV UTF-8 in the spreadsheet, or: pip install openpyxl; python -c "import pandas as pd'
         f"; pd.read_excel('{tmp_path}/images.xlsx', dtype=str).to_csv('{tmp_path}/images.csv', index=False)\", then "
         f"give {tmp_path}/images.csv"
     )
@@ -359,7 +359,7 @@ def test_what_is_wrong_with_a_parquet_file(tmp_path):
     assert str(caught.value) == (
         f"data: {tmp_path / 'images.parquet'}: no label in 1 row: 2\n"
         "  expected: a label in every row\n"
-        "  to mend:  correct these rows, or change a copy: "
+        "  fix:      correct these rows, or change a copy: "
         + command(tmp_path, change).replace(
             f"read_csv('{tmp_path}/images.csv', dtype=str, keep_default_na=False)",
             f"read_parquet('{tmp_path}/images.parquet').astype(object).fillna('').astype(str)",
@@ -375,14 +375,14 @@ def test_what_is_wrong_with_a_parquet_file(tmp_path):
 def test_one_class_only(tmp_path):
     file = tmp_path / "images.csv"
     assert message(tmp_path, "path,label\n1,a\n2,a\n") == (
-        f"{file} has 1 classes: a\n  expected: at least two\n  to mend:  add rows with another label: images/2.jpg,dog"
+        f"{file} has 1 classes: a\n  expected: at least two\n  fix:      add rows with another label: images/2.jpg,dog"
     )
     error = refused(tmp_path, "path,label,kind\n1,a,x\n2,a,y\n3,a,y\n1.jpg,a,x\n")
     assert str(error) == (
-        f"{file} has 1 classes: a\n  expected: at least two\n  to mend:  add rows with another label, or name another "
+        f"{file} has 1 classes: a\n  expected: at least two\n  fix:      add rows with another label, or name another "
         'column: columns: {label: kind} in the study file, or --set "columns={label: kind}"'
     )
-    assert open_source("images.csv", {}, tmp_path, columns=said(error.mend)).classes == ("x", "y")
+    assert open_source("images.csv", {}, tmp_path, columns=said(error.fix)).classes == ("x", "y")
 
 
 def test_labels_that_could_be_confused(tmp_path):

@@ -107,10 +107,10 @@ def test_two_folders_that_may_be_meant_are_refused_with_both(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: the files lie in several folders: left, right\n"
         "  expected: one file for each row\n"
-        "  to mend:  say which folder is meant: columns: {root: left} in the study file, or --set "
+        "  fix:      say which folder is meant: columns: {root: left} in the study file, or --set "
         '"columns={root: left}"'
     )
-    found = open_source("images.csv", {}, tmp_path, columns=said(error.mend))
+    found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
     assert labels(found) == lies([f"left/{name}.png" for name in NAMES])
 
 
@@ -120,10 +120,10 @@ def test_two_files_of_one_name_are_refused_with_the_suffixes(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: 4 of 4 files do not exist, first a1 (the nearest is a1.jpg)\n"
         f"  expected: paths or names of files below {tmp_path}, or absolute paths\n"
-        "  to mend:  say which of .jpg, .png is meant: columns: {suffix: .jpg} in the study file, or --set "
+        "  fix:      say which of .jpg, .png is meant: columns: {suffix: .jpg} in the study file, or --set "
         '"columns={suffix: .jpg}"'
     )
-    found = open_source("images.csv", {}, tmp_path, columns=said(error.mend))
+    found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
     assert labels(found) == lies([f"{name}.jpg" for name in NAMES])
     assert labels(source(tmp_path, "id,label\n" + rows(NAMES, KINDS), suffix="png")) == lies(
         [f"{name}.png" for name in NAMES]
@@ -136,18 +136,18 @@ def test_no_file_at_all_is_one_message(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: 4 of 4 files do not exist, first old/a1.png (the nearest is images/xa1.png)\n"
         f"  expected: paths or names of files below {tmp_path}, or absolute paths\n"
-        '  to mend:  say which folder holds them: columns: {root: FOLDER} in the study file, or --set "columns={root: '
+        '  fix:      say which folder holds them: columns: {root: FOLDER} in the study file, or --set "columns={root: '
         'FOLDER}"'
     )
     put(tmp_path / "elsewhere", [f"old/{name}.png" for name in NAMES])
-    text = error.mend.replace("FOLDER", str(tmp_path / "elsewhere"))
+    text = error.fix.replace("FOLDER", str(tmp_path / "elsewhere"))
     found = open_source("images.csv", {}, tmp_path, columns=said(text))
     assert labels(found) == lies([f"{tmp_path}/elsewhere/old/{name}.png" for name in NAMES])
 
 
 def test_web_addresses_are_told_as_such(tmp_path):
     error = refused(tmp_path, "path,label\n" + rows([f"https://host/{name}.png" for name in NAMES], KINDS))
-    assert error.mend.startswith(
+    assert error.fix.startswith(
         "nothing is downloaded: get the files first, then say which folder holds them: columns:"
     )
 

@@ -163,7 +163,7 @@ def test_cells_whose_process_is_killed_twice_fail_and_say_why(tmp_path: Path, st
     assert read_json(several.path / "cells" / "all.small.s0" / "error.json")["error"] == (
         "the process that ran it was ended by SIGKILL, for the second time\n"
         "  expected: a process that lives until its cells are finished; where memory runs out, the system ends one\n"
-        "  to mend:  run the same command again, with a smaller --parallel or without"
+        "  fix:      run the same command again, with a smaller --parallel or without"
     )
     again = run(tmp_path, "several", 1, **TWO_GROUPS)
     assert again.failed == ()
@@ -222,7 +222,7 @@ def test_none_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         run(tmp_path, "out", 0)
     assert str(caught.value) == (
-        "parallel: 0\n  expected: a number of processes from 1\n  to mend:  leave it out, or say 2 or more"
+        "parallel: 0\n  expected: a number of processes from 1\n  fix:      leave it out, or say 2 or more"
     )
     assert not (tmp_path / "out").exists()
 

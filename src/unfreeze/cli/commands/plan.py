@@ -53,7 +53,7 @@ def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
     except UserError as error:
         if not known_classes(study, Path.cwd()):
             raise
-        return None, [f"{error.given}; the study cannot run before it is: {error.mend}"]
+        return None, [f"{error.given}; the study cannot run before it is: {error.fix}"]
     refuse_unusable(source, study.check)
     return source, []
 

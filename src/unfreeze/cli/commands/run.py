@@ -74,7 +74,7 @@ def carry_out(
         parallel: processes that run cells; no number depends on it.
 
     Raises:
-        UserError: anything that has to be mended first.
+        UserError: anything that has to be fixed first.
         typer.Exit: with 3, some cells failed.
     """
     from unfreeze.cli.live import is_terminal, watching

@@ -16,7 +16,7 @@ SIDE = 64
 def write_digits(folder: Path) -> int:
     """Write the 1,797 digits (UCI, Alpaydin and Kaynak 1998) as grey PNG files 64 pixels square; return their number.
 
-    A file that is there with the right bytes stays as it is; one that an interrupt left incomplete is mended.
+    A file that is there with the right bytes stays as it is; one that an interrupt left incomplete is repaired.
 
     Raises:
         UserError: the folder cannot be written to.

@@ -150,28 +150,28 @@ def _refuse_no_pictures(root: Path, tree: Tree) -> None:
     if linked:
         raise _only_links(root, f"{root} holds no pictures but links", linked)
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(_SHOWN))
-    mend = "correct the path, or put pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) into one folder per class"
+    fix = "correct the path, or put pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) into one folder per class"
     if tables := _tables(tree):
         table = shlex.quote(str(root / tables[0]))
-        mend = f"give the table, if it lists pictures or holds them: unfreeze check {table}"
+        fix = f"give the table, if it lists pictures or holds them: unfreeze check {table}"
     if counts[POINTER]:
-        mend = f"get the pictures themselves: git -C {shlex.quote(str(root))} lfs pull"
+        fix = f"get the pictures themselves: git -C {shlex.quote(str(root))} lfs pull"
     if counts[VOLUME]:
-        mend = f"save the slices that count as PNG files in one folder per class{_slices(root, tree)}"
+        fix = f"save the slices that count as PNG files in one folder per class{_slices(root, tree)}"
     if counts[CLOUD]:
-        mend = f"get the pictures themselves: {_download(root)}"
+        fix = f"get the pictures themselves: {_download(root)}"
     packed = [path for path, _ in tree.ignored if path.lower().endswith(tuple(_ARCHIVES))]
     if packed:
         first, into = root / packed[0], root / posixpath.dirname(packed[0])
         module = next(module for suffix, module in _ARCHIVES.items() if packed[0].lower().endswith(suffix))
         more = f", and so the other {len(packed) - 1:,}" if len(packed) > 1 else ""
-        mend = f"unpack them: python -m {module} -e {shlex.quote(str(first))} {shlex.quote(str(into))}{more}"
+        fix = f"unpack them: python -m {module} -e {shlex.quote(str(first))} {shlex.quote(str(into))}{more}"
     hidden = [path for path, reason in tree.ignored if reason == HIDDEN and pictures_in(root / path)]
     if hidden:
-        mend = f"rename hidden folders: {_rename(root, hidden[0])}"
+        fix = f"rename hidden folders: {_rename(root, hidden[0])}"
     if not tree.folders and not tree.ignored:
-        raise UserError(f"{root} holds no class folders", FOLDERS, mend)
-    raise UserError(f"{root} holds no pictures" + (f": {listed}" if listed else ""), FOLDERS, mend)
+        raise UserError(f"{root} holds no class folders", FOLDERS, fix)
+    raise UserError(f"{root} holds no pictures" + (f": {listed}" if listed else ""), FOLDERS, fix)
 
 
 def _tables(tree: Tree) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from unfreeze.data.tables.columns import BINARY, BOXES, Columns
-from unfreeze.data.tables.read import Table, key, mended, refuse_rows, say
+from unfreeze.data.tables.read import Table, fix_command, key, refuse_rows, say
 from unfreeze.errors import UserError
 
 _MISSING = {"", "nan", "<na>", "null"}
@@ -61,7 +61,7 @@ def check_boxes(table: Table, columns: Columns, labels: pd.Series, paths: Sequen
             f"{several[0]}",
             "one label for each image; boxes are not used",
             "cut each box out into a file of its own, or leave these images out: "
-            + mended(table, f"t = t[t.groupby({path!r})[{label!r}].transform('nunique') == 1]"),
+            + fix_command(table, f"t = t[t.groupby({path!r})[{label!r}].transform('nunique') == 1]"),
         )
     return (
         f"{', '.join(boxes)} say where in an image something is, which is not used: each whole image has one label; "
@@ -84,13 +84,13 @@ def check_votes(table: Table, columns: Columns, labels: pd.Series, paths: Sequen
     most = f"m = {votes}.agg(lambda v: v.mode()[0] if len(v.mode()) == 1 else ''); m = m[m != '']"
     once = f".drop_duplicates({path!r})"
     ways = ["keep only images on which all rows agree: "
-            + mended(table, f"t = t[{votes}.transform('nunique') == 1]{once}")]  # fmt: skip
+            + fix_command(table, f"t = t[{votes}.transform('nunique') == 1]{once}")]  # fmt: skip
     modes = labels.groupby(list(paths)).agg(lambda column: len(column.mode()))
     if (modes[several] == 1).any():
         change = f"{most}; t = t[t[{path!r}].isin(m.index)]{once}; t[{label!r}] = t[{path!r}].map(m)"
         ways.insert(
             0, f"take the label of most of its rows, and leave out images on which they are level: "
-            f"{mended(table, change)}",
+            f"{fix_command(table, change)}",
         )  # fmt: skip
     raise UserError(
         f"data: {table.file}: {len(several)} of {len(kinds)} images have rows with different labels, first "
@@ -117,7 +117,7 @@ def _one_hot(table: Table, names: Sequence[str]) -> pd.Series:
             change, what = f"t = t[{count} == 1]", "keep the rows with one label"
         else:
             change, what = f"t['none'] = ({count} == 0).astype(int)", "make none a class"
-        raise UserError(f"data: {table.file}: {'; '.join(said)}", expected, f"{what}: {mended(table, change)}")
+        raise UserError(f"data: {table.file}: {'; '.join(said)}", expected, f"{what}: {fix_command(table, change)}")
     return ones.idxmax(axis=1).astype(str)
 
 
@@ -171,7 +171,7 @@ def _several(table: Table, name: str, labels: pd.Series, number: int, first: str
     return UserError(
         f"data: {table.file}: {number} of {len(labels)} rows have several labels in {name}, first {first}",
         "one label for each image",
-        f"keep the rows with one: {mended(table, f't = t[{keep}]')}",
+        f"keep the rows with one: {fix_command(table, f't = t[{keep}]')}",
     )
 
 
@@ -180,7 +180,8 @@ def _combined(table: Table, name: str, separator: str, number: int, first: str) 
     return UserError(
         f"data: {table.file}: all {number} rows have several labels in {name}, first {first}",
         "one label for each image",
-        f"name another column: {say(label='COLUMN')}; or take each combination as a class: {mended(table, change)}",
+        f"name another column: {say(label='COLUMN')}; or take each combination as a class: "
+        f"{fix_command(table, change)}",
     )
 
 
@@ -200,11 +201,11 @@ def _numbers(table: Table, name: str, labels: pd.Series) -> tuple[str, ...]:
         raise UserError(
             f"data: {table.file}: {name} has {distinct} different numbers in {len(labels)} rows: a quantity",
             "a label that many images share",
-            f"make {_BINS} classes of equal size of it: {mended(table, change)}",
+            f"make {_BINS} classes of equal size of it: {fix_command(table, change)}",
         )
     listed = sorted(set(labels), key=float)
     shown = ", ".join(listed if len(listed) <= 2 * _LISTED else [*listed[:_LISTED], "...", listed[-1]])
     told = f"the labels in {name} are numbers ({shown}): each is a class of its own, and their order is not used"
     if distinct > _MANY:
-        told += f"; if they are a quantity, make classes of it: {mended(table, change)}"
+        told += f"; if they are a quantity, make classes of it: {fix_command(table, change)}"
     return (told,)

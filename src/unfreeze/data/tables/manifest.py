@@ -16,7 +16,7 @@ from unfreeze.data.tables.columns import Columns, read_columns
 from unfreeze.data.tables.labels import check_boxes, check_votes, read_labels
 from unfreeze.data.tables.paths import find_files, join_folders
 from unfreeze.data.tables.pixels import refuse_pictures
-from unfreeze.data.tables.read import IN_FOLDERS, TABLE, Table, key, mended, read_table, refuse_rows, say
+from unfreeze.data.tables.read import IN_FOLDERS, TABLE, Table, fix_command, key, read_table, refuse_rows, say
 from unfreeze.errors import UserError
 
 GUESSED = ColumnsConfig()
@@ -63,7 +63,7 @@ def read_test_table(name: str, file: Path, classes: Sequence[str], asked: Column
         raise UserError(
             f"tests.{name}: {file} has labels that the main data has not: {', '.join(unknown[:5])}",
             f"classes of the main data: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}",
-            f"leave these rows out: {mended(table, f't = t[~t[{label!r}].str.strip().isin({unknown})]')}",
+            f"leave these rows out: {fix_command(table, f't = t[~t[{label!r}].str.strip().isin({unknown})]')}",
         )
     items = tuple(Item(item.path, item.label, "", name, item.group, "", item.more) for item in source.items)
     ignored = tuple(Ignored(entry.path, entry.reason, name) for entry in source.ignored)
@@ -122,7 +122,7 @@ def _refuse_table_in_each_split(root: Path) -> None:
         raise UserError(
             f"data: {root} holds a table of images in each split's folder: {listed}",
             "one table of all splits, or a folder of class folders",
-            f"make one of them: {mended(replace(table, file=root / name), change)}",
+            f"make one of them: {fix_command(replace(table, file=root / name), change)}",
         )
 
 
@@ -222,12 +222,12 @@ def _unlabelled(table: Table, columns: Columns, what: str) -> UserError:
         [] if what != "data" else [file for file in _others(table.file, ("train", "training")) if _readable(file)]
     )
     if what != "data":
-        mend = f"take {what} out of the study, or add a column of labels: {columns.path},label"
+        fix = f"take {what} out of the study, or add a column of labels: {columns.path},label"
     elif labelled:
-        mend = f"give the table with labels: unfreeze check {quote(str(labelled[0]))}"
+        fix = f"give the table with labels: unfreeze check {quote(str(labelled[0]))}"
     else:
-        mend = f"add a column of labels: {columns.path},label"
-    return UserError(f"{what}: {table.file} has no labels, only {', '.join(map(str, table.rows.columns))}", TABLE, mend)
+        fix = f"add a column of labels: {columns.path},label"
+    return UserError(f"{what}: {table.file} has no labels, only {', '.join(map(str, table.rows.columns))}", TABLE, fix)
 
 
 def _others(file: Path, words: Sequence[str]) -> list[Path]:
@@ -261,5 +261,5 @@ def _beside(table: Table) -> list[str]:
             )
         else:
             both = f"t = pd.concat([t.assign(split='train'), pd.read_csv({other.as_posix()!r}).assign(split='val')])"
-            told.append(f"{other.name} lies beside it and is not used; to validate on it: {mended(table, both)}")
+            told.append(f"{other.name} lies beside it and is not used; to validate on it: {fix_command(table, both)}")
     return told

@@ -321,13 +321,13 @@ def _no_files(
         {os.path.splitext(file.parts[-1])[1] for level, file in _hits(index, _parts(first)[-1]) if level == 2}
     )
     if len(ends) > 1:
-        mend = f"say which of {', '.join(ends)} is meant: {say(suffix=ends[0])}"
+        fix = f"say which of {', '.join(ends)} is meant: {say(suffix=ends[0])}"
     elif re.match(r"[a-z][a-z0-9+.-]+://", first.lower()):
-        mend = f"nothing is downloaded: get the files first, then say which folder holds them: {say(root='FOLDER')}"
+        fix = f"nothing is downloaded: get the files first, then say which folder holds them: {say(root='FOLDER')}"
     else:
-        mend = f"say which folder holds them: {say(root='FOLDER')}"
+        fix = f"say which folder holds them: {say(root='FOLDER')}"
     return UserError(
         f"data: {table.file}: {len(missing)} of {len(written)} files do not exist, first {first}{nearest}",
         f"paths or names of files below {table.file.parent}, or absolute paths",
-        mend,
+        fix,
     )

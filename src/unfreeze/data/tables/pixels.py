@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from unfreeze.data.tables.head import PICTURES
-from unfreeze.data.tables.read import BYTES, TABLE, Table, mended
+from unfreeze.data.tables.read import BYTES, TABLE, Table, fix_command
 from unfreeze.errors import UserError
 
 _LEAST = 64
@@ -121,5 +121,5 @@ def _refused(
     return UserError(
         f"data: {table.file}: {what}: the pictures are in the table itself, which names no files",
         TABLE,
-        f"write each picture as a file, and a table of them: {mended(table, change)}",
+        f"write each picture as a file, and a table of them: {fix_command(table, change)}",
     )

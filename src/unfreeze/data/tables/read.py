@@ -30,7 +30,7 @@ __all__ = [
     "key",
     "line",
     "looks_like_a_table",
-    "mended",
+    "fix_command",
     "read_table",
     "refuse_rows",
     "say",
@@ -124,20 +124,20 @@ def _are_objects(lines: list[str]) -> bool:
     return bool(lines) and all(text.lstrip().startswith("{") for text in lines[:2])
 
 
-def mended(table: Table, change: str) -> str:
+def fix_command(table: Table, change: str) -> str:
     """Return a command that writes a changed copy beside a table, and what to give then.
 
     Args:
         table: the table.
         change: a Python statement that changes the pandas table ``t``.
     """
-    out = table.file.with_name(f"{table.file.stem}_mended.csv")
+    out = table.file.with_name(f"{table.file.stem}_fixed.csv")
     script = f"import pandas as pd; t = {table.reader}; {change}; t.to_csv({_quoted(out)}, index=False)"
     return f"{_python(script)}, then give {out}"
 
 
 def refuse_rows(table: Table, rows: Any, what: str, expected: str, change: str) -> None:
-    """Refuse a table with wrong rows, if there are any; ``change``: see ``mended``."""
+    """Refuse a table with wrong rows, if there are any; ``change``: see ``fix_command``."""
     if not len(rows):
         return
     listed = ", ".join(str(row + table.first) for row in rows[:_LISTED]) + (", ..." if len(rows) > _LISTED else "")
@@ -145,7 +145,7 @@ def refuse_rows(table: Table, rows: Any, what: str, expected: str, change: str) 
     raise UserError(
         f"data: {table.file}: {what} in {len(rows)} {units}: {listed}",
         expected,
-        f"correct these {table.unit}s, or change a copy: {mended(table, change)}",
+        f"correct these {table.unit}s, or change a copy: {fix_command(table, change)}",
     )
 
 
@@ -288,13 +288,13 @@ def _parsed(file: Path, text: str, head: Head) -> pd.DataFrame:
             command = _python(
                 f"import pandas as pd; pd.read_csv({_quoted(file)}, dtype=str, keep_default_na=False, "
                 f"on_bad_lines='skip'{_options(_encoding(file.read_bytes()), head)})"
-                f".to_csv({_quoted(file.with_name(f'{file.stem}_mended.csv'))}, index=False)"
+                f".to_csv({_quoted(file.with_name(f'{file.stem}_fixed.csv'))}, index=False)"
             )
             raise UserError(
                 f"data: {file} cannot be read: {str(error).strip()}",
                 TABLE,
                 f"correct that line, or leave such lines out: {command}, then give "
-                f"{file.with_name(f'{file.stem}_mended.csv')}",
+                f"{file.with_name(f'{file.stem}_fixed.csv')}",
             ) from error
         raise _unreadable(file, error) from error
 
@@ -366,7 +366,7 @@ def _refuse_twice(table: Table, columns: list[str]) -> None:
     counts = Counter(name.strip() for name in columns)
     twice = [name for name, count in counts.items() if name and count > 1]
     if twice:
-        out = table.file.with_name(f"{table.file.stem}_mended.csv")
+        out = table.file.with_name(f"{table.file.stem}_fixed.csv")
         command = _python(
             f"import pandas as pd; pd.read_csv({_quoted(table.file)}, dtype=str, keep_default_na=False, sep=None, "
             f"engine='python', skipinitialspace=True).to_csv({_quoted(out)}, index=False)"

@@ -239,9 +239,9 @@ def run_cells(brief: Mapping[str, Any], parent: Parent) -> None:
     except _Left:
         pass
     except DiskFull as error:
-        parent.tell(full=[str(error.path), error.given, error.expected, error.mend])
+        parent.tell(full=[str(error.path), error.given, error.expected, error.fix])
     except UserError as error:  # not a cell's, whose errors are its own: the run's
-        parent.tell(refused=[error.given, error.expected, error.mend])
+        parent.tell(refused=[error.given, error.expected, error.fix])
     gc.collect()  # loaders go, and end their processes before this one ends
 
 
