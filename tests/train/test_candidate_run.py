@@ -66,7 +66,7 @@ def task_of(settings: dict[str, Any], **changes: Any) -> CandidateTask:
         "class_weights": None,
         "keep_validation": True,
     }
-    values["prefix_hash"] = tensors_hash(frozen_state(WEIGHTS, min(cuts_of(strategy, WEIGHTS))))
+    values["prefix_sha256"] = tensors_hash(frozen_state(WEIGHTS, min(cuts_of(strategy, WEIGHTS))))
     return CandidateTask(**{**values, **changes})
 
 
@@ -166,7 +166,7 @@ def test_batchnorm_that_would_train_on_one_image_is_refused() -> None:
 
 
 def test_frozen_stages_that_changed_are_a_bug() -> None:
-    task = task_of(STRATEGIES["stopped"], prefix_hash="")
+    task = task_of(STRATEGIES["stopped"], prefix_sha256="")
     run = run_of(task)
     with torch.no_grad():
         next(run.backbone.model.parameters()).add_(1.0)

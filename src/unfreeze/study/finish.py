@@ -244,10 +244,10 @@ def _write(
     write_tensors(
         folder / "logits.safetensors", {split: scores for split, (_, scores, _) in logits.items()}, {"ids": ids}
     )
-    write_model(folder, trained_state(trained.network, trained.backbone), trained.prefix_hash, trained.backbone.name)
+    write_model(folder, trained_state(trained.network, trained.backbone), trained.prefix_sha256, trained.backbone.name)
 
 
-def write_model(folder: Path, trained: Mapping[str, Tensor], prefix_hash: str, backbone: str) -> None:
+def write_model(folder: Path, trained: Mapping[str, Tensor], prefix_sha256: str, backbone: str) -> None:
     """Write a cell's trained tensors, with the hash of the frozen ones that they go with."""
-    about = {"prefix_sha256": prefix_hash, "backbone": backbone}
+    about = {"prefix_sha256": prefix_sha256, "backbone": backbone}
     write_tensors(folder / "model.safetensors", {name: tensor.numpy() for name, tensor in trained.items()}, about)

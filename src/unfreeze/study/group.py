@@ -239,7 +239,7 @@ class GroupRun:
             classes=len(spec.catalog.classes),
             images=len(spec.train),
             class_weights=spec.class_weights,
-            prefix_hash=self.supply.prefix_sha256(prefix_of(strategy), lowest),
+            prefix_sha256=self.supply.prefix_sha256(prefix_of(strategy), lowest),
             keep_validation=keeps_validation(spec),
         )
         backbone = own_copy(self.backbones(strategy, spec.cell.seed), lowest)

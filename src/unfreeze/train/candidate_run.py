@@ -37,7 +37,7 @@ class CandidateTask:
         classes: their number.
         images: number of training images, repeated ones counted each time.
         class_weights: of the training loss; None weights all images alike.
-        prefix_hash: over the tensors of the stages that no phase trains.
+        prefix_sha256: over the tensors of the stages that no phase trains.
         keep_validation: keep the logits of the validation images: of each epoch that may be restored as the best, else
             of the last. Cross-fitting chooses among them once more (``statistics.crossfit``).
     """
@@ -49,7 +49,7 @@ class CandidateTask:
     classes: int
     images: int
     class_weights: Sequence[float] | None
-    prefix_hash: str
+    prefix_sha256: str
     keep_validation: bool = False
 
     @property
@@ -102,7 +102,7 @@ class TrainedCandidate:
     stopped_by: str
     params_total: int
     params_trained: int
-    prefix_hash: str
+    prefix_sha256: str
     micro_batch: MicroBatch
     validation: Mapping[str, Tensor]
 
@@ -271,7 +271,7 @@ class CandidateRun:
         Raises:
             RuntimeError: stages that should be frozen have changed, which is a bug.
         """
-        _check_frozen(self.backbone, self._lowest, self.task.prefix_hash)
+        _check_frozen(self.backbone, self._lowest, self.task.prefix_sha256)
         last = self.history[-1]["epoch"]
         return TrainedCandidate(
             network=self._whole,
@@ -282,7 +282,7 @@ class CandidateRun:
             stopped_by="early_stopping" if self._stopped else "epochs",
             params_total=count_parameters(self.backbone.model) + count_parameters(self._head),
             params_trained=count_parameters(self._whole.suffix) + count_parameters(self._head),
-            prefix_hash=self.task.prefix_hash,
+            prefix_sha256=self.task.prefix_sha256,
             micro_batch=self.micro_batch,
             validation=self._validation,
         )
