@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from unfreeze.cli import interrupts
-from unfreeze.cli.interrupts import BEGINS_ANEW, GOES_ON, resumable
+from unfreeze.cli.interrupts import REPEATABLE, RESUMABLE, resumable
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
@@ -35,7 +35,7 @@ def test_the_work_ends_at_its_next_event(number, capsys):
         resumable(work)
     assert end.value.exit_code == 128 + number
     assert steps == ["goes on"]
-    assert capsys.readouterr().err == f"{GOES_ON}\n"
+    assert capsys.readouterr().err == f"{RESUMABLE}\n"
 
 
 def test_a_second_signal_ends_it_where_it_stands(capsys):
@@ -67,9 +67,9 @@ def test_work_that_can_end_anywhere_ends_at_once_with_a_line_of_its_own(capsys):
         raise AssertionError("went on")
 
     with pytest.raises(typer.Exit) as end:
-        resumable(work, BEGINS_ANEW, anywhere=True)
+        resumable(work, REPEATABLE, anywhere=True)
     assert end.value.exit_code == 143
-    assert capsys.readouterr().err == f"{BEGINS_ANEW}\n"
+    assert capsys.readouterr().err == f"{REPEATABLE}\n"
 
 
 def test_without_a_signal_nothing_is_said(capsys):

@@ -79,7 +79,7 @@ def test_a_study_directory_instead_of_a_study(unfreeze, study):
         message(
             "runs is a study directory",
             "a study file (.yaml) or a folder of images",
-            "give the study file with --out runs to go on, or 'unfreeze report runs' for its report",
+            "give the study file with --out runs to resume it, or 'unfreeze report runs' for its report",
         ),
     )
 
@@ -299,7 +299,7 @@ def test_init_never_overwrites(unfreeze, study):
     assert unfreeze("init", "photos") == (
         2,
         "",
-        message("study.yaml exists already", "a new file", "give another with --out FILE, or move that one away"),
+        message("study.yaml already exists", "a new file", "choose another with --out FILE, or move this one away"),
     )
     assert Path("study.yaml").read_text() == before
 
@@ -314,7 +314,7 @@ def test_a_folder_that_is_gone_under_ones_feet(unfreeze, study, monkeypatch):
         "",
         message(
             "the current folder cannot be used: no such file or directory",
-            "a folder that is there",
-            "change to another one (cd) and run the same command again",
+            "an existing folder",
+            "change to another folder (cd) and run the same command again",
         ),
     )

@@ -12,7 +12,7 @@ import pytest
 
 from unfreeze.cli.app import main
 
-GOES_ON = "interrupted; the same command goes on from here"
+RESUMABLE = "interrupted; run the same command again to resume"
 PROGRAM = [sys.executable, "-c", "import sys; from unfreeze.cli import main; sys.exit(main())"]
 LONG = ["run", "study.yaml", "--set", "strategies.sgd.epochs=100000"]
 
@@ -54,13 +54,13 @@ def test_an_interrupt_is_one_line_and_the_run_goes_on(study, unfreeze, number, c
     assert process.returncode == code
     assert said == ""
     lines = log.read_text().splitlines()
-    assert lines[-1] == GOES_ON
+    assert lines[-1] == RESUMABLE
     assert "Traceback" not in log.read_text()
     assert not list(Path("runs").rglob("*.tmp"))
 
     again, _, told = unfreeze("run", "study.yaml")
     assert again == 0
-    assert "\n2 cells, 1 finished already: 1 to run\n" in told
+    assert "\n2 cells, 1 already finished: 1 to run\n" in told
 
 
 def children(process: subprocess.Popen) -> list[int]:
@@ -112,7 +112,7 @@ def test_processes_that_run_cells_end_with_the_run(study, unfreeze, number):
     else:
         assert not living(mine)
         assert process.returncode == 128 + number
-        assert log.read_text().splitlines()[-1] == GOES_ON
+        assert log.read_text().splitlines()[-1] == RESUMABLE
         states = [path.stem for path in Path("runs").rglob("running/*.safetensors")]
         assert set(states) == {"scratch.few.s0", "sgd.few.s0"}
         assert "Traceback" not in log.read_text()  # of a killed run a thread of multiprocessing's may leave one

@@ -85,11 +85,11 @@ def test_failed_and_left_cells(board):
         (Scanning(3, 10), None),
         (Scanning(1, 1), "read 1 image file"),
         (Planned(CELLS, ()), "4 cells to run"),
-        (Planned(CELLS, CELLS[:1]), "4 cells, 1 finished already: 3 to run"),
-        (Planned(CELLS, CELLS), "4 cells, finished already: nothing to run"),
-        (Planned(CELLS[:1], CELLS[:1]), "1 cell, finished already: nothing to run"),
+        (Planned(CELLS, CELLS[:1]), "4 cells, 1 already finished: 3 to run"),
+        (Planned(CELLS, CELLS), "4 cells, all finished: nothing to run"),
+        (Planned(CELLS[:1], CELLS[:1]), "1 cell, finished: nothing to run"),
         (Warned("class a gives 3 of 5 training images"), "warning: class a gives 3 of 5 training images"),
-        (CellStarted(CELLS[0], 1200), "[0/4] head.few.s0: started, 1,200 examples to draw"),
+        (CellStarted(CELLS[0], 1200), "[0/4] head.few.s0: started, 1,200 examples to train on"),
         (Progress(CELLS[0], "", 1, 1), None),
         (
             EpochEnded(CELLS[0], EPOCH),
@@ -110,7 +110,7 @@ def test_failed_and_left_cells(board):
             "[1/4] head.few.s0: finished; accuracy on validation 80.0 %; epoch 3 of 5; 12 s",
         ),
         (CellFailed(CELLS[0], "no room"), "[1/4] head.few.s0: failed: no room"),
-        (CellsLeft(CELLS[2:]), "left out by the time limit: head.few.s1, all.few.s1"),
+        (CellsLeft(CELLS[2:]), "skipped because of the time limit: head.few.s1, all.few.s1"),
     ],
 )
 def test_lines(board, event, line):

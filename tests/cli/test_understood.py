@@ -116,9 +116,9 @@ def test_init_sets_nothing_that_has_a_line_anyway(unfreeze, study):
     assert unfreeze("init", "photos", "--out", "x.yaml", "--set", "epochs=3") == (
         2,
         "",
-        "unfreeze: --set epochs: the file that init writes has it\n"
-        "  expected: what says how the data is read: labels_from, columns, check, tests\n"
-        "  fix:      leave it out here, and change the line in the file\n",
+        "unfreeze: --set epochs: already in the file that init writes\n"
+        "  expected: settings about how the data is read: labels_from, columns, check, tests\n"
+        "  fix:      leave it out, and edit the line in the file\n",
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.ages import make_old
 from tests.support.killer import PHASES, Killer
-from unfreeze.cli.interrupts import BEGINS_ANEW, GOES_ON
+from unfreeze.cli.interrupts import REPEATABLE, RESUMABLE
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to be signalled")
 
@@ -28,7 +28,7 @@ def test_a_signal_in_any_phase_ends_it_soon_and_nothing_is_lost(
         done = killer.strike(name, phase, number)
         assert done["code"] == 128 + number, (phase, killer.log(name))
         assert done["after_signal"] < 10, phase
-        assert killer.log(name).splitlines()[-1] == GOES_ON
+        assert killer.log(name).splitlines()[-1] == RESUMABLE
         assert "Traceback" not in killer.log(name)
     assert killer.run(name)["code"] == 0
     assert killer.results(name) == whole[0]
@@ -55,7 +55,7 @@ def test_check_and_report_end_like_a_run(
     else:
         assert done["code"] == 128 + number
         assert done["after_signal"] < 10
-        assert killer.log(name).endswith(f"{GOES_ON if command == 'check' else BEGINS_ANEW}\n")
+        assert killer.log(name).endswith(f"{RESUMABLE if command == 'check' else REPEATABLE}\n")
         assert "Traceback" not in killer.log(name)
     left = [killer.folder / f".{name}.html.x.tmp", killer.folder / f"cache-{name}" / "looks" / ".x.jsonl.x.tmp"]
     if command == "report":
@@ -72,6 +72,6 @@ def test_a_second_signal_ends_it_at_once(killer: Killer, whole: tuple[dict, floa
     done = killer.strike("twice", "training", signal.SIGTERM, signal.SIGINT)
     assert done["code"] in (128 + signal.SIGTERM, 128 + signal.SIGINT)
     assert done["after_signal"] < 10  # else its midst, which sleeps for 30 s, was waited for
-    assert killer.log("twice").splitlines()[-1] == GOES_ON
+    assert killer.log("twice").splitlines()[-1] == RESUMABLE
     assert killer.run("twice")["code"] == 0
     assert killer.results("twice") == whole[0]

@@ -138,7 +138,7 @@ def test_plan_says_what_run_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert main(["plan", "study.yaml", "--out", "elsewhere/a"]) == 0
     line = [line for line in capsys.readouterr().out.splitlines() if line.startswith("written to ")]
     assert re.fullmatch(
-        r"written to elsewhere/a: up to 6\.\d MB, 8\.\d kB of it for models and predictions; [\d.]+ .B are free there",
+        r"written to elsewhere/a: up to 6\.\d MB, 8\.\d kB of it for models and predictions; [\d.]+ .B available",
         line[0],
     )
     monkeypatch.setattr(disk, "free_bytes", lambda path: 10**6)

@@ -1,4 +1,4 @@
-"""The `unfreeze` program: its commands, and the one place where a UserError becomes a message and an exit code."""
+"""The `unfreeze` program: its commands, and how errors become messages and exit codes."""
 
 import io
 import os
@@ -14,8 +14,18 @@ from unfreeze.errors import UserError
 
 WRONG_INPUT = 2
 
+EXAMPLES = """\b
+Examples:
+  unfreeze demo                a first study, without data of your own
+  unfreeze check photos        find problems in a folder of images
+  unfreeze run photos          compare strategies on it with default settings
+  unfreeze init photos         write study.yaml to change the settings
+  unfreeze plan study.yaml     preview the study
+  unfreeze run study.yaml      run it; run again to resume"""
+
 app = typer.Typer(
     name="unfreeze",
+    epilog=EXAMPLES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,54 +45,42 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _program(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Which way of fine-tuning should I use on my images? A study of strategies, data and seeds in one command."""
+    """Compare ways of fine-tuning an image classifier on your own images.
+
+    A study trains each strategy on each amount of data with several seeds, and reports which one to use.
+    """
     try:
         os.getcwd()
     except OSError as error:
         raise UserError(
             f"the current folder cannot be used: {(error.strerror or str(error)).lower()}",
-            "a folder that is there",
-            "change to another one (cd) and run the same command again",
+            "an existing folder",
+            "change to another folder (cd) and run the same command again",
         ) from error
 
 
 app.command("demo")(demo.demo)
-
-
 app.command("init")(init.init)
-
-
 app.command("check")(check.check)
-
-
 app.command("plan")(plan.plan)
-
-
 app.command("run")(run.run)
-
-
 app.command("report")(report.report)
-
-
 app.command("describe")(describe.describe)
-
-
 app.add_typer(cache.app, name="cache")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 done; 1 a bug, with its traceback; 2 the user's input is wrong; 3 finished, but some cells failed;
-    130 and 143 interrupted.
+    0: done; 1: a bug, with its traceback; 2: invalid input; 3: some cells failed; 130, 143: interrupted.
 
     Args:
-        arguments: what follows the program's name, by default that of this process.
+        arguments: those after the program's name, by default of this process.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may hold characters that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     tune_process()
     try:

@@ -1,4 +1,4 @@
-"""The worst findings of a data check in a few lines, and where all of them are shown."""
+"""Summarise the worst findings of a data check in a few lines."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,18 +9,18 @@ if TYPE_CHECKING:
 
 
 WORST = 3
-"""Kinds of findings that a run names."""
+"""Number of kinds of findings that a run lists."""
 
 
 def worst(event: Checked) -> list[dict[str, Any]]:
-    """Return the worst kinds of findings, see ``Checked``."""
+    """Return the worst kinds of findings of a check."""
     return list(event.findings[:WORST])
 
 
 def found_lines(event: Checked) -> "Iterator[str]":
-    """Give what is said of them: a line each with its counts, then where all are shown; nothing of notes alone.
+    """Yield a line for each of the worst kinds of findings, then the path of the page; nothing where all are notes.
 
-    What is not printable in a name is spelled out.
+    Unprintable characters in names are escaped.
     """
     from unfreeze.cli.tables import one_line
     from unfreeze.report.check_page import TITLES
@@ -28,11 +28,11 @@ def found_lines(event: Checked) -> "Iterator[str]":
 
     if not event.has_page:
         return
-    yield "found in the data, the worst first:"
+    yield "findings in the data, worst first:"
     for kind in worst(event):
         counts = [plural(kind["findings"], "finding")] * (kind["findings"] > 1)
         counts += [plural(kind["count"], "image")] * bool(kind["count"])
         counted = f" ({', '.join(counts)})" if counts else ""
-        example = "" if kind["findings"] == 1 else "for one "
+        example = "" if kind["findings"] == 1 else "for example "
         yield one_line(f"  {kind['severity']}: {TITLES[kind['kind']]}{counted}: {example}{kind['note']}")
-    yield f"  look at {plural(sum(kind['findings'] for kind in event.findings), 'finding')}: {event.page}"
+    yield f"  {plural(sum(kind['findings'] for kind in event.findings), 'finding')} with images: {event.page}"

@@ -1,8 +1,8 @@
-"""SIGINT and SIGTERM while a command runs: what is finished stays, and one line says that the command goes on.
+"""Handle SIGINT and SIGTERM while a command runs: keep finished work and say in one line how to resume.
 
-An exception in the middle of anything would leave half-spoken sentences between this process and those that read
-images for it, which they complain about. So the first signal ends the work at its next event between two steps, where
-training saves its state; if none comes in time, or at a second signal, it ends where it stands.
+The first signal ends the work at its next event between two steps, where training saves its state: an exception at an
+arbitrary place would break the communication with loader processes. If no such event comes in time, or at a second
+signal, the work ends where it is.
 """
 
 import gc
@@ -18,24 +18,24 @@ from typing import Any
 
 import typer
 
-GOES_ON = "interrupted; the same command goes on from here"
-BEGINS_ANEW = "interrupted, with no file half written; the same command begins anew"
+RESUMABLE = "interrupted; run the same command again to resume"
+REPEATABLE = "interrupted; no file is incomplete; run the same command again to start over"
 
 PATIENCE = 7.0
-"""Seconds to wait until the work stands well and has saved its state; then it ends where it stands."""
+"""Seconds to wait for a safe point, where the state is saved; after that the work ends where it is."""
 
 LIMIT = 9.0
-"""Seconds after which the process ends, whatever it does."""
+"""Seconds after which the process ends in any case."""
 
 AT_ONCE = 1.0
-"""Seconds that a second signal leaves for putting things away."""
+"""Seconds that a second signal leaves for clean-up."""
 
 Check = Callable[[], None]
-"""To be called where the work can end well; raises if it has to."""
+"""Called at safe points; raises ``Interrupted`` if a signal has come."""
 
 
 class Interrupted(BaseException):
-    """A signal came; not an Exception, so that no cell takes it for its own failure."""
+    """A signal has come; not an Exception, so that it is not taken for a failed cell."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -44,9 +44,9 @@ class Interrupted(BaseException):
 
 @dataclass
 class _Pending:
-    """A signal that came, what is said of it, and what happens if the work does not end of itself."""
+    """A signal that has come, the message for it, and timers that end the process if the work does not."""
 
-    said: str
+    message: str
     number: int = 0
     timers: list[threading.Timer] = field(default_factory=list)
 
@@ -55,8 +55,8 @@ class _Pending:
             raise Interrupted(self.number)
 
     def leave(self, number: int) -> None:
-        """End the process here and now."""
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{self.said}\n".encode())
+        """Print the message and end the process immediately."""
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{self.message}\n".encode())
         os._exit(128 + number)
 
     def later(self, seconds: float, do: Callable[[int], Any]) -> None:
@@ -70,34 +70,34 @@ class _Pending:
             timer.cancel()
 
 
-def resumable(work: Callable[[Check], None], said: str = GOES_ON, anywhere: bool = False) -> None:
-    """Do work that SIGINT and SIGTERM end with one line and exit code 130 or 143; their handlers are put back after.
+def resumable(work: Callable[[Check], None], message: str = RESUMABLE, anywhere: bool = False) -> None:
+    """Do work that SIGINT and SIGTERM end with one line and exit code 130 or 143; then restore their handlers.
 
     Args:
-        work: is given what to call where it can end well.
-        said: the line.
-        anywhere: the work can end well wherever it stands, so it does at once.
+        work: called with a function that it calls at each safe point.
+        message: the line.
+        anywhere: every point is safe, so a signal ends the work at once.
 
     Raises:
         typer.Exit: the work was interrupted.
     """
-    number = _interrupted_by(work, said, anywhere)
+    number = _interrupted_by(work, message, anywhere)
     if number:
-        gc.collect()  # with the frames of the work its loaders go, and end their processes before this one ends
-        print(said, file=sys.stderr, flush=True)
+        gc.collect()  # frees the frames of the work and its loaders, whose processes then end before this one
+        print(message, file=sys.stderr, flush=True)
         raise typer.Exit(128 + number)
 
 
-def _interrupted_by(work: Callable[[Check], None], said: str, anywhere: bool) -> int:
-    """Return the number of the signal that ended the work, or 0; the exception and its frames are gone then."""
-    process, pending, began = os.getpid(), _Pending(said), 0.0
+def _interrupted_by(work: Callable[[Check], None], message: str, anywhere: bool) -> int:
+    """Return the number of the signal that ended the work, or 0; on return the exception and its frames are freed."""
+    process, pending, began = os.getpid(), _Pending(message), 0.0
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal began
-        if os.getpid() != process:  # a process forked to read images: this one ends it
+        if os.getpid() != process:  # in a process forked to read images, which its parent ends
             return
         if pending.number:
-            if time.monotonic() - began < PATIENCE:  # asked again, by someone
+            if time.monotonic() - began < PATIENCE:  # a second signal from outside, not from ``_again``
                 pending.later(AT_ONCE, pending.leave)
             raise Interrupted(pending.number)
         pending.number, began = number, time.monotonic()
@@ -122,7 +122,7 @@ def _interrupted_by(work: Callable[[Check], None], said: str, anywhere: bool) ->
 
 
 def _again(number: int) -> None:
-    """Send the signal once more, to the main thread itself, so that it wakes from whatever it waits for."""
+    """Send the signal once more, to the main thread, to wake it from a blocking call."""
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:
@@ -130,7 +130,7 @@ def _again(number: int) -> None:
 
 
 def _install(stop: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Set the handlers and return those before; what is ignored (nohup) stays so, and so do other threads' handlers."""
+    """Set the handlers and return the previous ones; ignored signals (nohup) and other threads are left alone."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     wanted = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]

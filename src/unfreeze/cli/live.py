@@ -1,4 +1,4 @@
-"""Show a run as it goes: live on a terminal, plain lines elsewhere."""
+"""Show the progress of a run: a live table on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ from unfreeze.text import MISSING, plural, seconds_text
 
 @contextmanager
 def watching(board: Board, live: bool, check: Check) -> Iterator[events.Emit]:
-    """Yield what to tell events to; they are written on the board and shown on stderr.
+    """Yield a callback for events that updates the board and shows progress on stderr.
 
-    ``check`` is called after each that work can end at without a loss.
+    ``check`` is called after each event at which the run can be interrupted without a loss.
     """
     if live:
         from rich.live import Live
@@ -35,8 +35,8 @@ def watching(board: Board, live: bool, check: Check) -> Iterator[events.Emit]:
 
             def show(event: events.Event) -> None:
                 board.take(event)
-                told = isinstance(event, events.Warned | events.Understood | events.Checked)
-                if told and (line := line_of(event, board)):
+                has_line = isinstance(event, events.Warned | events.Understood | events.Checked)
+                if has_line and (line := line_of(event, board)):
                     console.print(Text(line, style="yellow" if isinstance(event, events.Warned) else ""))
                 _may_end(event, check)
 
@@ -59,7 +59,7 @@ def _may_end(event: events.Event, check: Check) -> None:
 
 
 def is_terminal() -> bool:
-    """Tell whether stderr is a terminal that can be drawn on."""
+    """Return whether stderr is a terminal that can show a live table."""
     from unfreeze.cli.tables import stderr
 
     console = stderr()
@@ -67,17 +67,17 @@ def is_terminal() -> bool:
 
 
 AROUND = 7
-"""Lines that are not cells: the head of the table, the counts, the overall bar, a line to breathe."""
+"""Lines beside the cells: table header, counts, overall bar, and an empty line."""
 
 WIDE = 100
-"""Columns from which there is room for longer bars and whole words."""
+"""Terminal width from which bars are longer and headings are not abbreviated."""
 
 STYLES = {"running": "bold", "earlier": "dim", "failed": "red", "diverged": "red", "waiting": "dim", "left": "dim"}
-STATES = {"earlier": "finished before", "left": "left out"}
+STATES = {"earlier": "finished before", "left": "skipped"}
 
 
 class LiveView:
-    """The board as something rich can draw, anew each time."""
+    """A rich renderable of the board, drawn again at each refresh."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
@@ -90,7 +90,7 @@ class LiveView:
 
 
 def view(board: Board, width: int, height: int) -> RenderableType:
-    """Draw the board for a screen of so many columns and lines."""
+    """Draw the board for a screen of ``width`` columns and ``height`` lines."""
     if not board.planned:
         return _scanning(board, width) if board.preparing is None else _bar(board.preparing, width)
     around = AROUND if board.preparing is None else AROUND + 2
@@ -104,7 +104,7 @@ def view(board: Board, width: int, height: int) -> RenderableType:
 
 
 def visible(board: Board, rows: int) -> list[CellView]:
-    """Choose the cells to show: all if they fit, else those running, the latest that ended and the next to come."""
+    """Return the cells to show: all if they fit, else those running, the last that ended and the next to run."""
     if len(board.cells) <= rows:
         return list(board.cells.values())
     running = board.in_state("running")[:rows]
@@ -126,7 +126,7 @@ def _scanning(board: Board, width: int) -> RenderableType:
 
 
 def _bar(work: Preparing, width: int) -> RenderableType:
-    """Draw how far shared work has come."""
+    """Draw the progress of shared work."""
     count = f"{work.done:,} of {work.total:,}"
     words = work.what[: max(1, width - len(count) - 14)]
     grid = Table.grid(padding=(0, 1))
@@ -158,7 +158,7 @@ def _cells(board: Board, cells: list[CellView], width: int) -> Table:
 
 
 def shortened(name: str, width: int) -> str:
-    """Return a cell's name in so many columns: what is cut is cut from the middle, since the seed is at the end."""
+    """Shorten a cell's name to a width by cutting its middle, since the seed stands at the end."""
     if len(name) <= width:
         return name
     end = min(len(name.split(".", 1)[-1]), max(0, width - 1) * 2 // 3)
@@ -185,7 +185,7 @@ def _score(board: Board, cell: CellView, value: float | None) -> str:
 
 def _time(board: Board, cell: CellView) -> str:
     if cell.state == "running":
-        if cell.share == 1:  # what is left is to predict the test images and to write
+        if cell.share == 1:  # training is done: predicts the test images and writes files
             return "testing"
         left = cell.seconds_left(board.clock())
         return "" if left is None else f"{seconds_text(left)} left"
@@ -200,7 +200,7 @@ def _counts(board: Board) -> str:
         "diverged": len(board.in_state("diverged")),
         "running": len(board.in_state("running")),
         "waiting": len(board.in_state("waiting")),
-        "left out": len(board.in_state("left")),
+        "skipped": len(board.in_state("left")),
     }
     words = [f"{count} {name}" for name, count in counts.items() if count]
     return f"of {plural(len(board.cells), 'cell')}: {', '.join(words)}"

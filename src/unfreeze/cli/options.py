@@ -1,4 +1,4 @@
-"""Options that several commands share, and the study that they describe."""
+"""Options shared by several commands, and the study that they specify."""
 
 import difflib
 import re
@@ -16,38 +16,56 @@ if TYPE_CHECKING:
 Target = Annotated[
     str,
     typer.Argument(
-        metavar="STUDY|DATA", show_default=False, help="A study file (.yaml), or images: a folder, a table."
+        metavar="STUDY|DATA",
+        show_default=False,
+        help="Study file (.yaml); or images, as a folder of class folders or a table.",
     ),
 ]
 
 Preset = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Settings that lie beneath the study; for a folder: quick.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Base settings that the study overrides: quick, thorough, article or demo. For images: quick.",
+    ),
 ]
 
-BackboneName = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="Another backbone: a timm name.")]
-Seeds = Annotated[str | None, typer.Option(metavar="N", help="How many seeds, or which: 3, or 0,4,7.")]
+BackboneName = Annotated[
+    str | None,
+    typer.Option("--backbone", metavar="NAME", help="Backbone to use, by its timm name, for example resnet50."),
+]
+Seeds = Annotated[str | None, typer.Option(metavar="N", help="Number of seeds (3), or a list of seeds (0,4,7).")]
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a value; KEY.PATH=VALUE; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting, for example epochs=5. KEY may be a path: strategies.head.epochs. Repeatable.",
+    ),
 ]
 
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="The study directory.", show_default="runs/NAME")
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Study directory, where results are written.", show_default="runs/NAME"),
 ]
 
 Time = Annotated[
-    str | None, typer.Option("--time", metavar="TIME", help="Run only what fits, most telling cells first: 30m, 1h30m.")
+    str | None,
+    typer.Option(
+        "--time", metavar="TIME", help="Time limit, for example 30m or 1h30m. The most informative cells run first."
+    ),
 ]
 
 Parallel = Annotated[
-    int, typer.Option(metavar="N", help="Run cells in so many processes at once; each holds a network.")
+    int, typer.Option(metavar="N", help="Number of cells to run at once, each in a process of its own.")
 ]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the output as one JSON object.")]
 _STUDY_FILES = (".yaml", ".yml")
 
 
-# As data/tables/read.py has them, which takes long to import.
+# A copy of the suffixes in data/tables/read.py, which is slow to import.
 _TABLES = (
     ".csv", ".tsv", ".tab", ".psv", ".txt", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xls", ".ods", ".json",
 )  # fmt: skip
@@ -56,10 +74,10 @@ _TABLES = (
 def asked_study(
     target: str, preset: str | None, backbone: str | None, seeds: str | None, overrides: list[str] | None
 ) -> "tuple[StudyConfig, str]":
-    """Return the study that a command's arguments ask for, and the text of its file ("" without one).
+    """Return the study specified by a command's arguments, and the text of its study file ("" if images are given).
 
     Raises:
-        UserError: names everything that is wrong.
+        UserError: the study is invalid; lists every problem.
     """
     from unfreeze.config.choices import is_named
     from unfreeze.config.load import read_study
@@ -83,24 +101,24 @@ def asked_study(
 
 
 def given_data(target: str) -> str:
-    """Return data as a command was given it: a folder of that name here comes before a data set such as food101."""
+    """Return a data argument; a local folder takes precedence over a named data set such as food101."""
     from unfreeze.study.registries import registered
 
     return f"./{target}" if target in registered().sources and Path(target).is_dir() else target
 
 
 def study_name(folder: Path) -> str:
-    """Return a folder's name as a study's name: other characters than letters, digits, ., _ and - become -."""
+    """Return a folder's name as a study name: characters other than letters, digits, ., _ and - become -."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("._-") or "study"
 
 
 def _check_path(target: str, path: Path) -> None:
-    """Refuse what is neither data nor a study; what kinds of data there are, the data part knows."""
+    """Reject a path that is neither images nor a study file; `data` decides which images can be read."""
     if (path / "plan.json").is_file():
         raise UserError(
             f"{target} is a study directory",
             "a study file (.yaml) or a folder of images",
-            f"give the study file with --out {target} to go on, or 'unfreeze report {target}' for its report",
+            f"give the study file with --out {target} to resume it, or 'unfreeze report {target}' for its report",
         )
     if not path.exists():
         here = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -119,7 +137,7 @@ def _check_path(target: str, path: Path) -> None:
 
 
 def _is_table(path: Path) -> bool:
-    """Tell whether a file of an unusual name is a table."""
+    """Return whether a file without a known suffix is a table."""
     from unfreeze.data.tables.read import looks_like_a_table
 
     return looks_like_a_table(path)

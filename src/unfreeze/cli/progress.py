@@ -1,4 +1,4 @@
-"""What a running study looks like at any moment: a board that events are written on, for displays to read."""
+"""Progress of a running study: a board updated by events, for displays to read."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from unfreeze.text import plural, seconds_text
 State = Literal["waiting", "running", "finished", "earlier", "failed", "diverged", "left"]
 
 TELLING_SHARE = 0.05
-"""The first steps are slow: memory is fetched, workers start."""
+"""Share of a cell's examples before which its time left is not estimated: the first steps are slow."""
 
 ENDED: tuple[State, ...] = ("finished", "earlier", "failed", "diverged")
 
@@ -25,16 +25,16 @@ class CellView:
 
     Attributes:
         id: of the cell.
-        state: ``earlier`` is finished by an earlier run, ``left`` left out by the time limit.
-        total: examples that it will draw if nothing stops it early.
-        examples: drawn so far.
-        before: drawn by an earlier run.
-        epoch: the epoch it is in, counted from 1.
+        state: ``earlier``: finished by an earlier run; ``left``: skipped because of the time limit.
+        total: examples to train on, without early stopping.
+        examples: examples trained on so far.
+        before: examples trained on by an earlier run.
+        epoch: current epoch, counted from 1.
         candidate: the candidate in training, "" without tuning.
-        validation: the metric on validation: the latest while it runs, the reported one when it is finished.
-        test: the metric on the test images, None where there is none.
+        validation: validation metric: the latest while running, the reported one when finished.
+        test: test metric; None without test images.
         started, ended: seconds on the board's clock.
-        order: counts the cells that ended, to tell the latest ones.
+        order: rank among the cells that ended, by time.
     """
 
     id: str
@@ -52,11 +52,11 @@ class CellView:
 
     @property
     def share(self) -> float:
-        """The share of its examples that it has drawn, 0 to 1."""
+        """Share of its examples trained on so far, 0 to 1."""
         return min(1.0, self.examples / self.total) if self.total else 0.0
 
     def seconds_left(self, now: float) -> float | None:
-        """Seconds that a running cell still needs at its pace so far; None before that tells anything."""
+        """Estimated seconds that a running cell still needs; None while too little of it has run."""
         drawn = self.share - (self.before / self.total if self.total else 0.0)
         if drawn < TELLING_SHARE:
             return None
@@ -65,14 +65,14 @@ class CellView:
 
 @dataclass
 class Board:
-    """The state of a run.
+    """State of a run, updated by ``take``.
 
     Attributes:
         metric: the study's metric.
-        epochs: epochs of each strategy's candidates, if nothing stops them early.
-        earlier: gives the record of a cell that an earlier run finished.
-        clock: seconds, never going back.
-        preparing: shared work in progress, if there is any.
+        epochs: epochs of a candidate by strategy, without early stopping.
+        earlier: returns the result of a cell that an earlier run finished.
+        clock: monotonic seconds.
+        preparing: shared work in progress, or None.
     """
 
     metric: str
@@ -91,7 +91,7 @@ class Board:
         self.began = self.clock()
 
     def take(self, event: events.Event) -> None:
-        """Write an event on the board."""
+        """Update the board by an event."""
         match event:
             case events.Scanning(done, total):
                 self.scanned = done, total
@@ -132,20 +132,20 @@ class Board:
         cell.epoch = result.get("epochs", cell.epoch)
 
     def in_state(self, *states: State) -> list[CellView]:
-        """Return the cells in one of these states, in plan order."""
+        """Return the cells in any of the states, in the order of the plan."""
         return [cell for cell in self.cells.values() if cell.state in states]
 
     def epochs_of(self, cell: CellView) -> int:
-        """Return the epochs of each of a cell's candidates."""
+        """Return the number of epochs of each candidate of a cell."""
         return self.epochs[cell.id.split(".")[0]]
 
     def share(self) -> float:
-        """Return the share of cells that are done, a running one by its part."""
+        """Return the share of work done, in cells; a running cell counts by its own share."""
         done = len(self.in_state(*ENDED)) + sum(cell.share for cell in self.in_state("running"))
         return done / len(self.cells) if self.cells else 0.0
 
     def seconds_left(self) -> float | None:
-        """Guess the seconds until the end: waiting cells take what cells like them took; None if nothing is known."""
+        """Estimate the seconds left from the time of similar cells; None before any cell has run."""
         now = self.clock()
         known: dict[str, list[float]] = {}
         left = 0.0
@@ -159,19 +159,19 @@ class Board:
         if not known:
             return None
         for cell in self.in_state("waiting"):
-            took_alike = next(known[kind] for kind in _kinds(cell.id) if kind in known)
-            left += sum(took_alike) / len(took_alike)
+            similar = next(known[kind] for kind in _kinds(cell.id) if kind in known)
+            left += sum(similar) / len(similar)
         return left
 
 
 def _kinds(cell: str) -> tuple[str, ...]:
-    """Return what a cell is like, the nearest first: strategy and regime, strategy, any."""
+    """Return keys of similar cells, the most similar first: strategy and regime, strategy, any."""
     strategy, regime, *_ = cell.split(".")
     return f"{strategy}.{regime}", strategy, ""
 
 
 def line_of(event: events.Event, board: Board) -> str | None:
-    """Return the line for an event that is on the board already; None for one that has none."""
+    """Return the line to print for an event after ``Board.take``, or None."""
     match event:
         case events.Scanning(done, total):
             return f"read {plural(total, 'image file')}" if done == total else None
@@ -186,28 +186,28 @@ def line_of(event: events.Event, board: Board) -> str | None:
         case events.Warned(text):
             return f"warning: {text}"
         case events.CellStarted(name, examples):
-            return f"{_count(board)} {name}: started, {plural(examples, 'example')} to draw"
+            return f"{_count(board)} {name}: started, {plural(examples, 'example')} to train on"
         case events.EpochEnded(name, row):
             return f"{_count(board)} {name}: {_epoch(row, board)}"
         case events.CellFinished(name, result):
             return f"{_count(board)} {name}: finished; {_finished(result, board)}"
         case events.CellResumed(name, candidate, epoch, examples):
             where = f"{candidate}, epoch {epoch}" if candidate else f"epoch {epoch}"
-            return f"{_count(board)} {name}: goes on in {where}, after {plural(examples, 'example')}"
+            return f"{_count(board)} {name}: resumes in {where}, after {plural(examples, 'example')}"
         case events.CellFailed(name, error, diverged):
             return f"{_count(board)} {name}: {error}" if diverged else f"{_count(board)} {name}: failed: {error}"
         case events.CellsLeft(names):
-            return f"left out by the time limit: {', '.join(names)}"
+            return f"skipped because of the time limit: {', '.join(names)}"
     return None
 
 
 def planned_line(cells: int, finished: int) -> str:
-    """Say how many cells there are and how many of them are finished already."""
+    """Return how many cells there are, and how many of them are already finished."""
     if not finished:
         return f"{plural(cells, 'cell')} to run"
     if finished == cells:
-        return f"{plural(cells, 'cell')}, finished already: nothing to run"
-    return f"{plural(cells, 'cell')}, {finished} finished already: {cells - finished} to run"
+        return f"{plural(cells, 'cell')}, {'all ' if cells > 1 else ''}finished: nothing to run"
+    return f"{plural(cells, 'cell')}, {finished} already finished: {cells - finished} to run"
 
 
 def _count(board: Board) -> str:

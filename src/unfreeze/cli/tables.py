@@ -16,14 +16,14 @@ from unfreeze.report.sections.shared_work import built_from, reuse_text
 from unfreeze.text import MISSING, bytes_text, count_text, plural, seconds_text
 
 PIPE_WIDTH = 1000
-"""In a pipe nothing is cut or wrapped: a table is as wide as its text."""
+"""Width in a pipe, so that nothing is cut or wrapped."""
 
 GAP = 3
 """Columns between two columns of a table."""
 
 
 def stdout() -> Console:
-    """Return a console on stdout; names in brackets are text, not markup."""
+    """Return a console on stdout that prints brackets as text, not as markup."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     return Console(width=width, markup=False, highlight=False, emoji=False)
 
@@ -34,14 +34,14 @@ def stderr() -> Console:
 
 
 def one_line(text: str) -> str:
-    """Return text with what is not printable spelled out, so that no name moves the cursor or turns the text round."""
+    """Escape unprintable characters, so that no file name moves the cursor or reverses the text."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
     )
 
 
 def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
-    """Return an empty table; columns named in ``numbers`` stand to the right and are never wrapped or cut."""
+    """Return an empty table; columns named in ``numbers`` are aligned right and never wrapped or cut."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
         if column in numbers:
@@ -52,20 +52,20 @@ def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
 
 
 def show(console: Console, made: Table) -> None:
-    """Print a table; on a terminal that is too narrow for its numbers, lines run over rather than lose digits."""
+    """Print a table; on a terminal too narrow for its numbers, lines overflow rather than lose digits."""
     width = console.width
     console.width = max(width, least_width(console, made))
     with console.capture() as written:
         console.print(made)
     console.width = width
     text = written.get()
-    # In a pipe the padding to the right is only in the way.
+    # In a pipe, strip the padding on the right.
     console.file.write(text if console.is_terminal else "\n".join(line.rstrip() for line in text.split("\n")))
     console.print()
 
 
 def least_width(console: Console, made: Table) -> int:
-    """Return the columns that a table needs for its numbers and for the longest word of everything else."""
+    """Return the least width of a table: its numbers unwrapped, and the longest word of each other column."""
     measures = [[console.measure(cell) for cell in (column.header, *column.cells)] for column in made.columns]
     parts = [
         max(measure.maximum if column.no_wrap else measure.minimum for measure in measured)
@@ -81,16 +81,16 @@ if TYPE_CHECKING:
 
 
 def data_lines(study: "StudyConfig", source: "Source | None") -> tuple[str, ...]:
-    """Say what was understood of the data, as every command does."""
+    """Return lines that say how the data was read: its classes, splits and guesses."""
     from unfreeze.data.summary import lines
 
     if source is None:
-        return (f"data: {study.data}, not on this machine",)
+        return (f"data: {study.data} (not on this machine)",)
     return lines(study.data, source, study.split, study.tests)
 
 
 def grid(study: "StudyConfig", planned: "Plan") -> Table:
-    """Strategies down, regimes across: which seeds run."""
+    """Return a table of the seeds that run, with a row per strategy and a column per regime."""
     made = table("cells", *study.regimes)
     for strategy in study.strategies:
         row = []
@@ -113,9 +113,9 @@ def _folds(count: int) -> str:
 
 
 def regimes(study: "StudyConfig", pools: dict[str, Pools]) -> Table:
-    """How many files a class each regime trains and validates on, and how it shows them."""
+    """Return a table of the regimes: files per class for training and validation, and augmentation."""
     made = table("regime", "training", "validation", "augmentation", "epoch")
-    made.caption = "files a class" + ("" if pools else " (as asked for; the data is not here)")
+    made.caption = "files per class" + ("" if pools else " (as requested; the data is not on this machine)")
     made.caption_justify, made.caption_style = "left", "dim"
     for name, regime in study.regimes.items():
         seen = regime.validation
@@ -158,7 +158,7 @@ def _asked(asked: int | None, sizes: list[float], exact: bool) -> str:
 
 
 def strategies(planned: "Plan") -> str:
-    """Each strategy in words: its network, its head, and phase by phase what trains how."""
+    """Describe each strategy: its network, its head, and what each phase trains and how."""
     return "\n\n".join(
         f"{name}\n" + "\n".join(f"    {line}" for line in _settings(network, len(planned.candidates[name])))
         for name, network in planned.networks.items()
@@ -181,10 +181,10 @@ def _settings(network: "NetworkPlan", candidates: int) -> list[str]:
     if stopping:
         lines.append(
             f"stops early after {plural(stopping.patience, 'epoch')} without a better {stopping.monitor}"
-            + (", keeps the best epoch" if stopping.restore_best else "")
+            + (", restores the best epoch" if stopping.restore_best else "")
         )
     if candidates > 1:
-        lines.append(f"tuned: {candidates} candidates a cell, chosen on validation; the first is shown")
+        lines.append(f"tuned: {candidates} candidates per cell, chosen on validation; the first is shown")
     return lines
 
 
@@ -215,17 +215,17 @@ def _phase(network: "NetworkPlan", number: int) -> list[str]:
 
 
 ROWS = 20
-"""A table has about so many; what is beyond is summed up in its last row."""
+"""Largest number of rows of a table; its last row sums up the rest."""
 
 NAMED = 2
-"""Up to so many cells are named one by one."""
+"""Largest number of cells that are listed by name."""
 
 
 def activations(record: Mapping[str, Any]) -> Table:
-    """What frozen stages compute once: how much it is, what it is built from, whether it is stored, for which cells.
+    """Return a table of activations computed once: their size, source, cells, and whether they are stored.
 
     Args:
-        record: as ``study.activation_plan.as_record`` gives it.
+        record: from ``study.activation_plan.as_record``.
     """
     made = table(
         "computed once", "rows", "size", "built from", "stored", "for", "time", numbers=("rows", "size", "time")
@@ -262,8 +262,8 @@ def _stored(one: Mapping[str, Any]) -> str:
     if not one["stored"]:
         return f"no: {one['why_not']}"
     if one["held"] == one["rows"]:
-        return "yes, is there already"
-    return f"yes, {one['held']:,} rows are there already" if one["held"] else "yes"
+        return "yes, already there"
+    return f"yes, {one['held']:,} rows already there" if one["held"] else "yes"
 
 
 def _cells(cells: Sequence[str]) -> str:
@@ -271,13 +271,13 @@ def _cells(cells: Sequence[str]) -> str:
 
 
 def reuse(record: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Table:
-    """What cells take from that or why they do not, cells of a strategy that do alike in one row.
+    """Return a table of what cells reuse, or why they do not; equal cells of a strategy share a row.
 
     Args:
-        record: as ``study.activation_plan.as_record`` gives it.
-        cells: the plan's records of cells.
+        record: from ``study.activation_plan.as_record``.
+        cells: the cells of the plan's record.
     """
-    made = table("cells", "reuse", "time", "each alone", numbers=("time", "each alone"))
+    made = table("cells", "reuse", "time", "without reuse", numbers=("time", "without reuse"))
     of = {cell["cell"]: cell for cell in cells}
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for one in record["reuse"]:
@@ -301,14 +301,14 @@ def _times(cells: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 
 
 def prediction(record: Mapping[str, Any]) -> str:
-    """Say what the whole study is predicted to take."""
+    """Return the predicted time and disk use of the whole study."""
     found = record["predictions"]
     return (
-        f"predicted: {seconds_text(found['seconds'])}, {bytes_text(found['disk'])} of disk; every cell alone in plain "
-        f"PyTorch {seconds_text(found['seconds_alone'])}, {found['ratio']:.1f} times as long\n"
+        f"predicted: {seconds_text(found['seconds'])}, {bytes_text(found['disk'])} of disk; without reuse, in plain "
+        f"PyTorch, {seconds_text(found['seconds_alone'])}, {found['ratio']:.1f} times as long\n"
         f"written to {found['directory']}: up to {bytes_text(found['directory_bytes'])}, "
         f"{bytes_text(found['models_bytes'])} of it for models and predictions; "
-        f"{bytes_text(found['directory_free'])} are free there"
+        f"{bytes_text(found['directory_free'])} available"
     )
 
 
@@ -318,13 +318,13 @@ if TYPE_CHECKING:
     from unfreeze.report.answer import Answer
 
 
-LEAST_TELLING = ("epochs", "a cell", "cells")
+LEAST_IMPORTANT = ("epochs", "a cell", "cells")
 
 
 def summary(results: "pd.DataFrame", metric: str, console: Console) -> Table:
-    """Return the table of ``summary_table``, its measures written out with their standard deviations.
+    """Return the results of each recipe, scores with their standard deviation.
 
-    Where it is wider than the console, it goes without what says least.
+    Where it is wider than the console, the least important columns are left out.
     """
     from unfreeze.statistics.tables import summary_table
 
@@ -338,7 +338,7 @@ def summary(results: "pd.DataFrame", metric: str, console: Console) -> Table:
     rows = [_row(row, metric, scores) for row in means.to_dict("records")]
     over = "seeds and folds" if results["fold"].notna().any() else "seeds"
     hidden: tuple[str, ...] = ()
-    for hidden in ((), LEAST_TELLING[:1], LEAST_TELLING[:2], LEAST_TELLING):
+    for hidden in ((), LEAST_IMPORTANT[:1], LEAST_IMPORTANT[:2], LEAST_IMPORTANT):
         made = _table(rows, metric, over, hidden)
         if least_width(console, made) <= console.width:
             break
@@ -346,7 +346,7 @@ def summary(results: "pd.DataFrame", metric: str, console: Console) -> Table:
 
 
 def answer_lines(answer: "Answer") -> list[Text]:
-    """Return the report's answer: a line a fact, label first."""
+    """Return the report's answer, one line per fact with its label first."""
     from unfreeze.report.answer_text import NOTHING_YET, ON_TEST, facts
 
     found = facts(answer)

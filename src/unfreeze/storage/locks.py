@@ -78,7 +78,7 @@ def waiting(emit: Emit, work: str) -> Callable[[], None]:
         nonlocal told
         if not told:
             told = True
-            emit(Preparing(f"waiting for another process, which {work}", 0, 1))
+            emit(Preparing(f"waiting for another process that {work}", 0, 1))
         emit(BetweenSteps())
 
     return wait

@@ -177,7 +177,7 @@ class StudyRun:
         began = time.perf_counter()
         with contextlib.ExitStack() as stack:
             if cache:  # wait for another process that reads the same images: it remembers what it sees
-                seen = waiting(self.emit, "looks at the same images")
+                seen = waiting(self.emit, "reads the same images")
                 stack.enter_context(looking(cache, source.roots.values(), seen))
             catalog = look_at_data(self.study, source, opened.plan, cache, self.emit, reserve)
         self._scan_seconds = time.perf_counter() - began

@@ -94,7 +94,7 @@ def test_clear(unfreeze, cache):
 def test_clear_keeps_what_is_in_use_and_says_so(unfreeze, cache, stores):
     with in_use(stores[1:]):
         _, said, _ = unfreeze("cache", "clear", "--yes")
-        assert said.splitlines()[1] == "kept, because a running study uses it: pixels of 146-crop, 30.6 kB"
+        assert said.splitlines()[1] == "kept, since a running study uses it: pixels of 146-crop, 30.6 kB"
     assert [store.folder.exists() for store in stores] == [False, True]
     assert len(stores[1].held()) == 3
 

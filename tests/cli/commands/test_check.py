@@ -50,7 +50,7 @@ def test_the_table_and_the_page(unfreeze, photos):
         ["warning", "unreadable", "1"],
         ["warning", "near_duplicate", "2"],
     ]
-    assert lines[-1] == "look at 3 findings: check.html"
+    assert lines[-1] == "3 findings with images: check.html"
     page = Path("check.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg;base64,") == 4
     assert "<img onerror" not in page
@@ -136,8 +136,8 @@ def test_a_disk_that_is_full_for_the_cache_costs_no_finding(unfreeze, photos, mo
     code, said, told = unfreeze("check", "photos", "--json")
     assert (code, said) == (0, whole[1])
     assert told == (
-        "warning: not all that was seen of the images is kept for the next time: cannot write looks: No space left on "
-        "device\n"
+        "warning: the scan cache is incomplete, so the next check reads some images again: "
+        "cannot write looks: No space left on device\n"
     )
 
 
@@ -204,7 +204,7 @@ def test_clean_data(unfreeze, folder):
         for number in range(start, start + 12):
             photo(number, 64, 48).save(folder / "clean" / label / f"{number}.png")
     _, said, _ = unfreeze("check", "clean")
-    assert "nothing found that is wrong\n" in said
+    assert "no problems found\n" in said
     assert "Nothing was found that is wrong." in Path("check.html").read_text(encoding="utf-8")
 
 
@@ -239,4 +239,4 @@ def test_what_another_process_looks_at_is_waited_for(unfreeze, study, monkeypatc
     monkeypatch.setattr(cache.time, "sleep", sleep)
     code, said, told = unfreeze(*command)
     assert (code, waited) == (0, 3)
-    assert (said + told).count("waiting for another process, which looks at the same images") == 1
+    assert (said + told).count("waiting for another process that reads the same images") == 1

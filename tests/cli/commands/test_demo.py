@@ -42,7 +42,7 @@ def test_the_demo(unfreeze, folder):
     assert code == 0
     record = json.loads(said)
     assert len(record["cells"]) == 12
-    assert record["headline"].startswith("fine_tune with images_40 has the best mean validation accuracy, ")
+    assert record["headline"].startswith("Use fine_tune with images_40: best mean validation accuracy ")
     for regime in ("images_10", "images_40"):
         rows = [row for row in record["results"] if row["regime"] == regime]
         scores = {

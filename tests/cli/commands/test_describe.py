@@ -15,7 +15,7 @@ layer4     96 x 2 x 2      267.8 k    2.1 M
 
 all                        372.7 k   32.8 M
 
-FLOPs of one image forward; a multiply-add counts as two. The head comes on top.
+FLOPs: forward pass of one image, a multiply-add counted as two. The head is not included.
 """
 
 

@@ -17,7 +17,7 @@ def test_the_file_plans(unfreeze, study):
     assert (code, said) == (
         0,
         understood(study / "photos")
-        + "wrote mine.yaml\nlook at it:  unfreeze plan mine.yaml\nrun it:      unfreeze run mine.yaml\n",
+        + "wrote mine.yaml\npreview:  unfreeze plan mine.yaml\nrun:      unfreeze run mine.yaml\n",
     )
     settings = YAML(typ="safe").load(Path("mine.yaml").read_text())
     assert settings["name"] == settings["data"] == "photos"

@@ -26,14 +26,14 @@ regime      training           validation     augmentation   epoch
 ─────────────────────────────────────────────────────────────────────────
 few         3                  all: about 2   none           one pass
 augmented   up to 9: about 8   all: about 2   trivial        400 examples
-files a class
+files per class
 
 scratch
     test_resnet, random weights, 32 pixels (crop), batches of 32
     head: Pool (avg), Linear 96 to 3
     trains all stages and the head: 373.0 k of 373.0 k parameters; nothing frozen
     2 epochs of Adam, learning rate 0.001, cosine schedule after 10% warm-up
-    stops early after 3 epochs without a better val_loss, keeps the best epoch
+    stops early after 3 epochs without a better val_loss, restores the best epoch
 
 phased
     test_resnet, weights {data}/../weights.safetensors, 32 pixels (crop), batches of 8
@@ -42,7 +42,7 @@ phased
     1 epoch of Adam, learning rate 0.003, constant schedule
     phase 2 trains the last 2 stages and the head: 310.6 k of 373.0 k parameters; {cut}
     2 epochs of Adam, learning rate 0.001, layer decay 0.5, constant schedule, label smoothing 0.1
-    tuned: 2 candidates a cell, chosen on validation; the first is shown
+    tuned: 2 candidates per cell, chosen on validation; the first is shown
 """
 BOTH = "test_resnet (weights), 32 pixels, after layer2 + test_resnet (weights), 32 pixels, after layer4"
 FRESH = "augment: trivial draws new views in every epoch (views: fresh), so the frozen stages see training images live"
@@ -51,12 +51,12 @@ computed once rows size built from stored for time
 decoded pictures 127.4 kB files yes all cells
 test_resnet (weights), 32 pixels, after layer2 27 84.9 kB images yes 6 cells TIME
 test_resnet (weights), 32 pixels, after layer4 24 10.9 kB after layer2 yes 6 cells TIME
-cells reuse time each alone
+cells reuse time without reuse
 scratch x few, augmented (6 cells) nothing: everything trains, so there is no frozen work to reuse TIME TIME
 phased x few (3 cells) {BOTH} TIME TIME
 phased x augmented (3 cells) {BOTH}; {FRESH} TIME TIME
-predicted: TIME, 223.3 kB of disk; every cell alone in plain PyTorch TIME, FACTOR times as long
-written to runs/study: up to 41.0 MB, 16.7 MB of it for models and predictions; FREE are free there
+predicted: TIME, 223.3 kB of disk; without reuse, in plain PyTorch, TIME, FACTOR times as long
+written to runs/study: up to 41.0 MB, 16.7 MB of it for models and predictions; FREE available
 warning: regime augmented asks for 9 training files a class; fewer: blue about 8, green about 8, red about 8; \
 regimes.augmented.train_per_class: 7 is what each has"""
 HEADS = """\
@@ -105,7 +105,7 @@ def squeezed(said: str) -> str:
     lines = [re.sub(" {2,}", " ", line).strip() for line in said.splitlines() if line and not line.startswith("─")]
     timeless = re.sub(r"\b[\d.]+ (s|min)\b", "TIME", "\n".join(lines))
     timeless = re.sub(r"\b[\d.]+ times as long", "FACTOR times as long", timeless)
-    return re.sub(r"\b[\d.]+ .B are free there", "FREE are free there", timeless)
+    return re.sub(r"\b[\d.]+ .B available", "FREE available", timeless)
 
 
 def test_the_plan(unfreeze, study):
@@ -132,7 +132,7 @@ def test_the_plan_is_what_the_run_does(unfreeze, study):
         assert [one[key] for one in planned["reuse"]] == [one[key] for one in ran["reuse"]], key
     assert planned["predictions"]["disk"] == ran["predictions"]["disk"] > 0
     again = squeezed(unfreeze("plan", "study.yaml")[1])
-    assert re.search(r"after layer3 \d+ [\d.]+ kB images yes, is there already last.few.s0 TIME", again)
+    assert re.search(r"after layer3 \d+ [\d.]+ kB images yes, already there last.few.s0 TIME", again)
 
 
 def test_the_plan_keeps_what_an_earlier_run_drew(unfreeze, study):
@@ -172,9 +172,9 @@ def test_weights_that_are_not_here(unfreeze, study):
     code, said, told = unfreeze("plan", "study.yaml")
     assert (code, told) == (0, "")
     assert "head\n    test_resnet, weights" in said
-    assert "predicted" not in said and "computed once" not in said
+    assert "\npredicted: " not in said and "computed once" not in said
     warning = said[said.index("warning: ") :]
-    assert warning.startswith("warning: what is shared and what it takes cannot be told: ")
+    assert warning.startswith("warning: shared work, time and disk cannot be predicted: ")
     assert "weights.safetensors" in warning
     record = json.loads(unfreeze("plan", "study.yaml", "--json")[1])
     assert (record["shared"], record["reuse"], record["predictions"]) == (None, None, None)
@@ -239,17 +239,18 @@ def test_food101_is_planned_without_its_images(unfreeze, folder):
         "plan", "food101", "--backbone", "test_resnet", "--set", "image_size=32", "--seeds", "1"
     )
     assert (code, told) == (0, "")
-    assert "data: food101, not on this machine\n" in said
+    assert "data: food101 (not on this machine)\n" in said
     assert "head: Pool (avg), Linear 96 to 101\n" in said
     warning = said.splitlines()[-1]
-    assert warning.startswith(f"warning: data: food101: it is not in {folder / 'cache'}; the study cannot run before")
+    assert warning.startswith(f"warning: data: food101: it is not in {folder / 'cache'}; before the study can run:")
 
 
 def test_validation_on_the_test_images_is_warned_of(unfreeze, study):
     _, said, _ = unfreeze("plan", "study.yaml", "--set", "split.val=test")
     assert said.splitlines()[-1] == (
-        "warning: validation images are the test images: what stops and chooses also reports, so scores flatter; "
-        "split: {val: 0.15} takes others"
+        "warning: the test images are also the validation images, which stop training and choose candidates, so test "
+        "scores are optimistic; "
+        "split: {val: 0.15} draws separate ones"
     )
 
 

@@ -23,7 +23,7 @@ def test_a_study_runs_once_and_the_same_command_finds_nothing_to_do(unfreeze, st
     assert lines[:3] == [
         "read 36 image files",
         "2 cells to run",
-        "[0/2] scratch.few.s0: started, 18 examples to draw",
+        "[0/2] scratch.few.s0: started, 18 examples to train on",
     ]
     assert [line.split(":")[0] for line in lines[3:]] == [
         *["[0/2] scratch.few.s0"] * 2,
@@ -39,10 +39,10 @@ def test_a_study_runs_once_and_the_same_command_finds_nothing_to_do(unfreeze, st
 
     results = Path("runs/study/results.csv").read_bytes()
     code, said_again, told = unfreeze("run", "study.yaml")
-    assert (code, told) == (0, first + "read 36 image files\n2 cells, finished already: nothing to run\n")
+    assert (code, told) == (0, first + "read 36 image files\n2 cells, all finished: nothing to run\n")
     predicted = re.compile(r"about [^,]+, predicted")  # anew at each run
     said, said_again = (predicted.sub("predicted", text) for text in (said, said_again))
-    assert said_again == f"2 cells, finished already: nothing to run\n\n{said}"
+    assert said_again == f"2 cells, all finished: nothing to run\n\n{said}"
     assert Path("runs/study/results.csv").read_bytes() == results
 
 
@@ -81,13 +81,13 @@ def test_a_failing_cell_does_not_stop_the_others(unfreeze, study, monkeypatch):
     assert code == 3
     assert "[1/2] scratch.few.s0: failed: ValueError: no [luck] today\n" in told
     assert "failed: scratch.few.s0: ValueError: no [luck] today\n" in said
-    assert "The same command tries 1 failed cell again.\n" in said
+    assert "Run the same command again to retry 1 failed cell.\n" in said
     assert "0/1" in said and "1/1" in said
 
     monkeypatch.setattr(group, "finish_cell", real)
     code, said, told = unfreeze("run", "study.yaml")
     assert code == 0
-    assert "\n2 cells, 1 finished already: 1 to run\n" in told
+    assert "\n2 cells, 1 already finished: 1 to run\n" in told
     assert "failed" not in said
 
 
@@ -108,13 +108,13 @@ def test_one_of_twelve_cells_that_raises_is_tried_again_alone(unfreeze, study, m
     assert code == 3
     assert "\n12 cells to run\n" in told
     assert f"failed: {ill}: RuntimeError: a bug\n" in said
-    assert "The same command tries 1 failed cell again.\n" in said
+    assert "Run the same command again to retry 1 failed cell.\n" in said
     assert pd.read_csv("runs/study/results.csv")["status"].value_counts().to_dict() == {"finished": 11, "failed": 1}
     models = {path.parent.name: path.stat().st_mtime_ns for path in Path("runs/study").rglob("model.safetensors")}
     monkeypatch.setattr(group, "finish_cell", real)
     code, _, told = unfreeze("run", "study.yaml", *twelve)
     assert code == 0
-    assert "\n12 cells, 11 finished already: 1 to run\n" in told
+    assert "\n12 cells, 11 already finished: 1 to run\n" in told
     found = {path.parent.name: path for path in Path("runs/study").rglob("model.safetensors")}
     assert {name: found[name].stat().st_mtime_ns for name in models} == models
     assert found.keys() - models.keys() == {ill}
@@ -123,11 +123,14 @@ def test_one_of_twelve_cells_that_raises_is_tried_again_alone(unfreeze, study, m
 def test_what_the_time_limit_leaves_out(unfreeze, study):
     code, said, told = unfreeze("run", "study.yaml", "--time", "0s")
     assert code == 0
-    assert told.splitlines()[-2:] == ["2 cells to run", "left out by the time limit: sgd.few.s0, scratch.few.s0"] or (
-        told.splitlines()[-2:] == ["2 cells to run", "left out by the time limit: scratch.few.s0, sgd.few.s0"]
+    *_, planned, skipped = told.splitlines()
+    assert planned == "2 cells to run"
+    assert skipped.removeprefix("skipped because of the time limit: ") in (
+        "sgd.few.s0, scratch.few.s0",
+        "scratch.few.s0, sgd.few.s0",
     )
     assert "No cell has finished yet, so there is nothing to compare.\n" in said
-    assert "2 cells did not fit into the time; the same command without --time runs the rest.\n" in said
+    assert "2 cells did not fit into the time limit; run the same command without --time to finish.\n" in said
 
 
 def test_warnings_are_repeated_at_the_end(unfreeze, study):
@@ -173,7 +176,7 @@ def test_report_is_rebuilt(unfreeze, study):
         "",
         "unfreeze: --out runs is a directory\n"
         "  expected: a file for the page\n"
-        "  fix:      name one in it: --out runs/report.html\n",
+        "  fix:      give a file in it: --out runs/report.html\n",
     )
     assert [file.read_bytes() for file in files] == before
 
@@ -186,12 +189,12 @@ def test_a_run_says_the_worst_of_what_it_found_and_where_all_is(unfreeze, study)
     code, said, told = unfreeze("run", "study.yaml", *more)
     assert code == 0
     block = (
-        "found in the data, the worst first:\n"
+        "findings in the data, worst first:\n"
         "  error: One picture under two labels (2 images): 2 images, the same pixels, labelled blue and green\n"
         "  warning: Files that cannot be read (1 image): {reason}\n"
-        "  warning: The same pixels twice (2 findings, 4 images): for one 2 images, the same pixels, all blue, "
+        "  warning: The same pixels twice (2 findings, 4 images): for example 2 images, the same pixels, all blue, "
         "first blue/3.png\n"
-        "  look at 5 findings: runs/study/check.html\n"
+        "  5 findings with images: runs/study/check.html\n"
     )
     reason = re.search(r"Files that cannot be read \(1 image\): (.*)\n", told)
     assert block.format(reason=reason[1]) in told
@@ -210,7 +213,7 @@ def test_a_run_says_the_worst_of_what_it_found_and_where_all_is(unfreeze, study)
 
 def test_a_run_says_nothing_of_notes_alone(unfreeze, study):
     code, said, told = unfreeze("run", "study.yaml", "--json", "--set", "epochs=1")
-    assert code == 0 and "found in the data" not in told
+    assert code == 0 and "findings in the data" not in told
     record = json.loads(said)
     assert {one["severity"] for one in record["findings"]} == {"note"}  # the pictures are small
     assert record["check_page"] is None and not Path("runs/study/check.html").exists()

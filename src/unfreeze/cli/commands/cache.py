@@ -1,4 +1,4 @@
-"""``unfreeze cache``: what studies share on this machine."""
+"""``unfreeze cache``: list, tidy or clear the cache that all studies share."""
 
 import time
 from pathlib import Path
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from unfreeze.storage.cache import Entry
 
 
-app = typer.Typer(no_args_is_help=True, help="Look at, tidy or empty what studies share on this machine.")
+app = typer.Typer(no_args_is_help=True, help="List, tidy or clear the cache that all studies share.")
 
 KEPT = "20GB"
-"""What gc leaves: a study's disk budget where nothing is said."""
+"""Size that gc reduces the cache to: the default disk budget of a study."""
 
 
 @app.command()
 def ls() -> None:
-    """List what the cache holds, with sizes, rows and use."""
+    """List the cache entries with their size and last use."""
     from unfreeze.cli import tables
     from unfreeze.storage import cache
 
@@ -44,7 +44,10 @@ def ls() -> None:
 
 @app.command()
 def gc() -> None:
-    """Delete what was never finished or was found altered, then least recently used entries beyond 20GB."""
+    """Delete unfinished and damaged data, and old entries beyond 20GB.
+
+    The least recently used entries are deleted first. Entries that a running study uses are kept.
+    """
     from unfreeze.config.units import bytes_of
     from unfreeze.storage import cache
     from unfreeze.text import plural
@@ -64,8 +67,11 @@ def gc() -> None:
 
 
 @app.command()
-def clear(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Delete what studies computed and can compute again, but for what a running study uses."""
+def clear(yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False) -> None:
+    """Delete all cache entries except those in use.
+
+    Studies compute them again when they need them.
+    """
     from unfreeze.storage import cache
 
     folder = _folder()
@@ -81,7 +87,7 @@ def clear(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     cache.clear(folder)
     typer.echo(f"deleted {_listed(names)} of {folder}: {bytes_text(before - _used(folder))}")
     for entry in cache.entries(folder):
-        typer.echo(f"kept, because a running study uses it: {entry.kind} of {_words(entry)}, {bytes_text(entry.bytes)}")
+        typer.echo(f"kept, since a running study uses it: {entry.kind} of {_words(entry)}, {bytes_text(entry.bytes)}")
 
 
 def _folder() -> Path:
@@ -103,7 +109,7 @@ def _used(folder: Path) -> int:
 
 
 def _words(entry: "Entry") -> str:
-    """Say what an entry is of: backbone, cut, size and view in its maker's words, else by its name."""
+    """Describe what an entry holds (backbone, cut, size and view), or return its label where it has no description."""
     about = entry.identity.get("about")
     return ", ".join(str(value) for value in about.values()) if isinstance(about, dict) and about else entry.label
 

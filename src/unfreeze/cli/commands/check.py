@@ -1,4 +1,4 @@
-"""``unfreeze check``: what is wrong with the data, before anything trains."""
+"""``unfreeze check``: find problems in the data before training."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PAGE = Path("check.html")
 
 SHOWN, OF_A_KIND = 12, 4
-"""Findings in the table on a terminal, in all and of one kind, so that many of one hide no other; the page has all."""
+"""Largest number of findings printed, in total and of one kind, so that no kind hides the others; the page has all."""
 
 
 def check(
@@ -31,13 +31,18 @@ def check(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The page to write; with --json none is, unless it is named.", show_default=str(PAGE)
+            metavar="FILE",
+            help="HTML page to write. With --json none is written unless this is given.",
+            show_default=str(PAGE),
         ),
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at every file once, say what is wrong with the data, and write a page of what to look at."""
+    """Check images for unreadable files, duplicates and wrong labels.
+
+    Every file is read once. Findings are printed, and shown with their images on an HTML page.
+    """
     page = PAGE if out is None and not as_json else out
     resumable(lambda may_end: _check(target, page, overrides, as_json, may_end))
 
@@ -69,7 +74,7 @@ def _check(target: str, out: Path | None, overrides: list[str] | None, as_json: 
     told: list[str] = []
     catalog = _look(study, source, told, may_end)
     refuse_none_used(source, catalog)
-    # Without a study file nobody said how large pictures and classes have to be.
+    # Without a study file, no image size and no class size is required.
     size, folds = (study.image_size, study.split.folds is not None) if asked else (None, True)
     found = findings(catalog, size, folds, study.split)
     if asked:
@@ -98,13 +103,13 @@ def _tell(
     for text in told:
         typer.echo(f"warning: {text}", err=as_json)
     if not as_json:
-        typer.echo(f"look at {plural(len(found), 'finding')}: {page}" if found else f"wrote {page}")
+        typer.echo(f"{plural(len(found), 'finding')} with images: {page}" if found else f"wrote {page}")
 
 
 def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Check) -> "Catalog":
-    """Look at every file, with a bar on a terminal; what is wrong with the cache is told.
+    """Read every file once, with a progress bar on a terminal; append problems of the cache to ``told``.
 
-    After each file, and each comparison, it may end: what was seen so far is remembered.
+    ``may_end`` is called after each file and each comparison: what was read so far is in the scan cache.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -126,7 +131,7 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
         def wait() -> None:
             nonlocal waited
             if not waited:
-                console.print("waiting for another process, which looks at the same images")
+                console.print("waiting for another process that reads the same images")
             waited = True
             may_end()
 
@@ -147,8 +152,8 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
             )
             try:
                 return catalog(looks=cache / "looks" if cache else None)
-            except CacheNotWritten as error:  # looked at once more, which is seldom, and slower than to remember
-                told.append(f"not all that was seen of the images is kept for the next time: {error.given}")
+            except CacheNotWritten as error:  # rare: read once more without the cache
+                told.append(f"the scan cache is incomplete, so the next check reads some images again: {error.given}")
                 return catalog(looks=None)
 
 
@@ -189,7 +194,7 @@ def _print(catalog: "Catalog", found: "list[Finding]") -> None:
         console.print(tables.one_line(f"guessed: {sentence}"))
     console.print()
     if not found:
-        console.print("nothing found that is wrong")
+        console.print("no problems found")
         return
     made = tables.table("severity", "finding", "images", "what", "first", numbers=("images",))
     counts, shown, rest = Counter[str](), 0, Counter[str]()

@@ -1,4 +1,4 @@
-"""``unfreeze describe``: a backbone's stages, and where the strategies of a study cut it."""
+"""``unfreeze describe``: the stages of a backbone, and where the strategies of a study cut it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,18 +12,20 @@ if TYPE_CHECKING:
 
 
 def describe(
-    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A timm name, for example resnet50.")],
+    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="Name of a timm model, for example resnet50.")],
     study: Annotated[
-        Path | None, typer.Option(metavar="STUDY", help="Show where the strategies of this study cut.")
+        Path | None, typer.Option(metavar="STUDY", help="Also show which stages each strategy of this study trains.")
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(metavar="PIXELS", help="Side of the input.", show_default="the study's, or the model's own"),
+        typer.Option(
+            metavar="PIXELS", help="Side of the square input.", show_default="the study's, or the model's own"
+        ),
     ] = None,
 ) -> None:
-    """Show a backbone's stages: output shape, parameters, work, and what a study's strategies train.
+    """Show a backbone's stages: output shape, parameters and FLOPs.
 
-    No weights are needed.
+    With --study, also which stages are frozen or trained in each strategy. Nothing is downloaded.
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"--image-size {image_size}", "a number of pixels", "for example --image-size 224")
@@ -52,11 +54,11 @@ def describe(
     total = count_text(sum(stage.params for stage in stages)), count_text(sum(stage.flops for stage in stages))
     made.add_row("all", "", *total, *([""] * len(cuts)))
     tables.show(console, made)
-    console.print("FLOPs of one image forward; a multiply-add counts as two. The head comes on top.")
+    console.print("FLOPs: forward pass of one image, a multiply-add counted as two. The head is not included.")
 
 
 def own_size(name: str) -> int:
-    """Return the input size that a timm model was made for; an unknown name is for the loader to refuse."""
+    """Return the default input size of a timm model; 224 for an unknown name, which the loader rejects."""
     import timm
 
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
@@ -64,7 +66,7 @@ def own_size(name: str) -> int:
 
 
 def _cuts(study: "StudyConfig", backbone: str) -> dict[str, list[str]]:
-    """Return what each stage is in each strategy, by strategy (and phase where there are several)."""
+    """Return the state of each stage (frozen, trained, ...) by strategy, and by phase where there are several."""
     from unfreeze.study.network_plan import as_record, make_plan
 
     plan = make_plan(study, classes=2)  # its head is not shown

@@ -1,4 +1,4 @@
-"""``unfreeze init``: a commented study file fitted to the data."""
+"""``unfreeze init``: write a commented study file for a data set."""
 
 import json
 from pathlib import Path
@@ -17,28 +17,31 @@ if TYPE_CHECKING:
 
 
 BACKBONE = "tf_efficientnet_lite0"
-"""Its weights come with the installation."""
+"""Default backbone; its weights are installed with the package."""
 
 SIZE = 128
-"""Pixels for the default backbone: a quarter of the work of 256, and on photographs nearly as good."""
+"""Input size for the default backbone: a quarter of the work of 256, and nearly as accurate on photographs."""
 
 OF_DATA = ("labels_from", "columns", "check", "tests")
-"""Keys that ``--set`` adds to the file."""
+"""Keys that ``--set`` can add to the file."""
 
 STEPS = (5, 10, 20, 50, 100, 200, 500, 1000)
-"""Images a class that are offered."""
+"""Numbers of training images per class to choose regimes from."""
 
 
 def init(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder of images.")],
-    backbone: Annotated[str, typer.Option(metavar="NAME", help="A timm name.")] = BACKBONE,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")] = Path("study.yaml"),
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Images: a folder of class folders, or a table.")],
+    backbone: Annotated[str, typer.Option(metavar="NAME", help="Pretrained network, by its timm name.")] = BACKBONE,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Study file to write.")] = Path("study.yaml"),
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a study file for your images, every line explained; an existing file is never overwritten."""
+    """Write a commented study file for your images.
+
+    An existing file is never overwritten.
+    """
     if out.exists():
-        raise UserError(f"{out} exists already", "a new file", "give another with --out FILE, or move that one away")
+        raise UserError(f"{out} already exists", "a new file", "choose another with --out FILE, or move this one away")
     from unfreeze.cli import tables
     from unfreeze.config.load import read_study
     from unfreeze.config.schema import SplitConfig
@@ -66,14 +69,14 @@ def init(
             json.dumps({"wrote": str(out), "layout": layout(source, SplitConfig())}, ensure_ascii=False, indent=1)
         )
     else:
-        typer.echo(f"wrote {out}\nlook at it:  unfreeze plan {out}\nrun it:      unfreeze run {out}")
+        typer.echo(f"wrote {out}\npreview:  unfreeze plan {out}\nrun:      unfreeze run {out}")
 
 
 def _further_lines(overrides: list[str]) -> str:
-    """Return the lines of a study file for what ``--set`` says of how the data is read.
+    """Return study file lines for the ``--set`` values about how the data is read.
 
     Raises:
-        UserError: it sets what the file has a line for anyway.
+        UserError: a value is set that the file has a line for.
     """
     from unfreeze.config.load import overridden
     from unfreeze.study.registries import registered
@@ -82,15 +85,15 @@ def _further_lines(overrides: list[str]) -> str:
     written = [key for key in values if key not in OF_DATA]
     if written:
         raise UserError(
-            f"--set {', '.join(written)}: the file that init writes has it",
-            f"what says how the data is read: {', '.join(OF_DATA)}",
-            "leave it out here, and change the line in the file",
+            f"--set {', '.join(written)}: already in the file that init writes",
+            f"settings about how the data is read: {', '.join(OF_DATA)}",
+            "leave it out, and edit the line in the file",
         )
     return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 
 def _checked_size(backbone: str) -> int:
-    """Return the input size to offer; load the backbone once, so that a wrong name is refused here."""
+    """Return the input size for a backbone; building it rejects an unknown name."""
     if backbone == BACKBONE:
         return SIZE
     from unfreeze.cli.commands.describe import own_size
@@ -100,7 +103,7 @@ def _checked_size(backbone: str) -> int:
 
 
 def _where(data: str, out: Path) -> str:
-    """Return the data as the file names it: relative to the file where it lies beside or below it."""
+    """Return the data path for the study file: relative where the data is in or below the file's folder."""
     from unfreeze.config.choices import is_named
     from unfreeze.study.registries import registered
 
@@ -113,7 +116,7 @@ def _where(data: str, out: Path) -> str:
 def study_text(
     data: str, name: str, backbone: str, image_size: int, source: "Source", pools: "dict[str, Pools]", further: str = ""
 ) -> str:
-    """Return a study file for a data set, as YAML with a comment on every key."""
+    """Return a study file for a data set: YAML with a comment for each key."""
     from unfreeze.data.summary import range_text
     from unfreeze.study.registries import registered
     from unfreeze.text import plural
@@ -136,7 +139,7 @@ def study_text(
 
 
 def _regimes(pools: "dict[str, Pools]", augmentations: "Collection[str]") -> str:
-    """Offer numbers of images that every class can give: one small, one close to what the smallest class has."""
+    """Return regimes that every class can fill: a small one, one near the smallest class, and all images."""
     least = min(pool.train for pool in pools.values())
     sizes = [step for step in STEPS if step <= 0.8 * least]  # the split is drawn, so a class may get somewhat fewer
     chosen = sorted(
@@ -148,7 +151,7 @@ def _regimes(pools: "dict[str, Pools]", augmentations: "Collection[str]") -> str
     if chosen:
         few = f"images_{chosen[0]}_augmented: {{train_per_class: {chosen[0]}, augment: trivial}}"
         lines += [
-            "  # Does augmentation make up for missing images? Take the # away from the next line to find out.",
+            "  # Does augmentation make up for missing images? Uncomment the next line to find out.",
             f"  # {few}   # {' | '.join(augmentations)}",
         ]
     lines.append("  all_images: {}   # every training image there is")

@@ -1,4 +1,4 @@
-"""``unfreeze plan``: what a study will run, before anything runs."""
+"""``unfreeze plan``: show what a study will run, without running it."""
 
 import contextlib
 import json
@@ -25,7 +25,11 @@ def plan(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the cells of a study, what they train, what is computed once and what it all takes; nothing runs."""
+    """Show what a study will run, and predict its time and disk.
+
+    Lists the cells, what each strategy trains, and which frozen activations are computed once and shared. Nothing is
+    trained.
+    """
     study, _ = asked_study(target, preset, backbone, seeds, overrides)
     from unfreeze.data.sources import known_classes
     from unfreeze.data.summary import pools_by_class
@@ -43,7 +47,7 @@ def plan(
 
 
 def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
-    """Return the files of the data, or none and why not where the number of its classes is known without them."""
+    """Return the images; or None and a warning where they are absent but the number of classes is known."""
     from unfreeze.data.sources import known_classes, source_of
     from unfreeze.data.summary import refuse_unusable
     from unfreeze.errors import UserError
@@ -53,13 +57,13 @@ def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
     except UserError as error:
         if not known_classes(study, Path.cwd()):
             raise
-        return None, [f"{error.given}; the study cannot run before it is: {error.fix}"]
+        return None, [f"{error.given}; before the study can run: {error.fix}"]
     refuse_unusable(source, study.check)
     return source, []
 
 
 def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the plan of shared work as plan.json will hold it, or none, and warnings: why there is none, say."""
+    """Return the predictions as plan.json will hold them, or None where they fail, and warnings."""
     from unfreeze.cli import tables
     from unfreeze.data.summary import NothingUsable
     from unfreeze.errors import UserError
@@ -72,23 +76,23 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
 
     told: list[str] = []
     console = tables.stderr()
-    with console.status("looking at the files") if console.is_terminal else contextlib.nullcontext() as status:
+    with console.status("reading the files") if console.is_terminal else contextlib.nullcontext() as status:
 
         def emit(event: Event) -> None:
             if isinstance(event, Warned):
                 told.append(event.text)
             elif status:
                 counting = (
-                    f"looking at the files: {event.done:,} of {event.total:,}" if isinstance(event, Scanning) else ""
+                    f"reading the files: {event.done:,} of {event.total:,}" if isinstance(event, Scanning) else ""
                 )
-                status.update(counting or "measuring what steps take")
+                status.update(counting or "timing training steps")
 
         try:
             found = forecast(study, source, out, emit)
         except (NothingUsable, LoneBatch):
             raise
         except UserError as error:
-            return None, [*told, f"what is shared and what it takes cannot be told: {error}"]
+            return None, [*told, f"shared work, time and disk cannot be predicted: {error}"]
     refused = refusal(out, found.writes)
     told += [f"the study cannot run: {refused}"] if refused else []
     record = as_record(found.shared, found.stages)
@@ -162,12 +166,12 @@ def _number(count: int, one: str, more: str) -> str:
 
 
 def warnings(study: "StudyConfig", pools: "dict[str, Pools]") -> list[str]:
-    """Return what is worth a second look before a study runs."""
+    """Return warnings about a study's settings: reused test images, classes smaller than a regime asks for."""
     found = []
     if study.split.val == "test":
         found.append(
-            "validation images are the test images: what stops and chooses also reports, so scores flatter; "
-            "split: {val: 0.15} takes others"
+            "the test images are also the validation images, which stop training and choose candidates, so test "
+            "scores are optimistic; split: {val: 0.15} draws separate ones"
         )
     for name, regime in study.regimes.items():
         for word, asked in (("training", regime.train_per_class), ("validation", regime.val_per_class)):

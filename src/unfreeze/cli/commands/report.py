@@ -1,34 +1,39 @@
-"""``unfreeze report``: write a study's report and tables anew."""
+"""``unfreeze report``: rebuild the report and tables of a study directory."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unfreeze.cli.interrupts import BEGINS_ANEW, resumable
+from unfreeze.cli.interrupts import REPEATABLE, resumable
 
-ALTERED_CELL = "a file of this cell was altered or lost, so it is left out; unfreeze run makes it again"
+ALTERED_CELL = "a file of this cell is damaged or missing, so the cell is left out; unfreeze run computes it again"
 
 SIDE_BY_SIDE = "report-side-by-side.html"
-"""The page of several studies, in the current directory."""
+"""Default page for several studies, in the current directory."""
 
 
 def report(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="One study directory or several.")],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR", help="Study directory, or several to compare.")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help=f"Where the page goes: by default into DIR, of several to ./{SIDE_BY_SIDE}."),
+        typer.Option(
+            metavar="FILE", help=f"HTML page to write. Default: DIR/report.html, or {SIDE_BY_SIDE} for several."
+        ),
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Also write by_COLUMN.csv: test scores apart for each value of a column."),
+        typer.Option(
+            metavar="COLUMN", help="Also write by_COLUMN.csv: test scores for each value of a column of the data."
+        ),
     ] = None,
 ) -> None:
-    """Rebuild report.html, results.csv and comparisons.csv of a study directory from its cells.
+    """Rebuild the report and tables of a study directory.
 
-    Several directories are set side by side on one page; nothing is written into them.
+    Writes report.html, results.csv and comparisons.csv from the finished cells. With several directories, writes one
+    page that shows them side by side, and changes nothing in them.
     """
-    resumable(lambda _: _report(directories, out, by), BEGINS_ANEW, anywhere=True)
+    resumable(lambda _: _report(directories, out, by), REPEATABLE, anywhere=True)
 
 
 def _report(directories: list[Path], out: Path | None, by: str | None) -> None:
@@ -42,7 +47,7 @@ def _report(directories: list[Path], out: Path | None, by: str | None) -> None:
 
     if out is not None and out.is_dir():
         raise UserError(
-            f"--out {out} is a directory", "a file for the page", f"name one in it: --out {out / 'report.html'}"
+            f"--out {out} is a directory", "a file for the page", f"give a file in it: --out {out / 'report.html'}"
         )
     if len(directories) > 1:
         from unfreeze.report.page import write_side_by_side
@@ -51,7 +56,7 @@ def _report(directories: list[Path], out: Path | None, by: str | None) -> None:
             raise UserError(
                 f"--by {by} with {len(directories)} studies",
                 "--by with one study directory",
-                f"leave --by out, or say unfreeze report {directories[0]} --by {by}",
+                f"leave --by out, or run unfreeze report {directories[0]} --by {by}",
             )
         remove_leftovers_of(out or Path(SIDE_BY_SIDE))
         page = write_side_by_side([StudyDir(one) for one in directories], out or Path(SIDE_BY_SIDE))

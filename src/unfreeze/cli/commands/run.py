@@ -1,4 +1,4 @@
-"""``unfreeze run``: run what is missing of a study, and say what came out."""
+"""``unfreeze run``: run or resume a study, and print its results."""
 
 import json
 from collections.abc import Mapping
@@ -41,9 +41,11 @@ def run(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study, or go on with one: only what is missing is computed.
+    """Run a study, or resume it: finished cells are kept.
 
-    A folder of class folders is a study too: with the preset quick, or another.
+    With images in place of a study file, runs the preset quick on them, or the one of --preset. Writes results.csv and
+    report.html to the study directory. Exit codes: 0 finished, 2 invalid input, 3 some cells failed, 130 or 143
+    interrupted (run the same command again to resume).
     """
 
     def work(check: Check) -> None:
@@ -62,20 +64,20 @@ def carry_out(
     workers: int | None = None,
     parallel: int = 1,
 ) -> None:
-    """Run a study in a directory, show it, write its report and print what came out.
+    """Run a study in a directory with a progress display, write its report and print its results.
 
     Args:
-        asked: what to run, and the study file as given, "" without one.
+        asked: the study, and the text of its study file, "" without one.
         out: the study directory.
         time: the time limit as given; by default the study's.
-        as_json: print JSON instead of tables.
-        check: is called at each event; the work can end well there.
-        workers: processes that prepare batches; no number depends on it.
-        parallel: processes that run cells; no number depends on it.
+        as_json: print JSON in place of tables.
+        check: called at each event, where the run can be interrupted safely.
+        workers: processes that prepare batches; does not change results.
+        parallel: processes that run cells; does not change results.
 
     Raises:
-        UserError: anything that has to be fixed first.
-        typer.Exit: with 3, some cells failed.
+        UserError: the study, its data or the directory is invalid.
+        typer.Exit: some cells failed; code 3.
     """
     from unfreeze.cli.live import is_terminal, watching
     from unfreeze.cli.progress import Board
@@ -176,10 +178,10 @@ def _print_outcome(
     for cell, error in errors.items():
         console.print(Text(f"failed: {cell}: {error}", style="red"))
     if errors:
-        console.print(f"The same command tries {plural(len(errors), 'failed cell')} again.\n")
+        console.print(f"Run the same command again to retry {plural(len(errors), 'failed cell')}.\n")
     found = list(found_lines(checked))
     notes = [*evidence.record["notes"], *evidence.warnings]
-    notes = [note for note in notes if not any(note in line for line in found)]  # each is said once
+    notes = [note for note in notes if not any(note in line for line in found)]  # say each once
     for note in notes:
         console.print(Text(f"warning: {note}", style="yellow"))
     if notes:
@@ -190,5 +192,5 @@ def _print_outcome(
         console.print()
     if outcome.left:
         cells = plural(len(outcome.left), "cell")
-        console.print(f"{cells} did not fit into the time; the same command without --time runs the rest.\n")
+        console.print(f"{cells} did not fit into the time limit; run the same command without --time to finish.\n")
     console.print(f"report: {report}")
