@@ -89,7 +89,8 @@ def test_what_the_warning_says_keeps_them_on_one_side(tmp_path):
     def look(group: str | None = None) -> Catalog:
         return build_catalog(open_source(str(tmp_path), {}, Path.cwd()), group)
 
-    (told,) = warnings_of(look(), folds=False)
+    found = look()
+    (told,) = warnings_of(found, findings(found, folds=False))
     assert told == (
         "48 images have 16 names but for suffixes as of augmented copies (_90deg, _new15deg), and the split may divide "
         "them; keep those of one name together by split: {group: "
@@ -98,7 +99,7 @@ def test_what_the_warning_says_keeps_them_on_one_side(tmp_path):
     assert (findings(look())[0].kind, findings(look())[0].note) == ("near_duplicate", told)
     line = told[told.index("split: {") :]
     found = look(load_yaml(line, "the message")["split"]["group"])
-    assert warnings_of(found, folds=False) == []
+    assert warnings_of(found, findings(found, folds=False)) == []
     rows = found.images.set_index("id").assign(side=draw_split(found, SplitConfig()))
     stems = rows["path"].str.extract(r"(leaf\d+)", expand=False)
     assert rows.groupby(stems)["side"].nunique().max() == 1

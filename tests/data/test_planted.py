@@ -68,7 +68,7 @@ def test_planted_conflicts_are_reported_and_used_nowhere(originals, tmp_path):
     assert set(aside["path"].str.extract(r"/(\d+)")[0]) == expected
     assert len(aside) == 2 * CONFLICTS
     assert not set(aside["id"]) & set(draw_split(catalog, SplitConfig()).index)
-    assert warnings_of(catalog, folds=False)[0].startswith(
+    assert warnings_of(catalog, findings(catalog, folds=False))[0].startswith(
         f"{CONFLICTS} pictures have copies with different labels, 40 images, "
     )
 

@@ -95,12 +95,12 @@ def test_copies_of_one_label_are_duplicates_and_of_two_a_conflict(tmp_path):
     assert set(aside["path"]) == {"a/02.png", "a/03.png", "b/darker.png", "b/same.bmp"}
     assert set(aside["reason"]) == {"copies have different labels: a and b"}
     assert of_kind(found, "unreadable") == []
-    assert warnings_of(found, folds=False) == [
+    assert warnings_of(found, findings(found, folds=False)) == [
         "2 pictures have copies with different labels, 4 images, set aside, first a/03.png and b/same.bmp "
         "(--set check.label_conflicts=keep uses them)"
     ]
     kept = look(tmp_path, KEEP)
-    (told,) = warnings_of(kept, folds=False)
+    (told,) = warnings_of(kept, findings(kept, folds=False))
     assert told == (
         "2 pictures have copies with different labels, 4 images, kept, first a/03.png and b/same.bmp "
         "(--set check.label_conflicts=set_aside leaves them out)"
@@ -124,7 +124,7 @@ def test_copies_in_two_given_splits_are_a_leak(tmp_path, second):
     found = look(tmp_path)
     ((severity, paths, note),) = of_kind(found, "split_leak")
     assert sorted(paths) == sorted(["train/a/00.png", f"{second}/a/leak.bmp"])
-    told = warnings_of(found, folds=False)
+    told = warnings_of(found, findings(found, folds=False))
     if second == "val":
         assert (severity, note) == ("error", "2 images, the same pixels, in train and validation")
         assert told[0].startswith("1 picture has copies in two splits that the data gives, so test scores flatter; fir")
@@ -133,7 +133,7 @@ def test_copies_in_two_given_splits_are_a_leak(tmp_path, second):
     assert note == "2 images, the same pixels, in test and train: those that are not test images are left out"
     assert told == []  # split_notes says it
     earlier = dict(zip(found.images["id"], found.images["given_split"], strict=True))  # a run that trained on it
-    told = warnings_of(found, folds=False, earlier=earlier)
+    told = warnings_of(found, findings(found, folds=False, earlier=earlier))
     assert told[0].startswith("1 picture has copies in two splits that the data gives, so test scores flatter; first ")
 
 
@@ -156,7 +156,7 @@ def test_copies_in_two_test_sets_are_no_leak(tmp_path):
     found = look(tmp_path / "main", north=str(tmp_path / "north"), south=str(tmp_path / "south"))
     assert of_kind(found, "split_leak") == []
     assert len(of_kind(found, "exact_duplicate")) == 5
-    assert warnings_of(found, folds=False) == []
+    assert warnings_of(found, findings(found, folds=False)) == []
 
 
 def test_small_and_uneven_classes(tmp_path):
@@ -223,8 +223,9 @@ def test_copies_in_two_folds_are_a_leak_where_the_folds_are_used(tmp_path):
     assert [(severity, note) for severity, _, note in of_kind(found, "split_leak")] == [
         ("error", "2 images, the same pixels, in fold 0 and fold 1")
     ]
-    assert [text[:37] for text in warnings_of(found, folds=True)] == ["1 picture has copies in two splits th"]
-    assert warnings_of(found, folds=False) == []
+    (told,) = warnings_of(found, findings(found, folds=True))
+    assert told.startswith("1 picture has copies in two splits that the data gives")
+    assert warnings_of(found, findings(found, folds=False)) == []
     assert [one.kind for one in findings(found, folds=False)] == ["exact_duplicate"]
 
 

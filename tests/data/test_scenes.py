@@ -53,14 +53,14 @@ def test_most_of_the_data_is_one_picture(tmp_path, count):
         "as copies: all are used, on every side of the split; keep those of one time or part together, such as by "
         "split: {group: '(\\d+)\\.\\w+$'}"
     )
-    assert warnings_of(found, folds=False) == [told]
+    assert warnings_of(found, findings(found, folds=False)) == [told]
     assert [(one.kind, one.severity, len(one.rows), one.note) for one in findings(found)] == [
         ("near_duplicate", "warning", 2 * count, told)
     ]
     grouped = look(tmp_path, group=in_the_message(told))
     assert sides(grouped) == EVERY
     assert grouped.images["group"].nunique() == count
-    assert warnings_of(grouped, folds=False) == [told[: told.index("; keep")]]
+    assert warnings_of(grouped, findings(grouped, folds=False)) == [told[: told.index("; keep")]]
 
 
 def test_equal_pixels_stay_copies_in_a_scene(tmp_path):
@@ -106,9 +106,10 @@ def test_of_many_cameras_each_stays_on_one_side_and_labels_count(tmp_path):
         f"{count} images, most of all, are nearly equal to one with another label, so labels say what likeness does "
         "not: all are used, and those alike stay on one side of the split, but for check: {near_duplicates: ignore}"
     )
-    assert warnings_of(found, folds=False) == [told]
+    assert warnings_of(found, findings(found, folds=False)) == [told]
     assert findings(found)[0].note == told
-    assert warnings_of(look(tmp_path, CheckConfig(near_duplicates="ignore")), folds=False) == []
+    ignored = look(tmp_path, CheckConfig(near_duplicates="ignore"))
+    assert warnings_of(ignored, findings(ignored, folds=False)) == []
 
 
 def test_which_way_a_picture_was_turned_may_be_its_label(tmp_path):

@@ -72,6 +72,7 @@ class Finding:
         rows: positions in ``catalog.images`` of the images concerned; of a group of duplicates all of its members.
         note: one sentence without a full stop.
         measure: by which findings of one kind are sorted, the largest first.
+        warned: whether a run prints the note as a warning.
     """
 
     kind: Kind
@@ -79,6 +80,7 @@ class Finding:
     rows: tuple[int, ...]
     note: str
     measure: float = 0.0
+    warned: bool = False
 
 
 AS_GIVEN = SplitConfig()
@@ -166,17 +168,17 @@ def refuse_losses(catalog: Catalog, most: float) -> None:
     )
 
 
-def warnings_of(
-    catalog: Catalog, folds: bool, split: SplitConfig = AS_GIVEN, earlier: Mapping[str, str] | None = None
-) -> list[str]:
+def warnings_of(catalog: Catalog, found: Sequence[Finding]) -> list[str]:
     """Return the warnings that a run prints about its data.
 
     That is which images are alike and do not count as copies, pictures with two labels, and copies in two given splits
     (or folds).
+
+    Args:
+        catalog: the images.
+        found: their findings, the worst first.
     """
-    images = _images(catalog, folds, split, earlier)
-    told = [one.note for one in worst_first(_alike(images, catalog))]
-    found = worst_first(_duplicates(images, catalog))
+    told = [one.note for one in found if one.warned]
     conflicts = [one for one in found if one.kind == "label_conflict"]
     leaks = [one for one in found if one.kind == "split_leak" and one.severity == "error"]
     if conflicts:
@@ -244,21 +246,21 @@ def _alike(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:
         if not (used["group"] != "").any():
             example = example_group(used["path"].tolist(), used["label"].tolist())
             note += f"; keep those of one time or part together, such as by split: {{group: '{example}'}}"
-        found.append(Finding("near_duplicate", "warning", rows, note, len(rows)))
+        found.append(Finding("near_duplicate", "warning", rows, note, len(rows), warned=True))
     if rows := tuple(likeness_without_labels(images, catalog.likeness)):
         note = (
             f"{len(rows)} images, most of all, are nearly equal to one with another label, so labels say what likeness "
             "does not: all are used, and those alike stay on one side of the split, but for "
             "check: {near_duplicates: ignore}"
         )
-        found.append(Finding("near_duplicate", "warning", rows, note, len(rows)))
+        found.append(Finding("near_duplicate", "warning", rows, note, len(rows), warned=True))
     if named := families(used):
         note = (
             f"{len(named.rows)} images have {named.names} names but for suffixes as of augmented copies "
             f"({_readable(', '.join(named.suffixes))}), and the split may divide them; keep those of one name together "
             f"by split: {{group: '{named.group}'}}"
         )
-        found.append(Finding("near_duplicate", "warning", named.rows, note, len(named.rows)))
+        found.append(Finding("near_duplicate", "warning", named.rows, note, len(named.rows), warned=True))
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 from unfreeze.activations.engine import Settings
 from unfreeze.config.schema import StudyConfig
 from unfreeze.data.catalog import Catalog
-from unfreeze.data.quality import warnings_of
+from unfreeze.data.quality import Finding, findings, warnings_of
 from unfreeze.data.sources.source import Source
 from unfreeze.data.summary import split_notes
 from unfreeze.events import Emit, Warned
@@ -64,13 +64,15 @@ class PreparedStudy:
         splits: the split of each image, by fold.
         cells: by id, in plan order.
         notes: warnings about the data.
+        findings: of the data check, the worst first; none where the images were not decoded.
     """
 
     opened: OpenedStudy
     diff: DatasetDiff
     splits: Mapping[int | None, pd.Series]
     cells: Mapping[str, CellSpec]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def catalog(self) -> Catalog:
@@ -118,8 +120,10 @@ def prepare(opened: OpenedStudy, catalog: Catalog, emit: Emit, decoded: bool = T
     diff = since_last_run(store, opened.before, study, catalog, " (listed in study.json)" if decoded else "")
     drawn = diff.drawn.get(None)
     notes = [*split_notes(diff.catalog, study.split, drawn), *diff.warnings]
+    found: list[Finding] = []
     if decoded:
-        quality = warnings_of(diff.catalog, study.split.folds is not None, study.split, drawn)
+        found = findings(diff.catalog, study.image_size, study.split.folds is not None, study.split, drawn)
+        quality = warnings_of(diff.catalog, found)
         notes = [*diff.catalog.guessed, *quality, *notes, *left_over(store, [cell.id for cell in plan.cells])]
     for note in notes:
         emit(Warned(note))
@@ -129,7 +133,7 @@ def prepare(opened: OpenedStudy, catalog: Catalog, emit: Emit, decoded: bool = T
         for warning in dict.fromkeys(text for cell in cells.values() for text in cell.selection.warnings):
             emit(Warned(warning))
     refuse_lone_batches(cells, plan)
-    return PreparedStudy(opened, diff, splits, cells, tuple(notes))
+    return PreparedStudy(opened, diff, splits, cells, tuple(notes), tuple(found))
 
 
 def first_fixed(store: StudyDir, emit: Emit) -> dict[str, Any]:

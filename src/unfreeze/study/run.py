@@ -12,7 +12,7 @@ from unfreeze.activations.batches import BatchSource, StoredWork
 from unfreeze.config.schema import StudyConfig
 from unfreeze.config.units import seconds_of
 from unfreeze.data.catalog import Catalog
-from unfreeze.data.quality import findings, refuse_losses
+from unfreeze.data.quality import refuse_losses
 from unfreeze.data.sources import source_of
 from unfreeze.data.sources.source import Source
 from unfreeze.data.summary import layout, lines
@@ -271,7 +271,7 @@ class StudyRun:
 
     def _write_plan(self, planned: PlannedRun) -> list[str]:
         """Write the study's record, tell what is planned, and return the cells that are finished."""
-        prepared, study = planned.prepared, self.study
+        prepared = planned.prepared
         store, cells = prepared.opened.store, prepared.cells
         plan = as_record(prepared.opened.plan, {name: cell.fingerprint for name, cell in cells.items()})
         plan |= shared_record(planned.shared, planned.calibrated.stages)
@@ -284,9 +284,7 @@ class StudyRun:
         stale = finished_otherwise(store, cells)
         for warning in [*stale, *made_otherwise(store, finished, prepared.opened.compute)]:
             self.emit(Warned(warning))
-        folds, earlier = study.split.folds is not None, prepared.diff.drawn.get(None)
-        found = findings(prepared.catalog, study.image_size, folds, study.split, earlier)
-        self.emit(check_of_run(study.name, prepared.catalog, found, self.out / "check.html"))
+        self.emit(check_of_run(self.study.name, prepared.catalog, prepared.findings, self.out / "check.html"))
         self.emit(Planned(tuple(cells), tuple(finished)))
         return finished
 

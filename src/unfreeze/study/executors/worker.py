@@ -108,7 +108,7 @@ def _prepared(brief: Mapping[str, Any]) -> PreparedStudy:
         if cells[name].fingerprint != fingerprint:
             raise RuntimeError(f"{name} is not the cell that was planned: images or weights have changed meanwhile")
     opened = OpenedStudy(study, len(catalog.images), store, {}, compute, plan, Path(brief["cache"]))
-    return PreparedStudy(opened, DatasetDiff(catalog, {}, DatasetChanges(), ()), {}, cells, ())
+    return PreparedStudy(opened, DatasetDiff(catalog, {}, DatasetChanges(), ()), {}, cells)
 
 
 def executor_of(brief: Mapping[str, Any], emit: Emit) -> SerialExecutor:
