@@ -1,4 +1,4 @@
-"""Cuts of a strategy: how many stages each phase freezes."""
+"""Cuts of a strategy: how many stages each phase freezes, and which have fresh weights."""
 
 from collections.abc import Sequence
 
@@ -20,3 +20,10 @@ def cuts_of(strategy: Strategy, backbone: Backbone) -> list[int]:
 def feed_cuts(cuts: Sequence[int]) -> list[int]:
     """Return, by phase, how many stages nothing has trained yet: what a phase's inputs may have passed already."""
     return [min(cuts[: number + 1]) for number in range(len(cuts))]
+
+
+def fresh_from(strategy: Strategy, cuts: Sequence[int], stages: int) -> list[int]:
+    """Return, by phase, the number of the first stage with fresh weights; ``stages`` where all are pretrained."""
+    reset = [cut if phase.reinit else stages for phase, cut in zip(strategy.phases, cuts, strict=True)]
+    first = 0 if strategy.backbone.weights == "none" else stages
+    return [min(first, *reset[: number + 1]) for number in range(len(cuts))]

@@ -24,7 +24,7 @@ from unfreeze.data.subset import Selection, select
 from unfreeze.errors import UserError
 from unfreeze.events import Emit, Preparing, Scanning, Warned
 from unfreeze.inputs.preprocess import base_picture, pixel_store
-from unfreeze.model.cuts import cuts_of
+from unfreeze.model.cuts import cuts_of, fresh_from
 from unfreeze.storage.array_store import SHARD_BYTES, ArrayStore, CacheFull, Writer
 from unfreeze.storage.cache import holding, in_use, make_room, obtainable, used_bytes
 from unfreeze.storage.records import is_accepted, read_table
@@ -331,9 +331,9 @@ def _is_lone(strategy: Strategy, plan: Plan, images: int) -> bool:
     if not has_lone_batch(images, strategy.batch_size):
         return False
     backbone = plan.backbone(strategy, 0)
-    fresh = 0 if strategy.backbone.weights == "none" else len(backbone.stages)
-    for phase, cut in zip(strategy.phases, cuts_of(strategy, backbone), strict=True):
-        fresh = min(fresh, cut) if phase.reinit else fresh
+    cuts = cuts_of(strategy, backbone)
+    first_fresh = fresh_from(strategy, cuts, len(backbone.stages))
+    for phase, cut, fresh in zip(strategy.phases, cuts, first_fresh, strict=True):
         learning = backbone.stages[cut if phase.batch_norm == "train" else max(cut, fresh) :]
         if any(isinstance(module, _BatchNorm) for stage in learning for module in stage.module.modules()):
             return True

@@ -12,7 +12,7 @@ from unfreeze.errors import UserError
 from unfreeze.inputs.augment import Preprocessing
 from unfreeze.inputs.preprocess import BaseTransform
 from unfreeze.model.backbone import Backbone, load_backbone
-from unfreeze.model.cuts import cuts_of
+from unfreeze.model.cuts import cuts_of, fresh_from
 from unfreeze.model.summary import HeadInfo, StageInfo, describe, describe_head
 from unfreeze.study.registries import registered
 from unfreeze.train.heads import build_head
@@ -166,7 +166,6 @@ def as_record(plan: Plan, fingerprints: Mapping[str, str] | None = None) -> dict
 
 def _network_record(network: NetworkPlan, count: int) -> dict[str, Any]:
     strategy = network.strategy
-    fresh = strategy.backbone.weights == "none"
     return {
         "backbone": strategy.backbone.name,
         "weights": strategy.backbone.weights,
@@ -187,7 +186,7 @@ def _network_record(network: NetworkPlan, count: int) -> dict[str, Any]:
                 "output_shape": list(stage.output_shape),
                 "params": stage.params,
                 "flops": stage.flops,
-                "states": _states(strategy, network.cuts, number, fresh),
+                "states": _states(network, number),
             }
             for number, stage in enumerate(network.stages)
         ],
@@ -195,13 +194,13 @@ def _network_record(network: NetworkPlan, count: int) -> dict[str, Any]:
     }
 
 
-def _states(strategy: Strategy, cuts: tuple[int, ...], stage: int, fresh: bool) -> list[str]:
+def _states(network: NetworkPlan, stage: int) -> list[str]:
     """Return what a stage is in each phase: frozen, trained, or new (trained from fresh weights)."""
-    states, new = [], fresh
-    for phase, cut in zip(strategy.phases, cuts, strict=True):
-        new = new or (phase.reinit and stage >= cut)
-        states.append("frozen" if stage < cut else "new" if new else "trained")
-    return states
+    first_fresh = fresh_from(network.strategy, network.cuts, len(network.stages))
+    return [
+        "frozen" if stage < cut else "new" if stage >= fresh else "trained"
+        for cut, fresh in zip(network.cuts, first_fresh, strict=True)
+    ]
 
 
 def train_words(train: Train) -> str:

@@ -13,7 +13,7 @@ from unfreeze.config.schema import Metric, RegimeConfig
 from unfreeze.inputs.loader import TimedBatch
 from unfreeze.inputs.sampler import epoch_ends, examples_after
 from unfreeze.model.backbone import Backbone, reinitialise
-from unfreeze.model.cuts import cuts_of, feed_cuts
+from unfreeze.model.cuts import cuts_of, feed_cuts, fresh_from
 from unfreeze.model.network import Network, build_network, frozen_state, load_trained_state, tensors_hash, trained_state
 from unfreeze.model.summary import count_parameters
 from unfreeze.train.device import Compute
@@ -156,7 +156,7 @@ class CandidateRun:
         self._cuts = cuts_of(strategy, backbone)
         self._feeds = feed_cuts(self._cuts)
         self._ends = epoch_ends(task.images, strategy.batch_size, task.regime, expected_epochs(strategy))
-        self._fresh_from = 0 if strategy.backbone.weights == "none" else len(backbone.stages)
+        self._fresh_from = fresh_from(strategy, self._cuts, len(backbone.stages))
         self._lowest = min(self._cuts)
         # All tensors that any phase trains: what is restored, saved and counted.
         self._whole = build_network(backbone, self._head, self._lowest, "train", start=self._lowest).to(compute.device)
@@ -298,8 +298,8 @@ class CandidateRun:
         phase, cut = self.task.strategy.phases[number], self._cuts[number]
         if phase.reinit:
             reinitialise(self.backbone, cut, self.task.seed)
-            self._fresh_from = min(self._fresh_from, cut)
-        network = build_network(self.backbone, self._head, cut, phase.batch_norm, self._fresh_from, self._feeds[number])
+        fresh, start = self._fresh_from[number], self._feeds[number]
+        network = build_network(self.backbone, self._head, cut, phase.batch_norm, fresh, start)
         network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.micro_batch.batch_norm = self.micro_batch.batch_norm or batch_norm_trains(network.suffix)
         return network
