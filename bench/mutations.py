@@ -57,7 +57,7 @@ TARGETS = {
     ),
     "split": Target(
         {"unfreeze.data.split": ()},
-        ("tests/data/test_split.py", "tests/study/test_given_splits.py", "tests/data/test_scenes.py"),
+        ("tests/data/test_split.py", "tests/study/test_given_splits.py", "tests/data/test_lookalikes_scenes.py"),
     ),
     "subset": Target({"unfreeze.data.subset": ()}, ("tests/data/test_subset.py",)),
     "keys": Target(

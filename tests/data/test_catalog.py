@@ -11,7 +11,7 @@ from tests.support.photos import cut_jpegs
 from tests.support.pictures import folder, png, save
 from unfreeze.config.schema import CheckConfig
 from unfreeze.data import image_hash as sketch_module
-from unfreeze.data.catalog import COLUMNS, CUT, Catalog, build_catalog, glance, paths_of, rows_of
+from unfreeze.data.catalog import COLUMNS, CUT, Catalog, build_catalog, paths_of, preview_catalog, rows_of
 from unfreeze.data.scan import Callbacks
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
@@ -80,7 +80,7 @@ def test_truncated_jpegs_are_kept_where_that_is_asked_for(tmp_path):
     handed: list[str] = []
     aside = build_catalog(source, looks=tmp_path / "looks", callbacks=keeping_keys_in(handed))
     kept = build_catalog(source, looks=tmp_path / "looks", check=CheckConfig(truncated="keep"))
-    for found in (kept, glance(source, looks=tmp_path / "looks", check=CheckConfig(truncated="keep"))):
+    for found in (kept, preview_catalog(source, looks=tmp_path / "looks", check=CheckConfig(truncated="keep"))):
         rows = found.images.set_index("path")
         assert tuple(rows.loc["a/00.jpg", ["status", "reason", "note"]]) == ("used", "", CUT)
         assert tuple(rows.loc["b/cut.png", ["status", "reason", "note"]]) == ("set_aside", "truncated", "")
@@ -254,7 +254,7 @@ def test_a_glance_gives_what_decoding_gives_where_headers_tell_the_truth(tmp_pat
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
     calls = []
-    glanced = glance(source, r"(\d)?", progress=lambda done, total: calls.append((done, total)), workers=2)
+    glanced = preview_catalog(source, r"(\d)?", progress=lambda done, total: calls.append((done, total)), workers=2)
     assert calls == [(number, len(source.items)) for number in range(1, len(source.items) + 1)]
     assert glanced.classes == ("a", "b")
     short = glanced.images["path"] == "b/short.png"
@@ -266,10 +266,10 @@ def test_a_glance_gives_what_decoding_gives_where_headers_tell_the_truth(tmp_pat
         "used",
         "",
     )
-    # Once a file was decoded, a glance knows better.
-    pd.testing.assert_frame_equal(glance(source, r"(\d)?", looks=tmp_path / "looks").images, expected)
+    # Once a file was decoded, a preview knows better.
+    pd.testing.assert_frame_equal(preview_catalog(source, r"(\d)?", looks=tmp_path / "looks").images, expected)
     with pytest.raises(UserError, match=r"^split\.group: p\(: missing"):
-        glance(source, "p(")
+        preview_catalog(source, "p(")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data/trashnet is not here")
@@ -279,4 +279,4 @@ def test_a_second_scan_of_real_photographs_decodes_nothing(tmp_path, monkeypatch
     monkeypatch.setattr(sketch_module, "load", None)
     pd.testing.assert_frame_equal(build_catalog(source, looks=tmp_path / "looks").images, first)
     told = [*SEEN, "status", "reason"]  # which of them are copies, and so in conflict, only their pixels say
-    pd.testing.assert_frame_equal(glance(source).images.drop(columns=told), first.drop(columns=told))
+    pd.testing.assert_frame_equal(preview_catalog(source).images.drop(columns=told), first.drop(columns=told))

@@ -433,10 +433,10 @@ import sys
 from pathlib import Path
 from unfreeze.config.schema import CheckConfig
 from unfreeze.data import scan
-from unfreeze.data.catalog import build_catalog, glance
+from unfreeze.data.catalog import build_catalog, preview_catalog
 from unfreeze.data.sources import open_source
 source = open_source(sys.argv[1], {}, Path.cwd())
-print(len(glance(source).images), len(build_catalog(source).images))
+print(len(preview_catalog(source).images), len(build_catalog(source).images))
 scan._MANY = 4
 print(len(build_catalog(source, check=CheckConfig(bands=(0, 1, 2))).images))
 """

@@ -127,14 +127,18 @@ def test_copies_in_two_given_splits_are_a_leak(tmp_path, second):
     told = warnings_of(found, findings(found, folds=False))
     if second == "val":
         assert (severity, note) == ("error", "2 images, the same pixels, in train and validation")
-        assert told[0].startswith("1 picture has copies in two splits that the data gives, so test scores flatter; fir")
+        assert told[0].startswith(
+            "1 picture has copies in two splits that the data gives, so test scores are optimistic; fir"
+        )
         return
     assert severity == "warning"
     assert note == "2 images, the same pixels, in test and train: those that are not test images are left out"
     assert told == []  # split_notes says it
     earlier = dict(zip(found.images["id"], found.images["given_split"], strict=True))  # a run that trained on it
     told = warnings_of(found, findings(found, folds=False, earlier=earlier))
-    assert told[0].startswith("1 picture has copies in two splits that the data gives, so test scores flatter; first ")
+    assert told[0].startswith(
+        "1 picture has copies in two splits that the data gives, so test scores are optimistic; first "
+    )
 
 
 def test_a_further_test_set_with_pictures_of_the_main_data_is_a_leak(tmp_path):
@@ -234,7 +238,7 @@ def test_odd_sizes(tmp_path):
     photo(50, 400, 90).save(tmp_path / "a/long.png")
     photo(51, 20, 30).save(tmp_path / "b/tiny.png")
     assert of_kind(look(tmp_path), "odd_size") == [
-        ("note", ["a/long.png"], "4 times as long as wide, or more: a crop sees the middle of them only"),
+        ("note", ["a/long.png"], "4 times as long as wide, or more: a crop keeps only the middle"),
         ("note", ["b/tiny.png"], "a shorter side below 32 pixels, so they are enlarged"),
     ]
     ((_, small, note),) = [one for one in of_kind(look(tmp_path), "odd_size", 64) if "crop" not in one[2]]
@@ -284,7 +288,7 @@ def test_pictures_that_are_only_alike_keep_their_labels_and_stay_together(tmp_pa
         "2 of 37 files are set aside (2 copies have different labels: a and b)\n"
         "  expected: at most 5% of the files, and no whole class\n"
         "  fix:      correct the labels, or keep such copies: --set check.label_conflicts=keep; "
-        "'unfreeze check DATA' shows them all; to go on without these files: --set check.max_set_aside=0.06"
+        "'unfreeze check DATA' lists them all; to run without these files: --set check.max_set_aside=0.06"
     )
 
 
@@ -321,9 +325,9 @@ def test_a_run_stops_where_too_much_is_lost(tmp_path):
     assert str(caught.value) == (
         "3 of 43 files are set aside (2 empty file, 1 not an image)\n"
         "  expected: at most 5% of the files, and no whole class\n"
-        "  fix:      empty file: copy or download the files again, or take them out of the data; "
-        "not an image: take the files out of the data, or convert them to JPEG or PNG; "
-        "'unfreeze check DATA' shows them all; to go on without these files: --set check.max_set_aside=0.07"
+        "  fix:      empty file: copy or download the files again, or remove them from the data; "
+        "not an image: remove the files from the data, or convert them to JPEG or PNG; "
+        "'unfreeze check DATA' lists them all; to run without these files: --set check.max_set_aside=0.07"
     )
     refuse_losses(look(tmp_path), 0.07)
 
@@ -333,7 +337,7 @@ def test_a_run_stops_where_a_class_falls_away(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c/1.jpg").write_bytes(b"")
     with pytest.raises(
-        UserError, match=r"^1 of 121 files are set aside \(1 empty file\); classes that fall away: c \(all 1\)"
+        UserError, match=r"^1 of 121 files are set aside \(1 empty file\); classes without a usable file: c \(all 1\)"
     ):
         refuse_losses(look(tmp_path), 0.05)
 

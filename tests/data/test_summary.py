@@ -98,8 +98,8 @@ def test_nothing_usable_is_refused_with_its_reasons(tmp_path):
     assert str(caught.value) == (
         f"{root}: nothing usable in 21 files: 20 not an image, 1 damaged (first a/0.png)\n"
         "  expected: pictures: JPEG, PNG, WebP, GIF, BMP or TIFF\n"
-        "  fix:      not an image: take the files out of the data, or convert them to JPEG or PNG; damaged: copy the "
-        "files again, or take them out of the data"
+        "  fix:      not an image: remove the files from the data, or convert them to JPEG or PNG; damaged: copy the "
+        "files again, or remove them from the data"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.wild_pictures import CASES, COLOURS, content, picture
-from unfreeze.data import unusable as convert
+from unfreeze.data import fixes as convert
 
 Say = Callable[..., tuple[int, str, str]]
 

@@ -141,8 +141,8 @@ CASES = [
             "Abyssinian_0 is ../images/Abyssinian_0.jpg; columns: {root: ../images, suffix: .jpg} says otherwise",
         ],
         "data: {file} has columns 1, 2, 3, 4, and which of them is the label is not clear",
-        fix="say which it is: columns: {path: '1', label: '2'} in the study file, or --set \"columns={path: '1', "
-        "label: '2'}\"; or columns: {path: '1', label: '3'} in the study file",
+        fix="say which it is: --set \"columns={path: '1', label: '2'}\" (in a study file: columns: {path: '1', label: "
+        "'2'}); or --set \"columns={path: '1', label: '3'}\" (in a study file: ",
     ),
     Case(
         wild.votes,

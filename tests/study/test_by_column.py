@@ -89,7 +89,7 @@ def test_copies_in_two_folds_of_the_data_matter_where_they_are_used(tmp_path, mo
         tmp_path / "out", workers=0, emit=lambda event: told.append(event.text) if isinstance(event, Warned) else None
     )
     leak = (
-        "1 picture has copies in two splits that the data gives, so test scores flatter; "
+        "1 picture has copies in two splits that the data gives, so test scores are optimistic; "
         "first again.bmp and circle/000.png"
     )
     assert told == ([] if folds is None else [leak])

@@ -1,4 +1,4 @@
-"""Build the catalog: one row per file, which is used, set aside or ignored, with the reason."""
+"""Build the catalog: one row per file, with its label and whether it is used, set aside or ignored, and why."""
 
 import hashlib
 import math
@@ -8,18 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from unfreeze.config.schema import CheckConfig
-from unfreeze.data.conflicts import set_conflicts_aside
 from unfreeze.data.duplicates import DuplicateGroups, find_copies
+from unfreeze.data.fixes import pages_as_png, scaled
 from unfreeze.data.formats.reading import FULL, USUAL, Reading, bits_of, content_key, is_deep
+from unfreeze.data.lookalikes import separate_scenes, set_conflicts_aside, within_clusters
 from unfreeze.data.scan import QUIET, Callbacks, known_files, scan_files, scan_headers
 from unfreeze.data.scan_cache import FileInfo, ScanCache
-from unfreeze.data.scenes import set_scenes_apart, within
 from unfreeze.data.sources.source import Item, Source
-from unfreeze.data.unusable import TRUNCATED, pages_as_png, scaled
+from unfreeze.data.unusable import TRUNCATED
 from unfreeze.errors import UserError
 from unfreeze.storage.records import any_text
 
@@ -37,21 +38,22 @@ class Catalog:
     """All files of a study.
 
     Attributes:
-        images: a row per file, columns `COLUMNS`, indexed 0..n-1, sorted by (source, path). `id` is the first 16 hex
-            digits of the content's sha256, with "-2", "-3" for further identical files in the order of the rows, and
-            "x" and the path's sha256 where the content was not read. `width` and `height` are in pixels, upright, 0
-            where unknown; `mode` is that of the stored pixels, see ``decode.mode_of``; `status` is used, set_aside or
-            ignored; text is "" where there is none. `bytes` is the file's size; images of one `cluster` are copies of
-            each other; `given_fold` is the fold that the data says; `note` says what is odd about a file that is used,
-            see ``SEVERAL``, ``MISNAMED`` and ``CUT``; `data_NAME` are further columns of the data; the rest is that of
-            `data.image_hash.ImageStats`, NaN where nothing was decoded.
+        images: a row per file, columns `COLUMNS`, indexed 0..n-1, sorted by (source, path). Empty text means none.
+
+            - `id`: first 16 hex digits of the content's sha256, with "-2", "-3" for further identical files in row
+              order; "x" and digits of the path's sha256 if the content was not read.
+            - `width`, `height`: pixels of the upright picture, 0 if unknown. `bytes`: size of the file.
+            - `mode`: of the stored pixels, see ``decode.mode_of``.
+            - `status`: used, set_aside or ignored, with the `reason`.
+            - `cluster`: the same for images that are copies of each other. `given_fold`: fold that the data names.
+            - `note`: what is unusual about a used file, see ``SEVERAL``, ``MISNAMED`` and ``CUT``.
+            - `data_NAME`: further columns of the data. The rest: see `data.image_hash.ImageStats`, NaN if not decoded.
         roots: folder by source.
         classes: sorted names.
-        likeness: of near duplicates, by the sha256 of both, the smaller one first.
+        likeness: correlation of near duplicates by the sha256 of both, the smaller one first.
         reading: how files were read.
-        guessed: sentences on how pictures were read where they do not say it themselves, each with the setting that
-            says otherwise.
-        scenes: positions in `images` of those that are alike and yet no copies, scene by scene, see ``data.scenes``.
+        guessed: sentences on how pictures were read that do not say it themselves, each with the setting to change it.
+        scenes: row positions of each scene's images, see ``data.lookalikes``.
     """
 
     images: pd.DataFrame
@@ -71,21 +73,21 @@ def build_catalog(
     workers: int | None = None,
     callbacks: Callbacks = QUIET,
 ) -> Catalog:
-    """Hash the files of a source and decode every content that is not known yet.
+    """Hash the files of a source, decode each new content once, find duplicates, and return the catalog.
 
     Args:
         source: the files.
-        group: a further column of the data, which names the group of each image; or a regular expression searched in
-            the path: its first group, or the whole match where it has none, names the group.
-        looks: folder of the scan cache, `looks/`. A content that was decoded before is only hashed, and a file that has
-            not changed is not even read. None: every content is decoded.
-        check: how files are read, and what happens to copies and to pictures with two labels.
+        group: a further column of the data that names the group of each image, or a regular expression searched in the
+            path, whose first group (or whole match) names it.
+        looks: folder of the scan cache. Content decoded before is only hashed, and an unchanged file is not read. None:
+            every content is decoded.
+        check: how files are read, and what happens to copies and label conflicts.
         workers: threads, by default one per core; the result does not depend on it.
         callbacks: called while files are read and compared.
 
     Raises:
-        UserError: `group` is neither a column nor a regular expression, the data names groups already, or the path of a
-            used image does not match; the scan cache cannot be written to.
+        UserError: `group` is neither a column nor a regular expression, the data already names groups, or the path of a
+            used image does not match; the scan cache cannot be written.
     """
     grouping = _grouping(source, group)
     files = _files(source)
@@ -100,7 +102,7 @@ def build_catalog(
     return _catalog(source, found, grouping, copies, check, reading)
 
 
-def glance(
+def preview_catalog(
     source: Source,
     group: str | None = None,
     looks: Path | None = None,
@@ -108,12 +110,12 @@ def glance(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Catalog:
-    """Return the catalog as it will be if every file with a valid header is whole.
+    """Return the catalog as ``build_catalog`` would if every file with a valid header can be decoded; write nothing.
 
-    Files that may have changed are hashed; only headers are read, except of pictures of more than 8 bits. A file is set
-    aside if its header is bad, or if the scan cache says that it cannot be decoded; copies are those that an earlier
-    scan found. Nothing is written. Arguments and errors are those of `build_catalog`; `progress` is called with (files
-    done, files in all).
+    Files that may have changed are hashed, and only their headers are read (pixels only of pictures of more than 8
+    bits). A file is set aside if its header is invalid or if the scan cache knows that it cannot be decoded; duplicates
+    are those that an earlier scan found. Arguments and errors are those of `build_catalog`; `progress` is called with
+    (files done, files in total).
     """
     grouping = _grouping(source, group)
     files = _files(source)
@@ -129,19 +131,19 @@ def glance(
 
 
 def known_contents(source: Source, looks: Path, check: CheckConfig = SAFE) -> set[str]:
-    """Return the content keys of the files that have not changed since they were read; read no file."""
+    """Return the content keys of the files that are unchanged since they were last read; read no file."""
     known = known_files(_files(source), ScanCache(looks, _reading_before_scan(check)))
     reading = _reading(known, check)
     return {content_key(info.sha256, info.mode, reading) for info in known}
 
 
 def _reading_before_scan(check: CheckConfig) -> Reading:
-    """Return how files are read before the number of bits that they use is known."""
+    """Return how files are read while the number of bits in use is unknown."""
     return Reading(check.bands or (), None, check.max_pixels)
 
 
 def _reading(infos: Sequence[FileInfo], check: CheckConfig) -> Reading:
-    """Return how files are read; pictures of more than 8 bits are scaled by the bits in use, or by those given."""
+    """Return how files are read: pictures of more than 8 bits are scaled by ``check.bits``, or by the bits in use."""
     peaks = [info.peak for info in infos if info.peak is not None]
     bits = FULL if not peaks else bits_of(max(peaks)) if check.bits == "auto" else check.bits
     return replace(_reading_before_scan(check), bits=bits)
@@ -155,27 +157,24 @@ def _with_bits(
 ) -> tuple[list[FileInfo], Reading]:
     """Scan pictures of more than 8 bits again, now scaled; return all results and how files are read."""
     reading, infos = _reading(found, check), list(found)
-    deep = [number for number, one in enumerate(infos) if one.peak is not None]
-    for number, again in zip(
-        deep, scan([files[number] for number in deep], reading, None) if deep else (), strict=True
-    ):
-        infos[number] = replace(again, peak=again.peak if again.peak is not None else infos[number].peak)
+    deep = [number for number, info in enumerate(infos) if info.peak is not None]
+    rescanned = scan([files[number] for number in deep], reading, None) if deep else ()
+    for number, info in zip(deep, rescanned, strict=True):
+        infos[number] = replace(info, peak=info.peak if info.peak is not None else infos[number].peak)
     return infos, reading
 
 
 def _with_peaks(
     files: Sequence[Path], found: Sequence[FileInfo], check: CheckConfig, workers: int | None
 ) -> list[FileInfo]:
-    """Decode pictures of more than 8 bits, so that their bits are known; return all results."""
+    """Decode pictures of more than 8 bits to learn their largest value; return all results."""
     infos = list(found)
-    deep = [number for number, one in enumerate(infos) if is_deep(one.mode) and one.peak is None and not one.reason]
+    deep = [number for number, info in enumerate(infos) if is_deep(info.mode) and info.peak is None and not info.reason]
     if deep:
-        reading = _reading_before_scan(check)
-        paths = [files[number] for number in deep]
-        for number, one in zip(
-            deep, scan_files(paths, ScanCache(None), None, workers, None, None, reading), strict=True
-        ):
-            infos[number] = one
+        paths, reading = [files[number] for number in deep], _reading_before_scan(check)
+        decoded = scan_files(paths, ScanCache(None), None, workers, None, None, reading)
+        for number, info in zip(deep, decoded, strict=True):
+            infos[number] = info
     return infos
 
 
@@ -184,12 +183,12 @@ def _files(source: Source) -> list[Path]:
 
 
 def _judged(infos: Sequence[FileInfo], check: CheckConfig) -> list[FileInfo]:
-    """Clear the reason of truncated pictures where the check settings keep them."""
+    """Clear the reason of truncated pictures that the check settings keep."""
     return [replace(info, reason=_reason(info, check)) if info.reason else info for info in infos]
 
 
 def _reason(info: FileInfo, check: CheckConfig) -> str:
-    """Return why a file is set aside, "" if it is not; a truncated file is kept only if it has a picture."""
+    """Return why a file is set aside, or ""; a truncated file is kept only if part of its picture was decoded."""
     kept = check.truncated == "keep" and info.reason == TRUNCATED and info.likeness is not None
     return "" if kept else info.reason
 
@@ -202,42 +201,52 @@ def _catalog(
     check: CheckConfig,
     reading: Reading,
 ) -> Catalog:
-    rows = []
-    more = _further_columns(source)
-    for item, info, cluster in zip(source.items, infos, copies.cluster, strict=True):
-        reason, seen = _reason(info, check), info.likeness
-        status = "set_aside" if reason else "used"
-        rows.append(
-            ("", item.path, item.label, info.sha256, info.width, info.height, info.mode, status, reason)
-            + (item.group, item.given_split, item.source, info.bytes)
-            + (_NOT_SEEN if seen is None else (seen.pixels, f"{seen.hashes[0]:016x}"))
-            + (cluster,)
-            + (_NOT_MEASURED if seen is None else (seen.brightness, seen.contrast, seen.sharpness, seen.colour))
-            + (item.fold, "" if reason else _note(item.path, info), *_values(item, more))
-        )
-    rows += [
-        ("", path, "", "", 0, 0, "", "ignored", reason, "", "", name, 0, *_NOT_SEEN, "", *_NOT_MEASURED, "", "")
-        + ("",) * len(more)
-        for path, reason, name in source.ignored
+    columns = _further_columns(source)
+    rows = [
+        *(
+            _row(item, info, cluster, _reason(info, check), columns)
+            for item, info, cluster in zip(source.items, infos, copies.cluster, strict=True)
+        ),
+        *(_ignored_row(path, reason, name, columns) for path, reason, name in source.ignored),
     ]
     rows.sort(key=lambda row: (row[11], row[1]))
     with any_text():
-        images = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *(f"data_{column}" for column in more)]))
+        images = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *(f"data_{column}" for column in columns)]))
     images["id"] = _ids(images["sha256"], images["path"])
-    scenes = set_scenes_apart(images)
-    likeness = within(copies.likeness, images) if scenes else copies.likeness
+    scenes = separate_scenes(images)
+    likeness = within_clusters(copies.likeness, images) if scenes else copies.likeness
     if check.label_conflicts == "set_aside":
         set_conflicts_aside(images, likeness)
     if isinstance(grouping, re.Pattern):
         with any_text():
-            images["group"] = _groups(images, grouping, more)
+            images["group"] = _groups(images, grouping, columns)
     elif grouping is not None:
         images["group"] = images[f"data_{grouping}"]
-    guessed = (*_guessed(infos, check, reading), *_paged(source, infos), *_dark(source, infos))
+    guessed = (*_report_bits(infos, check, reading), *_report_pages(source, infos), *_report_dark(source, infos))
     return Catalog(images, source.roots, source.classes, likeness, reading, guessed, scenes)
 
 
-def _guessed(infos: Sequence[FileInfo], check: CheckConfig, reading: Reading) -> tuple[str, ...]:
+def _row(item: Item, info: FileInfo, cluster: str, reason: str, columns: Sequence[str]) -> tuple[Any, ...]:
+    stats, further = info.likeness, dict(item.more)
+    return (
+        ("", item.path, item.label, info.sha256, info.width, info.height, info.mode, "set_aside" if reason else "used")
+        + (reason, item.group, item.given_split, item.source, info.bytes)
+        + (_NO_HASHES if stats is None else (stats.pixels, f"{stats.hashes[0]:016x}"))
+        + (cluster,)
+        + (_NO_STATS if stats is None else (stats.brightness, stats.contrast, stats.sharpness, stats.colour))
+        + (item.fold, "" if reason else _note(item.path, info), *(further.get(column, "") for column in columns))
+    )
+
+
+def _ignored_row(path: str, reason: str, source: str, columns: Sequence[str]) -> tuple[Any, ...]:
+    known = ("", path, "", "", 0, 0, "", "ignored", reason, "", "", source, 0)
+    return (*known, *_NO_HASHES, "", *_NO_STATS, "", "") + ("",) * len(columns)
+
+
+_NO_HASHES, _NO_STATS = ("", ""), (math.nan,) * 4
+
+
+def _report_bits(infos: Sequence[FileInfo], check: CheckConfig, reading: Reading) -> tuple[str, ...]:
     """Report the number of bits found in use in pictures of more than 8 bits."""
     peaks = [info.peak for info in infos if info.peak is not None]
     if not peaks or check.bits != "auto" or reading.bits == FULL:
@@ -250,10 +259,10 @@ def _guessed(infos: Sequence[FileInfo], check: CheckConfig, reading: Reading) ->
     )
 
 
-def _paged(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
+def _report_pages(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
     """Report that only the first page is used, if at least half of the files have several pages or frames."""
     files = list(zip(source.items, infos, strict=True))
-    # Beside a JPEG's photograph lie previews and gain maps, and nobody means them.
+    # Further frames of a JPEG are previews and gain maps, which nobody means.
     stacks = [item.path for item, info in files if info.several and info.format != "JPEG" and not item.source]
     if not stacks or 2 * len(stacks) < sum(not item.source for item, _ in files):
         return ()
@@ -265,11 +274,11 @@ def _paged(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
     )
 
 
-def _dark(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
-    """Report that pictures look black, if at least half of them do; 8-bit files may use a few levels only."""
-    seen = [(item.path, info.likeness) for item, info in zip(source.items, infos, strict=True) if not item.source]
-    dark = [path for path, one in seen if one and one.brightness < _BLACK and one.contrast < _BLACK]
-    if not dark or 2 * len(dark) < len(seen):
+def _report_dark(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
+    """Report that pictures look black, if at least half of them do: 8-bit files may use only a few levels."""
+    stats = [(item.path, info.likeness) for item, info in zip(source.items, infos, strict=True) if not item.source]
+    dark = [path for path, of in stats if of and of.brightness < _BLACK and of.contrast < _BLACK]
+    if not dark or 2 * len(dark) < len(stats):
         return ()
     root = source.roots[""]
     suffixes = {posixpath.splitext(path)[1].lower() for path in dark}
@@ -280,14 +289,16 @@ def _dark(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
 
 
 _BLACK = 0.07
-"""Brightness and contrast, of 1, below which a picture is black to the eye: 16 of 255 levels, or so."""
+"""Brightness and contrast, 0 to 1, below which a picture looks black: about 16 of 255 levels."""
 
 SEVERAL = "only the first frame or page is used"
+"""Note on an animation or a file of several pages."""
+
 MISNAMED = "by its content"
+"""End of the note on a file whose name says another format than its content."""
 
 CUT = "truncated: a part of the picture may be missing"
-"""What a note says: of an animation or of several pages, after the format of a file whose name says another, and of a
-truncated JPEG that is kept."""
+"""Note on a truncated JPEG that is kept."""
 
 _SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP",
@@ -301,15 +312,6 @@ def _note(path: str, info: FileInfo) -> str:
     notes = [f"{info.format} {MISNAMED}"] * bool(misnamed) + [SEVERAL] * info.several
     notes += [CUT] * bool(info.reason)
     return "; ".join(notes)
-
-
-def _values(item: Item, columns: Sequence[str]) -> list[str]:
-    """Return the values of the further columns for an item."""
-    given = dict(item.more)
-    return [given.get(column, "") for column in columns]
-
-
-_NOT_SEEN, _NOT_MEASURED = ("", ""), (math.nan,) * 4
 
 
 def keys_of(catalog: Catalog, ids: Sequence[str]) -> list[str]:
@@ -356,7 +358,7 @@ def _further_columns(source: Source) -> list[str]:
 
 
 def _grouping(source: Source, group: str | None) -> _Grouping:
-    """Parse ``split.group``, so that an error is reported before any file is read."""
+    """Parse ``split.group`` before any file is read, so that an error is reported at once."""
     given = any(item.group for item in source.items)
     if group is None or (given and group == "group"):
         return None
@@ -377,7 +379,7 @@ def _grouping(source: Source, group: str | None) -> _Grouping:
 
 
 def _groups(images: pd.DataFrame, pattern: re.Pattern[str], columns: Sequence[str]) -> list[str]:
-    """Name the group of each used image; a path without a match is refused, since a group overlooked is a leak."""
+    """Return the group of each used image; refuse a path without a match, since an overlooked group is a leak."""
     used = images["status"] == "used"
     matches = [pattern.search(path) if take else None for path, take in zip(images["path"], used, strict=True)]
     missed = [path for path, take, match in zip(images["path"], used, matches, strict=True) if take and match is None]

@@ -1,4 +1,4 @@
-"""Find problems in the images of a catalog, the worst first; read no file and change nothing."""
+"""Find problems in the images of a catalog and sort them by severity; no file is read and nothing changed."""
 
 import math
 from collections import Counter
@@ -11,13 +11,12 @@ import pandas as pd
 
 from unfreeze.config.schema import SplitConfig
 from unfreeze.data.catalog import CUT, MISNAMED, SEVERAL, Catalog
-from unfreeze.data.conflicts import conflicts, likeness_without_labels
-from unfreeze.data.file_families import families
-from unfreeze.data.scenes import example_group
+from unfreeze.data.lookalikes import alike_across_labels, find_conflicts, find_families, suggest_group
 from unfreeze.data.split import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use
-from unfreeze.data.unusable import CONFLICT, Why, ways_out, why, without_way
+from unfreeze.data.unusable import CONFLICT, Why, fixes_for, why, without_fix
 from unfreeze.errors import UserError
 from unfreeze.metrics import UNEVEN, imbalance
+from unfreeze.text import plural
 
 Kind = Literal[
     "unreadable", "exact_duplicate", "near_duplicate", "label_conflict", "small_class", "imbalance", "odd_size",
@@ -39,19 +38,19 @@ VERY_UNEVEN = 10
 """Imbalance above which uneven classes are a warning; from ``UNEVEN`` on they are a note."""
 
 LONG = 4
-"""Longer over shorter side from which on a picture is called odd: the middle is all that a crop sees of it."""
+"""Aspect ratio from which a picture has an odd size, since a crop keeps only its middle."""
 
 TINY = 32
-"""Pixels of the shorter side below which a picture is called odd."""
+"""Pixels of the shorter side below which a picture has an odd size."""
 
 GREY = 0.003
-"""Colour (``ImageStats.colour``) below which a picture is grey; rounding alone gives 0.002, camera noise more."""
+"""Colour (``ImageStats.colour``) below which a picture is grey; rounding alone gives up to 0.002, camera noise more."""
 
 FLAT = 0.02
-"""Contrast below which a picture is called blank."""
+"""Contrast below which a picture is blank."""
 
 FENCES = 3.0
-"""Interquartile ranges beyond the quartiles from which on a value is an outlier: Tukey's outer fence."""
+"""Interquartile ranges beyond the quartiles from which a value is an outlier: Tukey's outer fence."""
 
 _WHY: dict[Why, str] = {
     "damage": "cannot be decoded whole", "form": "not read as they are", "limit": "over a limit",
@@ -60,7 +59,7 @@ _WHY: dict[Why, str] = {
 REASONS = 4
 """Number of reasons counted in the note on unreadable files; the page and the catalog list every file."""
 
-_ENOUGH = 20  # images from which on outliers mean something
+_MIN_FOR_OUTLIERS = 20  # images
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,9 @@ class Finding:
 
     Attributes:
         kind, severity: what is wrong, and how bad it is.
-        rows: positions in ``catalog.images`` of the images concerned; of a group of duplicates all of its members.
+        rows: row positions of the images concerned in ``catalog.images``; for duplicates all of their group.
         note: one sentence without a full stop.
-        measure: by which findings of one kind are sorted, the largest first.
+        measure: sorts findings of one kind, the largest first.
         warned: whether a run prints the note as a warning.
     """
 
@@ -98,10 +97,10 @@ def findings(
 
     Args:
         catalog: the images.
-        image_size: pixels that a study asks for; smaller pictures are told. None: that is not looked at.
-        folds: whether the folds that the data gives are used, so that copies in two of them are a leak.
+        image_size: input size of the study in pixels; smaller pictures are a finding. None: only tiny ones are.
+        folds: whether the folds that the data names are used, so that copies in two of them are a leak.
         split: what the splits that the data gives are used for.
-        earlier: see ``splits.given_pools``.
+        earlier: see ``split.given_pools``.
     """
     images = _images(catalog, folds, split, earlier)
     used = images[images["status"] == "used"]
@@ -118,7 +117,7 @@ def findings(
 
 
 def _images(catalog: Catalog, folds: bool, split: SplitConfig, earlier: Mapping[str, str] | None) -> pd.DataFrame:
-    """Return the images, indexed by position, with the pool that the data gives each of the main data's used ones."""
+    """Return the images with a column ``pool``: what the data's own split makes of each used image of the main data."""
     images = catalog.images.reset_index(drop=True)
     main = (images["status"] == "used") & (images["source"] == "")
     images["pool"] = ""
@@ -127,13 +126,17 @@ def _images(catalog: Catalog, folds: bool, split: SplitConfig, earlier: Mapping[
 
 
 def worst_first(found: Sequence[Finding]) -> list[Finding]:
-    """Return findings in the order in which they are reported."""
+    """Sort findings by severity, kind, measure and number of images."""
     return sorted(
         found,
-        key=lambda one: (
-            _SEVERITIES.index(one.severity), _KINDS.index(one.kind), -one.measure, -len(one.rows), one.rows,
+        key=lambda finding: (
+            _SEVERITIES.index(finding.severity),
+            _KINDS.index(finding.kind),
+            -finding.measure,
+            -len(finding.rows),
+            finding.rows,
         ),
-    )  # fmt: skip
+    )
 
 
 def refuse_losses(catalog: Catalog, most: float) -> None:
@@ -141,63 +144,62 @@ def refuse_losses(catalog: Catalog, most: float) -> None:
 
     Args:
         catalog: the images.
-        most: share of the files that may be set aside.
+        most: largest share of the files that may be set aside.
 
     Raises:
-        UserError: more are, or a class has files of which none can be used.
+        UserError: more are set aside, or a class has no usable file.
     """
     images = catalog.images[catalog.images["status"] != "ignored"]
     aside = images[images["status"] == "set_aside"]
     main = images[images["source"] == ""]
     counts = main["label"].value_counts()
     usable = set(main.loc[main["status"] == "used", "label"])
-    gone = [f"{label} (all {counts[label]})" for label in sorted(set(main["label"]) - usable)]
-    if len(aside) <= most * len(images) and not gone:
+    lost = [f"{label} (all {counts[label]})" for label in sorted(set(main["label"]) - usable)]
+    if len(aside) <= most * len(images) and not lost:
         return
     reasons = Counter(aside["reason"]).most_common(3)
-    counted = ", ".join(f"{count} {without_way(reason)}" for reason, count in reasons)
+    counted = ", ".join(f"{count} {without_fix(reason)}" for reason, count in reasons)
     every = len(aside) == len(images)
-    lost = f"; classes that fall away: {', '.join(gone)}" if gone and not every else ""
-    least = math.ceil(100 * len(aside) / max(1, len(images))) / 100
-    shown = "" if every else "; 'unfreeze check DATA' shows them all"  # which shows nothing where nothing is usable
-    anyway = "" if gone or least >= 1 else f"; to go on without these files: --set check.max_set_aside={least}"
+    lost_classes = f"; classes without a usable file: {', '.join(lost)}" if lost and not every else ""
+    share = math.ceil(100 * len(aside) / max(1, len(images))) / 100
+    more = "" if every else "; 'unfreeze check DATA' lists them all"  # with no usable file it has nothing to show
+    anyway = "" if lost or share >= 1 else f"; to run without these files: --set check.max_set_aside={share}"
     raise UserError(
-        f"{'all' if every else f'{len(aside)} of'} {len(images)} files are set aside ({counted}){lost}",
+        f"{'all' if every else f'{len(aside)} of'} {len(images)} files are set aside ({counted}){lost_classes}",
         f"at most {most:.0%} of the files, and no whole class",
-        f"{ways_out([reason for reason, _ in reasons])}{shown}{anyway}",
+        f"{fixes_for([reason for reason, _ in reasons])}{more}{anyway}",
     )
 
 
 def warnings_of(catalog: Catalog, found: Sequence[Finding]) -> list[str]:
     """Return the warnings that a run prints about its data.
 
-    That is which images are alike and do not count as copies, pictures with two labels, and copies in two given splits
-    (or folds).
+    They name images that look alike but are not copies, label conflicts, and copies in two given splits (or folds).
 
     Args:
         catalog: the images.
         found: their findings, the worst first.
     """
-    told = [one.note for one in found if one.warned]
-    conflicts = [one for one in found if one.kind == "label_conflict"]
-    leaks = [one for one in found if one.kind == "split_leak" and one.severity == "error"]
+    warnings = [finding.note for finding in found if finding.warned]
+    conflicts = [finding for finding in found if finding.kind == "label_conflict"]
+    leaks = [finding for finding in found if finding.kind == "split_leak" and finding.severity == "error"]
     if conflicts:
-        rows = [row for one in conflicts for row in one.rows]
+        rows = [row for finding in conflicts for row in finding.rows]
         aside = int((catalog.images["status"].iloc[rows] == "set_aside").sum())
-        became = {0: "kept", len(rows): "set aside"}.get(aside, f"{aside} of them set aside")
-        first, other = path_of(catalog, rows[0]), path_of(catalog, rows[1])
-        way = "keep uses them" if aside else "set_aside leaves them out"
-        told.append(
-            f"{_pictures(conflicts)} copies with different labels, {len(rows)} images, {became}, "
-            f"first {first} and {other} (--set check.label_conflicts={way})"
+        outcome = {0: "kept", len(rows): "set aside"}.get(aside, f"{aside} of them set aside")
+        first, second = path_of(catalog, rows[0]), path_of(catalog, rows[1])
+        setting = "keep uses them" if aside else "set_aside leaves them out"
+        warnings.append(
+            f"{_pictures(conflicts)} copies with different labels, {len(rows)} images, {outcome}, "
+            f"first {first} and {second} (--set check.label_conflicts={setting})"
         )
     if leaks:
-        first, other = (path_of(catalog, row) for row in leaks[0].rows[:2])
-        told.append(
-            f"{_pictures(leaks)} copies in two splits that the data gives, so test scores flatter; "
-            f"first {first} and {other}"
+        first, second = (path_of(catalog, row) for row in leaks[0].rows[:2])
+        warnings.append(
+            f"{_pictures(leaks)} copies in two splits that the data gives, so test scores are optimistic; "
+            f"first {first} and {second}"
         )
-    return told
+    return warnings
 
 
 def _pictures(found: Sequence[Finding]) -> str:
@@ -205,7 +207,7 @@ def _pictures(found: Sequence[Finding]) -> str:
 
 
 def path_of(catalog: Catalog, row: int) -> str:
-    """Return an image's path as findings name it: relative to its folder, further test sets' with their name first.
+    """Return an image's path as findings name it: relative to its folder, with the name of a further test set in front.
 
     Bytes that are not UTF-8 are written as \\xNN.
     """
@@ -224,43 +226,43 @@ def _unreadable(images: pd.DataFrame) -> list[Finding]:
     found = []
     kinds = rows["reason"].map(why)
     for kind, words in _WHY.items():
-        if not (mine := rows[kinds == kind]).empty:
-            reasons = Counter(mine["reason"]).most_common()
+        if not (of_kind := rows[kinds == kind]).empty:
+            reasons = Counter(of_kind["reason"]).most_common()
             counted = [f"{count} {reason}" for reason, count in reasons[:REASONS]]
             if rest := sum(count for _, count in reasons[REASONS:]):
                 counted.append(f"{rest} for other reasons")
             note = f"{words}: {(', ' if kind == 'damage' else '; ').join(counted)}"
-            found.append(Finding("unreadable", "warning", tuple(mine.index), note))
+            found.append(Finding("unreadable", "warning", tuple(of_kind.index), note))
     return found
 
 
 def _alike(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:
-    """Return findings on images that are alike and do not count as copies, and on names that say that files are."""
+    """Return findings on scenes, on images alike across labels, and on file names of augmented copies."""
     used = images[images["status"] == "used"]
     found = []
     for rows in catalog.scenes:
         note = (
-            f"{len(rows)} images look like one picture, {_labelled(images['label'].iloc[list(rows)])}, as of a fixed "
-            "camera, so they do not count as copies: all are used, on every side of the split"
+            f"{len(rows)} images look like one picture, {_labelled(images['label'].iloc[list(rows)])}, as from a fixed "
+            "camera, so they do not count as copies: all are used and may lie in different splits"
         )
         if not (used["group"] != "").any():
-            example = example_group(used["path"].tolist(), used["label"].tolist())
-            note += f"; keep those of one time or part together, such as by split: {{group: '{example}'}}"
+            example = suggest_group(used["path"].tolist(), used["label"].tolist())
+            note += f"; to keep images of one time or part together: split: {{group: '{example}'}}"
         found.append(Finding("near_duplicate", "warning", rows, note, len(rows), warned=True))
-    if rows := tuple(likeness_without_labels(images, catalog.likeness)):
+    if rows := tuple(alike_across_labels(images, catalog.likeness)):
         note = (
-            f"{len(rows)} images, most of all, are nearly equal to one with another label, so labels say what likeness "
-            "does not: all are used, and those alike stay on one side of the split, but for "
-            "check: {near_duplicates: ignore}"
+            f"{len(rows)} images, more than half of all, are nearly equal to one with another label, so labels mark "
+            "differences that a comparison of pictures does not see: all are used, and images that look alike stay in "
+            "one split, unless check: {near_duplicates: ignore}"
         )
         found.append(Finding("near_duplicate", "warning", rows, note, len(rows), warned=True))
-    if named := families(used):
+    if family := find_families(used):
         note = (
-            f"{len(named.rows)} images have {named.names} names but for suffixes as of augmented copies "
-            f"({_readable(', '.join(named.suffixes))}), and the split may divide them; keep those of one name together "
-            f"by split: {{group: '{named.group}'}}"
+            f"{len(family.rows)} images have {family.names} names apart from suffixes of augmented copies "
+            f"({_readable(', '.join(family.suffixes))}), and the split may separate them; to keep images of one name "
+            f"together: split: {{group: '{family.group}'}}"
         )
-        found.append(Finding("near_duplicate", "warning", named.rows, note, len(named.rows), warned=True))
+        found.append(Finding("near_duplicate", "warning", family.rows, note, len(family.rows), warned=True))
     return found
 
 
@@ -270,15 +272,15 @@ def _labelled(labels: pd.Series) -> str:
 
 
 def _duplicates(images: pd.DataFrame, catalog: Catalog) -> list[Finding]:
-    """Return findings: pictures with several labels, groups of copies, and those of them in several splits."""
+    """Return findings on label conflicts, on groups of copies, and on copies and groups in several splits."""
     found = []
     copied = images[(images["cluster"] != "") & (images["status"] != "ignored")]
     least = _least_likeness(copied, catalog)
     disputed = set[tuple[int, ...]]()
-    for numbers in conflicts(images, catalog.likeness):
-        shown = images.loc[numbers]
-        count, same = _copies(shown, least)
-        note = f"{count}, labelled {' and '.join(sorted(set(shown['label'])))}"
+    for numbers in find_conflicts(images, catalog.likeness):
+        of_picture = images.loc[numbers]
+        count, same = _copies(of_picture, least)
+        note = f"{count}, labelled {' and '.join(sorted(set(of_picture['label'])))}"
         found.append(Finding("label_conflict", "error", tuple(numbers), note, same))
         disputed.add(tuple(numbers))
     for _, group in copied.groupby("cluster", sort=True):
@@ -302,9 +304,9 @@ def _copies(group: pd.DataFrame, least: Mapping[str, float]) -> tuple[str, bool]
 
 
 def _leak(group: pd.DataFrame, what: str) -> list[Finding]:
-    """Return a finding if used images that belong together lie in several places that the data gives.
+    """Return a finding if used images that belong together lie in several given splits, folds or test sets.
 
-    It is a warning where a run leaves those out that are copies of test images.
+    It is a warning if a run leaves out the copies of test images.
     """
     used = group[group["status"] == "used"]
     kept = used[used["pool"] != LEFT_OUT]
@@ -314,16 +316,16 @@ def _leak(group: pd.DataFrame, what: str) -> list[Finding]:
     if len(kept) < len(used):
         note = f"{what}, in {' and '.join(everywhere)}: those that are not test images are left out"
         return [Finding("split_leak", "warning", tuple(used.index), note)]
-    return []  # copies in two test sets flatter no score
+    return []  # copies in two test sets make no score optimistic
 
 
 def _places(images: pd.DataFrame) -> list[str]:
     given = set(zip(images["given_split"], images["given_fold"], images["source"], strict=True))
-    return sorted({_place(*one) for one in given})
+    return sorted({_place(*place) for place in given})
 
 
 def _place(given_split: str, given_fold: str, source: str) -> str:
-    """Return where an image was put: a given split or fold, a further test set, or what a split is drawn from."""
+    """Return where the data puts an image: a split, a fold, a further test set, or the main data."""
     fold = f"fold {given_fold}" if given_fold else ""
     return f"the test set {source}" if source else given_split or fold or "the main data"
 
@@ -332,9 +334,9 @@ def _least_likeness(copied: pd.DataFrame, catalog: Catalog) -> dict[str, float]:
     """Return the smallest likeness of two near duplicates, by cluster."""
     clusters = dict(zip(copied["sha256"], copied["cluster"], strict=True))
     least: dict[str, float] = {}
-    for (one, _), value in catalog.likeness.items():
-        if one in clusters:
-            least[clusters[one]] = min(value, least.get(clusters[one], 1.0))
+    for (first, _), value in catalog.likeness.items():
+        if first in clusters:
+            least[clusters[first]] = min(value, least.get(clusters[first], 1.0))
     return least
 
 
@@ -347,21 +349,14 @@ def _classes(used: pd.DataFrame, classes: Sequence[str], split: SplitConfig) -> 
         if count >= FEW:
             continue
         severity: Severity = "error" if count < 3 else "warning"
-        found.append(
-            Finding(
-                "small_class",
-                severity,
-                rows_of.get(label, ()),
-                f"class {label} has {count} usable image{'s' * (count != 1)}",
-                -count,
-            )
-        )
+        note = f"class {label} has {plural(count, 'usable image')}"
+        found.append(Finding("small_class", severity, rows_of.get(label, ()), note, -count))
     use = given_use(set(main["given_split"]) - {""}, split)
-    if use:  # then there must be some to train on, and to validate on: those are drawn only where a test set is given
+    if use:  # given splits must include training images; validation is drawn only if a test set is given
         use |= {TRAIN: TRAIN} if TEST in use.values() else {TRAIN: TRAIN, VALIDATION: VALIDATION}
     for name in (name for name in (TRAIN, VALIDATION, TEST) if name in use):
-        in_it = set(main.loc[main["given_split"] == name, "label"])
-        missing = [label for label in classes if label not in in_it]
+        present = set(main.loc[main["given_split"] == name, "label"])
+        missing = [label for label in classes if label not in present]
         if missing and use[name] == TEST:
             note = f"{name} has no image of {', '.join(missing)}, so no recall either"
             found.append(Finding("small_class", "warning", (), note))
@@ -381,7 +376,7 @@ def _sizes(used: pd.DataFrame, image_size: int | None) -> list[Finding]:
     found = []
     long = used.index[longer >= LONG * shorter]
     if len(long):
-        note = f"{LONG} times as long as wide, or more: a crop sees the middle of them only"
+        note = f"{LONG} times as long as wide, or more: a crop keeps only the middle"
         found.append(Finding("odd_size", "note", tuple(long), note))
     least = TINY if image_size is None else image_size
     small = used.index[(shorter < least) & (longer < LONG * shorter)]
@@ -392,30 +387,32 @@ def _sizes(used: pd.DataFrame, image_size: int | None) -> list[Finding]:
 
 
 def _outliers(used: pd.DataFrame) -> list[Finding]:
-    seen = used[used["brightness"].notna()]
-    if len(seen) < _ENOUGH:
+    decoded = used[used["brightness"].notna()]
+    if len(decoded) < _MIN_FOR_OUTLIERS:
         return []
-    bright, sharp = seen["brightness"], np.log(seen["sharpness"].clip(lower=0.1))
-    grey = seen["colour"] < GREY
-    blank = seen["contrast"] < FLAT
-    measured = seen["sharpness"] > 0  # which is 0 of pictures of one or two rows
+    bright, sharp = decoded["brightness"], np.log(decoded["sharpness"].clip(lower=0.1))
+    grey = decoded["colour"] < GREY
+    blank = decoded["contrast"] < FLAT
+    measured = decoded["sharpness"] > 0  # 0 for pictures of one or two rows
     picked = {
         "blank: hardly any contrast": blank,
         "much darker than the others": (bright < _fence(bright, -1)) & (bright < 0.2) & ~blank,
         "much brighter than the others": (bright > _fence(bright, 1)) & (bright > 0.8) & ~blank,
         "much more blurred than the others": (sharp < _fence(sharp, -1)) & ~blank & measured,
     }
-    if 0 < grey.sum() < 0.2 * len(seen):  # where many are grey, grey is what the data looks like
+    if 0 < grey.sum() < 0.2 * len(decoded):  # if many are grey, grey is usual in this data
         picked["grey among pictures in colour"] = grey
     return [
-        Finding("outlier", "note", tuple(seen.index[chosen]), words) for words, chosen in picked.items() if chosen.any()
+        Finding("outlier", "note", tuple(decoded.index[chosen]), words)
+        for words, chosen in picked.items()
+        if chosen.any()
     ]
 
 
 def _noted(used: pd.DataFrame) -> list[Finding]:
-    """Return findings about files rather than their pictures."""
-    told = {SEVERAL: SEVERAL, MISNAMED: "another format than the name says: the content counts", CUT: CUT}
-    rows = {words: used.index[used["note"].str.contains(mark, regex=False)] for mark, words in told.items()}
+    """Return findings on files that the catalog has a note on."""
+    notes = {SEVERAL: SEVERAL, MISNAMED: "another format than the name says: the content counts", CUT: CUT}
+    rows = {words: used.index[used["note"].str.contains(note, regex=False)] for note, words in notes.items()}
     return [Finding("outlier", "note", tuple(found), words) for words, found in rows.items() if len(found)]
 
 

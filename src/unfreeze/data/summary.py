@@ -4,17 +4,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from unfreeze.config.schema import CheckConfig, SplitConfig
 from unfreeze.data.catalog import Catalog, build_catalog
+from unfreeze.data.fixes import as_png, check_command
 from unfreeze.data.quality import path_of
 from unfreeze.data.sources.source import Source
 from unfreeze.data.split import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use, validation_share, with_share
-from unfreeze.data.unusable import CONFLICT, as_png, ways_out, without_way
+from unfreeze.data.unusable import CONFLICT, fixes_for, without_fix
 from unfreeze.errors import UserError
 
 SHOWN = 10
@@ -177,12 +177,12 @@ def refuse_none_used(source: Source, catalog: Catalog) -> None:
 def nothing_usable(source: Source, reasons: Mapping[str, int]) -> NothingUsable:
     """Return the error for data of which no file is usable, with the reasons counted and the way out of each."""
     most = Counter(reasons).most_common(3)
-    listed = ", ".join(f"{count:,} {without_way(reason)}" for reason, count in most)
+    listed = ", ".join(f"{count:,} {without_fix(reason)}" for reason, count in most)
     first = next((item.path for item in source.items if not item.source), "")
-    root, ways = source.roots[""], ways_out([reason for reason, _ in most])
+    root, ways = source.roots[""], fixes_for([reason for reason, _ in most])
     if {reason.partition(" is not supported")[0] for reason in reasons} <= _CONVERTIBLE:
         suffixes = {Path(item.path).suffix.lower() for item in source.items if not item.source}
-        ways = f"convert them: {as_png(root, suffixes)} and then: unfreeze check {quote(f'{root}-png')}"
+        ways = f"convert them: {as_png(root, suffixes)} and then: {check_command(Path(f'{root}-png'))}"
     return NothingUsable(
         f"{root}: nothing usable in {_count(sum(reasons.values()), 'file')}: {listed} (first {first})",
         "pictures: JPEG, PNG, WebP, GIF, BMP or TIFF",

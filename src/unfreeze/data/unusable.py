@@ -1,14 +1,12 @@
-"""Reasons why a file or image is set aside, and how to fix each; recognise files that are not images.
+"""Reasons why a file is set aside, and the fix for each; recognise files that are not images.
 
-Three kinds of reasons: the picture is damaged, it is over a limit, or its form is not read. A reason of the last two
-kinds has its way out behind a colon. Light to import: processes that only decode import it.
+There are three kinds of reasons: the picture is damaged, it is over a limit, or its form is not read. A reason of the
+last two kinds contains its fix, after a colon. Light to import, for processes that only decode.
+Reasons stand in catalog.csv, so their text stays as it is.
 """
 
-import json
 import re
-import shlex
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Literal
 
 Why = Literal["damage", "limit", "form"]
@@ -60,33 +58,30 @@ NO_TIFFFILE = 'these bands are read by tifffile: pip install "unfreeze[bands]"'
 TIFF_PACKED = "bands in a compression that tifffile alone does not read: pip install imagecodecs"
 
 CONFLICT = "copies have different labels"
-"""Begins the reason why an image with a label conflict is set aside."""
+"""Start of the reason why an image with a label conflict is set aside."""
 
-_STEPS = (120, 200, 500, 1000)  # million pixels: few, so that many files have one reason; the last may be asked for
+_STEPS = (120, 200, 500, 1000)  # million pixels: few steps, so that many files share a reason; the last is the limit
 
-DISPUTED = "correct the labels, or keep such copies: --set check.label_conflicts=keep"
-"""How to fix label conflicts."""
-
-_WAYS = {
-    CONFLICT: DISPUTED,
-    TRUNCATED: "copy the files again, or say --set check.truncated=keep to use JPEG files as they are",
-    DAMAGED: "copy the files again, or take them out of the data",
-    EMPTY: "copy or download the files again, or take them out of the data",
-    NO_IMAGE: "take the files out of the data, or convert them to JPEG or PNG",
-    NO_MEMORY: "make the pictures smaller, or run this where there is more memory",
+_FIXES = {
+    CONFLICT: "correct the labels, or keep such copies: --set check.label_conflicts=keep",
+    TRUNCATED: "copy the files again, or use JPEG files as they are: --set check.truncated=keep",
+    DAMAGED: "copy the files again, or remove them from the data",
+    EMPTY: "copy or download the files again, or remove them from the data",
+    NO_IMAGE: "remove the files from the data, or convert them to JPEG or PNG",
+    NO_MEMORY: "make the pictures smaller, or run this on a machine with more memory",
     CHANGED: "run the same command again once nothing writes to the files",
-    IRREGULAR: "take the files out of the data",
-    UNREADABLE: "allow reading the files (chmod u+r), or take them out of the data",
-    CRASHED: "save the files anew as JPEG or PNG, or take them out of the data",
+    IRREGULAR: "remove the files from the data",
+    UNREADABLE: "allow reading the files (chmod u+r), or remove them from the data",
+    CRASHED: "save the files again as JPEG or PNG, or remove them from the data",
 }
 
 
 class Undecodable(Exception):
-    """The file is no image that can be decoded whole; `reason` is short.
+    """A file is not an image that can be decoded whole.
 
     Args:
-        reason: why.
-        size: (width, height) in pixels, where the header tells it.
+        reason: why, in a few words.
+        size: (width, height) in pixels, if the header says it.
     """
 
     def __init__(self, reason: str, size: tuple[int, int] = (0, 0)) -> None:
@@ -94,25 +89,20 @@ class Undecodable(Exception):
         super().__init__(reason)
 
 
-def way_out(reason: str) -> str:
-    """Return how to fix a reason, "" if unknown, beginning in lower case and without a full stop."""
-    what, _, way = reason.partition(": ")
-    return _WAYS.get(what, way)
-
-
-def without_way(reason: str) -> str:
-    """Return a reason without the part that says how to fix it."""
+def without_fix(reason: str) -> str:
+    """Return a reason without its fix."""
     return reason if reason.startswith(CONFLICT) or why(reason) == "damage" else reason.partition(": ")[0]
 
 
-def ways_out(reasons: Sequence[str]) -> str:
-    """Return how to fix the reasons why files are set aside; if there are several, each is named."""
-    ways = dict[str, list[str]]()
+def fixes_for(reasons: Sequence[str]) -> str:
+    """Return the fixes for some reasons, each with its reasons if there are several fixes."""
+    reasons_by_fix = dict[str, list[str]]()
     for reason in reasons:
-        way = way_out(reason)
-        ways.setdefault(way or "fix the files, or take them out of the data", []).append(without_way(reason))
-    named = [f"{' and '.join(whats)}: {way}" for way, whats in ways.items()]
-    return "; ".join(named) if len(named) > 1 else next(iter(ways), "")
+        what, _, own_fix = reason.partition(": ")
+        fix = _FIXES.get(what, own_fix) or "correct the files, or remove them from the data"
+        reasons_by_fix.setdefault(fix, []).append(without_fix(reason))
+    named = [f"{' and '.join(whats)}: {fix}" for fix, whats in reasons_by_fix.items()]
+    return "; ".join(named) if len(named) > 1 else next(iter(reasons_by_fix), "")
 
 
 def why(reason: str) -> Why:
@@ -120,7 +110,7 @@ def why(reason: str) -> Why:
     what = reason.partition(": ")[0]
     if what == NO_MEMORY or what.startswith(TOO_LARGE):
         return "limit"
-    return "damage" if what in _WAYS and what not in (NO_IMAGE, CONFLICT) else "form"
+    return "damage" if what in _FIXES and what not in (NO_IMAGE, CONFLICT) else "form"
 
 
 def too_large(pixels: int, most: int) -> str:
@@ -131,7 +121,7 @@ def too_large(pixels: int, most: int) -> str:
 
 
 def too_many_bands(bands: int) -> str:
-    """Return the reason for a picture whose red, green and blue bands are unknown."""
+    """Return the reason for a picture of which nothing says which bands are red, green and blue."""
     if bands == 2:
         return "2 bands: --set check.bands=[0] reads the first one, [1] the second one"
     return f"{bands} bands: --set check.bands=[0,1,2] reads the first three as red, green and blue"
@@ -212,52 +202,3 @@ def what_else(start: bytes) -> str:
             if pattern.search(text):
                 return reason
     return NO_IMAGE
-
-
-def as_png(root: Path, suffixes: Collection[str]) -> str:
-    """Return the command that saves the pictures with these suffixes, which Pillow opens, in ROOT-png."""
-    return _command(root, "png", suffixes, 'Image.open(p).save(q.with_suffix(".png"))')
-
-
-def pages_as_png(root: Path, suffixes: Collection[str]) -> str:
-    """Return the command that saves each page or frame as NAME.pageN.png in ROOT-pages."""
-    save = 'page.save(q.with_suffix(f".page{n}.png"))'
-    return _command(root, "pages", suffixes, save, "for n, page in enumerate(ImageSequence.Iterator(Image.open(p)))")
-
-
-def scaled(root: Path, suffixes: Collection[str]) -> str:
-    """Return the command that saves 8-bit pictures in ROOT-scaled, the largest value of all of them white."""
-    most = 'for m in [max(Image.open(p).convert("L").getextrema()[1] for p in files)] for p, q in zip(files, out)'
-    save = 'Image.open(p).convert("L").point(lambda v: min(255, v * 255 // max(1, m))).save(q.with_suffix(".png"))'
-    return _command(root, "scaled", suffixes, save, all_files=most)
-
-
-def slices_as_png(root: Path, suffixes: Collection[str]) -> str:
-    """Return the command that saves the middle slice of each NIfTI volume, its largest value white, in ROOT-slices."""
-    save = 'Image.fromarray((255 * v / max(1, v.max())).astype("uint8")).save(q.with_suffix(".png"))'
-    middle = "for a in [nibabel.load(p).get_fdata()] for v in [a[:, :, a.shape[2] // 2].clip(0)]"
-    return f"pip install nibabel && {_command(root, 'slices', suffixes, save, middle, 'import nibabel; ')}"
-
-
-_EACH = "for p, q in zip(files, out)"
-
-
-def _command(
-    root: Path,
-    name: str,
-    suffixes: Collection[str],
-    save: str,
-    parts: str = "",
-    imports: str = "",
-    all_files: str = _EACH,
-) -> str:
-    ends = ", ".join(json.dumps(suffix) for suffix in sorted(suffixes))
-    code = (
-        f"{imports}from pathlib import Path; from PIL import Image, ImageSequence; "
-        f"d = Path({json.dumps(str(root.resolve()), ensure_ascii=False)}); "
-        f'files = sorted(p for p in d.rglob("*") if p.name.lower().endswith(({ends},))); '
-        f'out = [Path(str(d) + "-{name}") / p.relative_to(d) for p in files]; '
-        "[q.parent.mkdir(parents=True, exist_ok=True) for q in out]; "
-        f"[{save} {all_files}{' ' if parts else ''}{parts}]"
-    )
-    return f"python -c {shlex.quote(code)}"

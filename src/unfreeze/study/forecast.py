@@ -9,7 +9,7 @@ from pathlib import Path
 from unfreeze.activations.calibrate import IMAGES
 from unfreeze.activations.keys import PrefixKey
 from unfreeze.config.schema import StudyConfig
-from unfreeze.data.catalog import Catalog, glance, paths_of
+from unfreeze.data.catalog import Catalog, paths_of, preview_catalog
 from unfreeze.data.decode import decode
 from unfreeze.data.image_file import quiet_pillow
 from unfreeze.data.sources.source import Source
@@ -55,7 +55,7 @@ def forecast(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forec
     with settings_restored():  # what is measured is measured as a run would
         opened = open_study(study, source, out, emit)
         looks = opened.cache / "looks" if opened.cache else None
-        catalog = glance(
+        catalog = preview_catalog(
             source,
             study.split.group,
             looks,

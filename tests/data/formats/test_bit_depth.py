@@ -9,7 +9,7 @@ from PIL import Image
 from tests.support.photos import photo
 from tests.support.pictures import png
 from unfreeze.config.schema import CheckConfig
-from unfreeze.data.catalog import Catalog, build_catalog, glance, keys_of, used_keys
+from unfreeze.data.catalog import Catalog, build_catalog, keys_of, preview_catalog, used_keys
 from unfreeze.data.decode import decode
 from unfreeze.data.formats.reading import MAX_PIXELS, USUAL, Reading, bits_of, content_key, read_key
 from unfreeze.data.scan_cache import ScanCache
@@ -192,7 +192,7 @@ def test_what_is_remembered_depends_on_the_bits(tmp_path):
 def test_a_glance_finds_the_same_bits(tmp_path, known):
     root = data(tmp_path / "data", 12)
     catalog = look(root, tmp_path / "looks" if known else None)
-    glanced = glance(open_source(str(root), {}, root), looks=tmp_path / "looks")
+    glanced = preview_catalog(open_source(str(root), {}, root), looks=tmp_path / "looks")
     assert (glanced.reading, glanced.guessed) == (catalog.reading, catalog.guessed)
     assert used_keys(glanced) == used_keys(catalog)
 

@@ -76,10 +76,9 @@ def test_several_labels_are_refused_with_the_readings(tmp_path):
         f"data: {tmp_path}/images.csv has columns image, diagnosis, target, diagnosis and target may each be the "
         f"label\n"
         f"  expected: {TABLE}\n"
-        "  fix:      say which it is: columns: {path: image, label: diagnosis} in the study file, or --set "
-        '"columns={path: image, label: diagnosis}"; or columns: {path: image, label: target} in the study file, '
-        "or --set "
-        '"columns={path: image, label: target}"'
+        '  fix:      say which it is: --set "columns={path: image, label: diagnosis}" (in a study file: columns: '
+        '{path: image, label: diagnosis}); or --set "columns={path: image, label: target}" (in a study file: columns: '
+        "{path: image, label: target})"
     )
     found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
     assert list(labels(found).values()) == ["x", "y", "y", "x"]
@@ -90,7 +89,9 @@ def test_columns_that_may_be_labels_are_named_those_first_that_many_images_share
     assert error.given == (
         f"data: {tmp_path}/images.csv has columns image, note, who's it, and which of them is the label is not clear"
     )
-    assert error.fix.startswith("say which it is: columns: {path: image, label: 'who''s it'} in the study file")
+    assert error.fix.startswith(
+        "say which it is: --set \"columns={path: image, label: 'who''s it'}\" (in a study file: "
+    )
     assert list(labels(open_source("images.csv", {}, tmp_path, columns=said(error.fix))).values()) == KINDS
 
 
@@ -100,9 +101,9 @@ def test_several_columns_of_files_are_refused_with_the_readings(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv has columns image, file, label, image and file may each name the files\n"
         f"  expected: {TABLE}\n"
-        "  fix:      say which column is what: columns: {path: image, label: label} in the study file, or --set "
-        '"columns={path: image, label: label}"; or columns: {path: file, label: label} in the study file, or --set '
-        '"columns={path: file, label: label}"'
+        '  fix:      say which column is what: --set "columns={path: image, label: label}" (in a study file: columns: '
+        '{path: image, label: label}); or --set "columns={path: file, label: label}" (in a study file: columns: {path: '
+        "file, label: label})"
     )
     assert set(labels(open_source("images.csv", {}, tmp_path, columns=said(error.fix)))) == set(NAMES)
 
@@ -110,7 +111,7 @@ def test_several_columns_of_files_are_refused_with_the_readings(tmp_path):
 def test_no_column_of_files(tmp_path):
     error = refused(tmp_path, "a,b\nx,cat\ny,dog\n")
     assert error.given == f"data: {tmp_path}/images.csv has columns a, b, and none of them names files"
-    assert error.fix.startswith("say which column is what: columns: {path: a, label: b} in the study file, or --set")
+    assert error.fix.startswith('say which column is what: --set "columns={path: a, label: b}" (in a study file: ')
 
 
 def test_a_column_that_was_asked_for_and_is_not_there(tmp_path):
@@ -118,8 +119,8 @@ def test_a_column_that_was_asked_for_and_is_not_there(tmp_path):
     assert str(error) == (
         f"columns.label: diagnoses: {tmp_path}/images.csv has no such column\n"
         "  expected: one of image, diagnosis\n"
-        "  fix:      name one that is there: columns: {label: diagnosis} in the study file, or --set "
-        '"columns={label: diagnosis}"'
+        '  fix:      name one that is there: --set "columns={label: diagnosis}" (in a study file: columns: {label: '
+        "diagnosis})"
     )
     assert list(labels(open_source("images.csv", {}, tmp_path, columns=said(error.fix))).values()) == KINDS
 
@@ -192,8 +193,8 @@ def test_columns_that_say_different_splits_are_refused_unless_one_is_called_spli
     assert str(error) == (
         f"data: {tmp_path}/images.csv: set and phase say different splits\n"
         "  expected: one column that says which split a row is in\n"
-        '  fix:      say which counts: columns: {split: set} in the study file, or --set "columns={split: set}"; or '
-        'columns: {split: phase} in the study file, or --set "columns={split: phase}"'
+        '  fix:      say which counts: --set "columns={split: set}" (in a study file: columns: {split: set}); or '
+        '--set "columns={split: phase}" (in a study file: columns: {split: phase})'
     )
     found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
     assert list(splits(found).values()) == ["train", "train", "validation", "validation"]

@@ -59,8 +59,8 @@ def test_combinations_alone_are_classes_after_a_command(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: all 4 rows have several labels in label, first blue|hat\n"
         "  expected: one label for each image\n"
-        f"  fix:      name another column: columns: {{label: COLUMN}} in the study file, or --set "
-        f'"columns={{label: COLUMN}}"; or take each combination as a class: {fix_command(tmp_path, change)}'
+        '  fix:      name another column: --set "columns={label: COLUMN}" (in a study file: columns: {label: COLUMN}); '
+        f"or take each combination as a class: {fix_command(tmp_path, change)}"
     )
     assert after(error).classes == ("blue with hat", "blue with shoe", "red with hat", "red with shoe")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.support.pictures import save
 from tests.support.tables import TABLE, after, done, labels, put, read_back, refused, said, source, write
 from unfreeze.config.schema import SplitConfig
-from unfreeze.data.catalog import build_catalog, glance
+from unfreeze.data.catalog import build_catalog, preview_catalog
 from unfreeze.data.sources import open_source
 from unfreeze.data.sources.source import Ignored, Item, Source
 from unfreeze.data.split import draw_split
@@ -139,7 +139,7 @@ def test_a_column_of_the_data_names_the_groups(tmp_path):
     assert build_catalog(read(tmp_path, "path,label,c++\n1.png,a,x\n2.png,b,y\n"), group="c++").images[
         "group"
     ].tolist() == ["x", "y"]  # which is no expression
-    assert glance(source, group="patient").images["group"].tolist() == ["007", "", "007"]
+    assert preview_catalog(source, group="patient").images["group"].tolist() == ["007", "", "007"]
     assert build_catalog(source, group=r"\d").images["group"].tolist() == ["1", "2", "3"]
 
 
@@ -380,7 +380,7 @@ def test_one_class_only(tmp_path):
     error = refused(tmp_path, "path,label,kind\n1,a,x\n2,a,y\n3,a,y\n1.jpg,a,x\n")
     assert str(error) == (
         f"{file} has 1 classes: a\n  expected: at least two\n  fix:      add rows with another label, or name another "
-        'column: columns: {label: kind} in the study file, or --set "columns={label: kind}"'
+        'column: --set "columns={label: kind}" (in a study file: columns: {label: kind})'
     )
     assert open_source("images.csv", {}, tmp_path, columns=said(error.fix)).classes == ("x", "y")
 

@@ -107,8 +107,7 @@ def test_two_folders_that_may_be_meant_are_refused_with_both(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: the files lie in several folders: left, right\n"
         "  expected: one file for each row\n"
-        "  fix:      say which folder is meant: columns: {root: left} in the study file, or --set "
-        '"columns={root: left}"'
+        '  fix:      say which folder is meant: --set "columns={root: left}" (in a study file: columns: {root: left})'
     )
     found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
     assert labels(found) == lies([f"left/{name}.png" for name in NAMES])
@@ -120,8 +119,8 @@ def test_two_files_of_one_name_are_refused_with_the_suffixes(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: 4 of 4 files do not exist, first a1 (the nearest is a1.jpg)\n"
         f"  expected: paths or names of files below {tmp_path}, or absolute paths\n"
-        "  fix:      say which of .jpg, .png is meant: columns: {suffix: .jpg} in the study file, or --set "
-        '"columns={suffix: .jpg}"'
+        '  fix:      say which of .jpg, .png is meant: --set "columns={suffix: .jpg}" (in a study file: columns: '
+        "{suffix: .jpg})"
     )
     found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
     assert labels(found) == lies([f"{name}.jpg" for name in NAMES])
@@ -136,8 +135,7 @@ def test_no_file_at_all_is_one_message(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: 4 of 4 files do not exist, first old/a1.png (the nearest is images/xa1.png)\n"
         f"  expected: paths or names of files below {tmp_path}, or absolute paths\n"
-        '  fix:      say which folder holds them: columns: {root: FOLDER} in the study file, or --set "columns={root: '
-        'FOLDER}"'
+        '  fix:      name their folder: --set "columns={root: FOLDER}" (in a study file: columns: {root: FOLDER})'
     )
     put(tmp_path / "elsewhere", [f"old/{name}.png" for name in NAMES])
     text = error.fix.replace("FOLDER", str(tmp_path / "elsewhere"))
@@ -147,9 +145,7 @@ def test_no_file_at_all_is_one_message(tmp_path):
 
 def test_web_addresses_are_told_as_such(tmp_path):
     error = refused(tmp_path, "path,label\n" + rows([f"https://host/{name}.png" for name in NAMES], KINDS))
-    assert error.fix.startswith(
-        "nothing is downloaded: get the files first, then say which folder holds them: columns:"
-    )
+    assert error.fix.startswith("nothing is downloaded: download the files, then name their folder: --set ")
 
 
 def test_a_few_lost_files_are_told_and_stay(tmp_path):

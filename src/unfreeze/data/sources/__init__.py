@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unfreeze.config.schema import ColumnsConfig, StudyConfig
+from unfreeze.data.fixes import as_setting
 from unfreeze.data.sources.folders import read_folder, read_test_folder
 from unfreeze.data.sources.food101 import FOOD101, read_lists, unpacked_in
 from unfreeze.data.sources.huggingface import HUGGINGFACE
@@ -96,7 +97,7 @@ def _lacking(source: Source) -> list[str]:
     listed = ", ".join(lacking[:_SHOWN]) + (f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else "")
     return [
         f"no training image is of {listed}, so nothing can be learned of {'it' if len(lacking) == 1 else 'them'}; to "
-        "draw the splits anew from all: --set columns.split=false (in a study file: columns: {split: false})"
+        f"draw the splits anew from all: {as_setting('columns.split', False)}"
     ]
 
 

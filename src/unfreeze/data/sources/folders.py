@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
+from unfreeze.data.fixes import as_setting, check_command, move_command, slices_as_png
 from unfreeze.data.sources.layout import FOLDERS, Layout, understand
 from unfreeze.data.sources.left_out import MASKS, OUTSIDE_SPLITS, UNLABELLED, depth_of, name_of
 from unfreeze.data.sources.path_labels import check_names, hint, label_finder, level
@@ -23,13 +24,12 @@ from unfreeze.data.sources.tree import (
     scan,
 )
 from unfreeze.data.tables.read import IN_FOLDERS
-from unfreeze.data.unusable import slices_as_png
 from unfreeze.errors import UserError
 from unfreeze.text import near
 
 NO_CLASS = "not in a class folder"
 HIDDEN_PICTURES = "hidden folder with pictures"
-FOLLOW = "--set check.follow_symlinks=true (in a study file: check: {follow_symlinks: true})"
+FOLLOW = as_setting("check.follow_symlinks", True)
 _ARCHIVES = {".zip": "zipfile", ".tar": "tarfile", ".tar.gz": "tarfile", ".tgz": "tarfile", ".tar.xz": "tarfile"}
 _SHOWN = 3
 
@@ -110,8 +110,7 @@ def _hidden_classes(root: Path, tree: Tree, layout: Layout) -> dict[str, str]:
 def _rename(root: Path, hidden: str) -> str:
     """Return the command that makes a hidden folder visible."""
     old = root / hidden
-    new = old.with_name("dot-" + old.name.lstrip("."))
-    return f"mv {shlex.quote(str(old))} {shlex.quote(str(new))}"
+    return move_command(old, old.with_name("dot-" + old.name.lstrip(".")))
 
 
 def _check_classes(root: Path, classes: set[str], tree: Tree, layout: Layout, hidden: Sequence[str]) -> None:
@@ -126,7 +125,7 @@ def _check_classes(root: Path, classes: set[str], tree: Tree, layout: Layout, hi
         further.append(way)
     tables = _tables(tree)
     if len(classes) < 2 and tables:
-        further.append(f"if a table lists the pictures: unfreeze check {shlex.quote(str(root / tables[0]))}")
+        further.append(f"if a table lists the pictures: {check_command(root / tables[0])}")
     more = "".join(f"; or {one}" for one in further)
     if not classes:
         raise UserError(f"{root} holds no class folders", FOLDERS, f"put the images into one folder per class{more}")
@@ -152,8 +151,7 @@ def _refuse_no_pictures(root: Path, tree: Tree) -> None:
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(_SHOWN))
     fix = "correct the path, or put pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) into one folder per class"
     if tables := _tables(tree):
-        table = shlex.quote(str(root / tables[0]))
-        fix = f"give the table, if it lists pictures or holds them: unfreeze check {table}"
+        fix = f"give the table, if it lists pictures or holds them: {check_command(root / tables[0])}"
     if counts[POINTER]:
         fix = f"get the pictures themselves: git -C {shlex.quote(str(root))} lfs pull"
     if counts[VOLUME]:

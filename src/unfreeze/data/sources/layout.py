@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 
+from unfreeze.data.fixes import as_setting, move_command
 from unfreeze.data.sources.left_out import (
     OUTSIDE_SPLITS,
     SHOWN,
@@ -19,7 +19,7 @@ from unfreeze.data.sources.left_out import (
     masks_among,
     name_of,
 )
-from unfreeze.data.sources.path_labels import hint, level, said
+from unfreeze.data.sources.path_labels import hint, level, set_labels_from
 from unfreeze.data.sources.source import split_of
 from unfreeze.data.sources.tree import Tree, join
 from unfreeze.errors import UserError
@@ -97,7 +97,7 @@ def _unwrapped(reading: TreeReading, folder: str, any_name: bool) -> str:
     if any_name and folder != first:
         reading.guessed.append(
             f"all labelled pictures lie in {folder}/, so the folders in it count and not those around it"
-            + (f"; if those are the classes: {said(level(depth_of(fork)))}" if fork is not None else "")
+            + (f"; if those are the classes: {set_labels_from(level(depth_of(fork)))}" if fork is not None else "")
         )
     return folder
 
@@ -149,7 +149,7 @@ def _refuse_half(reading: TreeReading, base: str, halves: Sequence[str], splits:
         f"{reading.root} has {' and '.join(f'{one}/' for one in halves)} with folders in, but {lacking}",
         FOLDERS,
         f"add {lacking.removeprefix('no ')}; if the folders in them are the classes, and all is to be split anew: "
-        f"{said(level(depth + 1))}; if they are classes themselves: {said(level(depth))}",
+        f"{set_labels_from(level(depth + 1))}; if they are classes themselves: {set_labels_from(level(depth))}",
     )
 
 
@@ -186,7 +186,7 @@ def _splits_inside(reading: TreeReading, base: str) -> dict[str, str]:
             f"do{'es' * (len(without) == 1)} not",
             "splits in every class folder, or in none",
             f"add {listed(join(one, name) for one in without for name in names)}; or draw the split from all pictures "
-            f"of the classes {listed(map(name_of, live), '')}: {said(level(depth))}",
+            f"of the classes {listed(map(name_of, live), '')}: {set_labels_from(level(depth))}",
         )
     groups = {join(one, name): reading.live(join(one, name)) for one, inside in found.items() for name in inside}
     if _repeated({group: [name_of(one) for one in inside] for group, inside in groups.items() if inside}):
@@ -222,8 +222,9 @@ def _ambiguous(
     return UserError(
         f"{reading.root}: folders {theirs} lie in each of {listed(outer)}, so that either could be the classes",
         FOLDERS,
-        f"if {theirs} are the classes: {said(level(depths[1]))}, or give one folder alone: {reading.root / outer[0]}; "
-        f"if {ours} are the classes: {said(level(depths[0]))}{_as_splits(reading, outer)}",
+        f"if {theirs} are the classes: {set_labels_from(level(depths[1]))}, or give one folder alone: "
+        f"{reading.root / outer[0]}; "
+        f"if {ours} are the classes: {set_labels_from(level(depths[0]))}{_as_splits(reading, outer)}",
     )
 
 
@@ -233,7 +234,7 @@ def _as_splits(reading: TreeReading, folders: Sequence[str]) -> str:
     if not 2 <= len(by_size) <= SHOWN or any(split_of(name_of(one)) for one in by_size):
         return ""
     moves = [
-        f"mv {quote(str(reading.root / one))} {quote(str((reading.root / one).with_name(name)))}"
+        move_command(reading.root / one, (reading.root / one).with_name(name))
         for one, name in zip(by_size, ("train", "test", "val"), strict=False)
     ]
     return f"; if they are splits, name them so: {' && '.join(moves)}"
@@ -252,10 +253,11 @@ def _tell_mixed(reading: TreeReading, part: str) -> None:
         )
     elif len(opened) > 1:
         within = level(depth_of(part) + 1)
-        together = f"--set split.group={quote(within)} (in a study file: split: {{group: '{within}'}})"
-        belong = f"if one is a patient, clip, slide or day, whose pictures must stay together: {together}; "
+        group = as_setting("split.group", within)
+        belong = f"if one is a patient, clip, slide or day, whose pictures must stay together: {group}; "
         reading.guessed.append(
             f"the folders within the classes ({listed(map(name_of, inner), '')}) count to them; "
             # A group is found in every path, or it is no grouping.
-            f"{belong if len(reading.opened(part)) == len(live) else ''}if they are the classes: {said(within)}"
+            f"{belong if len(reading.opened(part)) == len(live) else ''}if they are the classes: "
+            f"{set_labels_from(within)}"
         )

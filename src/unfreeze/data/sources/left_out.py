@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from unfreeze.data.sources.beside import ALIKE, drawn, holds_again, masks_beside, sampled, stems_in
-from unfreeze.data.sources.path_labels import level, said
+from unfreeze.data.sources.path_labels import level, set_labels_from
 from unfreeze.data.sources.source import split_of
 from unfreeze.data.sources.tree import Tree, around
 
@@ -216,7 +216,7 @@ def leave_out_masks_inside(reading: TreeReading, part: str) -> None:
         reading.guessed.append(
             f"{listed(names)} in {listed(dict.fromkeys(found.values()))} ({count:,} picture{'s' * (count != 1)}) "
             f"{'is' if len(names) == 1 else 'are'} taken for masks or annotations and not used; to use all pictures: "
-            f"{said(level(depth_of(part)))}"
+            f"{set_labels_from(level(depth_of(part)))}"
         )
 
 
@@ -233,7 +233,8 @@ def masks_among(reading: TreeReading, parts: Collection[str]) -> Collection[str]
         kind, are = ("a mask", "is") if count == 1 else ("masks", "are")
         reading.guessed.append(
             f"{count:,} picture{'s' * (count != 1)} {are} taken for {kind} of what lies beside and not used (first "
-            f"{mask} of {name_of(photograph)}); to use all pictures: {said(level(max(map(depth_of, parts))))}"
+            f"{mask} of {name_of(photograph)}); to use all pictures: "
+            f"{set_labels_from(level(max(map(depth_of, parts))))}"
         )
     return found.keys()
 
@@ -311,7 +312,7 @@ def _leave_out_copies(reading: TreeReading, folder: str) -> None:
                 one,
                 AGAIN,
                 f"{one}/ ({reading.count(one)}) holds the pictures of {listed(map(name_of, held), '')} once more and "
-                f"is not used; if {name_of(one)} is a class of its own: {said(level(depth_of(folder)))}",
+                f"is not used; if {name_of(one)} is a class of its own: {set_labels_from(level(depth_of(folder)))}",
             )
 
 
@@ -336,7 +337,7 @@ def _leave_out_unlabelled(reading: TreeReading, folder: str) -> None:
     if len(rest) < 2 and not any(is_familiar(one) for one in rest if one in labelled):
         return
     for one in bare:
-        otherwise = f"if {name_of(one)} is a class: {said(level(one.count('/')))}"
+        otherwise = f"if {name_of(one)} is a class: {set_labels_from(level(one.count('/')))}"
         if labelled:
             otherwise = "to use them, put them into class folders"
         reading.leave_out(

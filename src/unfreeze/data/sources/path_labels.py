@@ -3,12 +3,12 @@
 import os
 import posixpath
 import re
-import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from unfreeze.data.fixes import as_setting
 from unfreeze.data.sources.tree import PICTURES
 from unfreeze.errors import UserError
 
@@ -56,11 +56,9 @@ def leading_name(path: str) -> str:
     return re.match(r"\D*", stem)[0].strip(_SEPARATORS)  # type: ignore[index]  # which matches nothing, too
 
 
-def said(labels_from: str) -> str:
-    """Return how to give ``labels_from``: on the command line and in a study file."""
-    quoted = labels_from.replace("'", "''")
-    line = labels_from if labels_from == NAME else f"'{quoted}'"
-    return f"--set labels_from={shlex.quote(labels_from)} (in a study file: labels_from: {line})"
+def set_labels_from(labels_from: str) -> str:
+    """Return the setting of ``labels_from`` as a message prints it."""
+    return as_setting("labels_from", labels_from)
 
 
 def level(depth: int) -> str:
@@ -89,7 +87,7 @@ def _way(paths: Sequence[str], labels_from: str, where: str) -> str:
     most = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_SHOWN]
     listed = [f"{label} ({count})" for label, count in most]
     more = [f"{len(counts) - _SHOWN} more"] if len(counts) > _SHOWN else []
-    return f"if the classes are what the file names {where}, {', '.join(listed + more)}: {said(labels_from)}"
+    return f"if the classes are what the file names {where}, {', '.join(listed + more)}: {set_labels_from(labels_from)}"
 
 
 def check_names(what: str, where: Path, names: Collection[str]) -> None:

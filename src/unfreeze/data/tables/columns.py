@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from unfreeze.config.schema import ColumnsConfig
+from unfreeze.data.fixes import columns_line, set_columns
 from unfreeze.data.sources.source import SPLIT_NAMES
 from unfreeze.data.tables.head import PICTURES
-from unfreeze.data.tables.read import TABLE, Table, key, line, refuse_rows, say
+from unfreeze.data.tables.read import TABLE, Table, key, refuse_rows
 from unfreeze.errors import UserError
 from unfreeze.text import near
 
@@ -115,11 +116,11 @@ def read_columns(table: Table, asked: ColumnsConfig, exist: Callable[[Sequence[s
         label = (
             f"{chosen[0]} is the label" if len(chosen) == 1 else f"the label is that of {', '.join(chosen)} which is 1"
         )
-        says = line(path=path, label=chosen[0] if len(chosen) == 1 else list(chosen))
+        says = columns_line(path=path, label=chosen[0] if len(chosen) == 1 else list(chosen))
         told.insert(0, f"the column {path} names the files, and {label}; {says} says otherwise")
     if len(chosen) == 1 and not asked.label:
         told += [
-            f"the column {name} is not used as the label, but {chosen[0]} is; {line(label=name)} says otherwise"
+            f"the column {name} is not used as the label, but {chosen[0]} is; {columns_line(label=name)} says otherwise"
             for name in names
             if key(name) in _LABELS - _boxes(names) and name not in (*chosen, path) and name not in taken
         ]
@@ -136,7 +137,7 @@ def _absent(table: Table, asked: ColumnsConfig, role: str, name: str, names: lis
     return UserError(
         f"columns.{role}: {name}: {table.file} has no such column",
         f"one of {', '.join(names)}",
-        f"name one that is there: {say(**{role: close})}",
+        f"name one that is there: {set_columns(**{role: close})}",
     )
 
 
@@ -164,7 +165,7 @@ def _path(table: Table, names: list[str], exist: Callable[[Sequence[str]], bool]
     raise UserError(
         f"data: {table.file} has columns {', '.join(names)}, {what}",
         TABLE,
-        "say which column is what: " + "; or ".join(say(path=path, label=label) for path, label in pairs),
+        "say which column is what: " + "; or ".join(set_columns(path=path, label=label) for path, label in pairs),
     )
 
 
@@ -230,7 +231,8 @@ def _several_labels(table: Table, path: str, names: list[str], what: str, asked:
     return UserError(
         f"data: {table.file} has columns {', '.join(map(str, table.rows.columns))}, {what}",
         TABLE,
-        "say which it is: " + "; or ".join(say(path=path, label=name, root=asked.root) for name in likely[:_READINGS]),
+        "say which it is: "
+        + "; or ".join(set_columns(path=path, label=name, root=asked.root) for name in likely[:_READINGS]),
     )
 
 
@@ -264,12 +266,12 @@ def _split(
             raise UserError(
                 f"data: {table.file}: {' and '.join(readings)} say different splits",
                 "one column that says which split a row is in",
-                "say which counts: " + "; or ".join(say(split=name) for name in readings),
+                "say which counts: " + "; or ".join(set_columns(split=name) for name in readings),
             )
         chosen = next(iter(readings))
     told = [
         f"the column {name} looks like a split, but is not used, since its values are {_listed(rows[name])}; once "
-        f"they are train, val and test, {line(split=name)} uses it"
+        f"they are train, val and test, {columns_line(split=name)} uses it"
         for name in names
         if key(name) in (_SPLITS - {"fold"}) | _FLAGS.keys() and name not in readings and name != chosen
         and rows[name].nunique() <= 5
@@ -277,7 +279,7 @@ def _split(
     if chosen is None or (rows[chosen] == "").all():
         return none, {}, [chosen] if chosen else [], told
     told += [
-        f"the column {name} looks like a split, but {chosen} is used; {line(split=name)} says otherwise"
+        f"the column {name} looks like a split, but {chosen} is used; {columns_line(split=name)} says otherwise"
         for name, words in readings.items()
         if name != chosen and words != readings.get(chosen)
     ]
@@ -291,7 +293,7 @@ def _split(
     )
     split_names = dict(zip(values, found, strict=True)) if len(used) == 1 else _flag_names(used, found)
     if chosen != asked.split and key(chosen) != "split":
-        told.append(f"the column {' and '.join(used)} gives the splits; {line(split=False)} draws them instead")
+        told.append(f"the column {' and '.join(used)} gives the splits; {columns_line(split=False)} draws them instead")
     return tuple(found), split_names, used, told
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from unfreeze.data.fixes import set_columns
 from unfreeze.data.tables.columns import BINARY, BOXES, Columns
-from unfreeze.data.tables.read import Table, fix_command, key, refuse_rows, say
+from unfreeze.data.tables.read import Table, fix_command, key, refuse_rows
 from unfreeze.errors import UserError
 
 _MISSING = {"", "nan", "<na>", "null"}
@@ -180,7 +181,7 @@ def _combined(table: Table, name: str, separator: str, number: int, first: str) 
     return UserError(
         f"data: {table.file}: all {number} rows have several labels in {name}, first {first}",
         "one label for each image",
-        f"name another column: {say(label='COLUMN')}; or take each combination as a class: "
+        f"name another column: {set_columns(label='COLUMN')}; or take each combination as a class: "
         f"{fix_command(table, change)}",
     )
 

@@ -5,18 +5,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 
 import pandas as pd
 
 from unfreeze.config.schema import ColumnsConfig
+from unfreeze.data.fixes import check_command, set_columns
 from unfreeze.data.sources.path_labels import check_names
 from unfreeze.data.sources.source import SPLIT_NAMES, Ignored, Item, Source
 from unfreeze.data.tables.columns import Columns, read_columns
 from unfreeze.data.tables.labels import check_boxes, check_votes, read_labels
 from unfreeze.data.tables.paths import find_files, join_folders
 from unfreeze.data.tables.pixels import refuse_pictures
-from unfreeze.data.tables.read import IN_FOLDERS, TABLE, Table, fix_command, key, read_table, refuse_rows, say
+from unfreeze.data.tables.read import IN_FOLDERS, TABLE, Table, fix_command, key, read_table, refuse_rows
 from unfreeze.errors import UserError
 
 GUESSED = ColumnsConfig()
@@ -38,7 +38,7 @@ def read_manifest(file: Path, asked: ColumnsConfig = GUESSED) -> Source:
     classes = set(source.classes)
     if len(classes) < 2:
         others = [str(name) for name in table.rows.columns if 1 < table.rows[name].nunique() <= len(table.rows) / 2]
-        way = f", or name another column: {say(label=others[0])}" if others else ": images/2.jpg,dog"
+        way = f", or name another column: {set_columns(label=others[0])}" if others else ": images/2.jpg,dog"
         raise UserError(
             f"{file} has {len(classes)} classes: {', '.join(classes)}",
             "at least two",
@@ -91,7 +91,7 @@ def refuse_folder_of_a_table(root: Path) -> None:
     raise UserError(
         f"data: {root} holds a table of its images, whose labels its folders do not say: {listed}",
         "the table, or a folder of class folders",
-        f"give the table: unfreeze check {quote(str(train))}",
+        f"give the table: {check_command(train)}",
     )
 
 
@@ -224,7 +224,7 @@ def _unlabelled(table: Table, columns: Columns, what: str) -> UserError:
     if what != "data":
         fix = f"take {what} out of the study, or add a column of labels: {columns.path},label"
     elif labelled:
-        fix = f"give the table with labels: unfreeze check {quote(str(labelled[0]))}"
+        fix = f"give the table with labels: {check_command(labelled[0])}"
     else:
         fix = f"add a column of labels: {columns.path},label"
     return UserError(f"{what}: {table.file} has no labels, only {', '.join(map(str, table.rows.columns))}", TABLE, fix)

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
+from unfreeze.data.fixes import columns_line, set_columns
 from unfreeze.data.tables.head import PICTURES
-from unfreeze.data.tables.read import Table, line, say
+from unfreeze.data.tables.read import Table
 from unfreeze.errors import UserError
 from unfreeze.text import near
 
@@ -104,7 +105,7 @@ def find_files(table: Table, names: Sequence[str], root: str | None, suffix: str
             raise _no_files(table, written, missing, nearest, index)
         told.append(
             f"{len(missing)} of {len(written)} files do not exist, first {missing[0]}{nearest}; "
-            f"{line(root='FOLDER')} says which folder the paths are relative to"
+            f"{columns_line(root='FOLDER')} says which folder the paths are relative to"
         )
     return Found(written | moved, tuple(told))
 
@@ -129,8 +130,9 @@ def join_folders(table: Table, path: str, root: str | None) -> tuple[Table, tupl
         # More than half is what find_files asks for, too.
         if any(map(os.path.isfile, files[:_PROBES])) and 2 * sum(map(os.path.isfile, files)) > len(files):
             reader = f"{table.reader}.pipe(lambda t: t.assign(**{{{path!r}: t[{name!r}] + '/' + t[{path!r}]}}))"
-            told = f"the column {name} names the folder of each file in {path}; {line(root='FOLDER')} says otherwise"
-            return replace(table, rows=rows.assign(**{path: joined}), reader=reader), (told,)
+            otherwise = f"{columns_line(root='FOLDER')} says otherwise"
+            guess = f"the column {name} names the folder of each file in {path}; {otherwise}"
+            return replace(table, rows=rows.assign(**{path: joined}), reader=reader), (guess,)
     return table, ()
 
 
@@ -247,7 +249,7 @@ def _place(table: Table, wanted: Sequence[Parts], index: _Index, places: Sequenc
         raise UserError(
             f"data: {table.file}: the files lie in several folders: {', '.join(roots)}",
             "one file for each row",
-            f"say which folder is meant: {say(root=roots[0])}",
+            f"say which folder is meant: {set_columns(root=roots[0])}",
         )
     return meant
 
@@ -298,7 +300,7 @@ def _moved_text(
         how.append(f"with {' or '.join(added)} added")
     if any(_bare(given) is not None and _fold(given) != _fold(real) for given, real in ends if _bare(real) != given):
         how.append("with another suffix")
-    says = line(root=root or "FOLDER", suffix=added[0] if len(added) == 1 else None)
+    says = columns_line(root=root or "FOLDER", suffix=added[0] if len(added) == 1 else None)
     return (
         f"{len(moved)} of {len(written)} files are not where the table says, and were found ({'; '.join(how)}): "
         f"{first} is {moved[first]}; {says} says otherwise"
@@ -321,11 +323,11 @@ def _no_files(
         {os.path.splitext(file.parts[-1])[1] for level, file in _hits(index, _parts(first)[-1]) if level == 2}
     )
     if len(ends) > 1:
-        fix = f"say which of {', '.join(ends)} is meant: {say(suffix=ends[0])}"
+        fix = f"say which of {', '.join(ends)} is meant: {set_columns(suffix=ends[0])}"
     elif re.match(r"[a-z][a-z0-9+.-]+://", first.lower()):
-        fix = f"nothing is downloaded: get the files first, then say which folder holds them: {say(root='FOLDER')}"
+        fix = f"nothing is downloaded: download the files, then name their folder: {set_columns(root='FOLDER')}"
     else:
-        fix = f"say which folder holds them: {say(root='FOLDER')}"
+        fix = f"name their folder: {set_columns(root='FOLDER')}"
     return UserError(
         f"data: {table.file}: {len(missing)} of {len(written)} files do not exist, first {first}{nearest}",
         f"paths or names of files below {table.file.parent}, or absolute paths",

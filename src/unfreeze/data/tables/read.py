@@ -5,10 +5,8 @@ import csv
 import io
 import json
 import re
-import shlex
 import warnings
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unfreeze.data.fixes import python_command
 from unfreeze.data.tables.head import LOOKED_AT, PICTURES, SEPARATORS, Head, read_head
 from unfreeze.errors import UserError
 
@@ -28,12 +27,10 @@ __all__ = [
     "TABLE",
     "Table",
     "key",
-    "line",
     "looks_like_a_table",
     "fix_command",
     "read_table",
     "refuse_rows",
-    "say",
 ]
 
 TEXT = (".csv", ".tsv", ".tab", ".psv", ".txt")
@@ -133,7 +130,7 @@ def fix_command(table: Table, change: str) -> str:
     """
     out = table.file.with_name(f"{table.file.stem}_fixed.csv")
     script = f"import pandas as pd; t = {table.reader}; {change}; t.to_csv({_quoted(out)}, index=False)"
-    return f"{_python(script)}, then give {out}"
+    return f"{python_command(script)}, then give {out}"
 
 
 def refuse_rows(table: Table, rows: Any, what: str, expected: str, change: str) -> None:
@@ -153,14 +150,9 @@ def _quoted(path: Path) -> str:
     return repr(path.as_posix())
 
 
-def _python(script: str) -> str:
-    """Return the script as a command; double quotes suit every shell, if nothing in it means something to one."""
-    return f'python -c "{script}"' if not set(script) & set('"$`\\!') else f"python -c {shlex.quote(script)}"
-
-
 def _not_read(file: Path, reader: str) -> UserError:
     out = file.with_suffix(".csv")
-    command = _python(
+    command = python_command(
         f"import pandas as pd; pd.{reader}({_quoted(file)}, dtype=str).to_csv({_quoted(out)}, index=False)"
     )
     by_hand = "save it as CSV UTF-8 in the spreadsheet, or: pip install openpyxl; " if reader == "read_excel" else ""
@@ -183,7 +175,7 @@ def _text_table(file: Path) -> Table:
         raise UserError(
             f"data: {file} is not text in UTF-8, UTF-16 or cp1252",
             TABLE,
-            f"save it as UTF-8: {_python(_recode(file))}, then give {_recoded(file)}",
+            f"save it as UTF-8: {python_command(_recode(file))}, then give {_recoded(file)}",
         ) from error
     lines = re.split(r"\r\n?|\n", text, maxsplit=LOOKED_AT)[:LOOKED_AT]
     try:
@@ -285,7 +277,7 @@ def _parsed(file: Path, text: str, head: Head) -> pd.DataFrame:
         ) from error
     except (OSError, ValueError, OverflowError, csv.Error) as error:  # what pandas raises on files that are no tables
         if isinstance(error, pd.errors.ParserError) and named and "Expected" in str(error):
-            command = _python(
+            command = python_command(
                 f"import pandas as pd; pd.read_csv({_quoted(file)}, dtype=str, keep_default_na=False, "
                 f"on_bad_lines='skip'{_options(_encoding(file.read_bytes()), head)})"
                 f".to_csv({_quoted(file.with_name(f'{file.stem}_fixed.csv'))}, index=False)"
@@ -367,7 +359,7 @@ def _refuse_twice(table: Table, columns: list[str]) -> None:
     twice = [name for name, count in counts.items() if name and count > 1]
     if twice:
         out = table.file.with_name(f"{table.file.stem}_fixed.csv")
-        command = _python(
+        command = python_command(
             f"import pandas as pd; pd.read_csv({_quoted(table.file)}, dtype=str, keep_default_na=False, sep=None, "
             f"engine='python', skipinitialspace=True).to_csv({_quoted(out)}, index=False)"
         )
@@ -381,28 +373,3 @@ def _refuse_twice(table: Table, columns: list[str]) -> None:
 def key(name: str) -> str:
     """Return a column's name without case, spaces and marks: ``Image Index`` and ``image_index`` are imageindex."""
     return re.sub(r"[\W_]+", "", name.casefold())
-
-
-def line(**columns: str | list[str] | bool | None) -> str:
-    """Return the line of a study file that says which column is what; roles that are None are left out."""
-    return f"columns: {{{_mapping(columns)}}}"
-
-
-def say(**columns: str | list[str] | bool | None) -> str:
-    """Return ``line`` and the option that does the same."""
-    given = _mapping(columns)
-    option = "" if set(given) & set('"$`\\!') else f', or --set "columns={{{given}}}"'
-    return f"{line(**columns)} in the study file{option}"
-
-
-def _mapping(columns: Mapping[str, str | list[str] | bool | None]) -> str:
-    return ", ".join(f"{role}: {_yaml(value)}" for role, value in columns.items() if value is not None)
-
-
-def _yaml(value: str | list[str] | bool) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_yaml, value))}]"
-    plain = re.fullmatch(r"[A-Za-z_./][\w./ -]*", value) and value.lower() not in ("true", "false", "null")
-    return value if plain else "'" + value.replace("'", "''") + "'"

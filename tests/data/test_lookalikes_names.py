@@ -10,7 +10,7 @@ from tests.support.pictures import catalog
 from unfreeze.config.load import load_yaml
 from unfreeze.config.schema import SplitConfig
 from unfreeze.data.catalog import Catalog, build_catalog
-from unfreeze.data.file_families import families
+from unfreeze.data.lookalikes import find_families
 from unfreeze.data.quality import findings, warnings_of
 from unfreeze.data.sources import open_source
 from unfreeze.data.split import draw_split
@@ -40,7 +40,7 @@ def test_suffixes_are_known_and_the_group_keeps_the_files_of_each_name_together(
         for label in ("healthy", "rust")
         for number in range(100, 110)
     }
-    found = families(named([path for paths in names.values() for path in paths]).images)
+    found = find_families(named([path for paths in names.values() for path in paths]).images)
     assert found is not None
     assert found.names == 20
     assert len(found.rows) == 20 * len(ENDS[kind])
@@ -50,7 +50,7 @@ def test_suffixes_are_known_and_the_group_keeps_the_files_of_each_name_together(
 
 
 def test_names_without_an_extension_are_known():
-    found = families(named([f"a/{number}{end}" for number in range(9) for end in ("", "_flip")]).images)
+    found = find_families(named([f"a/{number}{end}" for number in range(9) for end in ("", "_flip")]).images)
     assert found is not None
     assert re.search(found.group, "a/7_flip").group(1) == re.search(found.group, "a/7").group(1) == "a/7"
 
@@ -67,14 +67,14 @@ def test_names_without_an_extension_are_known():
     ],
 )  # fmt: skip
 def test_other_names_say_nothing(names):
-    assert families(named(names).images) is None
+    assert find_families(named(names).images) is None
 
 
 def test_files_that_are_kept_together_anyway_are_not_told():
     names = [f"a/{number}{end}.jpg" for number in range(20) for end in ("", "_flip")]
-    assert families(named(names, group="everything").images) is None
+    assert find_families(named(names, group="everything").images) is None
     rows = [{"path": name, "label": "a", "sha256": name, "cluster": name.split("_")[0].split(".")[0]} for name in names]
-    assert families(catalog(rows).images) is None
+    assert find_families(catalog(rows).images) is None
 
 
 def test_what_the_warning_says_keeps_them_on_one_side(tmp_path):
@@ -92,8 +92,8 @@ def test_what_the_warning_says_keeps_them_on_one_side(tmp_path):
     found = look()
     (told,) = warnings_of(found, findings(found, folds=False))
     assert told == (
-        "48 images have 16 names but for suffixes as of augmented copies (_90deg, _new15deg), and the split may divide "
-        "them; keep those of one name together by split: {group: "
+        "48 images have 16 names apart from suffixes of augmented copies (_90deg, _new15deg), and the split may "
+        "separate them; to keep images of one name together: split: {group: "
         r"'(?i)([^/]*/?[^/]+?)(?:[ _.-]+(?:(?:new)?-?\d+ ?deg(?:rees|flip..)?))*\.\w+$'}"
     )
     assert (findings(look())[0].kind, findings(look())[0].note) == ("near_duplicate", told)

@@ -9,8 +9,8 @@ from tests.support.photos import TURNED, photo, shot, shots
 from unfreeze.config.load import load_yaml
 from unfreeze.config.schema import CheckConfig, SplitConfig
 from unfreeze.data.catalog import SAFE, Catalog, build_catalog
+from unfreeze.data.lookalikes import suggest_group
 from unfreeze.data.quality import findings, refuse_losses, warnings_of
-from unfreeze.data.scenes import example_group
 from unfreeze.data.sources import open_source
 from unfreeze.data.split import draw_split
 
@@ -49,8 +49,8 @@ def test_most_of_the_data_is_one_picture(tmp_path, count):
     refuse_losses(found, 0.05)
     assert sides(found) == EVERY
     told = (
-        f"{2 * count} images look like one picture, labelled defect and ok, as of a fixed camera, so they do not count "
-        "as copies: all are used, on every side of the split; keep those of one time or part together, such as by "
+        f"{2 * count} images look like one picture, labelled defect and ok, as from a fixed camera, so they do not "
+        "count as copies: all are used and may lie in different splits; to keep images of one time or part together: "
         "split: {group: '(\\d+)\\.\\w+$'}"
     )
     assert warnings_of(found, findings(found, folds=False)) == [told]
@@ -60,7 +60,7 @@ def test_most_of_the_data_is_one_picture(tmp_path, count):
     grouped = look(tmp_path, group=in_the_message(told))
     assert sides(grouped) == EVERY
     assert grouped.images["group"].nunique() == count
-    assert warnings_of(grouped, findings(grouped, folds=False)) == [told[: told.index("; keep")]]
+    assert warnings_of(grouped, findings(grouped, folds=False)) == [told[: told.index("; to keep")]]
 
 
 def test_equal_pixels_stay_copies_in_a_scene(tmp_path):
@@ -103,8 +103,9 @@ def test_of_many_cameras_each_stays_on_one_side_and_labels_count(tmp_path):
     count = len(findings(found)[0].rows)
     assert 30 <= count <= 48
     told = (
-        f"{count} images, most of all, are nearly equal to one with another label, so labels say what likeness does "
-        "not: all are used, and those alike stay on one side of the split, but for check: {near_duplicates: ignore}"
+        f"{count} images, more than half of all, are nearly equal to one with another label, so labels mark "
+        "differences that a comparison of pictures does not see: all are used, and images that look alike stay in one "
+        "split, unless check: {near_duplicates: ignore}"
     )
     assert warnings_of(found, findings(found, folds=False)) == [told]
     assert findings(found)[0].note == told
@@ -144,4 +145,4 @@ def test_a_few_frames_among_other_pictures_are_copies_as_ever(tmp_path):
     ],
 )
 def test_a_group_is_named_that_every_path_has(names, expected):
-    assert example_group([f"ok/{name}" for name in names], ["ok"] * len(names)) == expected
+    assert suggest_group([f"ok/{name}" for name in names], ["ok"] * len(names)) == expected
