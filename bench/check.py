@@ -27,8 +27,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from unfreeze.data.catalog import build_catalog
-from unfreeze.data.duplicates import near_duplicates, proposed
-from unfreeze.data.image_hash import likeness
+from unfreeze.data.duplicates import find_near_duplicates, propose_pairs
+from unfreeze.data.image_hash import image_stats
 from unfreeze.data.sources import open_source
 
 PLANTED, MANY = 100, 100_000
@@ -51,7 +51,7 @@ def bare(paths: list[str]) -> float:
 
 def checked(data: Path, cache: Path) -> float:
     started = time.perf_counter()
-    build_catalog(open_source(str(data), {}, Path.cwd()), looks=cache)
+    build_catalog(open_source(str(data), {}, Path.cwd()), scan_cache=cache)
     return time.perf_counter() - started
 
 
@@ -128,11 +128,11 @@ def arrays(seen: list) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pairs_of(pictures: list[Image.Image]) -> set[tuple[int, int]]:
-    seen = [likeness(picture) for picture in pictures]
+    seen = [image_stats(picture) for picture in pictures]
     same = {
         (one, other) for other in range(len(seen)) for one in range(other) if seen[one].pixels == seen[other].pixels
     }
-    return same | set(near_duplicates(*arrays(seen), pictures.__getitem__))
+    return same | set(find_near_duplicates(*arrays(seen), pictures.__getitem__))
 
 
 def measure_planted(data: Path) -> None:
@@ -160,7 +160,7 @@ def measure_pairing() -> None:
         copies ^= np.uint64(1) << generator.integers(0, 64, copies.shape).astype(np.uint64)
         hashes[-len(copies) :] = copies
         started = time.perf_counter()
-        found = len(proposed(hashes))
+        found = len(propose_pairs(hashes))
         print(
             f"pairing, {count:,} pictures: {time.perf_counter() - started:.1f} s, {found:,} pairs proposed", flush=True
         )
@@ -191,7 +191,7 @@ def measure_many() -> None:
 
 def check_one(manifest: Path) -> None:
     started = time.perf_counter()
-    catalog = build_catalog(open_source(str(manifest), {}, Path.cwd()), looks=Path(os.environ["UNFREEZE_CACHE"]))
+    catalog = build_catalog(open_source(str(manifest), {}, Path.cwd()), scan_cache=Path(os.environ["UNFREEZE_CACHE"]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = time.perf_counter() - started
     copies = int((catalog.images["cluster"] != "").sum())

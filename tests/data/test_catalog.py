@@ -78,9 +78,9 @@ def test_truncated_jpegs_are_kept_where_that_is_asked_for(tmp_path):
     (cut,) = cut_jpegs(tmp_path / "photos")
     source = open_source("photos", {}, tmp_path)
     handed: list[str] = []
-    aside = build_catalog(source, looks=tmp_path / "looks", callbacks=keeping_keys_in(handed))
-    kept = build_catalog(source, looks=tmp_path / "looks", check=CheckConfig(truncated="keep"))
-    for found in (kept, preview_catalog(source, looks=tmp_path / "looks", check=CheckConfig(truncated="keep"))):
+    aside = build_catalog(source, scan_cache=tmp_path / "looks", callbacks=keeping_keys_in(handed))
+    kept = build_catalog(source, scan_cache=tmp_path / "looks", check=CheckConfig(truncated="keep"))
+    for found in (kept, preview_catalog(source, scan_cache=tmp_path / "looks", check=CheckConfig(truncated="keep"))):
         rows = found.images.set_index("path")
         assert tuple(rows.loc["a/00.jpg", ["status", "reason", "note"]]) == ("used", "", CUT)
         assert tuple(rows.loc["b/cut.png", ["status", "reason", "note"]]) == ("set_aside", "truncated", "")
@@ -205,14 +205,14 @@ def test_a_catalog_does_not_depend_on_what_is_remembered(tmp_path):
     source = open_source(str(nasty(tmp_path / "photos")), {}, tmp_path)
     expected = build_catalog(source).images
     for _ in range(2):
-        pd.testing.assert_frame_equal(build_catalog(source, looks=tmp_path / "looks").images, expected)
+        pd.testing.assert_frame_equal(build_catalog(source, scan_cache=tmp_path / "looks").images, expected)
     names = [path.name for path in (tmp_path / "looks").iterdir() if not path.name.startswith("states-")]
     assert sorted(name.startswith("copies-") for name in names) == [False, False, True]  # the second time wrote nothing
 
 
 def test_what_is_known_is_not_decoded_again_wherever_it_lies(tmp_path, monkeypatch):
     folder(tmp_path / "photos", {"a": 3, "b": 2})
-    build_catalog(open_source(str(tmp_path / "photos"), {}, tmp_path), looks=tmp_path / "looks")
+    build_catalog(open_source(str(tmp_path / "photos"), {}, tmp_path), scan_cache=tmp_path / "looks")
     (tmp_path / "photos").rename(tmp_path / "moved")
     (tmp_path / "moved/a/000.png").rename(tmp_path / "moved/b/renamed.jpeg")
     (tmp_path / "moved/a/001.png").touch()
@@ -223,7 +223,7 @@ def test_what_is_known_is_not_decoded_again_wherever_it_lies(tmp_path, monkeypat
         sketch_module, "load", lambda file, **more: decoded.append(Path(file.name).name) or load(file, **more)
     )
     source = open_source(str(tmp_path / "moved"), {}, tmp_path)
-    catalog = build_catalog(source, looks=tmp_path / "looks", callbacks=keeping_keys_in(handed))
+    catalog = build_catalog(source, scan_cache=tmp_path / "looks", callbacks=keeping_keys_in(handed))
     assert decoded == ["002.png"]
     assert handed == list(catalog.images.loc[catalog.images["path"] == "a/002.png", "sha256"])
 
@@ -240,7 +240,7 @@ def test_a_glance_gives_what_decoding_gives_where_headers_tell_the_truth(tmp_pat
     picture.convert("1").save(root / "a/bits.bmp")
     picture.convert("L").save(root / "a/grey.tif", compression="tiff_lzw")
     source = open_source(str(root), {}, tmp_path)
-    expected = build_catalog(source, r"(\d)?", looks=tmp_path / "looks").images
+    expected = build_catalog(source, r"(\d)?", scan_cache=tmp_path / "looks").images
     assert set(expected.loc[expected["path"].str.contains("turned"), ["width", "height"]].itertuples(index=False)) == {
         (6, 9),
         (6, 8),
@@ -267,7 +267,7 @@ def test_a_glance_gives_what_decoding_gives_where_headers_tell_the_truth(tmp_pat
         "",
     )
     # Once a file was decoded, a preview knows better.
-    pd.testing.assert_frame_equal(preview_catalog(source, r"(\d)?", looks=tmp_path / "looks").images, expected)
+    pd.testing.assert_frame_equal(preview_catalog(source, r"(\d)?", scan_cache=tmp_path / "looks").images, expected)
     with pytest.raises(UserError, match=r"^split\.group: p\(: missing"):
         preview_catalog(source, "p(")
 
@@ -275,8 +275,8 @@ def test_a_glance_gives_what_decoding_gives_where_headers_tell_the_truth(tmp_pat
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data/trashnet is not here")
 def test_a_second_scan_of_real_photographs_decodes_nothing(tmp_path, monkeypatch):
     source = open_source(str(SHARED), {}, tmp_path)
-    first = build_catalog(source, looks=tmp_path / "looks").images
+    first = build_catalog(source, scan_cache=tmp_path / "looks").images
     monkeypatch.setattr(sketch_module, "load", None)
-    pd.testing.assert_frame_equal(build_catalog(source, looks=tmp_path / "looks").images, first)
+    pd.testing.assert_frame_equal(build_catalog(source, scan_cache=tmp_path / "looks").images, first)
     told = [*SEEN, "status", "reason"]  # which of them are copies, and so in conflict, only their pixels say
     pd.testing.assert_frame_equal(preview_catalog(source).images.drop(columns=told), first.drop(columns=told))

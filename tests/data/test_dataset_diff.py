@@ -77,7 +77,7 @@ def test_classes_that_were_renamed_are_told_and_their_images_not_called_relabell
     assert (f"{relabelled} relabelled" in told) == (relabelled > 0)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10**6), st.integers(0, 200), st.integers(0, 30))
 def test_the_test_set_is_what_it_was_but_for_what_is_gone(start, added, gone):
     earlier = drawn(catalog(rows(range(start, start + 200))))
@@ -137,7 +137,7 @@ def test_a_file_keeps_its_id_whatever_copies_come_and_go(before, now, kept):
     assert ids(keep_ids(second.images, files(*now))) == kept
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(st.data())
 def test_ids_are_unique_and_of_their_content_through_any_changes(data):
     found = st.lists(

@@ -7,8 +7,8 @@ from PIL import Image
 
 from tests.support.photos import COPIES, TURNED, cropped, jpeg, leaves, parts_of_photographs, photo
 from unfreeze.data.catalog import build_catalog
-from unfreeze.data.duplicates import ALIKE, _correlation, _prepare, clusters, near_duplicates
-from unfreeze.data.image_hash import likeness
+from unfreeze.data.duplicates import ALIKE, _correlation, _prepare, cluster_numbers, find_near_duplicates
+from unfreeze.data.image_hash import image_stats
 from unfreeze.data.quality import findings
 from unfreeze.data.sources import open_source
 
@@ -17,10 +17,10 @@ SHARED = Path(__file__).parents[2] / "../shared/data"
 
 
 def found(pictures: list[Image.Image]) -> set[tuple[int, int]]:
-    seen = [likeness(picture) for picture in pictures]
+    seen = [image_stats(picture) for picture in pictures]
     hashes = np.array([one.hashes for one in seen], np.uint64)
     thumbnails = np.frombuffer(b"".join(one.thumbnail for one in seen), np.uint8).reshape(-1, 16, 16)
-    pairs = near_duplicates(hashes, thumbnails, pictures.__getitem__)
+    pairs = find_near_duplicates(hashes, thumbnails, pictures.__getitem__)
     assert all(first < second and ALIKE <= value <= 1.001 for (first, second), value in pairs.items())
     return set(pairs)
 
@@ -138,15 +138,15 @@ def test_a_picture_that_is_gone_is_like_none():
     pictures = [photo(0), COPIES["mirrored"](photo(0)), photo(0, 256, 192)]
     assert found(pictures) == {(0, 1), (0, 2), (1, 2)}
     pictures[1] = None
-    seen = [likeness(picture or photo(0)) for picture in pictures]
+    seen = [image_stats(picture or photo(0)) for picture in pictures]
     hashes = np.array([one.hashes for one in seen], np.uint64)
     thumbnails = np.frombuffer(b"".join(one.thumbnail for one in seen), np.uint8).reshape(-1, 16, 16)
-    assert set(near_duplicates(hashes, thumbnails, pictures.__getitem__)) == {(0, 2)}
+    assert set(find_near_duplicates(hashes, thumbnails, pictures.__getitem__)) == {(0, 2)}
 
 
 def test_clusters_join_as_far_as_pairs_reach():
-    numbers = clusters(6, [(0, 3), (3, 5), (1, 2)])
+    numbers = cluster_numbers(6, [(0, 3), (3, 5), (1, 2)])
     assert numbers[0] == numbers[3] == numbers[5]
     assert numbers[1] == numbers[2]
     assert len(set(numbers.tolist())) == 3
-    assert len(set(clusters(3, []).tolist())) == 3
+    assert len(set(cluster_numbers(3, []).tolist())) == 3

@@ -76,8 +76,8 @@ def test_what_copies_there_are_among_some_images_is_remembered_of_these_alone(pa
     first = find_copies(looks, paths, cache)
     assert first.likeness
     asked = []
-    real = copies_module.near_duplicates
-    monkeypatch.setattr(copies_module, "near_duplicates", lambda *given: (asked.append(1), real(*given))[1])
+    real = copies_module.find_near_duplicates
+    monkeypatch.setattr(copies_module, "find_near_duplicates", lambda *given: (asked.append(1), real(*given))[1])
     assert find_copies(looks, paths, cache) == find_copies(looks, paths, cache, decoding=False) == first
     assert asked == []
     fewer = find_copies(looks[:-2], paths[:-2], cache)

@@ -42,7 +42,8 @@ def planted(originals: Path, root: Path, kind: str, other_label: bool = False, c
     return root
 
 
-@pytest.mark.parametrize("kind", ["stored anew", *COPIES, "rotate_90", "transverse"])
+# What of each kind is found: tests/data/test_duplicates.py.
+@pytest.mark.parametrize("kind", ["stored anew", "half the size", "3 % cropped", "transverse"])
 def test_planted_copies_stay_on_one_side(originals, tmp_path, kind):
     catalog = build_catalog(open_source(str(planted(originals, tmp_path / "p", kind)), {}, tmp_path))
     drawn = draw_split(catalog, SplitConfig(test=0.3, val=0.3))
@@ -86,7 +87,7 @@ def grouped(seed: int) -> list[dict[str, str]]:
     return rows
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=100)
 @given(seed=st.integers(0, 2**32), folds=st.sampled_from([None, None, 3]), test=st.floats(0.1, 0.4))
 def test_no_group_is_ever_split(seed, folds, test):
     catalog = catalog_of(grouped(seed))

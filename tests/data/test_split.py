@@ -68,7 +68,7 @@ def clusters_straddle(rows: pd.DataFrame) -> bool:
 splits = st.builds(SplitConfig, test=st.floats(0.05, 0.5), val=st.one_of(st.floats(0.05, 0.4), st.just("test")))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(rows=many(), split=splits)
 def test_clusters_never_straddle_and_each_class_is_in_each_split(rows, split):
     catalogued = catalog(rows)
@@ -78,7 +78,7 @@ def test_clusters_never_straddle_and_each_class_is_in_each_split(rows, split):
     assert set(counts(catalogued, drawn)) == {(label, pool) for label in LABELS for pool in wanted}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(rows=many(), position=st.integers(0, 10**6), label=st.sampled_from(LABELS))
 def test_the_order_of_the_images_does_not_matter(rows, position, label):
     first = catalog([{**row, "id": str(number)} for number, row in enumerate(rows)])
@@ -97,7 +97,7 @@ def test_adding_an_image_moves_no_other():
         assert (after.drop("new") == before).all()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(rows=many(smallest=30), new=st.integers(0, 10**6), label=st.sampled_from(LABELS))
 def test_adding_an_image_moves_no_other_but_its_cluster(rows, new, label):
     numbered = [{**row, "id": str(number)} for number, row in enumerate(rows)]
@@ -138,7 +138,7 @@ def test_the_split_of_an_image_is_fixed_for_ever():
     assert "".join(short[value] for value in drawn) == GOLDEN
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(salt=st.integers(0, 10**6), test=st.floats(0.01, 0.9), count=st.integers(3, 5))
 def test_three_images_a_class_are_enough(salt, test, count):
     rows = [{"sha256": f"{salt}-{label}-{n}", "label": label} for label in LABELS for n in range(count)]
@@ -147,7 +147,7 @@ def test_three_images_a_class_are_enough(salt, test, count):
     assert set(counts(catalogued, drawn)) == {(label, p) for label in LABELS for p in ("train", "validation", "test")}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(rows=many(), folds=st.integers(2, 5), val=st.sampled_from([0.1, 0.3, "test"]))
 def test_folds_partition_the_images(rows, folds, val):
     catalogued = catalog(rows)

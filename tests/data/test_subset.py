@@ -25,7 +25,7 @@ def plenty(train: int = 20, validation: int = 8, test: int = 6):
     return pools({(split, label): count for split, count in parts.items() for label in "abc"})
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 99), small=st.integers(1, 20), more=st.integers(0, 20))
 def test_smaller_regimes_lie_within_larger_ones(seed, small, more):
     catalogued, split = plenty()
@@ -37,7 +37,7 @@ def test_smaller_regimes_lie_within_larger_ones(seed, small, more):
     assert first.tests == second.tests
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 99), count=st.integers(1, 19), new=st.integers(1, 5))
 def test_new_images_only_join_in(seed, count, new):
     few, many = (select(*plenty(train), RegimeConfig(train_per_class=count), seed) for train in (20, 20 + new))

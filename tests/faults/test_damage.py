@@ -190,11 +190,11 @@ ASKED = Reading(bits=None)
 
 def test_a_damaged_line_of_remembered_looks_is_noticed(folder: Path) -> None:
     path = remembered(folder, "[0-9a-f]" * 16)
-    whole = ScanCache(path.parent, ASKED).looks
+    whole = ScanCache(path.parent, ASKED).infos
     assert len(whole) == 37
 
     def notices() -> bool:
-        found = ScanCache(path.parent, ASKED).looks
+        found = ScanCache(path.parent, ASKED).infos
         return len(found) < 37 and all(whole[sha256] == look for sha256, look in found.items())
 
     assert tried(path, notices) >= 320

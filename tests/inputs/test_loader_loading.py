@@ -115,19 +115,19 @@ class Killing:
                 time.sleep(0.1)
 
 
-def test_a_group_is_tried_once_more_from_its_checkpoint_with_half_the_loaders(
+def test_a_group_is_tried_once_more_from_its_checkpoint_with_fewer_loaders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saving, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(saving, "SHARE", 1e9)
     killing = Killing(4)
-    failed, cell = run(tmp_path, "killed", killing)
+    failed, cell = run(tmp_path, "killed", killing, workers=1)
     assert failed == ()
     assert len(killing.resumed) == 1
     (said,) = killing.warned
     assert said.startswith("a process that prepares images died, perhaps for lack of memory (DataLoader worker (pid")
     assert said.endswith(
-        "); resumed from the last checkpoint: all.small.s0; processes that prepare images from now on: 1"
+        "); resumed from the last checkpoint: all.small.s0; processes that prepare images from now on: 0"
     )
     _, whole = run(tmp_path, "whole", lambda event: None, workers=0)
     assert (cell / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

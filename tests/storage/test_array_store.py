@@ -100,7 +100,7 @@ def test_rows_come_back(store: ArrayStore) -> None:
     assert len(names(store.folder)) == 9
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sets=st.lists(st.dictionaries(st.integers(0, 30), st.lists(st.integers(0, 5), max_size=3)), min_size=1, max_size=3),
     dtype=st.sampled_from(["uint8", "float16", "float32", "int64"]),

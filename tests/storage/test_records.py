@@ -146,7 +146,7 @@ def test_what_a_spreadsheet_would_run_is_shielded_and_comes_back(tmp_path: Path,
 HOSTILE = st.text(st.sampled_from("'=+-@\t\r\n1.e,\" a"), max_size=6)
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(HOSTILE, min_size=1, max_size=4))
 def test_no_field_of_a_table_begins_as_a_formula_and_all_come_back(tmp_path: Path, texts: list[str]) -> None:
     table = pd.DataFrame({"label": texts})
@@ -174,7 +174,7 @@ FIELDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x
 ROWS = st.lists(st.tuples(FIELDS, st.floats(), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=5)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS)
 def test_any_table_comes_back(tmp_path: Path, rows: list[tuple[str, float, int]]) -> None:
     table = pd.DataFrame(rows, columns=["label", "val_loss", "n"])

@@ -68,7 +68,7 @@ class Catalog:
 def build_catalog(
     source: Source,
     group: str | None = None,
-    looks: Path | None = None,
+    scan_cache: Path | None = None,
     check: CheckConfig = SAFE,
     workers: int | None = None,
     callbacks: Callbacks = QUIET,
@@ -79,8 +79,8 @@ def build_catalog(
         source: the files.
         group: a further column of the data that names the group of each image, or a regular expression searched in the
             path, whose first group (or whole match) names it.
-        looks: folder of the scan cache. Content decoded before is only hashed, and an unchanged file is not read. None:
-            every content is decoded.
+        scan_cache: folder of the scan cache. Content decoded before is only hashed, and an unchanged file is not read.
+            None: every content is decoded.
         check: how files are read, and what happens to copies and label conflicts.
         workers: threads, by default one per core; the result does not depend on it.
         callbacks: called while files are read and compared.
@@ -93,19 +93,19 @@ def build_catalog(
     files = _files(source)
 
     def scan(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[FileInfo]:
-        cache = ScanCache(looks, reading)
+        cache = ScanCache(scan_cache, reading)
         return scan_files(paths, cache, report, workers, callbacks.on_picture, callbacks.prepare, reading)
 
     found, reading = _with_bits(files, scan(files, _reading_before_scan(check), callbacks.progress), check, scan)
     near = check.near_duplicates != "ignore"
-    copies = find_copies(_judged(found, check), files, looks, near, progress=callbacks.comparing, reading=reading)
+    copies = find_copies(_judged(found, check), files, scan_cache, near, progress=callbacks.comparing, reading=reading)
     return _catalog(source, found, grouping, copies, check, reading)
 
 
 def preview_catalog(
     source: Source,
     group: str | None = None,
-    looks: Path | None = None,
+    scan_cache: Path | None = None,
     check: CheckConfig = SAFE,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -121,18 +121,18 @@ def preview_catalog(
     files = _files(source)
 
     def scan(paths: Sequence[Path], reading: Reading, report: Callable[[int, int], None] | None) -> list[FileInfo]:
-        return scan_headers(paths, ScanCache(looks, reading), report, workers, reading)
+        return scan_headers(paths, ScanCache(scan_cache, reading), report, workers, reading)
 
     first = scan(files, _reading_before_scan(check), progress)
     found, reading = _with_bits(files, _with_peaks(files, first, check, workers), check, scan)
     near = check.near_duplicates != "ignore"
-    copies = find_copies(_judged(found, check), files, looks, near, decoding=False, reading=reading)
+    copies = find_copies(_judged(found, check), files, scan_cache, near, decoding=False, reading=reading)
     return _catalog(source, found, grouping, copies, check, reading)
 
 
-def known_contents(source: Source, looks: Path, check: CheckConfig = SAFE) -> set[str]:
+def known_contents(source: Source, scan_cache: Path, check: CheckConfig = SAFE) -> set[str]:
     """Return the content keys of the files that are unchanged since they were last read; read no file."""
-    known = known_files(_files(source), ScanCache(looks, _reading_before_scan(check)))
+    known = known_files(_files(source), ScanCache(scan_cache, _reading_before_scan(check)))
     reading = _reading(known, check)
     return {content_key(info.sha256, info.mode, reading) for info in known}
 
@@ -189,7 +189,7 @@ def _judged(infos: Sequence[FileInfo], check: CheckConfig) -> list[FileInfo]:
 
 def _reason(info: FileInfo, check: CheckConfig) -> str:
     """Return why a file is set aside, or ""; a truncated file is kept only if part of its picture was decoded."""
-    kept = check.truncated == "keep" and info.reason == TRUNCATED and info.likeness is not None
+    kept = check.truncated == "keep" and info.reason == TRUNCATED and info.stats is not None
     return "" if kept else info.reason
 
 
@@ -227,7 +227,7 @@ def _catalog(
 
 
 def _row(item: Item, info: FileInfo, cluster: str, reason: str, columns: Sequence[str]) -> tuple[Any, ...]:
-    stats, further = info.likeness, dict(item.more)
+    stats, further = info.stats, dict(item.more)
     return (
         ("", item.path, item.label, info.sha256, info.width, info.height, info.mode, "set_aside" if reason else "used")
         + (reason, item.group, item.given_split, item.source, info.bytes)
@@ -276,7 +276,7 @@ def _report_pages(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
 
 def _report_dark(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
     """Report that pictures look black, if at least half of them do: 8-bit files may use only a few levels."""
-    stats = [(item.path, info.likeness) for item, info in zip(source.items, infos, strict=True) if not item.source]
+    stats = [(item.path, info.stats) for item, info in zip(source.items, infos, strict=True) if not item.source]
     dark = [path for path, of in stats if of and of.brightness < _BLACK and of.contrast < _BLACK]
     if not dark or 2 * len(dark) < len(stats):
         return ()
@@ -289,7 +289,7 @@ def _report_dark(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
 
 
 _BLACK = 0.07
-"""Brightness and contrast, 0 to 1, below which a picture looks black: about 16 of 255 levels."""
+"""Brightness and contrast, 0 to 1, below which a picture scan_cache black: about 16 of 255 levels."""
 
 SEVERAL = "only the first frame or page is used"
 """Note on an animation or a file of several pages."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from unfreeze.data.duplicates import SAME, clusters
+from unfreeze.data.duplicates import SAME, cluster_numbers
 from unfreeze.data.unusable import CONFLICT
 
 Likeness = Mapping[tuple[str, str], float]
@@ -149,7 +149,7 @@ def _conflicts(images: pd.DataFrame, likeness: Likeness) -> list[list[int]]:
             if len(labels[first] | labels[second]) > 1:
                 pairs.append((first, second))
     disputed = sorted({number for pair in pairs for number in pair})
-    component = clusters(len(labels), pairs)
+    component = cluster_numbers(len(labels), pairs)
     rows_by_number = list(rows_of.values())
     found: dict[int, list[int]] = {}
     for number in disputed:

@@ -1,4 +1,4 @@
-"""Cache of scan results: what reading and decoding each file found, keyed by content and by file state."""
+"""Cache of scan results: what reading and decoding found, by file content, and the content of unchanged files."""
 
 import hashlib
 import json
@@ -22,19 +22,19 @@ from unfreeze.storage.atomic import replacing
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What looking at one file gave.
+    """Scan result of one file.
 
     Attributes:
-        sha256: of the content, in hex; "" where the content could not be read.
-        width, height: in pixels, upright, 0 where unknown.
-        mode: Pillow's name of the stored pixel mode, "" where unknown.
-        reason: why the file is not fit for use, "" where it is.
-        bytes: size of the content, 0 where unknown.
-        format: one of ``image_file.FORMATS``, "" where unknown.
+        sha256: of the content, in hex; "" if it could not be read.
+        width, height: pixels of the upright picture, 0 if unknown.
+        mode: Pillow's name of the stored pixel mode, "" if unknown.
+        reason: why the file cannot be used, "" if it can.
+        bytes: size of the content, 0 if unknown.
+        format: one of ``image_file.FORMATS``, "" if unknown.
         several: whether frames or pages follow the first, which alone is used.
-        likeness: what the picture looks like; None where it was not decoded, or of more than 8 bits of which nobody
-            has said yet how many count.
-        peak: the largest value of a picture of more than 8 bits; None of others.
+        stats: description of the picture; None if it was not decoded, or if it has more than 8 bits and the number of
+            bits in use is not known yet.
+        peak: largest value of a picture of more than 8 bits, None for others.
     """
 
     sha256: str = ""
@@ -45,41 +45,40 @@ class FileInfo:
     bytes: int = 0
     format: str = ""
     several: bool = False
-    likeness: ImageStats | None = None
+    stats: ImageStats | None = None
     peak: int | None = None
 
 
-def file_infos(files: Iterable[tuple[str, int, DecodedFile]]) -> list[FileInfo]:
-    """Return the looks at files of which sha256, size in bytes and what decoding told are known."""
-    return [
-        FileInfo(sha256, *seen.size, seen.mode, seen.reason, size, *seen.kind, seen.likeness, seen.peak)
-        for sha256, size, seen in files
-    ]
+def file_info(sha256: str, size: int, decoded: DecodedFile) -> FileInfo:
+    """Return the scan result of a decoded file of ``size`` bytes."""
+    return FileInfo(
+        sha256, *decoded.size, decoded.mode, decoded.reason, size, *decoded.kind, decoded.stats, decoded.peak
+    )
 
 
-def look_values(look: FileInfo) -> list[Any]:
-    """Return a look as JSON data."""
-    values = [look.sha256, look.width, look.height, look.mode, look.reason, look.bytes, look.format, look.several]
-    values += as_values(look.likeness) if look.likeness else []
-    return values + ([] if look.peak is None else [look.peak])
+def info_values(info: FileInfo) -> list[Any]:
+    """Return a scan result as JSON data."""
+    values = [info.sha256, info.width, info.height, info.mode, info.reason, info.bytes, info.format, info.several]
+    values += as_values(info.stats) if info.stats else []
+    return values + ([] if info.peak is None else [info.peak])
 
 
-def look_from(values: list[Any]) -> FileInfo:
-    """Read what ``look_values`` gave."""
+def info_from(values: list[Any]) -> FileInfo:
+    """Return the scan result from the JSON data of ``info_values``."""
     sha256, width, height, mode, reason, size, form, several, *rest = values
     peak = rest.pop() if is_deep(mode) and rest and isinstance(rest[-1], int) else None
     return FileInfo(sha256, width, height, mode, reason, size, form, several, from_values(rest) if rest else None, peak)
 
 
 class CacheNotWritten(UserError):
-    """What was found out cannot be kept in the cache; whoever has no cache finds it out again."""
+    """Scan results cannot be written to the cache. Without a cache they are found again."""
 
 
 def write_lines(folder: Path, key: str, lines: Iterable[Sequence[Any]]) -> None:
-    """Write lists of JSON data, a line each, durably, into a file of the folder with a name of its own.
+    """Write lists of JSON data, one per line with a checksum, durably into a new file of the folder.
 
     Raises:
-        Unremembered: the folder cannot be written to, or the disk is full.
+        CacheNotWritten: the folder cannot be written to, or the disk is full.
     """
     try:
         with replacing(folder / f"{key}-{uuid.uuid4().hex}.jsonl") as temporary:
@@ -94,48 +93,48 @@ def write_lines(folder: Path, key: str, lines: Iterable[Sequence[Any]]) -> None:
 
 
 def read_lines(folder: Path | None, key: str) -> Iterator[list[Any]]:
-    """Yield the lists that were written under a key, of each file in its order; none where there is no folder."""
+    """Yield the lists written under a key, skipping damaged lines; none without a folder."""
     for path in [] if folder is None else sorted(folder.glob(f"{key}-*.jsonl")):
         try:
             lines = path.read_bytes().splitlines(keepends=True)
-        except OSError:  # then it is found out again
+        except OSError:  # the files are scanned again
             continue
         for line in lines:
-            if line[:2] == b'["' and line[18:21] == b'", ' and line[2:18] == _digits(line[21:]):
+            if line[:2] == b'["' and line[18:21] == b'", ' and line[2:18] == _checksum(line[21:]):
                 yield json.loads(line.decode())[1:]
 
 
 def _line(values: Sequence[Any]) -> bytes:
-    """Return a list as a line of JSON, with 16 hex digits over all that follows them in front of its values."""
+    """Return a list as a line of JSON with a checksum of the rest of the line as its first entry."""
     rest = json.dumps(values)[1:].encode() + b"\n"
-    return b'["' + _digits(rest) + b'", ' + rest
+    return b'["' + _checksum(rest) + b'", ' + rest
 
 
-def _digits(content: bytes) -> bytes:
+def _checksum(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=8).hexdigest().encode()
 
 
 _FORMAT = 3
 
 JUDGING_RULES = 1
-"""Counts up whenever a file comes to be judged otherwise."""
+"""Version of the rules by which files are unusable; increase it whenever they change."""
 
 _STATES = "states-2"
-_TOGETHER = 256  # states in a line
+_STATES_PER_LINE = 256
 
 
 class ScanCache:
-    """The looks kept in a folder of the cache, by sha256, and those that are to be added to it.
+    """Scan results of a cache folder, and new ones to be added to it.
 
-    Another version of Pillow, other rules of decoding and another way of reading have files of their own.
+    Each version of Pillow, of the decoding rules and each way of reading has files of its own.
 
     Args:
-        folder: the folder, made when the first look is kept; None remembers nothing.
+        folder: created with the first result; None stores nothing.
         reading: how files are read.
 
     Attributes:
-        looks: by sha256.
-        states: the sha256 of what was read of files in these states.
+        infos: scan results by sha256.
+        states: sha256 of the content by the file's ``state``.
     """
 
     def __init__(self, folder: Path | None, reading: Reading = USUAL) -> None:
@@ -145,64 +144,60 @@ class ScanCache:
         self._fresh: dict[str, FileInfo] = {}
         self._fresh_states: dict[str, str] = {}
         self.states: dict[str, str] = {}
-        self.looks: dict[str, FileInfo] = {}
-        for look in map(look_from, read_lines(folder, self._key)):
-            # What could be decoded once can be: then the trouble was the disk's or the memory's.
-            if look.sha256 not in self.looks or not look.reason:
-                self.looks[look.sha256] = look
+        self.infos: dict[str, FileInfo] = {}
+        for info in map(info_from, read_lines(folder, self._key)):
+            # A content decoded once can be decoded: a failure was due to the disk or to memory.
+            if info.sha256 not in self.infos or not info.reason:
+                self.infos[info.sha256] = info
         for (states,) in read_lines(folder, _STATES):
             self.states.update(states)
 
-    def unread(self, state: str) -> FileInfo | None:
-        """Return the look at a file that is in a known state and fit for use; None of any other, which is to be read.
+    def unchanged(self, state: str) -> FileInfo | None:
+        """Return the result for a usable file in this state, or None: the file must be read."""
+        info = self.infos.get(self.states.get(state, ""))
+        return None if info is None or info.reason else info
+
+    def add(self, info: FileInfo, state: str = "") -> None:
+        """Add a scan result, to be written by `write`; results without content are ignored.
 
         Args:
-            state: see ``data.scan_cache``.
+            info: the result.
+            state: of the file before it was read; "" if unknown.
         """
-        look = self.looks.get(self.states.get(state, ""))
-        return None if look is None or look.reason else look
-
-    def keep(self, look: FileInfo, state: str = "") -> None:
-        """Take note of a look, to be written by `write`; one at a file whose content was not read says nothing.
-
-        Args:
-            look: the look.
-            state: of the file, before it was read; "" where that says nothing.
-        """
-        if self._folder is None or not look.sha256:
+        if self._folder is None or not info.sha256:
             return
-        if self.looks.get(look.sha256) != look:
-            self._fresh[look.sha256] = self.looks[look.sha256] = look
-        if state and self.states.get(state) != look.sha256:
-            self._fresh_states[state] = self.states[state] = look.sha256
+        if self.infos.get(info.sha256) != info:
+            self._fresh[info.sha256] = self.infos[info.sha256] = info
+        if state and self.states.get(state) != info.sha256:
+            self._fresh_states[state] = self.states[state] = info.sha256
 
     def write(self) -> None:
-        """Write, durably, what was kept since the last time.
+        """Write all new results durably.
 
         Raises:
-            Unremembered: the folder cannot be written to, or the disk is full.
+            CacheNotWritten: the folder cannot be written to, or the disk is full.
         """
         if self._folder is None:
             return
         if self._fresh:
-            write_lines(self._folder, self._key, map(look_values, self._fresh.values()))
+            write_lines(self._folder, self._key, map(info_values, self._fresh.values()))
             self._fresh = {}
         if self._fresh_states:
             states = list(self._fresh_states.items())
-            parts = (states[low : low + _TOGETHER] for low in range(0, len(states), _TOGETHER))
+            parts = (states[low : low + _STATES_PER_LINE] for low in range(0, len(states), _STATES_PER_LINE))
             write_lines(self._folder, _STATES, ([dict(part)] for part in parts))
             self._fresh_states = {}
 
 
 SETTLED = 2.0
-"""Seconds since a file's last change after which its next change has another time, even where times are coarse."""
+"""Seconds after a file's last change from which a later change is sure to have a different time, even a coarse one."""
 
 
 def state(stamp: os.stat_result) -> str:
-    """Return device, inode, size and the times of the last changes as text; "" of a file that changed just now.
+    """Return device, inode, size and times of the last changes as text, "" for a file that changed just now.
 
     Args:
-        stamp: of the open file, taken before it is read: what is read is then never older than its state.
+        stamp: status of the open file, taken before reading, so that the content is never older than the state.
     """
     if max(stamp.st_mtime, stamp.st_ctime) > time.time() - SETTLED:
         return ""
@@ -210,7 +205,7 @@ def state(stamp: os.stat_result) -> str:
 
 
 def state_of(path: Path) -> str:
-    """Return the ``state`` of the file at a path; "" where there is none."""
+    """Return the ``state`` of the file at a path, "" if there is no file."""
     try:
         return state(path.stat())
     except (OSError, ValueError):  # ValueError: a name with a null byte

@@ -100,7 +100,9 @@ def filling(store: ArrayStore, waiting: Callable[[], None]) -> contextlib.Abstra
     return alone(store.folder / FILLING, waiting)
 
 
-def looking(cache: Path, roots: Iterable[Path], waiting: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+def scanning(
+    cache: Path, roots: Iterable[Path], waiting: Callable[[], None]
+) -> contextlib.AbstractContextManager[None]:
     """Look at the images below some folders when no other process does; it remembers what it sees."""
     return alone(cache / "looks" / f"{fingerprint(sorted(str(root.resolve()) for root in roots))}.lock", waiting)
 

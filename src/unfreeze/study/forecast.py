@@ -54,11 +54,11 @@ def forecast(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forec
     """
     with settings_restored():  # what is measured is measured as a run would
         opened = open_study(study, source, out, emit)
-        looks = opened.cache / "looks" if opened.cache else None
+        scan_cache = opened.cache / "looks" if opened.cache else None
         catalog = preview_catalog(
             source,
             study.split.group,
-            looks,
+            scan_cache,
             study.check,
             progress=lambda done, total: emit(Scanning(done, total)),
         )

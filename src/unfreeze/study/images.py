@@ -56,8 +56,8 @@ def look_at_data(
 
     callbacks = Callbacks(progress, comparing)
 
-    def catalog(looks: Path | None, callbacks: Callbacks) -> Catalog:
-        return build_catalog(source, study.split.group, looks, study.check, callbacks=callbacks)
+    def catalog(scan_cache: Path | None, callbacks: Callbacks) -> Catalog:
+        return build_catalog(source, study.split.group, scan_cache, study.check, callbacks=callbacks)
 
     if cache is None:
         return catalog(None, callbacks)

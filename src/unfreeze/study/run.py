@@ -23,7 +23,7 @@ from unfreeze.report.check_page import check_of_run
 from unfreeze.statistics.study_results import StudyResults, read_study_results
 from unfreeze.storage.array_store import ArrayStore
 from unfreeze.storage.atomic import DiskFull, remove_leftovers
-from unfreeze.storage.cache import in_use, looking, make_room, refuse_inside, tidy
+from unfreeze.storage.cache import in_use, make_room, refuse_inside, scanning, tidy
 from unfreeze.storage.event_log import logged
 from unfreeze.storage.locks import held, waiting
 from unfreeze.storage.records import write_table
@@ -178,7 +178,7 @@ class StudyRun:
         with contextlib.ExitStack() as stack:
             if cache:  # wait for another process that reads the same images: it remembers what it sees
                 seen = waiting(self.emit, "reads the same images")
-                stack.enter_context(looking(cache, source.roots.values(), seen))
+                stack.enter_context(scanning(cache, source.roots.values(), seen))
             catalog = look_at_data(self.study, source, opened.plan, cache, self.emit, reserve)
         self._scan_seconds = time.perf_counter() - began
         refuse_losses(catalog, self.study.check.max_set_aside)

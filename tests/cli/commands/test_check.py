@@ -13,8 +13,7 @@ from tests.support.nasty import write_pack
 from tests.support.photos import COPIES, photo
 from tests.support.watched import tree
 from unfreeze.cli import tables
-from unfreeze.data import scan as looking
-from unfreeze.data import scan_cache as looks
+from unfreeze.data import scan, scan_cache
 from unfreeze.data.catalog import build_catalog
 from unfreeze.data.scan_cache import CacheNotWritten
 from unfreeze.data.sources import open_source
@@ -131,7 +130,7 @@ def test_a_disk_that_is_full_for_the_cache_costs_no_finding(unfreeze, photos, mo
     def full(*_):
         raise CacheNotWritten("cannot write looks: No space left on device", "room", "free space")
 
-    monkeypatch.setattr(looks, "write_lines", full)
+    monkeypatch.setattr(scan_cache, "write_lines", full)
     monkeypatch.setenv("UNFREEZE_CACHE", str(photos.parent / "another"))
     code, said, told = unfreeze("check", "photos", "--json")
     assert (code, said) == (0, whole[1])
@@ -231,11 +230,13 @@ def test_what_another_process_looks_at_is_waited_for(unfreeze, study, monkeypatc
         nonlocal waited
         waited += 1
         if waited == 3:
-            build_catalog(open_source("photos", {}, study), looks=study / "cache" / "looks")
-            monkeypatch.setattr(looking, "decoded", lambda file: pytest.fail("an image is decoded a second time"))
+            build_catalog(open_source("photos", {}, study), scan_cache=study / "cache" / "looks")
+            monkeypatch.setattr(
+                scan, "decode_and_describe", lambda file: pytest.fail("an image is decoded a second time")
+            )
             other.close()
 
-    other.enter_context(cache.looking(study / "cache", [study / "photos"], lambda: None))
+    other.enter_context(cache.scanning(study / "cache", [study / "photos"], lambda: None))
     monkeypatch.setattr(cache.time, "sleep", sleep)
     code, said, told = unfreeze(*command)
     assert (code, waited) == (0, 3)

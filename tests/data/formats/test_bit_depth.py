@@ -53,8 +53,8 @@ def data(root: Path, bits: int, form: str = "png", colour: bool = False, count: 
     return root
 
 
-def look(root: Path, looks: Path | None = None, **check) -> Catalog:
-    return build_catalog(open_source(str(root), {}, root), looks=looks, check=CheckConfig(**check))
+def look(root: Path, scan_cache: Path | None = None, **check) -> Catalog:
+    return build_catalog(open_source(str(root), {}, root), scan_cache=scan_cache, check=CheckConfig(**check))
 
 
 def original(catalog: Catalog, row: int, colour: bool) -> np.ndarray:
@@ -185,14 +185,14 @@ def test_what_is_remembered_depends_on_the_bits(tmp_path):
     assert look(tmp_path / "data", tmp_path / "looks", bits=16).images["brightness"].max() < 0.1
     again = look(tmp_path / "data", tmp_path / "looks")
     assert again.images.equals(first)
-    assert {one.peak for one in ScanCache(tmp_path / "looks", Reading(bits=None)).looks.values()} == {4095}
+    assert {one.peak for one in ScanCache(tmp_path / "looks", Reading(bits=None)).infos.values()} == {4095}
 
 
 @pytest.mark.parametrize("known", [False, True])
 def test_a_glance_finds_the_same_bits(tmp_path, known):
     root = data(tmp_path / "data", 12)
     catalog = look(root, tmp_path / "looks" if known else None)
-    glanced = preview_catalog(open_source(str(root), {}, root), looks=tmp_path / "looks")
+    glanced = preview_catalog(open_source(str(root), {}, root), scan_cache=tmp_path / "looks")
     assert (glanced.reading, glanced.guessed) == (catalog.reading, catalog.guessed)
     assert used_keys(glanced) == used_keys(catalog)
 

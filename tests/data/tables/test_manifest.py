@@ -419,7 +419,7 @@ PIECES = [
 WHOLE = b"path,label,split,fold,group,camera\n1.jpg,a,train,0,g,x\n2.jpg,b,val,1,g,y\n3.jpg,a,test,2,h,z\n"
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(st.data())
 def test_a_damaged_manifest_is_read_or_refused(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")
@@ -444,7 +444,7 @@ def test_a_damaged_manifest_is_read_or_refused(tmp_path_factory, data):
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\x00"), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(
         st.tuples(names, st.sampled_from(["a", "b"])), min_size=2, max_size=8, unique_by=lambda row: row[0].strip()

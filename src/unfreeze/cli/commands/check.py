@@ -118,7 +118,7 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
     from unfreeze.data.scan import Callbacks
     from unfreeze.data.scan_cache import CacheNotWritten
     from unfreeze.storage.atomic import remove_leftovers
-    from unfreeze.storage.cache import looking, usable_cache
+    from unfreeze.storage.cache import scanning, usable_cache
 
     cache = usable_cache(told.append)
     if cache:
@@ -139,7 +139,7 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
             bars.update(task, completed=done, total=total)
             may_end()
 
-        with looking(cache, source.roots.values(), wait) if cache else nullcontext():
+        with scanning(cache, source.roots.values(), wait) if cache else nullcontext():
             catalog = partial(
                 build_catalog,
                 source,
@@ -151,10 +151,10 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
                 ),
             )
             try:
-                return catalog(looks=cache / "looks" if cache else None)
+                return catalog(scan_cache=cache / "looks" if cache else None)
             except CacheNotWritten as error:  # rare: read once more without the cache
                 told.append(f"the scan cache is incomplete, so the next check reads some images again: {error.given}")
-                return catalog(looks=None)
+                return catalog(scan_cache=None)
 
 
 def _as_json(catalog: "Catalog", found: "list[Finding]") -> dict[str, Any]:
