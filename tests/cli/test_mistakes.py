@@ -104,7 +104,7 @@ def test_too_few_images_for_a_split(unfreeze, study):
             "too few images in 1 of 2 classes: rare has 2 "
             "(copies of one picture, and the images of one group, count once)",
             "at least 3 in each class: one each for train and validation and test",
-            "add images to these classes, or take their folders away",
+            "add images to these classes, or remove their folders",
         ),
     )
     assert not (study / "runs").exists()
@@ -117,7 +117,7 @@ def test_a_strict_shortfall_is_refused_before_anything_runs(unfreeze, study):
     assert complaint == understood(study / "photos") + "read 36 image files\n" + message(
         "regimes.many: too few training images for a strict regime: blue 9, green 9",
         "10 training images of each class",
-        "add images, lower the regime's number, or take strict out of the regime",
+        "add images, lower the regime's number, or remove strict from the regime",
     )
     assert not (study / "runs").exists()
 

@@ -89,7 +89,7 @@ def test_pictures_to_predict_beside_splits_are_unlabelled(tmp_path):
     assert labels(source) == GIVEN
     assert ignored(source) == {"unlabelled": 3}
     assert source.guessed == (
-        "seg_pred/ holds 3 pictures without class folders: unlabelled, not used; to use them, put them into class "
+        "seg_pred/ contains 3 pictures without class folders: unlabelled, not used; to use them, put them into class "
         "folders",
     )
 
@@ -100,8 +100,8 @@ def test_what_lies_beside_splits_is_told(tmp_path):
     assert labels(source) == GIVEN
     assert ignored(source) == {"not in a split's folder": 4}
     assert source.guessed == (
-        "test/, train/ are splits, so what lies in extra/ is not used; to use it, move it into class folders of one of "
-        "them",
+        "test/, train/ are splits, so the content of extra/ is not used; to use it, move it into class folders of one "
+        "of them",
     )
 
 
@@ -124,7 +124,7 @@ def test_splits_within_some_classes_only(tmp_path):
         save(root / "ok" / split / "1.png", number + 50)
     error = refused(root)
     assert str(error) == (
-        f"{root}: ok/ holds test/, train/, but broken/ does not\n"
+        f"{root}: ok/ contains test/, train/, but broken/ does not\n"
         "  expected: splits in every class folder, or in none\n"
         "  fix:      add broken/test/, broken/train/; or draw the split from all pictures of the classes broken, ok: "
         "--set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')"
@@ -140,12 +140,12 @@ def test_folders_that_repeat_are_refused_and_every_reading_works(tmp_path):
             save(root / outer / inner / "1.png", 10 * number + place)
     error = refused(root)
     assert str(error) == (
-        f"{root}: folders ill, well lie in each of north/, south/, so that either could be the classes\n"
+        f"{root}: each of north/, south/ contains folders ill, well, so either could be the classes\n"
         f"  expected: {FOLDERS}\n"
         "  fix:      if ill, well are the classes: --set labels_from='^[^/]+/([^/]+)/' "
         "(in a study file: labels_from: '^[^/]+/([^/]+)/'), "
-        f"or give one folder alone: {root / 'north'}; if north, south are the classes: "
-        "--set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/'); if they are splits, name them so: "
+        f"or give only one folder: {root / 'north'}; if north, south are the classes: "
+        "--set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/'); if they are splits, rename them: "
         f"mv {root / 'north'} {root / 'train'} && mv {root / 'south'} {root / 'test'}"
     )
     inner, outer = settings_in(error)
@@ -206,10 +206,10 @@ def test_photographs_beside_their_masks(tmp_path, photos, masks):
     assert {item.path.split("/")[0] for item in source.items} == {photos}
     assert ignored(source) == {"masks or annotations, no photographs": 6}
     assert source.guessed == (
-        f"{masks}/ (6 pictures) is taken for masks or annotations of what is in {photos}/ and not used; to use it "
+        f"{masks}/ (6 pictures) seems to contain masks or annotations of {photos}/ and is not used; to use it "
         f"instead, give {root / masks}",
-        f"all labelled pictures lie in {photos}/, so the folders in it count and not those around it; if those are the "
-        "classes: --set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')",
+        f"all labelled pictures are in {photos}/, so the folders in it are read and not those around it; if those are "
+        "the classes: --set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')",
     )
     assert labels(read(root / masks)) == {("a", ""): 3, ("b", ""): 3}
 
@@ -220,10 +220,8 @@ def test_versions_of_the_same_photographs_are_refused(tmp_path):
         for version in range(2):
             photograph(root / ("color", "filtered")[version] / "ab"[number % 2] / str(number), 10 * version + number)
     error = refused(root)
-    assert error.given == (
-        f"{root}: folders a, b lie in each of color/, filtered/, so that either could be the classes"
-    )
-    assert f"or give one folder alone: {root / 'color'}" in error.fix
+    assert error.given == (f"{root}: each of color/, filtered/ contains folders a, b, so either could be the classes")
+    assert f"or give only one folder: {root / 'color'}" in error.fix
 
 
 def test_a_container_beside_annotations_without_suffix(tmp_path):
@@ -236,7 +234,7 @@ def test_a_container_beside_annotations_without_suffix(tmp_path):
     assert source.classes == ("n01-Pug", "n02-Chow")
     assert ignored(source) == {"no picture: no suffix": 2}
     assert source.guessed[0] == (
-        "Annotation/ holds files but no pictures, so it is no class; put pictures into it to make it one"
+        "Annotation/ contains files but no pictures, so it is not a class; put pictures into it to make it one"
     )
 
 
@@ -247,7 +245,7 @@ def test_a_folder_that_wraps_everything(tmp_path):
     assert labels(source) == {("cat", ""): 2, ("dog", ""): 2}
     assert source.ignored == (Ignored("README.md", "no picture: .md"),)
     assert source.guessed == (
-        "all labelled pictures lie in photos/photos/, so the folders in it count and not those around it",
+        "all labelled pictures are in photos/photos/, so the folders in it are read and not those around it",
     )
     split_folders(tmp_path / "q/archive/data", "train", "test")
     assert labels(read(tmp_path / "q")) == GIVEN
@@ -259,7 +257,7 @@ def test_folders_around_the_classes_are_offered_where_there_are_several(tmp_path
     folder(root / "archive/birds/masks", {"a": 2, "b": 2})
     (told,) = [sentence for sentence in read(root).guessed if sentence.startswith("all labelled")]
     assert told == (
-        "all labelled pictures lie in archive/birds/images/, so the folders in it count and not those around it; if "
+        "all labelled pictures are in archive/birds/images/, so the folders in it are read and not those around it; if "
         "those are the classes: --set labels_from='^[^/]+/[^/]+/([^/]+)/' (in a study file: labels_from: "
         "'^[^/]+/[^/]+/([^/]+)/')"
     )
@@ -273,7 +271,7 @@ def test_the_classes_once_more(tmp_path):
     assert labels(source) == {("cat", ""): 2, ("dog", ""): 2}
     assert ignored(source) == {"the classes once more": 4}
     assert source.guessed == (
-        "dataset/ (4 pictures) holds cat, dog once more and is not used; to use it instead of what lies beside it, "
+        "dataset/ (4 pictures) contains cat, dog again and is not used; to use it instead of the folders next to it, "
         f"give {root / 'dataset'}",
     )
     assert labels(read(root / "dataset")) == labels(source)
@@ -296,7 +294,8 @@ def test_a_flat_test_folder_is_unlabelled(tmp_path):
     assert labels(source) == {("a", ""): 2, ("b", ""): 2}
     assert (source.kind, source.split_names, ignored(source)) == ("class folders", {}, {"unlabelled": 3})
     assert source.guessed[0] == (
-        "test1/ holds 3 pictures without class folders: unlabelled, not used; to use them, put them into class folders"
+        "test1/ contains 3 pictures without class folders: unlabelled, not used; to use them, put them into class "
+        "folders"
     )
 
 
@@ -305,7 +304,7 @@ def test_a_flat_test_folder_beside_classes(tmp_path):
     source = read(root)
     assert (source.classes, ignored(source)) == (("cat", "dog"), {"unlabelled": 1})
     assert source.guessed == (
-        "test/ holds 1 picture without class folders: unlabelled, not used; if test is a class: "
+        "test/ contains 1 picture without class folders: unlabelled, not used; if test is a class: "
         "--set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')",
     )
     assert read(root, labels_from="^([^/]+)/").classes == ("cat", "dog", "test")
@@ -339,7 +338,7 @@ def test_names_that_say_the_label_beside_unlabelled_ones(tmp_path):
     save(tmp_path / "p/test1/1.png", 9)
     error = refused(tmp_path / "p")
     assert str(error) == (
-        f"{tmp_path / 'p'}: test1/, train/ hold pictures but no class folders\n"
+        f"{tmp_path / 'p'}: test1/, train/ contain pictures but no class folders\n"
         f"  expected: {FOLDERS}\n"
         "  fix:      if the classes are what the file names begin with, cat (2), dog (2): --set labels_from=name "
         "(in a study file: labels_from: name); else put the pictures into one folder per class, or list their paths "
@@ -378,10 +377,10 @@ def test_labels_from_with_split_folders(tmp_path):
     [
         ("(cat", "labels_from: (cat: missing ), unterminated subpattern at position 0",
          "the word name, or a regular expression such as (cat|dog)"),
-        ("cat", "labels_from: cat: 1 of 2 paths say no label, first all/dog1.png",
-         "the word name, or an expression that matches the path of every picture in folders where it matches any"),
-        ("mouse", "labels_from: mouse: 2 of 2 paths say no label, first all/cat1.png",
-         "the word name, or an expression that matches the path of every picture in folders where it matches any"),
+        ("cat", "labels_from: cat: no label is found in 1 of 2 paths, first all/dog1.png",
+         "the word name, or an expression that matches all paths in a folder or none"),
+        ("mouse", "labels_from: mouse: no label is found in 2 of 2 paths, first all/cat1.png",
+         "the word name, or an expression that matches all paths in a folder or none"),
         ("^(all)", "labels_from: ^(all) finds one class only: all", "at least two classes"),
     ],
 )  # fmt: skip
@@ -398,9 +397,9 @@ def test_labels_from_with_data_that_says_its_labels(tmp_path):
     with pytest.raises(UserError) as caught:
         open_source("t.csv", {}, tmp_path, labels_from="name")
     assert str(caught.value) == (
-        "labels_from: name: data: t.csv says the labels itself\n"
-        "  expected: labels_from with a folder of pictures alone\n"
-        "  fix:      take labels_from out of the study"
+        "labels_from: name: data: t.csv gives the labels itself\n"
+        "  expected: labels_from only with a folder of pictures\n"
+        "  fix:      remove labels_from from the study"
     )
 
 
@@ -484,7 +483,7 @@ def test_folders_without_pictures_are_no_classes(tmp_path):
     source = read(root)
     assert source.classes == ("a", "b", "empty")
     assert source.guessed == (
-        "meta/ holds files but no pictures, so it is no class; put pictures into it to make it one",
+        "meta/ contains files but no pictures, so it is not a class; put pictures into it to make it one",
     )
 
 
@@ -502,7 +501,7 @@ def test_pictures_that_are_all_links_into_one_store(tmp_path):
     links(tmp_path / "p", tmp_path / "blobs")
     assert str(refused(tmp_path / "p")) == (
         f"{tmp_path / 'p'} holds no pictures but links (first a/1.png -> {tmp_path / 'blobs/a.png'})\n"
-        "  expected: pictures in the folder, or leave to follow links out of it\n"
+        "  expected: pictures in the folder, or the setting to follow links out of it\n"
         f"  fix:      all lead into {tmp_path / 'blobs'}: follow them with {FOLLOW}, or copy the pictures into the "
         "folder"
     )
@@ -515,7 +514,7 @@ def test_a_store_beside_the_links_into_it(tmp_path):
     assert source.classes == ("a", "b")
     assert ignored(source) == {"what links lead to": 2}
     assert source.guessed[0] == (
-        "blobs/ (2 pictures) holds what links in snapshots/ lead to and is not used; to use it instead, give "
+        "blobs/ (2 pictures) contains the targets of links in snapshots/ and is not used; to use it instead, give "
         f"{tmp_path / 'p/blobs'}"
     )
     links(tmp_path / "q", tmp_path / "q/all")
@@ -554,7 +553,7 @@ def test_pointers_of_git_lfs_without_a_suffix(tmp_path):
     assert str(refused(root)) == (
         f"{root} holds no pictures: 1 Git LFS pointer\n"
         f"  expected: {FOLDERS}\n"
-        f"  fix:      get the pictures themselves: git -C {root} lfs pull"
+        f"  fix:      download the pictures: git -C {root} lfs pull"
     )
 
 
@@ -602,7 +601,7 @@ def test_folders_within_one_class_are_told(tmp_path):
     source = read(root)
     assert labels(source) == {("cat", ""): 2, ("dog", ""): 2}
     assert source.guessed == (
-        f"the folders in dog/ (big, small) count to the class dog; if they are the classes, give {root / 'dog'}",
+        f"the folders in dog/ (big, small) belong to the class dog; if they are the classes, give {root / 'dog'}",
     )
 
 
@@ -630,7 +629,7 @@ def test_detection_data_without_class_folders(tmp_path):
             save(tmp_path / "p" / split / "images" / f"{index}.png", 10 * number + index)
             (tmp_path / "p" / split / "labels").mkdir(exist_ok=True)
             (tmp_path / "p" / split / "labels" / f"{index}.txt").write_text("0 0.5 0.5 1 1")
-    assert refused(tmp_path / "p").given == f"{tmp_path / 'p'}: train/, valid/ hold pictures but no class folders"
+    assert refused(tmp_path / "p").given == f"{tmp_path / 'p'}: train/, valid/ contain pictures but no class folders"
 
 
 def test_labelled_training_images_beside_unlabelled_others(tmp_path):

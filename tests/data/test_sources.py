@@ -95,9 +95,9 @@ def test_half_a_split_is_not_taken_for_classes(tmp_path, parts, given, lacking):
     for part in parts:
         folder(tmp_path / part, {"a": 1, "b": 1})
     assert message(str(tmp_path), tmp_path) == (
-        f"{tmp_path} has {given} with folders in, but no {lacking}\n"
+        f"{tmp_path} has {given} with folders, but no {lacking}\n"
         f"  expected: {FOLDERS}\n"
-        f"  fix:      add {lacking}; if the folders in them are the classes, and all is to be split anew: "
+        f"  fix:      add {lacking}; if the folders in them are the classes, to draw new splits from all: "
         "--set labels_from='^[^/]+/([^/]+)/' (in a study file: labels_from: '^[^/]+/([^/]+)/'); if they are classes "
         "themselves: --set labels_from='^([^/]+)/' (in a study file: labels_from: '^([^/]+)/')"
     )
@@ -279,9 +279,9 @@ def test_food101_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path))
     root = tmp_path / "food-101"
     assert message("food101", tmp_path) == (
-        f"data: food101: it is not in {tmp_path}\n"
+        f"data: food101: Food-101 is not in {tmp_path}\n"
         f"  expected: {root} with images/, meta/train.txt and meta/test.txt\n"
-        "  fix:      get it once (5 GB): "
+        "  fix:      download it once (5 GB): "
         f'python -c "from torchvision.datasets import Food101; Food101({str(tmp_path)!r}, download=True)"; '
         "or set UNFREEZE_CACHE to the folder that holds food-101"
     )
@@ -351,7 +351,7 @@ def test_class_folders_that_are_links_are_named(tmp_path):
     follow = "--set check.follow_symlinks=true (in a study file: check: {follow_symlinks: true})"
     assert message("photos", tmp_path) == (
         f"{tmp_path / 'photos'} holds no pictures but links (first dogs -> {tmp_path / 'elsewhere/dogs'})\n"
-        "  expected: pictures in the folder, or leave to follow links out of it\n"
+        "  expected: pictures in the folder, or the setting to follow links out of it\n"
         f"  fix:      all lead into {tmp_path / 'elsewhere'}: follow them with {follow}, or copy the pictures into the "
         "folder"
     )
@@ -399,9 +399,9 @@ def test_a_further_test_set_with_other_classes(tmp_path):
     folder(tmp_path / "main", {"cats": 1, "dogs": 1})
     folder(tmp_path / "site", {"Cats": 1, "mice": 1, "dogs": 1})
     assert message("main", tmp_path, {"site": "site"}) == (
-        f"tests.site: {tmp_path / 'site'} has class folders that the main data has not: Cats, mice\n"
-        "  expected: folders named as the classes of the main data: cats, dogs\n"
-        "  fix:      rename the folders (Cats to cats) or take them away"
+        f"tests.site: {tmp_path / 'site'} has class folders that the main data lacks: Cats, mice\n"
+        "  expected: folders named like the classes of the main data: cats, dogs\n"
+        "  fix:      rename the folders (Cats to cats) or remove them"
     )
 
 

@@ -227,7 +227,7 @@ def test_validation_on_the_second_of_two_given_splits():
 
 @pytest.mark.parametrize(
     ("rows", "said"),
-    [(given_split(train=3, test=2), "gives test and train"), (images({"a": 9, "b": 9}), "brings no splits")],
+    [(given_split(train=3, test=2), "gives test and train"), (images({"a": 9, "b": 9}), "gives no splits")],
 )
 def test_given_validation_images_that_are_not_there(rows, said):
     assert message(rows, SplitConfig(val="given")) == (
@@ -276,7 +276,7 @@ def test_a_class_whose_training_images_are_all_copies_of_test_images():
     assert message(rows, SplitConfig()) == (
         "all train images of b are copies of test images\n"
         "  expected: train images that are not test images, too\n"
-        "  fix:      add others; where they only look alike, count the same pixels alone as copies: "
+        "  fix:      add others; if they only look similar, count only images with the same pixels as copies: "
         "--set check.near_duplicates=ignore"
     )
 
@@ -366,7 +366,7 @@ def test_too_few_images():
         "too few images in 2 of 3 classes: b has 2, c has 2 "
         "(copies of one picture, and the images of one group, count once)\n"
         "  expected: at least 3 in each class: one each for train and validation and test\n"
-        "  fix:      add images to these classes, or take their folders away"
+        "  fix:      add images to these classes, or remove their folders"
     )
 
 
@@ -378,7 +378,7 @@ def test_an_empty_class_and_one_of_a_single_image_are_named():
         "too few images in 2 of 3 classes: b has 1, empty has 0 "
         "(copies of one picture, and the images of one group, count once)\n"
         "  expected: at least 3 in each class: one each for train and validation and test\n"
-        "  fix:      add images to these classes, or take their folders away"
+        "  fix:      add images to these classes, or remove their folders"
     )
 
 
@@ -397,7 +397,7 @@ def test_two_images_are_enough_where_validation_is_test():
     assert message(images({"a": 2, "b": 1}), SplitConfig(val="test")) == (
         "too few images in 1 of 2 classes: b has 1 (copies of one picture, and the images of one group, count once)\n"
         "  expected: at least 2 in each class: one each for train and test\n"
-        "  fix:      add images to these classes, or take their folders away"
+        "  fix:      add images to these classes, or remove their folders"
     )
 
 
@@ -406,7 +406,7 @@ def test_too_few_images_in_a_given_train():
     assert message(rows, SplitConfig()) == (
         "too few images in 1 of 2 classes: b has 1 (copies of one picture, and the images of one group, count once)\n"
         "  expected: at least 2 in each class: one each for train and validation\n"
-        "  fix:      add images to these classes, or take their folders away"
+        "  fix:      add images to these classes, or remove their folders"
     )
 
 
@@ -414,7 +414,7 @@ def test_too_few_images_for_the_folds():
     assert message(images({"a": 9, "b": 4}), SplitConfig(folds=5), 0) == (
         "too few images in 1 of 2 classes: b has 4 (copies of one picture, and the images of one group, count once)\n"
         "  expected: at least 5 in each class: enough for 5 folds\n"
-        "  fix:      add images to these classes, or take their folders away"
+        "  fix:      add images to these classes, or remove their folders"
     )
 
 
@@ -430,15 +430,15 @@ def test_groups_of_many_classes_that_leave_a_split_empty():
         "groups and copies cannot be kept together: no validation image of a, no validation image of b, "
         "no validation image of c, no validation image of e, no test image of e\n"
         "  expected: an image of each class in each of train, validation, test\n"
-        "  fix:      make the groups smaller, or take these classes away"
+        "  fix:      make the groups smaller, or remove these classes"
     )
 
 
 def test_folds_of_data_with_its_own_split():
     assert message(given_split(train=9, test=9), SplitConfig(folds=3), 0) == (
-        "split.folds: 3: the data already says test, train\n"
-        "  expected: folds of data that brings no splits\n"
-        "  fix:      take folds out of the study, "
+        "split.folds: 3: the data already gives test, train\n"
+        "  expected: folds of data that gives no splits\n"
+        "  fix:      remove folds from the study, "
         "or give data without train, validation and test in folders or a column"
     )
 
@@ -453,7 +453,7 @@ def test_folds_that_leave_nothing_to_train_on():
 
 @pytest.mark.parametrize(("folds", "fold"), [(None, 0), (3, None), (3, 3), (3, -1)])
 def test_a_fold_that_does_not_exist(folds, fold):
-    with pytest.raises(ValueError, match=f"^fold {fold} does not go with folds: {folds}$"):
+    with pytest.raises(ValueError, match=f"^fold {fold} is not one of folds: {folds}$"):
         draw_split(catalog(images({"a": 9, "b": 9})), SplitConfig(folds=folds), fold)
 
 

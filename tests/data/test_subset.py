@@ -128,7 +128,7 @@ def test_a_strict_shortfall():
     assert message(counts, RegimeConfig(train_per_class=6, strict=True)) == (
         "too few training images for a strict regime: b 4, c 5\n"
         "  expected: 6 training images of each class\n"
-        "  fix:      add images, lower the regime's number, or take strict out of the regime"
+        "  fix:      add images, lower the regime's number, or remove strict from the regime"
     )
 
 
@@ -143,7 +143,7 @@ def test_a_class_missing_from_a_given_split():
     assert message(counts, RegimeConfig()) == (
         "a has no training image, b has no validation image\n"
         "  expected: at least one image of each class in each split: training, validation\n"
-        "  fix:      add images there, or take these classes away"
+        "  fix:      add images there, or remove these classes"
     )
 
 
@@ -185,5 +185,5 @@ def test_validation_on_test_without_test():
     assert message(counts, RegimeConfig(), validate_on_test=True) == (
         "a has no test image, b has no test image\n"
         "  expected: at least one image of each class in each split: training, test\n"
-        "  fix:      add images there, or take these classes away"
+        "  fix:      add images there, or remove these classes"
     )

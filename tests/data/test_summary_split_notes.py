@@ -24,9 +24,9 @@ def rows(**parts: int) -> list[dict[str, str]]:
         (
             0.15,
             f"{GIVEN}: it is the test set, and validation images are drawn from the training images; "
-            "--set split.val=given validates on it, with nothing left to test on",
+            "--set split.val=given validates on it, without a test set",
         ),
-        ("test", f"{GIVEN}: it is the test set, on which split.val: test validates, too"),
+        ("test", f"{GIVEN}: it is the test set, and with split.val: test the validation set, too"),
         ("given", ""),
     ],
 )
@@ -38,7 +38,7 @@ def test_what_an_earlier_run_took_for_validation_is_told():
     catalogued = catalog(rows(train=9, validation=2))
     earlier = dict(zip(catalogued.images["id"], catalogued.images["given_split"], strict=True))
     assert split_notes(catalogued, SplitConfig(), earlier) == [
-        f"{GIVEN}: it stays what the first run of this study took it for, and nothing is left to test on; "
+        f"{GIVEN}: it is used as in the first run of this study, and there is no test set; "
         "give another --out DIR to make it the test set"
     ]
 

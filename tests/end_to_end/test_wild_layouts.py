@@ -64,8 +64,8 @@ CASES = [
         classes=("COVID", "Normal", "Viral Pneumonia"),
         ignored={MASKS: 36, "no picture: .xlsx": 3, "no picture: .txt": 1},
         guessed=(
-            "masks/ in COVID/, Normal/, Viral Pneumonia/ (36 pictures) is taken for masks or annotations and not used; "
-            f"to use all pictures: {OUTER}",
+            "masks/ in COVID/, Normal/, Viral Pneumonia/ (36 pictures) seems to contain masks or annotations and is "
+            f"not used; to use all pictures: {OUTER}",
         ),
         then={"labels_from=^([^/]+)/": (("COVID", "Normal", "Viral Pneumonia"), None)},
     ),
@@ -75,8 +75,8 @@ CASES = [
         classes=("benign", "malignant", "normal"),
         ignored={MASKS: 37},
         guessed=(
-            "37 pictures are taken for masks of what lies beside and not used (first benign/benign (1)_mask.png of "
-            f"benign (1).png); to use all pictures: {OUTER}",
+            "37 pictures seem to be masks of other pictures in the same folder and are not used (first "
+            f"benign/benign (1)_mask.png of benign (1).png); to use all pictures: {OUTER}",
         ),
         then={"labels_from=^([^/]+)/": (("benign", "malignant", "normal"), None)},
     ),
@@ -86,7 +86,7 @@ CASES = [
         classes=("apple", "ball"),
         ignored={MASKS: 32, "no picture: .txt": 16},
         guessed=(
-            "32 pictures are taken for masks of what lies beside and not used (first "
+            "32 pictures seem to be masks of other pictures in the same folder and are not used (first "
             f"apple/apple_1/apple_1_1_1_depthcrop.png of apple_1_1_1_crop.png); to use all pictures: {OUTER}",
         ),
         then={"labels_from=^([^/]+)/": (("apple", "ball"), None)},
@@ -95,7 +95,7 @@ CASES = [
         wild_layouts.labels_in_names_of_splits,
         "trained testing against training, exit 0",
         refused=(
-            "unfreeze: {data}: testing/, training/ hold pictures but no class folders\n"
+            "unfreeze: {data}: testing/, training/ contain pictures but no class folders\n"
             f"  expected: {EXPECTED}\n"
             "  fix:      if the classes are what the file names begin with, lamp (16), plant (16), unknown (16): "
             f"{WORD}; else put the pictures into one folder per class, or list their paths and labels in a .csv file\n"
@@ -110,10 +110,10 @@ CASES = [
         splits=(20, 0, 18),
         ignored={"not in a split's folder": 12, "no picture: .txt": 1},
         guessed=(
-            "test/, train/ are splits, so what lies in ground_truth/ is not used; to use it, move it into class "
+            "test/, train/ are splits, so the content of ground_truth/ is not used; to use it, move it into class "
             "folders of one of them",
-            "no training image is of broken_large, contamination, so nothing can be learned of them; to draw the "
-            "splits anew from all: --set columns.split=false (in a study file: columns: {{split: false}})",
+            "there is no training image of broken_large, contamination, so they cannot be learned; to draw new splits "
+            "from all images: --set columns.split=false (in a study file: columns: {{split: false}})",
         ),
         then={"columns.split=false": (("broken_large", "contamination", "good"), None)},
     ),
@@ -137,8 +137,8 @@ CASES = [
         refused=(
             "unfreeze: {data} holds no pictures: 2 no picture: .zip\n"
             f"  expected: {EXPECTED}\n"
-            "  fix:      unpack them: python -m zipfile -e {data}/mug-20240301T101112Z-001.zip {data}, and so the "
-            "other 1\n"
+            "  fix:      unpack them: python -m zipfile -e {data}/mug-20240301T101112Z-001.zip {data}, and "
+            "likewise the other 1\n"
         ),
         then={"unpack": (("mug", "plate"), None)},
     ),
@@ -148,8 +148,8 @@ CASES = [
         classes=("ok", "scratch"),
         ignored={AGAIN: 20, "system files": 4},
         guessed=(
-            "Backup/ (20 pictures) holds ok, scratch once more and is not used; to use it instead of what lies beside "
-            "it, give {data}/Backup",
+            "Backup/ (20 pictures) contains ok, scratch again and is not used; to use it instead of the folders next "
+            "to it, give {data}/Backup",
         ),
         then={"give {data}/Backup": (("ok", "scratch"), None)},
     ),
@@ -159,7 +159,7 @@ CASES = [
         classes=("daisy", "rose", "tulip"),
         ignored={"unlabelled": 30},
         guessed=(
-            "_unsorted/ holds 30 pictures without class folders: unlabelled, not used; if _unsorted is a class: "
+            "_unsorted/ contains 30 pictures without class folders: unlabelled, not used; if _unsorted is a class: "
             f"{OUTER}",
         ),
         then={"labels_from=^([^/]+)/": (("_unsorted", "daisy", "rose", "tulip"), None)},
@@ -176,10 +176,11 @@ CASES = [
         classes=("Bees", "Wasps"),
         ignored={"no picture: .json": 50, AGAIN: 24, "no picture: .html": 1},
         guessed=(
-            "Takeout/Google Photos/Photos from 2023/ (24 pictures) holds the pictures of Bees, Wasps once more and is "
+            "Takeout/Google Photos/Photos from 2023/ (24 pictures) contains the pictures of Bees, Wasps again and is "
             "not used; if Photos from 2023 is a class of its own: --set labels_from='^[^/]+/[^/]+/([^/]+)/' (in a "
             "study file: labels_from: '^[^/]+/[^/]+/([^/]+)/')",
-            "all labelled pictures lie in Takeout/Google Photos/, so the folders in it count and not those around it",
+            "all labelled pictures are in Takeout/Google Photos/, so the folders in it are read and not those around "
+            "it",
         ),
     ),
     Case(
@@ -188,7 +189,7 @@ CASES = [
         classes=("cat", "dog"),
         ignored={AGAIN: 24},
         guessed=tuple(
-            f"{copy}/ (8 pictures) holds the pictures of {name} once more and is not used; if {copy} is a class of its "
+            f"{copy}/ (8 pictures) contains the pictures of {name} again and is not used; if {copy} is a class of its "
             f"own: {OUTER}"
             for name, copy in (("cat", "cat - Copy"), ("dog", "dog (1)"), ("dog", "dog copy"))
         ),
@@ -198,8 +199,8 @@ CASES = [
         "frames of one clip in training and test, without a word",
         classes=("Archery", "Biking"),
         guessed=(
-            "the folders within the classes (v_Archery_g01_c01, v_Archery_g02_c01, v_Archery_g03_c01 and 5 more) count "
-            "to them; if one is a patient, clip, slide or day, whose pictures must stay together: "
+            "the folders within the classes (v_Archery_g01_c01, v_Archery_g02_c01, v_Archery_g03_c01 and 5 more) "
+            "belong to them; if one is a patient, clip, slide or day, whose pictures must stay together: "
             "--set split.group='^[^/]+/([^/]+)/' (in a study file: split: {{group: '^[^/]+/([^/]+)/'}}); if they are "
             f"the classes: {SECOND}",
         ),

@@ -65,13 +65,13 @@ EXPECTED = {
         "exit 0; 24 hidden, cat and dog have 0 usable images",
         refused="{root} holds no pictures: 24 stand-in for a file in iCloud\n"
         f"  expected: {FOLDERS}\n"
-        "  fix:      get the pictures themselves: find {root} -name '*.icloud' -exec brctl download {{}} \\;",
+        "  fix:      download the pictures: find {root} -name '*.icloud' -exec brctl download {{}} \\;",
     ),
     "volumes": Case(
         "exit 0; 20 not an image",
         refused="{root} holds no pictures: 20 volume of slices\n"
         f"  expected: {FOLDERS}\n"
-        "  fix:      save the slices that count as PNG files in one folder per class; the middle ones of NIfTI files: "
+        "  fix:      save the relevant slices as PNG files in one folder per class; the middle slices of NIfTI files: "
         "{slices}",
     ),
     "placeholder": Case(
@@ -193,7 +193,7 @@ def test_pages_become_pictures(unfreeze: Say, tmp_path: Path) -> None:
 def test_stand_ins_are_downloaded(unfreeze: Say, tmp_path: Path) -> None:
     root, tools = tmp_path / "data", tmp_path / "tools"
     CASES["cloud_stubs"](root)
-    command = advised(unfreeze("check", str(root))[2], "get the pictures themselves: ")
+    command = advised(unfreeze("check", str(root))[2], "download the pictures: ")
     tools.mkdir()
     (tools / "brctl").write_text('#!/bin/sh\ncase "$2" in *0000*) exit 0;; esac\nmv "$2" "${2%.icloud}.jpg"\n')
     does(command, tools)
@@ -201,7 +201,7 @@ def test_stand_ins_are_downloaded(unfreeze: Say, tmp_path: Path) -> None:
         path.unlink()
         path.with_name(path.name[1:]).write_bytes(content(picture(path.parent.name, number), "JPEG"))
     assert checked(unfreeze, root)["layout"]["guessed"] == [
-        f"2 files are in iCloud alone and not used; to get them: {command}"
+        f"2 files are only in iCloud and not used; to download them: {command}"
     ]
 
 

@@ -21,7 +21,7 @@ HEAD = {
 }
 SECOND = (
     "besides training images the data gives one split, validation (9 images): it is the test set, and validation "
-    "images are drawn from the training images; --set split.val=given validates on it, with nothing left to test on"
+    "images are drawn from the training images; --set split.val=given validates on it, without a test set"
 )
 
 
@@ -84,8 +84,8 @@ def test_a_directory_of_a_version_that_validated_on_it_goes_on_doing_so(tmp_path
     assert ran == []
     assert (second.path / "splits.csv").read_text() == before
     assert told[1] == (
-        "besides training images the data gives one split, validation (9 images): it stays what the first run of this "
-        "study took it for, and nothing is left to test on; give another --out DIR to make it the test set"
+        "besides training images the data gives one split, validation (9 images): it is used as in the first run of "
+        "this study, and there is no test set; give another --out DIR to make it the test set"
     )
     assert foretold(tmp_path) == told[1:]
 

@@ -1,9 +1,9 @@
 """Decode a whole image file into upright 8-bit RGB, or refuse it with a reason.
 
-The rules: the format is recognised by content, never by name; the first frame of an animation counts; the EXIF
-orientation is applied; alpha and transparent palette entries are composited on white; values of more than 8 bits are
-scaled by the bits that the data set uses (v >> 8 for all 16), not clipped; grey, palette, 1-bit and CMYK become RGB;
-colour profiles are not applied. ``data.image_file`` opens files, ``data.unusable`` lists the reasons.
+The format is recognised by content, never by name. Of an animation the first frame is used. The EXIF orientation is
+applied; alpha and transparent palette entries are composited on white; values of more than 8 bits are scaled by the
+bits that the data set uses (v >> 8 for all 16), not clipped; grey, palette, 1-bit and CMYK are converted to RGB; colour
+profiles are not applied. ``data.image_file`` opens files, ``data.unusable`` lists the reasons.
 """
 
 import sys
@@ -44,17 +44,16 @@ _END_OF_IMAGE = b"\xff\xd9"  # JPEG's marker
 _KEY_SCALES = {"L;2": 85, "L;4": 17}  # from 2 and 4 bits to 8
 
 _LOW = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-"""By the byte order of 16-bit colour, the one in which Pillow, which takes the high byte, takes the low one."""
+"""Byte order, by that of 16-bit colour, in which Pillow reads the low bytes; it reads only the high ones."""
 
 _NO_LOW = ("LA;", "CMYK;")
-_PLACED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # may say the orientation
+_ORIENTED_BY = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # may contain the orientation
 
 _PARTLY, _MANY, _FAINT = 0.5, 16, 16
-"""A band is no transparency if more than this share of it is neither 0 nor 255, with so many values; and a picture
-whose alpha is nowhere above so much is not meant to be seen so."""
+"""A last band is not transparency if more than ``_PARTLY`` of it is neither 0 nor 255, with ``_MANY`` values or more; a
+picture whose alpha is below ``_FAINT`` everywhere is invisible."""
 
-
-# ImageOps.exif_transpose would also rewrite the EXIF block, which fails on blocks that are damaged elsewhere.
+# ImageOps.exif_transpose would also rewrite the EXIF block, which fails if the block is damaged elsewhere.
 _ORIENTATION = 0x0112
 
 _UPRIGHT = {
@@ -71,7 +70,7 @@ _T = TypeVar("_T")
 
 
 class Truncated(Undecodable):
-    """A JPEG ends before its picture does; `image` has what there is, and grey, or what is coarse, in other places."""
+    """A JPEG ends before its picture does; `image` is the part that exists, the rest grey or coarse."""
 
     def __init__(self, image: Image.Image) -> None:
         self.image = image
@@ -83,20 +82,20 @@ def decode(path: Path, at_least: int | None = None, reading: Reading = USUAL) ->
 
     Args:
         path: the file.
-        at_least: pixels of the shorter side that are enough; a larger JPEG is decoded smaller, in less time.
-        reading: how it is read where there are several ways.
+        at_least: pixels of the shorter side that suffice; a larger JPEG is decoded at a reduced size, in less time.
+        reading: how files are read.
 
     Raises:
-        Undecodable: the file cannot be read, is no image of the formats in `FORMATS`, or cannot be decoded.
+        Undecodable: the file cannot be read, is not an image of one of the `FORMATS`, or cannot be decoded.
     """
     with open_regular(path) as file:
-        return to_rgb(load_what_there_is(file, at_least, reading), reading)
+        return to_rgb(load_partly(file, at_least, reading), reading)
 
 
 def load(file: IO[bytes], at_least: int | None = None, reading: Reading = USUAL) -> Image.Image:
-    """Return the first frame with all its pixels loaded, in the mode and orientation it was stored in.
+    """Return the first frame with its pixels loaded, in the stored mode and orientation.
 
-    16-bit colour, and bands that the reading names, are 8-bit already.
+    16-bit colour and selected bands are converted to 8 bits.
 
     Raises:
         Truncated: a JPEG ends before its picture does.
@@ -109,7 +108,7 @@ def load(file: IO[bytes], at_least: int | None = None, reading: Reading = USUAL)
 
 
 def _without_extras(file: IO[bytes], attempt: Callable[[IO[bytes]], _T]) -> _T:
-    """Read a file; if it is damaged, read it again without its texts and colour profiles, which pixels do not need."""
+    """Read a file; if it is damaged, read it again without texts and colour profiles, on which pixels do not depend."""
     try:
         return attempt(file)
     except Undecodable as error:
@@ -124,56 +123,56 @@ def _without_extras(file: IO[bytes], attempt: Callable[[IO[bytes]], _T]) -> _T:
 def _load(file: IO[bytes], at_least: int | None, reading: Reading) -> Image.Image:
     with refusals(file):
         image = _open(file, reading)
-        if not isinstance(image, ImageFile.ImageFile):  # bands, which are loaded
+        if not isinstance(image, ImageFile.ImageFile):  # selected bands, already loaded
             return image
         if at_least is not None:
-            image.draft(None, (at_least, at_least))  # not below this on either side
+            image.draft(None, (at_least, at_least))  # at least this on either side
         if not isinstance(image, JpegImagePlugin.JpegImageFile):
             return _load_plain(image, file, reading)
     return _load_jpeg(image, file)
 
 
 def _load_plain(image: ImageFile.ImageFile, file: IO[bytes], reading: Reading) -> Image.Image:
-    """Load a picture that is not a JPEG; scale 16-bit colour to 8 bits and pick bands, if requested."""
+    """Load a picture that is not a JPEG; scale 16-bit colour to 8 bits and select bands, if requested."""
     raw, mode = _raw(image), mode_of(image)
     picked, deep = is_picked(mode), mode != image.mode and mode.endswith(";16")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        image.im = _imaging.new(image.mode, image._tile_size)  # else Pillow refuses what is larger than it allows
+        image.im = _imaging.new(image.mode, image._tile_size)  # else Pillow's own limit on pixels applies
     image.load()
     if not picked:
-        _mind_alpha(image, 2 if raw.startswith("LA") else len(image.getbands()))
+        _check_alpha(image, 2 if raw.startswith("LA") else len(image.getbands()))
     if raw == "I;12":
         image.info[PEAK] = 2**12 - 1
     if deep:
         colours = [image.getchannel(band).getextrema()[1] for band in image.getbands() if band.upper() != "A"]
         image.info[PEAK] = max(colours) << 8 | 0xFF  # type: ignore[operator]
     scaled = deep and reading.bits not in (None, FULL)
-    return _made(image, raw, file, reading) if picked or scaled else image
+    return _converted(image, raw, file, reading) if picked or scaled else image
 
 
-def _made(image: ImageFile.ImageFile, raw: str, file: IO[bytes], reading: Reading) -> Image.Image:
-    """Return the requested bands of a loaded picture of several bands or of 16-bit colour, in 8 bits."""
+def _converted(image: ImageFile.ImageFile, raw: str, file: IO[bytes], reading: Reading) -> Image.Image:
+    """Return a loaded picture of 16-bit colour, or its selected bands, in 8 bits."""
     import numpy as np
 
-    from unfreeze.data.formats import bit_depth as deep
+    from unfreeze.data.formats import bit_depth
 
     bands, _, sixteen = mode_of(image).partition(";")
     several = kind(image)[1]
     if sixteen and raw.startswith(_NO_LOW):
         raise Undecodable(NO_LOW_BYTE)
     if not is_picked(bands):
-        made = deep.colour(image, _low_bytes(file), reading.bits or FULL)
-        made.info.update({MODE: mode_of(image), PEAK: image.info[PEAK]})
+        converted = bit_depth.colour(image, _low_bytes(file), reading.bits or FULL)
+        converted.info.update({MODE: mode_of(image), PEAK: image.info[PEAK]})
     else:
-        values = deep.joined(image, _low_bytes(file)) if sixteen else np.asarray(image)
-        made = deep.pick(values, reading, bands)
-    made.format = image.format
-    made.info.update({SEVERAL: several, **{key: image.info[key] for key in _PLACED if key in image.info}})
-    return made
+        values = bit_depth.joined(image, _low_bytes(file)) if sixteen else np.asarray(image)
+        converted = bit_depth.pick(values, reading, bands)
+    converted.format = image.format
+    converted.info.update({SEVERAL: several, **{key: image.info[key] for key in _ORIENTED_BY if key in image.info}})
+    return converted
 
 
 def _low_bytes(file: IO[bytes]) -> Image.Image:
-    """Return the low bytes of 16-bit colour."""
+    """Return the low bytes of 16-bit colour as a picture."""
     low = identified(file)
     raw = _raw(low)
     other = raw[:-1] + _LOW[raw[-1]]
@@ -187,8 +186,8 @@ def _low_bytes(file: IO[bytes]) -> Image.Image:
     return low
 
 
-def _mind_alpha(image: Image.Image, bands: int) -> None:
-    """Refuse a picture whose alpha channel is another measurement or makes it fully transparent."""
+def _check_alpha(image: Image.Image, bands: int) -> None:
+    """Refuse a picture whose last band is not transparency, or is transparent everywhere."""
     if image.mode not in ("RGBA", "LA", "RGBa", "La"):
         return
     counts = image.getchannel(len(image.getbands()) - 1).histogram()
@@ -199,12 +198,12 @@ def _mind_alpha(image: Image.Image, bands: int) -> None:
         raise Undecodable(INVISIBLE[bands], image.size)
 
 
-def mind_shape(image: Image.Image, picture: Image.Image) -> None:
-    """Refuse a picture that is completely white once composited on white, although its alpha shows a shape.
+def refuse_white(image: Image.Image, picture: Image.Image) -> None:
+    """Refuse a picture that is all white after compositing, although its alpha channel shows a shape.
 
     Args:
         image: as loaded.
-        picture: what became of it, in RGB.
+        picture: the same in RGB.
     """
     if image.mode not in ("RGBA", "LA") or picture.getextrema() != ((255, 255),) * 3:
         return
@@ -214,10 +213,10 @@ def mind_shape(image: Image.Image, picture: Image.Image) -> None:
 
 
 def peak_of(image: Image.Image) -> int | None:
-    """Return the largest value of a loaded picture of more than 8 bits; None of others.
+    """Return the largest value of a loaded picture of more than 8 bits, None for others.
 
     Raises:
-        Undecodable: nothing says which of its values is white.
+        Undecodable: a value is below 0 or above 65,535, so that white is not defined.
     """
     if PEAK in image.info or not _is_grey_of_more(image):
         return image.info.get(PEAK)
@@ -231,12 +230,12 @@ def _is_grey_of_more(image: Image.Image) -> bool:
 
 
 def mode_of(image: Image.Image) -> str:
-    """Return the stored pixel mode: Pillow's name, with ";16" behind it of 16-bit colour, or such as "13 bands"."""
+    """Return the stored pixel mode: Pillow's name, followed by ";16" for 16-bit colour; or, for example, "13 bands"."""
     return str(image.info.get(MODE, image.mode))
 
 
-def load_what_there_is(file: IO[bytes], at_least: int | None = None, reading: Reading = USUAL) -> Image.Image:
-    """Return what ``load`` does; of a truncated JPEG, the part that exists. The caller decides whether to use it."""
+def load_partly(file: IO[bytes], at_least: int | None = None, reading: Reading = USUAL) -> Image.Image:
+    """Load like ``load``, but return the existing part of a truncated JPEG; the caller decides whether to use it."""
     try:
         return load(file, at_least, reading)
     except Truncated as error:
@@ -256,13 +255,13 @@ def _load_jpeg(image: JpegImagePlugin.JpegImageFile, file: IO[bytes]) -> Image.I
 
 
 class _Ended:
-    """A JPEG file to be decoded, behind which an end of the image is read, once, if the decoder asks for more.
+    """A JPEG file that gives the decoder an end-of-image marker, once, if it ends early.
 
-    Then libjpeg leaves grey what is missing, or coarse what a progressive file has not refined yet.
-    ``ImageFile.LOAD_TRUNCATED_IMAGES`` does the same, for the whole process and without saying of which files.
+    libjpeg then leaves the missing part grey, or coarse in a progressive file. ``ImageFile.LOAD_TRUNCATED_IMAGES`` does
+    the same for the whole process, without telling which files were truncated.
 
     Attributes:
-        early: whether the file ended before the decoder did.
+        early: whether the file ended before the picture did.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -278,40 +277,40 @@ class _Ended:
 
 
 def header(file: IO[bytes], reading: Reading = USUAL) -> tuple[str, tuple[int, int], tuple[str, bool]]:
-    """Return the mode, the upright (width, height) in pixels and the ``kind``, without decoding any pixel.
+    """Return the mode, the upright (width, height) in pixels and the ``kind``, without decoding pixels.
 
-    They equal those of the loaded image, but for an orientation that a PNG keeps behind its pixels. (Bands that Pillow
-    does not open are decoded all the same.)
+    They equal those of the loaded image, except for an orientation that a PNG stores after its pixels. (Bands that
+    Pillow cannot open are decoded nevertheless.)
     """
     if dicom.is_dicom(file):
         with refusals(file):
             mode, size, several = dicom.header(file, reading)
             return mode, size, (dicom.FORMAT, several)
 
-    def told(content: IO[bytes]) -> tuple[str, tuple[int, int], tuple[str, bool]]:
+    def read(content: IO[bytes]) -> tuple[str, tuple[int, int], tuple[str, bool]]:
         with refusals(content):
             image = _open(content, reading)
-            if isinstance(image, TiffImagePlugin.TiffImageFile):  # which is upright by itself
-                return mode_of(image), image.size, kind(image)
-            return mode_of(image), upright_size(image), kind(image)
+            # Pillow turns TIFF files upright itself.
+            size = image.size if isinstance(image, TiffImagePlugin.TiffImageFile) else upright_size(image)
+            return mode_of(image), size, kind(image)
 
-    return _without_extras(file, told)
+    return _without_extras(file, read)
 
 
 def kind(image: Image.Image) -> tuple[str, bool]:
     """Return the format, one of ``FORMATS`` or DICOM, and whether frames or pages follow the first.
 
-    To see whether a GIF has some it is read on, so that its pixels, if loaded, are lost.
+    For this a GIF is read further, which loses its pixels if they were loaded.
     """
     try:
         several = bool(image.info.get(SEVERAL, getattr(image, "is_animated", False)))
-    except DECODER_ERRORS:  # what follows is damaged, and is not used anyway
+    except DECODER_ERRORS:  # further frames are damaged, but not used anyway
         several = True
     return "JPEG" if image.format == "MPO" else image.format or "", several
 
 
 def _open(file: IO[bytes], reading: Reading) -> Image.Image:
-    """Read the header; read bands that only tifffile supports completely."""
+    """Read the header of a picture; of bands that only tifffile supports, the whole picture."""
     tags: Mapping[int, Any] = {}
     try:
         image = identified(file)
@@ -339,7 +338,7 @@ def _open(file: IO[bytes], reading: Reading) -> Image.Image:
         tiff.refuse_colours(image.mode, tags)
         if planes and (";16" not in raw or reading.bits not in (None, FULL)):
             raise Undecodable(PLANES, upright_size(image))
-    _mind_depth(image)
+    _scale_transparent_colour(image)
     deep = ";16" in raw and not image.mode.startswith("I")
     if deep or picked:
         bands = 2 if raw.startswith("LA") else bands
@@ -354,14 +353,14 @@ def _tiff_bands(file: IO[bytes], reading: Reading) -> Image.Image:
 
 
 def _raw(image: Image.Image) -> str:
-    """Return how pixels lie in a file that is opened and not loaded, by Pillow's name; "" where it has none."""
+    """Return Pillow's name for the stored pixel layout of a file that is opened but not loaded, "" if it has none."""
     tiles = getattr(image, "tile", None)
     args = tiles[0].args if tiles else ""
     return str(args[0] if isinstance(args, tuple) and args else args or "")
 
 
-def _mind_depth(image: Image.Image) -> None:
-    """Bring a PNG's transparent colour, which is in the file's own depth, to that of the pixels before they load."""
+def _scale_transparent_colour(image: Image.Image) -> None:
+    """Convert a PNG's transparent colour from the bit depth of the file to that of the loaded pixels."""
     if not isinstance(image, PngImagePlugin.PngImageFile):
         return
     raw, key = _raw(image), image.info.get("transparency")
@@ -380,15 +379,14 @@ def to_rgb(image: Image.Image, reading: Reading = USUAL) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return (width, height) in pixels as they are after the EXIF orientation has been applied."""
+    """Return (width, height) in pixels with the EXIF orientation applied."""
     return (image.height, image.width) if _orientation(image) >= 5 else (image.width, image.height)
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; a block that cannot be parsed says nothing, as in browsers."""
+    """Return the EXIF orientation, 1 to 8; like in browsers, a block that cannot be parsed is ignored."""
     try:
-        # Of a PNG whose header has no EXIF block, its own getexif would load the pixels to look behind them; of a
-        # loaded one this gives the same.
+        # The getexif of a PNG without EXIF in its header would load the pixels to read what follows them.
         value = Image.Image.getexif(image).get(_ORIENTATION, 1)
     except DECODER_ERRORS:
         return 1
@@ -403,15 +401,14 @@ def _eight_bits(image: Image.Image, reading: Reading) -> Image.Image:
     """Scale grey of more than 8 bits; colour is scaled when it is loaded."""
     if not _is_grey_of_more(image):
         return image
-    from unfreeze.data.formats.bit_depth import (
-        grey,  # here, since few pictures need numpy, and processes that decode do without
-    )
+    # Imported here: few pictures need numpy, and processes that only decode do without it.
+    from unfreeze.data.formats.bit_depth import grey
 
     return grey(image, reading.bits or FULL)
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Composite on white where there is transparency; convert to RGB."""
+    """Composite transparency on white, and convert to RGB."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA", "RGBa", "La"):

@@ -1,4 +1,4 @@
-"""Open an image file and recognise its format; whatever is refused there raises ``Undecodable`` with its reason."""
+"""Open image files, hash them and recognise their format; a refused file raises ``Undecodable`` with its reason."""
 
 import contextlib
 import ctypes
@@ -43,13 +43,12 @@ from unfreeze.data.unusable import (
     what_else,
 )
 
-# Imported here, the plugins are registered before the first thread needs them.
+# Importing the plugins here registers them before any thread needs them.
 _PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _BLOCK = 2**20  # bytes read at a time
 
-
-# What Pillow's decoders are known to raise on damaged files.
+# Exceptions that Pillow's decoders are known to raise on damaged files.
 DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -65,18 +64,18 @@ DECODER_ERRORS = (
 )
 
 
-def _hush() -> None:
-    """Keep log messages of Pillow and libtiff on damaged files off the terminal; exceptions report the same."""
-    logging.getLogger("PIL").addHandler(logging.NullHandler())  # without any, Python prints it
+def _silence_decoders() -> None:
+    """Keep messages of Pillow and libtiff on damaged files off the terminal; exceptions report the same."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler, Python prints messages
     core = ctypes.CDLL(_imaging.__file__)
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-        with contextlib.suppress(AttributeError):  # a Pillow with libtiff inside it, where nobody can reach it
+        with contextlib.suppress(AttributeError):  # Pillow was built with a libtiff that exports no symbols
             handler = getattr(core, name)
             handler.restype, handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
             handler(None)
 
 
-_hush()
+_silence_decoders()
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
@@ -94,10 +93,10 @@ def _unreadable(error: OSError) -> Undecodable:
 
 
 def digest(file: BufferedReader) -> str:
-    """Return the sha256, in hex, of the content of a file just opened, and go back to its start.
+    """Return the sha256 of a file's content in hex, and return to its start.
 
-    A small file is read into memory of its own size: hashlib.file_digest takes 256 KiB for each, which costs threads
-    that hash thousands of photographs more than the hashing.
+    The buffer is as small as the file: hashlib.file_digest allocates 256 KiB each time, which takes longer than hashing
+    when threads hash thousands of photographs.
     """
     sha256 = hashlib.sha256()
     try:
@@ -119,7 +118,7 @@ def stamp(file: BufferedReader) -> os.stat_result:
 
 
 def check_unchanged(file: BufferedReader, before: os.stat_result) -> None:
-    """Refuse a file that has changed since its status was taken, because parts of two versions may have been read."""
+    """Refuse a file that has changed since its status was taken: parts of two versions may have been read."""
     after = stamp(file)
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise Undecodable(CHANGED)
@@ -127,9 +126,9 @@ def check_unchanged(file: BufferedReader, before: os.stat_result) -> None:
 
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings; enter once, around all threads, because warning filters are global."""
+    """Silence Pillow's warnings; enter it once, outside of all threads, because warning filters are global."""
     with warnings.catch_warnings():
-        # Pillow warns of odd metadata; decoding the whole file decides whether it can be used.
+        # Pillow warns of unusual metadata, but only decoding shows whether a file can be used.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked in `decode`
         yield
@@ -137,12 +136,12 @@ def quiet_pillow() -> Iterator[None]:
 
 @contextlib.contextmanager
 def refusals(file: IO[bytes]) -> Iterator[None]:
-    """Turn what Pillow raises into `Undecodable` with its reason."""
+    """Convert exceptions of Pillow to `Undecodable` with a reason."""
     try:
         yield
     except UnidentifiedImageError as error:
         raise Undecodable(_unidentified(file)) from error
-    except Image.DecompressionBombError as error:  # where Pillow looks itself, whatever is allowed: WebP, and frames
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which it applies to WebP and to frames
         raise Undecodable(too_large(sys.maxsize, 2 * MAX_PIXELS)) from error
     except MemoryError as error:
         raise Undecodable(NO_MEMORY) from error
@@ -151,10 +150,10 @@ def refusals(file: IO[bytes]) -> Iterator[None]:
 
 
 def identified(file: IO[bytes]) -> ImageFile.ImageFile:
-    """Return the picture that a file's header tells of, as ``Image.open`` does, of whatever size it is.
+    """Open a picture by its header like ``Image.open``, but without a limit on its size.
 
     Raises:
-        UnidentifiedImageError: it is of no format that is read, or its header is damaged.
+        UnidentifiedImageError: its format is not supported, or its header is damaged.
     """
     file.seek(0)
     start = file.read(16)

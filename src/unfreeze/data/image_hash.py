@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 from PIL import Image
 
-from unfreeze.data.decode import Truncated, kind, load, mind_shape, mode_of, peak_of, to_rgb, upright_size
+from unfreeze.data.decode import Truncated, kind, load, mode_of, peak_of, refuse_white, to_rgb, upright_size
 from unfreeze.data.formats.reading import USUAL, Reading
 from unfreeze.data.unusable import Undecodable
 
@@ -216,7 +216,7 @@ def decode_and_describe(file: BufferedReader, reading: Reading = USUAL) -> tuple
         if peak is not None and reading.bits is None:
             return DecodedFile(mode, size, reason, kind(image), None, peak), None
         picture = to_rgb(image, reading)
-        mind_shape(image, picture)
+        refuse_white(image, picture)
         return DecodedFile(mode, size, reason, kind(image), image_stats(picture), peak), picture
     except Undecodable as error:
         return DecodedFile(mode, size if size != (0, 0) else error.size, error.reason, ("", False), None), None

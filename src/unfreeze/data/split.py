@@ -1,10 +1,10 @@
 """Draw train, validation and test from the images' content, without a seed.
 
-A cluster (copies of one picture, and the images of one group) has one key, and two independent hashes of it decide:
-below the test share it is test, else below the validation share it is validation, else train. So adding an image moves
-no other, except in a class so small that the hashes alone left it without an image in one of the three.
+Copies of a picture and the images of a group form a cluster with one key. Two independent hashes of the key decide: a
+cluster is test if the first is below the test share, else validation if the second is below the validation share, else
+train. So adding an image moves no other, except in a class so small that the hashes leave one of the three empty.
 
-What the data itself says is kept: ``given_pools`` says which of its splits is used for what.
+Splits that the data gives are kept: ``given_pools`` says what each is used for.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ from unfreeze.errors import UserError
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 LEFT_OUT = "left_out"
-"""What becomes of a copy of a test image that the data gives for training or validation: no cell uses it."""
+"""Split of a copy of a test image that the data gives for training or validation; no cell uses it."""
 
 ENOUGH = 100
-"""Validation images from which on ``split.val: auto`` is the usual share."""
+"""Validation images from which ``split.val: auto`` is the usual share."""
 
 
 @dataclass(frozen=True)
 class _Cluster:
-    """Images that stay together; the key does not depend on how many there are of each."""
+    """Images that stay together; the key does not depend on the number of copies."""
 
     key: str
     labels: frozenset[str]
@@ -45,27 +45,27 @@ def draw_split(
 ) -> pd.Series:
     """Return the split of each used image: train, validation, test, left_out, or test_NAME for further test sets.
 
-    Splits that the data gives are used as ``given_pools`` says; where they are training and test images, validation is
-    drawn from the former. `split.val` is a share of all images, so it is drawn with val / (1 - test) from those that
-    are not test.
+    Splits that the data gives are used as ``given_pools`` says; if they are training and test images, validation is
+    drawn from the training images. `split.val` is a share of all images, so among those that are not test it is drawn
+    with val / (1 - test).
 
     Args:
         catalog: the images.
         split: shares, or the number of folds.
         fold: the fold that is test, 0 to split.folds - 1; None without folds.
-        earlier: what the study drew before, by image id: it is kept, but where a class lost its last image for
-            training or validation, and no image that has come since is for test.
+        earlier: what the study drew before, by image id. It is kept, unless a class lost its last image for training or
+            validation, and no new image becomes a test image.
 
     Returns:
         Text by image id, in the catalog's order.
 
     Raises:
-        UserError: a class has too few distinct images (clusters) for one in each split, or folds are asked of data
-            that brings its own splits.
-        ValueError: fold and split.folds do not go together.
+        UserError: a class has too few distinct images (clusters) for one in each split, or the study asks for folds of
+            data that gives splits.
+        ValueError: fold is not a fold of split.folds.
     """
     if (fold is None) != (split.folds is None) or (fold is not None and not 0 <= fold < (split.folds or 0)):
-        raise ValueError(f"fold {fold} does not go with folds: {split.folds}")
+        raise ValueError(f"fold {fold} is not one of folds: {split.folds}")
     images = catalog.images[catalog.images["status"] == "used"]
     further = (images["source"] != "").to_numpy()
     given = ("test_" + images["source"]).to_numpy(dtype=object, copy=True)
@@ -102,27 +102,27 @@ def draw_split(
 def given_use(given: Collection[str], split: SplitConfig) -> dict[str, str]:
     """Return what each split that the data gives is used for: train, validation or test.
 
-    With training and one other split, the other is the test set, whatever it is called, so that something is left
-    that chose nothing: validation images are drawn from the training images. ``split.val: given`` says otherwise.
+    Next to training images a single other split is the test set, whatever its name, so that every study has scores on
+    images that chose nothing; validation is then drawn from the training images, except with ``split.val: given``.
 
     Args:
-        given: which there are, of train, validation and test.
-        split: of the study.
+        given: those of train, validation and test that the data gives.
+        split: settings of the study.
     """
     two = set(given) == {TRAIN, VALIDATION} and split.val != "given"
     return {name: TEST if two and name == VALIDATION else name for name in given}
 
 
 def given_pools(images: pd.DataFrame, split: SplitConfig, earlier: Mapping[str, str] | None = None) -> np.ndarray:
-    """Return what the data's own splits make of each image: train, validation, test, left_out, or "" to be drawn.
+    """Return the split of each image by the splits that the data gives: train, validation, test, left_out, or "".
 
-    Copies of test images that the data gives for training or validation are left out.
+    Images with "" are to be drawn. Copies of test images among given training or validation images are left out.
 
     Args:
         images: used images of the main data, rows of a catalog.
-        split: of the study.
-        earlier: see ``draw_split``. What an earlier run validated on stays validation, though it is the only split
-            beside training; and it keeps the copies that it trained on, but for those of new test images.
+        split: settings of the study.
+        earlier: see ``draw_split``. Images that an earlier run validated on stay validation even if they are the only
+            split next to training, and copies that it trained on stay in use, except copies of new test images.
     """
     named = images["given_split"].to_numpy(dtype=object, copy=True)
     before = np.array([(earlier or {}).get(name, "") for name in images["id"]], dtype=object)
@@ -138,7 +138,7 @@ def given_pools(images: pd.DataFrame, split: SplitConfig, earlier: Mapping[str, 
 
 
 def _copied(images: pd.DataFrame, of: np.ndarray) -> np.ndarray:
-    """Return which images are copies of some of them: have their content, or are of their cluster."""
+    """Return which images have the content or the cluster of one of the images that ``of`` marks."""
     found = np.zeros(len(images), dtype=bool)
     for column in ("sha256", "cluster"):
         found |= images[column].isin(list(set(images.loc[of, column]) - {""})).to_numpy()
@@ -146,17 +146,17 @@ def _copied(images: pd.DataFrame, of: np.ndarray) -> np.ndarray:
 
 
 def _refuse_given(images: pd.DataFrame, pools: np.ndarray, split: SplitConfig) -> None:
-    """Refuse settings that do not go with the splits that the data gives, and classes that copies take away."""
+    """Refuse settings that contradict the splits that the data gives, and classes of which only copies are given."""
     present = sorted(set(images["given_split"]) - {""})
     if split.folds is not None and present:
         raise UserError(
-            f"split.folds: {split.folds}: the data already says {', '.join(present)}",
-            "folds of data that brings no splits",
-            "take folds out of the study, or give data without train, validation and test in folders or a column",
+            f"split.folds: {split.folds}: the data already gives {', '.join(present)}",
+            "folds of data that gives no splits",
+            "remove folds from the study, or give data without train, validation and test in folders or a column",
         )
     if split.val == "given" and VALIDATION not in present:
         raise UserError(
-            f"split.val: given: the data {'gives ' + ' and '.join(present) if present else 'brings no splits'}",
+            f"split.val: given: the data gives {' and '.join(present) if present else 'no splits'}",
             "validation images in a folder of their own, or named in a column",
             f"draw them: --set split.val={USUAL_VAL}",
         )
@@ -167,17 +167,17 @@ def _refuse_given(images: pd.DataFrame, pools: np.ndarray, split: SplitConfig) -
             raise UserError(
                 f"all {name} images of {', '.join(lost)} are copies of test images",
                 f"{name} images that are not test images, too",
-                "add others; where they only look alike, count the same pixels alone as copies: "
+                "add others; if they only look similar, count only images with the same pixels as copies: "
                 "--set check.near_duplicates=ignore",
             )
 
 
 def with_share(split: SplitConfig, images: int, given: bool) -> SplitConfig:
-    """Return the settings with ``val: auto`` as a number: 0.15, or 0.25 where that would be under 100 images.
+    """Return the settings with ``val: auto`` as a number: 0.15, or 0.25 if that would be under 100 images.
 
     Args:
-        split: of the study.
-        images: from which validation is drawn, with ``given`` those for training alone, else the test set's, too.
+        split: settings of the study.
+        images: number of images that validation is drawn from: only training images with ``given``, else all.
         given: whether the data gives the test set.
     """
     if split.val != "auto":
@@ -188,10 +188,10 @@ def with_share(split: SplitConfig, images: int, given: bool) -> SplitConfig:
 
 
 def is_same_split(before: Mapping[str, Any], split: SplitConfig) -> bool:
-    """Tell whether settings ask for what a study drew before; ``val: auto`` is any share that it was drawn with.
+    """Tell whether settings ask for the split that a study drew before; ``val: auto`` equals any share.
 
     Args:
-        before: the settings as that study recorded them; what they lack is at its default.
+        before: the settings that the study recorded; missing ones are at their defaults.
         split: the settings now.
     """
     was, now = split_record(SplitConfig()) | dict(before), split_record(split)
@@ -201,13 +201,13 @@ def is_same_split(before: Mapping[str, Any], split: SplitConfig) -> bool:
 
 
 def _is_given_fold(images: pd.DataFrame, to_draw: np.ndarray, folds: int, fold: int) -> np.ndarray:
-    """Return which images the data puts into a fold, that is, into the fold-th of its names in their order."""
+    """Return which images the data puts into a fold: the one whose name is at position ``fold`` of the sorted names."""
     names = sorted(set(images["given_fold"][to_draw]))
     if len(names) != folds or "" in names:
         listed = ", ".join(name or "(none)" for name in names)
         raise UserError(
             f"split.folds: {folds}: the data's column fold has {len(names)} values: {listed}",
-            "as many as there are folds, one in every row",
+            "as many values as folds, one in every row",
             f"say folds: {len(set(names) - {''})}, or fix the column",
         )
     return (images["given_fold"] == names[fold]).to_numpy()
@@ -221,18 +221,18 @@ def _as_before(
     part: tuple[float, float],
     earlier: Mapping[str, str],
 ) -> list[str]:
-    """Return the split of each image: what it was, or what its cluster's are, or for a new one anything but test."""
+    """Return the split of each image: its earlier one, else that of its cluster, else for a new image not test."""
     before = [earlier.get(name, "") for name in ids]
-    mates: dict[int, str] = {}
+    of_cluster: dict[int, str] = {}
     for number, pool in zip(members, before, strict=True):
-        if pool:  # should a new image join clusters that were apart, the same pool is preferred in any order
-            mates[number] = max(pool, mates.get(number, pool), key=(TRAIN, VALIDATION, TEST).index)
+        if pool:  # if a new image joins clusters in different pools, the result must not depend on the order
+            of_cluster[number] = max(pool, of_cluster.get(number, pool), key=(TRAIN, VALIDATION, TEST).index)
     found = []
-    for number, pool, fresh in zip(members, before, drawn, strict=True):
-        if fresh == TEST and number not in mates:
+    for number, pool, new_pool in zip(members, before, drawn, strict=True):
+        if new_pool == TEST and number not in of_cluster:
             turn, share = part
-            fresh = VALIDATION if _from(turn, "val", clusters[number].key) < share else TRAIN
-        found.append(pool or mates.get(number) or fresh)
+            new_pool = VALIDATION if _from(turn, "val", clusters[number].key) < share else TRAIN
+        found.append(pool or of_cluster.get(number) or new_pool)
     return found
 
 
@@ -243,14 +243,14 @@ def _filled_up(
     classes: Sequence[str],
     pools: Sequence[str],
 ) -> list[str]:
-    """Return the split of each image, with one of each class for validation and training again where the last one went.
+    """Return the split of each image, with an image of each class in validation and training where the last one left.
 
-    It comes from the other of the two; what is for test stays there, and so do clusters that joined across pools.
+    It is taken from the other of the two; test images stay, and so do clusters that joined across pools.
     """
     of_cluster: dict[int, set[str]] = {}
     for number, pool in zip(members, found, strict=True):
         of_cluster.setdefault(number, set()).add(pool)
-    settled = {number for number, there in of_cluster.items() if len(there) > 1 or TEST in there}
+    settled = {number for number, in_pools in of_cluster.items() if len(in_pools) > 1 or TEST in in_pools}
     drawn = [TEST if number in settled else next(iter(of_cluster[number])) for number in range(len(clusters))]
     for pool, rank in ((VALIDATION, [_uniform("val", cluster.key) for cluster in clusters]),
                        (TRAIN, [-_uniform("test", cluster.key) for cluster in clusters])):  # fmt: skip
@@ -264,9 +264,9 @@ def _by_id(images: pd.DataFrame, splits: np.ndarray) -> pd.Series:
 
 
 def _clusters(images: pd.DataFrame) -> tuple[list[_Cluster], np.ndarray]:
-    """Return the clusters and, for each image, the number of its own: joined by content, as copies, or by group."""
+    """Return the clusters, joined by content, by duplicates or by group, and the cluster number of each image."""
     n = len(images)
-    # A bipartite graph: images, then contents, then clusters of copies, then groups.
+    # A graph of images, contents, clusters of duplicates and groups; edges join an image with the others.
     starts, ends = [], []
     for number, column in enumerate(("sha256", "cluster", "group"), 1):
         joined, _ = pd.factorize(images[column].where(images[column] != "", None))
@@ -288,7 +288,7 @@ def _clusters(images: pd.DataFrame) -> tuple[list[_Cluster], np.ndarray]:
 
 
 def cluster_keys(images: pd.DataFrame) -> list[str]:
-    """Return for each image of a catalog the key of its cluster, which is a pure function of the cluster's images."""
+    """Return the key of each image's cluster, a pure function of the cluster's images."""
     clusters, members = _clusters(images)
     return [clusters[number].key for number in members]
 
@@ -300,7 +300,7 @@ def _uniform(name: str, key: str) -> float:
 
 
 def _from(turn: float, name: str, key: str) -> float:
-    """Return ``_uniform`` as counted round from another place than 0, so that each fold validates on other images."""
+    """Return ``_uniform`` shifted by ``turn``, modulo 1, so that each fold validates on other images."""
     return (_uniform(name, key) - turn) % 1
 
 
@@ -312,7 +312,7 @@ def _draw(
     fold: int | None,
     turn: float,
 ) -> list[str]:
-    """Return the pool of each cluster, each class in each pool; ``turn`` is where the validation images begin."""
+    """Return the pool of each cluster, with each class in each pool; ``turn`` is where validation hashes start."""
     _check_counts(clusters, classes, pools, split.folds)
     by_test = [_uniform("test", cluster.key) for cluster in clusters]
     by_val = [_from(turn, "val", cluster.key) for cluster in clusters]
@@ -324,7 +324,7 @@ def _draw(
     drawn = [TEST if test else VALIDATION if u < share else TRAIN for test, u in zip(is_test, by_val, strict=True)]
     drawn = [pool if pool in pools else TRAIN for pool in drawn]
     ranks = {TEST: by_test, VALIDATION: by_val, TRAIN: [-u for u in by_test]}
-    keep = TEST if split.folds is not None else None  # a fold's test set is settled
+    keep = TEST if split.folds is not None else None  # the test set of a fold does not change
     for pool in (TEST, VALIDATION, TRAIN):
         if pool in pools and pool != keep:
             _fill(drawn, pool, 1, clusters, classes, ranks[pool], keep)
@@ -335,7 +335,7 @@ def _draw(
 def _folds(
     clusters: Sequence[_Cluster], classes: Sequence[str], pools: Sequence[str], by_test: list[float], folds: int
 ) -> list[str]:
-    """Return the number of each cluster's fold, as text; each class in each fold."""
+    """Return the number of each cluster's fold as text, with each class in each fold."""
     numbers = [str(int(u * folds)) for u in by_test]
     for number in range(folds):
         _fill(numbers, str(number), _least_in_fold(pools, folds), clusters, classes, by_test, None)
@@ -343,12 +343,12 @@ def _folds(
 
 
 def _least_in_fold(pools: Sequence[str], folds: int) -> int:
-    """Return how many clusters of a class a fold needs: of two, each must supply the other's remaining pools."""
+    """Return how many clusters of a class a fold needs; of two folds, each must supply the other's remaining pools."""
     return len(pools) - 1 if folds == 2 else 1
 
 
 def validation_share(split: SplitConfig) -> float:
-    """Return the share of the images that are not test which are validation."""
+    """Return the share of validation images among those that are not test."""
     if isinstance(split.val, str):
         return 0.0
     test = split.test if split.folds is None else 1 / split.folds
@@ -370,9 +370,9 @@ def _fill(
     rank: Sequence[float],
     keep: str | None,
 ) -> None:
-    """Move clusters into a pool until it has `least` of each class, the lowest rank first.
+    """Move clusters into a pool until it has `least` of each class, lowest rank first.
 
-    None is taken from the pool `keep`, nor from one that would then have fewer than `least` of a class.
+    Clusters stay in the pool `keep`, and in pools that would be left with fewer than `least` of a class.
     """
     counts = Counter((where, label) for where, cluster in zip(drawn, clusters, strict=True) for label in cluster.labels)
     of_label: dict[str, list[int]] = {}
@@ -381,14 +381,14 @@ def _fill(
             of_label.setdefault(label, []).append(i)
     for label in classes:
         while counts[pool, label] < least:
-            able = [
+            movable = [
                 i
                 for i in of_label.get(label, [])
                 if drawn[i] not in (pool, keep) and all(counts[drawn[i], other] > least for other in clusters[i].labels)
             ]
-            if not able:
+            if not movable:
                 break  # reported by the caller, for all classes at once
-            chosen = min(able, key=lambda i: (rank[i], clusters[i].key))
+            chosen = min(movable, key=lambda i: (rank[i], clusters[i].key))
             counts.subtract((drawn[chosen], other) for other in clusters[chosen].labels)
             counts.update((pool, other) for other in clusters[chosen].labels)
             drawn[chosen] = pool
@@ -406,19 +406,19 @@ def _check_counts(
             f"too few images in {len(few)} of {len(classes)} classes: {', '.join(few)} "
             "(copies of one picture, and the images of one group, count once)",
             f"at least {needed} in each class: {each}",
-            "add images to these classes, or take their folders away",
+            "add images to these classes, or remove their folders",
         )
 
 
 def _check_pools(
     drawn: Sequence[str], clusters: Sequence[_Cluster], classes: Sequence[str], pools: Sequence[str]
 ) -> None:
-    """Refuse what only clusters with several classes in them can bring about."""
+    """Refuse a pool without a class, which happens only if clusters contain several classes."""
     found = {(pool, label) for pool, cluster in zip(drawn, clusters, strict=True) for label in cluster.labels}
     missing = [f"no {pool} image of {label}" for label in classes for pool in pools if (pool, label) not in found]
     if missing:
         raise UserError(
             f"groups and copies cannot be kept together: {', '.join(missing)}",
             "an image of each class in each of " + ", ".join(pools),
-            "make the groups smaller, or take these classes away",
+            "make the groups smaller, or remove these classes",
         )

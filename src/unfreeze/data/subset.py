@@ -1,4 +1,4 @@
-"""Which images a cell uses: nested subsets of the pools that the split drew, by regime and seed."""
+"""Select the images of a cell: nested subsets of the split's pools, by regime and seed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from unfreeze.errors import UserError
 from unfreeze.seeds import stream_seed
 
 _LINES = 5
-"""Up to so many classes get a warning each; more are listed in one."""
+"""Most classes that get a warning each; more are listed in one."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Selection:
     Attributes:
         train: training images.
         validation: validation images; with `split: {val: test}` test images.
-        tests: "test" (absent where the data has no test split) and the names of further test sets.
-        warnings: what falls short, one sentence each.
-        ranking: the whole validation pool, which no regime and no seed trains on: what recipes are ranked by.
+        tests: images by test set: "test" (absent if the data has no test split) and the further test sets.
+        warnings: a sentence on each class that has too few images.
+        ranking: the whole validation pool, which no regime and no seed trains on; recipes are ranked on it.
     """
 
     train: tuple[str, ...]
@@ -40,29 +40,29 @@ class Selection:
 def select(
     catalog: Catalog, split: pd.Series, regime: RegimeConfig, seed: int, validate_on_test: bool = False
 ) -> Selection:
-    """Choose the images of a regime at one seed; a smaller regime's lie within a larger one's.
+    """Select the images of a regime for one seed; those of a smaller regime are among those of a larger one.
 
-    Within a class, images come in the order of the stream (seed, "subset", sha256), and the first ones are taken.
+    In each class the first images are taken in the order of the stream (seed, "subset", sha256).
 
     Args:
         catalog: the images.
-        split: what `draw_split` returned.
-        regime: how many.
-        seed: names the stream.
+        split: result of `draw_split`.
+        regime: how many images.
+        seed: of the stream.
         validate_on_test: take validation images from the test images.
 
     Raises:
-        UserError: a class has no training or validation image; or `regime.strict` and one has too few. One without a
-            test image is a warning: its recall is not known.
+        UserError: a class has no training or validation image, or too few and `regime.strict` is set. A class without
+            a test image is a warning, since its recall is not known.
     """
     pools = _pools(catalog, split, seed)
     if validate_on_test:
         pools[VALIDATION] = pools.get(TEST, {})
     _check_present(pools, catalog.classes, validate_on_test)
-    train, short = _take(pools[TRAIN], regime.train_per_class, regime.train_fraction)
-    validation, short_validation = _take(pools[VALIDATION], regime.val_per_class, None)
-    warnings = _shortfall(short, regime.train_per_class, "training", regime.strict)
-    warnings += _shortfall(short_validation, regime.val_per_class, "validation", regime.strict)
+    train, few = _take(pools[TRAIN], regime.train_per_class, regime.train_fraction)
+    validation, few_validation = _take(pools[VALIDATION], regime.val_per_class, None)
+    warnings = _shortfall(few, regime.train_per_class, "training", regime.strict)
+    warnings += _shortfall(few_validation, regime.val_per_class, "validation", regime.strict)
     warnings += _untested(pools, catalog.classes)
     tests = {
         name if name == TEST else name.removeprefix("test_"): _take(pool, None, None)[0]
@@ -96,18 +96,18 @@ def _check_present(
         raise UserError(
             ", ".join(missing),
             "at least one image of each class in each split: " + ", ".join(word for _, word in wanted),
-            "add images there, or take these classes away",
+            "add images there, or remove these classes",
         )
 
 
 def _untested(pools: Mapping[str, Mapping[str, list[str]]], classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a warning on classes that a test set lacks, where there is one."""
+    """Return a warning on classes without a test image, if there is a test set."""
     missing = [label for label in classes if TEST in pools and label not in pools[TEST]]
     return (f"{no_test_images(missing)}; add some to the test images to know it",) if missing else ()
 
 
 def no_test_images(labels: Sequence[str]) -> str:
-    """Say what it means that classes have no test image; of many the first are named."""
+    """Return a sentence on classes without a test image; of many classes the first are named."""
     more = f" and {len(labels) - _LINES} more" if len(labels) > _LINES else ""
     their = "its recall is" if len(labels) == 1 else "their recall is"
     return f"no test image of {', '.join(labels[:_LINES])}{more}: {their} not known, and AUROC is not defined"
@@ -116,37 +116,37 @@ def no_test_images(labels: Sequence[str]) -> str:
 def _take(
     pool: Mapping[str, list[str]], count: int | None, fraction: float | None
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return the ids taken, and how many there are of each class that has fewer than `count`."""
+    """Return the ids taken, and the number of images of each class that has fewer than `count`."""
     taken: list[str] = []
     for ids in pool.values():
-        # The fraction as written: 0.07 of 100 is 7, though in binary it is a little more.
+        # Exactly the decimal fraction: 0.07 of 100 is 7, although the float is a little larger.
         share = len(ids) if fraction is None else math.ceil(Fraction(repr(fraction)) * len(ids))
         taken += ids[: share if count is None else count]
-    short = {label: len(ids) for label, ids in pool.items() if count is not None and len(ids) < count}
-    return tuple(taken), short
+    few = {label: len(ids) for label, ids in pool.items() if count is not None and len(ids) < count}
+    return tuple(taken), few
 
 
-def _shortfall(short: Mapping[str, int], asked: int | None, word: str, strict: bool) -> tuple[str, ...]:
-    """Return warnings for classes with fewer images than asked for; strictly, raise UserError."""
-    if not short:
+def _shortfall(few: Mapping[str, int], wanted: int | None, word: str, strict: bool) -> tuple[str, ...]:
+    """Return warnings on classes with fewer images than wanted, or raise UserError if strict."""
+    if not few:
         return ()
-    listed = ", ".join(f"{label} {count}" for label, count in short.items())
+    listed = ", ".join(f"{label} {count}" for label, count in few.items())
     if strict:
         raise UserError(
             f"too few {word} images for a strict regime: {listed}",
-            f"{asked} {word} images of each class",
-            "add images, lower the regime's number, or take strict out of the regime",
+            f"{wanted} {word} images of each class",
+            "add images, lower the regime's number, or remove strict from the regime",
         )
-    if len(short) > _LINES:
-        return (f"{len(short)} classes give fewer than {asked} {word} images: {listed}",)
-    return tuple(f"class {label} gives {count} of {asked} {word} images" for label, count in short.items())
+    if len(few) > _LINES:
+        return (f"{len(few)} classes give fewer than {wanted} {word} images: {listed}",)
+    return tuple(f"class {label} gives {count} of {wanted} {word} images" for label, count in few.items())
 
 
 def shortfalls(catalog: Catalog, split: SplitConfig, regimes: Mapping[str, RegimeConfig]) -> list[Finding]:
-    """Return a finding for each thing that the data cannot give, whichever regimes ask for it.
+    """Return a finding for each class that has too few images for some regimes.
 
-    An error ends a run before anything trains; a warning is what it would warn of. Of folds the first is drawn, and of
-    seeds any: how many images there are of a class does not depend on it.
+    An error ends a run before training, a warning is printed by the run. With folds only the first is drawn, since the
+    number of images in a class depends neither on the fold nor on the seed.
     """
     try:
         drawn = draw_split(catalog, split, None if split.folds is None else 0)

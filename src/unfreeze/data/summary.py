@@ -1,10 +1,10 @@
-"""What was understood of data, told before anything is trained: the same lines and numbers in every command."""
+"""Summarise how data was read, before anything is trained: the same lines and numbers in every command."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -16,12 +16,14 @@ from unfreeze.data.sources.source import Source
 from unfreeze.data.split import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use, validation_share, with_share
 from unfreeze.data.unusable import CONFLICT, fixes_for, without_fix
 from unfreeze.errors import UserError
+from unfreeze.text import plural
 
 SHOWN = 10
-"""Classes that are named in the lines; the JSON has all."""
+"""Most classes named in the lines; the JSON has all."""
 
-_REASONS, _FIRST, _MORE = 6, 8, 4
-_CONVERTIBLE = frozenset(("ppm", "jpeg 2000", "avif", "photoshop"))  # by Pillow, as it is installed
+_REASONS = 6  # most reasons that are counted separately
+_FIRST, _GROWTH = 8, 4  # files decoded first to find a usable one, and the factor for each further step
+_CONVERTIBLE = frozenset(("ppm", "jpeg 2000", "avif", "photoshop"))  # formats that the installed Pillow converts
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
@@ -36,34 +38,34 @@ def lines(
     tests: Mapping[str, str] | None = None,
     catalog: Catalog | None = None,
 ) -> tuple[str, ...]:
-    """Return what was understood, in lines without line breaks but those of names.
+    """Return how the data was read, as lines of text.
 
     Args:
-        data: where the data is, as given.
+        data: path or name of the data, as given.
         source: its files.
-        split: how a study draws what the data does not give.
+        split: how a study draws the splits that the data does not give.
         tests: further test sets as given.
-        catalog: of the source, where its files were looked at.
+        catalog: of the source, if its files were scanned.
     """
     counts = _class_counts(source)
     files = sum(counts.values())
     kind = source.kind or "files"
-    told = [
-        f"data: {data}: {kind}, {_count(files, 'file')} in {len(counts)} classes, {range_text(counts)}",
+    said = [
+        f"data: {data}: {kind}, {plural(files, 'file')} in {len(counts)} classes, {range_text(counts)}",
         f"classes: {_names(source.classes)}",
     ]
     for name, folder in (tests or {}).items():
-        told.append(f"test set {name}: {folder}: {_count(sum(item.source == name for item in source.items), 'file')}")
-    told.append(f"split: {_split(source, split)}")
+        said.append(f"test set {name}: {folder}: {plural(sum(item.source == name for item in source.items), 'file')}")
+    said.append(f"split: {_split(source, split)}")
     if source.ignored:
-        told.append(f"ignored: {_ignored(source)}")
-    return (*told, *(f"guessed: {sentence}" for sentence in _guessed(source, catalog)))
+        said.append(f"ignored: {_ignored(source)}")
+    return (*said, *(f"guessed: {sentence}" for sentence in _guessed(source, catalog)))
 
 
 def layout(source: Source, split: SplitConfig, catalog: Catalog | None = None) -> dict[str, Any]:
-    """Return what was understood as JSON data: kind, classes, splits, ignored, guessed.
+    """Return how the data was read, as JSON data: kind, classes, splits, ignored, guessed.
 
-    ``splits`` has the numbers of files that train, val and test get of what the data gives; None where they are drawn.
+    ``splits`` has the number of files that the data gives for train, val and test, or is None if they are drawn.
     """
     given = Counter(item.given_split for item in source.items if not item.source)
     use = given_use(given.keys() - {""}, split)
@@ -89,7 +91,7 @@ def _class_counts(source: Source) -> dict[str, int]:
 
 
 def range_text(counts: Mapping[str, int]) -> str:
-    """Say how many files the smallest and the largest class have."""
+    """Return the sizes of the smallest and the largest class as text."""
     least, most = min(counts, key=lambda label: counts[label]), max(counts, key=lambda label: counts[label])
     if counts[least] == counts[most]:
         return f"{counts[least]:,} a class"
@@ -108,8 +110,8 @@ def _split(source: Source, split: SplitConfig) -> str:
         return f"drawn: {_drawn(with_share(split, given.total(), given=False))}"
     parts = []
     for name in (name for name in _SPLITS if given[name]):
-        said_by = [folder for folder, meant in source.split_names.items() if meant == name and folder != use[name]]
-        parts.append(f"{use[name]} {_count(given[name], 'file')}" + (f" ({', '.join(said_by)})" if said_by else ""))
+        folders = [folder for folder, split in source.split_names.items() if split == name and folder != use[name]]
+        parts.append(f"{use[name]} {plural(given[name], 'file')}" + (f" ({', '.join(folders)})" if folders else ""))
     text = f"given: {', '.join(parts)}"
     if "validation" in use.values() or "test" not in use.values():
         return text
@@ -127,47 +129,43 @@ def _drawn(split: SplitConfig) -> str:
 
 
 def _ignored(source: Source) -> str:
-    """Count why files and folders are ignored, the most frequent reason first, each with the first of them."""
+    """Return the number of ignored files and folders by reason, the most frequent first, each with its first path."""
     counts = Counter(entry.reason for entry in source.ignored).most_common()
     first: dict[str, str] = {}
     for entry in source.ignored:
         first.setdefault(entry.reason, entry.path)
-    told = [f"{count:,} {reason} (first {first[reason]})" for reason, count in counts[:_REASONS]]
+    counted = [f"{count:,} {reason} (first {first[reason]})" for reason, count in counts[:_REASONS]]
     rest = sum(count for _, count in counts[_REASONS:])
-    return ", ".join(told + [f"{rest:,} for other reasons"] * bool(rest))
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return ", ".join(counted + [f"{rest:,} for other reasons"] * bool(rest))
 
 
 # --- nothing usable ---
 
 
 def refuse_unusable(source: Source, check: CheckConfig) -> None:
-    """Decode files, some at a time, until one is usable.
+    """Decode files, more at each step, until one is usable.
 
     Raises:
-        NothingUsable: none is; says why, counted.
+        NothingUsable: no file is usable; counts the reasons.
     """
     main = [item for item in source.items if not item.source]
     reasons = Counter[str]()
-    begin, size = 0, _FIRST
-    while begin < len(main):
-        part = replace(source, items=tuple(main[begin : begin + size]), ignored=())
+    start, size = 0, _FIRST
+    while start < len(main):
+        part = replace(source, items=tuple(main[start : start + size]), ignored=())
         images = build_catalog(part, check=check).images
         if ((images["status"] == "used") | images["reason"].str.startswith(CONFLICT)).any():
             return
         reasons.update(images["reason"])
-        begin, size = begin + size, size * _MORE
+        start, size = start + size, size * _GROWTH
     raise nothing_usable(source, reasons)
 
 
 def refuse_none_used(source: Source, catalog: Catalog) -> None:
-    """Refuse data of which no file is used once all were decoded.
+    """Refuse data of which no file is used after all were decoded.
 
     Raises:
-        NothingUsable: none is; says why, counted.
+        NothingUsable: no file is used; counts the reasons.
     """
     images = catalog.images[(catalog.images["source"] == "") & (catalog.images["status"] != "ignored")]
     if not (images["status"] == "used").any():
@@ -175,84 +173,79 @@ def refuse_none_used(source: Source, catalog: Catalog) -> None:
 
 
 def nothing_usable(source: Source, reasons: Mapping[str, int]) -> NothingUsable:
-    """Return the error for data of which no file is usable, with the reasons counted and the way out of each."""
-    most = Counter(reasons).most_common(3)
-    listed = ", ".join(f"{count:,} {without_fix(reason)}" for reason, count in most)
+    """Return the error for data of which no file is usable, with the most frequent reasons and the fix for each."""
+    frequent = Counter(reasons).most_common(3)
+    listed = ", ".join(f"{count:,} {without_fix(reason)}" for reason, count in frequent)
     first = next((item.path for item in source.items if not item.source), "")
-    root, ways = source.roots[""], fixes_for([reason for reason, _ in most])
+    root, fixes = source.roots[""], fixes_for([reason for reason, _ in frequent])
     if {reason.partition(" is not supported")[0] for reason in reasons} <= _CONVERTIBLE:
         suffixes = {Path(item.path).suffix.lower() for item in source.items if not item.source}
-        ways = f"convert them: {as_png(root, suffixes)} and then: {check_command(Path(f'{root}-png'))}"
+        fixes = f"convert them: {as_png(root, suffixes)} and then: {check_command(Path(f'{root}-png'))}"
     return NothingUsable(
-        f"{root}: nothing usable in {_count(sum(reasons.values()), 'file')}: {listed} (first {first})",
+        f"{root}: nothing usable in {plural(sum(reasons.values()), 'file')}: {listed} (first {first})",
         "pictures: JPEG, PNG, WebP, GIF, BMP or TIFF",
-        ways,
+        fixes,
     )
 
 
 def split_notes(catalog: Catalog, split: SplitConfig, earlier: Mapping[str, str] | None = None) -> list[str]:
-    """Return a sentence on the test set that data with two splits gets, and one on copies of test images.
+    """Return a sentence on the use of a single given split next to training, and one on copies of test images.
 
     Args:
         catalog: the images.
-        split: of the study.
-        earlier: see ``splits.given_pools``.
+        split: settings of the study.
+        earlier: see ``split.given_pools``.
     """
     images = catalog.images.reset_index(drop=True)
     images = images[(images["status"] == "used") & (images["source"] == "")]
     images = images.assign(pool=given_pools(images, split, earlier))
-    return [*_two(images, split), *_left_out(images, catalog)]
+    return [*_second_split(images, split), *_left_out(images, catalog)]
 
 
-def _two(images: pd.DataFrame, split: SplitConfig) -> list[str]:
+def _second_split(images: pd.DataFrame, split: SplitConfig) -> list[str]:
     if set(images["given_split"]) != {TRAIN, VALIDATION} or split.val == "given":
         return []
     second = images[images["given_split"] == VALIDATION]
     given = f"besides training images the data gives one split, {VALIDATION} ({len(second):,} images)"
     if TEST not in set(second["pool"]):
         return [
-            f"{given}: it stays what the first run of this study took it for, and nothing is left to test on; "
+            f"{given}: it is used as in the first run of this study, and there is no test set; "
             "give another --out DIR to make it the test set"
         ]
     if split.val == TEST:
-        return [f"{given}: it is the test set, on which split.val: test validates, too"]
+        return [f"{given}: it is the test set, and with split.val: test the validation set, too"]
     return [
         f"{given}: it is the test set, and validation images are drawn from the training images; "
-        "--set split.val=given validates on it, with nothing left to test on"
+        "--set split.val=given validates on it, without a test set"
     ]
 
 
 def _left_out(images: pd.DataFrame, catalog: Catalog) -> list[str]:
-    left = images[images["pool"] == LEFT_OUT]
-    if left.empty:
+    left_out = images[images["pool"] == LEFT_OUT]
+    if left_out.empty:
         return []
     tested = images[images["pool"] == TEST]
-    row = left.index[0]
-    alike = tested["sha256"] == left["sha256"].iloc[0]
-    if left["cluster"].iloc[0]:
-        alike |= tested["cluster"] == left["cluster"].iloc[0]
-    first, other = path_of(catalog, row), path_of(catalog, tested.index[alike][0])
-    same = left["sha256"].isin(set(tested["sha256"])) | left["pixels"].isin(set(tested["pixels"]) - {""})
+    row = left_out.index[0]
+    originals = tested["sha256"] == left_out["sha256"].iloc[0]
+    if left_out["cluster"].iloc[0]:
+        originals |= tested["cluster"] == left_out["cluster"].iloc[0]
+    first, original = path_of(catalog, row), path_of(catalog, tested.index[originals][0])
+    same = left_out["sha256"].isin(set(tested["sha256"])) | left_out["pixels"].isin(set(tested["pixels"]) - {""})
     others = "" if same.all() else "; --set check.near_duplicates=ignore leaves out only those with the same pixels"
-    are = "image is a copy of a test image" if len(left) == 1 else "images are copies of test images"
+    are = "image is a copy of a test image" if len(left_out) == 1 else "images are copies of test images"
     return [
-        f"{len(left):,} training or validation {are} and left out (left_out in splits.csv): {first} of {other}"
-        + (" is the first" if len(left) > 1 else "")
+        f"{len(left_out):,} training or validation {are} and left out (left_out in splits.csv): {first} of {original}"
+        + (" is the first" if len(left_out) > 1 else "")
         + others
     ]
 
 
-if TYPE_CHECKING:
-    from unfreeze.config.schema import SplitConfig
-    from unfreeze.data.sources.source import Source
-
-
 @dataclass(frozen=True)
 class Pools:
-    """Files of one class: all, and those that training, validation and test get, about that many where they are drawn.
+    """Files of one class in total and by split; expected numbers if the split is drawn.
 
     Attributes:
-        exact: the folders say which is which, so that the numbers are no expectations.
+        exact: whether the data gives the splits, so that the numbers are exact.
     """
 
     files: int
@@ -262,10 +255,8 @@ class Pools:
     exact: bool
 
 
-def pools_by_class(source: "Source", split: "SplitConfig") -> dict[str, Pools]:
-    """Return the pools of each class, in the order of the classes; further test sets do not count."""
-    from unfreeze.data.split import given_use, with_share
-
+def pools_by_class(source: Source, split: SplitConfig) -> dict[str, Pools]:
+    """Return the pools of each class, in the order of the classes, without further test sets."""
     main = [item for item in source.items if not item.source]
     use = given_use({item.given_split for item in main} - {""}, split)
     counts = Counter((item.label, use.get(item.given_split, "")) for item in main)
@@ -275,7 +266,7 @@ def pools_by_class(source: "Source", split: "SplitConfig") -> dict[str, Pools]:
     return {label: _pools(counts, label, given, split) for label in source.classes}
 
 
-def _pools(counts: Counter[tuple[str, str]], label: str, given: set[str], split: "SplitConfig") -> Pools:
+def _pools(counts: Counter[tuple[str, str]], label: str, given: set[str], split: SplitConfig) -> Pools:
     on_test = split.val == "test"
     val = 0.0 if isinstance(split.val, str) else split.val
     if not given:

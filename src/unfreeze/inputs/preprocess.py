@@ -12,7 +12,7 @@ import PIL
 from PIL import Image
 
 from unfreeze.data.catalog import Catalog, rows_of
-from unfreeze.data.decode import DECODE_RULES, load_what_there_is, to_rgb
+from unfreeze.data.decode import DECODE_RULES, load_partly, to_rgb
 from unfreeze.data.formats.reading import read_key
 from unfreeze.data.image_file import check_unchanged, digest, open_regular, quiet_pillow, stamp
 from unfreeze.data.scan import in_threads
@@ -206,7 +206,7 @@ def _made(base: BaseTransform, image: tuple[str, Path]) -> tuple[str, np.ndarray
             sha256, reading = read_key(key)
             if digest(file) != sha256:
                 raise Undecodable("its content has changed")
-            picture = base_picture(to_rgb(load_what_there_is(file, reading=reading), reading), base)
+            picture = base_picture(to_rgb(load_partly(file, reading=reading), reading), base)
             check_unchanged(file, before)
     except Undecodable as error:
         raise _altered(path, error.reason) from error

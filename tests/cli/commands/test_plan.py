@@ -242,7 +242,9 @@ def test_food101_is_planned_without_its_images(unfreeze, folder):
     assert "data: food101 (not on this machine)\n" in said
     assert "head: Pool (avg), Linear 96 to 101\n" in said
     warning = said.splitlines()[-1]
-    assert warning.startswith(f"warning: data: food101: it is not in {folder / 'cache'}; before the study can run:")
+    assert warning.startswith(
+        f"warning: data: food101: Food-101 is not in {folder / 'cache'}; before the study can run:"
+    )
 
 
 def test_validation_on_the_test_images_is_warned_of(unfreeze, study):

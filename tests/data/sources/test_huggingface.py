@@ -111,12 +111,12 @@ def test_what_has_no_labels_is_refused(tmp_path, datasets):
     made(datasets, tmp_path, [0.5, 1.5], datasets.Value("float32")).save_to_disk(str(tmp_path / "heights"))
     assert refusal("hf:heights", tmp_path) == (
         "data: hf:heights has 1 image and 0 label columns: image, label\n"
-        "  expected: one of each\n  fix:      write a manifest of its files instead"
+        "  expected: one of each\n  fix:      write a table of its files instead"
     )
     made(datasets, tmp_path, ["cat", None], datasets.Value("string")).save_to_disk(str(tmp_path / "gaps"))
     assert refusal("hf:gaps", tmp_path) == (
         "data: hf:gaps: image 1 of train has no label\n  expected: a label for every image\n"
-        "  fix:      leave that split out, or write a manifest of the files that have one"
+        "  fix:      leave that split out, or write a table of the files that have a label"
     )
     made(datasets, tmp_path, ["cat", "cat"], datasets.Value("string")).save_to_disk(str(tmp_path / "cats"))
     assert refusal("hf:cats", tmp_path) == (
@@ -124,15 +124,15 @@ def test_what_has_no_labels_is_refused(tmp_path, datasets):
     )
 
 
-def test_a_name_that_cannot_be_had_says_how_to_get_it(tmp_path, datasets, monkeypatch):
+def test_a_name_that_cannot_be_loaded_says_how_to_download_it(tmp_path, datasets, monkeypatch):
     def unreachable(name: str) -> None:
         raise ConnectionError(f"Couldn't reach '{name}' on the Hub\nand more")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     assert refusal("hf:nobody/nothing", tmp_path) == (
-        "data: hf:nobody/nothing cannot be had: Couldn't reach 'nobody/nothing' on the Hub\n"
+        "data: hf:nobody/nothing cannot be loaded: Couldn't reach 'nobody/nothing' on the Hub\n"
         "  expected: hf:owner/name of a data set of images, or hf:FOLDER\n"
-        "  fix:      correct the name, or get it once where there is a network: "
+        "  fix:      correct the name, or download it once with a network connection: "
         "python -c \"from datasets import load_dataset; load_dataset('nobody/nothing')\""
     )
 
@@ -152,6 +152,6 @@ def test_without_the_package_the_message_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert refusal("hf:owner/name", tmp_path) == (
         "data: hf:owner/name: the package datasets is not installed\n"
-        "  expected: it\n"
+        "  expected: this package\n"
         '  fix:      pip install "unfreeze[datasets]"'
     )

@@ -159,7 +159,7 @@ def test_folds_that_the_data_gives(tmp_path):
         draw_split(catalog, SplitConfig(folds=4), 0)
     assert str(caught.value) == (
         "split.folds: 4: the data's column fold has 3 values: x, y, z\n"
-        "  expected: as many as there are folds, one in every row\n"
+        "  expected: as many values as folds, one in every row\n"
         "  fix:      say folds: 3, or fix the column"
     )
 

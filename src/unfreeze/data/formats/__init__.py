@@ -1,1 +1,1 @@
-"""What single kinds of image files need: depth, DICOM, TIFF, PNG."""
+"""Reading of particular image formats: bit depth and bands, DICOM, TIFF, PNG."""

@@ -1,6 +1,6 @@
-"""Pictures of more than 8 bits a value, and of other bands than grey, RGB or with alpha: arrays, made 8-bit pictures.
+"""Convert pictures with more than 8 bits per value, or with selected bands, to 8-bit pictures.
 
-Imported where such a picture is met, since it needs numpy, which processes that decode do without otherwise.
+It needs numpy and is imported only for such pictures, since processes that only decode otherwise do without.
 """
 
 import io
@@ -16,10 +16,10 @@ _MOST = 2**FULL - 1
 
 
 def eight_bits(values: np.ndarray, bits: int) -> np.ndarray:
-    """Scale values so that 2**bits - 1 is white, the same for all pictures; larger ones are white, too.
+    """Scale values so that 2**bits - 1 and larger values are white, the same in all pictures.
 
     Args:
-        values: (...) of whole numbers or floating-point, 0 or more.
+        values: (...) integers or floating-point numbers, 0 or more.
         bits: 1 to 16.
 
     Returns:
@@ -43,19 +43,15 @@ def peak_of(values: np.ndarray) -> int:
 
 
 def stored_peak(image: Image.Image) -> int:
-    """Return the largest value of a loaded picture of mode I;16, I or F.
-
-    Raises:
-        Undecodable: nothing says which of its values is white.
-    """
+    """Return the largest value of a loaded picture of mode I;16, I or F, see ``peak_of``."""
     return peak_of(np.asarray(image))
 
 
 def grey(image: Image.Image, bits: int) -> Image.Image:
-    """Return a loaded picture of mode I;16, I or F in 8 bits, with alpha where one value is transparent.
+    """Return a loaded picture of mode I;16, I or F in 8 bits, with alpha if one value is transparent.
 
     Raises:
-        Undecodable: nothing says which of its values is white.
+        Undecodable: see ``peak_of``.
     """
     values = np.asarray(image)
     peak_of(values)
@@ -69,48 +65,48 @@ def grey(image: Image.Image, bits: int) -> Image.Image:
 
 
 def joined(high: Image.Image, low: Image.Image) -> np.ndarray:
-    """Return 16-bit colour, uint16 (height, width, bands), of which the high and the low bytes are given."""
+    """Return 16-bit colour, uint16 (height, width, bands), from pictures of its high and low bytes."""
     return np.asarray(high).astype(np.uint16) << 8 | np.asarray(low)
 
 
 def colour(high: Image.Image, low: Image.Image, bits: int) -> Image.Image:
-    """Return the 8-bit picture of 16-bit colour, of which the high and the low bytes are given; alpha is the high."""
+    """Return the 8-bit picture of 16-bit colour from its high and low bytes; of alpha the high byte is kept."""
     values = joined(high, low)
     scaled = eight_bits(values, bits)
     if high.mode != "RGB":
         scaled[..., 3] = np.asarray(high)[..., 3]
-    made = Image.fromarray(scaled)
+    picture = Image.fromarray(scaled)
     key = high.info.get(KEY)
     if key is not None:
-        made.putalpha(Image.fromarray(np.where((values == key).all(axis=2), 0, 255).astype(np.uint8)))
-    return made
+        picture.putalpha(Image.fromarray(np.where((values == key).all(axis=2), 0, 255).astype(np.uint8)))
+    return picture
 
 
 def pick(values: np.ndarray, reading: Reading, page: str) -> Image.Image:
-    """Return the 8-bit picture of some bands, with what is to be told of it in its ``info``.
+    """Return the 8-bit picture of selected bands, with its stored mode and largest value in ``info``.
 
     Args:
         values: (height, width, bands).
         reading: names the bands.
-        page: as the stored mode is to be told without its depth, such as "13 bands".
+        page: the stored mode without bit depth, such as "13 bands".
     """
     if max(reading.bands) >= values.shape[2]:
         raise Undecodable(no_such_bands(values.shape[2], reading.bands))
     values = values[..., list(reading.bands)]
-    told: dict[str, Any] = {MODE: page}
+    info: dict[str, Any] = {MODE: page}
     if values.dtype != np.uint8:
-        told = {MODE: f"{page};16", PEAK: peak_of(values)}
+        info = {MODE: f"{page};16", PEAK: peak_of(values)}
         values = eight_bits(values, reading.bits or FULL)
     picture = Image.fromarray(np.ascontiguousarray(values[..., 0] if values.shape[2] == 1 else values))
-    picture.info.update(told)
+    picture.info.update(info)
     return picture
 
 
 def read_bands(file: IO[bytes], reading: Reading) -> Image.Image:
-    """Return the bands of a TIFF file that a reading names, of files that Pillow does not open, by tifffile.
+    """Return the selected bands of a TIFF file that Pillow cannot open, read with tifffile.
 
     Raises:
-        Undecodable: tifffile is not installed, there are no such bands, or the file is damaged.
+        Undecodable: tifffile is not installed, the file lacks a band, or it is damaged.
     """
     try:
         import tifffile
@@ -126,7 +122,7 @@ def read_bands(file: IO[bytes], reading: Reading) -> Image.Image:
             values, axes, several = page.asarray(), page.axes, len(tiff.pages) > 1
     except Undecodable:
         raise
-    except Exception as error:  # whatever a damaged file makes it raise
+    except Exception as error:  # a damaged file may raise anything
         raise Undecodable(TIFF_PACKED if "imagecodecs" in str(error) else DAMAGED) from error
     if axes == "SYX":
         values = np.moveaxis(values, 0, 2)

@@ -1,4 +1,4 @@
-"""DICOM files by pydicom, if it is installed: the first frame, windowed as its header says."""
+"""Read DICOM files with pydicom, if it is installed: the first frame, with the window of its header."""
 
 import contextlib
 import warnings
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 FORMAT = "DICOM"
-_START, _MARK = 128, b"DICM"  # bytes that say nothing, and what comes behind them
+_START, _MARK = 128, b"DICM"  # bytes of the preamble, and what follows it
 
 
 def is_dicom(file: IO[bytes]) -> bool:
-    """Tell whether an open file is DICOM by its content; it is at its start again."""
+    """Tell whether an open file is DICOM by its content, and return to its start."""
     file.seek(_START)
     found = file.read(len(_MARK)) == _MARK
     file.seek(0)
@@ -27,16 +27,16 @@ def is_dicom(file: IO[bytes]) -> bool:
 
 
 def header(file: IO[bytes], reading: Reading) -> tuple[str, tuple[int, int], bool]:
-    """Return the mode that a file's picture has once it is loaded, its (width, height), and whether frames follow."""
+    """Return the mode of the loaded picture, its (width, height) in pixels, and whether frames follow the first."""
     found = _read(file, reading, pixels=False)
     return _mode(found), (int(found.Columns), int(found.Rows)), int(found.get("NumberOfFrames") or 1) > 1
 
 
 def load(file: IO[bytes], reading: Reading) -> Image.Image:
-    """Return the first frame: in 8 bits where the header has a window, else grey values as they are stored, I;16.
+    """Return the first frame: in 8 bits if the header has a window, else the stored grey values, I;16.
 
     Raises:
-        Undecodable: without pydicom, without a picture, or where it cannot be decoded.
+        Undecodable: pydicom is not installed, or the file has no picture or cannot be decoded.
     """
     found = _read(file, reading, pixels=True)
     with _refusals():
@@ -61,7 +61,7 @@ def _read(file: IO[bytes], reading: Reading, pixels: bool) -> "Dataset":
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata
+        warnings.simplefilter("ignore")  # on unusual metadata
         try:
             yield
         except Undecodable:
@@ -69,18 +69,18 @@ def _refusals() -> Iterator[None]:
         except MemoryError:
             raise
         except (RuntimeError, NotImplementedError) as error:
-            raise Undecodable(DICOM_PACKED) from error  # no plugin for it, or none that could
-        except Exception as error:  # whatever a damaged file makes it raise
+            raise Undecodable(DICOM_PACKED) from error  # no plugin decodes it
+        except Exception as error:  # a damaged file may raise anything
             raise Undecodable(DAMAGED) from error
 
 
 def _take_shared(found: "Dataset") -> None:
-    """Move the window and the scale of files of many frames to where those of one frame are."""
+    """Move window and scale of a file with many frames to the place where files of one frame have them."""
     for kind in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
         for groups in list(found.get(kind) or [])[:1]:
             for name in ("FrameVOILUTSequence", "PixelValueTransformationSequence"):
-                for one in list(groups.get(name) or [])[:1]:
-                    for element in one:
+                for group in list(groups.get(name) or [])[:1]:
+                    for element in group:
                         if element.tag not in found:
                             found.add(element)
 
@@ -104,7 +104,7 @@ def _picture(found: "Dataset") -> Image.Image:
     if not kind.startswith("MONOCHROME"):
         if kind == "PALETTE COLOR":
             values = apply_color_lut(values, found)
-        if values.dtype != np.uint8:  # palettes, mostly, of 16 bits
+        if values.dtype != np.uint8:  # mostly palettes of 16 bits
             values = (values >> 8 if values.max() > 255 else values).astype(np.uint8)
         return _named(Image.fromarray(values))
     if not _has_window(found):
@@ -126,7 +126,7 @@ def _named(picture: Image.Image) -> Image.Image:
 
 
 def _range(found: "Dataset") -> tuple[float, float]:
-    """Return what ``apply_voi_lut`` gives for black and white (PS3.3 C.11.2)."""
+    """Return the values that ``apply_voi_lut`` gives for black and white (PS3.3 C.11.2)."""
     table: Any = found.get("VOILUTSequence") or found.get("ModalityLUTSequence")
     if table:
         return 0, 2 ** int(table[0].LUTDescriptor[2]) - 1

@@ -1,4 +1,4 @@
-"""PNG files without what does not belong to their pixels: texts and profiles over a limit, or themselves damaged."""
+"""Remove chunks from PNG files that keep Pillow from reading the pixels: texts and profiles, too large or damaged."""
 
 import io
 import struct
@@ -8,14 +8,13 @@ from typing import IO
 from PIL import PngImagePlugin
 
 _START = b"\x89PNG\r\n\x1a\n"
-_NOT_PIXELS = 0x20  # the bit of a chunk's first letter that is set where pixels do not depend on it
+_ANCILLARY = 0x20  # bit of a chunk's first letter, set if pixels do not depend on the chunk
 
 
 def without_extras(file: IO[bytes]) -> io.BytesIO | None:
-    """Return a PNG file without the chunks that may keep Pillow from reading its pixels; None where it has none.
+    """Return a PNG file without the ancillary chunks that keep Pillow from reading its pixels; None if it has none.
 
-    Those are texts and profiles that are larger than Pillow takes, or more, and chunks whose checksum is wrong; of
-    those without which there is no picture none goes.
+    These are texts and profiles that exceed Pillow's limit, one by one or together, and chunks with a wrong checksum.
     """
     file.seek(0)
     content = file.read()
@@ -27,7 +26,7 @@ def without_extras(file: IO[bytes]) -> io.BytesIO | None:
         kind, end = content[at + 4 : at + 8], at + 12 + length
         if end > len(content):
             break
-        size = _size(kind, content[at + 8 : end - 4], content[end - 4 : end]) if kind[0] & _NOT_PIXELS else 0
+        size = _size(kind, content[at + 8 : end - 4], content[end - 4 : end]) if kind[0] & _ANCILLARY else 0
         if size is None or size > room:
             dropped = True
         else:
@@ -39,7 +38,7 @@ def without_extras(file: IO[bytes]) -> io.BytesIO | None:
 
 
 def _size(kind: bytes, body: bytes, checksum: bytes) -> int | None:
-    """Return the bytes of a text, unpacked, 0 of another chunk; None of one that is damaged, or too large."""
+    """Return the unpacked bytes of a text or profile, 0 for another chunk, None if it is damaged or too large."""
     if struct.pack(">I", zlib.crc32(body, zlib.crc32(kind))) != checksum:
         return None
     packed = body.partition(b"\0")[2]

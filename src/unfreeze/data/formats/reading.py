@@ -1,6 +1,6 @@
-"""How files are read that can be read in several ways, and what names the pictures that come of it.
+"""Settings of reading files (bands, bits, size limit), and the cache keys of pictures read with them.
 
-Light to import: processes that only decode import it.
+Light to import, for processes that only decode.
 """
 
 import json
@@ -8,31 +8,31 @@ from dataclasses import dataclass
 from typing import Self
 
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
-"""Pillow's own bound, 89.5 million pixels, above which it warns of a decompression bomb."""
+"""Pillow's own limit, 89.5 million pixels, above which it warns of a decompression bomb."""
 
 FULL = 16
-"""Bits that pictures of more than 8 bits use, where nothing else is known: their high byte counts."""
+"""Bits in use in pictures of more than 8 bits if nothing else is known: the high byte is kept."""
 
 LEAST = 8
-"""Bits that are assumed at least, but for values of 0 and 1."""
+"""Smallest number of bits assumed to be in use, except for values of 0 and 1."""
 
 PEAK, MODE, SEVERAL, INVERTED, KEY = (
     f"unfreeze.{name}" for name in ("peak", "mode", "several", "inverted", "transparency")
 )
-"""Keys of ``Image.info``: the largest value of a picture of more than 8 bits; its stored mode, if that is not the
-image's; whether frames follow; whether 0 is white; the colour that is transparent, in 16 bits."""
+"""Keys of ``Image.info``: largest value of a picture of more than 8 bits; stored mode, if it differs from the image's;
+whether frames follow; whether 0 is white; transparent colour in 16 bits."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read; the defaults are how a file is read where nobody says anything.
+    """How files are read.
 
     Attributes:
-        bands: one band, or those that are red, green and blue, counted from 0, of files that have two bands, or four
-            and more; empty: grey with alpha and RGB with alpha are read, other files of so many bands are not.
-        bits: of pictures of more than 8 bits, those that the whole data set uses: 2**bits - 1 becomes white. None: not
-            known yet; such a picture then tells its largest value.
-        max_pixels: a larger picture is refused by its header.
+        bands: the band, or the red, green and blue bands, counted from 0, of files with two, four or more bands. Empty:
+            only grey with alpha and RGB with alpha are read of such files.
+        bits: bits in use in pictures of more than 8 bits, the same in the whole data set: 2**bits - 1 becomes white.
+            None: not known yet; scanning then finds the largest value.
+        max_pixels: larger pictures are refused by their header.
     """
 
     bands: tuple[int, ...] = ()
@@ -41,18 +41,18 @@ class Reading:
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """What differs from the defaults of what pixels, or what is said of files, depend on."""
+        """The settings that differ from the defaults, as text for cache keys."""
         bands = (f"bands={','.join(map(str, self.bands))}",) if self.bands else ()
         bits = (f"bits={self.bits}",) if self.bits != FULL else ()
         return bands + bits + ((f"max_pixels={self.max_pixels}",) if self.max_pixels != MAX_PIXELS else ())
 
     def as_text(self) -> str:
-        """Return all of it as text, for another process."""
+        """Return the settings as text, for another process."""
         return json.dumps([self.bands, self.bits, self.max_pixels])
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Read what ``as_text`` gave."""
+        """Return the settings from the text of ``as_text``."""
         bands, bits, max_pixels = json.loads(text)
         return cls(tuple(bands), bits, max_pixels)
 
@@ -61,7 +61,7 @@ USUAL = Reading()
 
 
 def bits_of(peak: int) -> int:
-    """Return the bits of pictures whose largest value this is: 8 to 16, and 1 of values from 0 to 1."""
+    """Return the bits in use in pictures with this largest value: 8 to 16, or 1 for values of 0 and 1."""
     return 1 if peak <= 1 else min(FULL, max(LEAST, peak.bit_length()))
 
 
@@ -71,19 +71,16 @@ def is_deep(mode: str) -> bool:
 
 
 def is_picked(mode: str) -> bool:
-    """Tell whether of a picture of this stored mode, as the catalog names it, some bands are picked."""
+    """Tell whether some bands of a picture with this stored mode, as the catalog names it, are selected."""
     return mode.partition(";")[0].endswith(" bands")
 
 
 def content_key(sha256: str, mode: str, reading: Reading) -> str:
-    """Return what names the picture in a file: its content, and how that is read if not as usual.
-
-    So the pixels of a picture have one name in every cache, and a picture that is read in one way only has the
-    sha256 of its file.
+    """Return the cache key of the picture in a file: its sha256, and settings of reading on which its pixels depend.
 
     Args:
         sha256: of the file's content, in hex.
-        mode: its stored pixel mode, as the catalog names it.
+        mode: stored pixel mode, as the catalog names it.
         reading: how the data set is read.
     """
     bands = (
@@ -94,8 +91,8 @@ def content_key(sha256: str, mode: str, reading: Reading) -> str:
 
 
 def read_key(key: str) -> tuple[str, Reading]:
-    """Return the sha256 and the reading that ``content_key`` made a key of; of any size, since that was allowed."""
+    """Return the sha256 and the settings of reading in a ``content_key``, without a limit on the size."""
     sha256, *rules = key.split(".")
-    told = dict(rule.split("=") for rule in rules)
-    bands = tuple(map(int, told["bands"].split(","))) if "bands" in told else ()
-    return sha256, Reading(bands, int(told.get("bits", FULL)), max_pixels=2**62)
+    values = dict(rule.split("=") for rule in rules)
+    bands = tuple(map(int, values["bands"].split(","))) if "bands" in values else ()
+    return sha256, Reading(bands, int(values.get("bits", FULL)), max_pixels=2**62)

@@ -1,4 +1,4 @@
-"""What a TIFF file's first directory tells before its pixels are decoded: bands, previews, raw camera files."""
+"""Read the first directory of a TIFF file to find bands, previews and raw camera files before pixels are decoded."""
 
 import struct
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from PIL import TiffImagePlugin
 from unfreeze.data.unusable import INVERTED, PREVIEW, RAW, RAW_SUFFIXES, UNKNOWN_TIFF, Undecodable, too_many_bands
 
 _SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _DNG = 254, 258, 262, 277, 284, 50706  # tags
-_REDUCED = 1  # the bit of the kind of a subfile: a smaller version of another image in the file
+_REDUCED = 1  # bit of the subfile type: a smaller version of another image in the file
 _WHITE_IS_ZERO, _PALETTE, _SEPARATED, _CFA = 0, 3, 5, 32803  # photometric interpretations
-_CR2 = b"CR"  # behind the header
+_CR2 = b"CR"  # follows the header of Canon's raw files
 
 
 def directory(file: IO[bytes]) -> Mapping[int, Any]:
-    """Return the tags of a TIFF file's first directory; none where it is not one, or damaged."""
+    """Return the tags of a TIFF file's first directory; none if it is not a TIFF file or is damaged."""
     file.seek(0)
     start = file.read(16)
     if not start.startswith(tuple(TiffImagePlugin.PREFIXES)):
@@ -30,17 +30,17 @@ def directory(file: IO[bytes]) -> Mapping[int, Any]:
 
 
 def bands(tags: Mapping[int, Any]) -> int:
-    """Return how many bands there are of which some may be picked: 0 of palettes, CMYK and what has no directory."""
+    """Return the number of bands that can be selected: 0 for palettes, CMYK and files without a directory."""
     if not tags or tags.get(_PHOTOMETRIC) in (_PALETTE, _SEPARATED):
         return 0
     return int(tags.get(_SAMPLES, 1))
 
 
 def refuse_previews(file: IO[bytes], tags: Mapping[int, Any]) -> None:
-    """Refuse a file whose first image is not the photograph that it is about.
+    """Refuse a file whose first image is only a preview.
 
     Raises:
-        Undecodable: it is a raw camera file, or begins with a smaller version of another image.
+        Undecodable: it is a raw camera file, or its first image is a smaller version of another one.
     """
     file.seek(8)
     raw = file.read(2) == _CR2 or _DNG in tags or tags.get(_PHOTOMETRIC) == _CFA
@@ -51,15 +51,16 @@ def refuse_previews(file: IO[bytes], tags: Mapping[int, Any]) -> None:
 
 
 def sixteen_in_planes(tags: Mapping[int, Any]) -> bool:
-    """Tell whether there is 16-bit colour of which each band lies by itself, which Pillow reads by half, or wrongly."""
+    """Tell whether a file has 16-bit colour with separate bands, of which Pillow reads a half, or wrong values."""
     return tags.get(_PLANES) == 2 and bands(tags) > 1 and 16 in tags.get(_BITS, ())
 
 
 def refuse_colours(mode: str, tags: Mapping[int, Any]) -> None:
-    """Refuse what Pillow opens, and of which it does not say, or does not heed, which values are which colour.
+    """Refuse files that Pillow opens although it does not know, or ignores, what their values mean.
 
     Raises:
-        Undecodable: there are five bands or more, or some beside grey that are not alpha, or 0 is white in 16 bits.
+        Undecodable: there are five or more bands, further bands next to grey that are not alpha, or 16-bit values of
+            which 0 is white.
     """
     count = bands(tags)
     if count > 4 or (count > 1 and mode in ("L", "1", "I", "F")) or (count > 1 and mode.startswith("I;")):
@@ -69,5 +70,5 @@ def refuse_colours(mode: str, tags: Mapping[int, Any]) -> None:
 
 
 def unopened(tags: Mapping[int, Any]) -> str:
-    """Return the reason why Pillow does not open a file that has a directory."""
+    """Return the reason why Pillow cannot open a TIFF file."""
     return too_many_bands(count) if (count := bands(tags)) > 1 else UNKNOWN_TIFF

@@ -1,6 +1,6 @@
-"""Find the labelled files of a study. A source is a module that reads one kind of data into a ``Source``.
+"""Find the labelled files of a study; each source is a module that reads one kind of data into a ``Source``.
 
-Only names are read here; whether a file is an image is for the catalog to find out. Nothing of the user's is written.
+Only names are read here; whether a file is an image is checked when the catalog is built. No user file is written.
 """
 
 import os
@@ -46,17 +46,21 @@ def open_source(
         data: see ``supported``.
         tests: folders of class folders, or tables, by name; each image in them is a test image.
         base: the folder that relative paths refer to.
-        follow_symlinks: in folders, follow links to other folders and to files elsewhere, not only to files within.
-        columns: of tables, which column says what; ``split: False`` holds for folders, too.
-        labels_from: of folders, what in a picture's path is its label, see ``label_finder``.
+        follow_symlinks: whether links to other folders and to files outside of a folder are followed.
+        columns: meaning of the columns of tables; ``split: False`` also holds for folders.
+        labels_from: part of a picture's path that is its label, see ``label_finder``; for folders.
 
     Raises:
         UserError: data is missing or unreadable, there are fewer than two classes, two class names differ only in
-            case, white space or Unicode form, a further test set has a class that the main data has not, or there is
+            case, white space or Unicode form, a further test set has a class that the main data lacks, or there is
             more than one way to read a folder.
     """
     main = _main(DataRequest(data, base, follow_symlinks, columns, labels_from))
-    main = _undivided(main) if columns.split is False else replace(main, guessed=(*main.guessed, *_lacking(main)))
+    main = (
+        _without_splits(main)
+        if columns.split is False
+        else replace(main, guessed=(*main.guessed, *_report_untrained(main)))
+    )
     roots, items, ignored, guessed = dict(main.roots), list(main.items), list(main.ignored), list(main.guessed)
     for name, value in tests.items():
         key = f"tests.{name}"
@@ -80,15 +84,15 @@ def open_source(
     )
 
 
-def _undivided(source: Source) -> Source:
+def _without_splits(source: Source) -> Source:
     """Return a source without the splits that it gives."""
     items = tuple(replace(item, given_split="") for item in source.items)
     kind = "class folders" if source.kind == "split folders" else source.kind
     return replace(source, items=items, kind=kind, split_names={})
 
 
-def _lacking(source: Source) -> list[str]:
-    """Tell classes that have images in other splits, but none to train on: nothing could be learned of them."""
+def _report_untrained(source: Source) -> list[str]:
+    """Report classes with images in other splits but none to train on."""
     splits = {item.given_split for item in source.items}
     trained = {item.label for item in source.items if item.given_split in ("train", "")}
     lacking = sorted({item.label for item in source.items} - trained)
@@ -96,13 +100,13 @@ def _lacking(source: Source) -> list[str]:
         return []
     listed = ", ".join(lacking[:_SHOWN]) + (f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else "")
     return [
-        f"no training image is of {listed}, so nothing can be learned of {'it' if len(lacking) == 1 else 'them'}; to "
-        f"draw the splits anew from all: {as_setting('columns.split', False)}"
+        f"there is no training image of {listed}, so {'it' if len(lacking) == 1 else 'they'} cannot be learned; to "
+        f"draw new splits from all images: {as_setting('columns.split', False)}"
     ]
 
 
 def known_classes(study: StudyConfig, base: Path) -> int:
-    """Return how many classes a study's data has, where it is known without its files; 0 elsewhere."""
+    """Return the number of classes of a study's data if it is known without its files, else 0."""
     return _kind_of(study.data, base).classes
 
 
@@ -114,9 +118,9 @@ def _main(request: DataRequest) -> Source:
     kind = _kind_of(request.data, request.base)
     if request.labels_from is not None and not kind.labels_in_paths:
         raise UserError(
-            f"labels_from: {request.labels_from}: data: {request.data} says the labels itself",
-            "labels_from with a folder of pictures alone",
-            "take labels_from out of the study",
+            f"labels_from: {request.labels_from}: data: {request.data} gives the labels itself",
+            "labels_from only with a folder of pictures",
+            "remove labels_from from the study",
         )
     return kind.read(request)
 
@@ -163,13 +167,13 @@ def _missing(key: str, value: str, path: Path, kind: str, expected: str) -> User
 
 
 def supported() -> str:
-    """Return what data may be, in words."""
+    """Return the supported kinds of data as text."""
     *others, last = (kind.supported for kind in SOURCES.values())
     return f"{', '.join(others)}, or {last}"
 
 
 SOURCES: Registry[SourceKind] = Registry("source")
-"""Kinds of data; of those that recognise what a study names, the last one reads it."""
+"""Kinds of data. If several recognise the data of a study, the last one reads it."""
 SOURCES.register(
     "folder",
     SourceKind(

@@ -1,4 +1,4 @@
-"""The demo's images: scikit-learn's handwritten digits, written out as a folder of class folders."""
+"""Write scikit-learn's handwritten digits as a folder of class folders, for the demo."""
 
 import io
 from pathlib import Path
@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from unfreeze.errors import UserError
 
 SIDE = 64
-"""Pixels a side of a written image; the digits have 8."""
+"""Pixels per side of a written image; the digits have 8."""
 
 
 def write_digits(folder: Path) -> int:
@@ -31,7 +31,7 @@ def write_digits(folder: Path) -> int:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write a file unless it has this content: thousands of small files, so none is synced to disk on its own."""
+    """Write a file unless it has this content; it is not synced, since there are thousands of small files."""
     try:
         if not path.is_file() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Folders of class folders, folders of given splits, and folders whose paths say the labels."""
+"""Read folders as data: class folders, split folders, and folders whose paths contain the labels."""
 
 import posixpath
 import shlex
@@ -25,7 +25,7 @@ from unfreeze.data.sources.tree import (
 )
 from unfreeze.data.tables.read import IN_FOLDERS
 from unfreeze.errors import UserError
-from unfreeze.text import near
+from unfreeze.text import near, plural
 
 NO_CLASS = "not in a class folder"
 HIDDEN_PICTURES = "hidden folder with pictures"
@@ -40,11 +40,11 @@ def read_folder(root: Path, follow: bool = False, labels_from: str | None = None
     Args:
         root: the folder.
         follow: see ``scan``.
-        labels_from: see ``label_finder``; then folders are no classes.
+        labels_from: see ``label_finder``; the names of folders are then not used as classes.
 
     Raises:
-        UserError: there are no pictures, fewer than two classes, class names that are too alike, a class of which all
-            pictures are links that are not followed, more than one way to read the folder, or a path without a label.
+        UserError: there are no pictures, fewer than two classes, class names that are too similar, a class with only
+            links that are not followed, more than one way to read the folder, or a path without a label.
     """
     tree = scan(root, follow)
     _refuse_no_pictures(root, tree)
@@ -65,12 +65,12 @@ def read_folder(root: Path, follow: bool = False, labels_from: str | None = None
     _check_classes(root, classes, tree, layout, list(hidden.values()))
     _refuse_links_alone(root, tree, items, classes)
     kind = "split folders" if layout.names else "class folders"
-    guessed = (*layout.guessed, *hidden.values(), *_elsewhere_told(root, tree), *_links_told(tree))
+    guessed = (*layout.guessed, *hidden.values(), *_report_cloud_files(root, tree), *_report_links(tree))
     return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)), kind, layout.names, guessed)
 
 
 def _place(path: str, layout: Layout) -> tuple[str, str, str]:
-    """Return a picture's label and split, or why it has none."""
+    """Return a picture's label and split, and the reason if it has none."""
     reason = next((layout.left_out[folder] for folder in around(path) if folder in layout.left_out), "")
     if reason or path in layout.masks:
         return "", "", reason or MASKS
@@ -87,13 +87,13 @@ def _place(path: str, layout: Layout) -> tuple[str, str, str]:
 
 
 def _classes(tree: Tree, layout: Layout) -> set[str]:
-    """Return the names of class folders, of empty ones too: a run says what they lack."""
+    """Return the names of class folders, with empty ones: a run reports that they lack images."""
     folders = [folder for part in layout.parts for folder in tree.within(part)]
-    return {name_of(one) for one in folders if one not in layout.left_out and one not in layout.no_classes}
+    return {name_of(folder) for folder in folders if folder not in layout.left_out and folder not in layout.no_classes}
 
 
 def _hidden_classes(root: Path, tree: Tree, layout: Layout) -> dict[str, str]:
-    """Return a sentence on each hidden folder with pictures that lies where class folders lie, by its path."""
+    """Return a sentence on each hidden folder with pictures next to class folders, by its path."""
     found = {}
     for path, reason in sorted(tree.ignored):
         folder = path.rstrip("/")
@@ -116,17 +116,15 @@ def _rename(root: Path, hidden: str) -> str:
 def _check_classes(root: Path, classes: set[str], tree: Tree, layout: Layout, hidden: Sequence[str]) -> None:
     """Refuse fewer than two classes, and class names that some file system or report could not tell apart."""
     depth = max(map(depth_of, layout.parts))
-    links = sorted(one for one, _ in _links(tree, LINK_TO_FOLDER) if one.count("/") <= depth)
+    links = sorted(link for link, _ in _links(tree, LINK_TO_FOLDER) if link.count("/") <= depth)
     further = [f"follow links to folders ({', '.join(links)}): {FOLLOW}"] if links else []
     further += hidden
-    if len(classes) < 2 and (
-        way := hint([path for path in tree.pictures if _place(path, layout)[2] in ("", NO_CLASS)])
-    ):
-        further.append(way)
-    tables = _tables(tree)
-    if len(classes) < 2 and tables:
-        further.append(f"if a table lists the pictures: {check_command(root / tables[0])}")
-    more = "".join(f"; or {one}" for one in further)
+    if len(classes) < 2:
+        suggestion = hint([path for path in tree.pictures if _place(path, layout)[2] in ("", NO_CLASS)])
+        further += [suggestion] if suggestion else []
+        tables = _tables(tree)
+        further += [f"if a table lists the pictures: {check_command(root / tables[0])}"] if tables else []
+    more = "".join(f"; or {fix}" for fix in further)
     if not classes:
         raise UserError(f"{root} holds no class folders", FOLDERS, f"put the images into one folder per class{more}")
     if len(classes) == 1:
@@ -137,11 +135,11 @@ def _check_classes(root: Path, classes: set[str], tree: Tree, layout: Layout, hi
     check_names("class folder", root, classes)
 
 
-# --- nothing, or links alone ---
+# --- no pictures, or only links ---
 
 
 def _refuse_no_pictures(root: Path, tree: Tree) -> None:
-    """Refuse a folder without a picture, with what is there instead."""
+    """Refuse a folder without pictures, with what it contains instead and the fix for that."""
     if tree.pictures:
         return
     counts = Counter(reason for _, reason in tree.ignored)
@@ -151,18 +149,18 @@ def _refuse_no_pictures(root: Path, tree: Tree) -> None:
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(_SHOWN))
     fix = "correct the path, or put pictures (JPEG, PNG, WebP, GIF, BMP, TIFF) into one folder per class"
     if tables := _tables(tree):
-        fix = f"give the table, if it lists pictures or holds them: {check_command(root / tables[0])}"
+        fix = f"give the table, if it lists or contains pictures: {check_command(root / tables[0])}"
     if counts[POINTER]:
-        fix = f"get the pictures themselves: git -C {shlex.quote(str(root))} lfs pull"
+        fix = f"download the pictures: git -C {shlex.quote(str(root))} lfs pull"
     if counts[VOLUME]:
-        fix = f"save the slices that count as PNG files in one folder per class{_slices(root, tree)}"
+        fix = f"save the relevant slices as PNG files in one folder per class{_slices(root, tree)}"
     if counts[CLOUD]:
-        fix = f"get the pictures themselves: {_download(root)}"
+        fix = f"download the pictures: {_download(root)}"
     packed = [path for path, _ in tree.ignored if path.lower().endswith(tuple(_ARCHIVES))]
     if packed:
         first, into = root / packed[0], root / posixpath.dirname(packed[0])
         module = next(module for suffix, module in _ARCHIVES.items() if packed[0].lower().endswith(suffix))
-        more = f", and so the other {len(packed) - 1:,}" if len(packed) > 1 else ""
+        more = f", and likewise the other {len(packed) - 1:,}" if len(packed) > 1 else ""
         fix = f"unpack them: python -m {module} -e {shlex.quote(str(first))} {shlex.quote(str(into))}{more}"
     hidden = [path for path, reason in tree.ignored if reason == HIDDEN and pictures_in(root / path)]
     if hidden:
@@ -177,26 +175,26 @@ def _tables(tree: Tree) -> list[str]:
 
 
 def _download(root: Path) -> str:
-    """Return the command that gets from iCloud what is there alone; on a Mac."""
+    """Return the command that downloads files from iCloud, on a Mac."""
     return f"find {shlex.quote(str(root))} -name '*.icloud' -exec brctl download {{}} \\;"
 
 
 def _slices(root: Path, tree: Tree) -> str:
     names = [path.lower() for path, reason in tree.ignored if reason == VOLUME]
     nifti = {suffix for suffix in (".nii", ".nii.gz") if any(name.endswith(suffix) for name in names)}
-    return f"; the middle ones of NIfTI files: {slices_as_png(root, nifti)}" if nifti else ""
+    return f"; the middle slices of NIfTI files: {slices_as_png(root, nifti)}" if nifti else ""
 
 
-def _elsewhere_told(root: Path, tree: Tree) -> list[str]:
+def _report_cloud_files(root: Path, tree: Tree) -> list[str]:
     count = sum(reason == CLOUD for _, reason in tree.ignored)
     if not count:
         return []
-    words = "1 file is" if count == 1 else f"{count:,} files are"
-    return [f"{words} in iCloud alone and not used; to get them: {_download(root)}"]
+    files = plural(count, "file is", "files are")
+    return [f"{files} only in iCloud and not used; to download them: {_download(root)}"]
 
 
 def _links(tree: Tree, reason: str) -> list[tuple[str, str]]:
-    """Return links that are not followed for a reason, and where they lead, sorted."""
+    """Return the links that are not followed for a reason, with their targets, sorted."""
     ignored = {path.rstrip("/") for path, why in tree.ignored if why == reason}
     return sorted((path, target) for path, target in tree.links.items() if path in ignored)
 
@@ -209,13 +207,13 @@ def _only_links(root: Path, given: str, links: Sequence[tuple[str, str]]) -> Use
     where = f"all lead into {store}" if shared else f"they lead to {len(places):,} folders"
     return UserError(
         f"{given} (first {first} -> {target})",
-        "pictures in the folder, or leave to follow links out of it",
+        "pictures in the folder, or the setting to follow links out of it",
         f"{where}: follow them with {FOLLOW}, or copy the pictures into the folder",
     )
 
 
 def _refuse_links_alone(root: Path, tree: Tree, items: Sequence[Item], classes: Collection[str]) -> None:
-    """Refuse classes without a picture whose folders hold links that are not followed."""
+    """Refuse classes whose folders contain links that are not followed, but no pictures."""
     links = _links(tree, LINK_OUT)
     filled = {item.label for item in items}
     lacking = {
@@ -232,15 +230,15 @@ def _refuse_links_alone(root: Path, tree: Tree, items: Sequence[Item], classes: 
         )
 
 
-def _links_told(tree: Tree) -> list[str]:
+def _report_links(tree: Tree) -> list[str]:
     links = _links(tree, LINK_OUT) + _links(tree, LINK_TO_FOLDER)
     if not links:
         return []
-    words = "1 link is" if len(links) == 1 else f"{len(links):,} links are"
-    return [f"{words} not followed (first {links[0][0]} -> {links[0][1]}); to follow: {FOLLOW}"]
+    are = plural(len(links), "link is", "links are")
+    return [f"{are} not followed (first {links[0][0]} -> {links[0][1]}); to follow: {FOLLOW}"]
 
 
-# --- labels that paths say ---
+# --- labels in paths ---
 
 
 def _by_paths(root: Path, tree: Tree, labels_from: str) -> Source:
@@ -253,16 +251,16 @@ def _by_paths(root: Path, tree: Tree, labels_from: str) -> Source:
         first = missed[0] if missed else min(labels)
         count = len(missed) if named else len(labels)
         raise UserError(
-            f"labels_from: {labels_from}: {count:,} of {len(labels):,} paths say no label, first {first}",
-            "the word name, or an expression that matches the path of every picture in folders where it matches any",
-            f"widen the expression, or leave labels_from out where class folders say the labels{_suggested(tree)}",
+            f"labels_from: {labels_from}: no label is found in {count:,} of {len(labels):,} paths, first {first}",
+            "the word name, or an expression that matches all paths in a folder or none",
+            f"widen the expression, or remove labels_from if class folders give the labels{_suggested(tree)}",
         )
     classes = set(labels.values()) - {""}
     if len(classes) < 2:
         raise UserError(
             f"labels_from: {labels_from} finds one class only: {', '.join(classes)}",
             "at least two classes",
-            f"put what differs into the group of the expression{_suggested(tree)}",
+            f"put the part that differs into the group of the expression{_suggested(tree)}",
         )
     check_names("label", root, classes)
     depth, names = _split_level(named)
@@ -272,29 +270,30 @@ def _by_paths(root: Path, tree: Tree, labels_from: str) -> Source:
     unlabelled = [path for path in tree.pictures if path not in named]
     ignored = [Ignored(path, reason) for path, reason in tree.ignored]
     ignored += [Ignored(path, UNLABELLED) for path in unlabelled]
-    told = []
+    guessed = _report_links(tree)
     if unlabelled:
         folders = sorted({posixpath.dirname(path) for path in unlabelled})
-        shown = ", ".join(f"{one}/" for one in folders[:_SHOWN])
+        shown = ", ".join(f"{folder}/" for folder in folders[:_SHOWN])
         more = f" and {len(folders) - _SHOWN} more" if len(folders) > _SHOWN else ""
-        told.append(
+        guessed.insert(
+            0,
             f"no label is found in the {len(unlabelled):,} paths in {shown}{more}, so they count as unlabelled; "
-            "to use them, widen the expression in labels_from"
+            "to use them, widen the expression in labels_from",
         )
-    guessed = (*told, *_links_told(tree))
-    return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)), "labels in paths", names, guessed)
+    kind = "labels in paths"
+    return Source({"": root}, tuple(items), tuple(ignored), tuple(sorted(classes)), kind, names, tuple(guessed))
 
 
 def _suggested(tree: Tree) -> str:
-    way = hint(tree.pictures)
-    return f"; {way}" if way else "; for example --set labels_from=name"
+    suggestion = hint(tree.pictures)
+    return f"; {suggestion}" if suggestion else "; for example --set labels_from=name"
 
 
 def _split_level(paths: Collection[str]) -> tuple[int, dict[str, str]]:
-    """Return the depth at which all folders around some files are splits, train and one more, and these by name."""
-    parted = [path.split("/")[:-1] for path in paths]
-    for depth in range(min(map(len, parted))):
-        names = {name: split_of(name) for name in {parts[depth] for parts in parted}}
+    """Return the depth at which all folders are splits, among them train, and the split of each by its name."""
+    folders = [path.split("/")[:-1] for path in paths]
+    for depth in range(min(map(len, folders))):
+        names = {name: split_of(name) for name in {parts[depth] for parts in folders}}
         if all(names.values()) and "train" in names.values() and len(set(names.values())) > 1:
             return depth, dict(sorted(names.items()))
     return 0, {}
@@ -306,10 +305,10 @@ def _split_level(paths: Collection[str]) -> tuple[int, dict[str, str]]:
 def read_test_folder(
     name: str, root: Path, classes: tuple[str, ...], follow: bool = False, labels_from: str | None = None
 ) -> Source:
-    """Read a further test set, whose classes are classes of the main data; arguments as of ``read_folder``.
+    """Read a further test set, whose classes are classes of the main data; see ``read_folder`` for the arguments.
 
     Raises:
-        UserError: it holds no pictures in class folders, or has a class that the main data has not.
+        UserError: there are no pictures in class folders, or there is a class that the main data lacks.
     """
     tree = scan(root, follow)
     find = label_finder(level(0) if labels_from is None else labels_from)
@@ -319,9 +318,9 @@ def read_test_folder(
         close = [(label, near(label, classes)) for label in unknown]
         renamed = ", ".join(f"{label} to {match[0]}" for label, match in close if match)
         raise UserError(
-            f"tests.{name}: {root} has class folders that the main data has not: {', '.join(unknown)}",
-            f"folders named as the classes of the main data: {', '.join(classes)}",
-            "rename the folders" + (f" ({renamed})" if renamed else "") + " or take them away",
+            f"tests.{name}: {root} has class folders that the main data lacks: {', '.join(unknown)}",
+            f"folders named like the classes of the main data: {', '.join(classes)}",
+            "rename the folders" + (f" ({renamed})" if renamed else "") + " or remove them",
         )
     if not any(labels.values()):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Food-101 (Bossard et al. 2014) with its official split, as it is unpacked, and as torchvision lays it down."""
+"""Read Food-101 (Bossard et al. 2014) with its official split, from the cache or an unpacked folder."""
 
 from pathlib import Path
 
@@ -16,16 +16,16 @@ def read_food101() -> Source:
     root = cache / "food-101"
     if not (root / "images").is_dir() or not all((root / name).is_file() for name in _LISTS):
         raise UserError(
-            f"data: food101: it is not in {cache}",
+            f"data: food101: Food-101 is not in {cache}",
             f"{root} with images/, meta/train.txt and meta/test.txt",
-            f'get it once (5 GB): python -c "from torchvision.datasets import Food101; Food101({str(cache)!r}, '
+            f'download it once (5 GB): python -c "from torchvision.datasets import Food101; Food101({str(cache)!r}, '
             'download=True)"; or set UNFREEZE_CACHE to the folder that holds food-101',
         )
     return read_lists(root)
 
 
 def unpacked_in(folder: Path) -> Path | None:
-    """Return the folder with Food-101's images and lists: this one, or food-101 in it; None where there are none."""
+    """Return the folder with the images and lists of Food-101, this one or food-101 in it; None if there is none."""
     for root in (folder, folder / "food-101"):
         lists = [root / name for name in _LISTS]
         if (root / "images").is_dir() and all(path.is_file() for path in lists):
@@ -37,7 +37,7 @@ def unpacked_in(folder: Path) -> Path | None:
 
 
 def read_lists(root: Path, follow: bool = False) -> Source:
-    """Read images/ with the split that meta/train.txt and meta/test.txt list; pictures in no list are ignored."""
+    """Read images/ with the split in meta/train.txt and meta/test.txt; pictures in neither list are ignored."""
     items = tuple(
         Item(f"images/{line}.jpg", line.split("/")[0], split, "")
         for name, split in _LISTS.items()

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face, by name or from a local folder; needs the package ``datasets``."""
+"""Read data sets of Hugging Face by name or from a local folder, with the package ``datasets``."""
 
 import contextlib
 import hashlib
@@ -19,16 +19,16 @@ _SIGNATURES = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"), 
 
 
 def read_huggingface(data: str, base: Path) -> Source:
-    """Load a data set with one image and one label column, and write its images, byte for byte, beside the cache.
+    """Load a data set with one image and one label column, and write its images, byte for byte, below the cache.
 
-    A label column is of the type ClassLabel, or named ``label`` or ``labels`` and text.
+    The label column has the type ClassLabel, or is text named ``label`` or ``labels``.
 
     Args:
-        data: ``hf:`` and then owner/name, or a folder that ``datasets`` can load.
+        data: ``hf:`` and owner/name, or ``hf:`` and a folder that ``datasets`` can load.
         base: the folder that a local folder is relative to.
 
     Raises:
-        UserError: the package is not there, the data set cannot be had, or has no image or no label column.
+        UserError: the package is not installed, the data set cannot be loaded, or it lacks an image or label column.
     """
     name = data.removeprefix(PREFIX)
     if not name.strip():
@@ -36,12 +36,12 @@ def read_huggingface(data: str, base: Path) -> Source:
             f"data: {data} names no data set", _EXPECTED, "name one, for example hf:food101, or hf:. for this folder"
         )
     datasets = _package(data)
-    with _no_bars_in_a_pipe(datasets):
+    with _no_progress_bars_in_a_pipe(datasets):
         return _read(datasets, data, name, base)
 
 
 @contextlib.contextmanager
-def _no_bars_in_a_pipe(datasets: Any) -> Iterator[None]:
+def _no_progress_bars_in_a_pipe(datasets: Any) -> Iterator[None]:
     shown = not datasets.are_progress_bars_disabled() and not sys.stderr.isatty()
     if shown:
         datasets.disable_progress_bars()
@@ -63,10 +63,10 @@ def _read(datasets: Any, data: str, name: str, base: Path) -> Source:
             loaded = datasets.load_dataset(name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"data: {data} cannot be had: {str(error).strip().splitlines()[0]}",
+            f"data: {data} cannot be loaded: {str(error).strip().splitlines()[0]}",
             _EXPECTED,
-            f'correct the name, or get it once where there is a network: python -c "from datasets import load_dataset; '
-            f'load_dataset({name!r})"',
+            "correct the name, or download it once with a network connection: "
+            f'python -c "from datasets import load_dataset; load_dataset({name!r})"',
         ) from error
     parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
     given = len(parts) > 1
@@ -86,7 +86,7 @@ def _read(datasets: Any, data: str, name: str, base: Path) -> Source:
             if not chosen:
                 raise UserError(
                     f"data: {data}: image {number} of {split} has no label", "a label for every image",
-                    "leave that split out, or write a manifest of the files that have one",
+                    "leave that split out, or write a table of the files that have a label",
                 )  # fmt: skip
             classes.add(chosen)
             item = Item(_write(data, root, row[image], base), chosen, SPLIT_NAMES[split] if given else "", "")
@@ -107,7 +107,7 @@ def _package(data: str) -> Any:
         import datasets
     except ImportError as error:
         raise UserError(
-            f"data: {data}: the package datasets is not installed", "it", 'pip install "unfreeze[datasets]"'
+            f"data: {data}: the package datasets is not installed", "this package", 'pip install "unfreeze[datasets]"'
         ) from error
     return datasets
 
@@ -115,23 +115,23 @@ def _package(data: str) -> Any:
 def _columns(datasets: Any, data: str, features: Any) -> tuple[str, str]:
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    if not labels:  # text in a column of that name is one as well
+    if not labels:  # a text column of this name also counts
         labels = [name for name in features if name in ("label", "labels") and features[name].dtype == "string"]
     if len(images) != 1 or len(labels) != 1:
         raise UserError(
             f"data: {data} has {len(images)} image and {len(labels)} label columns: {', '.join(features)}",
             "one of each",
-            "write a manifest of its files instead",
+            "write a table of its files instead",
         )
     return images[0], labels[0]
 
 
 def _write(data: str, root: Path, image: dict[str, Any], base: Path) -> str:
-    """Write an image under its content's name, unless it is there and holds that; the path below the root."""
+    """Write an image, named by its content, unless it exists; return its path relative to the root."""
     try:
         content = image["bytes"] if image["bytes"] is not None else (base / image["path"]).read_bytes()
     except OSError as error:
-        raise UserError(f"data: {data}: {error}", "the files of the data set", "get it anew") from error
+        raise UserError(f"data: {data}: {error}", "the files of the data set", "download it again") from error
     suffix = next((end for start, end in _SIGNATURES if content.startswith(start)), ".img")
     name = hashlib.sha256(content).hexdigest()
     path = root / name[:2] / f"{name}{suffix}"

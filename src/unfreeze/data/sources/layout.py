@@ -32,13 +32,13 @@ class Layout:
     """How a folder tree is read; folders are posix paths relative to its root, which is "".
 
     Attributes:
-        parts: the folders in which class folders lie, and the split of each, "" where it says none.
-        inner: split by the name of a folder within the class folders; empty where class folders hold no splits.
-        names: split by the path, or below the classes the name, of each folder that gives one.
-        left_out: folders that are not read, and why.
-        masks: pictures in folders that are read, which are masks of others there.
-        no_classes: folders beside class folders that hold files, but no pictures.
-        guessed: sentences, each with how to say otherwise.
+        parts: folders that contain class folders, with the split of each, or "".
+        inner: split by the name of a folder within class folders; empty if class folders contain no splits.
+        names: split by the path, or within class folders the name, of each folder that names one.
+        left_out: folders that are not read, with the reason.
+        masks: pictures that are masks of others in the same folder.
+        no_classes: folders next to class folders that contain files, but no pictures.
+        guessed: sentences, each with the setting to change what was guessed.
     """
 
     parts: Mapping[str, str]
@@ -51,10 +51,10 @@ class Layout:
 
 
 def understand(root: Path, tree: Tree) -> Layout:
-    """Find the class folders of a tree that holds pictures.
+    """Find the class folders of a tree that contains pictures.
 
     Raises:
-        UserError: there is more than one way to read it, or none; it names them.
+        UserError: there is more than one way to read the tree, or none.
     """
     reading = TreeReading(root, tree)
     base = _unwrapped(reading, "", any_name=True)
@@ -65,18 +65,18 @@ def understand(root: Path, tree: Tree) -> Layout:
         for part in parts:
             leave_out_masks_inside(reading, part)
             _refuse_repeated(reading, part)
-            _tell_mixed(reading, part)
+            _report_inner_folders(reading, part)
     masks = masks_among(reading, parts)
     return Layout(parts, inner, names or inner, reading.left_out, masks, reading.no_classes, tuple(reading.guessed))
 
 
 def _unwrapped(reading: TreeReading, folder: str, any_name: bool) -> str:
-    """Return the folder in which class or split folders lie side by side: this one, or one that it merely wraps.
+    """Return the folder that contains the class or split folders: this one, or the only one within it, repeatedly.
 
     Args:
         reading: the tree.
-        folder: where to begin.
-        any_name: whether the wrapping folder may have any name; else it is a split's, its own again, or ``images``.
+        folder: where to start.
+        any_name: whether the folder within may have any name; else only a split's, its parent's, or ``images``.
     """
     first, fork = folder, None
     while True:
@@ -87,23 +87,23 @@ def _unwrapped(reading: TreeReading, folder: str, any_name: bool) -> str:
         (only,) = inside
         if not is_familiar(only):
             nothing_else = all(
-                reading.tree.below[one] or one in reading.no_classes for one in reading.tree.within(folder)
+                reading.tree.below[inner] or inner in reading.no_classes for inner in reading.tree.within(folder)
             )
             if not (any_name and nothing_else and _opens(reading, only)):
                 break
-        if fork is None and sum(reading.tree.below[one] > 0 for one in reading.tree.within(folder)) > 1:
+        if fork is None and sum(reading.tree.below[inner] > 0 for inner in reading.tree.within(folder)) > 1:
             fork = folder
         folder = only
     if any_name and folder != first:
         reading.guessed.append(
-            f"all labelled pictures lie in {folder}/, so the folders in it count and not those around it"
+            f"all labelled pictures are in {folder}/, so the folders in it are read and not those around it"
             + (f"; if those are the classes: {set_labels_from(level(depth_of(fork)))}" if fork is not None else "")
         )
     return folder
 
 
 def _opens(reading: TreeReading, folder: str) -> bool:
-    """Return whether a folder, or the chain of single folders in it, ends in several folders without pictures."""
+    """Tell whether a folder, or the chain of single folders in it, ends in several folders without own pictures."""
     while len(inside := reading.live(folder)) == 1 and not reading.tree.direct[folder]:
         (folder,) = inside
     return len(inside) > 1 and not reading.tree.direct[folder]
@@ -113,11 +113,11 @@ def _opens(reading: TreeReading, folder: str) -> bool:
 
 
 def _splits_on_top(reading: TreeReading, base: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the folders that give splits, and those in which their class folders lie; none where all are classes.
+    """Return the split of each split folder, and of the folder in it that contains its class folders; none without.
 
     Raises:
-        UserError: some are there that hold folders only, as splits do, but not train and one more; or all are named as
-            splits and hold no class folders.
+        UserError: there are split folders, but not train and another one; or all folders are named like splits and
+            contain no class folders.
     """
     live = reading.live(base)
     named = {one: split for one in live if (split := split_of(name_of(one)))}
@@ -130,7 +130,7 @@ def _splits_on_top(reading: TreeReading, base: str) -> tuple[dict[str, str], dic
         others = [one for one in live if one not in splits]
         if others:
             reading.guessed.append(
-                f"{listed(splits)} are splits, so what lies in {listed(others)} is not used; to use it, move it into "
+                f"{listed(splits)} are splits, so the content of {listed(others)} is not used; to use it, move it into "
                 "class folders of one of them"
             )
         return splits, {inner[one]: split for one, split in splits.items()}
@@ -146,28 +146,28 @@ def _refuse_half(reading: TreeReading, base: str, halves: Sequence[str], splits:
     lacking = "no val/ or test/" if "train" in splits.values() else "no train/"
     depth = depth_of(base)
     raise UserError(
-        f"{reading.root} has {' and '.join(f'{one}/' for one in halves)} with folders in, but {lacking}",
+        f"{reading.root} has {' and '.join(f'{half}/' for half in halves)} with folders, but {lacking}",
         FOLDERS,
-        f"add {lacking.removeprefix('no ')}; if the folders in them are the classes, and all is to be split anew: "
+        f"add {lacking.removeprefix('no ')}; if the folders in them are the classes, to draw new splits from all: "
         f"{set_labels_from(level(depth + 1))}; if they are classes themselves: {set_labels_from(level(depth))}",
     )
 
 
 def _no_class_folders(reading: TreeReading, folders: Collection[str]) -> UserError:
-    way = hint([path for path in reading.tree.pictures if "/" in path])
+    suggestion = hint([path for path in reading.tree.pictures if "/" in path])
     return UserError(
-        f"{reading.root}: {listed(folders)} hold{'s' * (len(folders) == 1)} pictures but no class folders",
+        f"{reading.root}: {listed(folders)} contain{'s' * (len(folders) == 1)} pictures but no class folders",
         FOLDERS,
-        (f"{way}; else " if way else "")
+        (f"{suggestion}; else " if suggestion else "")
         + "put the pictures into one folder per class, or list their paths and labels in a .csv file",
     )
 
 
 def _splits_inside(reading: TreeReading, base: str) -> dict[str, str]:
-    """Return the splits by the names of folders within the class folders, none where these hold no splits.
+    """Return the split by the name of each split folder within the class folders; none without.
 
     Raises:
-        UserError: some classes have them and some have not, or the splits hold folders that could be classes.
+        UserError: only some classes have split folders, or the splits contain folders that could be classes.
     """
     live = reading.live(base)
     found: dict[str, dict[str, str]] = {}
@@ -182,7 +182,7 @@ def _splits_inside(reading: TreeReading, base: str) -> dict[str, str]:
     without = [one for one in live if one not in found]
     if without:
         raise UserError(
-            f"{reading.root}: {listed(found)} hold{'s' * (len(found) == 1)} {listed(names)}, but {listed(without)} "
+            f"{reading.root}: {listed(found)} contain{'s' * (len(found) == 1)} {listed(names)}, but {listed(without)} "
             f"do{'es' * (len(without) == 1)} not",
             "splits in every class folder, or in none",
             f"add {listed(join(one, name) for one in without for name in names)}; or draw the split from all pictures "
@@ -194,11 +194,11 @@ def _splits_inside(reading: TreeReading, base: str) -> dict[str, str]:
     return names
 
 
-# --- folders whose names repeat ---
+# --- the same folder names in several folders ---
 
 
 def _repeated(groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the names that several groups share, where most names are such; then the groups are hardly classes."""
+    """Return the names that several groups share if most names are shared: such groups are hardly classes."""
     counts = Counter(name for names in groups.values() for name in set(names))
     shared = {name for name, count in counts.items() if count > 1}
     if len(shared) < 2 or 2 * len(shared) < len(counts) or any(not shared & set(names) for names in groups.values()):
@@ -220,16 +220,16 @@ def _ambiguous(
     names = _repeated({group: [name_of(one) for one in inside] for group, inside in inner.items() if inside})
     ours, theirs = listed(map(name_of, outer), ""), listed(names, "")
     return UserError(
-        f"{reading.root}: folders {theirs} lie in each of {listed(outer)}, so that either could be the classes",
+        f"{reading.root}: each of {listed(outer)} contains folders {theirs}, so either could be the classes",
         FOLDERS,
-        f"if {theirs} are the classes: {set_labels_from(level(depths[1]))}, or give one folder alone: "
+        f"if {theirs} are the classes: {set_labels_from(level(depths[1]))}, or give only one folder: "
         f"{reading.root / outer[0]}; "
         f"if {ours} are the classes: {set_labels_from(level(depths[0]))}{_as_splits(reading, outer)}",
     )
 
 
 def _as_splits(reading: TreeReading, folders: Sequence[str]) -> str:
-    """Return commands that rename two or three folders to splits, the largest to train, as text."""
+    """Return commands that rename two or three folders to splits, the largest one to train."""
     by_size = sorted(folders, key=lambda one: -reading.tree.below[one])
     if not 2 <= len(by_size) <= SHOWN or any(split_of(name_of(one)) for one in by_size):
         return ""
@@ -237,18 +237,18 @@ def _as_splits(reading: TreeReading, folders: Sequence[str]) -> str:
         move_command(reading.root / one, (reading.root / one).with_name(name))
         for one, name in zip(by_size, ("train", "test", "val"), strict=False)
     ]
-    return f"; if they are splits, name them so: {' && '.join(moves)}"
+    return f"; if they are splits, rename them: {' && '.join(moves)}"
 
 
-def _tell_mixed(reading: TreeReading, part: str) -> None:
-    """Report that folders inside class folders belong to these classes, and what else they may be."""
+def _report_inner_folders(reading: TreeReading, part: str) -> None:
+    """Report that folders within class folders belong to their class, and what else they may be."""
     live = reading.live(part)
     opened = [one for one in reading.opened(part) if len(reading.live(one)) > 1]
     inner = [deeper for one in opened for deeper in reading.live(one)]
     if len(opened) == 1 and len(live) > 1:
         (one,) = opened
         reading.guessed.append(
-            f"the folders in {one}/ ({listed(map(name_of, inner), '')}) count to the class {name_of(one)};"
+            f"the folders in {one}/ ({listed(map(name_of, inner), '')}) belong to the class {name_of(one)};"
             f" if they are the classes, give {reading.root / one}"
         )
     elif len(opened) > 1:
@@ -256,8 +256,8 @@ def _tell_mixed(reading: TreeReading, part: str) -> None:
         group = as_setting("split.group", within)
         belong = f"if one is a patient, clip, slide or day, whose pictures must stay together: {group}; "
         reading.guessed.append(
-            f"the folders within the classes ({listed(map(name_of, inner), '')}) count to them; "
-            # A group is found in every path, or it is no grouping.
+            f"the folders within the classes ({listed(map(name_of, inner), '')}) belong to them; "
+            # A group must be found in every path.
             f"{belong if len(reading.opened(part)) == len(live) else ''}if they are the classes: "
             f"{set_labels_from(within)}"
         )

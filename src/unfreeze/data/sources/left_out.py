@@ -1,4 +1,4 @@
-"""Find the folders and pictures beside the classes that are not read: masks, copies, unlabelled images."""
+"""Leave out folders and pictures that are not data: masks, further copies of the classes, unlabelled images."""
 
 import os
 import posixpath
@@ -13,6 +13,7 @@ from unfreeze.data.sources.beside import ALIKE, drawn, holds_again, masks_beside
 from unfreeze.data.sources.path_labels import level, set_labels_from
 from unfreeze.data.sources.source import split_of
 from unfreeze.data.sources.tree import Tree, around
+from unfreeze.text import plural
 
 UNLABELLED = "unlabelled"
 MASKS = "masks or annotations, no photographs"
@@ -36,14 +37,14 @@ _UNLABELLED_NAME = re.compile(
     re.IGNORECASE,
 )
 
-_FEW = 8  # folders side by side up to which their pictures' names are compared
+_FEW = 8  # most sibling folders whose pictures' names are compared
 _MASK_MODES = frozenset(("1", "L", "P"))
 SHOWN = 3
 
 
 @dataclass
 class TreeReading:
-    """A folder tree being read: which folders are left out so far, and what was guessed."""
+    """State while a folder tree is read: folders left out so far, and sentences on what was guessed."""
 
     root: Path
     tree: Tree
@@ -52,26 +53,25 @@ class TreeReading:
     guessed: list[str] = field(default_factory=list)
 
     def live(self, folder: str) -> list[str]:
-        """Return the folders in a folder that hold pictures and are not left out, sorted."""
-        return [one for one in self.tree.within(folder) if self.tree.below[one] and one not in self.left_out]
+        """Return the folders in a folder that contain pictures and are not left out, sorted."""
+        return [inner for inner in self.tree.within(folder) if self.tree.below[inner] and inner not in self.left_out]
 
     def opened(self, folder: str) -> list[str]:
-        """Return those of them that hold pictures in folders only."""
-        return [one for one in self.live(folder) if not self.tree.direct[one] and self.live(one)]
+        """Return those of them that contain pictures only in folders."""
+        return [inner for inner in self.live(folder) if not self.tree.direct[inner] and self.live(inner)]
 
     def leave_out(self, folder: str, reason: str, sentence: str) -> None:
-        """Leave a folder out, and record the sentence that reports it."""
+        """Leave a folder out, and add the sentence that reports it."""
         self.left_out[folder] = reason
         self.guessed.append(sentence)
 
     def count(self, folder: str) -> str:
-        """Return the number of pictures in a folder and below it, as text."""
-        count = self.tree.below[folder]
-        return f"{count:,} picture{'s' * (count != 1)}"
+        """Return the number of pictures in a folder and all folders below, as text."""
+        return plural(self.tree.below[folder], "picture")
 
 
 def depth_of(folder: str) -> int:
-    """Return how many folders deep what lies in a folder lies."""
+    """Return the depth of a folder's content, 0 for that of the root."""
     return folder.count("/") + bool(folder)
 
 
@@ -91,21 +91,21 @@ def _word(folder: str) -> str:
 
 
 def is_familiar(folder: str) -> bool:
-    """Return whether a folder's name shows that it is not a class: a split, its parent's name, or ``images``."""
+    """Tell whether a folder's name cannot be a class: a split, its parent's name, or ``images``."""
     parent = name_of(posixpath.dirname(folder))
     return bool(split_of(name_of(folder))) or _word(folder) in _CONTAINERS or name_of(folder) == parent
 
 
 def is_flat(reading: TreeReading, folder: str) -> bool:
-    """Return whether a folder holds pictures but no class folders; ``test/images/`` has none either."""
+    """Tell whether a folder contains pictures but no class folders; ``images/`` within it is not one."""
     while len(inside := reading.live(folder)) == 1 and is_familiar(inside[0]) and not reading.tree.direct[folder]:
         (folder,) = inside
     return not inside
 
 
 def leave_out_beside(reading: TreeReading, folder: str) -> None:
-    """Leave out folders beside class or split folders that are neither."""
-    _tell_without_pictures(reading, folder)
+    """Leave out folders next to class or split folders that are neither."""
+    _report_folders_without_pictures(reading, folder)
     _leave_out_store(reading, folder)
     _leave_out_masks(reading, folder)
     _leave_out_again(reading, folder)
@@ -113,7 +113,7 @@ def leave_out_beside(reading: TreeReading, folder: str) -> None:
     _leave_out_unlabelled(reading, folder)
 
 
-def _tell_without_pictures(reading: TreeReading, folder: str) -> None:
+def _report_folders_without_pictures(reading: TreeReading, folder: str) -> None:
     tree = reading.tree
     without = [
         one
@@ -123,8 +123,8 @@ def _tell_without_pictures(reading: TreeReading, folder: str) -> None:
     new = [one for one in without if one not in reading.no_classes]
     reading.no_classes.update(new)
     if new:
-        holds = "holds files but no pictures, so it is no class" if len(new) == 1 else (
-            "hold files but no pictures, so they are no classes"
+        holds = "contains files but no pictures, so it is not a class" if len(new) == 1 else (
+            "contain files but no pictures, so they are not classes"
         )  # fmt: skip
         reading.guessed.append(f"{listed(new)} {holds}; put pictures into it to make it one")
 
@@ -135,21 +135,21 @@ def _leave_out_store(reading: TreeReading, folder: str) -> None:
         return
     live = reading.live(folder)
     root = os.path.realpath(reading.root)
-    for one in live:
-        start = os.path.join(root, one, "")
-        into = {link: real for link, real in reading.tree.followed.items() if real.startswith(start)}
-        linking, held = [], set[str]()
+    for store in live:
+        start = os.path.join(root, store, "")
+        links = {link: real for link, real in reading.tree.followed.items() if real.startswith(start)}
+        linking, targets = [], set[str]()
         for other in live:
-            found = [real for link, real in into.items() if link.startswith(f"{other}/")]
-            if other != one and len(found) == reading.tree.below[other]:
+            found = [real for link, real in links.items() if link.startswith(f"{other}/")]
+            if other != store and len(found) == reading.tree.below[other]:
                 linking.append(other)
-                held.update(found)
-        if len(held) >= ALIKE * reading.tree.below[one] and (len(linking) > 1 or any(map(reading.live, linking))):
+                targets.update(found)
+        if len(targets) >= ALIKE * reading.tree.below[store] and (len(linking) > 1 or any(map(reading.live, linking))):
             reading.leave_out(
-                one,
+                store,
                 STORE,
-                f"{one}/ ({reading.count(one)}) holds what links in {listed(linking)} lead to and is not used; to use "
-                f"it instead, give {reading.root / one}",
+                f"{store}/ ({reading.count(store)}) contains the targets of links in {listed(linking)} and is not "
+                f"used; to use it instead, give {reading.root / store}",
             )
 
 
@@ -175,16 +175,16 @@ def _leave_out_masks(reading: TreeReading, folder: str) -> None:
             reading.leave_out(
                 one,
                 MASKS,
-                f"{one}/ ({reading.count(one)}) is taken for masks or annotations of what is in {shared[0]}/ and not "
-                f"used; to use it instead, give {reading.root / one}",
+                f"{one}/ ({reading.count(one)}) seems to contain masks or annotations of {shared[0]}/ and is not used; "
+                f"to use it instead, give {reading.root / one}",
             )
             photos = [other for other in photos if other != one]
 
 
 def _has_masks_of(reading: TreeReading, photos: str, masks: str) -> bool:
-    """Tell whether two folders hold pictures of the same names, and the second is called and looks as masks do.
+    """Tell whether two folders contain pictures of the same names, and the second is named and looks like masks.
 
-    ``mask`` and ``no_mask`` may be classes: there, neither is called as folders of photographs are.
+    ``mask`` and ``no_mask`` may be classes; neither of them has the name of a folder of photographs.
     """
     if photos == masks or _word(photos) in _MASKS or _word(masks) not in _MASKS:
         return False
@@ -197,31 +197,32 @@ def _has_masks_of(reading: TreeReading, photos: str, masks: str) -> bool:
 
 
 def _bare(stem: str) -> str:
-    """Return a picture's name without the word that says that it is a mask, if it has one."""
+    """Return a picture's name without a word for masks at its end."""
     return re.sub(r"[\W_]*(?:mask|seg|gt|label)s?$", "", stem, flags=re.IGNORECASE)
 
 
 def leave_out_masks_inside(reading: TreeReading, part: str) -> None:
-    """Leave out ``masks/`` beside ``images/`` in class folders."""
+    """Leave out ``masks/`` next to ``images/`` in class folders."""
     found = {}
-    for one in reading.live(part):
-        inside = reading.live(one)
+    for class_folder in reading.live(part):
+        inside = reading.live(class_folder)
         for masks in inside:
             if any(_has_masks_of(reading, photos, masks) for photos in inside):
-                found[masks] = one
+                found[masks] = class_folder
     if found:
-        count = sum(reading.tree.below[one] for one in found)
-        names = sorted({name_of(one) for one in found})
+        count = sum(reading.tree.below[masks] for masks in found)
+        names = sorted({name_of(masks) for masks in found})
         reading.left_out.update(dict.fromkeys(found, MASKS))
         reading.guessed.append(
-            f"{listed(names)} in {listed(dict.fromkeys(found.values()))} ({count:,} picture{'s' * (count != 1)}) "
-            f"{'is' if len(names) == 1 else 'are'} taken for masks or annotations and not used; to use all pictures: "
+            f"{listed(names)} in {listed(dict.fromkeys(found.values()))} ({plural(count, 'picture')}) "
+            f"{'seems' if len(names) == 1 else 'seem'} to contain masks or annotations and "
+            f"{'is' if len(names) == 1 else 'are'} not used; to use all pictures: "
             f"{set_labels_from(level(depth_of(part)))}"
         )
 
 
 def masks_among(reading: TreeReading, parts: Collection[str]) -> Collection[str]:
-    """Return masks that are in the same folder as their photographs, and report them."""
+    """Return the masks in the same folders as their photographs, and report them."""
     found = {
         mask: photograph
         for mask, photograph in masks_beside(reading.root, reading.tree).items()
@@ -229,10 +230,9 @@ def masks_among(reading: TreeReading, parts: Collection[str]) -> Collection[str]
     }
     if found:
         mask, photograph = next(iter(sorted(found.items())))
-        count = len(found)
-        kind, are = ("a mask", "is") if count == 1 else ("masks", "are")
+        seem = plural(len(found), "picture seems to be a mask", "pictures seem to be masks")
         reading.guessed.append(
-            f"{count:,} picture{'s' * (count != 1)} {are} taken for {kind} of what lies beside and not used (first "
+            f"{seem} of other pictures in the same folder and {'is' if len(found) == 1 else 'are'} not used (first "
             f"{mask} of {name_of(photograph)}); to use all pictures: "
             f"{set_labels_from(level(max(map(depth_of, parts))))}"
         )
@@ -240,8 +240,8 @@ def masks_among(reading: TreeReading, parts: Collection[str]) -> Collection[str]
 
 
 def _are_masks_of(reading: TreeReading, masks: str, photos: str) -> bool:
-    """Tell whether two folders hold the same names, and one of them pictures without colour alone."""
-    if {name_of(one) for one in reading.live(masks)} != {name_of(one) for one in reading.live(photos)}:
+    """Tell whether two folders contain the same names, and only one of them pictures without colour."""
+    if set(map(name_of, reading.live(masks))) != set(map(name_of, reading.live(photos))):
         return False
     ours, theirs = stems_in(reading.tree, masks), stems_in(reading.tree, photos)
     if len(ours & theirs) < ALIKE * max(len(ours), len(theirs)):
@@ -274,27 +274,27 @@ def _leave_out_again(reading: TreeReading, folder: str) -> None:
             if len(same) > 1:
                 found[one] = found.get(one, set()) | same
     for one, same in found.items():
-        if not any(name_of(one) in others for others in found.values()):  # else they hold one another's names
+        if not any(name_of(one) in others for others in found.values()):  # else they contain each other's names
             reading.leave_out(
                 one,
                 AGAIN,
-                f"{one}/ ({reading.count(one)}) holds {listed(sorted(same), '')} once more and is not used; to use it "
-                f"instead of what lies beside it, give {reading.root / one}",
+                f"{one}/ ({reading.count(one)}) contains {listed(sorted(same), '')} again and is not used; to use it "
+                f"instead of the folders next to it, give {reading.root / one}",
             )
 
 
 def _names_below(reading: TreeReading, folder: str) -> Iterable[set[str]]:
-    """Yield the names of the folders that lie side by side in a folder, and in each below it: a backup has its own."""
+    """Yield the names of sibling folders in a folder and in each folder below it: a backup may be nested."""
     waiting = [folder]
     while waiting:
         inside = reading.live(waiting.pop())
         if inside:
-            yield {name_of(one).casefold() for one in inside}
+            yield {name_of(inner).casefold() for inner in inside}
         waiting += inside
 
 
 def _leave_out_copies(reading: TreeReading, folder: str) -> None:
-    """Leave out folders whose pictures are those of others: ``cat - Copy``, or ``all`` beside the classes."""
+    """Leave out folders with the pictures of others: ``cat - Copy``, or ``all`` next to the classes."""
     live = reading.live(folder)
     names: dict[str, set[str]] = {one: set() for one in live if not reading.live(one)}
     for path in reading.tree.pictures:
@@ -311,24 +311,24 @@ def _leave_out_copies(reading: TreeReading, folder: str) -> None:
             reading.leave_out(
                 one,
                 AGAIN,
-                f"{one}/ ({reading.count(one)}) holds the pictures of {listed(map(name_of, held), '')} once more and "
+                f"{one}/ ({reading.count(one)}) contains the pictures of {listed(map(name_of, held), '')} again and "
                 f"is not used; if {name_of(one)} is a class of its own: {set_labels_from(level(depth_of(folder)))}",
             )
 
 
 def _named_in(folder: str, by_name: Mapping[str, str]) -> list[str]:
-    """Return folders whose name a folder's name begins or ends with: of ``cat - Copy`` or ``Copy of cat``, ``cat``."""
+    """Return the folders whose names start or end a folder's name: ``cat`` for ``cat - Copy`` or ``Copy of cat``."""
     name = name_of(folder).casefold()
     parts = [part for at in range(1, len(name)) for part in (name[:at], name[at:])]
     return [by_name[part] for part in parts if part in by_name]
 
 
 def _leave_out_unlabelled(reading: TreeReading, folder: str) -> None:
-    """Leave out ``test/`` and the like without class folders, where others are labelled."""
+    """Leave out ``test/`` and similar folders without class folders next to labelled ones."""
     live = reading.live(folder)
     flat = [one for one in live if is_flat(reading, one)]
     if any(split_of(name_of(one)) == "train" for one in flat):
-        return  # then they are all classes, or none is
+        return  # either all of them are classes, or none is
     labelled = [one for one in live if one not in flat]
     trains = any(split_of(name_of(one)) == "train" for one in labelled)
     kinds = ("test", "validation") if trains else ("test",)
@@ -343,5 +343,5 @@ def _leave_out_unlabelled(reading: TreeReading, folder: str) -> None:
         reading.leave_out(
             one,
             UNLABELLED,
-            f"{one}/ holds {reading.count(one)} without class folders: unlabelled, not used; {otherwise}",
+            f"{one}/ contains {reading.count(one)} without class folders: unlabelled, not used; {otherwise}",
         )

@@ -1,4 +1,4 @@
-"""Labels that paths say: ``labels_from`` of a study, and which one would suit where no class folders are."""
+"""Find labels in paths by ``labels_from``, and suggest it for folders without class folders; check class names."""
 
 import os
 import posixpath
@@ -13,7 +13,7 @@ from unfreeze.data.sources.tree import PICTURES
 from unfreeze.errors import UserError
 
 NAME = "name"
-"""The word for what a file's name begins with, up to its first digit: of ``american_bulldog_10.jpg`` the breed."""
+"""Value of ``labels_from`` for the start of a file name up to its first digit: ``american_bulldog_10.jpg``."""
 
 _LAST_WORD = r"([^\W\d_]+)\.\w+$"
 _FIRST_WORD = r"([^\W\d_][^/._ -]*)[._ -][^/]*$"
@@ -23,14 +23,14 @@ _SHOWN = 3
 
 
 def label_finder(labels_from: str) -> Callable[[str], str]:
-    """Return what finds the label that a path says, "" where it says none.
+    """Return the function that finds the label in a path, or "".
 
     Args:
-        labels_from: ``NAME``, or a regular expression that is searched in the posix path: its first group, or the whole
-            match where it has none, is the label.
+        labels_from: ``NAME``, or a regular expression searched in the posix path, whose first group (or whole match) is
+            the label.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is not a regular expression.
     """
     if labels_from == NAME:
         return leading_name
@@ -51,9 +51,9 @@ def label_finder(labels_from: str) -> Callable[[str], str]:
 
 
 def leading_name(path: str) -> str:
-    """Return what the file's name begins with, up to its first digit and without separators at its end."""
+    """Return the start of the file name up to its first digit, without separators at its end."""
     stem = posixpath.splitext(posixpath.basename(path))[0]
-    return re.match(r"\D*", stem)[0].strip(_SEPARATORS)  # type: ignore[index]  # which matches nothing, too
+    return re.match(r"\D*", stem)[0].strip(_SEPARATORS)  # type: ignore[index]  # which also matches an empty string
 
 
 def set_labels_from(labels_from: str) -> str:
@@ -62,41 +62,41 @@ def set_labels_from(labels_from: str) -> str:
 
 
 def level(depth: int) -> str:
-    """Return the expression for the name of the folder at a depth, 0 for those in the data's own folder."""
+    """Return the expression for the name of the folder at a depth; 0 are the folders right in the data."""
     return "^" + "[^/]+/" * depth + "([^/]+)/"
 
 
 def hint(paths: Sequence[str]) -> str:
-    """Return how names of files that lie in no class folders could say their classes, "" if nothing plausible does."""
+    """Return the ``labels_from`` that fit file names outside of class folders as text, "" if none is plausible."""
     for labels_from, where in ((NAME, "begin with"), (_LAST_WORD, "end in")):
-        if way := _way(paths, labels_from, where):
-            return way
+        if suggestion := _suggestion(paths, labels_from, where):
+            return suggestion
     suffixes = {posixpath.splitext(path)[1].lower() for path in paths}
-    readings = [_way(paths, _FIRST_WORD, "begin with")]
-    readings += [] if suffixes & PICTURES else [_way(paths, _SUFFIX, "have as suffixes")]
+    readings = [_suggestion(paths, _FIRST_WORD, "begin with")]
+    readings += [] if suffixes & PICTURES else [_suggestion(paths, _SUFFIX, "have as suffixes")]
     return "; or ".join(filter(None, readings))
 
 
-def _way(paths: Sequence[str], labels_from: str, where: str) -> str:
+def _suggestion(paths: Sequence[str], labels_from: str, where: str) -> str:
     find = label_finder(labels_from)
     counts = Counter(find(path) for path in paths)
     named = len(paths) - counts.pop("", 0)
-    # A class has several pictures, and a folder without names that say it may lie beside.
+    # A class has several pictures; some files may have no label.
     if not (2 <= len(counts) <= named / 2 and min(counts.values()) > 1):
         return ""
-    most = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_SHOWN]
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
     listed = [f"{label} ({count})" for label, count in most]
     more = [f"{len(counts) - _SHOWN} more"] if len(counts) > _SHOWN else []
     return f"if the classes are what the file names {where}, {', '.join(listed + more)}: {set_labels_from(labels_from)}"
 
 
 def check_names(what: str, where: Path, names: Collection[str]) -> None:
-    """Refuse names of classes that are not UTF-8, or that some file system or report could not tell apart.
+    """Refuse class names that are not UTF-8, or that some file system or report could not tell apart.
 
     Args:
         what: "class folder" or "label".
-        where: the folder or file that they are in.
-        names: of all classes.
+        where: the folder or file that contains them.
+        names: names of all classes.
     """
     seen: dict[str, str] = {}
     for name in sorted(names):

@@ -1,4 +1,4 @@
-"""What a source of labelled files is; only names are known of them yet."""
+"""Labelled files of a study, the kinds of sources that list them, and names of splits."""
 
 import re
 import unicodedata
@@ -19,7 +19,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-"""What data calls its splits, and what they are."""
+"""Names of splits in data, and the split that each means."""
 
 _FOLDER_NAMES = {
     **SPLIT_NAMES,
@@ -52,9 +52,9 @@ _SPLIT_FOLDER = re.compile(
 
 
 def split_of(folder: str) -> str:
-    """Return the split that a folder's name says, as in ``training_set``, ``Test Data`` or ``seg_train``; or "".
+    """Return the split that a folder's name means, such as ``training_set``, ``Test Data`` or ``seg_train``, or "".
 
-    It may be said in German, Spanish, French, Portuguese or Italian, with accents or without.
+    Names may be German, Spanish, French, Portuguese or Italian, with accents or without.
     """
     plain = "".join(letter for letter in unicodedata.normalize("NFD", folder) if not unicodedata.combining(letter))
     found = _SPLIT_FOLDER.fullmatch(plain)
@@ -70,8 +70,8 @@ class Item:
         label: name of its class.
         given_split: "" (to be drawn), train, validation or test.
         source: "" for the main data, else the name of a further test set.
-        group, fold: that it belongs to, as the data says; "" for none.
-        more: further columns of the data and their values, as text.
+        group, fold: given by the data; "" for none.
+        more: further columns of the data with their values as text.
     """
 
     path: str
@@ -84,7 +84,7 @@ class Item:
 
 
 class Ignored(NamedTuple):
-    """A file or folder (its path then ends with "/") that is not taken as data, and why."""
+    """A file or folder (with "/" at the end of its path) that is not used as data, and the reason."""
 
     path: str
     reason: str
@@ -93,16 +93,16 @@ class Ignored(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """All files of a study, and how the data was understood.
+    """All files of a study, and how the data was read.
 
     Attributes:
         roots: folder by source ("" for the main data).
         items: the labelled files.
-        ignored: files and folders that are not taken as data.
+        ignored: files and folders that are not used as data.
         classes: sorted names.
-        kind: what the data is, in a few words: "class folders", "split folders", "table", "Food-101", "Hugging Face".
+        kind: kind of data: "class folders", "split folders", "table", "Food-101", "Hugging Face".
         split_names: split (train, validation, test) by the name of the folder, file or value that gives it.
-        guessed: sentences on what the data does not say itself, each with the setting that says otherwise.
+        guessed: sentences on what the data does not say itself, each with the setting to change it.
     """
 
     roots: dict[str, Path]
@@ -116,14 +116,14 @@ class Source:
 
 @dataclass(frozen=True)
 class DataRequest:
-    """What a study says of its main data.
+    """Settings of a study on its main data.
 
     Attributes:
         data: as the study file names it.
         base: the folder that relative paths refer to.
-        follow_symlinks: in folders, follow links to other folders and to files elsewhere.
-        columns: of tables, which column says what.
-        labels_from: of folders, what in a picture's path is its label.
+        follow_symlinks: whether links to other folders and to files outside of a folder are followed.
+        columns: meaning of the columns of tables.
+        labels_from: part of a picture's path that is its label; for folders.
     """
 
     data: str
@@ -138,14 +138,13 @@ class SourceKind:
     """An entry of the registry of sources.
 
     Attributes:
-        supported: what it reads, in messages that list all kinds.
+        supported: description of the data, for messages that list all kinds.
         read: lists the files.
-        word: what names such data: all of the name or, where it ends with ``:``, how the name begins. "" of data that
-            is named by a path.
-        recognises: tells, of data without a word, from its path and the base folder whether it is of this kind.
-        labels_in_paths: whether ``labels_from`` may say what the labels are.
-        classes: how many there are, where it is known without the files, so that a study is planned before its data is
-            there; 0 elsewhere.
+        word: the name of such data, or its start if it ends with ``:``; "" for data named by a path.
+        recognises: tells from the path and the base folder whether data without a word is of this kind.
+        labels_in_paths: whether ``labels_from`` is allowed.
+        classes: number of classes if it is known without the files, so that a study can be planned before its data
+            exists; else 0.
     """
 
     supported: str

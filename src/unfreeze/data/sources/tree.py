@@ -1,4 +1,4 @@
-"""What lies in a folder: its pictures, its folders, and what is ignored, each with its reason. Nothing is written."""
+"""List a folder tree: its pictures and folders, and what is ignored with the reason. Nothing is written."""
 
 import os
 import posixpath
@@ -15,7 +15,7 @@ PICTURES = frozenset(
     ".jpg .jpeg .jpe .jfif .jif .png .apng .webp .gif .bmp .dib .tif .tiff .heic .heif .hif .avif .jp2 .j2k .j2c .jpx "
     ".jxl .svg .psd .dcm .dicom .dic .ppm .pgm .pbm .pnm".split()
 ) | frozenset(RAW_SUFFIXES)
-"""Suffixes of pictures: such a file is data, whatever is in it, so that a damaged one is told and not overlooked."""
+"""Suffixes of pictures. Such a file counts as data whatever its content, so that damaged files are reported."""
 
 LITTER = "system files"
 LINK_OUT = "link out of the folder"
@@ -55,17 +55,17 @@ _SUFFIX = re.compile(r"\.\w{1,12}", re.ASCII)
 
 @dataclass(frozen=True)
 class Tree:
-    """What lies under a root: posix paths relative to it, folders without a trailing slash; "" is the root.
+    """Content of a folder as posix paths relative to it, folders without a trailing slash; "" is the folder itself.
 
     Attributes:
-        pictures: files that are taken for pictures.
-        folders: all that are entered.
+        pictures: files that count as pictures.
+        folders: all folders that were entered.
         ignored: path (of a folder with a trailing slash) and reason.
-        links: where a link leads that is not followed, by its path.
-        followed: where a picture that is a link lies in truth, by its path.
+        links: target of each link that is not followed, by its path.
+        followed: real path of each picture that is a link, by its path.
         inside: names of the folders in each folder.
-        direct, below: how many pictures lie in each folder, and in it and everything below it.
-        others: how many ignored files, links among them, lie in a folder and everything below it; no system files.
+        direct, below: number of pictures right in each folder, and in it and all folders below.
+        others: number of ignored files and links in each folder and all folders below, without system files.
     """
 
     pictures: list[str] = field(default_factory=list)
@@ -84,12 +84,12 @@ class Tree:
 
 
 def join(folder: str, name: str) -> str:
-    """Return the path of a name in a folder, which is "" for the root."""
+    """Return the path of a name in a folder; the root folder is ""."""
     return f"{folder}/{name}" if folder else name
 
 
 def around(path: str) -> Iterable[str]:
-    """Yield the folders that a path lies in, from its own up to the root, which is ""."""
+    """Yield the folders around a path, from its own up to the root, which is ""."""
     while path:
         path = posixpath.dirname(path)
         yield path
@@ -98,17 +98,19 @@ def around(path: str) -> Iterable[str]:
 def scan(root: Path, follow: bool) -> Tree:
     """List a folder tree.
 
-    A file with another suffix than a picture's, or none, is looked into: its first bytes say whether it is a picture.
+    Files without the suffix of a picture are recognised by their first bytes.
 
     Args:
         root: the folder.
-        follow: also links to folders and out of the root; without it only links to files within the root are followed.
+        follow: whether links to folders and out of the root are followed, too; links to files within the root are.
 
     Raises:
         UserError: the root cannot be read.
     """
     tree = Tree()
-    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]  # and the real folders around it
+    waiting: list[tuple[str, tuple[str, ...]]] = [
+        ("", (os.path.realpath(root),))
+    ]  # with the real paths of the folders around it
     while waiting:
         folder, real = waiting.pop()
         try:
@@ -145,7 +147,7 @@ def scan(root: Path, follow: bool) -> Tree:
 
 
 def _leave_out_raw(tree: Tree) -> None:
-    """Ignore raw camera files, and HEIC files, of which the same photograph lies beside in a form that is read."""
+    """Ignore raw camera files and HEIC files next to the same photograph in a supported format."""
     stems = {stem.lower() for stem, suffix in map(posixpath.splitext, tree.pictures) if suffix.lower() in _READ}
     beside = []
     for path in tree.pictures:
@@ -159,7 +161,7 @@ def _leave_out_raw(tree: Tree) -> None:
 
 def _count(tree: Tree) -> None:
     for listed in (tree.pictures, tree.folders, tree.ignored):
-        listed.sort()  # the order in which the system lists them is no one's
+        listed.sort()  # the file system lists them in any order
     for folder in tree.folders:
         tree.inside[posixpath.dirname(folder)].append(posixpath.basename(folder))
     for path in tree.pictures:
@@ -183,7 +185,7 @@ def _unwanted(entry: os.DirEntry[str], is_folder: bool, real: tuple[str, ...], f
     if is_folder:
         if target in real:
             return "link to a folder around it" if follow else LINK_TO_FOLDER
-        # The parent's path is real; a link, or a junction on Windows, leads elsewhere.
+        # The parent's path is real, so a different path means a link, or a junction on Windows.
         return "" if follow or target == entry.path else LINK_TO_FOLDER
     if entry.is_symlink():
         if not os.path.exists(target):
@@ -194,7 +196,7 @@ def _unwanted(entry: os.DirEntry[str], is_folder: bool, real: tuple[str, ...], f
 
 
 def _no_picture(entry: os.DirEntry[str]) -> str:
-    """Return why a file is taken for something else than a picture, or "" if it may be one."""
+    """Return why a file is not a picture, or "" if it may be one."""
     suffix = posixpath.splitext(entry.name)[1].lower()
     if suffix in PICTURES:
         return ""
@@ -204,7 +206,7 @@ def _no_picture(entry: os.DirEntry[str]) -> str:
         with open(entry.path, "rb") as file:
             first = file.read(_FIRST)
     except OSError:
-        return ""  # the data check says why it cannot be read
+        return ""  # the data check reports why it cannot be read
     if _is_picture(first):
         return ""
     if first.startswith(_POINTER_START):
