@@ -28,8 +28,8 @@ from unfreeze.inputs.preprocess import DecodedPictures
 from unfreeze.inputs.sampler import passes, steps_per_pass
 from unfreeze.model.backbone import load_backbone
 from unfreeze.study.cell import CellSpec
-from unfreeze.study.images import draw_splits, make_jobs
-from unfreeze.study.network_plan import make_plan, weight_hashes
+from unfreeze.study.images import cell_specs, draw_splits
+from unfreeze.study.network_plan import make_plan
 from unfreeze.study.registries import registered
 from unfreeze.train.device import pick
 from unfreeze.train.early_stopping import StoppingState
@@ -65,7 +65,7 @@ def jobs_of(folder: str, size: int) -> dict[str, CellSpec]:
     catalog = build_catalog(open_source(study.data, study.tests, Path.cwd()))
     plan = make_plan(study, len(catalog.classes), weights=True)
     splits = draw_splits(study, catalog, plan, {})
-    return make_jobs(study, catalog, plan, splits, weight_hashes(plan), pick("cpu", "float32"))
+    return cell_specs(study, catalog, plan, splits, pick("cpu", "float32"))
 
 
 def features_of(spec: CellSpec, size: int) -> dict[str, Tensor]:
@@ -131,7 +131,7 @@ def train_head(
         run.train_step(TimedBatch(next(drawn)))
         if run.epoch_is_over:
             run.validation_step(TimedBatch((val_x, val_y, torch.arange(len(val_x)))))
-            run.end_epoch()
+            run.end_epoch(run.position.totals.examples)
     return *scores(val_x, val_y), scores(test_x, test_y)[1]
 
 

@@ -23,7 +23,7 @@ def main() -> None:
     parent = Parent(lines, log)
     try:
         if kind == "cells":
-            from unfreeze.study.executors.worker import run_cells
+            from unfreeze.study.executors.slot_cells import run_cells
 
             run_cells(payload, parent)
         elif kind == "decode":

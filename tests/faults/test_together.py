@@ -19,6 +19,7 @@ from tests.support.finished import all_but_times
 from tests.support.studies import BANK, GROUP, MANY, PLAIN, SCRATCH, TWO_GROUPS
 from tests.support.worlds import tiny_study
 from unfreeze import Study
+from unfreeze.activations.reads import all_reads
 from unfreeze.events import Event, Planned, Warned
 from unfreeze.inputs.preprocess import pixel_store
 from unfreeze.storage.atomic import remove_leftovers
@@ -27,8 +28,7 @@ from unfreeze.storage.locks import held
 from unfreeze.storage.records import read_json, sealed, write_json, write_tensors
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study import run as running
-from unfreeze.study.executors.worker import briefing, executor_of
-from unfreeze.study.lockstep import together
+from unfreeze.study.executors.slot_cells import briefing, executor_of
 from unfreeze.train import checkpoint as saving
 from unfreeze.train.checkpoint import CellCheckpoint, read_state, write_state
 
@@ -90,7 +90,7 @@ def prepared(told: dict[str, Any], cache: Path) -> dict[str, Any]:
     remove_leftovers(cache)
     pictures = [pixel_store(cache, made.base) for made in supply.preprocessing.values()]
     with in_use([*pictures, *(supply._store(key, supply.prefixes[key.prefix].batch) for key in supply.rows)]):
-        supply.prepare(together(task.reads for task in executor.tasks.values()))
+        supply.prepare(all_reads(spec.reads for spec in executor.specs.values()))
     rows = hashlib.sha256()
     for key in supply.rows:
         opened = supply._open[key]
@@ -280,9 +280,9 @@ def test_processes_write_one_cell_and_one_state_without_locks(tmp_path: Path) ->
             if each % 2 and not number:
                 write_cell(store, "old", number)
             barrier.wait(timeout=300)
-            write_state(store.state("a.b.s0"), {}, CellCheckpoint(extra={"number": number}))
+            write_state(store.state("a.b.s0"), {}, CellCheckpoint(frozen_rows={"number": number}))
             found = read_state(store.state("a.b.s0"), {})
-            assert found.state is not None and found.state.extra["number"] in range(processes)
+            assert found.state is not None and found.state.frozen_rows["number"] in range(processes)
             write_cell(store, "new", number)
             barrier.wait(timeout=300)
             row = store.finished("a.b.s0", "new")

@@ -144,7 +144,7 @@ def test_the_restored_epoch_is_that_of_training(monitor: Monitor, metric: str) -
             values[generator.random(12) < 0.3] = math.nan
             state = StoppingState()
             for epoch, value in enumerate(values, 1):
-                state = after_epoch(state, settings, metric, {monitor: value}, epoch)
+                state = after_epoch(state, settings, metric, value, epoch)
             assert restored_epoch(values.tolist(), rising, min_delta) + 1 == (state.best_epoch or 12)
 
 

@@ -16,9 +16,10 @@ from unfreeze.data.catalog import build_catalog
 from unfreeze.data.sources import open_source
 from unfreeze.study import lockstep as grouping
 from unfreeze.study.activation_plan import ActivationPlan, CacheState, PlanCosts, plan_shared, why_not
-from unfreeze.study.images import draw_splits, make_jobs
-from unfreeze.study.lockstep import CellWork, lots_of_study
-from unfreeze.study.network_plan import make_plan, weight_hashes
+from unfreeze.study.cell import CellSpec
+from unfreeze.study.images import cell_specs, draw_splits
+from unfreeze.study.lockstep import reads_of_study
+from unfreeze.study.network_plan import make_plan
 from unfreeze.train.device import pick
 from unfreeze.train.step_cost import StepCost
 
@@ -34,39 +35,32 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "cache"))
 
 
-def works(folder: Path, **values: Any) -> list[CellWork]:
+def specs_of(folder: Path, **values: Any) -> list[CellSpec]:
     study = StudyConfig.model_validate(tiny_study(folder, **values))
     catalog = build_catalog(open_source(study.data, study.tests, Path.cwd()))
     plan = make_plan(study, len(catalog.classes), weights=True)
-    specs = make_jobs(
-        study,
-        catalog,
-        plan,
-        draw_splits(study, catalog, plan, {}),
-        weight_hashes(plan),
-        pick("cpu", "float32"),
-    )
-    return [CellWork(spec, plan.candidates[spec.cell.strategy]) for spec in specs.values()]
+    splits = draw_splits(study, catalog, plan, {})
+    return list(cell_specs(study, catalog, plan, splits, pick("cpu", "float32")).values())
 
 
-def shared(found: list[CellWork], budget: int = 0, chains: tuple[tuple[int, int], ...] = ()) -> ActivationPlan:
+def shared(found: list[CellSpec], budget: int = 0, chains: tuple[tuple[int, int], ...] = ()) -> ActivationPlan:
     """Plan with costs that are easily added up: each of the five stages takes a fifth of ROW, and training nothing."""
     free = defaultdict(lambda: StepCost(0.0, 0.0, step=0.0))
     prefix = PrefixCost(ROW, ROW, 0.0, 5, (1, 1, 1, 1, 1), chains)
-    prefixes = {prefix_of(network.strategy): prefix for work in found for network in work.networks.values()}
+    prefixes = {prefix_of(network.strategy): prefix for spec in found for network in spec.networks.values()}
     sizes = defaultdict(lambda: 10)
     return plan_shared(found, PlanCosts(prefixes, free, 0.0, VIEW), CacheState(budget, "some", sizes, {}, 0, 27, 0))
 
 
-def forwards(found: list[CellWork]) -> int:
+def forwards(found: list[CellSpec]) -> int:
     """Rows that frozen stages are predicted to compute where nothing is stored."""
-    draws = [lockstep_batch.draws for lockstep_batch in lots_of_study(found)]
-    return sum(sum(one.activations.values()) + sum(one.live.values()) for one in draws)
+    counts = [reads.counts for reads in reads_of_study(found)]
+    return sum(sum(each.activations.values()) + sum(each.live.values()) for each in counts)
 
 
 @pytest.mark.parametrize("regimes", [PLAIN, BANK, FRESH], ids=["plain", "bank", "fresh"])
 def test_eight_candidates_in_lock_step_take_what_one_takes(tmp_path: Path, regimes: dict[str, Any]) -> None:
-    one, eight = (works(tmp_path, strategies={"head": each}, regimes=regimes) for each in (HEAD, EIGHT))
+    one, eight = (specs_of(tmp_path, strategies={"head": each}, regimes=regimes) for each in (HEAD, EIGHT))
     assert forwards(one) == forwards(eight) == EPOCHS * (TRAIN + VALIDATION) + POOL + TEST
     (before,), (after,) = shared(one).cells.values(), shared(eight).cells.values()
     assert before.seconds == after.seconds == pytest.approx(forwards(one) * (VIEW + ROW) + 0.3)
@@ -79,8 +73,8 @@ def test_eight_candidates_in_lock_step_take_what_one_takes(tmp_path: Path, regim
 
 @pytest.mark.parametrize("regimes", [PLAIN, BANK, FRESH], ids=["plain", "bank", "fresh"])
 def test_cells_in_lock_step_share_their_work_in_equal_parts(tmp_path: Path, regimes: dict[str, Any]) -> None:
-    one = works(tmp_path, strategies={"head": HEAD}, regimes=regimes)
-    two = works(tmp_path, strategies={"head": HEAD, "tuned": EIGHT}, regimes=regimes)
+    one = specs_of(tmp_path, strategies={"head": HEAD}, regimes=regimes)
+    two = specs_of(tmp_path, strategies={"head": HEAD, "tuned": EIGHT}, regimes=regimes)
     together = EPOCHS * (TRAIN + VALIDATION)
     assert forwards(two) == forwards(one) + POOL + TEST  # each cell predicts for itself at its end
     seconds = [cell.seconds for cell in shared(two).cells.values()]
@@ -90,13 +84,13 @@ def test_cells_in_lock_step_share_their_work_in_equal_parts(tmp_path: Path, regi
 def test_candidates_that_do_not_fit_into_memory_together_pass_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = works(tmp_path, strategies={"head": EIGHT}, regimes=FRESH)
-    monkeypatch.setattr(grouping, "MEMBER_BYTES", 4 * grouping.trained_bytes(next(iter(found[0].networks.values()))))
+    found = specs_of(tmp_path, strategies={"head": EIGHT}, regimes=FRESH)
+    monkeypatch.setattr(grouping, "LOCKSTEP_BYTES", 4 * grouping.training_bytes(next(iter(found[0].networks.values()))))
     assert forwards(found) == 2 * EPOCHS * (TRAIN + VALIDATION) + POOL + TEST
 
 
 def test_fresh_views_at_two_cuts_are_one_picture_and_one_way_through_the_stages(tmp_path: Path) -> None:
-    found = works(tmp_path, strategies={"head": HEAD, "last": LAST}, regimes=FRESH)
+    found = specs_of(tmp_path, strategies={"head": HEAD, "last": LAST}, regimes=FRESH)
     apart, chained = (sum(cell.seconds for cell in shared(found, 0, each).cells.values()) for each in ((), ((4, 5),)))
     training = EPOCHS * TRAIN
     assert apart - chained == pytest.approx(training * ROW * 4 / 5)
@@ -107,11 +101,11 @@ def test_fresh_views_at_two_cuts_are_one_picture_and_one_way_through_the_stages(
 def test_what_is_predicted_is_what_is_computed(tmp_path: Path) -> None:
     strategies = {"tuned": HEAD | {"tune": {"optimizer.lr": RATES[:2]}}, "last": LAST, "phases": PHASES}
     asked = {"strategies": strategies, "regimes": {"fresh": FRESH["small"], "plain": PLAIN["small"]}}
-    assert computed(run(tmp_path, **asked, budget=NO_ROOM)) == forwards(works(tmp_path, **asked))
+    assert computed(run(tmp_path, **asked, budget=NO_ROOM)) == forwards(specs_of(tmp_path, **asked))
 
 
 def reasons(folder: Path, **strategy: Any) -> list[str]:
-    (work,) = works(folder, strategies={"one": strategy}, regimes=PLAIN)
+    (work,) = specs_of(folder, strategies={"one": strategy}, regimes=PLAIN)
     return list(why_not(work, False, "20GB"))
 
 
@@ -146,7 +140,7 @@ def test_a_reason_of_some_candidates_names_them(tmp_path: Path) -> None:
 def test_fresh_views_and_a_small_disk_are_reasons_too(tmp_path: Path) -> None:
     regime = FRESH["small"]
     strategies = {"head": HEAD, "all": {"train": "all"}}
-    head, everything = works(tmp_path, strategies=strategies, regimes={"small": regime})
+    head, everything = specs_of(tmp_path, strategies=strategies, regimes={"small": regime})
     assert list(why_not(head, True, "1KB")) == [
         "augment: flip_crop draws new views in every epoch (views: fresh), so the frozen stages see training images "
         "live",

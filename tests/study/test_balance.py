@@ -69,7 +69,7 @@ def test_a_class_weighs_as_much_as_another_however_few_its_images_are():
         data="x", backbone="test_resnet", strategies={"head": HEAD}, regimes={"all": {"balance": "weights"}}
     )
     (cell,) = cells(study)
-    weights = CellSpec(cell, study, catalog(rows), chosen, {}, "cpu").class_weights
+    weights = CellSpec(cell, study, catalog(rows), chosen, {}, {}, "cpu").class_weights
     assert weights is not None
     assert [weight * count for weight, count in zip(weights, counts.values(), strict=True)] == pytest.approx(
         [80 / 3] * 3

@@ -20,9 +20,10 @@ from unfreeze.model.backbone import load_backbone
 from unfreeze.model.network import frozen_state, tensors_hash
 from unfreeze.storage.records import read_tensors
 from unfreeze.study import group
-from unfreeze.study import schedule as cells
+from unfreeze.study.cell import CellSpec
+from unfreeze.study.executors import schedule as cells
 from unfreeze.study.finish import ChosenCandidate
-from unfreeze.study.lockstep import CellTask, groups_of
+from unfreeze.study.lockstep import groups_of
 from unfreeze.train.candidate_run import TrainedCandidate
 
 NO_ROOM = {"disk": "1KB"}
@@ -95,7 +96,7 @@ def test_batches_and_weights_do_not_depend_on_workers(
 def test_the_order_of_cells_does_not_matter(whole: Path, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
     began: list[str] = []
 
-    def otherwise(specs: Mapping[str, CellTask]) -> list[list[str]]:
+    def otherwise(specs: Mapping[str, CellSpec]) -> list[list[str]]:
         names = list(specs)[::-1]
         if order != "reversed":
             random.Random(order).shuffle(names)

@@ -102,7 +102,7 @@ def test_huge_gradients_whose_squares_are_no_numbers_are_numbers() -> None:
     weights.grad = torch.full((3,), 1e30)
     logits = torch.zeros(2, 3)
     labels = torch.zeros(2, dtype=torch.int64)
-    assert phase_run._measured(torch.tensor(0.5), logits, labels, optimizer, 1) == (0.5, 2)
+    assert phase_run._measured(gradients.BatchResult(torch.tensor(0.5), logits, labels), optimizer, 1) == (0.5, 2)
 
 
 def test_predictions_that_are_no_numbers_are_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,8 +191,8 @@ def test_a_cell_whose_candidates_all_diverge_keeps_the_same_weights_when_it_was_
 ) -> None:
     measured = phase_run._measured
 
-    def bad(loss: Tensor, logits: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer, step: int) -> Any:
-        return measured(loss * math.nan if step == 6 else loss, logits, labels, optimizer, step)
+    def bad(result: gradients.BatchResult, optimizer: torch.optim.Optimizer, step: int) -> Any:
+        return measured(result._replace(loss=result.loss * math.nan) if step == 6 else result, optimizer, step)
 
     monkeypatch.setattr(phase_run, "_measured", bad)
     tuned = {"strategies": {"tuned": HEAD | {"tune": {"image_size": [24, 32]}}}}  # one after the other

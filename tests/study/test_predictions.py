@@ -12,10 +12,10 @@ from tests.support.worlds import tiny_study, write_photographs
 from unfreeze import Study
 from unfreeze.data.sources import source_of
 from unfreeze.events import Event
+from unfreeze.study.executors.schedule import correction
 from unfreeze.study.executors.serial import SerialExecutor
 from unfreeze.study.forecast import forecast
 from unfreeze.study.run import run_study
-from unfreeze.study.schedule import correction
 from unfreeze.train import step_cost
 from unfreeze.train.device import pick, settings_restored
 

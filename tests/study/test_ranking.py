@@ -11,7 +11,8 @@ import torch
 from tests.support.worlds import tiny_study
 from unfreeze import Results, Study, metrics
 from unfreeze.storage.records import read_json, read_table, read_tensors
-from unfreeze.study import ranking
+from unfreeze.study import finish
+from unfreeze.train.phase_run import EpochRow
 
 ADAM = {"name": "adam", "lr": 1e-2}
 PLAIN = {"train": "head", "optimizer": ADAM}
@@ -61,13 +62,13 @@ def test_what_validation_chose_is_paid_for_by_the_other_half(
     tmp_path: Path, strategy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
-    real = ranking.cross_fitted
+    real = finish.cross_fitted
 
     def spy(tried: Any, *rest: Any) -> Any:
         seen["tried"], seen["half"] = tried, rest[1]
         return real(tried, *rest)
 
-    monkeypatch.setattr(ranking, "cross_fitted", spy)
+    monkeypatch.setattr(finish, "cross_fitted", spy)
     results = run(tmp_path, strategies={"one": strategy}, regimes={"all": {"train_per_class": 4, "val_per_class": 2}})
     logits, ids, paid = ranked(results, "one.all.s0")
     own, validation = validated(results, "one.all.s0")
@@ -106,7 +107,7 @@ def test_where_it_cannot_be_paid_for_it_is_said(tmp_path: Path, values: dict[str
 
 
 def test_too_many_logits_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "MOST_NUMBERS", 3 * 3 * 4 - 1)
+    monkeypatch.setattr(finish, "MOST_NUMBERS", 3 * 3 * 4 - 1)
     results = run(tmp_path, strategies={"one": EARLY})
     assert ranked(results, "one.small.s0")[2] is False
 
@@ -122,11 +123,11 @@ def test_the_answer_and_the_shipped_cell_agree(tmp_path: Path) -> None:
 @pytest.mark.parametrize("from_epoch", [1, 2, 4])
 def test_a_candidate_that_kept_its_last_epochs_alone_is_not_paid_for(from_epoch: int) -> None:
     """As one that an earlier version began and this one ended."""
-    history = [{"epoch": epoch, "train_loss": 0.5} for epoch in (1, 2, 3, 4)]
+    history = [EpochRow(0, epoch, epoch, 0.1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.0, epoch) for epoch in (1, 2, 3, 4)]
     kept = {str(epoch): torch.zeros(2, 3) for epoch in range(from_epoch, 5)}
-    tried = ranking._tried(ranking.KeptEpochs(history, kept), all_epochs=True)
+    tried = finish._candidate_epochs(finish.KeptEpochs(history, kept), all_epochs=True)
     assert (tried is not None) == (from_epoch == 1)
-    last = ranking._tried(ranking.KeptEpochs(history, kept), all_epochs=False)
+    last = finish._candidate_epochs(finish.KeptEpochs(history, kept), all_epochs=False)
     assert last is not None and len(last.logits) == 1
 
 

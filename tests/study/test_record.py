@@ -17,8 +17,9 @@ from unfreeze.report.page import render_report
 from unfreeze.statistics.study_results import read_study_results
 from unfreeze.storage.records import read_json, read_table
 from unfreeze.storage.study_dir import StudyDir
-from unfreeze.study import environment
+from unfreeze.study import cell as cell_module
 from unfreeze.study.run import run_study
+from unfreeze.train import device
 from unfreeze.train.device import pick
 
 CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared", "seconds_per_image"]
@@ -322,21 +323,21 @@ def test_a_half_trained_cell_of_a_strategy_that_went_is_named(world: Path, half:
 def test_a_half_trained_cell_begins_anew_with_another_version(
     package: str, world: Path, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = environment.versions()
-    monkeypatch.setattr(environment, "versions", lambda: {**now, package: "99.9"})
+    now = device.versions()
+    monkeypatch.setattr(device, "versions", lambda: {**now, package: "99.9"})
     events = run(world, half, **ONE)
     assert resumed(events) == []
     assert said(events) == [ANEW.format(f"{package}: {now[package]}, now 99.9")]
 
 
 def test_whatever_a_finished_cell_was_made_with_is_noticed(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compute, now = pick("cpu", "float32"), environment.conditions(pick("cpu", "float32"))
-    assert {*environment.PACKAGES, "processor", "threads", "device", "precision"} == set(now)
+    compute, now = pick("cpu", "float32"), device.conditions(pick("cpu", "float32"))
+    assert {*device.PACKAGES, "processor", "threads", "device", "precision"} == set(now)
     store = StudyDir(world / "base")
-    assert environment.made_otherwise(store, EVERY, compute) == []
+    assert cell_module.made_otherwise(store, EVERY, compute) == []
     for name in now:
-        monkeypatch.setattr(environment, "conditions", lambda _, name=name: {**now, name: "99.9"})
-        assert environment.made_otherwise(store, EVERY, compute) == [
+        monkeypatch.setattr(cell_module, "conditions", lambda _, name=name: {**now, name: "99.9"})
+        assert cell_module.made_otherwise(store, EVERY, compute) == [
             f"finished under other conditions ({name} {now[name]}, now 99.9), which new cells may differ from in the "
             f"last digits (another --out runs all anew): {', '.join(EVERY)}"
         ]
@@ -345,9 +346,9 @@ def test_whatever_a_finished_cell_was_made_with_is_noticed(world: Path, monkeypa
 def test_new_cells_beside_those_of_an_older_version_are_told_apart(
     world: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = environment.versions()
+    now = device.versions()
     newer = {**now, "torch": "99.9", "timm": "88.8"}
-    monkeypatch.setattr(environment, "versions", lambda: newer)
+    monkeypatch.setattr(device, "versions", lambda: newer)
     events = run(world, out, seeds=3)
     differing = f"torch {now['torch']}, now 99.9; timm {now['timm']}, now 88.8"
     assert said(events) == [

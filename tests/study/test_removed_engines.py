@@ -11,7 +11,7 @@ from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Event, Warned
 from unfreeze.storage.records import read_json, write_json
-from unfreeze.study import environment
+from unfreeze.train import device
 
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
 LAST = {"train": {"last": 1}, "head": {"hidden": [8], "dropout": [0.5]}}
@@ -97,9 +97,9 @@ def interrupted_at(step: int) -> Callable[[Event], None]:
 def test_an_unfinished_cell_that_a_removed_engine_s_version_trained_begins_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, study = dict(environment.versions()), Study(**tiny_study(tmp_path, strategies={"last": LAST}))
+    now, study = dict(device.versions()), Study(**tiny_study(tmp_path, strategies={"last": LAST}))
     with monkeypatch.context() as earlier, pytest.raises(KeyboardInterrupt):
-        earlier.setattr(environment, "versions", lambda: now | {"ncnn": "1.0"})
+        earlier.setattr(device, "versions", lambda: now | {"ncnn": "1.0"})
         study.run(tmp_path / "out", workers=0, emit=interrupted_at(5))
     events: list[Event] = []
     results = study.run(tmp_path / "out", workers=0, emit=events.append)

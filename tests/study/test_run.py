@@ -20,7 +20,7 @@ from unfreeze.statistics import study_results as evidence
 from unfreeze.statistics.comparisons import comparisons_table
 from unfreeze.storage.records import read_json, read_table, read_tensors, table_text
 from unfreeze.study import activation_plan as shared
-from unfreeze.study import environment
+from unfreeze.train import device
 
 CLOCK = ["seconds_per_epoch", "seconds_total", "seconds_shared", "seconds_per_image"]
 
@@ -343,9 +343,9 @@ def test_other_weights_in_the_same_file_are_other_weights_and_moved_ones_the_sam
 
 def test_other_versions_are_noticed_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path)
-    older = {**environment.versions(), "torch": "9.9", "timm": "0.1"}
-    now = {name: environment.versions()[name] for name in ("torch", "timm")}
-    monkeypatch.setattr(environment, "versions", lambda: older)
+    older = {**device.versions(), "torch": "9.9", "timm": "0.1"}
+    now = {name: device.versions()[name] for name in ("torch", "timm")}
+    monkeypatch.setattr(device, "versions", lambda: older)
     _, events = run(tmp_path)
     said = [event.text for event in events if isinstance(event, Warned)]
     assert (

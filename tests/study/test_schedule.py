@@ -8,8 +8,8 @@ import pytest
 
 from unfreeze.config.resolve import Cell
 from unfreeze.events import CellsLeft
-from unfreeze.study import schedule as cells
-from unfreeze.study.schedule import Schedule
+from unfreeze.study.executors import schedule as cells
+from unfreeze.study.executors.schedule import Schedule
 
 PIECE = "activations"
 
@@ -25,8 +25,8 @@ class Clock:
 class PlannedExecutor:
     """Takes as long for a group as is predicted, times ``slower``, and computes the rows that its cells need."""
 
-    def __init__(self, clock: Clock, store: "Store", tasks: Mapping[str, Any], slower: float = 1.0) -> None:
-        self.clock, self.store, self.tasks, self.slower = clock, store, tasks, slower
+    def __init__(self, clock: Clock, store: "Store", specs: Mapping[str, Any], slower: float = 1.0) -> None:
+        self.clock, self.store, self.specs, self.slower = clock, store, specs, slower
         self.failed, self.taken = list[str](), list[tuple[list[str], float]]()
         self.predicted = self.seconds = 0.0
 
@@ -39,7 +39,7 @@ class PlannedExecutor:
         self.seconds += self.slower * predicted
         self.clock.now += self.slower * predicted
         for cell in cells:
-            self.store.there |= set(self.tasks[cell].reads.rows.get(PIECE, ()))
+            self.store.there |= set(self.specs[cell].reads.rows.get(PIECE, ()))
 
     def finish(self) -> None:
         pass
@@ -65,9 +65,9 @@ def left_of(
     clock, store, told = Clock(), Store(), list[Any]()
     monkeypatch.setattr(cells, "time", clock)
     monkeypatch.setattr(cells, "groups_of", lambda order: groups or [[name] for name in order])
-    tasks = {
+    specs = {
         name: SimpleNamespace(
-            spec=SimpleNamespace(cell=Cell(name, "small", 0)),
+            cell=Cell(name, "small", 0),
             reads=SimpleNamespace(rows={PIECE: (rows or {})[name]} if name in (rows or {}) else {}),
         )
         for name in seconds
@@ -76,9 +76,9 @@ def left_of(
     shared = SimpleNamespace(
         activations=(key,), cells={name: SimpleNamespace(seconds=each) for name, each in seconds.items()}
     )
-    executor = PlannedExecutor(clock, store, tasks, slower)
+    executor = PlannedExecutor(clock, store, specs, slower)
     supply = SimpleNamespace(missing=lambda key, rows: store.missing(rows))
-    run = Schedule(tasks, shared, supply, executor, told.append)  # type: ignore[arg-type]
+    run = Schedule(specs, shared, supply, executor, told.append)  # type: ignore[arg-type]
     failed, left = run.run(limit)
     assert failed == []
     assert told == ([CellsLeft(tuple(left))] if left else [])

@@ -1,5 +1,6 @@
 """A candidate in training: phases, best weights, and a state from which it resumes to the same numbers, in memory."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from unfreeze.inputs.loader import TimedBatch
 from unfreeze.model.backbone import load_backbone, own_copy
 from unfreeze.model.cuts import cuts_of
 from unfreeze.model.network import frozen_state, tensors_hash
-from unfreeze.train.candidate_run import CandidateCheckpoint, CandidateRun, CandidateTask, TrainedCandidate
+from unfreeze.train.candidate_run import CandidateRun, CandidateState, CandidateTask, TrainedCandidate
 from unfreeze.train.device import Compute
 from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.phase_run import Diverged
@@ -61,8 +62,8 @@ def task_of(settings: dict[str, Any], **changes: Any) -> CandidateTask:
         "regime": RegimeConfig(),
         "metric": "accuracy",
         "seed": 0,
-        "classes": 3,
-        "images": IMAGES,
+        "class_count": 3,
+        "image_count": IMAGES,
         "class_weights": None,
         "keep_validation": True,
     }
@@ -70,7 +71,7 @@ def task_of(settings: dict[str, Any], **changes: Any) -> CandidateTask:
     return CandidateTask(**{**values, **changes})
 
 
-def run_of(task: CandidateTask, state: CandidateCheckpoint | None = None) -> CandidateRun:
+def run_of(task: CandidateTask, state: CandidateState | None = None) -> CandidateRun:
     return CandidateRun(task, own_copy(WEIGHTS, 0), CPU, MicroBatch(), state)
 
 
@@ -99,7 +100,7 @@ def fit(task: CandidateTask, stops: tuple[int, ...] = ()) -> TrainedCandidate:
 
 
 def numbers(trained: TrainedCandidate) -> tuple[Any, ...]:
-    history = [{**row, "seconds": 0.0} for row in trained.history]
+    history = [dataclasses.replace(row, seconds=0.0) for row in trained.history]
     return history, trained.best_epoch, trained.stopped_by, trained.params_total, trained.params_trained
 
 
@@ -107,7 +108,7 @@ def numbers(trained: TrainedCandidate) -> tuple[Any, ...]:
 def test_a_run_resumes_from_its_state_between_any_two_steps(name: str) -> None:
     task = task_of(STRATEGIES[name])
     whole = fit(task)
-    steps = whole.history[-1]["step"]
+    steps = whole.history[-1].step
     found = fit(task, stops=tuple(range(steps)))
     assert numbers(found) == numbers(whole)
     expected = whole.network.state_dict()
@@ -120,7 +121,7 @@ def test_a_run_resumes_from_its_state_between_any_two_steps(name: str) -> None:
 def test_a_trained_candidate_is_had_again_without_training(name: str) -> None:
     task = task_of(STRATEGIES[name])
     whole = fit(task)
-    again = run_of(task, whole.state_dict(len(task.strategy.phases)))
+    again = run_of(task, whole.state_dict())
     assert again.is_over
     assert numbers(again.result()) == numbers(whole)
 
@@ -145,7 +146,7 @@ def test_the_best_weights_are_restored_and_leave_with_what_diverges() -> None:
         run.train_step(TimedBatch(batch(run, run.step)))
     run.validation_step(TimedBatch(batch(run, 1000)))
     run.end_epoch()
-    best = {key: tensor.clone() for key, tensor in run.state_dict().best.items()}
+    best = {key: tensor.clone() for key, tensor in run.state_dict()["best"].items()}
     assert best
     inputs, labels, indices = batch(run, run.step)
     with pytest.raises(Diverged, match=r"^the training loss is nan at step 4$") as caught:
@@ -155,14 +156,14 @@ def test_the_best_weights_are_restored_and_leave_with_what_diverges() -> None:
 
 def test_no_step_follows_the_last() -> None:
     task = task_of(STRATEGIES["scratch"])
-    run = run_of(task, fit(task).state_dict(1))
+    run = run_of(task, fit(task).state_dict())
     with pytest.raises(RuntimeError, match=r"^the candidate is trained to its end: it takes no more steps$"):
         run.train_step(TimedBatch(batch(run_of(task), 0)))
 
 
 def test_batchnorm_that_would_train_on_one_image_is_refused() -> None:
     with pytest.raises(UserError, match=r"^batch_size: 4 with 13 training images leaves a last batch of one\n"):
-        run_of(task_of(STRATEGIES["scratch"], images=13))
+        run_of(task_of(STRATEGIES["scratch"], image_count=13))
 
 
 def test_frozen_stages_that_changed_are_a_bug() -> None:

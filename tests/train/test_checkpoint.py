@@ -1,6 +1,5 @@
 """A training state is used only as it was written, and only where it gives the same numbers."""
 
-import dataclasses
 import math
 import sys
 from itertools import pairwise
@@ -19,51 +18,50 @@ from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study import group
 from unfreeze.study.run import run_study
 from unfreeze.train import checkpoint as saving_module
-from unfreeze.train.candidate_run import CandidateCheckpoint
+from unfreeze.train.candidate_run import CandidateState
 from unfreeze.train.checkpoint import (
     SAVE_SECONDS,
+    BeatenCandidate,
     CellCheckpoint,
     CheckpointTimer,
+    DivergedCandidate,
     FoundCheckpoint,
     read_state,
     write_state,
 )
 from unfreeze.train.early_stopping import StoppingState
-from unfreeze.train.phase_run import EpochTotals, Position
+from unfreeze.train.phase_run import EpochRow, EpochTotals, Position
 
 BOUND = {"settings": "ab", "torch": "2.12", "threads": 2, "engines": [{"name": "pytorch"}]}
-ROW = {
-    "phase": 0,
-    "epoch": 1,
-    "step": 4,
-    "lr": 0.1 + 0.2,
-    "train_loss": 1e-300,
-    "val_loss": 0.5,
-    "val_metric": math.nan,
-}
+ROW = EpochRow(0, 1, 4, 0.1 + 0.2, 1e-300, 0.5, 0.5, 0.25, math.nan, 1.5, 12)
 
 
-DIVERGED = {"worse": ("a gradient is nan", [ROW]), "bad": ("the training loss is nan", [])}
-
-
-def cell_state(step: int = 5) -> CellCheckpoint:
+def cell_state(step: int = 5, **changes: Any) -> CellCheckpoint:
+    """Return a state with candidates of every kind; ``changes`` are of the one in training."""
     generator = torch.Generator().manual_seed(step)
     weights = {"layer.weight": torch.randn(3, 4, generator=generator), "layer.count": torch.tensor(7)}
-    running = CandidateCheckpoint(
-        1,
-        Position(2, step, StoppingState(math.nan, 1, 3), EpochTotals(12, 0.1 + 0.7, 5, 1.5)),
-        False,
-        [ROW],
-        weights,
-        {name: tensor + 1 for name, tensor in weights.items()},
-        {"0.exp_avg": torch.randn(3, 4, generator=generator), "0.step": torch.tensor(5.0)},
-        {"1": torch.randn(2, 3, generator=generator)},
+    running = CandidateState(
+        phase=1,
+        position=Position(2, step, StoppingState(math.nan, 1, 3), EpochTotals(12, 0.1 + 0.7, 5, 1.5)),
+        stopped=False,
+        history=[ROW],
+        weights=weights,
+        best={name: tensor + 1 for name, tensor in weights.items()},
+        moments={"0.exp_avg": torch.randn(3, 4, generator=generator), "0.step": torch.tensor(5.0)},
+        validation={"1": torch.randn(2, 3, generator=generator)},
+        micro_batch={"training": 4},
     )
-    ended = CandidateCheckpoint(2, Position(2, 8, StoppingState(0.25, 2, 0)), True, [ROW], weights)
-    kept = {"beaten": {"1": torch.randn(2, 3, generator=generator), "2": torch.randn(2, 3, generator=generator)}}
-    extra = {"micro_batch": [4, 0.1 + 0.2]}
+    position = Position(2, 8, StoppingState(0.25, 2, 0))
+    trained = CandidateState(**{**running, "phase": 2, "position": position, "best": {}, "moments": {}})
+    kept = {"1": torch.randn(2, 3, generator=generator), "2": torch.randn(2, 3, generator=generator)}
     return CellCheckpoint(
-        {"lr=0.1,a.b": running, "": ended}, {"beaten": [ROW]}, DIVERGED, {"bad": weights}, kept, extra
+        candidates={"lr=0.1,a.b": CandidateState(**{**running, **changes}), "": trained},
+        beaten={"beaten": BeatenCandidate([ROW], kept)},
+        diverged={
+            "worse": DivergedCandidate("a gradient is nan", [ROW]),
+            "bad": DivergedCandidate("the training loss is nan", [], weights),
+        },
+        frozen_rows={"vgg16, 224 pixels": 4},
     )
 
 
@@ -83,13 +81,13 @@ def same(one: Any, other: Any) -> bool:
 def test_a_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     write_state(tmp_path / "a", BOUND, cell_state())
     found = read_state(tmp_path / "a", BOUND)
-    assert found.said == ""
+    assert found.warning == ""
     assert same(found.state, cell_state())
 
 
 def test_weights_that_lie_in_another_order_in_memory_come_back(tmp_path: Path) -> None:
     weights = {"conv": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)}
-    state = CellCheckpoint({"": dataclasses.replace(cell_state().candidates[""], weights=weights)})
+    state = cell_state(weights=weights)
     write_state(tmp_path / "a", BOUND, state)
     assert same(read_state(tmp_path / "a", BOUND).state, state)
 
@@ -118,9 +116,8 @@ def test_a_damaged_state_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the memory that this process held")
 def test_a_state_is_in_memory_once(tmp_path: Path) -> None:
-    size, state = 2**28, cell_state()
-    weights = {"large": torch.ones(size // 4)}
-    state = CellCheckpoint({"": dataclasses.replace(state.candidates[""], weights=weights)})
+    size = 2**28
+    state = cell_state(weights={"large": torch.ones(size // 4)})
     with little_memory(size // 8):
         write_state(tmp_path / "a", BOUND, state)
     with little_memory(size * 9 // 8):
@@ -194,9 +191,9 @@ def test_a_run_saves_its_cells_once_a_minute(tmp_path: Path, monkeypatch: pytest
 def test_a_state_that_cannot_be_used_is_deleted_and_said(tmp_path: Path) -> None:
     keeper, told = saving(tmp_path, [0.0])
     keeper.save({"a.b.s0": cell_state})
-    assert same(keeper.begin("a.b.s0"), cell_state())
+    assert same(keeper.load("a.b.s0"), cell_state())
     (tmp_path / "running" / "a.b.s0.safetensors").write_text("{")
-    assert keeper.begin("a.b.s0") == CellCheckpoint()
+    assert keeper.load("a.b.s0") is None
     assert told == [Warned("a.b.s0: its training state was damaged, so it starts again")]
     assert list((tmp_path / "running").iterdir()) == []
 
@@ -207,7 +204,7 @@ def test_a_state_of_an_earlier_version_is_deleted_and_said(tmp_path: Path) -> No
     earlier.mkdir(parents=True)
     for name in ("7.json", "7.safetensors"):
         (earlier / name).write_text("{}")
-    assert keeper.begin("a.b.s0") == CellCheckpoint()
+    assert keeper.load("a.b.s0") is None
     assert told == [Warned("a.b.s0: its training state is of an earlier version, so it starts again")]
     assert not earlier.exists()
 
@@ -225,7 +222,7 @@ def test_a_full_disk_costs_the_state_and_not_the_training(tmp_path: Path, monkey
     path = tmp_path / "running" / "a.b.s0.safetensors"
     assert told == [
         Warned(f"the state of training is not saved, though training goes on: cannot write {path} "
-               "of 348 bytes: No space left on device")
+               "of 372 bytes: No space left on device")
     ]  # fmt: skip
     assert same(read_state(path, BOUND).state, cell_state(5))
     assert [each.name for each in path.parent.iterdir()] == [path.name]

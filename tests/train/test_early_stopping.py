@@ -11,13 +11,11 @@ from unfreeze.config.schema import EarlyStopping
 from unfreeze.train.early_stopping import StoppingState, after_epoch, should_stop
 
 
-def course(
-    values: list[float], asked: EarlyStopping | None, metric: str = "accuracy", column: str = "val_loss"
-) -> tuple[StoppingState, int]:
+def course(values: list[float], asked: EarlyStopping | None, metric: str = "accuracy") -> tuple[StoppingState, int]:
     """Return the last state, and the epoch after which training ended (from 1)."""
     state = StoppingState()
     for epoch, value in enumerate(values, start=1):
-        state = after_epoch(state, asked, metric, {column: value}, epoch)
+        state = after_epoch(state, asked, metric, value, epoch)
         if should_stop(state, asked):
             return state, epoch
     return state, len(values)
@@ -64,7 +62,7 @@ def test_small_gains_do_not_count_and_do_not_move_the_mark() -> None:
     ],
 )
 def test_each_monitor_knows_its_direction(monitor: Any, metric: str, rising: bool) -> None:
-    state, _ = course([0.5, 0.7, 0.3], stopping(monitor=monitor), metric, monitor)
+    state, _ = course([0.5, 0.7, 0.3], stopping(monitor=monitor), metric)
     assert state == (StoppingState(0.7, 2, 1) if rising else StoppingState(0.3, 3, 0))
 
 
@@ -87,7 +85,7 @@ def test_off_means_every_epoch_and_the_last_one_counts() -> None:
 
 def test_the_state_given_is_not_changed() -> None:
     state = StoppingState(0.5, 1, 0)
-    after_epoch(state, stopping(), "accuracy", {"val_loss": 0.4}, 2)
+    after_epoch(state, stopping(), "accuracy", 0.4, 2)
     assert state == StoppingState(0.5, 1, 0)
 
 

@@ -17,7 +17,7 @@ from unfreeze.train.evaluate import predict
 from unfreeze.train.gradients import Trainee
 from unfreeze.train.micro_batch import BatchNormStatistics, MicroBatch, WholeDropout, batch_norm_trains, parts
 from unfreeze.train.optimizers import build_optimizer
-from unfreeze.train.phase_run import PhaseRun, PhaseTask, Position
+from unfreeze.train.phase_run import EpochRow, PhaseRun, PhaseTask, Position
 
 STEPS = 6
 CPU = Compute(torch.device("cpu"), "float32")
@@ -64,9 +64,9 @@ def trained(
     micro_batch: MicroBatch | None = None,
     error: Callable[[], Exception] = out_of_memory,
     inner: nn.Module | None = None,
-) -> tuple[Failing, list[dict]]:
+) -> tuple[Failing, list[EpochRow]]:
     net = Failing(network(dropout=0.5) if inner is None else inner, at, error)
-    rows: list[dict] = []
+    rows: list[EpochRow] = []
     settings = Optimizer(optimizer, 0.05, momentum=0.9, weight_decay=0.01, layer_decay=1.0)
     phase = Phase("all", 3, settings, ScheduleConfig(name="constant", warmup=0), "frozen", False, smoothing)
     inputs, labels = data()
@@ -81,7 +81,7 @@ def trained(
             net.counts = False
             run.validation_step(TimedBatch((inputs, labels, None)))
             net.counts = True
-            rows.append(run.end_epoch())
+            rows.append(run.end_epoch(0).row)
     return net, rows
 
 
@@ -108,8 +108,8 @@ def test_weights_differ_by_rounding_from_those_of_whole_batches(at: list[int], h
     assert micro_batch.record == {"training": min(found.rows)}
     assert len(found.rows) > len(whole.rows)
     assert difference(found, whole) <= 1e-5
-    assert [row["train_accuracy"] for row in rows] == [row["train_accuracy"] for row in expected]
-    assert [row["train_loss"] for row in rows] == pytest.approx([row["train_loss"] for row in expected], abs=1e-6)
+    assert [row.train_accuracy for row in rows] == [row.train_accuracy for row in expected]
+    assert [row.train_loss for row in rows] == pytest.approx([row.train_loss for row in expected], abs=1e-6)
 
 
 def test_rows_at_once_are_halved_and_stay_so() -> None:

@@ -1,10 +1,12 @@
 """A phase trains any module on any inputs; stopping and divergence are its only ways out before the end."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ from unfreeze.train.evaluate import predict
 from unfreeze.train.gradients import Trainee
 from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.optimizers import build_optimizer
-from unfreeze.train.phase_run import Diverged, PhaseRun, PhaseTask, Position
+from unfreeze.train.phase_run import Diverged, EpochRow, PhaseRun, PhaseTask, Position
 
 CPU = Compute(torch.device("cpu"), "float32")
 
@@ -50,14 +52,14 @@ def run_of(net: nn.Module, settings: Phase, stopping=None, ends=(2, 4, 6), seed=
     return PhaseRun(task, Trainee(net), build_optimizer([net], settings.optimizer), compute, MicroBatch(), position)
 
 
-def fit(run: PhaseRun, stream: Iterator[Any]) -> list[dict[str, Any]]:
+def fit(run: PhaseRun, stream: Iterator[Any]) -> list[EpochRow]:
     """Train a run to its end, with the training images for validation; return its rows."""
     rows = []
     while not run.is_over:
         while not run.epoch_is_over:
             run.train_step(TimedBatch(next(stream)))
         run.validation_step(TimedBatch(next(batches(*data()))))
-        rows.append(run.end_epoch())
+        rows.append(run.end_epoch(0).row)
     return rows
 
 
@@ -65,10 +67,10 @@ def test_training_on_activations_lowers_the_loss_and_gives_a_row_an_epoch() -> N
     run = run_of(network(), phase(lr=0.5, epochs=10), ends=range(10, 101, 10))
     rows = fit(run, batches(*data()))
     assert not run.stopped
-    assert [row["epoch"] for row in rows] == list(range(1, 11))
-    assert [row["step"] for row in rows] == list(range(10, 101, 10))
-    assert rows[-1]["train_loss"] < 0.3 * rows[0]["train_loss"]
-    assert rows[-1]["train_accuracy"] == 1.0
+    assert [row.epoch for row in rows] == list(range(1, 11))
+    assert [row.step for row in rows] == list(range(10, 101, 10))
+    assert rows[-1].train_loss < 0.3 * rows[0].train_loss
+    assert rows[-1].train_accuracy == 1.0
 
 
 def test_train_values_are_means_over_examples_not_over_batches() -> None:
@@ -78,8 +80,8 @@ def test_train_values_are_means_over_examples_not_over_batches() -> None:
     inputs, labels = data()
     stream = iter([(inputs[:8], labels[:8] * 0, None), (inputs[8:], labels[8:] * 0 + 1, None)])
     rows = fit(run_of(net, phase(lr=1e-12, epochs=1), ends=(2,)), stream)
-    assert rows[0]["train_loss"] == pytest.approx(math.log(3))
-    assert rows[0]["train_accuracy"] == pytest.approx(8 / 12)
+    assert rows[0].train_loss == pytest.approx(math.log(3))
+    assert rows[0].train_accuracy == pytest.approx(8 / 12)
 
 
 def test_early_stopping_ends_the_phase_and_names_the_earliest_best(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +90,7 @@ def test_early_stopping_ends_the_phase_and_names_the_earliest_best(monkeypatch: 
     run = run_of(network(), phase(epochs=9), EarlyStopping(patience=2), ends=range(2, 20, 2))
     rows = fit(run, batches(*data()))
     assert run.stopped
-    assert [row["val_loss"] for row in rows] == [1.0, 0.5, 0.5, 0.6]
+    assert [row.val_loss for row in rows] == [1.0, 0.5, 0.5, 0.6]
     assert run.position.stopping == StoppingState(best=0.5, best_epoch=2, waited=2)
 
 
@@ -138,19 +140,19 @@ def test_label_smoothing_raises_the_loss_of_sure_predictions() -> None:
         fit(run_of(network(), phase(lr=1e-12, epochs=1, smoothing=smoothing), ends=(1,)), batches(inputs * 20, labels))
         for smoothing in (0.0, 0.2)
     )
-    assert plain[0]["train_loss"] < smoothed[0]["train_loss"]
+    assert plain[0].train_loss < smoothed[0].train_loss
 
 
 def test_bfloat16_trains_too() -> None:
     net = network()
     run = run_of(net, phase(lr=0.5, epochs=1), ends=(50,), compute=Compute(torch.device("cpu"), "bfloat16"))
     rows = fit(run, batches(*data()))
-    assert rows[0]["train_loss"] < 1.0
+    assert rows[0].train_loss < 1.0
     assert net[0].weight.dtype == torch.float32
 
 
 def test_a_run_resumes_from_its_position_between_any_two_steps() -> None:
-    def trained(stop: int) -> tuple[list[dict[str, Any]], torch.Tensor]:
+    def trained(stop: int) -> tuple[list[EpochRow], torch.Tensor]:
         """Train with dropout and momentum-free SGD; at ``stop`` steps a new run takes over."""
         inputs, labels = data()
         settings, net = phase(epochs=2), network(dropout=0.5)
@@ -164,7 +166,7 @@ def test_a_run_resumes_from_its_position_between_any_two_steps() -> None:
             run.train_step(TimedBatch((inputs, labels, None)))
             if run.epoch_is_over:
                 run.validation_step(TimedBatch((inputs, labels, None)))
-                rows.append({**run.end_epoch(), "seconds": 0.0})
+                rows.append(dataclasses.replace(run.end_epoch(0).row, seconds=0.0))
         return rows, net[0].weight.detach()
 
     expected, weights = trained(-1)
@@ -181,7 +183,9 @@ def test_seconds_of_an_epoch_are_those_of_its_batches_and_its_own() -> None:
     run.train_step(TimedBatch((inputs, labels, None), 100.0))
     for some in (slice(0, 8), slice(8, 12)):
         run.validation_step(TimedBatch((inputs[some], labels[some], None), 15.0))
-    row = run.end_epoch()
+    row, found = run.end_epoch(7)
     logits, _ = predict(net, [(inputs, labels, None)], CPU)
-    assert row["val_accuracy"] == (logits.argmax(axis=1) == labels.numpy()).mean()
-    assert 130.0 < row["seconds"] < 140.0
+    assert np.array_equal(found, logits)
+    assert row.examples == 7
+    assert row.val_accuracy == (logits.argmax(axis=1) == labels.numpy()).mean()
+    assert 130.0 < row.seconds < 140.0

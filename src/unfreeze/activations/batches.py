@@ -12,7 +12,6 @@ from torch import Tensor
 from unfreeze.activations.keys import (
     ActivationKey,
     PrefixKey,
-    Reads,
     bank,
     label_of,
     plain_piece,
@@ -21,6 +20,7 @@ from unfreeze.activations.keys import (
     validation_piece,
 )
 from unfreeze.activations.prefix import Prefix
+from unfreeze.activations.reads import Reads
 from unfreeze.activations.store import SmallerBatch, activation_store, fill
 from unfreeze.activations.stream import LiveEvaluation, StoredEvaluation, StoredInputs, TrainingStream
 from unfreeze.config.identity import fingerprint
@@ -93,11 +93,13 @@ class StoredWork:
     Attributes:
         rows: by key of stored activations, their rows in the whole study.
         starts: by such a key, the stored activations that they are computed from, if not from the images.
+        shares: by key, the part of the cost of its rows that each cell bears that reads them.
         pixels: whether base pictures are kept.
     """
 
     rows: Mapping[ActivationKey, Mapping[Row, None]]
     starts: Mapping[ActivationKey, ActivationKey]
+    shares: Mapping[ActivationKey, float]
     pixels: bool
 
 
@@ -126,6 +128,7 @@ class BatchSource:
     ) -> None:
         self.catalog, self.preprocessing, self.prefixes = catalog, preprocessing, prefixes
         self.rows, self.starts, self.stored_pixels = stored.rows, stored.starts, stored.pixels
+        self._shares = stored.shares
         self.cache, self.workers, self.emit = cache, workers, emit
         self.facts = CacheStats()
         self._numbers = {label: number for number, label in enumerate(catalog.classes)}
@@ -180,6 +183,15 @@ class BatchSource:
                 except CacheFull as error:
                     self._open.pop(key, None)
                     self.store_no_more(error)
+
+    def shared_seconds(self, reads: Reads) -> float:
+        """Return a cell's share of the seconds that the stored rows took which it reads."""
+        computed = self.facts.computed
+        return sum(
+            self.facts.seconds[key] / computed[key] * len(rows) * self._shares.get(key, 0.0)
+            for key, rows in reads.rows.items()
+            if computed.get(key)
+        )
 
     def store_no_more(self, error: CacheFull) -> None:
         """Write nothing to the cache from now on; what it holds is read all the same. Said once."""

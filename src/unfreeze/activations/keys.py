@@ -1,12 +1,11 @@
-"""Keys of stored activations: prefix, cut and view; which of them a cell reads."""
+"""Keys of stored activations: prefix, cut and view."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from unfreeze.config.resolve import Strategy
 from unfreeze.config.schema import RegimeConfig, Resize
-from unfreeze.storage.shards import Row
 
 
 @dataclass(frozen=True, order=True)
@@ -51,18 +50,6 @@ class ActivationKey:
     cut: int
     augment: str
     seed: int
-
-
-@dataclass
-class Reads:
-    """Rows that a candidate or a cell reads, by key; pixels, which have passed no stage, have none."""
-
-    rows: dict[ActivationKey, dict[Row, None]] = field(default_factory=dict)
-
-    def take(self, key: ActivationKey, rows: Iterable[Row]) -> None:
-        """Note that rows are taken."""
-        if key.cut:
-            self.rows.setdefault(key, {}).update(dict.fromkeys(rows))
 
 
 def prefix_of(strategy: Strategy) -> PrefixKey:

@@ -103,7 +103,7 @@ class Ranking:
 
     Attributes:
         predictions: of the validation pool, under the test set's name ``validation``; a choice on validation that could
-            be paid for is (``study.ranking``). Cells of earlier versions have those of their validation images alone.
+            be paid for is (``study.finish``). Cells of earlier versions have those of their validation images alone.
         unpaid: recipes of which some cell chose on validation what was not paid for.
     """
 

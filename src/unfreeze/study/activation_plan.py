@@ -4,14 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unfreeze.activations.batches import StoredWork
 from unfreeze.activations.costs import PrefixCost, Storable, choose, seconds_of, start_of
-from unfreeze.activations.keys import ActivationKey, PrefixKey, Reads, bank, label_of, prefix_of
+from unfreeze.activations.keys import ActivationKey, PrefixKey, bank, label_of, prefix_of
+from unfreeze.activations.reads import ReadCounts, Reads, all_reads
 from unfreeze.activations.store import MANIFEST_BYTES
 from unfreeze.config.resolve import Strategy
 from unfreeze.model.cuts import feed_cuts
 from unfreeze.model.summary import StageInfo
 from unfreeze.storage.shards import Row
-from unfreeze.study.lockstep import CellWork, LockstepBatch, ReadCounts, lots_of_study, spans_of, together
+from unfreeze.study.cell import CellSpec
+from unfreeze.study.lockstep import LockstepReads, reads_of_study
 from unfreeze.study.network_plan import NetworkPlan
 from unfreeze.text import bytes_text, join_words
 from unfreeze.train.step_cost import StepCost, network_key
@@ -20,23 +23,23 @@ NAMED = 3
 """Candidates that a reason names; of more it tells the number."""
 
 
-def why_not(work: CellWork, unstored: bool, budget_words: str) -> Iterable[str]:
+def why_not(spec: CellSpec, unstored: bool, budget_words: str) -> Iterable[str]:
     """Say of a cell why something is not reused, the most sweeping reason first.
 
     Args:
-        work: the cell.
+        spec: the cell.
         unstored: whether some activations that it takes are not stored.
         budget_words: the disk budget as the study gives it.
     """
     found: dict[str, list[str]] = {}
-    for name, network in work.networks.items():
+    for name, network in spec.networks.items():
         for reason in _reasons(network):
             found.setdefault(reason, []).append(name)
     for reason, names in found.items():
-        yield reason if len(names) == len(work.networks) else f"{_candidates(names, len(work.networks))}: {reason}"
-    if bank(work.spec.regime) is None and any(any(feed_cuts(one.cuts)) for one in work.networks.values()):
+        yield reason if len(names) == len(spec.networks) else f"{_candidates(names, len(spec.networks))}: {reason}"
+    if bank(spec.regime) is None and any(any(feed_cuts(one.cuts)) for one in spec.networks.values()):
         yield (
-            f"augment: {work.spec.regime.augment} draws new views in every epoch (views: fresh), so the frozen stages "
+            f"augment: {spec.regime.augment} draws new views in every epoch (views: fresh), so the frozen stages "
             "see training images live"
         )
     if unstored:
@@ -169,17 +172,15 @@ class ActivationPlan:
         missing = [one.bytes * (1 - one.held / max(1, len(one.rows))) for one in self.activations if one.stored]
         return self.pixel_bytes_missing + int(sum(missing))
 
-    def shares(self) -> dict[ActivationKey, float]:
-        """Return, by key, the part of its rows' cost that a cell bears, the others that use them the rest."""
-        return {one.key: len(one.rows) / max(1, one.taken) for one in self.activations}
-
-    def rows(self) -> dict[ActivationKey, dict[Row, None]]:
-        """Return the rows of stored activations, by key."""
-        return {one.key: one.rows for one in self.activations if one.stored}
-
-    def starts(self) -> dict[ActivationKey, ActivationKey]:
-        """Return the stored activations that others are computed from, by the key of those."""
-        return {one.key: one.start for one in self.activations if one.stored and one.start}
+    @property
+    def stored_work(self) -> StoredWork:
+        """What the cells find in the cache, or put there."""
+        return StoredWork(
+            rows={one.key: one.rows for one in self.activations if one.stored},
+            starts={one.key: one.start for one in self.activations if one.stored and one.start},
+            shares={one.key: len(one.rows) / max(1, one.taken) for one in self.activations},
+            pixels=self.pixel_bytes > 0,
+        )
 
 
 @dataclass(frozen=True)
@@ -215,26 +216,26 @@ class CacheState:
         return self.budget - (self.pixel_bytes if self.keeps_pixels else 0)
 
 
-def plan_shared(works: Sequence[CellWork], costs: PlanCosts, cache: CacheState) -> ActivationPlan:
+def plan_shared(specs: Sequence[CellSpec], costs: PlanCosts, cache: CacheState) -> ActivationPlan:
     """Decide which activations are stored, with the reason for each that is not, and predict what everything takes.
 
     Args:
-        works: the study's cells.
+        specs: the study's cells.
         costs: as calibrated.
         cache: what may be stored.
     """
-    reads, lockstep_batches = {work.cell: work.reads for work in works}, lots_of_study(works)
+    reads, lockstep_reads = {spec.id: spec.reads for spec in specs}, reads_of_study(specs)
     view = costs.view + (0 if cache.keeps_pixels else costs.decode)
-    activations = _shared_activations(reads, lockstep_batches, costs, cache, view)
+    activations = _shared_activations(reads, lockstep_reads, costs, cache, view)
     kept = {one.key for one in activations if one.stored}
     live = dict.fromkeys(reads, 0.0)
-    for lockstep_batch in lockstep_batches:
-        for cell in lockstep_batch.cells:
-            live[cell] += _lot_seconds(lockstep_batch.draws, costs, kept, view) / len(lockstep_batch.cells)
+    for each in lockstep_reads:
+        for cell_id in each.cell_ids:
+            live[cell_id] += _read_seconds(each.counts, costs, kept, view) / len(each.cell_ids)
     pixel_bytes = cache.pixel_bytes if cache.keeps_pixels else 0
     return ActivationPlan(
         tuple(sorted(activations, key=lambda one: one.key)),
-        {work.cell: _forecast(work, costs, kept, live[work.cell], cache.budget_words) for work in works},
+        {spec.id: _forecast(spec, costs, kept, live[spec.id], cache.budget_words) for spec in specs},
         pixel_bytes,
         int(pixel_bytes * cache.pixels_missing / max(1, cache.pixels)),
         cache.pixels_missing * costs.decode,
@@ -243,20 +244,20 @@ def plan_shared(works: Sequence[CellWork], costs: PlanCosts, cache: CacheState) 
 
 def _shared_activations(
     reads: Mapping[str, Reads],
-    lockstep_batches: Sequence[LockstepBatch],
+    lockstep_reads: Sequence[LockstepReads],
     costs: PlanCosts,
     cache: CacheState,
     view: float,
 ) -> list[SharedActivations]:
     """Return all activations that cells read, each stored or not; ``view`` is the seconds of making one input."""
-    rows_of = together(reads.values()).rows
+    rows_of = all_reads(reads.values()).rows
     storables = {
         key: Storable(
             key.prefix,
             (key.augment, key.seed),
             key.cut,
             len(rows),
-            sum(lockstep_batch.draws.activations.get(key, 0) for lockstep_batch in lockstep_batches),
+            sum(each.counts.activations.get(key, 0) for each in lockstep_reads),
             len(rows) * (cache.bytes_per_row[key.prefix, key.cut] + MANIFEST_BYTES),
             cache.held.get(key, 0),
         )
@@ -291,14 +292,14 @@ def _why(one: Storable, cache: CacheState) -> str:
     return f"others save more within the disk budget of {cache.budget_words}"
 
 
-def _lot_seconds(draws: ReadCounts, costs: PlanCosts, kept: set[ActivationKey], view: float) -> float:
+def _read_seconds(counts: ReadCounts, costs: PlanCosts, kept: set[ActivationKey], view: float) -> float:
     """Return the seconds of preparing pictures and of frozen stages that run live."""
     unstored = sum(
         count * (view + costs.prefixes[key.prefix].seconds(0, key.cut))
-        for key, count in draws.activations.items()
+        for key, count in counts.activations.items()
         if key not in kept
     )
-    return draws.pixels * view + unstored + _live_seconds(draws.live, costs, view)
+    return counts.pixels * view + unstored + _live_seconds(counts.live, costs, view)
 
 
 def _live_seconds(live: Mapping[tuple[PrefixKey, int], int], costs: PlanCosts, view: float) -> float:
@@ -313,28 +314,28 @@ def _live_seconds(live: Mapping[tuple[PrefixKey, int], int], costs: PlanCosts, v
 
 
 def _forecast(
-    work: CellWork, costs: PlanCosts, kept: set[ActivationKey], live: float, budget_words: str
+    spec: CellSpec, costs: PlanCosts, kept: set[ActivationKey], live: float, budget_words: str
 ) -> CellForecast:
     """Return what a cell is predicted to take; ``live`` is its part of the live work's seconds."""
-    seconds, alone = _reporting(work, costs)
-    for network in work.networks.values():
-        own, plain = _training(work, network, costs)
+    seconds, alone = _reporting(spec, costs)
+    for name in spec.networks:
+        own, plain = _training(spec, name, costs)
         seconds, alone = seconds + own, alone + plain
     return CellForecast(
-        work.cell,
-        tuple(sorted(key for key in work.reads.rows if key in kept)),
-        tuple(why_not(work, any(key not in kept for key in work.reads.rows), budget_words)),
+        spec.id,
+        tuple(sorted(key for key in spec.reads.rows if key in kept)),
+        tuple(why_not(spec, any(key not in kept for key in spec.reads.rows), budget_words)),
         CELL_SECONDS + live + seconds,
         CELL_SECONDS + alone,
     )
 
 
-def _training(work: CellWork, network: NetworkPlan, costs: PlanCosts) -> tuple[float, float]:
+def _training(spec: CellSpec, candidate: str, costs: PlanCosts) -> tuple[float, float]:
     """Return the seconds of a candidate's steps and looks at validation from its inputs on, and of all of it alone."""
-    shas, regime = work.spec.shas, work.spec.regime
+    network, shas, regime = spec.networks[candidate], spec.shas, spec.regime
     own = alone = 0.0
-    cost = _step_cost(work, network, costs)
-    spans = spans_of(network.strategy, network.cuts, len(shas.train), regime)
+    cost = _step_cost(spec, network, costs)
+    spans = spec.phase_spans(candidate)
     for span, frozen in zip(spans, network.cuts, strict=True):
         passed = network.flops_after(span.cut)
         looks = span.epochs * (regime.validation.examples or len(shas.validation))
@@ -345,17 +346,17 @@ def _training(work: CellWork, network: NetworkPlan, costs: PlanCosts) -> tuple[f
     return own, alone
 
 
-def _reporting(work: CellWork, costs: PlanCosts) -> tuple[float, float]:
+def _reporting(spec: CellSpec, costs: PlanCosts) -> tuple[float, float]:
     """Return the same of the predictions of a cell's end; its first candidate stands for the chosen one."""
-    network = next(iter(work.networks.values()))
+    network = next(iter(spec.networks.values()))
     cut = min(network.cuts)
-    look = _step_cost(work, network, costs).evaluate(network.flops_after(cut))
-    reported = len(work.spec.shas.validation) + len(work.spec.shas.tests)
+    look = _step_cost(spec, network, costs).evaluate(network.flops_after(cut))
+    reported = len(spec.shas.validation) + len(spec.shas.tests)
     return reported * look, reported * (look + _seconds_before(network.strategy, cut, costs))
 
 
-def _step_cost(work: CellWork, network: NetworkPlan, costs: PlanCosts) -> StepCost:
-    return costs.steps[network_key(network.strategy, len(work.spec.catalog.classes))]
+def _step_cost(spec: CellSpec, network: NetworkPlan, costs: PlanCosts) -> StepCost:
+    return costs.steps[network_key(network.strategy, len(spec.catalog.classes))]
 
 
 def _seconds_before(strategy: Strategy, cut: int, costs: PlanCosts) -> float:

@@ -89,8 +89,8 @@ class Study:
         """
         directory = Path(out) if out else Path("runs") / self.config.name
         outcome = run_study(self.config, directory, emit, self.source_text, workers, seconds, parallel)
-        write_report(outcome.evidence)
-        return Results(directory, outcome.failed, outcome.left)
+        write_report(outcome.results)
+        return Results(directory, outcome.failed, outcome.left_out)
 
 
 @dataclass(frozen=True)

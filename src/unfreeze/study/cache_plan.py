@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unfreeze.activations.keys import ActivationKey
+from unfreeze.activations.reads import all_reads
 from unfreeze.activations.store import MANIFEST_BYTES, activation_store
 from unfreeze.config.schema import StudyConfig
 from unfreeze.config.units import bytes_of
@@ -14,7 +15,6 @@ from unfreeze.storage.shards import Row
 from unfreeze.study.activation_plan import ActivationPlan, CacheState, plan_shared
 from unfreeze.study.calibrations import Calibrations
 from unfreeze.study.disk import disk_budget
-from unfreeze.study.lockstep import together
 from unfreeze.study.network_plan import bases_of
 from unfreeze.study.prepare import PreparedStudy
 from unfreeze.text import bytes_text
@@ -22,7 +22,7 @@ from unfreeze.text import bytes_text
 
 def plan_activations(prepared: PreparedStudy, calibrated: Calibrations, cache: Path, budget: int) -> ActivationPlan:
     """Decide what is stored in a cache of ``budget`` bytes, and predict what everything takes."""
-    catalog, works = prepared.catalog, prepared.works
+    catalog, specs = prepared.catalog, list(prepared.cells.values())
     asked = prepared.opened.config.budget.disk
     words = asked if budget == bytes_of(asked) else f"{asked}, of which {bytes_text(budget)} are to be had"
     used = catalog.images[catalog.images["status"] == "used"]
@@ -32,7 +32,7 @@ def plan_activations(prepared: PreparedStudy, calibrated: Calibrations, cache: P
         pixel_bytes += picture_bytes(catalog, used["id"].tolist(), base) + count * MANIFEST_BYTES
         pixels += count
         pixels_missing += len(pixel_store(cache, base).missing([(sha, 0) for sha in used_keys(catalog)]))
-    total = together(work.reads for work in works)
+    total = all_reads(spec.reads for spec in specs)
     held = dict[ActivationKey, int]()
     for key, rows in total.rows.items():
         held[key] = len(rows) - len(_stores(calibrated, cache, key)[0].missing(list(rows)))
@@ -40,7 +40,7 @@ def plan_activations(prepared: PreparedStudy, calibrated: Calibrations, cache: P
         (key.prefix, key.cut): calibrated.prefixes[key.prefix].bytes_per_row(key.cut) for key in total.rows
     }
     state = CacheState(budget, words, bytes_per_row, held, pixel_bytes, pixels, pixels_missing)
-    return plan_shared(works, calibrated.costs, state)
+    return plan_shared(specs, calibrated.costs, state)
 
 
 def _stores(calibrated: Calibrations, cache: Path, key: ActivationKey) -> list[ArrayStore]:
@@ -58,7 +58,7 @@ def needed_rows(
     """Return the entries of the cache that a study uses, with the rows of its own in each, held or not."""
     pictures = {(sha, 0) for sha in used_keys(catalog)} if shared.pixel_bytes else set()
     found = {pixel_store(cache, base): pictures for base in bases_of(calibrated.preprocessing)}
-    for key, rows in shared.rows().items():  # of two pieces with the same weights under two names one entry has all
+    for key, rows in shared.stored_work.rows.items():  # the same weights under two names have one entry
         for store in _stores(calibrated, cache, key):
             found.setdefault(store, set()).update(rows)
     return found

@@ -14,6 +14,7 @@ from unfreeze.activations.costs import PrefixCost
 from unfreeze.activations.engine import Settings
 from unfreeze.activations.keys import PrefixKey, label_of, prefix_of
 from unfreeze.activations.prefix import Calibration, Prefix
+from unfreeze.activations.reads import all_reads
 from unfreeze.data.catalog import Catalog, keys_of, paths_of
 from unfreeze.events import Emit, Preparing
 from unfreeze.inputs.augment import Preprocessing, ViewDataset
@@ -22,7 +23,8 @@ from unfreeze.model.cuts import feed_cuts
 from unfreeze.model.summary import StageInfo
 from unfreeze.storage.measurements import Measurements
 from unfreeze.study.activation_plan import PlanCosts
-from unfreeze.study.lockstep import CellWork, lots_of_study, together
+from unfreeze.study.cell import CellSpec
+from unfreeze.study.lockstep import reads_of_study
 from unfreeze.study.network_plan import Plan, preprocessings, strategies_of
 from unfreeze.study.prepare import PreparedStudy
 from unfreeze.train.device import machine
@@ -98,7 +100,7 @@ def _calibrated_prefixes(
 ) -> dict[PrefixKey, tuple[Prefix, list[int]]]:
     """Return each frozen network with its engine, and the cuts at which phases begin; ``images`` gives some of each."""
     opened = prepared.opened
-    cuts, kinds, rows = _cuts_of(opened.plan), strategies_of(opened.plan), _rows_of(prepared.works)
+    cuts, kinds, rows = _cuts_of(opened.plan), strategies_of(opened.plan), _rows_of(list(prepared.cells.values()))
     found = dict[PrefixKey, tuple[Prefix, list[int]]]()
     emit(Preparing("measuring backbones and their engines", 0, len(cuts)))
     for done, (key, mine) in enumerate(sorted(cuts.items()), 1):
@@ -126,16 +128,15 @@ def _cuts_of(plan: Plan) -> dict[PrefixKey, list[int]]:
     return {key: sorted(cuts) for key, cuts in found.items()}
 
 
-def _rows_of(works: Sequence[CellWork]) -> dict[PrefixKey, int]:
+def _rows_of(specs: Sequence[CellSpec]) -> dict[PrefixKey, int]:
     """Return how many rows frozen stages compute, by prefix: each stored one once, and every live one."""
-    reads = together(work.reads for work in works)
-    found: dict[PrefixKey, int] = {}
-    for activation_key, rows in reads.rows.items():
-        found[activation_key.prefix] = found.get(activation_key.prefix, 0) + len(rows)
-    for lockstep_batch in lots_of_study(works):
-        for (key, _), draws in lockstep_batch.draws.live.items():
-            found[key] = found.get(key, 0) + draws
-    return found
+    counts: dict[PrefixKey, int] = {}
+    for key, rows in all_reads(spec.reads for spec in specs).rows.items():
+        counts[key.prefix] = counts.get(key.prefix, 0) + len(rows)
+    for reads in reads_of_study(specs):
+        for (prefix, _), count in reads.counts.live.items():
+            counts[prefix] = counts.get(prefix, 0) + count
+    return counts
 
 
 def _timed_steps(plan: Plan, classes: int) -> list[TimedStep]:

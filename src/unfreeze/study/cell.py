@@ -1,4 +1,4 @@
-"""Specification of a cell: its images, its settings, and the fingerprint over all that its numbers depend on."""
+"""Specification of a cell: its images, settings and networks, and the fingerprint of what its numbers depend on."""
 
 import hashlib
 import json
@@ -8,40 +8,57 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from unfreeze.activations.keys import prefix_of
+from unfreeze.activations.reads import (
+    CellImages,
+    PhaseSpan,
+    ReadCounts,
+    Reads,
+    all_reads,
+    candidate_reads,
+    phase_spans,
+    prediction_counts,
+    training_counts,
+)
 from unfreeze.config.identity import cell_fingerprint, compute_record, regime_record, strategy_record
-from unfreeze.config.resolve import Cell, Strategy, candidates, expected_epochs
+from unfreeze.config.resolve import Cell, Strategy
 from unfreeze.config.schema import RegimeConfig, StudyConfig
 from unfreeze.data.catalog import Catalog, keys_of, rows_of
 from unfreeze.data.subset import Selection
-from unfreeze.inputs.sampler import epoch_ends, examples_after
 from unfreeze.storage.atomic import TEMPORARY
 from unfreeze.storage.records import read_json
 from unfreeze.storage.study_dir import StudyDir
-from unfreeze.study.registries import registered
+from unfreeze.study.network_plan import NetworkPlan
 from unfreeze.text import plural
-
-
-@dataclass(frozen=True)
-class CellImages:
-    """The contents (sha256) of a cell's images; ``ranking`` holds those of ``validation`` too."""
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    tests: tuple[str, ...]
-    ranking: tuple[str, ...]
+from unfreeze.train.device import Compute, conditions
 
 
 @dataclass(frozen=True)
 class CellSpec:
-    """Everything that a cell's numbers depend on, and nothing else."""
+    """A cell: everything that its numbers depend on, and what follows from that.
+
+    Attributes:
+        cell: its strategy, regime, seed and fold.
+        study: whose cell it is.
+        catalog: the images of the study.
+        selection: ids of the cell's own images.
+        networks: of its candidates, by name.
+        weights: the sha256 of initial weights, by backbone and what the study calls them.
+        device: the type of device that it runs on.
+    """
 
     cell: Cell
     study: StudyConfig
     catalog: Catalog
     selection: Selection
+    networks: Mapping[str, NetworkPlan]
     weights: Mapping[tuple[str, str], str]
-    """The sha256 of initial weights, by backbone and what the study calls them."""
     device: str
+
+    @property
+    def id(self) -> str:
+        """The id that names it in files and messages."""
+        return self.cell.id
 
     @property
     def regime(self) -> RegimeConfig:
@@ -51,11 +68,11 @@ class CellSpec:
     @cached_property
     def candidates(self) -> dict[str, Strategy]:
         """The cell's candidates by name."""
-        return candidates(self.study, self.cell.strategy, registered())
+        return {name: network.strategy for name, network in self.networks.items()}
 
     @cached_property
     def train(self) -> tuple[str, ...]:
-        """The ids that a pass draws: under ``balance: oversample`` those of rarer classes several times."""
+        """Ids that a pass over the training images draws; ``balance: oversample`` repeats those of rarer classes."""
         if self.regime.balance != "oversample":
             return self.selection.train
         counts = self._class_counts
@@ -69,7 +86,7 @@ class CellSpec:
 
     @cached_property
     def class_weights(self) -> tuple[float, ...] | None:
-        """The weight of each class in the training loss under ``balance: weights``, 1 on average over the images."""
+        """Weight of each class in the training loss under ``balance: weights``; their mean over the images is 1."""
         if self.regime.balance != "weights":
             return None
         counts = self._class_counts
@@ -91,7 +108,7 @@ class CellSpec:
 
     @cached_property
     def shas(self) -> CellImages:
-        """What names the pictures of its images, see ``catalog.keys_of``."""
+        """Content keys of its images, see ``catalog.keys_of``."""
         chosen = self.selection
         tests = [identifier for test in chosen.tests.values() for identifier in test]
         each = self.train, chosen.validation, tests, chosen.ranking
@@ -107,20 +124,43 @@ class CellSpec:
 
     @property
     def compute(self) -> dict[str, str]:
-        """What of the whole study its numbers depend on."""
+        """Settings of the whole study that its numbers depend on."""
         return compute_record(self.study, self.device)
+
+    def phase_spans(self, candidate: str) -> list[PhaseSpan]:
+        """Return the steps of a candidate's phases, if nothing stops it early."""
+        network = self.networks[candidate]
+        return phase_spans(network.strategy, network.cuts, len(self.train), self.regime)
+
+    def examples(self, candidate: str) -> int:
+        """Return how many training images a candidate draws, if nothing stops it early."""
+        return sum(span.examples for span in self.phase_spans(candidate))
+
+    @cached_property
+    def reads(self) -> Reads:
+        """Rows of activations that its candidates read in all."""
+        known = dict[Any, Reads]()
+        for candidate, network in self.networks.items():
+            strategy, spans = network.strategy, tuple(self.phase_spans(candidate))
+            alike = prefix_of(strategy), strategy.batch_size, spans, min(network.cuts)
+            if alike not in known:  # twenty learning rates read the same rows
+                known[alike] = candidate_reads(strategy, network.cuts, self.regime, self.cell.seed, self.shas)
+        return all_reads(known.values())
+
+    def training_counts(self, candidate: str) -> ReadCounts:
+        """Return how many rows a candidate reads while it trains."""
+        network = self.networks[candidate]
+        return training_counts(network.strategy, network.cuts, self.regime, self.cell.seed, self.shas)
+
+    def prediction_counts(self) -> ReadCounts:
+        """Return how many rows its predictions read; its first candidate stands for the one that will be chosen."""
+        first = next(iter(self.networks.values()))
+        return prediction_counts(first.strategy, first.cuts, self.shas)
 
 
 def weights_key(strategy: Strategy) -> tuple[str, str]:
     """Return what names a strategy's initial weights."""
     return strategy.backbone.name, strategy.backbone.weights
-
-
-def examples_of(spec: CellSpec, strategy: Strategy) -> int:
-    """Return how many examples a candidate draws if nothing stops it early."""
-    images = len(spec.train)
-    ends = epoch_ends(images, strategy.batch_size, spec.regime, expected_epochs(strategy))
-    return examples_after(images, strategy.batch_size, ends[-1])
 
 
 SHOWN = 3
@@ -142,6 +182,25 @@ def finished_otherwise(store: StudyDir, specs: Mapping[str, CellSpec]) -> list[s
         f"finished with other settings or images ({differing}), so not part of this study now (another --out keeps "
         f"both): {', '.join(names)}"
         for differing, names in cells.items()
+    ]
+
+
+def made_otherwise(store: StudyDir, finished: Sequence[str], compute: Compute) -> list[str]:
+    """Return a warning for each set of other conditions under which finished cells were computed.
+
+    They stay finished; new cells may differ from them in the last digits.
+    """
+    now = conditions(compute)
+    cells: dict[str, list[str]] = {}
+    for cell_id in finished:
+        before = read_json(store.cell(cell_id) / "cell.json").get("made_with", {})
+        differing = [f"{key} {before[key]}, now {now[key]}" for key in now if before.get(key, now[key]) != now[key]]
+        if differing:
+            cells.setdefault("; ".join(differing), []).append(cell_id)
+    return [
+        f"finished under other conditions ({differing}), which new cells may differ from in the last digits "
+        f"(another --out runs all anew): {', '.join(cell_ids)}"
+        for differing, cell_ids in cells.items()
     ]
 
 

@@ -22,9 +22,9 @@ from unfreeze.storage.event_log import COUNTS, LINE_BYTES
 from unfreeze.storage.records import Altered
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.cell import CellSpec
-from unfreeze.study.lockstep import MEMBER_BYTES, CellTask, CellWork, groups_of
+from unfreeze.study.finish import keeps_validation, kept_numbers
+from unfreeze.study.lockstep import LOCKSTEP_BYTES, groups_of
 from unfreeze.study.network_plan import NetworkPlan, Plan
-from unfreeze.study.ranking import keeps_validation, kept_numbers
 from unfreeze.text import bytes_text
 from unfreeze.train.optimizers import OPTIMIZERS
 
@@ -111,7 +111,6 @@ def writes(
     plan: Plan,
     images: int,
     specs: Mapping[str, CellSpec],
-    works: Sequence[CellWork],
     parallel: int = 1,
 ) -> DiskEstimate:
     """Return what a study still writes.
@@ -120,16 +119,12 @@ def writes(
         store: the study directory, which need not be there.
         plan: the study's.
         images: files of the data.
-        specs, works: its cells, by id and in plan order.
+        specs: its cells, by id.
         parallel: processes that run groups of cells at once.
     """
-    missing = {
-        work.cell: CellTask(specs[work.cell], work.networks, work.reads, {})
-        for work in works
-        if not _is_finished(store, work.cell, specs[work.cell].fingerprint)
-    }
-    predictions = {name: _predictions(one.spec) for name, one in missing.items()}
-    networks = {name: one.networks for name, one in missing.items()}
+    missing = {cell_id: spec for cell_id, spec in specs.items() if not _is_finished(store, cell_id, spec.fingerprint)}
+    predictions = {cell_id: _predictions(spec) for cell_id, spec in missing.items()}
+    networks = {cell_id: spec.networks for cell_id, spec in missing.items()}
     return _writes(store, plan.cells, images, networks, groups_of(missing), predictions, parallel)
 
 
@@ -197,7 +192,7 @@ def _group_bytes(cells: Sequence[Mapping[str, NetworkPlan]]) -> int:
     trained = [max(map(_trained_bytes, networks.values())) if len(networks) > 1 else 0 for networks in cells]
     each = [sum(map(_state_bytes, networks.values())) for networks in cells]
     largest = max(_state_bytes(network) for networks in cells for network in networks.values())
-    most = max(MEMBER_BYTES, largest)  # more do not train at once
+    most = max(LOCKSTEP_BYTES, largest)  # more do not train at once
     return min(sum(each), most) + sum(trained) + min(max(each), most) + max(trained)
 
 

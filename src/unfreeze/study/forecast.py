@@ -75,7 +75,7 @@ def _forecast(prepared: PreparedStudy, emit: Emit) -> Forecast:
             "images that are whole",
             "look at the files, which unfreeze check lists",
         )
-    needed = writes(opened.store, opened.plan, opened.files, prepared.cells, prepared.works)
+    needed = writes(opened.store, opened.plan, opened.files, prepared.cells)
     with tempfile.TemporaryDirectory() as elsewhere:  # stays empty but for what was measured
         calibrated = calibrate(prepared, sample, opened.cache or Path(elsewhere), opened.engines, emit)
         if opened.cache is None:

@@ -32,7 +32,7 @@ from unfreeze.storage.shards import Row
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.cell import CellSpec
 from unfreeze.study.disk import disk_budget
-from unfreeze.study.network_plan import Plan, all_problems, bases_of, preprocessings
+from unfreeze.study.network_plan import Plan, all_problems, bases_of, preprocessings, weight_hashes
 from unfreeze.train.device import Compute
 from unfreeze.train.micro_batch import has_lone_batch, lone_batch
 
@@ -184,13 +184,13 @@ class DatasetDiff:
 
 
 def since_last_run(
-    store: StudyDir, before: Mapping[str, Any], study: StudyConfig, catalog: Catalog, where: str = ""
+    store: StudyDir, last_record: Mapping[str, Any], study: StudyConfig, catalog: Catalog, where: str = ""
 ) -> DatasetDiff:
     """Compare the data with what the last run of this study saw (decision 16 of the design: the test set stays).
 
     Args:
         store: the study directory.
-        before: see ``prepare.first_fixed``.
+        last_record: see ``prepare.read_last_record``.
         study: as it is now.
         catalog: of the data as it is now.
         where: said of the changes: where they are listed.
@@ -199,9 +199,9 @@ def since_last_run(
         UserError: a class is new, and so has no image in the test set that stays.
     """
     paths = store.path / "catalog.csv", store.path / "splits.csv"
-    if not before or not all(path.is_file() for path in paths):
+    if not last_record or not all(path.is_file() for path in paths):
         return DatasetDiff(catalog, {}, DatasetChanges(), ())
-    altered = [path.name for path in paths if not is_accepted(path, before.get("files", {}))]
+    altered = [path.name for path in paths if not is_accepted(path, last_record.get("files", {}))]
     if altered:
         return DatasetDiff(
             catalog, {}, DatasetChanges(), (f"{' and '.join(altered)}: altered since, so the split is drawn anew",)
@@ -210,7 +210,7 @@ def since_last_run(
     catalog = keep_ids(seen, catalog)
     changed = changes(seen, catalog.images)
     words = f"the images changed since the last run: {changed.words}{where}"
-    anew = not is_same_split(before["study"]["split"], study.split) or 2 * len(changed.removed) > len(seen)
+    anew = not is_same_split(last_record["study"]["split"], study.split) or 2 * len(changed.removed) > len(seen)
     if anew:
         told = f"{words}; the split is drawn anew" if changed.words else "the split is drawn anew, as split asks for"
         return DatasetDiff(catalog, {}, changed, (told,))
@@ -218,8 +218,8 @@ def since_last_run(
     for name, pool, fold in zip(splits["id"], splits["split"], splits["fold"], strict=True):
         if pool in (TRAIN, VALIDATION, TEST):
             drawn.setdefault(None if fold != fold else int(fold), {})[name] = pool
-    _refuse_new_classes(catalog, before["classes"], drawn, store.path)
-    same_rules = all(before["study"]["check"][name] == getattr(study.check, name) for name in _RULES)
+    _refuse_new_classes(catalog, last_record["classes"], drawn, store.path)
+    same_rules = all(last_record["study"]["check"][name] == getattr(study.check, name) for name in _RULES)
     labels = dict(zip(seen["id"], seen["label"], strict=True)) if same_rules else {}
     kept = f"{words}; the test set stays as it was drawn, and cells whose images changed run again"
     return DatasetDiff(keep_what_was_drawn(catalog, drawn, labels), drawn, changed, (kept,) if changed.words else ())
@@ -252,30 +252,28 @@ def draw_splits(study: StudyConfig, catalog: Catalog, plan: Plan, drawn: Drawn) 
     return {fold: draw_split(catalog, study.split, fold, drawn.get(fold)) for fold in folds}
 
 
-def make_jobs(
-    study: StudyConfig,
-    catalog: Catalog,
-    plan: Plan,
-    splits: Mapping[int | None, pd.Series],
-    weights: Mapping[tuple[str, str], str],
-    compute: Compute,
+def cell_specs(
+    study: StudyConfig, catalog: Catalog, plan: Plan, splits: Mapping[int | None, pd.Series], compute: Compute
 ) -> dict[str, CellSpec]:
-    """Give each cell its images.
+    """Select each cell's images; return the cells by id, in plan order.
 
     Raises:
         UserError: names every regime that the data cannot give.
     """
     specs, problems = dict[str, CellSpec](), dict[str, UserError]()
-    chosen: dict[tuple[str, int, int | None], Selection] = {}
+    selections: dict[tuple[str, int, int | None], Selection] = {}
+    weights, device = weight_hashes(plan), compute.device.type
     for cell in plan.cells:
         key = (cell.regime, cell.seed, cell.fold)
         try:
-            if key not in chosen:
+            if key not in selections:
                 regime = study.regimes[cell.regime]
-                chosen[key] = select(catalog, splits[cell.fold], regime, cell.seed, study.split.val == "test")
-            specs[cell.id] = CellSpec(cell, study, catalog, chosen[key], weights, compute.device.type)
+                selections[key] = select(catalog, splits[cell.fold], regime, cell.seed, study.split.val == "test")
         except UserError as error:
             problems[cell.regime] = error
+            continue
+        networks = plan.candidates[cell.strategy]
+        specs[cell.id] = CellSpec(cell, study, catalog, selections[key], networks, weights, device)
     if problems:
         raise all_problems("regimes", problems)
     return specs

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,20 @@ from unfreeze.storage.cache import usable_cache
 from unfreeze.storage.records import Altered, read_json
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.cell import CellSpec, left_over
-from unfreeze.study.images import DatasetDiff, draw_splits, make_jobs, refuse_lone_batches, since_last_run
-from unfreeze.study.lockstep import CellWork
-from unfreeze.study.network_plan import Plan, make_plan, weight_hashes
+from unfreeze.study.images import DatasetDiff, cell_specs, draw_splits, refuse_lone_batches, since_last_run
+from unfreeze.study.network_plan import Plan, make_plan
 from unfreeze.train.device import Compute, pick
 
 
 @dataclass(frozen=True)
 class OpenedStudy:
-    """A study with its directory, device and networks; its images are not looked at yet.
+    """A study with its directory, device and networks, before its images are read.
 
     Attributes:
         config: the study.
-        files: how many its data has.
-        store: its directory, which need not be there.
-        before: what the first run fixed, see ``first_fixed``.
+        files: number of files of its data.
+        store: its directory, which need not exist.
+        last_record: study.json as the last run wrote it, see ``read_last_record``.
         compute: device and precision.
         plan: cells and networks, with their weights.
         cache: the folder of the cache; None where none can be used.
@@ -43,15 +41,15 @@ class OpenedStudy:
     config: StudyConfig
     files: int
     store: StudyDir
-    before: Mapping[str, Any]
+    last_record: Mapping[str, Any]
     compute: Compute
     plan: Plan
     cache: Path | None
 
     @property
     def engines(self) -> dict[str, Settings]:
-        """The engine of each frozen part that the first run chose, by its label; none on another device."""
-        return engines_fixed(self.before, self.compute)
+        """Engines of frozen stages that the last run used, see ``engines_of``."""
+        return engines_of(self.last_record, self.compute)
 
 
 @dataclass(frozen=True)
@@ -79,29 +77,23 @@ class PreparedStudy:
         """The images."""
         return self.diff.catalog
 
-    @cached_property
-    def works(self) -> list[CellWork]:
-        """The cells as the plan of shared work sees them."""
-        candidates = self.opened.plan.candidates
-        return [CellWork(cell, candidates[cell.cell.strategy]) for cell in self.cells.values()]
-
 
 def open_study(study: StudyConfig, source: Source, out: Path, emit: Emit) -> OpenedStudy:
-    """Load a study's networks and what its directory says of earlier runs.
+    """Load a study's networks and the record of its last run.
 
-    Sets torch's number of threads to the one that the first run fixed: sums depend on it.
+    Sets torch's number of threads to that of the first run: sums depend on it.
 
     Raises:
         UserError: names every strategy whose network cannot be built or loaded; a device that is not there.
     """
     store = StudyDir(out)
-    before = first_fixed(store, emit)
+    record = read_last_record(store, emit)
     compute = pick(study.device, study.precision)
-    if "threads" in before:
-        torch.set_num_threads(int(before["threads"]))
+    if "threads" in record:
+        torch.set_num_threads(int(record["threads"]))
     plan = make_plan(study, len(source.classes), weights=True)
     cache = usable_cache(lambda text: emit(Warned(text)))
-    return OpenedStudy(study, len(source.items), store, before, compute, plan, cache)
+    return OpenedStudy(study, len(source.items), store, record, compute, plan, cache)
 
 
 def prepare(opened: OpenedStudy, catalog: Catalog, emit: Emit, decoded: bool = True) -> PreparedStudy:
@@ -110,14 +102,14 @@ def prepare(opened: OpenedStudy, catalog: Catalog, emit: Emit, decoded: bool = T
     Args:
         opened: the study.
         catalog: its images.
-        emit: is told of warnings about the data.
-        decoded: whether the images were decoded, or only their headers read: then less is known, and less is said.
+        emit: is called with warnings about the data.
+        decoded: whether the images were decoded. If only their headers were read, the data check is left out.
 
     Raises:
         UserError: a regime that the data cannot give; a strategy that cannot train on any of its cells.
     """
     study, store, plan = opened.config, opened.store, opened.plan
-    diff = since_last_run(store, opened.before, study, catalog, " (listed in study.json)" if decoded else "")
+    diff = since_last_run(store, opened.last_record, study, catalog, " (listed in study.json)" if decoded else "")
     drawn = diff.drawn.get(None)
     notes = [*split_notes(diff.catalog, study.split, drawn), *diff.warnings]
     found: list[Finding] = []
@@ -128,7 +120,7 @@ def prepare(opened: OpenedStudy, catalog: Catalog, emit: Emit, decoded: bool = T
     for note in notes:
         emit(Warned(note))
     splits = draw_splits(study, diff.catalog, plan, diff.drawn)
-    cells = make_jobs(study, diff.catalog, plan, splits, weight_hashes(plan), opened.compute)
+    cells = cell_specs(study, diff.catalog, plan, splits, opened.compute)
     if decoded:
         for warning in dict.fromkeys(text for cell in cells.values() for text in cell.selection.warnings):
             emit(Warned(warning))
@@ -136,8 +128,8 @@ def prepare(opened: OpenedStudy, catalog: Catalog, emit: Emit, decoded: bool = T
     return PreparedStudy(opened, diff, splits, cells, tuple(notes), tuple(found))
 
 
-def first_fixed(store: StudyDir, emit: Emit) -> dict[str, Any]:
-    """Return the record of what the first run of a study fixed: threads, engines, the split; empty before it."""
+def read_last_record(store: StudyDir, emit: Emit) -> dict[str, Any]:
+    """Return study.json as the last run wrote it, with the threads, engines and split to keep; {} before the first."""
     path = store.path / "study.json"
     try:
         return read_json(path) if path.is_file() else {}
@@ -146,7 +138,7 @@ def first_fixed(store: StudyDir, emit: Emit) -> dict[str, Any]:
         return {}
 
 
-def engines_fixed(before: Mapping[str, Any], compute: Compute) -> dict[str, Settings]:
-    """Return the engine of each frozen part that the first run chose, by its label; none on another device."""
-    as_before = (before.get("device"), before.get("dtype")) == (str(compute.device), compute.precision)
-    return {label: found["engine"] for label, found in before.get("engines", {}).items() if as_before}
+def engines_of(record: Mapping[str, Any], compute: Compute) -> dict[str, Settings]:
+    """Return the engine of each frozen part in a study's record, by its label; none if it ran on another device."""
+    as_before = (record.get("device"), record.get("dtype")) == (str(compute.device), compute.precision)
+    return {label: found["engine"] for label, found in record.get("engines", {}).items() if as_before}

@@ -25,10 +25,9 @@ from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study.activation_plan import ActivationPlan, name_of
 from unfreeze.study.calibrations import Calibrations
 from unfreeze.study.cell import CellSpec
-from unfreeze.study.environment import environment
 from unfreeze.study.prepare import PreparedStudy
 from unfreeze.text import plural
-from unfreeze.train.device import Compute
+from unfreeze.train.device import Compute, environment
 
 
 def engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrations, precision: str) -> list[str]:
@@ -78,18 +77,18 @@ def write_record(prepared: PreparedStudy, calibrated: Calibrations, plan: Mappin
         source_text: the study file as given, kept as study.yaml.
     """
     opened, changed = prepared.opened, prepared.diff.changed
-    store, before = opened.store, opened.before
+    store, last = opened.store, opened.last_record
     if source_text:
         write_text(store.path / "study.yaml", source_text)
     record = _study_record(opened.config, prepared.catalog, opened.compute, calibrated)
     record["notes"] += prepared.notes
     # A run that resumes after a crash sees no change: the list of the one before stays.
-    record["changes"] = changed.as_record() if changed.words or "changes" not in before else before["changes"]
+    record["changes"] = changed.as_record() if changed.words or "changes" not in last else last["changes"]
     tables = {
         "catalog.csv": table_text(prepared.catalog.images),
         "splits.csv": table_text(_splits(prepared.splits, prepared.cells.values())),
     }
-    record["files"] = accepted(store.path, tables, before.get("files", {}))
+    record["files"] = accepted(store.path, tables, last.get("files", {}))
     write_json(store.path / "study.json", record)
     write_json(store.path / "plan.json", plan)
     write_json(store.path / "environment.json", environment(opened.compute))

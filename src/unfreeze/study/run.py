@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unfreeze.activations.batches import BatchSource, StoredWork
+from unfreeze.activations.batches import BatchSource
 from unfreeze.config.schema import StudyConfig
 from unfreeze.config.units import seconds_of
 from unfreeze.data.catalog import Catalog
@@ -32,32 +32,35 @@ from unfreeze.study.activation_plan import ActivationPlan
 from unfreeze.study.activation_plan import as_record as shared_record
 from unfreeze.study.cache_plan import less_stored, needed_rows, plan_activations, plan_activations_on_disk, plan_less
 from unfreeze.study.calibrations import Calibrations, calibrate
-from unfreeze.study.cell import finished_otherwise
+from unfreeze.study.cell import CellSpec, finished_otherwise, made_otherwise
 from unfreeze.study.disk import DiskEstimate, refuse, reserved, with_need, writes, writes_at_first
-from unfreeze.study.environment import made_otherwise
 from unfreeze.study.executors.executor import Executor
 from unfreeze.study.executors.processes import ProcessExecutor
+from unfreeze.study.executors.schedule import Schedule
 from unfreeze.study.executors.serial import SerialExecutor
-from unfreeze.study.executors.worker import briefing
+from unfreeze.study.executors.slot_cells import briefing
 from unfreeze.study.images import look_at_data
-from unfreeze.study.lockstep import CellTask, groups_of
+from unfreeze.study.lockstep import groups_of
 from unfreeze.study.network_plan import as_record
-from unfreeze.study.prepare import OpenedStudy, PreparedStudy, engines_fixed, first_fixed, open_study, prepare
+from unfreeze.study.prepare import OpenedStudy, PreparedStudy, engines_of, open_study, prepare, read_last_record
 from unfreeze.study.record import add_facts, engine_warnings, write_record
-from unfreeze.study.schedule import Schedule
 from unfreeze.train.checkpoint import remove_state
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the cells that failed, those that the time limit left out, and what the study holds now.
+    """How a run ended.
 
-    ``layout`` is how its data was understood, see ``data.summary``.
+    Attributes:
+        failed: ids of the cells that failed.
+        left_out: ids of the cells that the time limit left out.
+        results: of all finished cells of the study.
+        layout: how its data was understood, see ``data.summary``.
     """
 
     failed: tuple[str, ...]
-    left: tuple[str, ...]
-    evidence: StudyResults
+    left_out: tuple[str, ...]
+    results: StudyResults
     layout: Mapping[str, Any]
 
 
@@ -75,16 +78,16 @@ def run_study(
     Args:
         study: what to run.
         out: the study directory; made if it is not there.
-        emit: is told what happens.
+        emit: is called with each event.
         source_text: the study file as given, kept as study.yaml.
         workers: processes that prepare batches (see ``default_workers``); no number depends on it.
-        seconds: run only the cells that fit into this time, the most telling first; by default ``budget.time``.
-        parallel: processes that run cells at once, each a network of its own in memory; no number depends on it.
+        seconds: run only the cells that fit into this time, one seed after another; by default ``budget.time``.
+        parallel: processes that run cells at once, each with its own network in memory; no number depends on it.
 
     Raises:
-        UserError: anything in the study, its data or the directory that has to be fixed first, too little room on its
-            disk among it; another run has it.
-        DiskFull: there was no room all the same.
+        UserError: the study, its data or the directory cannot be used, such as a disk with too little room, or a
+            directory that another run uses.
+        DiskFull: the disk became full during the run.
     """
     if parallel < 1:
         raise UserError(f"parallel: {parallel}", "a number of processes from 1", "leave it out, or say 2 or more")
@@ -98,7 +101,7 @@ def run_study(
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a study is run; see ``run_study``. ``seconds`` None: no limit."""
+    """Options of a run, see ``run_study``; ``seconds`` None: no limit."""
 
     source_text: str
     workers: int
@@ -108,12 +111,20 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A prepared study, what everything costs, what is stored of it, and which rows of the cache it needs."""
+    """A prepared study with its plan.
+
+    Attributes:
+        prepared: the study.
+        calibrated: what everything costs.
+        shared: which activations are stored.
+        cache_rows: rows of the cache that the study reads, by entry.
+        folder: of the cache, or the study directory where no cache can be used.
+    """
 
     prepared: PreparedStudy
     calibrated: Calibrations
     shared: ActivationPlan
-    needed: Mapping[ArrayStore, set[Row]]
+    cache_rows: Mapping[ArrayStore, set[Row]]
     folder: Path
 
 
@@ -123,8 +134,8 @@ class StudyRun:
     Args:
         study: what to run.
         out: the study directory.
-        emit: is told what happens.
-        options: how.
+        emit: is called with each event.
+        options: of the run.
     """
 
     def __init__(self, study: StudyConfig, out: Path, emit: Emit, options: RunOptions) -> None:
@@ -132,8 +143,7 @@ class StudyRun:
         self.listener, self.emit = emit, logged(out, emit)
         self._started = time.perf_counter()
         self._scan_seconds = 0.0
-        self._needed: Callable[[], DiskEstimate] | None = None
-        """Estimates what the study still writes, once that is known."""
+        self._disk_estimate: Callable[[], DiskEstimate] | None = None  # of what the study still writes, once known
 
     def run(self) -> Outcome:
         """Run the cells that are not finished, and write the study's tables.
@@ -144,9 +154,9 @@ class StudyRun:
         try:
             return self._run()
         except DiskFull as error:
-            if self._needed is None:
+            if self._disk_estimate is None:
                 raise
-            raise with_need(error, self.out, self._needed()) from error
+            raise with_need(error, self.out, self._disk_estimate()) from error
 
     def _run(self) -> Outcome:
         remove_leftovers(self.out)
@@ -159,12 +169,13 @@ class StudyRun:
             failed, left_out = self._run_cells(planned)
             with contextlib.suppress(OSError):  # not there, or with the states of cells that failed or were left out
                 opened.store.running.rmdir()
-        evidence = read_study_results(opened.store)
-        write_table(self.out / "results.csv", evidence.table)
-        write_table(self.out / "comparisons.csv", evidence.comparisons)
-        explain(opened.store, evidence.cell, prepared.catalog, opened.compute, self.emit)
+        results = read_study_results(opened.store)
+        write_table(self.out / "results.csv", results.table)
+        write_table(self.out / "comparisons.csv", results.comparisons)
+        explain(opened.store, results.cell, prepared.catalog, opened.compute, self.emit)
         understood = layout(source, self.study.split, prepared.catalog)
-        return Outcome(tuple(name for name in prepared.cells if name in failed), tuple(left_out), evidence, understood)
+        failed = [cell_id for cell_id in prepared.cells if cell_id in failed]
+        return Outcome(tuple(failed), tuple(left_out), results, understood)
 
     def _scan(self, opened: OpenedStudy, source: Source) -> Catalog:
         """Read and decode the images that are not known yet."""
@@ -174,20 +185,20 @@ class StudyRun:
             tidy(cache)
         expected = self._expect(lambda: writes_at_first(opened.store, opened.plan, opened.files))
         reserve = reserved(cache, self.out, expected) if cache else 0
-        began = time.perf_counter()
+        started = time.perf_counter()
         with contextlib.ExitStack() as stack:
             if cache:  # wait for another process that reads the same images: it remembers what it sees
                 seen = waiting(self.emit, "reads the same images")
                 stack.enter_context(scanning(cache, source.roots.values(), seen))
             catalog = look_at_data(self.study, source, opened.plan, cache, self.emit, reserve)
-        self._scan_seconds = time.perf_counter() - began
+        self._scan_seconds = time.perf_counter() - started
         refuse_losses(catalog, self.study.check.max_set_aside)
         return catalog
 
-    def _expect(self, needed: Callable[[], DiskEstimate]) -> DiskEstimate:
-        """Remember how to estimate what the study still writes; refuse it if the disk has no room for that."""
-        self._needed = needed
-        estimate = needed()
+    def _expect(self, disk_estimate: Callable[[], DiskEstimate]) -> DiskEstimate:
+        """Estimate what the study still writes, and refuse it if the disk has no room for that."""
+        self._disk_estimate = disk_estimate
+        estimate = disk_estimate()
         refuse(self.out, estimate)
         return estimate
 
@@ -196,9 +207,7 @@ class StudyRun:
         """Decide what is stored and make room for it; rows of the cache that are needed stay until the end."""
         opened, catalog = prepared.opened, prepared.catalog
         cache, parallel = opened.cache, self.options.parallel
-        expected = self._expect(
-            lambda: writes(opened.store, opened.plan, opened.files, prepared.cells, prepared.works, parallel)
-        )
+        expected = self._expect(lambda: writes(opened.store, opened.plan, opened.files, prepared.cells, parallel))
         folder = cache or self.out  # then it holds calibrations alone, since the budget is 0
         calibrated = self._calibrate(prepared, folder)
         if cache is None:
@@ -210,24 +219,24 @@ class StudyRun:
         )
         for warning in warnings:
             self.emit(Warned(warning))
-        needed = needed_rows(shared, calibrated, catalog, folder)
-        with in_use(needed) as marks:
-            keep = {one.folder: rows for one, rows in needed.items()}
+        cache_rows = needed_rows(shared, calibrated, catalog, folder)
+        with in_use(cache_rows) as marks:
+            keep = {store.folder: rows for store, rows in cache_rows.items()}
             allowed = make_room(cache, shared.bytes_missing, budget, keep, marks)
             if allowed < shared.bytes_missing:  # another study has begun meanwhile, or something cannot be deleted
                 fits = plan_less(prepared, calibrated, cache, shared, allowed)
                 self.emit(Warned(less_stored(self.study, shared, fits)))
-                shared, needed = fits, needed_rows(fits, calibrated, catalog, cache)
-            yield PlannedRun(prepared, calibrated, shared, needed, folder)
+                shared, cache_rows = fits, needed_rows(fits, calibrated, catalog, cache)
+            yield PlannedRun(prepared, calibrated, shared, cache_rows, folder)
 
     def _calibrate(self, prepared: PreparedStudy, folder: Path) -> Calibrations:
-        """Measure, with the engines that the study has been using; say which of them are used no more."""
+        """Measure, with the engines that earlier runs have used; warn of those that can no longer be used."""
         store, compute = prepared.opened.store, prepared.opened.compute
         sample = next(iter(prepared.cells.values())).selection.train
         fixed = prepared.opened.engines
         calibrated = calibrate(prepared, sample, folder, fixed, self.emit)
-        now = engines_fixed(first_fixed(store, lambda _: None), compute)  # what was altered is said already
-        if now != fixed:  # a run that no lock kept out fixed them meanwhile
+        now = engines_of(read_last_record(store, lambda _: None), compute)  # of an altered one a warning was given
+        if now != fixed:  # a run that no lock kept out chose others meanwhile
             fixed = now
             calibrated = calibrate(prepared, sample, folder, fixed, self.emit)
         for warning in engine_warnings(fixed, calibrated, compute.precision):
@@ -236,16 +245,11 @@ class StudyRun:
 
     def _run_cells(self, planned: PlannedRun) -> tuple[list[str], list[str]]:
         """Run the cells that are not finished; return which failed, and which the time limit left out."""
-        prepared, shared = planned.prepared, planned.shared
+        prepared, stages = planned.prepared, planned.calibrated.stages
         store = prepared.opened.store
         finished = self._write_plan(planned)
         supply = self._batch_source(planned)
-        shares = shared.shares()
-        todo = {
-            work.cell: CellTask(work.spec, work.networks, work.reads, shares)
-            for work in prepared.works
-            if work.cell not in finished
-        }
+        unfinished = {cell_id: spec for cell_id, spec in prepared.cells.items() if cell_id not in finished}
 
         def record() -> None:
             times = {
@@ -254,18 +258,18 @@ class StudyRun:
                 "cells": executor.seconds,
                 "total": time.perf_counter() - self._started,
             }
-            add_facts(store, shared, supply, planned.needed, executor.predicted, planned.calibrated.stages, times)
+            add_facts(store, planned.shared, supply, planned.cache_rows, executor.predicted, stages, times)
 
-        seconds, executor = self.options.seconds, self._executor(planned, supply, todo)
+        seconds, executor = self.options.seconds, self._executor(planned, supply, unfinished)
         try:
             with executor:
                 remaining = None if seconds is None else seconds - (time.perf_counter() - self._started)
-                failed, left_out = Schedule(todo, shared, supply, executor, self.emit).run(remaining)
-        except BaseException:  # the report counts what was found until then
+                failed, left_out = Schedule(unfinished, planned.shared, supply, executor, self.emit).run(remaining)
+        except BaseException:  # the report counts what was computed until then
             with contextlib.suppress(UserError):  # the disk is full, say, which is what ended it
                 record()
             raise
-        if todo:
+        if unfinished:
             record()
         return failed, left_out
 
@@ -273,7 +277,7 @@ class StudyRun:
         """Write the study's record, tell what is planned, and return the cells that are finished."""
         prepared = planned.prepared
         store, cells = prepared.opened.store, prepared.cells
-        plan = as_record(prepared.opened.plan, {name: cell.fingerprint for name, cell in cells.items()})
+        plan = as_record(prepared.opened.plan, {cell_id: spec.fingerprint for cell_id, spec in cells.items()})
         plan |= shared_record(planned.shared, planned.calibrated.stages)
         write_record(prepared, planned.calibrated, plan, self.options.source_text)
         for name in store.set_aside_altered(plan["cells"]):
@@ -289,22 +293,22 @@ class StudyRun:
         return finished
 
     def _batch_source(self, planned: PlannedRun) -> BatchSource:
-        calibrated, shared = planned.calibrated, planned.shared
+        calibrated = planned.calibrated
         return BatchSource(
             planned.prepared.catalog,
             calibrated.preprocessing,
             calibrated.prefixes,
-            StoredWork(shared.rows(), shared.starts(), shared.pixel_bytes > 0),
+            planned.shared.stored_work,
             planned.folder,
             self.options.workers,
             self.emit,
         )
 
-    def _executor(self, planned: PlannedRun, supply: BatchSource, tasks: Mapping[str, CellTask]) -> Executor:
+    def _executor(self, planned: PlannedRun, supply: BatchSource, specs: Mapping[str, CellSpec]) -> Executor:
         """Return what runs the cells: this process, or as many slots as there are groups to run, at most."""
-        opened, parallel = planned.prepared.opened, min(self.options.parallel, len(groups_of(tasks)))
+        opened, parallel = planned.prepared.opened, min(self.options.parallel, len(groups_of(specs)))
         if parallel <= 1:
-            return SerialExecutor(tasks, supply, opened.plan.backbone, opened.store, opened.compute, self.emit)
+            return SerialExecutor(specs, supply, opened.plan.backbone, opened.store, opened.compute, self.emit)
         known = briefing(
             planned.prepared, planned.calibrated, planned.shared, planned.folder, -(-supply.workers // parallel)
         )

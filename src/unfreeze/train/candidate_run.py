@@ -2,8 +2,8 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from unfreeze.train.gradients import Trainee
 from unfreeze.train.heads import build_head
 from unfreeze.train.micro_batch import MicroBatch, batch_norm_trains, has_lone_batch, lone_batch
 from unfreeze.train.optimizers import build_optimizer, moments, set_moments
-from unfreeze.train.phase_run import Diverged, PhaseRun, PhaseTask, Position
+from unfreeze.train.phase_run import Diverged, EpochRow, PhaseRun, PhaseTask, Position
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class CandidateTask:
         regime: gives the length of an epoch.
         metric: the study's metric, measured on validation after each epoch.
         seed: of the streams init, order and dropout.
-        classes: their number.
-        images: number of training images, repeated ones counted each time.
+        class_count: number of classes.
+        image_count: number of training images, repeated ones counted each time.
         class_weights: of the training loss; None weights all images alike.
         prefix_sha256: over the tensors of the stages that no phase trains.
         keep_validation: keep the logits of the validation images: of each epoch that may be restored as the best, else
@@ -46,8 +46,8 @@ class CandidateTask:
     regime: RegimeConfig
     metric: Metric
     seed: int
-    classes: int
-    images: int
+    class_count: int
+    image_count: int
     class_weights: Sequence[float] | None
     prefix_sha256: str
     keep_validation: bool = False
@@ -59,45 +59,55 @@ class CandidateTask:
         return stopping is not None and stopping.restore_best
 
 
-@dataclass(frozen=True)
-class CandidateCheckpoint:
-    """All that the rest of a candidate's training depends on: resumed from here, it goes on as if never stopped.
+class CandidateState(TypedDict):
+    """State of a candidate: with its task, all that the rest of its training depends on.
 
     Attributes:
         phase: number of the phase that it is in; the number of phases where it is trained to its end.
-        position: where in the phase.
+        position: within the phase.
         stopped: whether early stopping ended the last phase.
-        history: its rows so far.
-        weights: the trained tensors; none at the very beginning.
+        history: rows of the epochs so far.
+        weights: the trained tensors.
         best: the best of them so far, where they are kept.
-        moments: the optimiser's.
+        moments: of the optimiser.
         validation: logits of the validation images by epoch, where they are kept.
-        micro_batch: how many rows of a batch it takes at once, see ``MicroBatch.record``.
+        micro_batch: how many rows of a batch are computed at once, see ``MicroBatch.record``.
     """
 
-    phase: int = 0
-    position: Position = Position(1, 0, StoppingState())
-    stopped: bool = False
-    history: Sequence[Mapping[str, Any]] = ()
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
-    best: Mapping[str, Tensor] = field(default_factory=dict)
-    moments: Mapping[str, Tensor] = field(default_factory=dict)
-    validation: Mapping[str, Tensor] = field(default_factory=dict)
-    micro_batch: Mapping[str, int] = field(default_factory=dict)
+    phase: int
+    position: Position
+    stopped: bool
+    history: Sequence[EpochRow]
+    weights: Mapping[str, Tensor]
+    best: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+    validation: Mapping[str, Tensor]
+    micro_batch: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class TrainedCandidate:
-    """A trained candidate: its network with the reported weights, its history and its counts.
+    """A trained candidate.
 
-    The network begins after ``cut`` stages, which nothing has trained. ``micro_batch`` says how many rows it takes at
-    once, ``validation`` holds the logits of its validation images by epoch, where they are kept.
+    Attributes:
+        network: with the weights of the reported epoch; it begins after ``cut`` stages, which nothing has trained.
+        backbone: whose tensors the network shares.
+        cut: number of stages before the network.
+        phases: number of its phases.
+        history: rows of its epochs.
+        best_epoch: the reported epoch.
+        stopped_by: ``early_stopping`` or ``epochs``.
+        params_total, params_trained: numbers of parameters.
+        prefix_sha256: over the tensors of the stages before the network.
+        micro_batch: how many rows of a batch it computes at once.
+        validation: logits of the validation images by epoch, where they are kept.
     """
 
     network: Network
     backbone: Backbone
     cut: int
-    history: list[dict[str, Any]]
+    phases: int
+    history: Sequence[EpochRow]
     best_epoch: int
     stopped_by: str
     params_total: int
@@ -107,35 +117,35 @@ class TrainedCandidate:
     validation: Mapping[str, Tensor]
 
     @property
-    def best(self) -> dict[str, Any]:
-        """The history row of the reported epoch."""
-        return next(row for row in self.history if row["epoch"] == self.best_epoch)
+    def best(self) -> EpochRow:
+        """The row of the reported epoch."""
+        return next(row for row in self.history if row.epoch == self.best_epoch)
 
-    def state_dict(self, phases: int) -> CandidateCheckpoint:
-        """Return the state from which ``load_state_dict`` has it again; ``phases`` is the number of its phases."""
+    def state_dict(self) -> CandidateState:
+        """Return the state from which a ``CandidateRun`` gives this candidate again."""
         last = self.history[-1]
-        return CandidateCheckpoint(
-            phase=phases,
-            position=Position(last["epoch"], last["step"], StoppingState(best_epoch=self.best_epoch)),
+        return CandidateState(
+            phase=self.phases,
+            position=Position(last.epoch, last.step, StoppingState(best_epoch=self.best_epoch)),
             stopped=self.stopped_by == "early_stopping",
             history=self.history,
             weights=trained_state(self.network, self.backbone),
+            best={},
+            moments={},
             validation=self.validation,
             micro_batch=self.micro_batch.record,
         )
 
 
 class CandidateRun:
-    """One candidate on its way from its first step to its reported weights.
-
-    It stands at its first step, or where ``state`` says.
+    """Training of one candidate, from its first step or a saved state to its reported weights.
 
     Args:
         task: what it trains.
         backbone: its own: trained in place. Stages that stay frozen may share tensors with others.
         compute: device and precision.
-        micro_batch: how many rows of a batch it takes at once; fewer from where memory runs short.
-        state: of an earlier run of the same task; None begins.
+        micro_batch: how many rows of a batch it computes at once; fewer from where memory runs short.
+        state: of an earlier run of the same task, see ``state_dict``. None: from the first step.
 
     Raises:
         UserError: a cut does not exist, or BatchNorm would train on a batch of one image.
@@ -147,19 +157,20 @@ class CandidateRun:
         backbone: Backbone,
         compute: Compute,
         micro_batch: MicroBatch,
-        state: CandidateCheckpoint | None = None,
+        state: CandidateState | None = None,
     ) -> None:
         strategy = task.strategy
         self.task, self.backbone, self.compute, self.micro_batch = task, backbone, compute, micro_batch
-        self.history: list[dict[str, Any]] = []
-        self._head = build_head(strategy.head, backbone, task.classes, task.seed)
+        self.history: list[EpochRow] = []
+        self._head = build_head(strategy.head, backbone, task.class_count, task.seed)
         self._cuts = cuts_of(strategy, backbone)
         self._feeds = feed_cuts(self._cuts)
-        self._ends = epoch_ends(task.images, strategy.batch_size, task.regime, expected_epochs(strategy))
+        self._ends = epoch_ends(task.image_count, strategy.batch_size, task.regime, expected_epochs(strategy))
         self._fresh_from = fresh_from(strategy, self._cuts, len(backbone.stages))
         self._lowest = min(self._cuts)
         # All tensors that any phase trains: what is restored, saved and counted.
-        self._whole = build_network(backbone, self._head, self._lowest, "train", start=self._lowest).to(compute.device)
+        trained = build_network(backbone, self._head, self._lowest, "train", start=self._lowest)
+        self._trained = trained.to(compute.device)
         weights = task.class_weights
         self._class_weights = None if weights is None else torch.tensor(weights, device=compute.device)
         self._best: dict[str, Tensor] = {}
@@ -167,8 +178,11 @@ class CandidateRun:
         self._number = 0
         self._phase: PhaseRun | None = None
         self._stopping, self._stopped = StoppingState(), False
-        self._before = ""  # hash of the frozen stages that this run's inputs pass
-        self.load_state_dict(state or CandidateCheckpoint())
+        self._frozen_hash = ""  # of the frozen stages in the phase's network
+        if state is None:
+            self._begin_phase(0)
+        else:
+            self.load_state_dict(state)
 
     @property
     def is_over(self) -> bool:
@@ -198,7 +212,7 @@ class CandidateRun:
     @property
     def examples(self) -> int:
         """Training images drawn so far."""
-        return examples_after(self.task.images, self.task.strategy.batch_size, self.step)
+        return examples_after(self.task.image_count, self.task.strategy.batch_size, self.step)
 
     def train_step(self, fed: TimedBatch) -> None:
         """Take one optimiser step on a batch.
@@ -218,52 +232,52 @@ class CandidateRun:
         """
         self._now.validation_step(fed)
 
-    def end_epoch(self) -> dict[str, Any]:
-        """Score the epoch, keep the best weights, go to the next epoch or phase; return the epoch's history row.
+    def end_epoch(self) -> EpochRow:
+        """Score the epoch, keep the best weights, go to the next epoch or phase; return the epoch's row.
 
         Raises:
             Diverged: the validation loss is infinite or NaN; carries the best weights so far, if they are kept.
         """
         phase = self._now
         with self._carrying_best():
-            row = phase.end_epoch()
-        if self.task.restores_best and phase.position.stopping.best_epoch == row["epoch"]:
-            self._best.update(trained_state(self._whole, self.backbone))
+            row, logits = phase.end_epoch(self.examples)
+        if self.task.restores_best and phase.position.stopping.best_epoch == row.epoch:
+            self._best.update(trained_state(self._trained, self.backbone))
         if self.task.keep_validation:
             if not self.task.restores_best:
                 self._validation.clear()
-            self._validation[str(row["epoch"])] = torch.from_numpy(phase.logits)
-        examples = examples_after(self.task.images, self.task.strategy.batch_size, row["step"])
-        self.history.append({**row, "examples": examples})
+            self._validation[str(row.epoch)] = torch.from_numpy(logits)
+        self.history.append(row)
         if phase.is_over:
             self._end_phase(phase)
-        return self.history[-1]
+        return row
 
-    def state_dict(self) -> CandidateCheckpoint:
-        """Return what it takes to resume from here; between two steps only. Tensors are its own, not copies."""
-        return CandidateCheckpoint(
+    def state_dict(self) -> CandidateState:
+        """Return the state to resume from, between two steps. Tensors are the run's own, not copies."""
+        return CandidateState(
             phase=self._number,
             position=self._now.position,
+            stopped=False,
             history=list(self.history),
-            weights=trained_state(self._whole, self.backbone),
+            weights=trained_state(self._trained, self.backbone),
             best=dict(self._best),
             moments=moments(self._now.optimizer),
             validation=dict(self._validation),
             micro_batch=self.micro_batch.record,
         )
 
-    def load_state_dict(self, state: CandidateCheckpoint) -> None:
-        """Go to where another run of the same task stood. Tensors are copied, but for the best weights."""
-        self.history = [dict(row) for row in state.history]
-        self._best, self._validation = dict(state.best), dict(state.validation)
-        self._stopping, self._stopped = state.position.stopping, state.stopped
-        for number in range(state.phase):  # what these trained is among the weights
+    def load_state_dict(self, state: CandidateState) -> None:
+        """Continue from the state of another run of the same task. Tensors are copied, but for the best weights."""
+        self.history = list(state["history"])
+        self._best, self._validation = dict(state["best"]), dict(state["validation"])
+        self._stopping, self._stopped = state["position"].stopping, state["stopped"]
+        for number in range(state["phase"]):  # what these trained is among the weights
             self._network_of(number)
-        if state.phase < len(self._cuts):
-            self._begin_phase(state.phase, state)
+        if state["phase"] < len(self._cuts):
+            self._begin_phase(state["phase"], state)
             return
-        load_trained_state(self._whole, self.backbone, state.weights)
-        self._number, self._phase = state.phase, None
+        load_trained_state(self._trained, self.backbone, state["weights"])
+        self._number, self._phase = state["phase"], None
 
     def result(self) -> TrainedCandidate:
         """Return the trained candidate, once all phases are done.
@@ -272,16 +286,17 @@ class CandidateRun:
             RuntimeError: stages that should be frozen have changed, which is a bug.
         """
         _check_frozen(self.backbone, self._lowest, self.task.prefix_sha256)
-        last = self.history[-1]["epoch"]
+        last = self.history[-1].epoch
         return TrainedCandidate(
-            network=self._whole,
+            network=self._trained,
             backbone=self.backbone,
             cut=self._lowest,
+            phases=len(self._cuts),
             history=self.history,
             best_epoch=(self._stopping.best_epoch or last) if self.task.restores_best else last,
             stopped_by="early_stopping" if self._stopped else "epochs",
             params_total=count_parameters(self.backbone.model) + count_parameters(self._head),
-            params_trained=count_parameters(self._whole.suffix) + count_parameters(self._head),
+            params_trained=count_parameters(self._trained.suffix) + count_parameters(self._head),
             prefix_sha256=self.task.prefix_sha256,
             micro_batch=self.micro_batch,
             validation=self._validation,
@@ -304,16 +319,16 @@ class CandidateRun:
         self.micro_batch.batch_norm = self.micro_batch.batch_norm or batch_norm_trains(network.suffix)
         return network
 
-    def _begin_phase(self, number: int, state: CandidateCheckpoint | None = None) -> None:
+    def _begin_phase(self, number: int, state: CandidateState | None = None) -> None:
         """Begin a phase, or resume it from a state within it."""
         strategy, cut, start = self.task.strategy, self._cuts[number], self._feeds[number]
         network, phase = self._network_of(number), strategy.phases[number]
-        if state is not None and state.weights:
-            load_trained_state(self._whole, self.backbone, state.weights)
-        _check_batches(network, self.task.images, strategy.batch_size)
-        self._before = tensors_hash(frozen_state(self.backbone, cut)) if cut > start else ""
-        earlier = [row for row in self.history if row["phase"] < number]
-        epoch, step = (earlier[-1]["epoch"] + 1, earlier[-1]["step"]) if earlier else (1, 0)
+        if state is not None:
+            load_trained_state(self._trained, self.backbone, state["weights"])
+        _check_batches(network, self.task.image_count, strategy.batch_size)
+        self._frozen_hash = tensors_hash(frozen_state(self.backbone, cut)) if cut > start else ""
+        earlier = [row for row in self.history if row.phase < number]
+        epoch, step = (earlier[-1].epoch + 1, earlier[-1].step) if earlier else (1, 0)
         ends = self._ends[epoch - 1 : epoch - 1 + phase.epochs]
         stopping = strategy.early_stopping
         task = PhaseTask(number, phase, self.task.seed, epoch, step, ends, stopping, self.task.metric)
@@ -321,8 +336,8 @@ class CandidateRun:
         best = StoppingState(self._stopping.best, self._stopping.best_epoch)
         position = Position(epoch, step, best)
         if state is not None:
-            position = state.position
-            set_moments(optimizer, state.moments)
+            position = state["position"]
+            set_moments(optimizer, state["moments"])
         trainee = Trainee(network, start < len(self.backbone.stages), self._class_weights)
         self._number = number
         self._phase = PhaseRun(task, trainee, optimizer, self.compute, self.micro_batch, position)
@@ -331,10 +346,10 @@ class CandidateRun:
         """Restore the best weights and begin the next phase, if there is one."""
         self._stopping, self._stopped = phase.position.stopping, phase.stopped
         self._phase = None
-        if self._before:
-            _check_frozen(self.backbone, self._cuts[self._number], self._before)
+        if self._frozen_hash:
+            _check_frozen(self.backbone, self._cuts[self._number], self._frozen_hash)
         if self._best:
-            load_trained_state(self._whole, self.backbone, self._best)
+            load_trained_state(self._trained, self.backbone, self._best)
         if self._number + 1 < len(self._cuts):
             self._begin_phase(self._number + 1)
 
@@ -346,12 +361,12 @@ class CandidateRun:
             raise Diverged(str(error), self._best) from error
 
 
-def _check_batches(network: Network, images: int, batch_size: int) -> None:
+def _check_batches(network: Network, image_count: int, batch_size: int) -> None:
     """Refuse a batch of one image where BatchNorm would have to take its statistics from it."""
-    if batch_norm_trains(network.suffix) and has_lone_batch(images, batch_size):
-        raise lone_batch(batch_size, [images])
+    if batch_norm_trains(network.suffix) and has_lone_batch(image_count, batch_size):
+        raise lone_batch(batch_size, [image_count])
 
 
-def _check_frozen(backbone: Backbone, frozen: int, before: str) -> None:
-    if tensors_hash(frozen_state(backbone, frozen)) != before:
+def _check_frozen(backbone: Backbone, frozen: int, expected: str) -> None:
+    if tensors_hash(frozen_state(backbone, frozen)) != expected:
         raise RuntimeError(f"the frozen stages of {backbone.name} changed while the others trained; this is a bug")

@@ -20,46 +20,73 @@ from unfreeze.errors import UserError
 from unfreeze.events import Emit, Warned
 from unfreeze.storage.records import FORMAT, Altered, read_tensors, write_tensors
 from unfreeze.storage.study_dir import StudyDir
-from unfreeze.train.candidate_run import CandidateCheckpoint
+from unfreeze.train.candidate_run import CandidateState
 from unfreeze.train.early_stopping import StoppingState
-from unfreeze.train.phase_run import EpochTotals, Position
+from unfreeze.train.phase_run import EpochRow, EpochTotals, Position
 
 EARLIER = "state"
 """The folder in a cell's directory where versions before 0.2 kept its state."""
 
-KINDS = ("weights", "best", "moments", "validation")
-DIVERGED, ENDED = "diverged", "ended"
+TENSORS = ("weights", "best", "moments", "validation")
+"""Entries of a candidate's state that hold tensors."""
+
+DIVERGED, BEATEN, FROZEN_ROWS = "diverged", "ended", "frozen rows at once"
+"""Names in the file."""
+
 DAMAGED = "its training state was damaged, so it starts again"
-Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class BeatenCandidate:
+    """A trained candidate that another one of its cell has beaten.
+
+    Attributes:
+        history: rows of its epochs.
+        validation: logits of the validation images by epoch, where they are kept.
+    """
+
+    history: Sequence[EpochRow]
+    validation: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DivergedCandidate:
+    """A candidate that diverged.
+
+    Attributes:
+        error: how.
+        history: rows of its epochs.
+        best: its best weights, where the cell keeps them if nothing else is left.
+    """
+
+    error: str
+    history: Sequence[EpochRow]
+    best: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CellCheckpoint:
-    """Where a cell stands, its candidates by name; those that have not begun are in none of these.
+    """State of a cell: its candidates by name; those that have not begun are in none of these.
 
     Attributes:
         candidates: in training, and of those that are trained the best so far.
-        ended: the histories of those that are trained and were beaten.
-        diverged: the histories of those that diverged, and how.
-        diverged_best: the best weights of those of them that the cell keeps if nothing else is left.
-        ended_validation: the logits of validation images, by epoch, of those that are trained and were beaten.
-        extra: whatever else the rest of the training depends on; JSON data.
+        beaten: the other trained ones.
+        diverged: those that diverged.
+        frozen_rows: how many rows frozen stages compute at once where memory ran short, by their label.
     """
 
-    candidates: Mapping[str, CandidateCheckpoint] = field(default_factory=dict)
-    ended: Mapping[str, Rows] = field(default_factory=dict)
-    diverged: Mapping[str, tuple[str, Rows]] = field(default_factory=dict)
-    diverged_best: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    ended_validation: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    candidates: Mapping[str, CandidateState] = field(default_factory=dict)
+    beaten: Mapping[str, BeatenCandidate] = field(default_factory=dict)
+    diverged: Mapping[str, DivergedCandidate] = field(default_factory=dict)
+    frozen_rows: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class FoundCheckpoint:
-    """What was found on disk: a state if one can be used, and what should be said about it."""
+    """A state read from disk, if it can be used, and a warning if not."""
 
     state: CellCheckpoint | None = None
-    said: str = ""
+    warning: str = ""
 
 
 def write_state(path: Path, bound_to: Mapping[str, Any], state: CellCheckpoint) -> None:
@@ -67,36 +94,19 @@ def write_state(path: Path, bound_to: Mapping[str, Any], state: CellCheckpoint) 
 
     Args:
         path: the file.
-        bound_to: what it can be used with; JSON data.
+        bound_to: the conditions under which it may be resumed; JSON data.
         state: the state.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full; the state before is still there.
     """
-    tensors = {
-        **{
-            f"{position}.{kind}.{name}": tensor
-            for position, candidate in enumerate(state.candidates.values())
-            for kind in KINDS
-            for name, tensor in getattr(candidate, kind).items()
-        },
-        **{
-            f"{position}.{DIVERGED}.{name}": tensor
-            for position, candidate in enumerate(state.diverged)
-            for name, tensor in state.diverged_best.get(candidate, {}).items()
-        },
-        **{
-            f"{position}.{ENDED}.{epoch}": tensor
-            for position, candidate in enumerate(state.ended)
-            for epoch, tensor in state.ended_validation.get(candidate, {}).items()
-        },
-    }
+    tensors = dict(_tensors_written(state))
     record = {
         "bound_to": bound_to,
         "candidates": {name: _written(candidate) for name, candidate in state.candidates.items()},
-        "ended": {name: _rows_written(rows) for name, rows in state.ended.items()},
-        "diverged": {name: [text, _rows_written(rows)] for name, (text, rows) in state.diverged.items()},
-        "extra": dict(state.extra),
+        BEATEN: {name: _rows_written(candidate.history) for name, candidate in state.beaten.items()},
+        DIVERGED: {name: [one.error, _rows_written(one.history)] for name, one in state.diverged.items()},
+        "extra": {FROZEN_ROWS: dict(state.frozen_rows)},
     }
     arrays = {name: np.asarray(tensor.detach().cpu().numpy(), order="C") for name, tensor in tensors.items()}
     text = json.dumps(record, allow_nan=False)
@@ -104,7 +114,7 @@ def write_state(path: Path, bound_to: Mapping[str, Any], state: CellCheckpoint) 
 
 
 def read_state(path: Path, bound_to: Mapping[str, Any]) -> FoundCheckpoint:
-    """Return a cell's state if it is as it was written and bound to the same things."""
+    """Return a cell's state if it is as it was written and bound to the same conditions."""
     if not path.is_file():
         return FoundCheckpoint()
     try:
@@ -121,10 +131,10 @@ def read_state(path: Path, bound_to: Mapping[str, Any]) -> FoundCheckpoint:
     return FoundCheckpoint(_read(record, arrays))
 
 
-def remove_state(store: StudyDir, cell: str) -> bool:
+def remove_state(store: StudyDir, cell_id: str) -> bool:
     """Delete a cell's state; return whether an earlier version had written one."""
-    store.state(cell).unlink(missing_ok=True)
-    earlier = store.cell(cell) / EARLIER
+    store.state(cell_id).unlink(missing_ok=True)
+    earlier = store.cell(cell_id) / EARLIER
     found = earlier.is_dir()
     shutil.rmtree(earlier, ignore_errors=True)
     return found
@@ -151,24 +161,42 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
                 yield f"{name}: {before.get(name)}, now {now[name]}"
 
 
-def _written(candidate: CandidateCheckpoint) -> dict[str, Any]:
-    position = asdict(candidate.position)
+def _tensors_written(state: CellCheckpoint) -> Iterator[tuple[str, Tensor]]:
+    """Yield all tensors with their names in the file: position of the candidate, kind, name."""
+    for position, candidate in enumerate(state.candidates.values()):
+        for kind in TENSORS:
+            for name, tensor in candidate[kind].items():  # type: ignore[literal-required]
+                yield f"{position}.{kind}.{name}", tensor
+    for position, diverged in enumerate(state.diverged.values()):
+        for name, tensor in diverged.best.items():
+            yield f"{position}.{DIVERGED}.{name}", tensor
+    for position, beaten in enumerate(state.beaten.values()):
+        for epoch, tensor in beaten.validation.items():
+            yield f"{position}.{BEATEN}.{epoch}", tensor
+
+
+def _written(candidate: CandidateState) -> dict[str, Any]:
+    position = asdict(candidate["position"])
     position["stopping"] = _numbers_written(position["stopping"])
     return {
-        "phase": candidate.phase,
+        "phase": candidate["phase"],
         "position": position,
-        "stopped": candidate.stopped,
-        "history": _rows_written(candidate.history),
-        "micro_batch": dict(candidate.micro_batch),
+        "stopped": candidate["stopped"],
+        "history": _rows_written(candidate["history"]),
+        "micro_batch": dict(candidate["micro_batch"]),
     }
 
 
-def _rows_written(rows: Rows) -> list[dict[str, Any]]:
-    return [_numbers_written(row) for row in rows]
+def _rows_written(rows: Sequence[EpochRow]) -> list[dict[str, Any]]:
+    return [_numbers_written(asdict(row)) for row in rows]
+
+
+def _rows_read(rows: Sequence[Mapping[str, Any]]) -> list[EpochRow]:
+    return [EpochRow(**_numbers_read(row)) for row in rows]
 
 
 def _numbers_written(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as JSON has them: a number that is not defined as null; all others come back to the last bit."""
+    """Return values as JSON holds them: NaN as null; all other numbers are read to the last bit."""
     return {name: None if value != value else value for name, value in values.items()}
 
 
@@ -177,59 +205,61 @@ def _numbers_read(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> CellCheckpoint:
-    tensors: dict[tuple[str, str], dict[str, Tensor]] = {}
+    tensors: dict[tuple[int, str], dict[str, Tensor]] = {}
     for key, array in arrays.items():
         position, kind, name = key.split(".", 2)
-        tensors.setdefault((position, kind), {})[name] = from_numpy(array)
-    candidates = {}
-    for number, (name, values) in enumerate(record["candidates"].items()):
-        at = values["position"]
-        candidates[name] = CandidateCheckpoint(
-            values["phase"],
-            Position(
-                at["epoch"], at["step"], StoppingState(**_numbers_read(at["stopping"])), EpochTotals(**at["totals"])
-            ),
-            values["stopped"],
-            [_numbers_read(row) for row in values["history"]],
-            **{kind: tensors.get((str(number), kind), {}) for kind in KINDS},
-            micro_batch=values["micro_batch"],
-        )
+        tensors.setdefault((int(position), kind), {})[name] = from_numpy(array)
     return CellCheckpoint(
-        candidates,
-        {name: [_numbers_read(row) for row in rows] for name, rows in record["ended"].items()},
-        {name: (text, [_numbers_read(row) for row in rows]) for name, (text, rows) in record["diverged"].items()},
-        {
-            name: tensors[str(number), DIVERGED]
-            for number, name in enumerate(record["diverged"])
-            if (str(number), DIVERGED) in tensors
+        candidates={
+            name: _candidate_read(values, {kind: tensors.get((number, kind), {}) for kind in TENSORS})
+            for number, (name, values) in enumerate(record["candidates"].items())
         },
-        {
-            name: tensors[str(number), ENDED]
-            for number, name in enumerate(record["ended"])
-            if (str(number), ENDED) in tensors
+        beaten={
+            name: BeatenCandidate(_rows_read(rows), tensors.get((number, BEATEN), {}))
+            for number, (name, rows) in enumerate(record[BEATEN].items())
         },
-        record["extra"],
+        diverged={
+            name: DivergedCandidate(error, _rows_read(rows), tensors.get((number, DIVERGED), {}))
+            for number, (name, (error, rows)) in enumerate(record[DIVERGED].items())
+        },
+        frozen_rows=record["extra"][FROZEN_ROWS],
+    )
+
+
+def _candidate_read(values: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> CandidateState:
+    position = values["position"]
+    stopping, totals = StoppingState(**_numbers_read(position["stopping"])), EpochTotals(**position["totals"])
+    return CandidateState(
+        phase=values["phase"],
+        position=Position(position["epoch"], position["step"], stopping, totals),
+        stopped=values["stopped"],
+        history=_rows_read(values["history"]),
+        weights=tensors["weights"],
+        best=tensors["best"],
+        moments=tensors["moments"],
+        validation=tensors["validation"],
+        micro_batch=values["micro_batch"],
     )
 
 
 SAVE_SECONDS = 60.0
-"""Of training that a killed process may lose; more where writing takes long, see ``SHARE``."""
+"""Seconds of training that a killed process may lose; more where writing takes long, see ``SHARE``."""
 
 SHARE = 1 / 30
-"""Of the time that writing states may take."""
+"""Share of the time that writing states may take."""
 
 END_SECONDS = 5.0
-"""Of unsaved training that are worth a state before a cell's test images are looked at."""
+"""Seconds of unsaved training that are worth a state before a cell's images are predicted."""
 
 
 class CheckpointTimer:
-    """Keeps the training states of some cells in the study directory.
+    """Saves the training states of some cells in the study directory, and says when that is due.
 
     Args:
         store: the study directory.
-        bound_to: gives what a cell's state can be used with.
-        emit: is told what could not be saved or used.
-        clock: seconds, never going back.
+        bound_to: returns the conditions under which a cell's state may be resumed.
+        emit: is called with a warning for a state that could not be saved or used.
+        clock: returns seconds and never goes back.
     """
 
     def __init__(
@@ -240,36 +270,36 @@ class CheckpointTimer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store, self.bound_to, self.emit, self.clock = store, bound_to, emit, clock
-        self._saved, self._took, self._failed = clock(), 0.0, False
+        self._saved_at, self._writing_seconds, self._has_warned = clock(), 0.0, False
 
-    def begin(self, cell: str) -> CellCheckpoint:
-        """Return where a cell stands; a state that cannot be used is deleted, and that is said."""
-        self._saved = self.clock()
-        found = read_state(self.store.state(cell), self.bound_to(cell))
-        said = found.said
-        if found.state is None and remove_state(self.store, cell):
-            said = "its training state is of an earlier version, so it starts again"
-        if said:
-            self.emit(Warned(f"{cell}: {said}"))
-        return found.state or CellCheckpoint()
+    def load(self, cell_id: str) -> CellCheckpoint | None:
+        """Return a cell's state, if it has one; delete one that cannot be used, with a warning."""
+        self._saved_at = self.clock()
+        found = read_state(self.store.state(cell_id), self.bound_to(cell_id))
+        warning = found.warning
+        if found.state is None and remove_state(self.store, cell_id):
+            warning = "its training state is of an earlier version, so it starts again"
+        if warning:
+            self.emit(Warned(f"{cell_id}: {warning}"))
+        return found.state
 
     def due(self, seconds: float = 0.0) -> bool:
-        """Tell whether it is time to save: there are ``seconds`` (by default ``SAVE_SECONDS``) of unsaved training."""
-        return self.clock() - self._saved >= max(seconds or SAVE_SECONDS, self._took / SHARE)
+        """Tell whether ``seconds`` (by default ``SAVE_SECONDS``) of training are unsaved."""
+        return self.clock() - self._saved_at >= max(seconds or SAVE_SECONDS, self._writing_seconds / SHARE)
 
     def save(self, states: Mapping[str, Callable[[], CellCheckpoint]]) -> None:
-        """Write the states of cells, one after another; a disk that is full costs the state, not the run."""
-        began = self.clock()
-        for cell, state in states.items():
+        """Write the states of cells, one after another; a full disk costs the states, not the run."""
+        started = self.clock()
+        for cell_id, state in states.items():
             try:
-                write_state(self.store.state(cell), self.bound_to(cell), state())
+                write_state(self.store.state(cell_id), self.bound_to(cell_id), state())
             except UserError as error:
-                if not self._failed:
-                    self._failed = True
+                if not self._has_warned:
+                    self._has_warned = True
                     self.emit(Warned(f"the state of training is not saved, though training goes on: {error.given}"))
-        self._saved = self.clock()
-        self._took = self._saved - began
+        self._saved_at = self.clock()
+        self._writing_seconds = self._saved_at - started
 
-    def remove(self, cell: str) -> None:
-        """Forget a cell's state."""
-        remove_state(self.store, cell)
+    def remove(self, cell_id: str) -> None:
+        """Delete a cell's state."""
+        remove_state(self.store, cell_id)

@@ -1,9 +1,11 @@
-"""Device, precision and memory format of all computation."""
+"""Device and precision of all computation, and the conditions that numbers and seconds depend on."""
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -12,6 +14,9 @@ from unfreeze.errors import UserError
 from unfreeze.model.adapters import stage_versions
 from unfreeze.storage.measurements import processor
 
+PACKAGES = ("torch", "openvino", "torchvision", "timm", "pillow", "numpy", "unfreeze")
+"""Packages that numbers come from."""
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -19,6 +24,11 @@ class Compute:
 
     device: torch.device
     precision: str
+
+    @property
+    def device_name(self) -> str:
+        """The name of a GPU, else the type of the device."""
+        return torch.cuda.get_device_name() if self.device.type == "cuda" else str(self.device)
 
     def forward_pass(self) -> contextlib.AbstractContextManager:
         """Return the context of a forward pass: bfloat16 where it was asked for, else float32."""
@@ -94,8 +104,37 @@ def machine(compute: Compute) -> dict[str, Any]:
     """Return what measured seconds depend on beside the network, as JSON data."""
     return {
         "processor": processor(),
-        "device": torch.cuda.get_device_name() if compute.device.type == "cuda" else str(compute.device),
+        "device": compute.device_name,
         "precision": compute.precision,
         "threads": torch.get_num_threads(),
         "stages": stage_versions(),
     }
+
+
+def conditions(compute: Compute) -> dict[str, Any]:
+    """Return what must be the same for training to give the same numbers to the last bit, as JSON data."""
+    return {
+        **versions(),
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "device": compute.device_name,
+        "precision": compute.precision,
+    }
+
+
+def environment(compute: Compute) -> dict[str, Any]:
+    """Return the content of environment.json: versions, processor, threads, device and platform."""
+    return {
+        "python": platform.python_version(),
+        **versions(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": compute.device_name,
+        "platform": platform.platform(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that numbers come from."""
+    return {name: metadata.version(name) for name in PACKAGES}

@@ -17,15 +17,21 @@ class StoppingState:
 
 
 def after_epoch(
-    state: StoppingState, settings: EarlyStopping | None, metric: str, row: dict[str, float], epoch: int
+    state: StoppingState, settings: EarlyStopping | None, metric: str, value: float, epoch: int
 ) -> StoppingState:
-    """Return the state after one epoch's history row.
+    """Return the state after an epoch.
 
     Without early stopping every epoch counts as the best so far, so that the last one is reported.
+
+    Args:
+        state: before the epoch.
+        settings: None trains all epochs.
+        metric: the study's metric.
+        value: of the monitored column of the epoch.
+        epoch: its number, from 1.
     """
     if settings is None:
         return StoppingState(math.nan, epoch, 0)
-    value = row[settings.monitor]
     rises = METRICS[metric].higher_is_better
     rising = settings.monitor == "val_accuracy" or (settings.monitor == "val_metric" and rises)
     gain = value - state.best if rising else state.best - value

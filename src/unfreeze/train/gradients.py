@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,12 @@ from unfreeze.train.micro_batch import BatchNormStatistics, MicroBatch, WholeDro
 
 @dataclass(frozen=True)
 class Trainee:
-    """A network that a phase trains, from its inputs on.
+    """A network in training.
 
-    ``channels_last`` says that inputs of four axes come in that memory format: wherever convolutions follow.
-    ``class_weights``, float32 (classes,), weight the training loss.
+    Attributes:
+        network: from its inputs on.
+        channels_last: whether inputs of four axes come in that memory format, which suits convolutions.
+        class_weights: of the training loss, float32 (classes,).
     """
 
     network: nn.Module
@@ -29,23 +32,39 @@ class Trainee:
     class_weights: Tensor | None = None
 
 
+class BatchResult(NamedTuple):
+    """Mean loss () of a batch, its logits (b, classes) and labels (b,), on the device."""
+
+    loss: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class DropoutKey:
+    """Seed and step that dropout is drawn from, however the batch is divided."""
+
+    seed: int
+    step: int
+
+
 def batch_gradients(
     trainee: Trainee,
     optimizer: Optimizer,
     batch: Batch,
     smoothing: float,
-    draw: tuple[int, int],
+    dropout: DropoutKey,
     compute: Compute,
     micro_batch: MicroBatch,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Leave a batch's gradients with the parameters; return its mean loss (), logits (b, classes) and labels (b,).
+) -> BatchResult:
+    """Add the gradients of a batch to the parameters' ``grad``, and return its loss and logits.
 
     Args:
         trainee: the network.
         optimizer: over its parameters; its gradients are cleared where an attempt ran out of memory.
         batch: inputs, labels and indices.
         smoothing: of the labels.
-        draw: the seed and step that dropout depends on, however the batch is divided.
+        dropout: what dropout is drawn from.
         compute: device and precision.
         micro_batch: how many rows it takes at once; fewer from where memory runs short.
 
@@ -59,31 +78,31 @@ def batch_gradients(
         optimizer.zero_grad(set_to_none=True)
         before.put_back()
 
-    def attempt(rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        with _dropout_stream(*draw):
+    def attempt(rows: int) -> BatchResult:
+        with _dropout_stream(dropout):
             if rows >= count:
                 inputs, labels = _moved(batch, trainee.channels_last, compute)
                 loss, logits = _forward(trainee, inputs, labels, smoothing, compute)
                 loss.backward()
-                return loss.detach(), logits.detach(), labels
+                return BatchResult(loss.detach(), logits.detach(), labels)
             inputs, labels, indices = batch[0], batch[1].to(compute.device), batch[2]
-            whole, losses, found = loss_weight(labels, trainee.class_weights), list[Tensor](), list[Tensor]()
+            divisor, losses, part_logits = loss_weight(labels, trainee.class_weights), list[Tensor](), list[Tensor]()
             masks = WholeDropout(count)
             with masks.inside(network):
                 for part in parts(count, rows, before.least):
                     masks.turn_to(part)
                     some, wanted = _moved((inputs[part], labels[part], indices), trainee.channels_last, compute)
-                    loss, logits = _forward(trainee, some, wanted, smoothing, compute, whole)
+                    loss, logits = _forward(trainee, some, wanted, smoothing, compute, divisor)
                     loss.backward()
                     losses.append(loss.detach())
-                    found.append(logits.detach())
-            return torch.stack(losses).sum(), torch.cat(found), labels
+                    part_logits.append(logits.detach())
+            return BatchResult(torch.stack(losses).sum(), torch.cat(part_logits), labels)
 
     asked = micro_batch.rows("training", count)
-    made, rows = fitted(attempt, asked, compute.device, min(asked, before.least), undo)
+    result, rows = fitted(attempt, asked, compute.device, min(asked, before.least), undo)
     if rows < asked:
         micro_batch.less("training", rows)
-    return made
+    return result
 
 
 def _moved(batch: Batch, channels_last: bool, compute: Compute) -> tuple[Tensor, Tensor]:
@@ -97,19 +116,21 @@ def _forward(
     labels: Tensor,
     smoothing: float,
     compute: Compute,
-    whole: Tensor | int | None = None,
+    divisor: Tensor | int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return a batch's mean loss, or a part's share of it where ``whole`` is the batch's weight, and its logits."""
+    """Return the loss and the logits of a batch, or of a part of one: then ``divisor`` is that of the whole batch."""
     with compute.forward_pass():
         logits = trainee.network(inputs)
-        how = "mean" if whole is None else "sum"
-        loss = cross_entropy(logits.float(), labels, trainee.class_weights, reduction=how, label_smoothing=smoothing)
-        return loss if whole is None else loss / whole, logits
+        reduction = "mean" if divisor is None else "sum"
+        loss = cross_entropy(
+            logits.float(), labels, trainee.class_weights, reduction=reduction, label_smoothing=smoothing
+        )
+        return loss if divisor is None else loss / divisor, logits
 
 
 @contextlib.contextmanager
-def _dropout_stream(seed: int, step: int) -> Iterator[None]:
-    """Fix torch's generators for one step, so that dropout depends on (seed, step) alone; restore the CPU's after."""
+def _dropout_stream(dropout: DropoutKey) -> Iterator[None]:
+    """Seed torch's generators for one step, and restore the CPU's afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "dropout", step))
+        torch.manual_seed(stream_seed(dropout.seed, "dropout", dropout.step))
         yield

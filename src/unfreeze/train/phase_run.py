@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from unfreeze.inputs.loader import TimedBatch
 from unfreeze.train.device import Compute
 from unfreeze.train.early_stopping import StoppingState, after_epoch, should_stop
 from unfreeze.train.evaluate import logits_of
-from unfreeze.train.gradients import Trainee, batch_gradients
+from unfreeze.train.gradients import BatchResult, DropoutKey, Trainee, batch_gradients
 from unfreeze.train.micro_batch import MicroBatch
 from unfreeze.train.optimizers import gradient_sum, gradients_are_finite, learning_rate, set_learning_rate
 
@@ -58,6 +58,41 @@ class PhaseTask:
     epoch_ends: Sequence[int]
     early_stopping: EarlyStopping | None
     metric: str
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """Results of an epoch: a row of history.csv.
+
+    Attributes:
+        phase: its number, from 0.
+        epoch: its number over all phases, from 1.
+        step: steps done, over all phases.
+        lr: learning rate of the last step.
+        train_loss, train_accuracy: means over the epoch's examples, each from before its step.
+        val_loss, val_accuracy, val_metric: of the validation images after the epoch.
+        seconds: of the network's own work, with its share of what the batches took.
+        examples: training images drawn, over all phases.
+    """
+
+    phase: int
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_metric: float
+    seconds: float
+    examples: int
+
+
+class EpochResult(NamedTuple):
+    """Row of an epoch, and the logits of its validation images, float32 (n, classes)."""
+
+    row: EpochRow
+    logits: metrics.Logits
 
 
 @dataclass(frozen=True)
@@ -114,20 +149,12 @@ class PhaseRun:
         micro_batch: MicroBatch,
         position: Position,
     ) -> None:
-        self.task, self.trainee, self.optimizer, self.compute, self.micro_batch = (
-            task,
-            trainee,
-            optimizer,
-            compute,
-            micro_batch,
-        )
-        self.position = position
+        self.task, self.trainee, self.optimizer = task, trainee, optimizer
+        self.compute, self.micro_batch, self.position = compute, micro_batch, position
         self.stopped = False
-        self.logits: metrics.Logits | None = None
-        """Logits of the last epoch's validation, float32 (n, classes)."""
-        self._found: list[metrics.Logits] = []
+        self._logits: list[metrics.Logits] = []  # of this epoch's validation, with labels and seconds
         self._labels: list[metrics.Labels] = []
-        self._seconds = 0.0  # of this epoch's validation
+        self._seconds = 0.0
         trainee.network.train()
 
     @property
@@ -149,16 +176,17 @@ class PhaseRun:
             OutOfMemory: not even one row fits into the device's memory.
         """
         started = time.perf_counter()
-        at, phase, draw = self.position, self.task.phase, (self.task.seed, self.position.step)
+        at, smoothing = self.position, self.task.phase.label_smoothing
+        dropout = DropoutKey(self.task.seed, at.step)
         set_learning_rate(self.optimizer, self._learning_rate(at.step))
-        found = batch_gradients(
-            self.trainee, self.optimizer, fed.batch, phase.label_smoothing, draw, self.compute, self.micro_batch
+        result = batch_gradients(
+            self.trainee, self.optimizer, fed.batch, smoothing, dropout, self.compute, self.micro_batch
         )
         self.optimizer.step()
-        mean, hits = _measured(*found, self.optimizer, at.step + 1)
+        mean, hits = _measured(result, self.optimizer, at.step + 1)
         self.optimizer.zero_grad(set_to_none=True)  # now, so that networks in lock-step hold no gradients meanwhile
         seconds = at.totals.seconds + fed.seconds + time.perf_counter() - started
-        count = len(found[2])
+        count = len(result.labels)
         totals = EpochTotals(at.totals.examples + count, at.totals.loss + mean * count, at.totals.hits + hits, seconds)
         self.position = Position(at.epoch, at.step + 1, at.stopping, totals)
 
@@ -169,60 +197,67 @@ class PhaseRun:
             OutOfMemory: not even one row fits into the device's memory.
         """
         started = time.perf_counter()
-        if not self._found:
+        if not self._logits:
             self.trainee.network.eval()
         inputs, labels, _ = fed.batch
-        self._found += logits_of(
+        self._logits += logits_of(
             self.trainee.network, inputs, self.compute, self.trainee.channels_last, self.micro_batch
         )
         self._labels.append(labels.numpy())
         self._seconds += fed.seconds + time.perf_counter() - started
 
-    def end_epoch(self) -> dict[str, Any]:
-        """Score the epoch, update early stopping and go to the next epoch; return the epoch's history row.
+    def end_epoch(self, examples: int) -> EpochResult:
+        """Score the epoch, update early stopping and go to the next epoch.
+
+        Args:
+            examples: training images drawn so far, over all phases.
 
         Raises:
             Diverged: the validation loss is infinite or NaN.
         """
         started, at, task = time.perf_counter(), self.position, self.task
-        self.logits, labels = np.concatenate(self._found), np.concatenate(self._labels)
-        row: dict[str, Any] = {
-            "phase": task.number,
-            "epoch": at.epoch,
-            "step": at.step,
-            "lr": self._learning_rate(at.step - 1),
-            "train_loss": at.totals.loss / at.totals.examples,
-            "train_accuracy": at.totals.hits / at.totals.examples,
-            "val_loss": metrics.loss(self.logits, labels),
-            "val_accuracy": metrics.score("accuracy", self.logits, labels),
-            "val_metric": metrics.score(task.metric, self.logits, labels),
-        }
-        if not math.isfinite(row["val_loss"]):
-            raise Diverged(f"the validation loss is {row['val_loss']} after epoch {at.epoch}")
-        row["seconds"] = at.totals.seconds + self._seconds + time.perf_counter() - started
-        self._found, self._labels, self._seconds = [], [], 0.0
-        stopping = after_epoch(at.stopping, task.early_stopping, task.metric, row, at.epoch)
+        logits, labels = np.concatenate(self._logits), np.concatenate(self._labels)
+        val_loss = metrics.loss(logits, labels)
+        if not math.isfinite(val_loss):
+            raise Diverged(f"the validation loss is {val_loss} after epoch {at.epoch}")
+        row = EpochRow(
+            phase=task.number,
+            epoch=at.epoch,
+            step=at.step,
+            lr=self._learning_rate(at.step - 1),
+            train_loss=at.totals.loss / at.totals.examples,
+            train_accuracy=at.totals.hits / at.totals.examples,
+            val_loss=val_loss,
+            val_accuracy=metrics.score("accuracy", logits, labels),
+            val_metric=metrics.score(task.metric, logits, labels),
+            seconds=at.totals.seconds + self._seconds + time.perf_counter() - started,
+            examples=examples,
+        )
+        self._logits, self._labels, self._seconds = [], [], 0.0
+        settings = task.early_stopping
+        value = math.nan if settings is None else getattr(row, settings.monitor)
+        stopping = after_epoch(at.stopping, settings, task.metric, value, at.epoch)
         self.position = Position(at.epoch + 1, at.step, stopping)
-        self.stopped = should_stop(stopping, task.early_stopping)
+        self.stopped = should_stop(stopping, settings)
         if not self.is_over:
             self.trainee.network.train()
-        return row
+        return EpochResult(row, logits)
 
     def _learning_rate(self, step: int) -> float:
         phase, first = self.task.phase, self.task.first_step
         return learning_rate(phase.schedule, phase.optimizer.lr, step - first, self.task.epoch_ends[-1] - first)
 
 
-def _measured(loss: Tensor, logits: Tensor, labels: Tensor, optimizer: Optimizer, step: int) -> tuple[float, int]:
+def _measured(result: BatchResult, optimizer: Optimizer, step: int) -> tuple[float, int]:
     """Return a step's mean loss and hits, in one exchange with the device.
 
     Raises:
         Diverged: the loss or a gradient is infinite or NaN.
     """
-    hits = (logits.detach().argmax(dim=1) == labels).sum()
-    mean, total, count = torch.stack([loss.detach(), gradient_sum(optimizer), hits.float()]).tolist()
+    hits = (result.logits.argmax(dim=1) == result.labels).sum()
+    mean, gradients, hit_count = torch.stack([result.loss, gradient_sum(optimizer), hits.float()]).tolist()
     if not math.isfinite(mean):
         raise Diverged(f"the training loss is {mean} at step {step}")
-    if not math.isfinite(total) and not gradients_are_finite(optimizer):
+    if not math.isfinite(gradients) and not gradients_are_finite(optimizer):
         raise Diverged(f"a gradient is not a finite number at step {step}")
-    return mean, int(count)
+    return mean, int(hit_count)

@@ -4,10 +4,11 @@ import contextlib
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from unfreeze.inputs.loader import Batch, TimedBatch
 from unfreeze.train.candidate_run import CandidateRun, TrainedCandidate
+from unfreeze.train.phase_run import EpochRow
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -32,13 +33,13 @@ class Callbacks(Generic[Key]):
     Attributes:
         before_step: with the runs that are not over, each between two of its steps.
         on_step: after each step of a run.
-        on_epoch: after each epoch, with its history row.
+        on_epoch: after each epoch, with its row.
         on_end: as soon as a run is over, with the trained candidate or what made it fail.
     """
 
     before_step: Callable[[Mapping[Key, CandidateRun]], None]
     on_step: Callable[[Key, CandidateRun], None]
-    on_epoch: Callable[[Key, dict[str, Any]], None]
+    on_epoch: Callable[[Key, EpochRow], None]
     on_end: Callable[[Key, TrainedCandidate | Exception], None]
 
 

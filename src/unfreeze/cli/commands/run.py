@@ -103,7 +103,7 @@ def carry_out(
             emit(event)
 
         outcome = run_study(study, out, tell, text, workers, seconds, parallel)
-        report = write_report(outcome.evidence)
+        report = write_report(outcome.results)
     if as_json:
         typer.echo(json.dumps(_as_json(outcome, checked[-1], report), ensure_ascii=False, indent=1))
     else:
@@ -131,7 +131,7 @@ def _as_json(outcome: "Outcome", checked: "Checked", report: Path) -> dict[str, 
     from unfreeze.report.answer import answer, as_record
     from unfreeze.report.answer_text import facts, headline
 
-    evidence = outcome.evidence
+    evidence = outcome.results
     results, answered = evidence.table, answer(evidence)
     rows = results.astype(object).where(results.notna(), None).to_dict("records")
     return {
@@ -139,7 +139,7 @@ def _as_json(outcome: "Outcome", checked: "Checked", report: Path) -> dict[str, 
         "directory": str(evidence.study.path),
         "cells": results["cell"].tolist(),
         "failed": list(outcome.failed),
-        "left": list(outcome.left),
+        "left": list(outcome.left_out),
         "warnings": list(evidence.warnings),
         "findings": worst(checked),
         "check_page": str(checked.page) if checked.has_page else None,
@@ -168,7 +168,7 @@ def _print_outcome(
     from unfreeze.text import plural
 
     console = tables.stdout()
-    evidence = outcome.evidence
+    evidence = outcome.results
     if already:
         console.print(already + "\n")
     tables.show(console, summary(evidence.table, evidence.metric, console))
@@ -190,7 +190,7 @@ def _print_outcome(
         console.print(Text(told))
     if checked.has_page:
         console.print()
-    if outcome.left:
-        cells = plural(len(outcome.left), "cell")
+    if outcome.left_out:
+        cells = plural(len(outcome.left_out), "cell")
         console.print(f"{cells} did not fit into the time limit; run the same command without --time to finish.\n")
     console.print(f"report: {report}")

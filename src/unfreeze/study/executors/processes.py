@@ -1,9 +1,9 @@
 """Run groups of cells in several processes at once; no number depends on how many there are.
 
-The processes are slots (``unfreeze.slots``), each with the study's number of threads. A group in lock-step stays whole.
-Each slot appends events to its own log, which is read here and shown as if they happened here; what a slot answers
-its parent (what it computed, which cells ended) goes through a temporary file. Frozen rows that several groups need are
-computed by one slot while the others wait (``storage.cache.filling``).
+The processes are slots (``unfreeze.slots``), each with the study's number of threads. Each slot appends events to its
+own log, which is read here, and they are emitted as if they happened here; its answers (what it computed, which cells
+ended) come through a temporary file. Frozen rows that several groups need are computed by one slot while the others
+wait (``storage.cache.filling``).
 """
 
 import tempfile
@@ -21,49 +21,57 @@ from unfreeze.slots import Slot, end
 from unfreeze.storage.atomic import DiskFull
 from unfreeze.storage.event_log import EventReader
 from unfreeze.storage.study_dir import StudyDir
-from unfreeze.study.executors.serial import failure_event, write_failure
-from unfreeze.study.executors.worker import add_record, record_of
+from unfreeze.study.executors.executor import died_twice, report_failure
+from unfreeze.study.executors.slot_cells import add_facts, facts_of
 
 POLL_SECONDS = 0.1
-"""Between two looks at what slots say, and whether one died."""
+"""Between two polls of the slots."""
 
 SLOT = "slot-"
-"""How the names of slots begin, which their logs have."""
+"""Prefix of the names of slots and of their logs."""
 
 TRIES = 2
-"""How often a group is started before its cells fail with their slots."""
+"""How often a group is started before its cells fail with their slot."""
 
 
 @dataclass
 class _Group:
-    """A submitted group: its cells that have not ended, and how often it was started."""
+    """A submitted group.
 
-    cells: list[str]
+    Attributes:
+        cell_ids: of its cells that have not ended.
+        predicted: predicted seconds.
+        tries: how often it was started.
+    """
+
+    cell_ids: list[str]
     predicted: float
     tries: int = 0
 
 
 @dataclass
-class _Worker:
+class _RunningSlot:
     """A slot, and the group that it runs.
 
     Attributes:
+        slot: the process.
+        group: None while it has nothing to do.
         started: when it started with its group, seconds.
-        broken: why it cannot go on, if it said so.
+        error: the exception that ended its work, if it told one.
     """
 
     slot: Slot
     group: _Group | None = None
     started: float = 0.0
-    broken: str = ""
+    error: str = ""
 
 
 class ProcessExecutor:
-    """The executor whose workers are slots; see ``Executor``.
+    """Executor that runs cells in slots; see ``Executor``.
 
     Args:
-        count: how many slots at most; after one died, one fewer, since it may have been for memory.
-        briefing: what ``study.executors.worker.briefing`` returned.
+        count: how many slots at most; one fewer after a slot was killed, since that may have been for memory.
+        briefing: what ``slot_cells.briefing`` returned.
         supply: of this process; what slots compute is counted there.
         store: the study directory.
         emit: is called with each event of this process.
@@ -77,7 +85,7 @@ class ProcessExecutor:
         self.emit, self.show = emit, show
         self.failed = list[str]()
         self.predicted = self.seconds = 0.0
-        self._workers: list[_Worker] = []
+        self._slots: list[_RunningSlot] = []
         self._lost: list[_Group] = []
         self._started = 0
         self._warnings = set[str]()
@@ -91,10 +99,10 @@ class ProcessExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            end([worker.slot for worker in self._workers])
+            end([running.slot for running in self._slots])
         finally:  # at a second signal, too
-            cut_off = [worker for worker in self._workers if worker.group is not None]
-            self.seconds += sum(time.perf_counter() - worker.started for worker in cut_off)
+            cut_off = [running for running in self._slots if running.group is not None]
+            self.seconds += sum(time.perf_counter() - running.started for running in cut_off)
             self._answers.cleanup()
 
     def wait(self) -> None:
@@ -105,49 +113,49 @@ class ProcessExecutor:
             else:
                 self._poll()
 
-    def submit(self, cells: Sequence[str], predicted: float) -> None:
+    def submit(self, cell_ids: Sequence[str], predicted: float) -> None:
         """Give a group to a slot that is free, or to a new one."""
-        self._start(_Group(list(cells), predicted))
+        self._start(_Group(list(cell_ids), predicted))
 
     def finish(self) -> None:
         """Return when every submitted group has ended."""
         while True:
             self.wait()
-            if not any(worker.group for worker in self._workers):
+            if not any(running.group for running in self._slots):
                 return
             self._poll()
 
     def _has_room(self) -> bool:
-        return sum(worker.group is not None for worker in self._workers) < self.count
+        return sum(running.group is not None for running in self._slots) < self.count
 
     def _start(self, group: _Group) -> None:
-        worker = next((worker for worker in self._workers if worker.group is None), None) or self._new_worker()
+        running = next((running for running in self._slots if running.group is None), None) or self._new_slot()
         group.tries += 1
-        worker.group, worker.started = group, time.perf_counter()
-        worker.slot.ask({"run": group.cells})
+        running.group, running.started = group, time.perf_counter()
+        running.slot.ask({"run": group.cell_ids})
 
-    def _new_worker(self) -> _Worker:
+    def _new_slot(self) -> _RunningSlot:
         self._started += 1
         name = f"{SLOT}{self._started}"
         answers = Path(self._answers.name) / f"{name}.jsonl"
-        worker = _Worker(Slot("cells", {**self.briefing, "worker": name}, answers))
-        self._workers.append(worker)
-        worker.slot.ask({"facts": record_of(self.supply)})
-        return worker
+        running = _RunningSlot(Slot("cells", {**self.briefing, "log": name}, answers))
+        self._slots.append(running)
+        running.slot.ask({"facts": facts_of(self.supply)})
+        return running
 
     def _poll(self) -> None:
-        """Take in answers and events, and see which slot died; then a listener may end the run."""
+        """Read answers and events, and see which slots ended; then a listener may end the run."""
         time.sleep(POLL_SECONDS)
-        ended = [(worker, worker.slot.ended()) for worker in self._workers]
-        answers = [(worker, answer) for worker, _ in ended for answer in worker.slot.heard()]
+        ended = [(running, running.slot.ended()) for running in self._slots]
+        answers = [(running, answer) for running, _ in ended for answer in running.slot.heard()]
         self._show()  # the log after the answers: it holds all that happened before them
-        for worker, answer in answers:
-            self._take_in(worker, answer)
-        for worker, why in ended:
+        for running, answer in answers:
+            self._take(running, answer)
+        for running, why in ended:
             if why:
-                self._workers.remove(worker)
-                end([worker.slot])
-                self._replace(worker, worker.broken or why)
+                self._slots.remove(running)
+                end([running.slot])
+                self._after_end(running, why)
         self.emit(BetweenSteps())
 
     def _show(self) -> None:
@@ -159,56 +167,67 @@ class ProcessExecutor:
                 self._warnings.add(event.text)
             self.show(event)
 
-    def _take_in(self, worker: _Worker, answer: dict[str, Any]) -> None:
+    def _take(self, running: _RunningSlot, answer: dict[str, Any]) -> None:
         match answer:
             case {"facts": facts}:
-                add_record(self.supply, facts, forwards=True)
-                for other in self._workers:
-                    if other is not worker:
+                add_facts(self.supply, facts, forwards=True)
+                for other in self._slots:
+                    if other is not running:
                         other.slot.ask(answer)
             case {"unstored": why}:
                 self.supply.facts.unstored = self.supply.facts.unstored or why
-            case {"cell": cell, "failed": failed}:
-                if worker.group and cell in worker.group.cells:
-                    worker.group.cells.remove(cell)
+            case {"cell": cell_id, "failed": failed}:
+                if running.group and cell_id in running.group.cell_ids:
+                    running.group.cell_ids.remove(cell_id)
                 if failed:
-                    self.failed.append(cell)
+                    self.failed.append(cell_id)
             case {"began": _}:
-                worker.started = time.perf_counter()
+                running.started = time.perf_counter()
             case {"ended": _}:
-                self._end(worker)
-            case {"broken": why}:
-                worker.broken = why
-            case {"full": [path, *words]}:
-                raise DiskFull(Path(path), *words)
-            case {"refused": words}:
-                raise UserError(*words)
+                self._count(running)
+            case {"broken": error}:
+                running.error = error
+            case {"full": {"path": path, "given": given, "expected": expected, "fix": fix}}:
+                raise DiskFull(Path(path), given, expected, fix)
+            case {"refused": {"given": given, "expected": expected, "fix": fix}}:
+                raise UserError(given, expected, fix)
 
-    def _end(self, worker: _Worker) -> None:
-        if worker.group is not None:
-            self.predicted += worker.group.predicted
-            self.seconds += time.perf_counter() - worker.started
-        worker.group = None
+    def _count(self, running: _RunningSlot) -> None:
+        """Count the seconds of a group that has ended."""
+        if running.group is not None:
+            self.predicted += running.group.predicted
+            self.seconds += time.perf_counter() - running.started
+        running.group = None
 
-    def _replace(self, dead: _Worker, why: str) -> None:
-        """Have the rest of a dead slot's group run in another, once; then its cells fail."""
+    def _after_end(self, dead: _RunningSlot, why: str) -> None:
+        """Run the rest of a killed slot's group in another one, once; of other groups that lost theirs the cells fail.
+
+        A slot that ended by an exception would end by it again, and not for want of memory.
+        """
         group = dead.group
-        if group is None or not group.cells:
-            self._end(dead)
+        if group is None or not group.cell_ids:
+            self._count(dead)
             return
-        self.count = max(1, self.count - 1)
-        if group.tries < TRIES:
-            self.seconds += time.perf_counter() - dead.started
-            self._lost.append(group)
-            self.emit(Warned(f"a process that ran cells {why}; in another one go on: {', '.join(group.cells)}"))
-            return
-        self._end(dead)
-        error = UserError(
-            f"the process that ran it {why}, for the second time",
-            "a process that lives until its cells are finished; where memory runs out, the system ends one",
-            "run the same command again, with a smaller --parallel or without",
-        )
-        for cell in group.cells:
-            self.failed.append(cell)
-            write_failure(self.store, cell, self.briefing["cells"][cell][1], error)
-            self.emit(failure_event(cell, error))
+        if dead.error:
+            error = UserError(
+                f"the process that ran it {dead.error}",
+                "a process that runs its cells to their end",
+                "run the same command again, without --parallel to see the error where it happens",
+            )
+        else:
+            self.count = max(1, self.count - 1)
+            if group.tries < TRIES:
+                self.seconds += time.perf_counter() - dead.started
+                self._lost.append(group)
+                text = f"a process that ran cells {why}; in another one go on: {', '.join(group.cell_ids)}"
+                self.emit(Warned(text))
+                return
+            error = died_twice(
+                f"the process that ran it {why}, for the second time",
+                "run the same command again, with a smaller --parallel or without",
+            )
+        self._count(dead)
+        for cell_id in group.cell_ids:
+            self.failed.append(cell_id)
+            fingerprint = self.briefing["cells"][cell_id]["fingerprint"]
+            report_failure(self.store, cell_id, fingerprint, error, self.emit)
