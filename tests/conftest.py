@@ -1,11 +1,12 @@
-"""One thread a test process, and a cache and a folder for temporary files of its own.
+"""Run tests in one thread, with a cache and a folder for temporary files of their own.
 
 Tiny networks gain nothing from more threads, and threads that wait for a busy core lose a lot. What studies keep, and
-what processes that tests kill leave behind, goes to a folder that is deleted at the end, never to the user's cache. No
-example of a property has a deadline: a busy core is no defect.
+what killed processes leave behind, goes to a folder that is deleted at the end, never to the user's cache. Property
+tests have no deadline, which a busy core would miss.
 """
 
 import atexit
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -27,3 +28,9 @@ tempfile.tempdir = os.environ["TMPDIR"]
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    """Exclude imported modules from garbage collection: each full collection would search them for a second."""
+    gc.collect()
+    gc.freeze()

@@ -66,17 +66,6 @@ def test_float32_takes_the_place_of_a_precision_that_loses_too_much(
     assert found.refused is not None and "above 1e-05" in found.refused["pytorch, batch 32"]
 
 
-def test_calibration_keeps_to_the_tolerance_and_tries_which_cuts_chain(resnet: Backbone, images: Tensor) -> None:
-    reference = pytorch_reference(resnet, 5, images[:8], CPU)
-    prefix = calibrate(FrozenWork(resnet, [3, 5], 0, "float32", "float32", CPU), images[:8], reference, OFFERS[:1])
-    found = prefix.calibration
-    assert found.engine == OFFERS[0]
-    assert found.error < 1e-4
-    equal = torch.equal(prefix.run(prefix.run(images, 0, 3), 3, 5), prefix.run(images, 0, 5))
-    assert (found.chains == ((3, 5),)) == equal
-    assert prefix.starts(5) == ((3, 0) if equal else (0,))
-
-
 def test_weights_that_give_no_numbers_are_refused_with_what_every_engine_gave() -> None:
     backbone = load_backbone("test_resnet", "none", 32, seed=0)
     with torch.no_grad():
@@ -108,6 +97,7 @@ def test_an_engine_takes_the_place_of_an_earlier_one_only_if_it_is_clearly_faste
     resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch, second: float, chosen: int
 ) -> None:
     rows, offers = frozen(resnet)(images), [OFFERS[0], OFFERS[-1]]
+    monkeypatch.setattr(engines, "build", lambda *_: frozen(resnet))
     monkeypatch.setattr(calibrating, "_measured", lambda *_: (rows, 1.0))  # OpenVINO's; PyTorch's is the reference's
     found = calibrate(
         FrozenWork(resnet, [5], 0, "float32", "float32", CPU), images, Reference(rows, second), offers

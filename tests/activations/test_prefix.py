@@ -44,6 +44,7 @@ def test_where_cuts_chain_the_way_over_the_shallower_changes_no_bit(
     reference = pytorch_reference(backbone, max(cuts), images, CPU)
     prefix = calibrate(FrozenWork(backbone, cuts, 0, dtype, "float32", CPU), images, reference, offers(engine)[:1])
     found = prefix.calibration
+    assert found.engine == offers(engine)[0]
     assert prefix.forwards == 0
     assert found.error < 1e-4
     for low, high in found.chains:
