@@ -17,7 +17,7 @@ def test_a_name_is_taken_once() -> None:
     fruit.register("pear", 2)
     with pytest.raises(ValueError) as caught:
         fruit.register("pear", 3)
-    assert str(caught.value) == "fruit 'pear' is registered already; choose another name"
+    assert str(caught.value) == "fruit 'pear' is already registered; choose another name"
     assert fruit["pear"] == 2
 
 

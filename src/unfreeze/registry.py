@@ -1,4 +1,4 @@
-"""Registries: entries of one kind by name, each registered in the module that implements it."""
+"""Registry of named entries of one kind, such as optimisers."""
 
 from collections import UserDict
 from typing import TypeVar
@@ -9,8 +9,10 @@ Entry = TypeVar("Entry")
 class Registry(UserDict[str, Entry]):
     """Entries of one kind by name, in the order of registration.
 
+    Each is registered where it is implemented.
+
     Args:
-        kind: what an entry is, for messages: "optimiser".
+        kind: what messages call an entry, for example "optimiser".
     """
 
     def __init__(self, kind: str) -> None:
@@ -21,12 +23,12 @@ class Registry(UserDict[str, Entry]):
         """Add an entry.
 
         Raises:
-            ValueError: the name is taken.
+            ValueError: the name is already registered.
         """
         if name in self:
-            raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
+            raise ValueError(f"{self.kind} {name!r} is already registered; choose another name")
         self[name] = entry
 
     def __missing__(self, name: str) -> Entry:
-        """Name the entries that there are; a study's names are checked when it is loaded, so users never see this."""
+        """Raise an error that lists the entries; names in a study are checked earlier, when it is loaded."""
         raise KeyError(f"unknown {self.kind} {name!r}; known are {', '.join(self)}")

@@ -1,7 +1,6 @@
 """Named random streams: each number is a pure function of (seed, name, position).
 
-Nothing keeps a generator alive between two draws, so the order of execution, the number of workers and resuming
-cannot change a number.
+No generator lives across draws, so the order of execution, the number of workers and resuming cannot change a number.
 """
 
 import hashlib
@@ -13,7 +12,7 @@ StreamName = Literal["subset", "init", "order", "augment", "dropout", "bootstrap
 
 
 def stream_seed(seed: int, name: StreamName, *position: int | str) -> int:
-    """Return the 63-bit seed at one position of a named stream; 63 bits fit torch.manual_seed and numpy alike.
+    """Return the seed at a position of a named stream; its 63 bits suit both torch.manual_seed and numpy.
 
     >>> stream_seed(0, "order", 3) == stream_seed(0, "order", 3) != stream_seed(0, "order", 4)
     True
@@ -24,5 +23,5 @@ def stream_seed(seed: int, name: StreamName, *position: int | str) -> int:
 
 
 def stream_generator(seed: int, name: StreamName, *position: int | str) -> np.random.Generator:
-    """Return a fresh numpy generator at one position of a named stream."""
+    """Return a new numpy generator for a position of a named stream."""
     return np.random.Generator(np.random.PCG64(stream_seed(seed, name, *position)))

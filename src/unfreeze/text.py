@@ -8,12 +8,12 @@ MISSING = "–"
 
 
 def mean_count_text(mean: float) -> str:
-    """Write a mean number of things that come whole, such as images a class: ``8``, or ``about 8`` of 7.667."""
+    """Format a mean of counts, such as images per class: ``8``, or ``about 8`` for 7.667."""
     return f"{mean:,.0f}" if float(mean).is_integer() else f"about {mean:,.0f}"
 
 
 def seconds_text(seconds: float) -> str:
-    """Write a duration given in seconds with a unit that suits its size."""
+    """Format a duration in seconds, minutes or hours."""
     if not math.isfinite(seconds):
         return MISSING
     if seconds < 1:
@@ -24,7 +24,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def count_text(count: float) -> str:
-    """Write a count of parameters or operations in three to four digits with k, M or G."""
+    """Format a count of parameters or operations with k, M or G."""
     if not math.isfinite(count):
         return MISSING
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
@@ -34,7 +34,7 @@ def count_text(count: float) -> str:
 
 
 def bytes_text(size: float) -> str:
-    """Write a size in powers of ten, e.g. ``512 bytes``, ``1.2 MB``."""
+    """Format a size in powers of ten, e.g. ``512 bytes``, ``1.2 MB``."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
@@ -43,12 +43,12 @@ def bytes_text(size: float) -> str:
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:
-    """Write a count with its noun, e.g. ``1 seed``, ``3 seeds``, ``1,600 images``.
+    """Format a count with its noun, e.g. ``1 seed``, ``3 seeds``, ``1,600 images``.
 
     Args:
-        count: any number.
-        noun: of one.
-        nouns: of any other number; by default with an s.
+        count: the number.
+        noun: singular.
+        nouns: plural; by default the singular with an s.
     """
     return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
 
@@ -59,5 +59,5 @@ def join_words(words: Sequence[str]) -> str:
 
 
 def near(name: str, names: Iterable[str]) -> list[str]:
-    """Return the one of some names that is most like a name, if any is."""
+    """Return the most similar of some names, in a list; an empty list if none is similar."""
     return difflib.get_close_matches(name, list(names), n=1)

@@ -36,9 +36,9 @@ def test_a_missing_study_file(unfreeze, study):
         2,
         "",
         message(
-            "nothing.yaml is no file",
+            "nothing.yaml is not a file",
             "a study file (YAML)",
-            "check the path, or write one with 'unfreeze init DATA'",
+            "correct the path, or write a study file with 'unfreeze init DATA'",
         ),
     )
 
@@ -248,7 +248,9 @@ def test_a_time_that_is_none(unfreeze, study):
     assert unfreeze("run", "study.yaml", "--time", "soon") == (
         2,
         "",
-        message("time 'soon' is no duration", "a number with s, m, h or d", "for example --time 30m or --time 1h30m"),
+        message(
+            "time 'soon' is not a duration", "a number with s, m, h or d", "for example --time 30m or --time 1h30m"
+        ),
     )
 
 

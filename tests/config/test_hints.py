@@ -9,8 +9,8 @@ import pytest
 from tests.support.choices import parse_study, read_study
 from unfreeze.config.hints import as_yaml
 from unfreeze.config.load import load_yaml, preset_text
-from unfreeze.config.other_words import NO_SETTING, TARGETS, usual_values
 from unfreeze.config.resolve import put
+from unfreeze.config.synonyms import SYNONYMS, UNSUPPORTED, typical_values
 from unfreeze.errors import UserError
 
 HEAD, FINE = "strategies.head.", "strategies.fine_tune.phases.0."
@@ -142,7 +142,8 @@ def test_the_whole_text_of_hints() -> None:
         "(or of another strategy: last_quarter, fine_tune)\n"
         "  - train: unknown key; did you mean 'strategies.head.train={last: 1}'? "
         "(or of another strategy: last_quarter, fine_tune)\n"
-        "  - num_workers: unknown key; batches are prepared by the cores there are, and no number depends on it\n"
+        "  - num_workers: unknown key; the number of loader processes is chosen automatically and does not change "
+        "results\n"
         "  - zzz: unknown key\n"
         "  expected: the keys and values that docs/study-file.md lists\n"
         "  fix:      leave out num_workers, zzz; in place of strategies.head.freeze: --set strategies.head.train=head; "
@@ -175,26 +176,26 @@ def test_a_hint_at_an_unused_word_says_what_is_there_instead() -> None:
 def test_a_study_file_that_asks_for_an_engine_is_told_how_engines_are_chosen() -> None:
     assert str(refused("engine=ncnn")) == (
         "the study has 1 problem:\n"
-        "  - engine: unknown key; frozen stages run on OpenVINO where a check of a few seconds finds that it works, "
-        "otherwise on PyTorch; ncnn and Winograd convolutions are no longer supported\n"
+        "  - engine: unknown key; frozen stages run on OpenVINO where a short check finds that it works, otherwise on "
+        "PyTorch; ncnn and Winograd convolutions are no longer supported\n"
         "  expected: the keys and values that docs/study-file.md lists\n"
         "  fix:      leave out engine"
     )
 
 
 def test_no_word_is_both_a_setting_and_none() -> None:
-    assert not TARGETS.keys() & NO_SETTING.keys()
+    assert not SYNONYMS.keys() & UNSUPPORTED.keys()
 
 
 def test_every_word_leads_to_a_setting_that_works() -> None:
     """With a value that is none: the hint then has one that the setting may have."""
     study = load_yaml(preset_text("quick"), "quick") | {"data": "x"}
-    for word, targets in TARGETS.items():
+    for word, targets in SYNONYMS.items():
         try:
             parse_study(study | {word: 0.5j}, "x")
         except UserError as error:
             offered = settings_in(error.fix)
-            assert offered or not any(usual_values(target) for target in targets), word
+            assert offered or not any(typical_values(target) for target in targets), word
             for key, _, value in (setting.partition("=") for setting in offered):
                 parse_study(put(study, key.split("."), load_yaml(f"value: {value}", word)["value"]), word)
 

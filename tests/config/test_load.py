@@ -123,10 +123,18 @@ def test_the_least_study_has_the_documented_defaults() -> None:
             "strategies.head: should be a mapping of keys to values, but is None",
             "for example --set 'strategies.head={train: head}'",
         ),
-        ({"strategies": {"a.b": {"train": "all"}}}, "strategies: 'a.b' is no name; use letters, digits, _ and -", INIT),
-        ({"strategies": {"": {"train": "all"}}}, "strategies: '' is no name; use letters, digits, _ and -", INIT),
-        ({"regimes": {"é": {}}}, "regimes: 'é' is no name; use letters, digits, _ and -", INIT),
-        ({"regimes": {"a": {}, "A": {}}}, "regimes: two of a, A differ only in capitals; name them apart", INIT),
+        (
+            {"strategies": {"a.b": {"train": "all"}}},
+            "strategies: 'a.b' is not a valid name; use letters, digits, _ and -",
+            INIT,
+        ),
+        (
+            {"strategies": {"": {"train": "all"}}},
+            "strategies: '' is not a valid name; use letters, digits, _ and -",
+            INIT,
+        ),
+        ({"regimes": {"é": {}}}, "regimes: 'é' is not a valid name; use letters, digits, _ and -", INIT),
+        ({"regimes": {"a": {}, "A": {}}}, "regimes: two of a, A differ only in capitals; rename one", INIT),
         ({"regimes": {10: {}}}, "regimes.10: the name should be text (put quotes around it), but is 10", INIT),
         (
             {"tests": {"a b": "x"}},
@@ -135,23 +143,24 @@ def test_the_least_study_has_the_documented_defaults() -> None:
         ),
         (
             {"seeds": 0},
-            "seeds: 0 is no number of seeds between 1 and 1000; list them to name others; did you mean 3?",
+            "seeds: 0 is not a number of seeds between 1 and 1000; list other seeds, for example [4, "
+            "7]; did you mean 3?",
             "--set seeds=3",
         ),
         (
             {"seeds": 10**30},
             (
-                "seeds: 1000000000000000000000000000000 is no number of seeds between 1 and 1000; list them"
-                " to name others; did you mean 3?"
+                "seeds: 1000000000000000000000000000000 is not a number of seeds between 1 and 1000; list"
+                " other seeds, for example [4, 7]; did you mean 3?"
             ),
             "--set seeds=3",
         ),
         ({"seeds": []}, "seeds: should have at least one entry, but is []; did you mean 3?", "--set seeds=3"),
         ({"seeds": [-1]}, "seeds.0: should be greater than or equal to 0, but is -1", INIT),
-        ({"seeds": [1, 1]}, "seeds: [1, 1] names a seed twice", "leave out seeds"),
+        ({"seeds": [1, 1]}, "seeds: [1, 1] lists a seed twice", "leave out seeds"),
         (
             {"strategies": {"s": {"train": "head", "seeds": [3, 4]}}, "seeds": 2},
-            "strategies.s.seeds: none of [3, 4] is a seed of the study, [0, 1]; leave it out, or name some of these",
+            "strategies.s.seeds: none of [3, 4] is a seed of the study, [0, 1]; leave it out, or list some of these",
             INIT,
         ),
         (
@@ -186,12 +195,12 @@ def test_the_least_study_has_the_documented_defaults() -> None:
         ),
         (
             {"weights": "none", "backbone": {"name": "vgg16", "weights": "pretrained"}},
-            "weights and backbone.weights both say where weights come from; give one",
+            "weights and backbone.weights are both given; give one",
             "leave out weights",
         ),
         (
             {"regimes": {"a": {"train_per_class": 5, "train_fraction": 0.5}}},
-            "regimes.a: train_per_class and train_fraction both say how many training images; give one",
+            "regimes.a: train_per_class and train_fraction both set the number of training images; give one",
             "leave out regimes.a.train_fraction",
         ),
     ],
@@ -250,7 +259,7 @@ def test_a_wrong_value_of_the_study_is_named(change: dict[str, Any], line: str, 
         ),
         (
             {"train": None},
-            ": train is missing; say all, head, {last: k} or phases",
+            ": train is missing; set it to all, head or {last: k}, or give phases",
             "for example --set strategies.head.train=head",
         ),
         (
@@ -266,7 +275,7 @@ def test_a_wrong_value_of_the_study_is_named(change: dict[str, Any], line: str, 
         ),
         (
             {"head": {"hidden": [8, 4], "dropout": [0.5]}},
-            ".head: 2 hidden layers but 1 dropouts; give one for each",
+            ".head: 2 hidden layers but 1 dropouts; give one per layer",
             "leave out strategies.head.head.dropout",
         ),
         (
@@ -312,7 +321,7 @@ def test_a_wrong_value_of_the_study_is_named(change: dict[str, Any], line: str, 
         ({"tune": {"phases.1.epochs": [1]}}, ".tune: phases: should be a list, but is {'1': {'epochs': 1}}", INIT),
         (
             {"tune": {"tune.epochs": [[1]]}},
-            ": tune cannot tune itself; list every path beside the others",
+            ": tune cannot tune itself; list all paths in one mapping",
             "leave out strategies.head.tune",
         ),
         (
@@ -338,12 +347,12 @@ def test_a_wrong_value_of_a_strategy_is_named(settings: dict[str, Any], line: st
         ({"phases": ["head"]}, ".phases.0: should be a mapping of keys to values, but is 'head'", INIT),
         (
             {"phases": [{"train": "head"}], "tune": {"phases.1.epochs": [1]}},
-            ": tune: phases.1.epochs: there is no entry 1 in a list of 1; entries count from 0",
+            ": tune: phases.1.epochs: entry 1 does not exist in a list of 1; entries count from 0",
             "correct or leave out strategies.s.tune",
         ),
         (
             {"phases": [{"train": "head"}], "tune": {"phases.²": [1]}},
-            ": tune: phases.²: there is no entry ² in a list of 1; entries count from 0",
+            ": tune: phases.²: entry ² does not exist in a list of 1; entries count from 0",
             "correct or leave out strategies.s.tune",
         ),
     ],
@@ -422,7 +431,7 @@ def test_yaml_that_is_no_mapping(text: str, kind: str) -> None:
     with pytest.raises(UserError) as caught:
         load_yaml(text, "s.yaml")
     assert str(caught.value) == (
-        f"s.yaml holds {kind}, not keys with values\n  expected: a study: data, strategies, regimes, ...\n"
+        f"s.yaml contains {kind}, not keys with values\n  expected: a study: data, strategies, regimes, ...\n"
         "  fix:      start from 'unfreeze init DATA'"
     )
 
@@ -458,8 +467,8 @@ def test_a_file_that_is_none(tmp_path: Path, there: bool) -> None:
     with pytest.raises(UserError) as caught:
         read_study(path)
     assert str(caught.value) == (
-        f"{path} is no file\n  expected: a study file (YAML)\n"
-        "  fix:      check the path, or write one with 'unfreeze init DATA'"
+        f"{path} is not a file\n  expected: a study file (YAML)\n"
+        "  fix:      correct the path, or write a study file with 'unfreeze init DATA'"
     )
 
 
@@ -524,17 +533,17 @@ def test_a_sweep_stands_for_a_regime_a_value() -> None:
         ),
         (
             {"a": {"sweep": {"train_per_class": [5]}, "train_fraction": 0.5}},
-            "regimes.a: sweep and train_fraction both say how many training images; give one",
+            "regimes.a: sweep and train_fraction both set the number of training images; give one",
             "leave out regimes.a.train_fraction",
         ),
         (
             {"a": {"sweep": {"train_per_class": [5]}}, "A_5": {}},
-            "regimes: the sweep of a makes a_5, but A_5 is there already",
+            "regimes: the sweep of a makes a_5, but A_5 already exists",
             INIT,
         ),
         (
             {"A_5": {}, "a": {"sweep": {"train_per_class": [5]}}},
-            "regimes: the sweep of a makes a_5, but A_5 is there already",
+            "regimes: the sweep of a makes a_5, but A_5 already exists",
             INIT,
         ),
     ],

@@ -102,8 +102,8 @@ def test_a_home_folder_of_nobody_known() -> None:
     with pytest.raises(UserError) as caught:
         read_study(values={"data": "~no-such-user-here/x"}, preset="quick")
     assert str(caught.value) == (
-        "~no-such-user-here/x begins with a user that is not known\n  expected: a path\n  fix:      write it in full, "
-        "for example data: /home/NAME/photos"
+        "~no-such-user-here/x: the home folder of this user is unknown\n  expected: a path\n  fix:      write the "
+        "whole path, for example data: /home/NAME/photos"
     )
 
 
@@ -132,7 +132,7 @@ HOW = (
         (
             "strategies.fine_tune.phases.2.epochs=1",
             "--set 'strategies.fine_tune.phases.2.epochs=1': "
-            "there is no entry 2 in a list of 2; entries count from 0; "
+            "entry 2 does not exist in a list of 2; entries count from 0; "
             "did you mean 'strategies.fine_tune.phases.1.epochs'?"
             + SEE
             + "in place of strategies.fine_tune.phases.2.epochs: --set strategies.fine_tune.phases.1.epochs=1",
@@ -164,8 +164,8 @@ HOW = (
         ),
         (
             "strategies.hed.epochs=5",
-            "the study has 1 problem:\n  - strategies.hed: train is missing; say all, head, {last: k} or phases; "
-            "did you mean 'strategies.head.epochs'?"
+            "the study has 1 problem:\n  - strategies.hed: train is missing; set it to all, head or {last: k}, or give "
+            "phases; did you mean 'strategies.head.epochs'?"
             "\n  expected: the keys and values that docs/study-file.md lists"
             "\n  fix:      in place of strategies.hed: --set strategies.head.epochs=5",
         ),

@@ -179,10 +179,10 @@ def test_put_reaches_in_and_changes_nothing_given() -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        (["a", "2"], "there is no entry 2 in a list of 2; entries count from 0"),
-        (["a", "-1"], "there is no entry -1 in a list of 2; entries count from 0"),
-        (["a", "x"], "there is no entry x in a list of 2; entries count from 0"),
-        (["a", "9" * 5000], f"there is no entry {'9' * 5000} in a list of 2; entries count from 0"),
+        (["a", "2"], "entry 2 does not exist in a list of 2; entries count from 0"),
+        (["a", "-1"], "entry -1 does not exist in a list of 2; entries count from 0"),
+        (["a", "x"], "entry x does not exist in a list of 2; entries count from 0"),
+        (["a", "9" * 5000], f"entry {'9' * 5000} does not exist in a list of 2; entries count from 0"),
         (["c", "x"], "3 has no key 'x'"),
         (["train", "last"], "'head' has no key 'last'"),
     ],

@@ -1,6 +1,5 @@
 """Options shared by several commands, and the study that they specify."""
 
-import difflib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unfreeze.errors import UserError
+from unfreeze.text import near
 
 if TYPE_CHECKING:
     from unfreeze.config.schema import StudyConfig
@@ -122,11 +122,11 @@ def _check_path(target: str, path: Path) -> None:
         )
     if not path.exists():
         here = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, here, n=1)
+        similar = near(path.name, here)
         raise UserError(
             f"{target} does not exist",
             "a study file (.yaml) or a folder of images",
-            "correct the path" + (f"; did you mean {path.parent / near[0]}?" if near else ""),
+            "correct the path" + (f"; did you mean {path.parent / similar[0]}?" if similar else ""),
         )
     if not path.is_dir() and path.suffix.lower() not in _TABLES and not _is_table(path):
         raise UserError(

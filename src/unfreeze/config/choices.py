@@ -1,4 +1,4 @@
-"""What a study may choose by name. The names come from registries that this part of the package does not import."""
+"""Names that a study may use, collected from registries that this package does not import."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 @dataclass(frozen=True)
 class OptimizerDefaults:
-    """An optimiser's settings where a study says nothing.
+    """Default settings of an optimiser.
 
     Attributes:
         head_lr: peak learning rate of a phase that trains the head alone.
-        stages_lr: of one that trains pretrained stages.
-        fresh_lr: of one that trains stages with fresh weights.
-        weight_decay: of parameters with two or more dimensions.
+        stages_lr: peak learning rate of a phase that trains pretrained stages.
+        fresh_lr: peak learning rate of a phase that trains stages with new weights.
+        weight_decay: weight decay of parameters with two or more dimensions.
     """
 
     head_lr: float
@@ -27,12 +27,12 @@ class OptimizerDefaults:
 
 @dataclass(frozen=True)
 class Choices:
-    """Names that a study may choose from, in the order in which messages list them.
+    """Names that a study may use, in the order in which messages list them.
 
     Attributes:
         metrics, schedules, augmentations, heads, poolings: names of each kind.
-        optimizers: their defaults by name.
-        sources: words that name data other than by a path; one that ends with ``:`` is the beginning of such a name.
+        optimizers: defaults by name.
+        sources: names of data that are not paths; one that ends with ``:`` is a prefix.
     """
 
     metrics: Collection[str]
@@ -45,15 +45,15 @@ class Choices:
 
 
 def is_named(data: str, words: Collection[str]) -> bool:
-    """Tell whether data is named by one of a source's words, not by a path."""
+    """Return whether data is given by the name of a source rather than by a path."""
     return any(data.startswith(word) if word.endswith(":") else data == word for word in words)
 
 
 @dataclass(frozen=True)
 class ChosenFrom:
-    """Marks a setting as a name of one kind.
+    """Annotation of a setting that takes a name of one kind.
 
-    Where settings are validated with a ``Choices`` as context, other names are refused; without one any text will do.
+    Validation with a ``Choices`` as context rejects other names; without one it accepts any text.
 
     Attributes:
         kind: an attribute of ``Choices``.
@@ -62,15 +62,15 @@ class ChosenFrom:
     kind: str
 
     def names(self, choices: Choices) -> list[str]:
-        """Return the names to choose from."""
+        """Return the allowed names."""
         return list(getattr(choices, self.kind))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Check the name before its type, so that a number is answered with the names as well."""
+        """Check the name before its type, so that the error for a number lists the names too."""
         return core_schema.with_info_before_validator_function(self._known, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Say what kind of name it is."""
+        """Describe the kind of name in the JSON schema."""
         return {"type": "string", "choices": self.kind}
 
     def _known(self, value: Any, info: ValidationInfo) -> Any:

@@ -1,8 +1,8 @@
-"""Identity of settings: what is hashed for a study and for a cell, key by key, and the hash.
+"""Fingerprints of studies and cells: the hashed settings, key by key, and the hash.
 
-The keys below stand in study directories, and a finished cell whose fingerprint changes is trained again. So they are
-written out, and a class or an attribute can be renamed without changing a hash. A setting that is added later enters a
-record through ``_unless``, which leaves it out at its default: finished cells keep their fingerprints.
+The keys are stored in study directories, and a finished cell whose fingerprint changes is trained again. They are
+written out so that classes and attributes can be renamed without changing a hash. A setting added later enters a
+record through ``_unless``, which leaves it out at its default, so that finished cells keep their fingerprints.
 """
 
 import hashlib
@@ -32,17 +32,17 @@ from unfreeze.config.schema import (
 )
 
 NOT_HASHED: dict[type, frozenset[str]] = {RegimeConfig: frozenset({"sweep"})}
-"""Attributes that enter no record: a sweep is spelled out as regimes before anything is hashed."""
+"""Attributes that enter no record: sweeps are expanded into regimes before anything is hashed."""
 
 
 def fingerprint(*values: Any) -> str:
-    """Return 16 hex digits of the sha256 over JSON data in canonical form; the order of keys does not matter."""
+    """Return 16 hex digits of the sha256 of JSON data, independent of the order of keys."""
     text = json.dumps(values, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def study_fingerprint(study: StudyConfig) -> str:
-    """Return the identity of a study's settings."""
+    """Return the fingerprint of a study's settings."""
     return fingerprint(study_record(study))
 
 
@@ -54,19 +54,19 @@ def cell_fingerprint(
     device: str,
     data: str,
 ) -> str:
-    """Return the identity of a cell's settings, initial weights and images.
+    """Return the fingerprint of a cell's settings, initial weights and images.
 
     Args:
-        study: the study, of which the cell's regime and a few values count.
-        cell: the cell; its strategy and regime count by their settings, not by their names.
-        candidates: of its strategy, by name.
-        weights: the sha256 of initial weights, by the backbone's name and by what the study calls them.
-        device: the type of device that it is trained on.
-        data: identity of its images and labels.
+        study: the study; only the cell's regime and the values of ``compute_record`` are hashed.
+        cell: the cell; its strategy and regime are hashed by their settings, not by their names.
+        candidates: its resolved strategies, by candidate.
+        weights: sha256 of the initial weights, by backbone name and the study's name for the weights.
+        device: type of the device that it is trained on.
+        data: fingerprint of its images and labels.
     """
     settings = {
         name: strategy_record(strategy)
-        # Weights count by their content, wherever they lie.
+        # Weights are identified by content, not by path.
         | {"backbone": [strategy.backbone.name, weights[strategy.backbone.name, strategy.backbone.weights]]}
         for name, strategy in candidates.items()
     }
@@ -76,11 +76,11 @@ def cell_fingerprint(
 
 
 def _unless(default: Any, key: str, value: Any) -> dict[str, Any]:
-    """Return an entry of a record, or nothing where the value is the default."""
+    """Return an entry of a record, or an empty one if the value is the default."""
     return {} if value == default else {key: value}
 
 
-# What is asked for: the study file.
+# Settings as the study file gives them.
 
 
 def study_record(study: StudyConfig) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def split_record(split: SplitConfig) -> dict[str, Any]:
 
 
 def check_record(check: CheckConfig) -> dict[str, Any]:
-    """Return how files are read and checked as JSON data."""
+    """Return the settings of reading and checking files as JSON data."""
     return {
         "label_conflicts": check.label_conflicts,
         "near_duplicates": check.near_duplicates,
@@ -131,7 +131,7 @@ def check_record(check: CheckConfig) -> dict[str, Any]:
 
 
 def columns_record(columns: ColumnsConfig) -> dict[str, Any]:
-    """Return which columns of a table say what as JSON data."""
+    """Return the meaning of a table's columns as JSON data."""
     return {
         "path": columns.path,
         "label": list(columns.label) if isinstance(columns.label, tuple) else columns.label,
@@ -148,7 +148,7 @@ def budget_record(budget: Budget) -> dict[str, Any]:
 
 
 def asked_strategy_record(asked: StrategyConfig) -> dict[str, Any]:
-    """Return a strategy as the study file has it as JSON data."""
+    """Return a strategy of the study file as JSON data."""
     return asked_phase_record(asked) | {
         "backbone": None if asked.backbone is None else backbone_record(asked.backbone),
         "weights": asked.weights,
@@ -164,7 +164,7 @@ def asked_strategy_record(asked: StrategyConfig) -> dict[str, Any]:
 
 
 def asked_phase_record(asked: PhaseConfig) -> dict[str, Any]:
-    """Return a phase as the study file has it as JSON data."""
+    """Return a phase of the study file as JSON data."""
     return {
         "train": None if asked.train is None else train_record(asked.train),
         "epochs": asked.epochs,
@@ -192,20 +192,20 @@ def regime_record(regime: RegimeConfig) -> dict[str, Any]:
 
 
 def validation_record(validation: ValidationConfig) -> dict[str, Any]:
-    """Return how validation images are seen as JSON data."""
+    """Return the views of validation images as JSON data."""
     return {"augment": validation.augment, "examples": validation.examples}
 
 
-# What is run: every default filled in.
+# Resolved settings.
 
 
 def cell_record(cell: Cell) -> dict[str, Any]:
-    """Return what a cell is as JSON data, as cell.json and plan.json hold it."""
+    """Return a cell as JSON data, for cell.json and plan.json."""
     return {"strategy": cell.strategy, "regime": cell.regime, "seed": cell.seed, "fold": cell.fold}
 
 
 def compute_record(study: StudyConfig, device: str) -> dict[str, str]:
-    """Return what a cell's numbers depend on of the whole study, and the type of device, as cell.json holds it."""
+    """Return the device type and the study-wide settings that results depend on, for cell.json."""
     return {
         "device": device,
         "precision": study.precision,
@@ -215,7 +215,7 @@ def compute_record(study: StudyConfig, device: str) -> dict[str, str]:
 
 
 def strategy_record(strategy: Strategy) -> dict[str, Any]:
-    """Return a candidate's strategy as JSON data, as cell.json holds it."""
+    """Return a candidate's resolved strategy as JSON data, for cell.json."""
     return {
         "backbone": backbone_record(strategy.backbone),
         "image_size": strategy.image_size,
@@ -228,7 +228,7 @@ def strategy_record(strategy: Strategy) -> dict[str, Any]:
 
 
 def phase_record(phase: Phase) -> dict[str, Any]:
-    """Return a phase as JSON data."""
+    """Return a resolved phase as JSON data."""
     return {
         "train": train_record(phase.train),
         "epochs": phase.epochs,
@@ -244,7 +244,7 @@ def phase_record(phase: Phase) -> dict[str, Any]:
 
 
 def backbone_record(backbone: BackboneConfig) -> dict[str, Any]:
-    """Return a backbone and what its initial weights are called as JSON data."""
+    """Return a backbone and the name of its initial weights as JSON data."""
     return {"name": backbone.name, "weights": backbone.weights}
 
 
@@ -277,7 +277,7 @@ def schedule_record(schedule: ScheduleConfig) -> dict[str, Any]:
 
 
 def stopping_record(stopping: EarlyStopping | bool | None) -> dict[str, Any] | bool | None:
-    """Return early stopping as JSON data; False is off, None is what the study says."""
+    """Return early stopping as JSON data; False: off, None: the study's setting."""
     if stopping is None or isinstance(stopping, bool):
         return stopping
     return {

@@ -1,4 +1,4 @@
-"""Fill in every default of a study, and list its cells and candidates."""
+"""Resolve a study: fill in its defaults, expand its sweeps, list its cells and candidates."""
 
 import itertools
 import json
@@ -22,12 +22,12 @@ from unfreeze.config.schema import (
 )
 
 NAMED = {"backbone", "optimizer", "schedule"}
-"""Keys whose value may be a word: optimizer: sgd is optimizer: {name: sgd}."""
+"""Keys whose value may be a name: optimizer: sgd means optimizer: {name: sgd}."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """An optimiser with its peak learning rate and weight decay; momentum is SGD's."""
+    """An optimiser with all values resolved; ``lr`` is the peak learning rate, ``momentum`` only used by SGD."""
 
     name: str
     lr: float
@@ -38,7 +38,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training, all values known."""
+    """A phase with all values resolved."""
 
     train: Train
     epochs: int
@@ -51,7 +51,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way of training, all values known; ``early_stopping`` None means off."""
+    """A strategy with all values resolved; ``early_stopping`` None means off."""
 
     backbone: BackboneConfig
     image_size: int
@@ -64,7 +64,7 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Cell:
-    """One strategy x one regime x one seed (x one fold)."""
+    """A unit of work: one strategy, regime and seed, and with folds one fold."""
 
     strategy: str
     regime: str
@@ -73,12 +73,12 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Readable and a directory's name: ``head.small.s0``, with folds ``head.small.s0.f1``."""
+        """Name of the cell and of its directory: ``head.small.s0``, with folds ``head.small.s0.f1``."""
         return f"{self.strategy}.{self.regime}.s{self.seed}" + ("" if self.fold is None else f".f{self.fold}")
 
 
 def cells(study: StudyConfig) -> list[Cell]:
-    """Return every cell; seeds outermost, so that an interrupted study holds whole grids."""
+    """Return all cells; seeds outermost, so that an interrupted study has complete grids."""
     folds: Sequence[int | None] = range(study.split.folds) if study.split.folds else [None]
     return [
         Cell(strategy, regime, seed, fold)
@@ -88,7 +88,7 @@ def cells(study: StudyConfig) -> list[Cell]:
 
 
 def resolve(study: StudyConfig, asked: StrategyConfig, optimizers: Mapping[str, OptimizerDefaults]) -> Strategy:
-    """Fill in the study's values and the defaults of one strategy.
+    """Return a strategy with the study's values and the defaults filled in.
 
     Raises:
         ValueError: random weights would stay frozen.
@@ -116,7 +116,7 @@ def resolve(study: StudyConfig, asked: StrategyConfig, optimizers: Mapping[str, 
 
 def _phase(asked: PhaseConfig, epochs: int, scratch: bool, optimizers: Mapping[str, OptimizerDefaults]) -> Phase:
     if asked.train is None:
-        raise ValueError("train is missing; say all, head or {last: k}")
+        raise ValueError("train is missing; set it to all, head or {last: k}")
     usual = optimizers[asked.optimizer.name]
     rate = usual.head_lr if asked.train == "head" else usual.fresh_lr if scratch or asked.reinit else usual.stages_lr
     return Phase(
@@ -141,10 +141,10 @@ def _optimizer(asked: OptimizerConfig, lr: float, weight_decay: float) -> Optimi
 
 
 def swept(study: StudyConfig) -> StudyConfig:
-    """Return the study with each regime that sweeps spelled out in its place: one a value, named ``NAME_VALUE``.
+    """Return the study with each sweep expanded in its place: one regime per value, named ``NAME_VALUE``.
 
     Raises:
-        ValueError: a name that a sweep makes is another regime's.
+        ValueError: a sweep makes the name of another regime.
     """
     regimes: dict[str, RegimeConfig] = {}
     makers: dict[str, str] = {}
@@ -155,7 +155,7 @@ def swept(study: StudyConfig) -> StudyConfig:
             same = next((other for other in regimes if other.lower() == made.lower()), None)
             if same is not None:
                 sweeping, wanted, there = (makers[same], same, made) if value is None else (name, made, same)
-                raise ValueError(f"regimes: the sweep of {sweeping} makes {wanted}, but {there} is there already")
+                raise ValueError(f"regimes: the sweep of {sweeping} makes {wanted}, but {there} already exists")
             regimes[made] = (
                 regime if value is None else regime.model_copy(update={"sweep": None, "train_per_class": value})
             )
@@ -164,15 +164,15 @@ def swept(study: StudyConfig) -> StudyConfig:
 
 
 def expected_epochs(strategy: Strategy) -> int:
-    """Return the epochs of all phases together, if nothing stops them early."""
+    """Return the number of epochs of all phases, without early stopping."""
     return sum(phase.epochs for phase in strategy.phases)
 
 
 def candidates(study: StudyConfig, name: str, choices: Choices) -> dict[str, Strategy]:
-    """Return a strategy's settings by candidate: every combination of the tuned values, or one named "" without them.
+    """Return the resolved strategy of each candidate: all combinations of tuned values, or a single one named "".
 
     Raises:
-        ValueError: a tuned path does not exist (pydantic's ValidationError is one), or the strategy cannot be.
+        ValueError: a tuned path does not exist, or the strategy is invalid (also as pydantic's ValidationError).
     """
     asked = study.strategies[name]
     plain = asked.model_dump(exclude_unset=True, exclude={"tune"})
@@ -184,31 +184,31 @@ def candidates(study: StudyConfig, name: str, choices: Choices) -> dict[str, Str
                 chosen = put(chosen, path.split("."), value)
             except ValueError as error:
                 raise ValueError(f"tune: {path}: {error}") from error
-        label = ",".join(f"{path}={_shown(value)}" for path, value in zip(asked.tune, values, strict=True))
+        label = ",".join(f"{path}={_label(value)}" for path, value in zip(asked.tune, values, strict=True))
         found[label] = resolve(study, StrategyConfig.model_validate(chosen, context=choices), choices.optimizers)
     return found
 
 
-def _shown(value: Any) -> str:
+def _label(value: Any) -> str:
     return json.dumps(value, default=str) if isinstance(value, dict | list | tuple | bool | None) else str(value)
 
 
 def put(data: Any, path: Sequence[str], value: Any) -> Any:
-    """Return a copy of plain data with one value deep inside set; numbers in the path index lists.
+    """Return a copy of plain data with the value at a path set; numbers in the path index lists.
 
     Raises:
-        ValueError: the path leads through something that has no such key.
+        ValueError: the path leads through a value that has no such key.
     """
     if not path:
         return value
     key, *rest = path
     if isinstance(data, list | tuple):
         if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < len(data)):
-            raise ValueError(f"there is no entry {key} in a list of {len(data)}; entries count from 0")
+            raise ValueError(f"entry {key} does not exist in a list of {len(data)}; entries count from 0")
         return [put(entry, rest, value) if index == int(key) else entry for index, entry in enumerate(data)]
     if not isinstance(data, dict | None):
         raise ValueError(f"{data!r} has no key {key!r}")
     inner = (data or {}).get(key)
-    if rest and key in NAMED and isinstance(inner, str):  # a word stands for the mapping with that name
+    if rest and key in NAMED and isinstance(inner, str):  # a name stands for a mapping
         inner = {"name": inner}
     return {**(data or {}), key: put(inner, rest, value)}

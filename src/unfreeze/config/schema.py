@@ -1,7 +1,7 @@
-"""Schema of the study file, as typed immutable data.
+"""Schema of the study file: typed, immutable models.
 
-Every model refuses unknown keys and, with ``Choices`` as context, unknown names. Optional fields that are None take the
-study's value, or the default for what trains; ``resolve`` fills them in.
+Every model rejects unknown keys and, with ``Choices`` as context, unknown names. A field that is None takes the
+study's value, or a default that depends on what trains; ``resolve`` fills it in.
 """
 
 from collections.abc import Callable
@@ -27,14 +27,14 @@ Augmentation = Annotated[str, ChosenFrom("augmentations")]
 Monitor = Literal["val_loss", "val_accuracy", "val_metric", "train_loss"]
 
 
-def _no_truth_value(value: Any) -> Any:
-    if isinstance(value, bool):  # true would count as 1
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):  # an int in Python
         raise ValueError(f"should be a number, but is {value}")
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_no_truth_value)]
-Real = Annotated[float, BeforeValidator(_no_truth_value)]
+Whole = Annotated[int, BeforeValidator(_not_bool)]
+Real = Annotated[float, BeforeValidator(_not_bool)]
 Positive = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
 Pixels = Annotated[Whole, Field(ge=8, le=10_000)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
@@ -42,12 +42,12 @@ Part = Annotated[Real, Field(gt=0, lt=1)]
 
 
 class Settings(BaseModel):
-    """Base of every part of the study file: unknown keys and infinite numbers refused, immutable."""
+    """Base model: immutable; rejects unknown keys and infinite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-# A value is a word, a number or a mapping; what it is decides which messages it gets. The tags never reach the user.
+# Tags of a union of word, number and mapping: they select the branch whose errors are reported, and are not shown.
 WORD, NUMBER, MAPPING = "\0word", "\0number", "\0mapping"
 
 
@@ -80,7 +80,7 @@ Train = Annotated[
 
 
 class OptimizerConfig(Settings):
-    """An optimiser; lr and weight_decay default by what trains and by the optimiser's name."""
+    """An optimiser; defaults of lr and weight_decay depend on its name and on what trains."""
 
     name: Annotated[str, ChosenFrom("optimizers")] = "adamw"
     lr: Annotated[Real, Field(gt=0)] | None = None
@@ -90,14 +90,14 @@ class OptimizerConfig(Settings):
 
 
 class ScheduleConfig(Settings):
-    """The learning rate over a phase, after a linear warm-up over a share of the steps."""
+    """Learning rate schedule of a phase, after a linear warm-up over a share of its steps."""
 
     name: Annotated[str, ChosenFrom("schedules")] = "cosine"
     warmup: Share = 0.05
 
 
 class HeadConfig(Settings):
-    """A head of hidden layers with ReLU, a dropout after each; ``pool: own`` is the backbone's own pooling."""
+    """A head with hidden layers, each followed by ReLU and dropout; ``pool: own`` is the backbone's own pooling."""
 
     pool: Annotated[str, ChosenFrom("poolings")] = "own"
     hidden: tuple[Positive, ...] = ()
@@ -106,7 +106,7 @@ class HeadConfig(Settings):
     @model_validator(mode="after")
     def _a_dropout_for_each_layer(self) -> "HeadConfig":
         if self.dropout and len(self.dropout) != len(self.hidden):
-            raise ValueError(f"{len(self.hidden)} hidden layers but {len(self.dropout)} dropouts; give one for each")
+            raise ValueError(f"{len(self.hidden)} hidden layers but {len(self.dropout)} dropouts; give one per layer")
         return self
 
 
@@ -133,7 +133,7 @@ class PhaseConfig(Settings):
 
 
 class EarlyStopping(Settings):
-    """Stop after ``patience`` epochs in a row without an improvement over ``min_delta`` of the monitored value."""
+    """Stop after ``patience`` epochs in a row in which the monitored value improved by ``min_delta`` or less."""
 
     monitor: Monitor = "val_loss"
     patience: Positive = 5
@@ -142,7 +142,7 @@ class EarlyStopping(Settings):
 
 
 class BackboneConfig(Settings):
-    """A timm model and where its initial weights come from: pretrained, none, or a safetensors file."""
+    """A timm model and its initial weights: pretrained, none, or a safetensors file."""
 
     name: str
     weights: str = "pretrained"
@@ -161,14 +161,14 @@ Stopping = (
 def _one_way_to_say_the_weights(settings: "StrategyConfig | StudyConfig") -> None:
     backbone = settings.backbone
     if settings.weights is not None and backbone is not None and "weights" in backbone.model_fields_set:
-        raise ValueError("weights and backbone.weights both say where weights come from; give one")
+        raise ValueError("weights and backbone.weights are both given; give one")
 
 
 def _seeds(value: Any) -> Any:
     if not isinstance(value, int) or isinstance(value, bool):
         return value
     if not 1 <= value <= 1000:
-        raise ValueError(f"{value} is no number of seeds between 1 and 1000; list them to name others")
+        raise ValueError(f"{value} is not a number of seeds between 1 and 1000; list other seeds, for example [4, 7]")
     return tuple(range(value))
 
 
@@ -178,7 +178,7 @@ Seeds = Annotated[
 
 
 class StrategyConfig(PhaseConfig):
-    """How: what trains, with which head and optimiser. Values that are None are the study's."""
+    """A way of training: trained stages, head and optimiser. Values that are None are the study's."""
 
     backbone: Backbone | None = None
     weights: str | None = None
@@ -196,7 +196,7 @@ class StrategyConfig(PhaseConfig):
         alone = sorted(self.model_fields_set & (PhaseConfig.model_fields.keys() - {"epochs"}))
         _one_way_to_say_the_weights(self)
         if any(path.split(".")[0] == "tune" for path in self.tune):
-            raise ValueError("tune cannot tune itself; list every path beside the others")
+            raise ValueError("tune cannot tune itself; list all paths in one mapping")
         for path, values in self.tune.items():
             twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
             if twice is not None:
@@ -204,7 +204,7 @@ class StrategyConfig(PhaseConfig):
         if self.phases and alone:
             raise ValueError(f"{', '.join(alone)} beside phases; move into each phase")
         if not self.phases and self.train is None:
-            raise ValueError("train is missing; say all, head, {last: k} or phases")
+            raise ValueError("train is missing; set it to all, head or {last: k}, or give phases")
         missing = [str(number) for number, phase in enumerate(self.phases) if phase.train is None]
         if missing:
             raise ValueError(f"phases {', '.join(missing)} lack train")
@@ -214,21 +214,21 @@ class StrategyConfig(PhaseConfig):
 def _bank_or_fresh(value: Any) -> Any:
     if value == "fresh" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000):
         return value
-    raise ValueError(f"{value!r} is neither fresh (new views for ever) nor a number of views an image (1, 2, ...)")
+    raise ValueError(f"{value!r} is neither fresh (always new views) nor a number of views per image (1, 2, ...)")
 
 
 Views = Annotated[int | Literal["fresh"], BeforeValidator(_bank_or_fresh)]
 
 
 class ValidationConfig(Settings):
-    """How validation images are seen in each epoch, where not plainly: augmented, and how many draws."""
+    """Views of the validation images in each epoch: their augmentation, and the number of draws."""
 
     augment: Augmentation = "none"
     examples: Positive | None = None
 
 
 class SweepConfig(Settings):
-    """Stands for one regime a value: training images a class."""
+    """Expands into one regime per value of training images per class."""
 
     train_per_class: Annotated[tuple[Positive, ...], Field(min_length=1)]
 
@@ -242,9 +242,9 @@ class SweepConfig(Settings):
 
 
 class RegimeConfig(Settings):
-    """With what data: images a class, augmentation and how many views of an image it gives, examples an epoch.
+    """The data of a cell: images per class, augmentation and its number of views, examples per epoch.
 
-    ``sweep`` stands for several regimes; ``swept`` spells them out, and no regime of a resolved study has it.
+    ``sweep`` stands for several regimes; ``swept`` expands it, so no regime of a resolved study has it.
     """
 
     train_per_class: Positive | None = None
@@ -262,21 +262,21 @@ class RegimeConfig(Settings):
     def _one_way_to_say_how_many(self) -> "RegimeConfig":
         beside = [name for name in ("train_per_class", "train_fraction") if getattr(self, name) is not None]
         if self.sweep is not None and beside:
-            raise ValueError(f"sweep and {beside[0]} both say how many training images; give one")
+            raise ValueError(f"sweep and {beside[0]} both set the number of training images; give one")
         if self.train_per_class is not None and self.train_fraction is not None:
-            raise ValueError("train_per_class and train_fraction both say how many training images; give one")
+            raise ValueError("train_per_class and train_fraction both set the number of training images; give one")
         return self
 
 
 USUAL_VAL, LARGER_VAL = 0.15, 0.25
-"""Shares that ``val: auto`` stands for: the larger one where the usual one would be too few images."""
+"""Shares of ``val: auto``: the larger one where the usual one would give too few images."""
 
 
 class SplitConfig(Settings):
     """Shares of all images for test and validation, or folds.
 
-    ``val: test`` validates on the test images, ``val: given`` on those that the data gives for validation, though it
-    gives no others to test on. ``val: auto`` is 0.15, or 0.25 where that would be under 100 images.
+    ``val: test`` validates on the test images; ``val: given`` on the data's own validation images, even where no test
+    images are left. ``val: auto`` is 0.15, or 0.25 where that would be fewer than 100 images.
     """
 
     test: Share = 0.2
@@ -308,11 +308,11 @@ def _column_or_false(value: Any) -> Any:
 
 
 class ColumnsConfig(Settings):
-    """Which columns of a table say what; what is not said is found out by their names and values.
+    """Meaning of the columns of a table; columns that are None are found by their names and values.
 
-    ``label`` may be several columns of 0 and 1, one for each class. ``split: false`` draws the splits, whatever columns
-    there are and whatever folders say. ``root`` is the folder that paths are relative to, itself relative to the
-    table's folder; ``suffix`` is what the names of files lack at their end.
+    ``label`` may be several columns of 0 and 1, one per class. ``split: false`` draws the splits and ignores columns
+    and folders with splits. ``root`` is the folder that paths are relative to, itself relative to the table's folder;
+    ``suffix`` is appended to file names.
     """
 
     path: str | None = None
@@ -325,7 +325,7 @@ class ColumnsConfig(Settings):
 
 def _one_or_three(bands: tuple[int, ...] | None) -> tuple[int, ...] | None:
     if bands is not None and (len(bands) not in (1, 3) or len(set(bands)) != len(bands)):
-        raise ValueError(f"{list(bands)} names neither one band nor three different ones, for example [0, 1, 2]")
+        raise ValueError(f"{list(bands)} is neither one band nor three different bands, for example [0, 1, 2]")
     return bands
 
 
@@ -341,15 +341,14 @@ PixelCount = Annotated[int, BeforeValidator(pixels_of)]
 
 
 class CheckConfig(Settings):
-    """How files are read, and what a run does about what it finds; unreadable files are always set aside.
+    """How files are read, and what a run does with problematic ones; unreadable files are always set aside.
 
-    ``label_conflicts``: copies of one picture under different labels are set aside, or kept. ``near_duplicates``: they
-    stay on one side of the split, or only copies with the same pixels do. ``truncated``: JPEG files that end before
-    their pictures do are set aside, or kept as they are. ``max_set_aside``: a run stops where a greater share of the
-    files is set aside. ``follow_symlinks``: in folders, links to other folders and to files elsewhere are followed.
-    ``bands``: of files with two bands, or four and more, the one, or the three, that are read. ``bits``: of pictures of
-    more than 8 bits, how many count, by default those that the data set uses. ``max_pixels``: larger pictures are
-    refused by their header.
+    ``label_conflicts``: set aside or keep copies of one image with different labels. ``near_duplicates``: keep similar
+    images on one side of the split, or only images with the same pixels. ``truncated``: set aside or keep incomplete
+    JPEG files. ``max_set_aside``: largest share of files set aside with which a run starts. ``follow_symlinks``: follow
+    links in folders to other folders and to files elsewhere. ``bands``: the band, or three bands, to read from files
+    with two bands or at least four. ``bits``: number of bits to use of images with more than 8, by default as many as
+    the data set uses. ``max_pixels``: largest image that is decoded.
     """
 
     label_conflicts: Literal["set_aside", "keep"] = "set_aside"
@@ -371,7 +370,7 @@ def _checked_by(parse: Callable[[str], float]) -> Callable[[str], str]:
 
 
 class Budget(Settings):
-    """What the study may use: disk for caches (for example 20GB) and time (for example 30m)."""
+    """Limits of a study: disk for caches (for example 20GB) and time (for example 30m)."""
 
     disk: Annotated[str, AfterValidator(_checked_by(bytes_of))] = "20GB"
     time: Annotated[str, AfterValidator(_checked_by(seconds_of))] | None = None
@@ -381,10 +380,10 @@ SPLIT_NAMES = ("train", "val", "validation", "test")
 
 
 class StudyConfig(Settings):
-    """One study file: data, strategies, regimes, seeds and the values they share.
+    """A study: data, strategies, regimes, seeds and the values they share.
 
-    ``labels_from``: what in the path of a picture is its label, for folders that are not one a class: a regular
-    expression, or the word ``name`` for what the file's name begins with.
+    ``labels_from``: how to find the label in the path of an image that is not in a class folder: a regular expression,
+    or ``name`` for the beginning of the file name.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
@@ -416,18 +415,18 @@ class StudyConfig(Settings):
         for kind, names in (("strategies", self.strategies), ("regimes", self.regimes)):
             for name in names:
                 if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
-                    raise ValueError(f"{kind}: {name!r} is no name; use letters, digits, _ and -")
+                    raise ValueError(f"{kind}: {name!r} is not a valid name; use letters, digits, _ and -")
             if len({name.lower() for name in names}) != len(names):  # one directory where a file system ignores case
-                raise ValueError(f"{kind}: two of {', '.join(names)} differ only in capitals; name them apart")
+                raise ValueError(f"{kind}: two of {', '.join(names)} differ only in capitals; rename one")
         taken = [name for name in self.tests if name.lower() in SPLIT_NAMES]
         if taken:
-            raise ValueError(f"tests: {', '.join(taken)} already names a split; name the further test set otherwise")
+            raise ValueError(f"tests: {', '.join(taken)} is the name of a split; rename the test set")
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds: {list(self.seeds)} names a seed twice")
+            raise ValueError(f"seeds: {list(self.seeds)} lists a seed twice")
         for name, strategy in self.strategies.items():
             if strategy.seeds is not None and not set(strategy.seeds) & set(self.seeds):
                 raise ValueError(
                     f"strategies.{name}.seeds: none of {list(strategy.seeds)} is a seed of the study, "
-                    f"{list(self.seeds)}; leave it out, or name some of these"
+                    f"{list(self.seeds)}; leave it out, or list some of these"
                 )
         return self

@@ -1,4 +1,4 @@
-"""Parse durations, sizes and numbers of pixels."""
+"""Parse durations, sizes and pixel counts."""
 
 import contextlib
 import re
@@ -21,7 +21,7 @@ def seconds_of(text: str) -> float:
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", text)
     if not parts or re.sub(r"\d+(?:\.\d+)?\s*[smhd]|\s", "", text):
-        raise ValueError(f"{text!r} is no duration; write a number with s, m, h or d, for example 30m or 1h30m")
+        raise ValueError(f"{text!r} is not a duration; write a number with s, m, h or d, for example 30m or 1h30m")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
@@ -36,7 +36,7 @@ def bytes_of(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)\s*", text)
     if not found:
-        raise ValueError(f"{text!r} is no size; write a number with MB, GB or TB, for example 20GB")
+        raise ValueError(f"{text!r} is not a size; write a number with MB, GB or TB, for example 20GB")
     return round(float(found[1]) * _BYTES[found[2]])
 
 
@@ -52,7 +52,7 @@ def pixels_of(value: Any) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(M?)\s*", str(value))
     count = 0
     if found and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # of infinity: too many digits for a float
+        with contextlib.suppress(OverflowError):  # more digits than a float can hold
             count = round(float(found[1]) * (10**6 if found[2] else 1))
     if not 1 <= count <= 10**9:
         raise ValueError(f"{value!r} is not a number of pixels up to 1000M; write it in millions, for example 120M")
@@ -60,13 +60,13 @@ def pixels_of(value: Any) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Return seconds of a duration such as 90s, 30m, 1h30m or 2d.
+    """Return the seconds of the option --time; see ``seconds_of``.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a duration.
     """
     try:
         return seconds_of(text)
     except ValueError as error:
-        given = f"time {text!r} is no duration"
+        given = f"time {text!r} is not a duration"
         raise UserError(given, "a number with s, m, h or d", "for example --time 30m or --time 1h30m") from error

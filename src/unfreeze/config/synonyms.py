@@ -1,10 +1,10 @@
-"""Names of settings and values in other libraries: Keras, timm, fastai, Lightning, scikit-learn."""
+"""Synonyms of settings and values, as other libraries call them: Keras, timm, fastai, Lightning, scikit-learn."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-_KEYS = {
+_WORDS = {
     "strategies.*.optimizer.lr": "lr learning_rate learn_rate base_lr lr_base lr0 blr init_lr initial_lr lr_init "
     "max_lr lr_max peak_lr eta eta0 step_size",
     "strategies.*.optimizer.weight_decay": "weight_decay wd decay weight_decay_rate l2 l2_reg l2_regularization",
@@ -68,9 +68,9 @@ _KEYS = {
     "data": "data_dir data_path datadir dataset dataset_path dataset_name root image_dir images_dir img_dir train_dir "
     "train_data train_data_dir data_root path folder",
 }  # fmt: skip
-"""The words for each setting. Of a word that stands for several the first that can be set counts."""
+"""Synonyms by setting. Where a word means several settings, the first that can be set counts."""
 
-_USUAL: Mapping[str, Any] = {
+_TYPICAL: Mapping[str, Any] = {
     "strategies.*.optimizer.lr": 1e-3,
     "strategies.*.optimizer.weight_decay": 0.05,
     "strategies.*.optimizer.momentum": 0.9,
@@ -112,42 +112,42 @@ _USUAL: Mapping[str, Any] = {
     "budget.time": "30m",
     "budget.disk": "20GB",
 }
-"""A value that a setting may have, where the one that was given is none."""
+"""A typical value of each setting, suggested where the given value is impossible."""
 
-_COMMAND = "it belongs to the command: unfreeze run STUDY"
+_COMMAND = "this is an option of the command: unfreeze run STUDY"
 
-_NONE = {
-    "batches are prepared by the cores there are, and no number depends on it": "num_workers workers nw "
+_UNSUPPORTED_WORDS = {
+    "the number of loader processes is chosen automatically and does not change results": "num_workers workers nw "
     "dataloader_num_workers pin_memory persistent_workers prefetch prefetch_factor use_multiprocessing max_queue_size",
-    "frozen stages run on OpenVINO where a check of a few seconds finds that it works, otherwise on PyTorch; ncnn and "
-    "Winograd convolutions are no longer supported": "engine engines",
+    "frozen stages run on OpenVINO where a short check finds that it works, otherwise on PyTorch; ncnn and Winograd "
+    "convolutions are no longer supported": "engine engines",
     "the classes come from the data": "num_classes n_classes nb_classes n_out num_labels n_labels class_names classes "
     "labels label_names c",
-    "training images are shuffled in every epoch": "shuffle drop_last",
-    "training minimises cross-entropy": "loss criterion loss_fn loss_func loss_function objective",
+    "training images are always shuffled in every epoch": "shuffle drop_last",
+    "training always minimises cross-entropy": "loss criterion loss_fn loss_func loss_function objective",
     "gradients are not clipped": "grad_clip clip_grad clip_grad_norm gradient_clip_val gradient_clip max_grad_norm "
     "clipnorm clipvalue",
-    "where memory is short, a batch is worked off in parts by itself": "accumulate_grad_batches grad_accum "
+    "where memory is short, a batch is automatically split into micro-batches": "accumulate_grad_batches grad_accum "
     "gradient_accumulation_steps accumulation_steps",
-    "pictures are normalised as their backbone asks for": "mean std normalize normalise normalization rescale",
-    "pictures are read in colour": "in_chans in_channels num_channels n_channels channels color_mode",
-    "there is no such augmentation; regimes.NAME.augment knows flip_crop, trivial and rand": "mixup mixup_alpha cutmix "
-    "cutmix_alpha cutout reprob random_erasing erasing color_jitter",
-    "weights are not averaged over steps": "ema model_ema ema_decay swa",
-    "the optimiser's other values are PyTorch's": "betas beta1 beta2 eps epsilon nesterov amsgrad",
-    "a run says what it does by itself": "verbose progress_bar progbar logger callbacks cbs log_every_n_steps",
+    "images are normalised as the pretrained weights require": "mean std normalize normalise normalization rescale",
+    "images are always read in colour": "in_chans in_channels num_channels n_channels channels color_mode",
+    "this augmentation is not supported; regimes.NAME.augment takes flip_crop, trivial or rand": "mixup mixup_alpha "
+    "cutmix cutmix_alpha cutout reprob random_erasing erasing color_jitter",
+    "averaging of weights is not supported": "ema model_ema ema_decay swa",
+    "the optimiser's other settings are PyTorch's defaults": "betas beta1 beta2 eps epsilon nesterov amsgrad",
+    "progress is always shown": "verbose progress_bar progbar logger callbacks cbs log_every_n_steps",
     f"{_COMMAND} --parallel 2": "n_jobs jobs parallel num_processes",
     f"{_COMMAND} --out DIR": "out output output_dir out_dir save_dir save_path default_root_dir log_dir logdir "
     "ckpt_dir project run_dir",
-    f"{_COMMAND}, once more, goes on where it was interrupted": "resume ckpt_path resume_from_checkpoint checkpoint "
-    "resume_from",
+    "unfreeze run STUDY, run again, resumes an interrupted study": "resume ckpt_path resume_from_checkpoint "
+    "checkpoint resume_from",
     f"{_COMMAND} --preset quick": "preset presets",
 }
-"""Words that no setting stands for, by what is said instead."""
+"""Words without a setting here, by the reason that the message gives."""
 
 _TRUE, _FALSE = "true yes on 1", "false no off 0 none null"
 
-_VALUES: dict[str, dict[Any, str]] = {
+_VALUE_WORDS: dict[str, dict[Any, str]] = {
     "strategies.*.optimizer": {
         "sgd": "sgd momentum nesterov sgdp",
         "adam": "adam amsgrad adamax nadam radam",
@@ -229,59 +229,61 @@ _VALUES: dict[str, dict[Any, str]] = {
 }  # fmt: skip
 
 
-def plain_word(word: Any) -> str:
-    """Return a word without what libraries write differently: capitals, hyphens, underscores; "" of what is no word."""
+def normalized(word: Any) -> str:
+    """Return a word in lower case without hyphens, underscores and other signs; "" for a value that is not a word."""
     if not isinstance(word, str | float | None) and (not isinstance(word, int) or abs(word) > 10**9):
         return ""
     return re.sub(r"[^a-z0-9]", "", str(word).lower())
 
 
-def _inverted(table: Mapping[Any, str]) -> dict[str, list[Any]]:
+def _by_word(table: Mapping[Any, str]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for meant, words in table.items():
-        for word in dict.fromkeys(map(plain_word, words.split())):
+        for word in dict.fromkeys(map(normalized, words.split())):
             found.setdefault(word, []).append(meant)
     return found
 
 
-TARGETS: Mapping[str, list[str]] = _inverted(_KEYS)
-"""The settings that a word may stand for, by the word as ``plain_word`` gives it; * is the name of any."""
+SYNONYMS: Mapping[str, list[str]] = _by_word(_WORDS)
+"""Settings that a normalized word may mean; * stands for the name of any strategy or regime."""
 
-NO_SETTING: Mapping[str, str] = {word: said for word, (said, *_) in _inverted(_NONE).items()}
-"""What is said of a word that no setting stands for, by the word as ``plain_word`` gives it."""
+UNSUPPORTED: Mapping[str, str] = {word: said for word, (said, *_) in _by_word(_UNSUPPORTED_WORDS).items()}
+"""Why a normalized word of another library has no setting here."""
 
-_MEANT = {target: {word: value for word, (value, *_) in _inverted(table).items()} for target, table in _VALUES.items()}
+_VALUE_OF = {
+    target: {word: value for word, (value, *_) in _by_word(table).items()} for target, table in _VALUE_WORDS.items()
+}
 
 
 def values_meant(target: str, word: str, value: Any, data: Mapping[str, Any]) -> list[Any]:
-    """Return what a value may be here, the likeliest first.
+    """Return what a value of another library may be here, the most likely first.
 
     Args:
-        target: the setting, as in ``TARGETS``.
-        word: the key that it was given to.
-        value: as given.
-        data: the study as given, for what is counted in epochs or batches.
+        target: the setting, as in ``SYNONYMS``.
+        word: the key that was given.
+        value: its value.
+        data: the study, for conversions from epochs or batches.
     """
-    target = _like(target)
-    return _RULES.get(target, _by_table)(target, plain_word(word), value, data)
+    target = _defining(target)
+    return _CONVERSIONS.get(target, _by_table)(target, normalized(word), value, data)
 
 
-def usual_values(target: str) -> list[Any]:
-    """Return a value that a setting may have, where one is known."""
-    return [_USUAL[_like(target)]] if _like(target) in _USUAL else []
+def typical_values(target: str) -> list[Any]:
+    """Return a typical value of a setting, in a list; an empty one where none is known."""
+    return [_TYPICAL[_defining(target)]] if _defining(target) in _TYPICAL else []
 
 
-def _like(target: str) -> str:
-    """Return the setting whose values another one takes: a strategy's are the study's, for one."""
+def _defining(target: str) -> str:
+    """Return the setting that defines the values of another one; those of a strategy are the study's."""
     alone = target.removeprefix("strategies.*.").removeprefix("backbone.").replace("validation.augment", "augment")
-    return alone if alone in _RULES or alone in _VALUES or alone in _USUAL else target
+    return alone if alone in _CONVERSIONS or alone in _VALUE_WORDS or alone in _TYPICAL else target
 
 
 def _by_table(target: str, word: str, value: Any, data: Mapping[str, Any]) -> list[Any]:
-    known = _MEANT.get(target, {})
+    known = _VALUE_OF.get(target, {})
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
-    if isinstance(value, str | bool | int | None) and (meant := known.get(plain_word(value))) is not None:
+    if isinstance(value, str | bool | int | None) and (meant := known.get(normalized(value))) is not None:
         return [meant]
     return [value]
 
@@ -290,7 +292,7 @@ def _train(target: str, word: str, value: Any, data: Mapping[str, Any]) -> list[
     frozen = word.startswith(("freeze", "frozen", "featureextract", "linearprobe"))
     if isinstance(value, bool):
         return ["head" if value is frozen else "all"]
-    count = re.fullmatch(r"(?:last|top|final)?(\d{0,4})(?:layers?|stages?|blocks?)?", plain_word(value))
+    count = re.fullmatch(r"(?:last|top|final)?(\d{0,4})(?:layers?|stages?|blocks?)?", normalized(value))
     if isinstance(value, str) and value and count:
         return [{"last": int(count[1] or 1)}]
     if isinstance(value, int | float):
@@ -307,7 +309,7 @@ def _from_scratch(target: str, word: str, value: Any, data: Mapping[str, Any]) -
 
 
 def _split(target: str, word: str, value: Any, data: Mapping[str, Any]) -> list[Any]:
-    if isinstance(value, list | tuple):  # of training, validation and test images
+    if isinstance(value, list | tuple):  # shares of training, validation and test images
         return [{"val": value[1], "test": value[2]}] if len(value) == 3 else []
     return [{"test": share} for share in _share(target, word, value, data)]
 
@@ -392,7 +394,7 @@ def _augment(target: str, word: str, value: Any, data: Mapping[str, Any]) -> lis
 
 
 def _balance(target: str, word: str, value: Any, data: Mapping[str, Any]) -> list[Any]:
-    if value in (False, None) or plain_word(value) in ("none", "false", "no"):
+    if value in (False, None) or normalized(value) in ("none", "false", "no"):
         return ["none"]
     known = _by_table(target, word, value, data)
     return [*known, "oversample" if "sampl" in word else "weights"]
@@ -417,7 +419,7 @@ def _seconds(target: str, word: str, value: Any, data: Mapping[str, Any]) -> lis
     return [f"{value}s"] if isinstance(value, int | float) and 1 < value < 10**9 else [value]
 
 
-_RULES = {
+_CONVERSIONS = {
     "strategies.*.train": _train,
     "strategies.fine_tune": _two_phases,
     "strategies.scratch": _from_scratch,
