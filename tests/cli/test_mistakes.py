@@ -168,10 +168,10 @@ def test_an_unknown_backbone(unfreeze, study, command):
     assert (code, said) == (2, "")
     complaint = complaint.removeprefix(understood(study / "photos")).removeprefix("read 36 image files\n")
     assert complaint == message(
-        "strategies.scratch, sgd: backbone: timm has no model named resnet19",
+        "strategies.scratch, sgd: backbone: timm has no model resnet19",
         "a timm model, for example vgg16, resnet50, tf_efficientnet_lite0, mobilenetv3_large_100, convnext_tiny, "
         "regnety_008, vit_small_patch16_224, swin_tiny_patch4_window7_224",
-        "say backbone: resnet18 (or resnet61q, resnet51q)",
+        "set backbone: resnet18 (or resnet61q, resnet51q)",
     )
 
 
@@ -180,10 +180,10 @@ def test_an_unknown_backbone_to_describe(unfreeze, folder):
         2,
         "",
         message(
-            "backbone: timm has no model named resnet19",
+            "backbone: timm has no model resnet19",
             "a timm model, for example vgg16, resnet50, tf_efficientnet_lite0, mobilenetv3_large_100, convnext_tiny, "
             "regnety_008, vit_small_patch16_224, swin_tiny_patch4_window7_224",
-            "say backbone: resnet18 (or resnet61q, resnet51q)",
+            "set backbone: resnet18 (or resnet61q, resnet51q)",
         ),
     )
 
@@ -193,9 +193,9 @@ def test_a_cut_that_does_not_exist(unfreeze, study):
     code, said, complaint = unfreeze("plan", "study.yaml", *cut)
     assert (code, said) == (2, "")
     assert complaint == message(
-        "strategies.deep: train: {last: 99}, a cut that does not exist",
-        "1 to 5, the number of the backbone's stages (stem, layer1, layer2, layer3, layer4)",
-        "say train: {last: 5} or less, or train: all",
+        "strategies.deep: train: {last: 99}, but the backbone has 5 stages",
+        "1 to 5 stages (stem, layer1, layer2, layer3, layer4)",
+        "set train: {last: 5} or less, or train: all",
     )
 
 

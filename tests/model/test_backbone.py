@@ -76,14 +76,14 @@ def test_reinitialise_gives_the_last_stages_the_weights_of_scratch() -> None:
 
 def test_an_unknown_name_gets_the_nearest() -> None:
     assert message("vgg17") == (
-        "backbone: timm has no model named vgg17\n"
+        "backbone: timm has no model vgg17\n"
         f"  expected: a timm model, for example {EXAMPLES}\n"
-        "  fix:      say backbone: vgg19 (or vgg16, vgg13)"
+        "  fix:      set backbone: vgg19 (or vgg16, vgg13)"
     )
     assert message("qqqzzz") == (
-        "backbone: timm has no model named qqqzzz\n"
+        "backbone: timm has no model qqqzzz\n"
         f"  expected: a timm model, for example {EXAMPLES}\n"
-        "  fix:      say for example backbone: resnet50"
+        "  fix:      set for example backbone: resnet50"
     )
 
 
@@ -91,15 +91,15 @@ def test_an_unknown_tag_gets_those_there_are() -> None:
     assert message("vgg16.best") == (
         "backbone: vgg16 has no weights tagged best\n"
         "  expected: one of tv_in1k\n"
-        "  fix:      say backbone: vgg16.tv_in1k"
+        "  fix:      set backbone: vgg16.tv_in1k"
     )
 
 
 def test_a_model_without_adapter_names_the_families_that_work() -> None:
     assert message("test_mambaout") == (
-        "backbone: test_mambaout cannot be cut into stages (timm's class MambaOut has no known stages)\n"
+        "backbone: test_mambaout cannot be divided into stages (timm's class MambaOut is not supported)\n"
         f"  expected: a timm model of one of the families {FAMILIES}, for example {EXAMPLES}\n"
-        "  fix:      say for example backbone: resnet50"
+        "  fix:      set for example backbone: resnet50"
     )
 
 
@@ -112,10 +112,10 @@ def test_uncovered_tensors_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone_module, "ADAPTERS", {vit: Adapter("ViT", forgetful)})
 
     assert message("test_vit") == (
-        "backbone: test_vit cannot be cut into stages (4 of its tensors are not in exactly one stage: cls_token, "
+        "backbone: test_vit cannot be divided into stages (4 of its tensors are not in exactly one stage: cls_token, "
         "pos_embed, patch_embed.proj.weight, ...)\n"
         f"  expected: a timm model of one of the families ViT, for example {EXAMPLES}\n"
-        "  fix:      say for example backbone: resnet50"
+        "  fix:      set for example backbone: resnet50"
     )
 
 
@@ -128,10 +128,10 @@ def test_stages_that_compute_something_else_are_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(backbone_module, "ADAPTERS", {resnet: Adapter("ResNet", doubling)})
 
     assert message("test_resnet") == (
-        "backbone: test_resnet cannot be cut into stages (its stages one after another do not give what the whole "
-        "model gives)\n"
+        "backbone: test_resnet cannot be divided into stages (the chain of its stages does not give the result of the "
+        "whole model)\n"
         f"  expected: a timm model of one of the families ResNet, for example {EXAMPLES}\n"
-        "  fix:      say for example backbone: resnet50"
+        "  fix:      set for example backbone: resnet50"
     )
 
 
@@ -139,11 +139,11 @@ def test_sizes_that_a_model_does_not_take() -> None:
     assert message("vgg16", 16) == (
         "image_size: 16 does not fit vgg16 (Given input size: (512x1x1). Calculated output size: (512x0x0). "
         "Output size is too small)\n"
-        "  expected: a size that the backbone takes\n"
-        "  fix:      choose another, for example the one that vgg16 was made for: image_size: 224"
+        "  expected: a size that the backbone supports\n"
+        "  fix:      choose another size, for example the default of vgg16: image_size: 224"
     )
     assert message("test_vit", 100) == (
         "image_size: 100 does not fit test_vit (its patches are 16 pixels wide)\n"
         "  expected: a multiple of 16\n"
-        "  fix:      choose another, for example the one that test_vit was made for: image_size: 160"
+        "  fix:      choose another size, for example the default of test_vit: image_size: 160"
     )

@@ -44,9 +44,9 @@ def test_a_cut_that_does_not_exist() -> None:
     with pytest.raises(UserError) as caught:
         frozen_stages(LastStages(last=6), 5, ["stem", "layer1", "layer2", "layer3", "layer4"])
     assert str(caught.value) == (
-        "train: {last: 6}, a cut that does not exist\n"
-        "  expected: 1 to 5, the number of the backbone's stages (stem, layer1, layer2, layer3, layer4)\n"
-        "  fix:      say train: {last: 5} or less, or train: all"
+        "train: {last: 6}, but the backbone has 5 stages\n"
+        "  expected: 1 to 5 stages (stem, layer1, layer2, layer3, layer4)\n"
+        "  fix:      set train: {last: 5} or less, or train: all"
     )
 
 
@@ -124,8 +124,8 @@ def test_state_of_another_network_is_refused(resnet: Backbone) -> None:
 
     layer4 = sum(name.startswith("layer4.") for name in resnet.model.state_dict())
     assert str(caught.value) == (
-        f"trained tensors of another network: {layer4} differ, the first is layer4.0.bn1.bias\n"
-        "  expected: the 2 tensors that train in this network\n"
+        f"trained tensors of a different network: {layer4} differ, first layer4.0.bn1.bias\n"
+        "  expected: the 2 trained tensors of this network\n"
         "  fix:      load them into the strategy and backbone that they were saved from"
     )
 

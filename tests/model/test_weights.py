@@ -128,8 +128,9 @@ def test_no_network_and_no_cache_names_both_ways_out(error: Exception, monkeypat
     assert message("test_resnet", "pretrained") == (
         "weights: pretrained for test_resnet, but timm/test_resnet.r160_in1k is not in the cache and cannot be "
         "reached\n"
-        "  expected: a network connection once (the file is kept), or weights that are already here\n"
-        "  fix:      run once with network, or say weights: file.safetensors (timm's names) or weights: none"
+        "  expected: a network connection for the first download, or weights on this machine\n"
+        "  fix:      run once with a network connection, or set weights: file.safetensors (timm's names) or weights: "
+        "none"
     )
 
 
@@ -144,17 +145,17 @@ def test_a_hub_entry_without_safetensors(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", missing)
 
     assert message("test_resnet", "pretrained") == (
-        "weights: pretrained, but timm's hub entry timm/test_resnet.r160_in1k has no model.safetensors\n"
-        "  expected: an entry with a safetensors file\n"
-        "  fix:      give test_resnet weights: file.safetensors or weights: none"
+        "weights: pretrained, but the hub repository timm/test_resnet.r160_in1k has no model.safetensors\n"
+        "  expected: a repository with a safetensors file\n"
+        "  fix:      set weights: file.safetensors or weights: none for test_resnet"
     )
 
 
 def test_a_model_that_was_never_published() -> None:
     assert message("test_vit4", "pretrained") == (
-        "weights: pretrained, but timm names no hub entry for test_vit4\n"
+        "weights: pretrained, but timm has no published weights for test_vit4\n"
         "  expected: a backbone with published weights, a .safetensors file, or none\n"
-        "  fix:      say weights: file.safetensors or weights: none"
+        "  fix:      set weights: file.safetensors or weights: none"
     )
 
 
@@ -173,18 +174,18 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert message("test_resnet", "imagenet") == (
         "weights: imagenet\n"
         "  expected: pretrained, none, or the path of a .safetensors file\n"
-        "  fix:      convert a file of another format, which can run code when read, with "
-        "safetensors.torch.save_file, or say weights: pretrained"
+        "  fix:      convert a file of another format, which can run code when it is read, with "
+        "safetensors.torch.save_file, or set weights: pretrained"
     )
     assert message("test_resnet", "gone.safetensors") == (
         "weights: gone.safetensors\n"
-        "  expected: a file that exists\n"
-        "  fix:      correct the path, or say weights: pretrained"
+        "  expected: an existing file\n"
+        "  fix:      correct the path, or set weights: pretrained"
     )
     assert message("test_resnet", str(broken)) == (
         f"weights: {broken} cannot be read (Error while deserializing header: header too large)\n"
-        "  expected: a whole safetensors file\n"
-        "  fix:      get the file anew, or say weights: pretrained"
+        "  expected: a complete safetensors file\n"
+        "  fix:      download the file again, or set weights: pretrained"
     )
 
 
@@ -193,9 +194,9 @@ def test_numbers_of_a_type_that_torch_has_not(tmp_path: Path) -> None:
     header = b'{"conv1.weight":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}'
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
     assert message("test_resnet", str(path)) == (
-        f"weights: {path} cannot be read (it holds a tensor of a type or shape that PyTorch does not have)\n"
-        "  expected: a whole safetensors file\n"
-        "  fix:      get the file anew, or say weights: pretrained"
+        f"weights: {path} cannot be read (it contains a tensor of a type or shape that PyTorch does not support)\n"
+        "  expected: a complete safetensors file\n"
+        "  fix:      download the file again, or set weights: pretrained"
     )
 
 
@@ -204,8 +205,8 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     state = load_file(published("test_resnet", tmp_path))
     tensors = len(state) - 2  # without fc
     expected = (
-        f"\n  expected: a tensor for each of the backbone's {tensors}, under timm's names (the classifier's are "
-        "ignored)\n  fix:      take the file that belongs to this backbone, or say weights: pretrained"
+        f"\n  expected: the backbone's {tensors} tensors under timm's names (those of the classifier are "
+        "ignored)\n  fix:      use the file of this backbone, or set weights: pretrained"
     )
 
     save_file({name: tensor for name, tensor in state.items() if name != "bn1.weight"}, path)
@@ -227,9 +228,9 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     ("values", "problem"),
     [
         (torch.full((32,), 1e300, dtype=torch.float64), "1 not finite (bn1.bias)"),
-        (torch.zeros(32, dtype=torch.complex64), "1 of a type that is not read (bn1.bias complex64)"),
-        (torch.zeros(32, dtype=torch.int8), "1 of a type that is not read (bn1.bias int8)"),
-        (torch.zeros(32).to(torch.float8_e4m3fn), "1 of a type that is not read (bn1.bias float8_e4m3fn)"),
+        (torch.zeros(32, dtype=torch.complex64), "1 of an unsupported type (bn1.bias complex64)"),
+        (torch.zeros(32, dtype=torch.int8), "1 of an unsupported type (bn1.bias int8)"),
+        (torch.zeros(32).to(torch.float8_e4m3fn), "1 of an unsupported type (bn1.bias float8_e4m3fn)"),
     ],
 )
 def test_numbers_that_the_model_cannot_hold(tmp_path: Path, values: torch.Tensor, problem: str) -> None:

@@ -298,8 +298,8 @@ def test_everything_wrong_with_the_strategies_is_said_at_once(tmp_path: Path) ->
     with pytest.raises(UserError) as caught:
         run(tmp_path, strategies=strategies)
     assert str(caught.value).splitlines()[0] == "2 problems:"
-    assert "strategies.deep: train: {last: 99}, a cut that does not exist" in str(caught.value)
-    assert "strategies.tall: backbone: timm has no model named resnet999" in str(caught.value)
+    assert "strategies.deep: train: {last: 99}, but the backbone has 5 stages" in str(caught.value)
+    assert "strategies.tall: backbone: timm has no model resnet999" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

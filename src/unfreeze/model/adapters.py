@@ -1,8 +1,8 @@
-"""Where each timm architecture can be cut: one small function per class.
+"""Divide timm models into stages: one adapter per timm class.
 
-A stage is made of timm's own submodules, never of copies, so its tensors are timm's. timm's parameter groups alone
-would not do: they cut vgg16 into 13 convolutions and count the last norms of Swin, ConvNeXt and some ViTs, and
-MobileNetV3's conv_head, with the classifier.
+A stage consists of timm's own submodules, so it shares timm's tensors. timm's parameter groups cannot be used: they
+divide vgg16 into 13 convolutions, and count the last norms of Swin, ConvNeXt and some ViTs, and conv_head of
+MobileNetV3, as parts of the classifier.
 """
 
 from collections.abc import Callable
@@ -29,23 +29,23 @@ Layout = Literal["NCHW", "NHWC", "NLC", "NC"]
 State = dict[str, Tensor]
 
 STAGE_RULES = 1
-"""Counts up whenever stages with the same tensors come to compute anything else, by an edit of this module, say."""
+"""Version of this module; raised whenever stages with the same tensors compute something different."""
 
 
 def stage_versions() -> dict[str, Any]:
-    """Return, as JSON data, all that the stages' forward passes are written in: timm, torch and this module."""
+    """Return the versions that the stages' forward passes depend on (timm, torch, this module) as JSON data."""
     return {"rules": STAGE_RULES, "timm": timm.__version__, "torch": torch.__version__}
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A timm model taken apart.
+    """The stages and the pooling of a timm model.
 
     Attributes:
         stages: name and module of each stage, in order; every tensor of the backbone is in exactly one.
-        pool: the model's own pooling, without parameters: last stage's output to (N, features).
-        layout: axes of the last stage's output; "NC" where a last norm or convolution comes after the pooling, so
-            that the last stage pools.
+        pool: the model's own pooling, without parameters; maps the last stage's output to (N, features).
+        layout: axes of the last stage's output; "NC" where a norm or convolution follows the pooling, so that the last
+            stage includes the pooling.
     """
 
     stages: tuple[tuple[str, nn.Module], ...]
@@ -54,19 +54,19 @@ class Anatomy:
 
 
 class TokenPool(nn.Module):
-    """Pool tokens (N, L, C) to (N, C): the class token, or the mean or maximum of the patch tokens."""
+    """Pool tokens (N, L, C) to (N, C): take the class token, or the mean or maximum of the patch tokens."""
 
     def __init__(self, kind: str, prefix_tokens: int, include_prefix: bool = False) -> None:
         super().__init__()
         self.kind, self.prefix_tokens, self.include_prefix = kind, prefix_tokens, include_prefix
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map (N, L, C) to (N, C)."""
+        """Pool tokens (N, L, C) to (N, C)."""
         return global_pool_nlc(tokens, self.kind, self.prefix_tokens, reduce_include_prefix=self.include_prefix)
 
 
 class PatchTokens(nn.Module):
-    """Drop the class and register tokens: (N, L, C) to (N, L - prefix_tokens, C)."""
+    """Remove class and register tokens: (N, L, C) to (N, L - prefix_tokens, C)."""
 
     def __init__(self, prefix_tokens: int) -> None:
         super().__init__()
@@ -78,10 +78,10 @@ class PatchTokens(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A ViT's first stage: patches, class and register tokens, positions.
+    """First stage of a ViT: patch embedding, class and register tokens, position embedding.
 
-    cls_token, reg_token and pos_embed are parameters of timm's root module, which no Sequential can hold. The forward
-    is VisionTransformer._pos_embed for a fixed input size, between the root's own modules.
+    cls_token, reg_token and pos_embed are parameters of timm's root module, which a Sequential cannot hold. The forward
+    equals VisionTransformer._pos_embed for a fixed input size.
     """
 
     def __init__(self, vit: VisionTransformer) -> None:
@@ -93,7 +93,7 @@ class Embedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, S, S) to tokens (N, L, C)."""
-        x = self.patch_embed(images).flatten(1, -2)  # (N, L, C), also where timm keeps (N, H, W, C) for varying sizes
+        x = self.patch_embed(images).flatten(1, -2)  # (N, L, C), also where timm returns (N, H, W, C) for dynamic sizes
         tokens = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
         if self.pos_embed is None:
             return self.norm_pre(self.patch_drop(torch.cat([*tokens, x], dim=1)))
@@ -106,7 +106,7 @@ class Embedding(nn.Module):
 
 
 def _numbered(name: str, modules: Any, *closing: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Name modules name1, name2, ...; the last one also holds what follows it."""
+    """Name modules name1, name2, ...; append the closing modules to the last one."""
     stages = [(f"{name}{number}", module) for number, module in enumerate(modules, start=1)]
     last_name, last = stages[-1]
     return [*stages[:-1], (last_name, nn.Sequential(last, *closing))]
@@ -116,9 +116,9 @@ def _vgg(model: VGG) -> Anatomy:
     blocks: list[list[nn.Module]] = [[]]
     for layer in model.features:
         blocks[-1].append(layer)
-        if isinstance(layer, nn.MaxPool2d):  # pooling closes a block: four times less to keep at the cut
+        if isinstance(layer, nn.MaxPool2d):  # a block ends with its pooling: activations at the cut are smaller
             blocks.append([])
-    # The 4096-wide layers are a classifier (the head "native" builds them anew), not part of the backbone.
+    # The 4096-wide layers are part of the classifier; the head "native" builds them anew.
     model.add_module("pre_logits", nn.Identity())
     return Anatomy(
         tuple((f"block{number}", nn.Sequential(*block)) for number, block in enumerate(blocks[:-1], start=1)),
@@ -159,13 +159,13 @@ def _byobnet(model: ByobNet) -> Anatomy:
 
 
 def _with_head(first: Any, stages: Any, closing: list[nn.Module], head: nn.Module) -> Anatomy:
-    """Close the last stage with what follows it: also with the head's pooling, if its norm comes after that."""
+    """Append closing modules to the last stage, and the head's pooling and norm where the norm follows the pooling."""
     if isinstance(head, NormMlpClassifierHead):
         closing = [*closing, head.global_pool, head.norm, head.flatten, head.pre_logits]
         return Anatomy((*first, *_numbered("stage", stages, *closing)), nn.Identity(), "NC")
     if isinstance(head, ClassifierHead):
         return Anatomy((*first, *_numbered("stage", stages, *closing)), head.global_pool, "NCHW")
-    # An attention pooling: the completeness check will list its parameters.
+    # Attention pooling is not supported: the check in load_backbone lists its parameters.
     return Anatomy((*first, *_numbered("stage", stages, *closing)), nn.Identity(), "NCHW")
 
 
@@ -186,20 +186,20 @@ def _swin(model: SwinTransformer) -> Anatomy:
     return Anatomy((("embed", model.patch_embed), *stages), model.head.global_pool, "NHWC")
 
 
-def _as_is(state: State, model: nn.Module) -> State:
+def _unchanged(state: State, model: nn.Module) -> State:
     return state
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """How one timm class is cut, and how published weights of it become timm's names and this input size."""
+    """How a timm class is divided into stages, and how its published weights become timm's names and input size."""
 
     family: str
     cut: Callable[[Any], Anatomy]
-    convert: Callable[[State, Any], State] = _as_is
+    convert: Callable[[State, Any], State] = _unchanged
 
 
-# By exact class: a subclass may compute something else.
+# Looked up by exact class, since a subclass may compute something different.
 ADAPTERS: dict[type[nn.Module], Adapter] = {
     VGG: Adapter("VGG", _vgg, lambda state, _: vgg._filter_fn(state)),
     ResNet: Adapter("ResNet", _resnet),

@@ -1,4 +1,4 @@
-"""Load a pretrained backbone, divide it into stages, and check that they give the whole model's numbers."""
+"""Load a backbone, divide it into stages, and check the stages against the whole model."""
 
 import copy
 import difflib
@@ -15,7 +15,7 @@ from unfreeze.model.adapters import ADAPTERS, EXAMPLE, EXAMPLES, Anatomy, Layout
 from unfreeze.model.weights import LISTED, Weights, load_weights
 from unfreeze.seeds import stream_seed
 
-# How timm and PyTorch report an input size that a model cannot take.
+# Errors of timm and PyTorch for an unsupported input size.
 SIZE_ERRORS = (RuntimeError, AssertionError, ValueError, ZeroDivisionError)
 
 
@@ -24,10 +24,10 @@ class Stage:
     """One of a backbone's ordered units.
 
     Attributes:
-        name: for people, for example "block5".
-        module: input tensor to output tensor; shares its submodules and tensors with the timm model.
+        name: for example "block5".
+        module: shares its submodules and tensors with the timm model.
         tensors: timm's names of its parameters and buffers.
-        output_shape: of one image's output, without the batch axis, at the backbone's input size.
+        output_shape: shape of the output for one image, without the batch axis, at the backbone's input size.
     """
 
     name: str
@@ -38,15 +38,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A timm model without its classifier, cut into stages.
+    """A timm model without its classifier, divided into stages.
 
     Attributes:
         name: timm's name.
-        stages: in order; the output of one is the input of the next, images float32 (N, 3, S, S) that of the first.
-        pool: the model's own pooling, without parameters: last stage's output to (N, features).
+        stages: in order; each takes the output of the one before, the first takes float32 images (N, 3, S, S).
+        pool: the model's own pooling, without parameters; maps the last stage's output to (N, features).
         layout: axes of the last stage's output: "NCHW", "NHWC", "NLC", or "NC" where the last stage pools.
         features: length of the pooled vector.
-        weights: what was loaded.
+        weights: source and preprocessing of the loaded weights.
         image_size: S, in pixels.
         model: the timm model; it owns the tensors, under its names.
     """
@@ -62,26 +62,26 @@ class Backbone:
 
 
 def load_backbone(name: str, weights: str, image_size: int, seed: int) -> Backbone:
-    """Build a timm model, load its weights, cut it into stages and check the cut.
+    """Build a timm model, load its weights, divide it into stages and check them.
 
-    The check: every parameter and buffer lies in exactly one stage, and the stages one after another give, bit for
-    bit, what timm's own forward gives, on one random batch of 2 in inference mode.
+    Every parameter and buffer has to be in exactly one stage, and the chain of stages has to give the same result as
+    timm's own forward, bit for bit, on a random batch of 2 in inference mode.
 
     Args:
-        name: a timm model of a known family, with or without the tag of its weights.
+        name: a timm model of a supported family, with or without a tag for its weights.
         weights: "pretrained", "none" (drawn under the stream "init"), or the path of a safetensors file.
         image_size: side of the square input, in pixels.
-        seed: of the stream "init".
+        seed: seed of the stream "init".
 
     Raises:
-        UserError: unknown name, no known stages, an input size that the model does not take, weights that cannot be
-            had or do not fit.
+        UserError: the name is unknown, the model has no adapter or does not support the input size, or the weights are
+            not available or do not fit.
     """
-    config = _entry(name)
+    config = _config_of(name)
     model = _create(name, config, image_size, seed)
     adapter = ADAPTERS.get(type(model))
     if adapter is None:
-        raise _without_stages(name, f"timm's class {type(model).__name__} has no known stages")
+        raise _without_stages(name, f"timm's class {type(model).__name__} is not supported")
     anatomy = adapter.cut(model)
     owners = _owners(name, model, anatomy)
     loaded = load_weights(model, adapter, name, weights, config)
@@ -95,18 +95,18 @@ def load_backbone(name: str, weights: str, image_size: int, seed: int) -> Backbo
 
 
 def own_copy(backbone: Backbone, frozen: int) -> Backbone:
-    """Return a copy whose stages can be trained without changing this one's; the first ``frozen`` share its tensors."""
+    """Return a copy to train; its first ``frozen`` stages share their tensors with the original."""
     names = {name for stage in backbone.stages[:frozen] for name in stage.tensors}
     shared = {id(tensor): tensor for name, tensor in _tensors(backbone.model) if name in names}
     return copy.deepcopy(backbone, shared)
 
 
 def reinitialise(backbone: Backbone, first_stage: int, seed: int) -> None:
-    """Give the stages from first_stage (counted from 0) on fresh weights and statistics, drawn as for weights "none".
+    """Reset the stages from ``first_stage`` on (counted from 0) to random weights, as for weights "none".
 
-    In place: every network built on this backbone sees them.
+    Works in place, so it changes every network built on this backbone.
     """
-    fresh = _create(backbone.name, _entry(backbone.name), backbone.image_size, seed).state_dict()
+    fresh = _create(backbone.name, _config_of(backbone.name), backbone.image_size, seed).state_dict()
     names = {name for stage in backbone.stages[first_stage:] for name in stage.tensors}
     state = backbone.model.state_dict()
     with torch.no_grad():
@@ -114,35 +114,39 @@ def reinitialise(backbone: Backbone, first_stage: int, seed: int) -> None:
             state[name].copy_(fresh[name])
 
 
-def _entry(name: str) -> PretrainedCfg:
-    """Return timm's entry for a name: preprocessing and where its weights lie."""
+def _config_of(name: str) -> PretrainedCfg:
+    """Return timm's configuration of a model name: its preprocessing and the location of its weights.
+
+    Raises:
+        UserError: timm has no such model, or no weights with this tag.
+    """
     architecture, _, tag = name.partition(".")
     if not timm.is_model(name):
-        near = difflib.get_close_matches(architecture.lower(), timm.list_models(), n=LISTED)
-        others = f" (or {', '.join(near[1:])})" if near[1:] else ""
+        similar = difflib.get_close_matches(architecture.lower(), timm.list_models(), n=LISTED)
+        others = f" (or {', '.join(similar[1:])})" if similar[1:] else ""
         raise UserError(
-            f"backbone: timm has no model named {name}",
+            f"backbone: timm has no model {name}",
             f"a timm model, for example {EXAMPLES}",
-            f"say backbone: {near[0]}{others}" if near else f"say for example backbone: {EXAMPLE}",
+            f"set backbone: {similar[0]}{others}" if similar else f"set for example backbone: {EXAMPLE}",
         )
     tags = [pretrained.partition(".")[2] for pretrained in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise UserError(
             f"backbone: {architecture} has no weights tagged {tag}",
             f"one of {', '.join(tags)}" if tags else f"{architecture} without a tag",
-            f"say backbone: {architecture}.{tags[0]}" if tags else f"say backbone: {architecture}",
+            f"set backbone: {architecture}.{tags[0]}" if tags else f"set backbone: {architecture}",
         )
     config = timm.get_pretrained_cfg(name)
     return config if config is not None else PretrainedCfg()
 
 
 def _create(name: str, config: PretrainedCfg, image_size: int, seed: int) -> Any:
-    """Build the timm model without its classifier, its weights drawn under the stream "init"."""
+    """Build a timm model without its classifier, with random weights from the stream "init"."""
     options: dict[str, Any] = {"img_size": image_size} if config.fixed_input_size else {}
     if timm.models.is_model_in_modules(name, ["vgg"]):
-        # Its 4096-wide layers are not part of the backbone: keep 0.5 GB from being allocated and drawn.
+        # The 4096-wide layers are not part of the backbone: do not allocate and draw their 0.5 GB.
         options["mlp_ratio"] = 1 / 4096
-    # Only the CPU's generator: torch.manual_seed would also seed the accelerators', which the fork does not restore.
+    # Seed only the CPU's generator: torch.manual_seed would also seed those of accelerators, which are not restored.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "init", name))
         try:
@@ -152,7 +156,11 @@ def _create(name: str, config: PretrainedCfg, image_size: int, seed: int) -> Any
 
 
 def _owners(name: str, model: nn.Module, anatomy: Anatomy) -> dict[str, tuple[str, ...]]:
-    """Return timm's names of each stage's tensors, or list those that are in no stage or in two."""
+    """Return timm's names of each stage's tensors.
+
+    Raises:
+        UserError: a tensor is in no stage or in two.
+    """
     names = {id(tensor): tensor_name for tensor_name, tensor in _tensors(model)}
     owners = {
         stage: tuple(names.pop(id(tensor), f"(twice) {local}") for local, tensor in _tensors(module))
@@ -170,9 +178,9 @@ def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _check(name: str, model: Any, anatomy: Anatomy, image_size: int) -> tuple[list[tuple[int, ...]], int]:
-    """Compare the chain of stages with timm's own forward; return the stages' output shapes and the feature count."""
+    """Check the chain of stages against timm's forward; return the stages' output shapes and the number of features."""
     patch = max(model.patch_embed.patch_size) if hasattr(model, "patch_embed") else 1
-    if image_size % patch:  # timm would leave out the last rows and columns
+    if image_size % patch:  # timm would ignore the last rows and columns
         raise _wrong_size(name, image_size, f"its patches are {patch} pixels wide", f"a multiple of {patch}")
     images = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     shapes = []
@@ -188,25 +196,27 @@ def _check(name: str, model: Any, anatomy: Anatomy, image_size: int) -> tuple[li
                 shapes.append(tuple(x.shape[1:]))
             pooled = anatomy.pool(x)
         except SIZE_ERRORS as error:
-            raise _without_stages(name, f"its stages one after another fail: {error}") from error
+            raise _without_stages(name, f"the chain of its stages fails: {error}") from error
     if not torch.equal(pooled, whole):
-        raise _without_stages(name, "its stages one after another do not give what the whole model gives")
+        raise _without_stages(name, "the chain of its stages does not give the result of the whole model")
     return shapes, pooled.shape[1]
 
 
-def _wrong_size(name: str, image_size: int, reason: str, expected: str = "a size that the backbone takes") -> UserError:
+def _wrong_size(
+    name: str, image_size: int, reason: str, expected: str = "a size that the backbone supports"
+) -> UserError:
     first_line = reason.strip().partition("\n")[0].rstrip(".")
     return UserError(
         f"image_size: {image_size} does not fit {name}" + (f" ({first_line})" if first_line else ""),
         expected,
-        f"choose another, for example the one that {name} was made for: image_size: {_entry(name).input_size[-1]}",
+        f"choose another size, for example the default of {name}: image_size: {_config_of(name).input_size[-1]}",
     )
 
 
 def _without_stages(name: str, reason: str) -> UserError:
     families = ", ".join(dict.fromkeys(adapter.family for adapter in ADAPTERS.values()))
     return UserError(
-        f"backbone: {name} cannot be cut into stages ({reason})",
+        f"backbone: {name} cannot be divided into stages ({reason})",
         f"a timm model of one of the families {families}, for example {EXAMPLES}",
-        f"say for example backbone: {EXAMPLE}",
+        f"set for example backbone: {EXAMPLE}",
     )

@@ -11,14 +11,17 @@ def cuts_of(strategy: Strategy, backbone: Backbone) -> list[int]:
     """Return the number of frozen stages in each phase.
 
     Raises:
-        UserError: a cut does not exist.
+        UserError: a phase trains more stages than the backbone has.
     """
     names = [stage.name for stage in backbone.stages]
     return [frozen_stages(phase.train, len(names), names) for phase in strategy.phases]
 
 
 def feed_cuts(cuts: Sequence[int]) -> list[int]:
-    """Return, by phase, how many stages nothing has trained yet: what a phase's inputs may have passed already."""
+    """Return for each phase the number of leading stages that no phase so far has trained.
+
+    The inputs of a phase may be activations after that many stages.
+    """
     return [min(cuts[: number + 1]) for number in range(len(cuts))]
 
 

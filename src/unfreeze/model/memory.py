@@ -10,19 +10,19 @@ from unfreeze.errors import UserError
 
 Made = TypeVar("Made")
 
-SAID = (
+MESSAGES = (
     "DefaultCPUAllocator: can't allocate memory",  # Linux, macOS
     "DefaultCPUAllocator: not enough memory",  # Windows
     "MPS backend out of memory",
-    "CUDA error: out of memory",  # of the driver, beside PyTorch's own allocator
+    "CUDA error: out of memory",  # from the driver, not from PyTorch's allocator
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-"""What a RuntimeError of no type of its own says when memory could not be had, and says of nothing else."""
+"""Messages by which a plain RuntimeError is an out-of-memory error."""
 
 
 class OutOfMemory(Exception):
-    """Not even the fewest rows fit into the memory of a device: ``least`` of them."""
+    """Not even ``least`` rows fit into the memory of a device."""
 
     def __init__(self, least: int = 1) -> None:
         self.least = least
@@ -30,10 +30,10 @@ class OutOfMemory(Exception):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory could not be had, and nothing else went wrong."""
+    """Return whether an error is an out-of-memory error."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemory):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
 
 
 def fitted(
@@ -43,17 +43,17 @@ def fitted(
     least: int = 1,
     undo: Callable[[], None] = lambda: None,
 ) -> tuple[Made, int]:
-    """Do work with as many rows at once as fit into memory.
+    """Do work with a number of rows at once, and halve it until the work fits into memory.
 
     Args:
-        attempt: does all of it, so many rows at once; is called anew with half as many where memory did not suffice.
-        rows: to begin with.
-        device: whose memory it is.
-        least: with fewer it is not tried.
-        undo: takes back what an attempt that failed may have done.
+        attempt: does the whole work with the given number of rows at once.
+        rows: rows at once in the first attempt.
+        device: device whose memory is used.
+        least: smallest number of rows to try.
+        undo: reverts what a failed attempt may have changed.
 
     Returns:
-        What the attempt gave, and the rows at once.
+        The result of the attempt, and its rows at once.
 
     Raises:
         OutOfMemory: not even ``least`` rows fit.
@@ -64,7 +64,7 @@ def fitted(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Out here the error is gone, and with it the frames that held the attempt's tensors.
+        # Outside of the handler the error is freed, and with it the frames that held the attempt's tensors.
         undo()
         release(device)
         if rows <= least:
@@ -73,7 +73,7 @@ def fitted(
 
 
 def release(device: torch.device) -> None:
-    """Give memory back that nothing uses any more, so that larger or smaller pieces can be made of it."""
+    """Free unused memory, so that it can be allocated in other sizes."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -82,21 +82,20 @@ def release(device: torch.device) -> None:
 
 
 def no_room(network: str, size: int, precision: str, device: torch.device, least: int = 1) -> UserError:
-    """Return the mistake of asking a device for more than it can do.
+    """Return the error for a network that does not fit into the memory of a device.
 
     Args:
-        network: what does not fit.
-        size: of its images, in pixels.
-        precision: of its forward passes.
-        device: whose memory does not suffice.
-        least: the fewest images that it takes at once.
+        network: name of the network.
+        size: side of its images, in pixels.
+        precision: precision of its forward passes.
+        device: the device.
+        least: smallest number of images at once.
     """
     images = "one image" if least == 1 else f"{least} images"
-    settings = [*["precision: bfloat16"] * (precision == "float32"), *["device: cpu"] * (device.type != "cpu")]
+    advice = ["set a smaller image_size or another backbone, train fewer stages"]
+    advice += ["set precision: bfloat16"] * (precision == "float32") + ["set device: cpu"] * (device.type != "cpu")
     return UserError(
         f"the memory of {device} is too small for {network} with {images} of {size} pixels at a time, in {precision}",
         f"a network that fits with {images} at a time",
-        ", or ".join(
-            ["set a smaller image_size or another backbone, train fewer stages", *(f"set {one}" for one in settings)]
-        ),
+        ", or ".join(advice),
     )

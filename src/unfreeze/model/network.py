@@ -1,4 +1,4 @@
-"""Network divided at a cut: frozen prefix, trained suffix, head."""
+"""Network divided at a cut into frozen prefix, trained suffix and head."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ BatchNormMode = Literal["frozen", "train"]
 
 
 class Frozen(nn.Module):
-    """Stages in inference mode by construction: BatchNorm statistics, dropout and stochastic depth included.
+    """Frozen stages, always in inference mode, which includes BatchNorm, dropout and stochastic depth.
 
-    No ``train()`` leaves inference mode, that of the container, of a stage or of the timm model that shares it: the
-    forward sets it anew. Parameters take no gradient.
+    ``train()`` has no effect, neither on this module nor on a stage or the timm model that shares it: the forward sets
+    inference mode again. Parameters take no gradient.
     """
 
     def __init__(self, stages: Iterable[nn.Module]) -> None:
@@ -34,18 +34,18 @@ class Frozen(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in inference mode, whatever mode is asked for."""
+        """Stay in inference mode, whatever ``mode`` is."""
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images, or the identity for no stages, to activations without a graph."""
+        """Map images to activations without a graph; the identity without stages."""
         self.stages.train(False)
         with torch.no_grad():
             return self.stages(x)
 
 
 class Trained(nn.Module):
-    """Stages that train; in those whose mode is "frozen" BatchNorm keeps its statistics (its scale and shift train)."""
+    """Trained stages; in those of mode "frozen", BatchNorm keeps its statistics, but its scale and shift train."""
 
     def __init__(self, stages: Iterable[nn.Module], batch_norm: Sequence[BatchNormMode]) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Trained(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all but BatchNorm layers with frozen statistics."""
+        """Set the mode of all layers except BatchNorm with frozen statistics."""
         super().train(mode)
         for stage, batch_norm in zip(self.stages, self.batch_norm, strict=True):
             if batch_norm == "frozen":
@@ -70,7 +70,7 @@ class Trained(nn.Module):
 
 
 class Network(nn.Module):
-    """Prefix, suffix and head, one after another: images float32 (N, 3, S, S) to logits (N, classes)."""
+    """Chain of prefix, suffix and head: float32 images (N, 3, S, S) to logits (N, classes)."""
 
     def __init__(self, prefix: Frozen, suffix: Trained, head: nn.Module) -> None:
         super().__init__()
@@ -82,15 +82,15 @@ class Network(nn.Module):
 
 
 def frozen_stages(train: LastStages | Literal["all", "head"], stages: int, names: Sequence[str] = ()) -> int:
-    """Return how many stages are frozen.
+    """Return the number of frozen stages.
 
     Args:
-        train: "all", "head", or the last stages as a number (int) or share (float: at least one, to the nearest).
-        stages: how many the backbone has.
-        names: theirs, for the message.
+        train: "all", "head", or the last stages as a number (int) or a share (float, rounded, at least one stage).
+        stages: number of stages of the backbone.
+        names: names of the stages, for the message.
 
     Raises:
-        UserError: more stages are asked for than there are.
+        UserError: there are fewer stages.
     """
     if train == "all":
         return 0
@@ -100,9 +100,9 @@ def frozen_stages(train: LastStages | Literal["all", "head"], stages: int, names
     trained = max(1, round(last * stages)) if isinstance(last, float) else last
     if not 1 <= trained <= stages:
         raise UserError(
-            f"train: {{last: {last}}}, a cut that does not exist",
-            f"1 to {stages}, the number of the backbone's stages" + (f" ({', '.join(names)})" if names else ""),
-            f"say train: {{last: {stages}}} or less, or train: all",
+            f"train: {{last: {last}}}, but the backbone has {stages} stages",
+            f"1 to {stages} stages" + (f" ({', '.join(names)})" if names else ""),
+            f"set train: {{last: {stages}}} or less, or train: all",
         )
     return stages - trained
 
@@ -115,19 +115,19 @@ def build_network(
     fresh_from: int | None = None,
     start: int = 0,
 ) -> Network:
-    """Divide a backbone after its first ``frozen`` stages and put a head on it.
+    """Divide a backbone after its first ``frozen`` stages and add a head.
 
-    The network shares the backbone's tensors: of several networks on one backbone, the one built last says which
+    The network shares the backbone's tensors: of several networks on one backbone, the one built last determines which
     parameters take a gradient.
 
     Args:
-        backbone: its stages.
-        head: last stage's output to logits.
+        backbone: the stages.
+        head: maps the last stage's output to logits.
         frozen: number of frozen stages.
-        batch_norm: of the trained stages: "frozen" keeps their pretrained statistics.
-        fresh_from: number of the first stage with fresh weights; the BatchNorm of the stages from it on has nothing
-            to keep and always trains. None if all weights are pretrained.
-        start: number of stages before the network, whose output is its input.
+        batch_norm: mode of BatchNorm in trained stages; "frozen" keeps the pretrained statistics.
+        fresh_from: number of the first stage with random weights; BatchNorm always trains from there on. None if all
+            weights are pretrained.
+        start: number of stages that the network's inputs have already passed.
     """
     stages = [stage.module for stage in backbone.stages]
     fresh = len(stages) if fresh_from is None else fresh_from
@@ -136,7 +136,7 @@ def build_network(
 
 
 def tensor_names(backbone: Backbone, network: Network) -> dict[str, str]:
-    """Map the network's names of its trained tensors (``suffix.*``, ``head.*``) to timm's names and ``head.*``."""
+    """Return a mapping of the network's trained tensors (``suffix.*``, ``head.*``) to timm's names and ``head.*``."""
     timm_names = {id(tensor): name for name, tensor in backbone.model.state_dict(keep_vars=True).items()}
     suffix = network.suffix.state_dict(keep_vars=True, prefix="suffix.")
     names = {name: timm_names[id(tensor)] for name, tensor in suffix.items()}
@@ -144,7 +144,7 @@ def tensor_names(backbone: Backbone, network: Network) -> dict[str, str]:
 
 
 def trained_state(network: Network, backbone: Backbone) -> dict[str, Tensor]:
-    """Copy the trained tensors, parameters and buffers, to the CPU, contiguous, under timm's names and ``head.*``."""
+    """Return contiguous CPU copies of the trained parameters and buffers, under timm's names and ``head.*``."""
     state = network.state_dict()
     return {
         name: state[own].to("cpu", copy=True, memory_format=torch.contiguous_format)
@@ -153,10 +153,10 @@ def trained_state(network: Network, backbone: Backbone) -> dict[str, Tensor]:
 
 
 def load_trained_state(network: Network, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
-    """Copy what ``trained_state`` gave into the network, in place: device and memory format stay the network's.
+    """Copy tensors of ``trained_state`` into the network in place; its device and memory format are kept.
 
     Raises:
-        UserError: the tensors are those of another network.
+        UserError: names or shapes differ from those of the network.
     """
     state = network.state_dict()
     names = tensor_names(backbone, network)
@@ -165,8 +165,8 @@ def load_trained_state(network: Network, backbone: Backbone, tensors: Mapping[st
     wrong += sorted(name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape)
     if wrong:
         raise UserError(
-            f"trained tensors of another network: {len(wrong)} differ, the first is {wrong[0]}",
-            f"the {len(expected)} tensors that train in this network",
+            f"trained tensors of a different network: {len(wrong)} differ, first {wrong[0]}",
+            f"the {len(expected)} trained tensors of this network",
             "load them into the strategy and backbone that they were saved from",
         )
     with torch.no_grad():
@@ -175,13 +175,13 @@ def load_trained_state(network: Network, backbone: Backbone, tensors: Mapping[st
 
 
 def frozen_state(backbone: Backbone, frozen: int) -> dict[str, Tensor]:
-    """Return the first stages' own tensors, parameters and all buffers, under timm's names (shared, not copied)."""
+    """Return the parameters and buffers of the first stages, under timm's names (shared, not copied)."""
     owned = dict([*backbone.model.named_parameters(), *backbone.model.named_buffers()])
     return {name: owned[name].detach() for stage in backbone.stages[:frozen] for name in stage.tensors}
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256, in hexadecimal, over names, dtypes, shapes and bytes, in the order of the names."""
+    """Return the sha256, in hexadecimal, of names, dtypes, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

