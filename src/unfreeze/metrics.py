@@ -1,7 +1,7 @@
-"""One entry for each metric, with its values for single images, its direction, its bounds and how it is printed.
+"""Metrics: values for single images, direction, bounds and how each is printed.
 
-``METRICS`` is the registry. Whatever lists metrics, compares them, puts intervals on them or prints them reads it, so a
-new metric is one more entry. No torch here, and scikit-learn is imported only where it is used.
+``METRICS`` is the registry. Everything that lists metrics, compares them, computes intervals or prints them reads it,
+so a new metric is one more entry. Imports no torch, and scikit-learn only where it is used.
 """
 
 import math
@@ -20,33 +20,33 @@ Labels = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 UNEVEN = 3
-"""Imbalance from which on classes count as uneven: accuracy alone then hides the small ones."""
+"""Imbalance from which on accuracy alone hides errors in small classes."""
 
 
 def imbalance(images: Collection[int]) -> float:
-    """Return the size of the largest class over that of the smallest; 1 without classes, an empty class counts as 1."""
+    """Return the size of the largest class over that of the smallest (at least 1); 1 without classes."""
     return max(images) / max(1, min(images)) if images else 1.0
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A way to score predictions, with all that the package needs to know about it.
+    """A metric, with everything that the package needs to know about it.
 
     Attributes:
-        name: in study files, tables and JSON.
-        label: in sentences and headings.
+        name: its name in study files, tables and JSON.
+        label: its name in sentences and headings.
         per_image: takes finite logits (n, classes) and labels (n,), n > 0; returns (n,) values whose mean is the score.
-            For a mean over images these are the images' own scores. For any other score they are the score plus each
+            For a mean over images these are the images' own scores. For other scores they are the score plus each
             image's empirical influence, so that their variance over n is that of the score to first order (Hampel,
             1974, "The influence curve and its role in robust estimation").
-        higher_is_better: direction. The best value must be finite, since errors are measured from it.
-        bounds: least and greatest value; infinite where there is none.
-        margin: difference that a study should not miss, in units of the metric.
-        percent: whether values are printed in percent and differences in points.
-        proportion: whether ``per_image`` gives zeros and ones only, so that Wilson's interval applies.
-        score: takes the same as ``per_image`` and returns the score, where a library has it; None: the mean.
-        least_classes: number of classes below which the metric says little and is not listed.
-        every_class: whether the metric is not defined unless each class has an image.
+        higher_is_better: the direction. The best value must be finite, because errors are distances from it.
+        bounds: smallest and largest possible value; may be infinite.
+        margin: largest half-width, in units of the metric, of an interval that shows no difference.
+        percent: whether values are printed in percent, and differences in points.
+        proportion: whether ``per_image`` returns only zeros and ones, so that Wilson's interval applies.
+        score: returns the score of the same arguments, by a library's implementation; None: the mean of ``per_image``.
+        least_classes: with fewer classes, the metric is not listed.
+        every_class: whether the metric is undefined unless every class has an image.
         selects: whether a study may select and compare by it.
     """
 
@@ -74,12 +74,12 @@ class Metric:
 
     @property
     def sign(self) -> int:
-        """1 where higher is better, otherwise -1: times it, larger is better."""
+        """1 where higher is better, else -1: a value times its sign is better if larger."""
         return 1 if self.higher_is_better else -1
 
     @property
     def is_share(self) -> bool:
-        """Tell whether it lies between 0 and 1, so that one image changes it by about 1 / images."""
+        """Whether values lie between 0 and 1, so that one image changes the metric by about 1 / images."""
         return self.bounds == (0.0, 1.0)
 
 
@@ -88,7 +88,7 @@ METRICS: Registry[Metric] = Registry("metric")
 
 
 def score(metric: str, logits: Logits, labels: Labels) -> float:
-    """Return a metric of logits (n, classes) under labels (n,); NaN where it or a logit is not defined."""
+    """Return a metric of logits (n, classes) for labels (n,); NaN where it is undefined or a logit is not finite."""
     found = METRICS[metric]
     if found.score is None or not np.isfinite(logits).all():
         return float(per_image(metric, logits, labels).mean())
@@ -96,12 +96,12 @@ def score(metric: str, logits: Logits, labels: Labels) -> float:
 
 
 def per_image(metric: str, logits: Logits, labels: Labels) -> Values:
-    """Return (n,) values whose mean is the metric of logits (n, classes) under labels (n,); see ``Metric.per_image``.
+    """Return (n,) values whose mean is the metric of logits (n, classes) for labels (n,); see ``Metric.per_image``.
 
-    All are NaN where the metric is not defined or a logit is not finite.
+    All are NaN where the metric is undefined or a logit is not finite.
 
     Raises:
-        KeyError: no such metric.
+        KeyError: there is no such metric.
     """
     found = METRICS[metric]
     if not len(labels) or not np.isfinite(logits).all():
@@ -110,12 +110,12 @@ def per_image(metric: str, logits: Logits, labels: Labels) -> Values:
 
 
 def loss(logits: Logits, labels: Labels) -> float:
-    """Return the mean cross-entropy in nats of logits (n, classes) under labels (n,); NaN if a logit is not finite."""
+    """Return the mean cross-entropy in nats of logits (n, classes) for labels (n,); NaN if a logit is not finite."""
     return score("log_loss", logits, labels)
 
 
 def is_better(metric: str, value: float, other: float) -> bool:
-    """Tell whether a value of the metric beats another; NaN never beats, and is always beaten."""
+    """Tell whether a value of the metric is better than another; any number is better than NaN."""
     if math.isnan(value) or math.isnan(other):
         return math.isnan(other) and not math.isnan(value)
     sign = METRICS[metric].sign
@@ -125,7 +125,7 @@ def is_better(metric: str, value: float, other: float) -> bool:
 # Printing
 
 POINT = 0.01
-"""One point of a share, 0.01 of any other metric: recipes that differ by less count as alike."""
+"""One point of a share, 0.01 of any other metric: the largest difference at which recipes may count as equally good."""
 
 
 def metric_text(metric: str, value: float) -> str:
@@ -146,7 +146,7 @@ def change_text(metric: str, value: float) -> str:
     percent = METRICS[metric].percent
     digits, unit = (1, " points") if percent else (3, "")
     rounded = round(100 * value if percent else value, digits)
-    return f"{rounded:+.{digits}f}{unit}" if rounded else f"{0:.{digits}f}{unit}"  # what rounds to 0 has no sign
+    return f"{rounded:+.{digits}f}{unit}" if rounded else f"{0:.{digits}f}{unit}"  # no sign on what rounds to 0
 
 
 def spread_text(metric: str, value: float) -> str:
@@ -180,15 +180,15 @@ def difference_text(metric: str, value: float, low: float, high: float) -> str:
     return f"{change_text(metric, value)} ({interval})" if interval else change_text(metric, value)
 
 
-# What the metrics are
+# The metrics
 
 ECE_BINS = 15
-"""Bins of confidence, equally wide, as in Guo et al. (2017)."""
+"""Number of equally wide bins of confidence, as in Guo et al. (2017)."""
 TOP = 5
 
 
 def confidence_bins(confidence: Values) -> NDArray[np.int64]:
-    """Return (n,) numbers of the bins of confidences (n,), 0 to ``ECE_BINS`` - 1."""
+    """Return the bin of each confidence (n,), 0 to ``ECE_BINS`` - 1."""
     return np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
 
 
@@ -196,12 +196,12 @@ def _probabilities(logits: Logits) -> Values:
     return softmax(logits.astype(np.float64), axis=1)
 
 
-def _right(logits: Logits, labels: Labels) -> Values:
+def _correct(logits: Logits, labels: Labels) -> Values:
     return (logits.argmax(axis=1) == labels).astype(np.float64)
 
 
 def _in_top(logits: Logits, labels: Labels) -> Values:
-    """Return 1.0 where the true class is among the ``TOP`` largest logits; of equal logits the earlier class counts."""
+    """Return 1.0 where the label is among the ``TOP`` largest logits; ties go to the earlier class."""
     true = logits[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(logits.shape[1])[None, :] < labels[:, None]
     ahead = (logits > true) | ((logits == true) & earlier)
@@ -209,8 +209,8 @@ def _in_top(logits: Logits, labels: Labels) -> Values:
 
 
 def _balanced(logits: Logits, labels: Labels) -> Values:
-    """Return values of the mean recall of the classes that have images."""
-    right, counts = _right(logits, labels), np.bincount(labels)
+    """Return values for the mean recall of the classes that have images."""
+    right, counts = _correct(logits, labels), np.bincount(labels)
     present = counts > 0
     recalls = np.divide(np.bincount(labels, right), counts, out=np.zeros(len(counts)), where=present)
     weights = len(labels) / (present.sum() * counts[labels])
@@ -225,7 +225,7 @@ def _balanced_score(logits: Logits, labels: Labels) -> float:
 
 
 def _macro_f1(logits: Logits, labels: Labels) -> Values:
-    """Return values of the mean F1 of the classes that have images."""
+    """Return values for the mean F1 of the classes that have images."""
     predicted, present = logits.argmax(axis=1), np.unique(labels)
     values = np.zeros(len(labels))
     for label in present:
@@ -245,9 +245,9 @@ def _macro_f1_score(logits: Logits, labels: Labels) -> float:
 
 
 def _auroc(logits: Logits, labels: Labels) -> Values:
-    """Return values of the mean area under the ROC curve of each class against the rest; NaN if a class has no image.
+    """Return values for the mean area under the ROC curve, one class against the rest; NaN if a class has no image.
 
-    They are those of DeLong, DeLong and Clarke-Pearson (1988, Biometrics 44).
+    The method is that of DeLong, DeLong and Clarke-Pearson (1988, Biometrics 44).
     """
     from scipy.stats import rankdata
 
@@ -261,11 +261,11 @@ def _auroc(logits: Logits, labels: Labels) -> Values:
         true = labels == label
         positives, negatives = int(true.sum()), int((~true).sum())
         ranks, share = rankdata(shares[:, label]), shares[:, label]
-        placed = np.empty(images)  # the share of the other kind that an image is on the right side of
-        placed[true] = (ranks[true] - rankdata(share[true])) / negatives
-        placed[~true] = 1 - (ranks[~true] - rankdata(share[~true])) / positives
-        area = placed[true].mean()
-        values += area + np.where(true, images / positives, images / negatives) * (placed - area)
+        ranked = np.empty(images)  # share of the other images that each is ranked correctly against
+        ranked[true] = (ranks[true] - rankdata(share[true])) / negatives
+        ranked[~true] = 1 - (ranks[~true] - rankdata(share[~true])) / positives
+        area = ranked[true].mean()
+        values += area + np.where(true, images / positives, images / negatives) * (ranked - area)
     return values / len(ones)
 
 
@@ -281,12 +281,12 @@ def _auroc_score(logits: Logits, labels: Labels) -> float:
 
 
 def _ece(logits: Logits, labels: Labels) -> Values:
-    """Return values of the expected calibration error (Naeini et al., 2015; Guo et al., 2017).
+    """Return values for the expected calibration error (Naeini et al., 2015; Guo et al., 2017).
 
-    It is too high where there are few images, whatever the network.
+    It is biased upwards where there are few images.
     """
     confidence = _probabilities(logits).max(axis=1)
-    bins, gaps = confidence_bins(confidence), _right(logits, labels) - confidence
+    bins, gaps = confidence_bins(confidence), _correct(logits, labels) - confidence
     return np.sign(np.bincount(bins, gaps, minlength=ECE_BINS))[bins] * gaps
 
 
@@ -295,12 +295,12 @@ def _log_loss(logits: Logits, labels: Labels) -> Values:
 
 
 def _brier(logits: Logits, labels: Labels) -> Values:
-    """Return the squared errors of the probabilities, summed over classes: from 0 to 2 (Brier, 1950)."""
+    """Return squared errors of the probabilities, summed over classes, from 0 to 2 (Brier, 1950)."""
     return ((_probabilities(logits) - np.eye(logits.shape[1])[labels]) ** 2).sum(axis=1)
 
 
 for _metric in (
-    Metric("accuracy", "accuracy", _right, percent=True, proportion=True),
+    Metric("accuracy", "accuracy", _correct, percent=True, proportion=True),
     Metric("top5", "top-5 accuracy", _in_top, percent=True, proportion=True, least_classes=11, selects=False),
     Metric("balanced_accuracy", "balanced accuracy", _balanced, percent=True, score=_balanced_score),
     Metric("macro_f1", "macro F1", _macro_f1, score=_macro_f1_score),

@@ -5,7 +5,7 @@ from torch import nn
 
 from tests.support.architectures import TINY
 from unfreeze.config.schema import HeadConfig
-from unfreeze.explain.gradcam import FeatureMap, NoFeatureMap, find_place, grad_cam
+from unfreeze.explain.gradcam import FeatureMap, NoFeatureMap, find_feature_map, grad_cam
 from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.train.heads import build_head
 
@@ -36,7 +36,7 @@ def normalised(cams: torch.Tensor) -> np.ndarray:
 def test_under_average_pooling_it_is_the_class_activation_map(name: str, size: int) -> None:
     """Grad-CAM generalises CAM: behind the pooling stands one layer, whose weights are the gradients (Selvaraju)."""
     backbone, head, images = made(name, size)
-    place = find_place(backbone, images)
+    place = find_feature_map(backbone, images)
     assert (place.stage, place.side) == (backbone.stages[-1].name, 4)
     features = through(backbone, images, len(backbone.stages))
     if backbone.layout == "NHWC":
@@ -48,7 +48,7 @@ def test_under_average_pooling_it_is_the_class_activation_map(name: str, size: i
 
 def test_a_vit_is_looked_at_before_its_last_block_by_its_patch_tokens() -> None:
     backbone, head, images = made("test_vit", 64)
-    place = find_place(backbone, images)
+    place = find_feature_map(backbone, images)
     assert (place.stage, place.side) == (backbone.stages[-2].name, 4)
     targets = torch.tensor([1, 0])
     tokens = through(backbone, images, len(backbone.stages) - 1).requires_grad_()
@@ -64,7 +64,7 @@ def test_a_vit_is_looked_at_before_its_last_block_by_its_patch_tokens() -> None:
 @pytest.mark.parametrize(("name", "size"), TINY.items())
 def test_every_family_has_a_place_to_look_at(name: str, size: int) -> None:
     backbone, head, images = made(name, size)
-    place = find_place(backbone, images)
+    place = find_feature_map(backbone, images)
     cams = grad_cam(backbone, head, place, images, torch.tensor([0, 1]))
     assert cams.shape == (2, place.side, place.side)
     assert cams.dtype == np.float32
@@ -74,13 +74,13 @@ def test_every_family_has_a_place_to_look_at(name: str, size: int) -> None:
 
 def test_where_the_last_maps_are_small_an_earlier_one_is_taken() -> None:
     backbone, _, images = made("test_resnet", 32)  # its stages give maps of 8, 4, 2 and 1 position a side
-    assert find_place(backbone, images) == FeatureMap(3, "layer2", 4)
+    assert find_feature_map(backbone, images) == FeatureMap(3, "layer2", 4)
 
 
 def test_a_head_that_works_in_place_does_no_harm() -> None:
     backbone, head, images = made("test_resnet", 128, HeadConfig(pool="flatten", hidden=(8,), dropout=(0.5,)))
     before = through(backbone, images, len(backbone.stages))
-    place = find_place(backbone, images)
+    place = find_feature_map(backbone, images)
     first = grad_cam(backbone, head, place, images, torch.tensor([0, 1]))
     np.testing.assert_array_equal(grad_cam(backbone, head, place, images, torch.tensor([0, 1])), first)
     torch.testing.assert_close(through(backbone, images, len(backbone.stages)), before)
@@ -89,4 +89,4 @@ def test_a_head_that_works_in_place_does_no_harm() -> None:
 def test_a_network_of_one_patch_has_no_place() -> None:
     backbone, _, images = made("test_vit", 16)
     with pytest.raises(NoFeatureMap, match="^test_vit has no feature map of more than one position$"):
-        find_place(backbone, images)
+        find_feature_map(backbone, images)

@@ -1,232 +1,196 @@
-"""The answer of studies that are whole, half done, uneven, without a test set: what it says, and what it owns up to."""
+"""The answer of a study: what it says, and what it admits, for complete, unfinished and imbalanced studies."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.support.synthetic import FAILED, MARKUP, write_study
+from tests.support.synthetic import FAILED, MARKUP, shared_results, shared_study, write_study
 from unfreeze.report.answer import Answer, answer
-from unfreeze.report.answer_text import NOTHING_YET, facts, headline, small_pool_text
+from unfreeze.report.answer_text import NOTHING_YET, facts, headline, rate_text, small_pool_text
 from unfreeze.report.page import write_side_by_side
-from unfreeze.statistics.data_quality import leading_metric, leak_text, read_data_summary
-from unfreeze.statistics.study_results import read_study_results
-from unfreeze.storage.records import read_json, read_table, read_tensors, write_json, write_table, write_tensors
-from unfreeze.storage.study_dir import StudyDir
+from unfreeze.statistics.data_quality import DataSummary
+from unfreeze.statistics.predictions import Prediction, Recipe
+from unfreeze.statistics.scores import RecipeScore
+from unfreeze.statistics.study_results import StudyResults, read_study_results
+from unfreeze.storage.records import read_json, read_table, write_json, write_table
+
+IMBALANCED = DataSummary((), {"glass": 130, "metal": 30}, {}, False, 0)
 
 
-def said(study: StudyDir) -> dict[str, tuple[str, str]]:
-    return words(answer(read_study_results(study)))
+@pytest.fixture(scope="module")
+def one_seed() -> StudyResults:
+    return shared_results(seeds=1, failed=None)
 
 
-def words(made: Answer) -> dict[str, tuple[str, str]]:
+@pytest.fixture(scope="module")
+def two_seeds() -> StudyResults:
+    return shared_results(seeds=2, failed=None)
+
+
+def texts(made: Answer) -> dict[str, tuple[str, str]]:
     return {fact.key: (fact.value, fact.detail) for fact in facts(made)}
 
 
-def test_a_whole_study_names_recipe_score_runner_up_and_worst_class(study: StudyDir) -> None:
-    made = answer(read_study_results(study))
-    assert made.recipe == ("head", "full")
-    assert made.runner_up == ("last_block", "full")
-    assert made.score is not None and made.score.low < made.score.value < made.score.high
-    assert (made.score.seeds, made.score.images) == (2, 120)
-    found = words(made)
+def without(results: StudyResults, cells: str) -> StudyResults:
+    """Results in which the cells of this pattern have not run."""
+    table = results.table.copy()
+    table.loc[table["cell"].str.contains(cells), "status"] = "missing"
+    return replace(results, table=table)
+
+
+def test_a_finished_study_names_recipe_score_runner_up_and_worst_class() -> None:
+    made = answer(shared_results())
+    assert (made.recipe, made.runner_up) == (("head", "full"), ("last_block", "full"))
+    found = texts(made)
     assert found["recipe"] == (
         "head with full",
-        "mean validation accuracy 90.8 % on 60 images; last_block with full has 91.7 %, which is too little more to "
-        "pay for (13.4 M trained parameters instead of 6.3 M); not all recipes have the same seeds (1 to 2 runs each)",
+        "mean validation accuracy 90.8 % on 60 images; last_block with full reaches 91.7 %, too small a gain for its "
+        "cost (13.4 M trained parameters instead of 6.3 M); recipes were not all run with the same seeds (1 to 2 runs "
+        "each)",
     )
     assert found["score"] == ("88.8 %", "95 % interval 80.7 to 93.7; 2 seeds, 120 test images")
-    assert found["runner_up"][1].startswith("too little to tell: -2.1 points (-27.5 to +23.4) for the recipe, 2 seeds")
+    assert found["runner_up"][1].startswith(
+        "too little data to tell: recommended recipe minus runner-up -2.1 points (-27.5 to +23.4), 2 seeds; "
+        "a verdict needs "
+    )
     assert found["worst"][0] == "metal, recall 82.5 %"
     assert found["doubling"] == (
         "+1.4 points (0.0 to +3.0)",
-        "test accuracy from about 257 to about 513 images a class, by the learning curve of head through 2 sizes; two "
-        "sizes leave the curve's shape open, which the interval counts",
+        "predicted change of test accuracy from about 257 to about 513 training images per class, by the learning "
+        "curve of head through 2 sizes; two sizes do not determine the curve's shape, and the interval covers that",
+    )
+    assert found["time"][1].endswith(
+        "for one run of the recommended recipe; its network processes 50 images per second"
     )
     assert "beside" not in found
-    assert made.failed.startswith(f"1 cell failed: {FAILED} (RuntimeError: ")
+    assert made.failures.startswith(f"1 cell failed: {FAILED} (RuntimeError: ")
+    assert made.failures.endswith(". Repeat the run command to try again.")
 
 
-def test_a_regime_is_one_size_though_its_cells_draw_more_or_fewer(tmp_path: Path) -> None:
-    study = write_study(tmp_path, failed=None)
-    path = study.cell("head.full.s1") / "result.json"
-    record = {name: value for name, value in read_json(path).items() if name != "format"}
-    write_json(path, record | {"n_train": record["n_train"] - 1})
-    assert " through 2 sizes" in said(study)["doubling"][1]
+def test_a_regime_is_one_size_though_its_cells_differ_by_an_image(two_seeds: StudyResults) -> None:
+    table = two_seeds.table.copy()
+    table.loc[table["cell"] == "head.full.s1", "n_train"] -= 1
+    assert " through 2 sizes" in texts(answer(replace(two_seeds, table=table)))["doubling"][1]
 
 
-def test_one_size_says_how_to_make_more(tmp_path: Path) -> None:
-    study = write_study(tmp_path, failed=None)
-    for path in (tmp_path / "cells").glob("*.small*/*"):
-        path.unlink()
-    assert said(study)["doubling"] == (
-        "cannot be said",
-        "that takes two sizes of training set that differ in nothing else, head has 1; a regime with sweep: "
-        "{train_per_class: [25, 50, 100]} in the study file makes them",
+def test_a_study_with_one_size_says_how_to_add_more(two_seeds: StudyResults) -> None:
+    assert texts(answer(without(two_seeds, ".small")))["doubling"] == (
+        "unknown",
+        "it takes two training set sizes with otherwise equal settings, and head has 1; a regime with sweep: "
+        "{train_per_class: [25, 50, 100]} in the study file adds some",
     )
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "auroc"])
-def test_further_test_sets_are_told_of_the_recipe(tmp_path: Path, metric: str) -> None:
-    study = write_study(tmp_path, seeds=1, failed=None, metric=metric)
-    for path in (tmp_path / "cells").glob("*/logits.safetensors"):
-        logits, about = read_tensors(path)
-        few = [place for place in range(30) if place % 6]  # no image of the first class
-        ids = about["ids"] | {"site_b": [about["ids"]["test"][place] for place in few]}
-        write_tensors(path, {**logits, "site_b": logits["test"][few]}, about | {"ids": ids})
-    value, detail = said(study)["further"]
-    if metric == "accuracy":
-        assert value.startswith("site_b ") and " % (" in value
-        assert detail == "test accuracy of the recipe"
-    else:
-        assert value == "site_b –"
-        assert detail == (
-            "test AUROC of the recipe, not defined where a class has no image: site_b has not all classes"
-        )
+def some_classes(cell: Prediction) -> Prediction:
+    """The cell's predictions for some images of a further test set, none of the first class."""
+    rows = [place for place in range(30) if place % 6]
+    parts = {name: getattr(cell, name)[rows] for name in ("ids", "labels", "logits", "units")}
+    return replace(cell, test="site_b", **parts)
 
 
-def test_one_seed_owns_up_that_no_verdict_is_possible(tmp_path: Path) -> None:
-    made = answer(read_study_results(write_study(tmp_path, seeds=1, failed=None)))
-    assert made.verdict is not None and made.verdict.verdict == "too little to tell"
+def test_other_test_sets_have_scores_of_the_recipe(one_seed: StudyResults) -> None:
+    cells = one_seed.predictions.cells
+    predictions = replace(one_seed.predictions, cells=(*cells, *map(some_classes, cells)))
+    made = answer(replace(one_seed, predictions=predictions))
+    value, detail = texts(made)["further"]
+    assert value.startswith("site_b ") and " % (" in value
+    assert detail == "test accuracy of the recommended recipe"
+    undefined = RecipeScore(math.nan, math.nan, math.nan, 1, 25, 25)
+    assert texts(replace(made, metric="auroc", other_test_scores=(("site_b", undefined),)))["further"] == (
+        "site_b –",
+        "test AUROC of the recommended recipe; undefined where a class has no image: site_b lacks some classes",
+    )
+
+
+def test_one_seed_allows_no_verdict(one_seed: StudyResults) -> None:
+    made = answer(one_seed)
+    assert made.comparison is not None and made.comparison.verdict == "too little to tell"
     assert (
-        "Every number rests on one seed: intervals count the images alone, and no verdict is possible. "
-        "seeds: 3 repeats all." in made.warnings
+        "All numbers come from one seed: intervals cover the choice of images only, and comparisons have no verdict. "
+        "seeds: 3 repeats every run." in made.warnings
     )
 
 
-def test_recipes_that_were_run_with_other_seeds_are_ranked_and_it_is_said(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=2, failed=None)
-    (study.cell("head.full.s1") / "result.json").unlink()
-    made = answer(read_study_results(study))
-    assert made.unequal == (1, 2)
-    assert words(made)["recipe"][1].endswith("; not all recipes have the same seeds (1 to 2 runs each)")
-    assert words(replace(made, unequal=(1, 1)))["recipe"][1].endswith("(1 run each)")
-    assert not words(replace(made, unequal=None))["recipe"][1].endswith("each)")
+def test_recipes_with_different_seeds_are_ranked_with_a_note(two_seeds: StudyResults) -> None:
+    made = answer(without(two_seeds, r"head\.full\.s1"))
+    assert made.unequal_runs == (1, 2)
+    assert texts(made)["recipe"][1].endswith("; recipes were not all run with the same seeds (1 to 2 runs each)")
+    assert texts(replace(made, unequal_runs=(1, 1)))["recipe"][1].endswith("(1 run each)")
+    assert not texts(replace(made, unequal_runs=None))["recipe"][1].endswith("each)")
 
 
-def test_nothing_has_run(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=1, failed=None)
-    for path in (tmp_path / "cells").glob("*/*"):
-        path.unlink()
-    made = answer(read_study_results(study))
+def test_a_study_of_which_nothing_has_finished_has_no_answer(one_seed: StudyResults) -> None:
+    made = answer(replace(without(one_seed, "."), ranking=None))
     assert (made.recipe, facts(made), made.conclusions) == (None, (), ())
     assert headline(made) == NOTHING_YET
-    assert "9 cells have not run yet; the same run command continues." in made.warnings
+    assert "9 cells have not run yet; repeat the run command to resume." in made.warnings
 
 
-def test_without_test_images_validation_is_shown_and_called_flattering(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=1, failed=None)
-    for path in (tmp_path / "cells").glob("*/logits.safetensors"):
-        logits, about = read_tensors(path)
-        write_tensors(path, {"validation": logits["validation"]}, about)
-    found = said(study)
+def test_without_test_images_the_validation_score_is_called_optimistic(one_seed: StudyResults) -> None:
+    made = answer(replace(one_seed, predictions=replace(one_seed.predictions, cells=())))
+    found = texts(made)
     assert found["score"] == (
         "90.0 %",
-        "95 % interval 79.9 to 95.3; no test images to report on; validation chose this recipe, which is optimistic",
+        "95 % interval 79.9 to 95.3; there are no test images, and this score was used for selection, so it is "
+        "optimistic",
     )
+    assert headline(made).endswith("; there is no test set, and the validation score was used for selection, so it is "
+                                   "optimistic.")  # fmt: skip
     assert found["runner_up"][1] == "no test images to compare them on"
     assert found["worst"][1].endswith("10 validation images")
-    assert "validation accuracy from about 257 to about 513 images a class" in found["doubling"][1]
+    assert "validation accuracy from about 257 to about 513 training images per class" in found["doubling"][1]
 
 
-def test_a_study_that_reports_on_what_stopped_it_says_so(tmp_path: Path) -> None:
+def test_a_study_that_validates_on_its_test_images_says_so(one_seed: StudyResults) -> None:
+    study = one_seed.record["study"] | {"split": {"val": "test"}}
+    made = answer(replace(one_seed, record={**one_seed.record, "study": study}))
+    assert made.validates_on_test
+    assert headline(made).endswith("120 test images, which were also used for selection.")
+    assert texts(made)["score"][1].endswith("; used for selection, so it is optimistic")
+
+
+def test_imbalanced_classes_add_balanced_accuracy_and_the_worst_recall(one_seed: StudyResults) -> None:
+    made = answer(one_seed, IMBALANCED)
+    value, detail = texts(made)["beside"]
+    assert value.startswith("balanced accuracy ") and "; worst-class recall " in value
+    assert detail == "accuracy hides errors in small classes"
+    assert made.warnings[0].startswith("Classes are imbalanced: 130 images of glass, 30 of metal. Accuracy hides ")
+
+
+def test_balanced_accuracy_leads_where_accuracy_is_only_the_default(tmp_path: Path) -> None:
     study = write_study(tmp_path, seeds=1, failed=None)
-    record = read_json(tmp_path / "study.json")
-    record["study"]["split"] = {"val": "test"}
-    write_json(tmp_path / "study.json", {name: value for name, value in record.items() if name != "format"})
-    made = answer(read_study_results(study))
-    assert made.on_test
-    assert headline(made).endswith(", on images that also chose it.")
-
-
-def test_uneven_classes_bring_balanced_accuracy_and_the_worst_recall(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=1, failed=None)
-    catalog = read_table(tmp_path / "catalog.csv").astype(str)
+    catalog = read_table(tmp_path / "catalog.csv").astype(object)
     more = catalog[catalog["label"] == "glass"].sample(100, replace=True, random_state=0)
     more = more.assign(id=[f"more-{number}" for number in range(100)])
-    catalog = catalog.astype(object).where(catalog != "nan", "")
     write_table(tmp_path / "catalog.csv", pd.concat([catalog, more]).fillna(""))
-    value, detail = said(study)["beside"]
-    assert value.startswith("balanced accuracy ") and "; worst-class recall " in value
-    assert detail == "accuracy alone hides the small classes"
     record = {name: value for name, value in read_json(tmp_path / "study.json").items() if name != "format"}
     write_json(tmp_path / "study.json", record | {"metric_given": False})
-    made = answer(read_study_results(study))
+    results = read_study_results(study)
+    made = answer(results)
     assert made.metric == "balanced_accuracy" and "test balanced accuracy is" in headline(made)
-    found = words(made)
-    assert found["score"][0] == value.split(" ", 2)[2].split(" (")[0]
-    assert found["beside"][0].startswith("accuracy ") and "; worst-class recall " in found["beside"][0]
-    assert found["beside"][1] == (
-        "accuracy alone hides the small classes, so balanced accuracy leads (--set metric=accuracy says otherwise)"
+    assert set(results.leading_comparisons["metric"]) == {"balanced_accuracy"}
+    value, detail = texts(made)["beside"]
+    assert value.startswith("accuracy ") and "; worst-class recall " in value
+    assert detail == (
+        "accuracy hides errors in small classes, so balanced accuracy leads (--set metric=accuracy changes that)"
     )
 
 
-@pytest.mark.parametrize(
-    ("metric", "given", "imbalance", "leads"),
-    [
-        ("accuracy", False, 3.0, "balanced_accuracy"),
-        ("accuracy", False, 2.9, "accuracy"),
-        ("accuracy", True, 30.0, "accuracy"),
-        ("accuracy", None, 30.0, "accuracy"),  # a record of an earlier version
-        ("macro_f1", False, 30.0, "macro_f1"),
-    ],
-)
-def test_balanced_accuracy_leads_where_classes_are_uneven(
-    metric: str, given: bool | None, imbalance: float, leads: str
-) -> None:
-    record = {"metric": metric} | ({} if given is None else {"metric_given": given})
-    assert leading_metric(record, imbalance) == leads
-
-
-def test_copies_on_both_sides_of_the_split_are_a_leak(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=1, failed=None)
-    catalog = read_table(tmp_path / "catalog.csv").astype(object)
-    catalog.loc[[0, 1, 100], "cluster"] = "c1"  # validation-0, validation-1, test-40
-    write_table(tmp_path / "catalog.csv", catalog.where(catalog.notna(), ""))
-    splits = catalog[["id"]].assign(split=catalog["id"].str.split("-").str[0], fold="")
-    write_table(tmp_path / "splits.csv", splits)
-    found = read_data_summary(study)
-    assert found.counts[0][:3] == ("leaks", 1, 3)
-    assert leak_text(found) == (
-        "1 group of copies or of one group lie both in training and in test images, so test scores flatter."
+def test_a_recipe_that_no_comparison_covers_is_named(one_seed: StudyResults) -> None:
+    made = replace(answer(one_seed), incomparable=Recipe("scratch", "small"))
+    ahead = (
+        "scratch with small ranks next on validation, but differs in strategy and regime, and the study compares "
+        "recipes that differ in one of them"
     )
-    write_table(tmp_path / "splits.csv", splits.assign(split="test"))
-    assert read_data_summary(study).straddling == 0
+    assert texts(made)["runner_up"][1].endswith(f" ({ahead})")
+    assert texts(replace(made, runner_up=None))["runner_up"] == ("none", ahead)
 
 
-def test_copies_and_groups_are_counted(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=1, failed=None)
-    catalog = read_table(tmp_path / "catalog.csv").astype(object)
-    catalog[["cluster", "group", "pixels"]] = ""
-    catalog["pixels"] = [f"p{number}" for number in range(len(catalog))]
-    catalog.loc[[0, 1], ["cluster", "pixels"]] = ["c1", "p"]  # all in validation: no leak
-    catalog.loc[[2, 3, 4], "cluster"] = "c2"
-    catalog.loc[[5], "cluster"] = "c3"  # whose copy is set aside
-    catalog.loc[[6, 7, 8, 9], "group"] = ["g1", "g1", "g2", "g2"]
-    write_table(tmp_path / "catalog.csv", catalog.fillna(""))
-    assert read_data_summary(study).counts == (
-        ("copies", 1, 2, "the same pixels; counted as one in every interval"),
-        ("copies", 1, 3, "nearly the same; counted as one in every interval"),
-        ("groups", 2, 4, "named by the study; counted as one in every interval"),
-    )
-
-
-def test_files_that_are_not_used_are_counted_by_their_reasons(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=1, failed=None)
-    catalog = read_table(tmp_path / "catalog.csv").astype(object)
-    rows = catalog.iloc[:4].assign(
-        id=list("wxyz"), status=["set_aside", "ignored", "ignored", "ignored"], label="",
-        reason=["truncated", "hidden", "link out of the folder", "hidden"],
-    )  # fmt: skip
-    write_table(tmp_path / "catalog.csv", pd.concat([catalog, rows]).fillna(""))
-    assert read_data_summary(study).counts == (
-        ("set aside", 1, 1, "truncated"), ("ignored", 2, 2, "hidden"), ("ignored", 1, 1, "link out of the folder"),
-    )  # fmt: skip
-
-
-def test_several_studies_side_by_side(study: StudyDir, tmp_path: Path) -> None:
-    other = write_study(tmp_path / "other", seeds=1, name="other", failed=None)
+def test_several_studies_side_by_side(tmp_path: Path) -> None:
+    study, other = shared_study(), shared_study(seeds=1, failed=None)
     before = sorted(study.path.rglob("*"))
     text = write_side_by_side([study, other], tmp_path / "side.html").read_text(encoding="utf-8")
     assert text.count("<article") == 2
@@ -235,28 +199,31 @@ def test_several_studies_side_by_side(study: StudyDir, tmp_path: Path) -> None:
     assert sorted(study.path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(("rate", "text"), [(0.526, "0.53"), (7.12, "7.1"), (50.0, "50"), (2345.0, "2,300")])
+def test_rates_have_two_digits(rate: float, text: str) -> None:
+    assert rate_text(rate) == text
+
+
+FOLDS = "--set split.folds=5 cross-validates over five folds"
+
+
 @pytest.mark.parametrize(
-    ("metric", "images", "smallest", "can_fold", "said"),
+    ("metric", "images", "smallest", "can_fold", "text"),
     [
         ("accuracy", 200, 20, True, ""),
-        (
-            "accuracy", 37, 5, True,
-            "validation has 37 images (5 in the smallest class): one image is 2.7 points; "
-            "--set split.folds=5 validates on others in each of five turns",
-        ),
+        ("accuracy", 37, 5, True, f"37 images (5 in the smallest class), so one image is 2.7 points; {FOLDS}"),
         (
             "balanced_accuracy", 2000, 19, False,
-            "validation has 2,000 images (19 in the smallest class): one image is 0.1 points; more images tell more",
+            "2,000 images (19 in the smallest class), so one image is 0.1 points; more images rank more finely",
         ),
         (
             "log_loss", 37, 5, False,
-            "validation has 37 images (5 in the smallest class): one image weighs 2.7 %; more images tell more",
+            "37 images (5 in the smallest class), so one image has 2.7 % of the weight; more images rank more finely",
         ),
-        (
-            "accuracy", 1, 1, False,
-            "validation has 1 image (1 in the smallest class): one image is 100.0 points; more images tell more",
-        ),
+        ("accuracy", 1, 1, True, f"1 image (1 in the smallest class), so one image is 100.0 points; {FOLDS}"),
     ],
 )  # fmt: skip
-def test_few_validation_images_are_said(metric: str, images: int, smallest: int, can_fold: bool, said: str) -> None:
-    assert small_pool_text(metric, images, smallest, can_fold) == said
+def test_few_validation_images_make_a_coarse_ranking(
+    metric: str, images: int, smallest: int, can_fold: bool, text: str
+) -> None:
+    assert small_pool_text(metric, images, smallest, can_fold) == (f"validation has {text}" if text else "")

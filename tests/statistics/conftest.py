@@ -1,11 +1,11 @@
-"""One synthetic study, made once for all tests here."""
+"""The synthetic study that tests here share and only read."""
 
 import pytest
 
-from tests.support.synthetic import write_study
+from tests.support.synthetic import shared_study
 from unfreeze.storage.study_dir import StudyDir
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
-    return write_study(tmp_path_factory.mktemp("study"))
+def study() -> StudyDir:
+    return shared_study()

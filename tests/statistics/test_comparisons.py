@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from tests.support.synthetic import IMAGES, write_study
 from unfreeze.errors import UserError
 from unfreeze.metrics import score
-from unfreeze.statistics.comparisons import COLUMNS, compare, comparisons_table, pairs_of
+from unfreeze.statistics.comparisons import COLUMNS, compare, comparisons_table, recipe_pairs
 from unfreeze.statistics.convergence import COLUMNS as CONVERGENCE
 from unfreeze.statistics.convergence import convergence_table
 from unfreeze.statistics.intervals import proportion_interval
@@ -138,11 +138,11 @@ def test_images_of_one_group_are_one_piece_of_evidence() -> None:
 
 
 def test_pairs_are_in_plan_order() -> None:
-    pairs = pairs_of([Recipe("s", "x"), Recipe("s", "y"), Recipe("t", "x")])
+    pairs = recipe_pairs([Recipe("s", "x"), Recipe("s", "y"), Recipe("t", "x")])
     assert [(one.kind, one.within, *one.names) for one in pairs] == [
         ("strategy", "x", "s", "t"), ("regime", "s", "x", "y"),
     ]  # fmt: skip
-    assert pairs_of([]) == []
+    assert recipe_pairs([]) == []
 
 
 def test_scores_of_a_cell(three: StudyDir) -> None:

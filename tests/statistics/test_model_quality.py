@@ -7,17 +7,17 @@ from scipy.special import softmax
 from unfreeze.metrics import score
 from unfreeze.statistics import model_quality as quality
 from unfreeze.statistics.intervals import wilson_interval
-from unfreeze.statistics.model_quality import Scored
+from unfreeze.statistics.model_quality import ScoredImages
 
 # Rows: labels. Of class 0 all 4 are found; of class 1 two of 6 are taken for 2; of class 2 one of 2 is taken for 1.
 COUNTS = np.array([[4, 0, 0], [0, 4, 2], [0, 1, 1]])
 
 
-def scored(logits: np.ndarray, labels: np.ndarray) -> Scored:
-    return Scored(tuple(map(str, range(len(labels)))), logits.astype(np.float32), labels.astype(np.int64))
+def scored(logits: np.ndarray, labels: np.ndarray) -> ScoredImages:
+    return ScoredImages(tuple(map(str, range(len(labels)))), logits.astype(np.float32), labels.astype(np.int64))
 
 
-def calibrated(images: int, classes: int = 4, factor: float = 1.0) -> Scored:
+def calibrated(images: int, classes: int = 4, factor: float = 1.0) -> ScoredImages:
     """Labels drawn from the very probabilities that the logits give, then logits times a factor."""
     draws = np.random.default_rng(3)
     logits = draws.normal(0, 1.5, (images, classes))
@@ -26,7 +26,7 @@ def calibrated(images: int, classes: int = 4, factor: float = 1.0) -> Scored:
     return scored(factor * logits, labels)
 
 
-def calibration_error(made: Scored) -> float:
+def calibration_error(made: ScoredImages) -> float:
     return score("ece", made.logits, made.labels)
 
 
@@ -78,13 +78,13 @@ def test_the_temperature_undoes_a_factor_on_logits(factor: float) -> None:
     made = calibrated(4000, factor=factor)
     temperature = quality.fit_temperature(made)
     assert temperature == pytest.approx(factor, rel=0.08)
-    assert (quality.scaled(made, temperature).predicted == made.predicted).all()
+    assert (quality.with_temperature(made, temperature).predicted == made.predicted).all()
 
 
 def test_a_temperature_that_images_do_not_determine_is_known() -> None:
     labels = np.arange(20) % 4
-    assert quality.at_bound(quality.fit_temperature(scored(np.eye(4)[labels], labels)))
-    assert not quality.at_bound(quality.fit_temperature(calibrated(500)))
+    assert quality.is_at_bound(quality.fit_temperature(scored(np.eye(4)[labels], labels)))
+    assert not quality.is_at_bound(quality.fit_temperature(calibrated(500)))
 
 
 def test_temperature_scaling_corrects_the_calibration_error() -> None:
@@ -92,7 +92,10 @@ def test_temperature_scaling_corrects_the_calibration_error() -> None:
     bins = quality.reliability(sure)
     assert bins["images"].sum() == 4000
     assert ((bins["low"] <= bins["confidence"]) & (bins["confidence"] <= bins["high"])).all()
-    before, after = calibration_error(sure), calibration_error(quality.scaled(sure, quality.fit_temperature(sure)))
+    before, after = (
+        calibration_error(sure),
+        calibration_error(quality.with_temperature(sure, quality.fit_temperature(sure))),
+    )
     assert before > 0.15
     assert after < 0.03
     assert calibration_error(fair) < 0.03
@@ -101,8 +104,8 @@ def test_temperature_scaling_corrects_the_calibration_error() -> None:
 def test_the_most_wrong_are_mistakes_with_the_least_believed_label_first() -> None:
     logits = np.log(np.array([[0.7, 0.3], [0.9, 0.1], [0.99, 0.01], [0.2, 0.8]]))
     made = scored(logits, np.array([1, 1, 0, 1]))
-    assert quality.most_wrong(made, 5) == [1, 0]
-    assert quality.most_wrong(made, 1) == [1]
+    assert quality.worst_mistakes(made, 5) == [1, 0]
+    assert quality.worst_mistakes(made, 1) == [1]
 
 
 def test_planted_wrong_labels_are_suspected() -> None:
@@ -113,13 +116,13 @@ def test_planted_wrong_labels_are_suspected() -> None:
     planted = np.arange(0, 300, 30)
     told = labels.copy()
     told[planted] = (labels[planted] + 1) % 3
-    found = quality.suspects(scored(logits, told))
+    found = quality.label_issues(scored(logits, told))
     # It counts a label as wrong only where the model is as sure of another class as it is of that class on average.
     assert len(set(planted) & set(found)) >= len(planted) / 2
     assert len(set(found) - set(planted)) <= 1
     own = scored(logits, told).probabilities[found, told[found]]
     assert (np.diff(own) >= 0).all()
-    assert quality.suspects(scored(logits[:5], np.zeros(5))) == []
+    assert quality.label_issues(scored(logits[:5], np.zeros(5))) == []
 
 
 def test_pooling_takes_each_image_once() -> None:

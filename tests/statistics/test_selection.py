@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.selection import WORLDS, luck_of, measure, simulate
-from unfreeze.statistics.intervals import crossed, half_width, units_of
+from unfreeze.statistics.intervals import by_unit, crossed_mean, half_width
 from unfreeze.statistics.predictions import Recipe
 from unfreeze.statistics.selection import Contender, choose, unequal_runs
 
@@ -31,7 +31,7 @@ def noisy(accuracy: float, draw: int, seeds: int = 3, images: int = IMAGES) -> N
 
 
 def contender(values: NDArray[np.float64], **given: object) -> Contender:
-    about = {"recipe": Recipe("head", "full"), "n_train": 100.0, "flops": 1e9, "params_trained": 1000, "paid": True}
+    about = {"recipe": Recipe("head", "full"), "n_train": 100.0, "flops": 1e9, "params_trained": 1000, "unbiased": True}
     return Contender(values=values, seeds=tuple(range(len(values))), **{**about, **given})  # type: ignore[arg-type]
 
 
@@ -75,10 +75,10 @@ def test_within_a_standard_error_but_by_more_than_a_point_is_worse_too() -> None
     assert choose([best, worse], alone(40)).recommended == 0
 
 
-@pytest.mark.parametrize("unpaid", [{0}, {1}, {0, 1}])
-def test_where_selection_is_not_paid_for_no_advantage_within_a_standard_error_counts(unpaid: set[int]) -> None:
+@pytest.mark.parametrize("biased", [{0}, {1}, {0, 1}])
+def test_where_selection_is_not_paid_for_no_advantage_within_a_standard_error_counts(biased: set[int]) -> None:
     two = [contender(right(0, images=40), flops=3e9), contender(right(1, 2, images=40), flops=1e9)]
-    two = [replace(one, paid=place not in unpaid) for place, one in enumerate(two)]
+    two = [replace(one, unbiased=place not in biased) for place, one in enumerate(two)]
     assert choose(two, alone(40)).recommended == 1
     far = [two[0], replace(two[1], values=right(*range(1, 8), images=40))]
     assert choose(far, alone(40)).recommended == 0
@@ -117,13 +117,13 @@ def test_fewer_training_images_are_never_recommended_but_told() -> None:
     other = contender(noisy(0.70, 4))
     choice = choose([few, full, fair, other], alone())
     assert (choice.recommended, choice.order, choice.smaller) == (1, (1, 3), (0, 2))
-    assert choice.worse_with_more == (0,)
+    assert choice.smaller_but_better == (0,)
 
 
 def test_at_one_seed_nothing_is_said_of_fewer_training_images() -> None:
     few = contender(noisy(0.95, 1, seeds=1), recipe=Recipe("head", "small"), n_train=50)
     choice = choose([few, contender(noisy(0.70, 2, seeds=1))], alone())
-    assert (choice.recommended, choice.worse_with_more) == (1, ())
+    assert (choice.recommended, choice.smaller_but_better) == (1, ())
 
 
 def test_a_recipe_whose_cells_lack_a_fold_is_a_candidate_like_the_others_of_its_regime() -> None:
@@ -136,15 +136,15 @@ def test_level_are_those_whose_interval_holds_0() -> None:
     used = contender(right(*range(10)), flops=1e9)
     near, far = contender(right(*range(5, 17)), flops=2e9), contender(right(*range(40)), flops=2e9)
     choice = choose([far, used, near], alone())
-    assert (choice.recommended, choice.order, choice.level) == (1, (1, 2, 0), (2,))
+    assert (choice.recommended, choice.order, choice.ties) == (1, (1, 2, 0), (2,))
 
 
 def test_the_images_needed_make_the_interval_as_narrow_as_the_difference() -> None:
     used = contender(right(*range(0, 10)), flops=1e9)
     near, further = contender(right(*range(5, 21)), flops=2e9), contender(right(*range(7, 25)), flops=2e9)
     choice = choose([used, near, further], alone())
-    assert choice.level == (1, 2)
-    found = crossed(used.values - near.values)
+    assert choice.ties == (1, 2)
+    found = crossed_mean(used.values - near.values)
     assert found.mean == pytest.approx(0.015)
     half = half_width(replace(found, images=choice.n_needed))
     assert choice.n_needed == 690 and half == pytest.approx(found.mean, rel=0.02)
@@ -152,8 +152,8 @@ def test_the_images_needed_make_the_interval_as_narrow_as_the_difference() -> No
 
 def test_images_needed_for_what_is_nearer_than_a_point_are_those_that_show_it() -> None:
     choice = choose([contender(right(0, 1, 2, 3)), contender(right(4, 5, 6, 7, 8))], alone())
-    assert choice.level == (1,) and choice.n_needed == 880
-    assert half_width(replace(crossed(right(0, 1, 2, 3) - right(4, 5, 6, 7, 8)), images=870)) <= 0.01
+    assert choice.ties == (1,) and choice.n_needed == 880
+    assert half_width(replace(crossed_mean(right(0, 1, 2, 3) - right(4, 5, 6, 7, 8)), images=870)) <= 0.01
 
 
 @pytest.mark.parametrize(
@@ -166,25 +166,25 @@ def test_images_needed_for_what_is_nearer_than_a_point_are_those_that_show_it() 
 )
 def test_no_images_are_needed_where_none_would_tell_more(other: NDArray[np.float64], level: tuple[int, ...]) -> None:
     choice = choose([contender(right(0)), contender(other, flops=2e9)], alone())
-    assert (choice.level, choice.n_needed) == (level, None)
+    assert (choice.ties, choice.n_needed) == (level, None)
 
 
 def test_no_number_of_images_makes_good_for_two_seeds() -> None:
     lucky = np.array([right(0)[0], right(*range(60))[0]])
     choice = choose([contender(lucky), contender(right(seeds=2)[:, ::-1] * [[0.9], [1.0]])], alone())
-    assert choice.level and choice.n_needed is None
+    assert choice.ties and choice.n_needed is None
 
 
 def test_images_of_one_unit_count_once() -> None:
     """40 units of ten images each, of which one decides."""
     units = np.repeat([f"group {number}" for number in range(40)], 10)
     best, worse = right(0), right(0, *range(10, 20))
-    found = crossed(units_of(best - worse, units))
+    found = crossed_mean(by_unit(best - worse, units))
     assert found.images == 40 and found.mean == pytest.approx(0.025)
     two = [contender(best, flops=2e9), contender(worse, flops=1e9)]
-    assert choose(two, alone()).level == ()
-    assert choose(two, units).level == (1,)
-    uncapped = [replace(one, paid=False) for one in two]
+    assert choose(two, alone()).ties == ()
+    assert choose(two, units).ties == (1,)
+    uncapped = [replace(one, unbiased=False) for one in two]
     assert [choose(uncapped, given).recommended for given in (alone(), units)] == [0, 1]
 
 
@@ -192,14 +192,14 @@ def test_a_single_unit_tells_nothing_so_that_a_point_is_all_that_counts() -> Non
     one = np.array(["group"] * IMAGES)
     two = [contender(right(0), flops=2e9), contender(right(0, 1, 2, 3), flops=1e9)]
     choice = choose(two, one)
-    assert (choice.recommended, choice.level, choice.n_needed) == (1, (0,), None)
+    assert (choice.recommended, choice.ties, choice.n_needed) == (1, (0,), None)
     assert choose([two[0], replace(two[1], values=right(*range(10)))], one).recommended == 0
 
 
 def test_seeds_count_beside_images() -> None:
     """The same 4 images of 400 in each seed against 0, 12 and 0: the mean is the same, not what is known about it."""
-    best = contender(right(seeds=3), flops=2e9, paid=False)
-    steady = contender(right(0, 1, 2, 3, seeds=3), flops=1e9, paid=False)
+    best = contender(right(seeds=3), flops=2e9, unbiased=False)
+    steady = contender(right(0, 1, 2, 3, seeds=3), flops=1e9, unbiased=False)
     wild = replace(steady, values=np.array([right()[0], right(*range(12))[0], right()[0]]))
     assert steady.values.mean() == wild.values.mean()
     assert choose([best, steady], alone()).recommended == 0
@@ -224,7 +224,7 @@ def test_a_deterministic_recipe_counts_once_however_many_seeds_it_was_run_for() 
     other = contender(right(*range(3, 17)), flops=1e9)
     several = replace(other, values=np.repeat(other.values, 3, axis=0), seeds=(5, 6, 7))
     expected = choose([single, other], alone())
-    assert expected.level == (1,) and expected.n_needed
+    assert expected.ties == (1,) and expected.n_needed
     assert choose([repeated, several], alone()) == expected
     assert choose([repeated, other], alone()) == expected
 
@@ -234,14 +234,14 @@ def test_a_deterministic_recipe_is_set_against_each_seed_of_the_other() -> None:
     varied = contender(noisy(0.95, 1), flops=1e9)
     elsewhere = replace(fixed, seeds=(7, 8, 9))
     assert choose([fixed, varied], alone()) == choose([elsewhere, varied], alone())
-    assert not choose([fixed, varied], alone()).level  # as against each of the three
+    assert not choose([fixed, varied], alone()).ties  # as against each of the three
 
 
 def test_a_loss_that_is_negated_is_ranked_alike() -> None:
     generator = np.random.default_rng(0)
     losses = generator.exponential(0.3, (3, IMAGES))
     choice = choose([contender(-losses, flops=1e9), contender(0.1 - losses, flops=2e9)], alone())
-    assert (choice.recommended, choice.order, choice.level) == (1, (1, 0), ())
+    assert (choice.recommended, choice.order, choice.ties) == (1, (1, 0), ())
 
 
 @pytest.mark.parametrize(

@@ -99,4 +99,4 @@ def test_copies_in_two_folds_of_the_data_matter_where_they_are_used(tmp_path, mo
     )
     monkeypatch.chdir(tmp_path)
     assert main(["check", "study.yaml"]) == 0
-    assert ("The same picture in two splits" in Path("check.html").read_text("utf-8")) == (folds is not None)
+    assert ("Related images in several splits" in Path("check.html").read_text("utf-8")) == (folds is not None)

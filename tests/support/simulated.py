@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from unfreeze.statistics.intervals import LEVEL, CrossedMean, crossed, half_width, simultaneous
+from unfreeze.statistics.intervals import LEVEL, CrossedMean, crossed_mean, half_width, simultaneous_intervals
 
 CHUNK = 100
 
@@ -128,8 +128,8 @@ def measure(
     for right in simulate(world, studies, seeds, images, draw):
         numbers = right.astype(np.float32)
         values = [numbers[:, *a] - numbers[:, *b] for a, b in pairs]
-        family: list[CrossedMean] = [crossed(one) for one in values]
-        parts = simultaneous(family, strategies * regimes, floor=1.0)
+        family: list[CrossedMean] = [crossed_mean(one) for one in values]
+        parts = simultaneous_intervals(family, strategies * regimes, floor=1.0)
         means = np.array([one.mean for one in family])
         collected["mean"].append(means)
         collected["off"].append(np.abs(means - truth))

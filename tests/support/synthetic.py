@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unfreeze.statistics.study_results import StudyResults, read_study_results
 from unfreeze.storage.atomic import write_text
 from unfreeze.storage.records import write_json, write_table, write_tensors
 from unfreeze.storage.study_dir import StudyDir
@@ -36,14 +37,25 @@ _BLOCKS.append(("block5", 512, 7079424))
 def write_study(
     path: Path, seeds: int = 2, name: str = MARKUP, failed: str | None = FAILED, metric: str = "accuracy"
 ) -> StudyDir:
-    """Write the directory and return it."""
-    shutil.copytree(_made(seeds, name, failed, metric), path, dirs_exist_ok=True)
+    """Write the directory, for a test that changes it, and return it."""
+    shutil.copytree(_shared_folder(seeds, name, failed, metric), path, dirs_exist_ok=True)
     return StudyDir(path)
 
 
+def shared_study(seeds: int = 2, failed: str | None = FAILED) -> StudyDir:
+    """Return a directory that all tests of this process share and only read."""
+    return StudyDir(_shared_folder(seeds, MARKUP, failed, "accuracy"))
+
+
 @functools.cache
-def _made(seeds: int, name: str, failed: str | None, metric: str) -> Path:
-    """Write a directory once for all tests that ask for the same one; return where it lies until the tests end."""
+def shared_results(seeds: int = 2, failed: str | None = FAILED) -> StudyResults:
+    """Read the shared directory once for all tests of this process; a test changes them by ``dataclasses.replace``."""
+    return read_study_results(shared_study(seeds, failed))
+
+
+@functools.cache
+def _shared_folder(seeds: int, name: str, failed: str | None, metric: str) -> Path:
+    """Write a directory once for all tests that ask for the same one; it is deleted when the process ends."""
     folder = tempfile.TemporaryDirectory(prefix="unfreeze-synthetic-")
     atexit.register(folder.cleanup)
     path = Path(folder.name)

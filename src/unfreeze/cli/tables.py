@@ -353,7 +353,7 @@ def answer_lines(answer: "Answer") -> list[Text]:
     if not found:
         return [Text(NOTHING_YET)]
     width = max(len(fact.label) for fact in found)
-    lines = [Text(ON_TEST, style="yellow")] if answer.on_test else []
+    lines = [Text(ON_TEST, style="yellow")] if answer.validates_on_test else []
     for fact in found:
         line = Text(f"{fact.label:<{width}}  ", style="dim")
         line.append(fact.value, style="not dim bold")

@@ -1,1 +1,1 @@
-"""Where the best model looks, and which images it gets wrong."""
+"""Explain the recommended model: where it looks, its worst mistakes, and labels to review."""

@@ -1,7 +1,7 @@
-"""Grad-CAM on the deepest feature map that has spatial positions.
+"""Grad-CAM on the deepest feature map with enough spatial positions.
 
-Grad-CAM: Selvaraju et al. 2017, by captum's LayerGradCam. Tokens are laid out as maps first, so that convolutional
-networks, Swin and ViTs are looked at alike.
+Grad-CAM (Selvaraju et al. 2017) is computed by captum's LayerGradCam. Tokens are arranged as maps first, so that
+convolutional networks, Swin and ViTs are treated alike.
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from unfreeze.model.backbone import Backbone
 
 SIDE = 4
-"""Positions along a map's side from which it tells places apart."""
+"""Smallest useful side of a feature map, in positions."""
 
 
 class NoFeatureMap(Exception):
-    """The network has no feature map to look at; the text says why."""
+    """The network has no feature map with spatial positions; the message says why."""
 
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Where a network is cut for its maps: after ``before`` of the chained modules, in the stage of this name."""
+    """A feature map: the output of the first ``before`` chained modules, the last of them in ``stage``."""
 
     before: int
     stage: str
@@ -32,7 +32,7 @@ class FeatureMap:
 
 
 class MappedNetwork(nn.Module):
-    """A network whose features at one place pass through ``map`` as (N, C, H, W), whatever their own layout."""
+    """A network whose feature map passes through the module ``map`` as (N, C, H, W), whatever its own layout."""
 
     def __init__(self, lower: nn.Module, upper: nn.Module, channels_last: bool, prefix_tokens: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class MappedNetwork(nn.Module):
         self.channels_last, self.prefix_tokens = channels_last, prefix_tokens
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 3, S, S) to logits; the graph begins at the features."""
+        """Map images (N, 3, S, S) to logits; gradients are recorded from the feature map on."""
         with torch.no_grad():
             features = self.lower(images)
         features.requires_grad_()
@@ -51,27 +51,27 @@ class MappedNetwork(nn.Module):
             return self.upper(torch.cat([tokens, maps.flatten(2).transpose(1, 2)], dim=1))
         if self.channels_last:
             return self.upper(self.map(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-        return self.upper(self.map(features).clone())  # what follows may work in place
+        return self.upper(self.map(features).clone())  # the next module may work in place
 
 
 def _chain(backbone: Backbone) -> list[tuple[str, nn.Module]]:
-    """Return the backbone's modules one after another; a last stage of several parts, such as a pooling, in parts."""
+    """Return the backbone's modules in order, with their stages' names; a sequential last stage is split up."""
     *first, last = backbone.stages
     parts = list(last.module) if isinstance(last.module, nn.Sequential) else [last.module]
     return [*((stage.name, stage.module) for stage in first), *((last.name, part) for part in parts)]
 
 
-def find_place(backbone: Backbone, images: Tensor) -> FeatureMap:
-    """Return the deepest place whose map has at least ``SIDE`` positions a side, else the deepest with the most.
+def find_feature_map(backbone: Backbone, images: Tensor) -> FeatureMap:
+    """Return the deepest feature map with at least ``SIDE`` positions per side, else the deepest of the largest ones.
 
-    Of a ViT the last block is left out: behind it, a class token takes nothing from the patches any more.
+    The last block of a ViT is skipped, because after it the class token no longer depends on the patches.
 
     Args:
         backbone: in inference mode.
-        images: any one or more, float32 (N, 3, S, S), on its device.
+        images: one or more of any content, float32 (N, 3, S, S), on the backbone's device.
 
     Raises:
-        NoMap: nowhere are features laid out in two dimensions.
+        NoFeatureMap: no feature map has more than one position.
     """
     sides: list[int] = []
     chain = _chain(backbone)
@@ -90,7 +90,7 @@ def find_place(backbone: Backbone, images: Tensor) -> FeatureMap:
 
 
 def _side(features: Tensor, backbone: Backbone) -> int:
-    """Return the positions along a side of square features; 0 if they are none."""
+    """Return the side of square features in positions; 0 if they are not square."""
     if features.ndim == 3:
         patches = features.shape[1] - _prefix_tokens(backbone.model)
         return isqrt(patches) if patches > 0 and isqrt(patches) ** 2 == patches else 0
@@ -104,21 +104,23 @@ def _prefix_tokens(model: Any) -> int:
     return int(getattr(model, "num_prefix_tokens", 0))
 
 
-def grad_cam(backbone: Backbone, head: nn.Module, place: FeatureMap, images: Tensor, targets: Tensor) -> np.ndarray:
-    """Return where each image speaks for a class: float32 (N, side, side), 0 to 1, the strongest place of each is 1.
+def grad_cam(
+    backbone: Backbone, head: nn.Module, feature_map: FeatureMap, images: Tensor, targets: Tensor
+) -> np.ndarray:
+    """Return the Grad-CAM of each image for a class: float32 (N, side, side), scaled so that its maximum is 1.
 
     Args:
         backbone: in inference mode.
-        head: last stage's output to logits.
-        place: of the map.
+        head: maps the last stage's output to logits.
+        feature_map: from ``find_feature_map``.
         images: float32 (N, 3, S, S), on the network's device.
         targets: classes, int64 (N,), on the same device.
     """
-    # It brings matplotlib, for which no run should wait at its start.
+    # Imports matplotlib, which would slow down the start of every run.
     from captum.attr import LayerGradCam
 
     modules = [module for _, module in _chain(backbone)]
-    lower, upper = nn.Sequential(*modules[: place.before]), nn.Sequential(*modules[place.before :], head)
+    lower, upper = nn.Sequential(*modules[: feature_map.before]), nn.Sequential(*modules[feature_map.before :], head)
     mapped = MappedNetwork(lower, upper, backbone.layout == "NHWC", _prefix_tokens(backbone.model)).eval()
     found = LayerGradCam(mapped, mapped.map).attribute(images, targets, relu_attributions=True)
     cams = found.detach()[:, 0].float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""The page of a data check: what is a copy of what, side by side, and everything else that is worth a look."""
+"""Write the page of a data check: its findings, with pictures of the images concerned."""
 
 import base64
 import io
@@ -20,31 +20,32 @@ from unfreeze.storage.atomic import write_text
 
 TITLES = {
     "unreadable": "Files that cannot be read",
-    "label_conflict": "One picture under two labels",
-    "split_leak": "The same picture in two splits",
+    "label_conflict": "One picture with several labels",
+    "split_leak": "Related images in several splits",
     "small_class": "Small classes",
-    "exact_duplicate": "The same pixels twice",
-    "near_duplicate": "Nearly the same picture",
-    "imbalance": "Uneven classes",
-    "odd_size": "Odd sizes",
-    "outlier": "Unlike the others",
+    "exact_duplicate": "Identical images",
+    "near_duplicate": "Near duplicates",
+    "imbalance": "Imbalanced classes",
+    "odd_size": "Unusual sizes",
+    "outlier": "Outliers",
 }
-"""A heading for each kind of finding."""
+"""Heading of each kind of finding."""
 
-SIDE = 200  # pixels of the longer side of a picture
+SIDE = 200
+"""Pixels of the longer side of a picture."""
 
 EACH, ALL = 24, 1200
-"""Pictures that one finding, and the whole page, may show; some 5 KB each."""
+"""Most pictures of one finding, and of the page; each takes about 5 kB."""
 
 
 def check_of_run(name: str, catalog: Catalog, found: Sequence[Finding], page: Path) -> Checked:
-    """Return what the data check of a run found, as an event, and write its page unless all findings are notes.
+    """Return the findings of a run's data check as an event; write the page unless all findings are notes.
 
     Args:
         name: of the study.
         catalog: the images.
         found: the findings, the worst first.
-        page: the file of the page.
+        page: path of the page.
     """
     kinds: dict[str, list[Finding]] = {}
     for finding in found:
@@ -56,7 +57,7 @@ def check_of_run(name: str, catalog: Catalog, found: Sequence[Finding], page: Pa
 
 
 def _kind_record(catalog: Catalog, alike: Sequence[Finding]) -> dict[str, Any]:
-    """Return what an event says of the findings of one kind."""
+    """Return the event's record of the findings of one kind."""
     first, note = alike[0], alike[0].note
     if len(alike) > 1 and first.rows:
         note += f", first {path_of(catalog, first.rows[0])}"
@@ -70,10 +71,10 @@ def _kind_record(catalog: Catalog, alike: Sequence[Finding]) -> dict[str, Any]:
 
 
 def write_check_page(path: Path, name: str, catalog: Catalog, found: Sequence[Finding]) -> Path:
-    """Write the page.
+    """Write the page of a data check and return its path.
 
     Args:
-        path: the file.
+        path: of the page.
         name: of the data.
         catalog: the images.
         found: the findings, the worst first.
@@ -97,7 +98,7 @@ def write_check_page(path: Path, name: str, catalog: Catalog, found: Sequence[Fi
 
 
 def summary_of(catalog: Catalog) -> dict[str, Any]:
-    """Return the numbers of files by status, and of used images by class."""
+    """Return the number of files by status, and of used images by class."""
     counts = Counter(catalog.images["status"])
     return {
         "images": len(catalog.images),
@@ -115,7 +116,7 @@ def summary_of(catalog: Catalog) -> dict[str, Any]:
 
 
 def _ignored(catalog: Catalog) -> str:
-    """Say why files and folders are ignored, and for each reason which is the first."""
+    """Return the reasons why files and folders are ignored, with the number and the first of each."""
     ignored = catalog.images[catalog.images["status"] == "ignored"]
     first = {reason: path_of(catalog, rows[0]) for reason, rows in ignored.groupby("reason").groups.items()}
     counts = Counter(ignored["reason"]).most_common()
@@ -123,7 +124,7 @@ def _ignored(catalog: Catalog) -> str:
 
 
 def thumbnails(catalog: Catalog, found: Sequence[Finding]) -> tuple[list[dict[str, Any]], int]:
-    """Return each finding with its pictures, and how many images the page leaves out."""
+    """Return each finding with its pictures, and the number of images that the page does not show."""
     shown, room, left_out = [], ALL, 0
     for finding in found:
         rows = finding.rows[: min(EACH, room)]
@@ -145,7 +146,7 @@ def thumbnails(catalog: Catalog, found: Sequence[Finding]) -> tuple[list[dict[st
 
 
 def _lines(catalog: Catalog, row: int) -> list[str]:
-    """Return the lines below a picture: its size and split, what is odd about its file, why it is set aside."""
+    """Return the lines below a picture: size and split, the note on its file, the reason for setting it aside."""
     image = catalog.images.iloc[row]
     size = f"{image['width']} x {image['height']}" if image["width"] else ""
     aside = f"set aside: {image['reason']}" if image["reason"] else ""

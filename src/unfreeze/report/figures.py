@@ -1,7 +1,7 @@
-"""Plotly figures of a study.
+"""Plotly figures of the report.
 
-Colours are CSS variables (``var(--train)``); the page's script puts in the values of the light or dark theme. Names
-are escaped, because plotly reads its texts as a subset of HTML.
+Colours are CSS variables (``var(--train)``), which the page's script replaces by those of the light or dark theme.
+Names are escaped, because plotly interprets its texts as a subset of HTML.
 """
 
 import html
@@ -23,15 +23,14 @@ from unfreeze.text import seconds_text
 
 PALETTE_SIZE = 7
 _ROLES = {"train": "training", "validation": "validation"}
-_POINTS_UP_TO = 12  # epochs: few enough that each gets a point, and one epoch alone is still seen
+_POINTS_UP_TO = 12  # epochs; so few get markers, without which a single epoch would be invisible
 
 
 def grid_figures(results: pd.DataFrame, history: pd.DataFrame) -> dict[Recipe, go.Figure]:
-    """Return accuracy above loss by epoch for each strategy and regime that has a history; one thin line a seed.
+    """Return for each recipe with a history accuracy and loss by epoch, one thin line per run.
 
-    All figures share their axes' ranges, so that they can be compared by eye. A ring marks each seed's best epoch on
-    its validation line; dotted lines separate phases. Loss is drawn on a logarithmic axis where one cell would flatten
-    the others.
+    All figures have the same ranges. A ring marks each run's best epoch on its validation line; dotted lines separate
+    phases. The loss axis is logarithmic where one run would otherwise flatten the others.
     """
     shown = chosen_history(results, history)
     if shown.empty:
@@ -60,9 +59,9 @@ def grid_figures(results: pd.DataFrame, history: pd.DataFrame) -> dict[Recipe, g
 
 
 def seconds_figure(results: pd.DataFrame) -> go.Figure | None:
-    """Return mean seconds per epoch as bars, a panel a regime and a bar a strategy; None without any number.
+    """Return mean seconds per epoch as bars, one panel per regime and one bar per strategy; None without numbers.
 
-    Whiskers reach from the fastest to the slowest seed. A strategy without a finished cell keeps its place, empty.
+    Whiskers range from the fastest to the slowest run. A strategy without finished cells keeps an empty place.
     """
     done = results[(results["status"] == "finished") & results["seconds_per_epoch"].notna()]
     if done.empty:
@@ -100,9 +99,9 @@ def seconds_figure(results: pd.DataFrame) -> go.Figure | None:
 
 
 def _seconds_bars(regime: str, times: pd.DataFrame, strategies: Sequence[str]) -> list[go.Bar | go.Scatter]:
-    """Return the bars of a regime, with whiskers, and their numbers: as the bars' own texts they would lie on these.
+    """Return the bars of a regime with whiskers, and their numbers, which as texts of the bars would overlap whiskers.
 
-    ``times`` has a row for each strategy with its seconds over the seeds: mean, min, max and count.
+    ``times`` has one row per strategy with the seconds of its runs: mean, min, max and count.
     """
     names = [_plain(name) for name in times.index]
     bars = go.Bar(
@@ -139,7 +138,7 @@ def _whiskers(above: pd.Series, below: pd.Series, color: str) -> dict[str, Any]:
 
 
 def _grid_layout(axes: Mapping[str, object]) -> dict[str, object]:
-    """Return what the figures of a grid share, made once: plotly takes longer over it than over their lines."""
+    """Return the layout that all figures of a grid share; plotly takes longer to build it than to build their lines."""
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.13, subplot_titles=["accuracy", "loss"]
     )
@@ -148,7 +147,7 @@ def _grid_layout(axes: Mapping[str, object]) -> dict[str, object]:
     figure.update_layout(axes)
     figure.update_xaxes(title={"text": "epoch", "standoff": 4}, row=2, col=1)
     _style_axes(figure)
-    return {**figure.to_plotly_json()["layout"], "template": go.layout.Template()}  # without one plotly takes its own
+    return {**figure.to_plotly_json()["layout"], "template": go.layout.Template()}  # None would select plotly's default
 
 
 def _boundary(at: float) -> list[dict[str, object]]:
@@ -233,7 +232,7 @@ def _finite(table: pd.DataFrame, columns: Iterable[str]) -> list[float]:
 
 
 def _numbers(values: Iterable[float]) -> list[float | None]:
-    """Return five significant digits, and None where there is no finite number: JSON knows no NaN."""
+    """Round to five significant digits; None where a value is not finite, because JSON has no NaN."""
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
 
 
@@ -262,7 +261,7 @@ def _style_axes(figure: go.Figure) -> None:
 
 
 def _plain(text: str) -> str:
-    """Escape a name so that plotly shows it as written: neither markup nor a %{placeholder}."""
+    """Escape a name so that plotly interprets neither markup nor a %{placeholder} in it."""
     return html.escape(text).replace("%", "&#37;").replace("$", "&#36;")
 
 
@@ -270,15 +269,15 @@ COLOURS = (
     ("accent", "0,114,178"), ("train", "213,94,0"), ("new", "0,158,115"), ("curve-3", "204,121,167"),
     ("curve-4", "180,160,20"), ("curve-5", "120,130,145"),
 )  # fmt: skip
-"""Of lines, by their variables in the page's style, and of their bands."""
+"""Colours of lines, as CSS variables, and of their bands, as RGB."""
 
 DASHES = ("solid", "dash", "dot")
 
 
 def curves_figure(curves: Sequence[Curve]) -> go.Figure | None:
-    """Return each curve through its measured means, up to twice its largest size; None without a curve.
+    """Return the learning curves with their measured means, up to twice the largest size; None without a curve.
 
-    A strategy has a colour, a series of regimes a dash. A band is the 95 % interval of the fit.
+    Strategies differ in colour, series of regimes in dash. Bands are 95 % intervals of the fit.
     """
     if not curves:
         return None
@@ -299,12 +298,12 @@ def curves_figure(curves: Sequence[Curve]) -> go.Figure | None:
                                **group)  # fmt: skip
         figure.add_scatter(
             x=_numbers(sizes), y=_numbers(at[:, 0]), mode="lines", line={"color": colour, "width": 2, "dash": dash},
-            hovertemplate="%{customdata} at %{x:.3g} images a class<extra>" + name + "</extra>",
+            hovertemplate="%{customdata} at %{x:.3g} images per class<extra>" + name + "</extra>",
             customdata=[estimate_text(curve.metric, *one) for one in at], **group,
         )  # fmt: skip
         figure.add_scatter(
             x=_numbers(curve.sizes), y=_numbers(curve.values), mode="markers", marker={"color": colour, "size": 8},
-            hovertemplate="measured: %{y:.4g} at %{x:.3g} images a class<extra>" + name + "</extra>",
+            hovertemplate="measured: %{y:.4g} at %{x:.3g} images per class<extra>" + name + "</extra>",
             showlegend=False, **group,
         )  # fmt: skip
     ticks = sorted({float(size) for curve in curves for size in (*curve.sizes, 2 * curve.sizes[-1])})
@@ -312,7 +311,7 @@ def curves_figure(curves: Sequence[Curve]) -> go.Figure | None:
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"})
     _style_axes(figure)
     shown = ticks if len(ticks) <= 8 else None
-    figure.update_xaxes(type="log", title={"text": "training images a class", "standoff": 4}, tickvals=shown,
+    figure.update_xaxes(type="log", title={"text": "training images per class", "standoff": 4}, tickvals=shown,
                         ticktext=[f"{tick:.4g}" for tick in shown] if shown else None)  # fmt: skip
     metric = METRICS[curves[0].metric]
     figure.update_yaxes(
@@ -322,16 +321,16 @@ def curves_figure(curves: Sequence[Curve]) -> go.Figure | None:
 
 
 WRITTEN_UP_TO = 12
-"""Classes up to which each square of the confusion matrix shows its count."""
+"""Most classes with which the squares of the confusion matrix show their counts."""
 
 NAMED_UP_TO = 60
-"""Classes up to which a square is large enough for a name of the usual size beside it."""
+"""Most classes with which squares are large enough for names in normal size."""
 
 _LONGEST_NAME = 18
 
 
 def confusion_sizes(classes: int) -> tuple[int, int, int]:
-    """Return height, least and greatest width in pixels of the confusion matrix; beyond its box it scrolls."""
+    """Return height, smallest and largest width in pixels of the confusion matrix; in a narrower box it scrolls."""
     square = 44 if classes <= WRITTEN_UP_TO else 18 if classes <= NAMED_UP_TO else 10
     side = square * classes
     return (
@@ -342,18 +341,18 @@ def confusion_sizes(classes: int) -> tuple[int, int, int]:
 
 
 def confusion_figure(counts: Counts, classes: list[str], order: list[int]) -> go.Figure:
-    """Return the confusion matrix: true classes downwards, predictions across, a square's colour its share of the row.
+    """Return the confusion matrix: rows are labels, columns predictions, colours shares of the row.
 
-    What was right, on the diagonal, is blue and on a scale to 100 %; mistakes are orange and on a scale to the largest
-    of them, so that the eye finds them. Squares without an image are empty.
+    Correct predictions are blue on a scale to 100 %; mistakes are orange on a scale to the largest of them, so that
+    they are visible beside the diagonal. Squares without images are empty.
     """
     names = [_plain(classes[place]) for place in order]
     sorted_counts = counts[order][:, order]
     shares = row_shares(sorted_counts)
     count, few = len(order), len(order) <= WRITTEN_UP_TO
     figure = go.Figure()
-    for kind, right, low in (("right", True, 0.25), ("mistaken", False, 0.75)):
-        shown = [[(row == column) == right and sorted_counts[row, column] > 0 for column in range(count)]
+    for kind, correct, left in (("right", True, 0.25), ("mistaken", False, 0.75)):
+        shown = [[(row == column) == correct and sorted_counts[row, column] > 0 for column in range(count)]
                  for row in range(count)]  # fmt: skip
         found = [shares[row, column] for row in range(count) for column in range(count) if shown[row][column]]
         if not found:
@@ -367,18 +366,18 @@ def confusion_figure(counts: Counts, classes: list[str], order: list[int]) -> go
             text=[[int(sorted_counts[row, column]) if shown[row][column] else "" for column in range(count)]
                   for row in range(count)],
             zmin=0,
-            zmax=1 if right else max(found),
+            zmax=1 if correct else max(found),
             colorscale=[[0, f"var(--{kind}-low)"], [1, f"var(--{kind}-high)"]],
             texttemplate="%{text}" if few else None,
             xgap=1,
             ygap=1,
             hoverongaps=False,
             showscale=not few,
-            hovertemplate="%{y} taken for %{x}<br>%{text} images, %{z:.1%} of %{y}<extra></extra>"
-            if not right
-            else "%{y} found<br>%{text} images, %{z:.1%} of %{y}<extra></extra>",
+            hovertemplate="%{y} predicted as %{x}<br>%{text} images, %{z:.1%} of %{y}<extra></extra>"
+            if not correct
+            else "%{y} predicted correctly<br>%{text} images, %{z:.1%} of %{y}<extra></extra>",
             colorbar={
-                "orientation": "h", "x": low, "len": 0.44, "y": 0, "yref": "container", "yanchor": "bottom",
+                "orientation": "h", "x": left, "len": 0.44, "y": 0, "yref": "container", "yanchor": "bottom",
                 "thickness": 9, "tickformat": ".0%", "nticks": 4, "outlinewidth": 0, "tickfont": {"size": 11},
                 "title": {"text": f"{kind}: share of the row", "side": "top", "font": {"size": 12}},
             },
@@ -398,14 +397,14 @@ def confusion_figure(counts: Counts, classes: list[str], order: list[int]) -> go
 
 
 def shortened(name: str) -> str:
-    """Return a name that fits beside a matrix; the whole one stands in the tables."""
+    """Shorten a name to fit beside the matrix; the tables have it in full."""
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def reliability_figure(bins: pd.DataFrame) -> go.Figure:
-    """Return accuracy against confidence by bin, with 95 % intervals, and below it the share of images in each bin.
+    """Return the reliability diagram: accuracy by confidence with 95 % intervals, and the share of images in each bin.
 
-    On the dotted line a model is right as often as it says.
+    The dotted line is perfect calibration.
     """
     shares = bins["images"] / bins["images"].sum()
     figure = go.Figure()
@@ -418,7 +417,7 @@ def reliability_figure(bins: pd.DataFrame) -> go.Figure:
         hovertemplate="%{y:.0%} of the images<extra></extra>",
     )
     figure.add_scatter(
-        name="as sure as right",
+        name="perfect calibration",
         x=[0, 1],
         y=[0, 1],
         mode="lines",
@@ -436,7 +435,7 @@ def reliability_figure(bins: pd.DataFrame) -> go.Figure:
             bins["accuracy_high"] - bins["accuracy"], bins["accuracy"] - bins["accuracy_low"], "var(--validation)"
         ),
         customdata=bins[["accuracy_low", "accuracy_high", "images"]].round(4).to_numpy().tolist(),
-        hovertemplate="confidence %{x:.1%}: right %{y:.1%} (%{customdata[0]:.0%} to %{customdata[1]:.0%}), "
+        hovertemplate="confidence %{x:.1%}: accuracy %{y:.1%} (%{customdata[0]:.0%} to %{customdata[1]:.0%}), "
         "n = %{customdata[2]}<extra></extra>",
     )
     figure.update_layout(**_layout(height=300, margin={"l": 46, "r": 10, "t": 8, "b": 40}), showlegend=False)

@@ -1,14 +1,13 @@
-"""The report: one HTML file that opens offline.
+"""Write the report: one HTML file that opens offline.
 
-Names of files, classes and strategies are text wherever they appear: the template escapes them, figures travel as JSON
-data, and the page's content security policy allows no script but its own two and no request at all.
+Names of files, classes and strategies are never interpreted as markup: the template escapes them, figures are JSON
+data, and the page's content security policy allows only its own two scripts and no requests.
 """
 
 import base64
 import functools
 import hashlib
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,12 @@ from plotly.offline import get_plotlyjs
 from ruamel.yaml import YAML
 
 from unfreeze.metrics import METRICS, difference_text, estimate_text, metric_text
-from unfreeze.report.answer import Answer, answer, gist
+from unfreeze.report.answer import Answer, answer, error_summary
 from unfreeze.report.answer_text import NOTHING_YET, ON_TEST, Fact, facts
+from unfreeze.report.conclusions import images_text
 from unfreeze.report.figures import curves_figure, grid_figures, seconds_figure
 from unfreeze.report.sections.best_model import best_model_view
-from unfreeze.report.sections.grid import HEIGHT, WIDTH, recipe_views, records
+from unfreeze.report.sections.grid import HEIGHT, WIDTH, plain_records, recipe_views
 from unfreeze.report.sections.networks import strategy_pictures
 from unfreeze.report.sections.shared_work import shared_work
 from unfreeze.report.templating import asset, environment
@@ -39,7 +39,11 @@ from unfreeze.text import MISSING, plural
 
 
 def write_report(results: StudyResults, path: Path | None = None) -> Path:
-    """Write the report of a study, finished or not, and return its path (by default report.html in the directory).
+    """Write the report of a study, finished or not, and return its path.
+
+    Args:
+        results: of the study.
+        path: of the file; by default report.html in the study directory.
 
     Raises:
         UserError: a record cannot be read, or the path cannot be written.
@@ -50,7 +54,7 @@ def write_report(results: StudyResults, path: Path | None = None) -> Path:
 
 
 def render_report(results: StudyResults) -> str:
-    """Return the report of a study as one HTML document, UTF-8 declared.
+    """Return the report of a study as one HTML document.
 
     Raises:
         UserError: a record cannot be read.
@@ -73,7 +77,7 @@ def render_report(results: StudyResults) -> str:
 
 
 def _figures(results: StudyResults, grids: Mapping[Recipe, go.Figure]) -> dict[str, dict[str, Any]]:
-    """Return the figures of the grid, the learning curves and the seconds as JSON data, by name."""
+    """Return the figures of the grid, the learning curves and the times as JSON data, by name."""
     figures = {_figure_name(place): figure for place, figure in enumerate(grids.values())}
     more = {"curves": curves_figure(results.curves), "seconds": seconds_figure(results.table)}
     figures |= {name: figure for name, figure in more.items() if figure is not None}
@@ -85,19 +89,19 @@ def _figure_name(place: int) -> str:
 
 
 def _top(results: StudyResults, found: Answer) -> dict[str, Any]:
-    """Return what the template needs for the first screen."""
+    """Return the template's values for the first screen."""
     return {
         "name": results.name,
         "answer": found,
         "facts": facts(found),
         "nothing_yet": NOTHING_YET,
-        "on_test": ON_TEST if found.on_test else "",
-        "about": _about(results.record, results.table),
+        "on_test": ON_TEST if found.validates_on_test else "",
+        "size": study_size(results.record, results.table),
     }
 
 
 def _grid(results: StudyResults, found: Answer, grids: Mapping[Recipe, go.Figure]) -> dict[str, Any]:
-    """Return what the template needs for the grid of recipes and their runs."""
+    """Return the template's values for the grid of recipes and their runs."""
     table, metric = results.table, results.metric
     names = {recipe: _figure_name(place) for place, recipe in enumerate(grids)}
     return {
@@ -110,27 +114,27 @@ def _grid(results: StudyResults, found: Answer, grids: Mapping[Recipe, go.Figure
         "metric_is_accuracy": metric == "accuracy",
         "metric_text": functools.partial(metric_text, metric),
         "folds": bool(table["fold"].notna().any()),
-        "errors": {cell: (gist(error), error) for cell, error in results.errors.items()},
+        "errors": {cell: (error_summary(error), error) for cell, error in results.errors.items()},
     }
 
 
 def _data_and_cost(results: StudyResults, data: DataSummary) -> dict[str, Any]:
-    """Return what the template needs for the sections on data and cost."""
+    """Return the template's values for the sections on data and cost."""
     return {
-        "curves": records(curves_table(results.curves)),
-        "augmentation": records(results.augmentation),
+        "curves": plain_records(curves_table(results.curves)),
+        "augmentation": plain_records(results.augmentation),
         "estimate_text": functools.partial(estimate_text, results.metric),
         "difference_text": functools.partial(difference_text, results.metric),
-        "images_text": lambda value: "any number" if math.isinf(value) else f"{value:,.0f}",
+        "images_text": images_text,
         "found": data,
-        "costs": records(results.convergence),
+        "costs": plain_records(results.convergence),
         "shared": bool((results.table["seconds_shared"] > 0).any()),
         "once": shared_work(results.record, results.plan, results.shared),
     }
 
 
 def _how(results: StudyResults) -> dict[str, Any]:
-    """Return what the template needs for the section on how it was done."""
+    """Return the template's values for the section on how it was done."""
     record, folder = results.record, results.study.path
     return {
         "networks": strategy_pictures(results.plan.get("networks", {})),
@@ -156,19 +160,19 @@ def _style(*names: str) -> Markup:
     return Markup("".join(map(asset, names)))  # noqa: S704 - our own files
 
 
-def _about(record: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
-    """Return the study's size, as short facts for the line under the title."""
-    about = [
+def study_size(record: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
+    """Return the numbers of strategies, regimes, seeds, classes and test images, as text."""
+    size = [
         plural(table["strategy"].nunique(), "strategy", "strategies"),
         plural(table["regime"].nunique(), "regime"),
         plural(table["seed"].nunique(), "seed"),
         plural(len(record.get("classes", [])), "class", "classes"),
     ]
     tests = table[table["n_test"].notna()]
-    if len(tests):  # each fold has test images of its own
+    if len(tests):  # each fold has its own test images
         count = tests.groupby(tests["fold"].fillna(-1))["n_test"].max().sum()
-        about.append(plural(int(count), "test image"))
-    return about
+        size.append(plural(int(count), "test image"))
+    return size
 
 
 def _yaml(settings: dict[str, Any]) -> str:
@@ -181,13 +185,13 @@ def _yaml(settings: dict[str, Any]) -> str:
 
 
 def _source_hash(script: str) -> str:
-    """Return a script's hash as a content security policy names it (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
+    """Return the hash of a script for a content security policy (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 @dataclass(frozen=True)
 class StudyColumn:
-    """One study on the page of several: its answer, the same in words, and its row of the table."""
+    """One study on a page of several: its answer, as facts and as a row of the table."""
 
     path: str
     data: str
@@ -199,9 +203,9 @@ class StudyColumn:
 
 
 def write_side_by_side(studies: Sequence[StudyDir], path: Path) -> Path:
-    """Write one page with the answers of several studies, and return its path; their directories stay unchanged.
+    """Write one page with the answers of several studies, and return its path; their directories are only read.
 
-    There are no verdicts between studies: comparing needs the same seeds and images, so that differences can be paired.
+    Studies are not compared statistically, because their runs are not paired by seed and image.
 
     Raises:
         UserError: a directory holds no study, a record cannot be read, or the path cannot be written.
@@ -221,13 +225,13 @@ def write_side_by_side(studies: Sequence[StudyDir], path: Path) -> Path:
 
 def _column(results: StudyResults) -> StudyColumn:
     found = answer(results)
-    score = found.score
+    score = found.test_score
     return StudyColumn(
         path=str(results.study.path),
         data=str(results.record.get("data", "")),
         answer=found,
         facts=facts(found),
         metric_name=METRICS[found.metric].label,
-        validation=metric_text(found.metric, found.standing.value) if found.standing else MISSING,
+        validation=metric_text(found.metric, found.ranking.value) if found.ranking else MISSING,
         score=estimate_text(found.metric, score.value, score.low, score.high) if score else "no test images",
     )

@@ -1,4 +1,4 @@
-"""What all pages share: one environment of templates in which everything is text, never markup, and our own files."""
+"""Template environment of all pages, which escapes every value, and the text of scripts and styles."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ from unfreeze.metrics import metric_text
 
 @functools.cache
 def environment() -> jinja2.Environment:
-    """Return the environment of templates."""
+    """Return the template environment."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("unfreeze.report", "templates"),
         autoescape=True,
@@ -35,8 +35,8 @@ def environment() -> jinja2.Environment:
 
 
 def _readable(value: object) -> object:
-    """Return text with bytes of file names that are not UTF-8 as \\xNN: a page is valid UTF-8."""
-    if not isinstance(value, str) or value.isascii():  # most are; one is plotly's 4 MB
+    """Return text with bytes of file names that are not UTF-8 as \\xNN: pages are valid UTF-8."""
+    if not isinstance(value, str) or value.isascii():  # as most values are, such as the 4 MB of plotly
         return value
     try:
         value.encode("utf-8")
@@ -46,5 +46,5 @@ def _readable(value: object) -> object:
 
 
 def asset(name: str) -> str:
-    """Return the text of a file that lies beside the templates."""
+    """Return the text of a file in the folder of the templates."""
     return resources.files("unfreeze.report").joinpath("templates", name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What augmentation is worth: in the metric, at the best epoch and at equal examples seen, and in images a class."""
+"""Measure what augmentation is worth: in the metric, and in additional training images per class."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,8 +9,8 @@ import pandas as pd
 from scipy import stats
 
 from unfreeze.seeds import stream_generator
-from unfreeze.statistics.comparisons import REGIME, RecipePair, paired
-from unfreeze.statistics.intervals import LEVEL, crossed, degrees, half_width, units_of
+from unfreeze.statistics.comparisons import REGIME, RecipePair, paired_values
+from unfreeze.statistics.intervals import LEVEL, by_unit, crossed_mean, degrees_of_freedom, half_width
 from unfreeze.statistics.learning_curve import Curve
 from unfreeze.statistics.predictions import Predictions, Recipe
 from unfreeze.statistics.tables import chosen_history
@@ -27,7 +27,7 @@ NO_CURVE = "no learning curve to read it off: that takes three sizes without aug
 
 
 def twins(regimes: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return each pair of a plain regime and one that differs in augmentation, and what goes with it, alone."""
+    """Return each pair of a regime without augmentation and one that differs only in augmentation settings."""
 
     def rest(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in settings.items() if key not in _FREE}
@@ -50,16 +50,16 @@ def augmentation_table(
     curves: Sequence[Curve],
     test: str = "test",
 ) -> pd.DataFrame:
-    """Return a row a strategy and pair of regimes that differ in augmentation alone, with ``COLUMNS``.
+    """Return one row per strategy and pair of regimes that differ only in augmentation, with ``COLUMNS``.
 
-    ``difference`` is augmented minus plain in the test metric, each at its best epoch, with its interval over seeds and
-    images (``statistics.intervals``). ``difference_equal_examples`` is that of the validation metric where both have
-    drawn the same number of ``examples``: the last epoch of each that ends by then, paired by seed, with a t interval
-    over seeds. A schedule that ends later is then in the middle of its course.
+    ``difference`` is augmented minus plain in the test metric, each at its best epoch, with a single interval over
+    seeds and images (``statistics.intervals``). ``difference_equal_examples`` is that of the validation metric after
+    equal numbers of ``examples``: of the last epoch that each has finished by then, paired by seed, with a t interval
+    over seeds. The longer schedule of the two is then unfinished.
 
-    ``equivalent`` is the number of images a class with which the strategy would do as well without augmentation, read
-    off its plain learning curve, with an interval that counts the curve's and the difference's; inf where the curve
-    never gets there. ``reading`` says where that is an extrapolation, beyond ``measured_from`` to ``measured_to``.
+    ``equivalent`` is the number of images per class at which the strategy scores the same without augmentation, by its
+    plain learning curve, with an interval that includes the uncertainty of curve and difference; inf where the curve
+    never reaches that score. ``reading`` says where this extrapolates beyond ``measured_from`` to ``measured_to``.
 
     Args:
         predictions: of the study.
@@ -83,12 +83,12 @@ def augmentation_table(
             row |= {"strategy": strategy, "plain": plain, "augmented": augmented, "images_per_class": size}
             row |= {"augment": regimes[augmented]["augment"], "test": test, "metric": predictions.metric}
             row |= _equal_examples(own[plain], own[augmented], epochs)
-            row |= _at_best(predictions, strategy, plain, augmented, test, size, curves)
+            row |= _at_best_epoch(predictions, strategy, plain, augmented, test, size, curves)
             rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seeds": "Int64"})
 
 
-def _at_best(
+def _at_best_epoch(
     predictions: Predictions,
     strategy: str,
     plain: str,
@@ -98,17 +98,17 @@ def _at_best(
     curves: Iterable[Curve],
 ) -> dict[str, Any]:
     pair = RecipePair(REGIME, strategy, Recipe(strategy, augmented), Recipe(strategy, plain))
-    found = paired(predictions, pair, test)
+    found = paired_values(predictions, pair, test)
     row: dict[str, Any] = {"seeds": found.values.shape[0], "reading": NO_CURVE}
     if not found.values.size:
         return row
-    table = crossed(units_of(found.values, found.units))
+    table = crossed_mean(by_unit(found.values, found.units))
     difference, half = float(table.mean), float(half_width(table))
     row |= {"difference": difference, "low": difference - half, "high": difference + half}
-    curve = next((one for one in curves if one.strategy == strategy and plain in one.regimes), None)
+    curve = next((curve for curve in curves if curve.strategy == strategy and plain in curve.regimes), None)
     if curve is None or not math.isfinite(half):
         return row
-    free = float(degrees(table))
+    free = float(degrees_of_freedom(table))
     error = half / float(stats.t.ppf(1 - LEVEL / 2, free))
     drawn = stream_generator(0, "bootstrap", strategy, plain, augmented).standard_t(free, len(curve.draws))
     value, low, high = curve.size_for(difference, size, difference + error * drawn)
@@ -125,22 +125,22 @@ def _at_best(
 
 
 def _equal_examples(plain: pd.DataFrame, augmented: pd.DataFrame, epochs: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """Compare validation metrics where both have drawn as many examples; mean over the runs that can be paired."""
+    """Compare validation metrics after equal numbers of examples; mean over the runs that can be paired."""
     both = plain.merge(augmented, on=["seed", "fold"], suffixes=("_plain", "_augmented"))
     differences: dict[Any, list[float]] = {}
     examples = []
     for run in both.to_dict("records"):
-        courses = [epochs.get(run[f"cell_{side}"]) for side in ("plain", "augmented")]
-        if any(course is None for course in courses):
+        histories = [epochs.get(run[f"cell_{side}"]) for side in ("plain", "augmented")]
+        if any(history is None for history in histories):
             continue
-        drawn = min(int(course["examples"].max()) for course in courses if course is not None)
-        values = [_value_by(course, drawn) for course in courses if course is not None]
+        drawn = min(int(history["examples"].max()) for history in histories if history is not None)
+        values = [_value_by(history, drawn) for history in histories if history is not None]
         if np.isfinite(values).all():
             differences.setdefault(run["seed"], []).append(values[1] - values[0])
             examples.append(drawn)
     if not differences:
         return {}
-    by_seed = np.array([np.mean(one) for one in differences.values()])
+    by_seed = np.array([np.mean(values) for values in differences.values()])
     mean, count = float(by_seed.mean()), len(by_seed)
     half = (
         float(stats.t.ppf(1 - LEVEL / 2, count - 1) * by_seed.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
@@ -153,7 +153,7 @@ def _equal_examples(plain: pd.DataFrame, augmented: pd.DataFrame, epochs: Mappin
     }
 
 
-def _value_by(course: pd.DataFrame, examples: int) -> float:
-    """Return the validation metric of the last epoch that ends by so many examples."""
-    seen = course[course["examples"] <= examples]
+def _value_by(history: pd.DataFrame, examples: int) -> float:
+    """Return the validation metric of the last epoch that ends within this number of examples."""
+    seen = history[history["examples"] <= examples]
     return float(seen["val_metric"].iloc[-1]) if len(seen) else math.nan

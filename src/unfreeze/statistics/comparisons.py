@@ -1,4 +1,4 @@
-"""Every comparison that a study makes: strategies within a regime, regimes within a strategy, with intervals."""
+"""Compare strategies within each regime and regimes within each strategy, with intervals and verdicts."""
 
 import itertools
 import math
@@ -16,16 +16,16 @@ from unfreeze.statistics.intervals import (
     LEVEL,
     TOO_LITTLE,
     CrossedMean,
-    Simultaneous,
-    crossed,
-    degrees,
+    SimultaneousInterval,
+    by_unit,
+    crossed_mean,
+    degrees_of_freedom,
     half_width,
-    helps,
-    simultaneous,
-    units_of,
+    helps_text,
+    simultaneous_intervals,
     verdict,
 )
-from unfreeze.statistics.predictions import Predictions, Recipe
+from unfreeze.statistics.predictions import Predictions, Recipe, common_values
 
 STRATEGY, REGIME = "strategy", "regime"
 
@@ -40,7 +40,7 @@ BOTH, IMAGES_ONLY, NOTHING = "seeds and images", "images only", "nothing"
 
 @dataclass(frozen=True)
 class RecipePair:
-    """Two recipes that differ in one thing. ``kind`` says in what; ``within`` is what they share."""
+    """Two recipes that differ in ``kind``, strategy or regime, and share the other, ``within``."""
 
     kind: str
     within: str
@@ -49,7 +49,7 @@ class RecipePair:
 
     @property
     def names(self) -> tuple[str, str]:
-        """What differs, of a and of b."""
+        """The names in which a and b differ."""
         place = 0 if self.kind == STRATEGY else 1
         return self.a[place], self.b[place]
 
@@ -60,10 +60,10 @@ class PairedValues:
 
     Attributes:
         pair: the recipes.
-        values: (seeds, images) of a minus b; none where they share no seed.
-        units: (images,).
-        means: mean scores of a and of b over the seeds that count.
-        left_out: seeds of either that have no partner, or whose score is not defined.
+        values: (seeds, images) of a minus b; empty where they share no seed.
+        units: (images,) names of the independent units.
+        means: mean scores of a and of b over the common seeds.
+        left_out: number of seeds that only one of them has, or whose score is not defined.
     """
 
     pair: RecipePair
@@ -73,67 +73,67 @@ class PairedValues:
     left_out: int
 
 
-def pairs_of(recipes: Iterable[Recipe]) -> list[RecipePair]:
+def recipe_pairs(recipes: Iterable[Recipe]) -> list[RecipePair]:
     """Return all pairs of strategies within a regime, then all pairs of regimes within a strategy, in plan order."""
     known = list(dict.fromkeys(recipes))
     strategies, regimes = (list(dict.fromkeys(names)) for names in zip(*known, strict=True)) if known else ([], [])
     found = [
         RecipePair(STRATEGY, regime, Recipe(a, regime), Recipe(b, regime))
         for regime in regimes
-        for a, b in itertools.combinations([one for one in strategies if (one, regime) in known], 2)
+        for a, b in itertools.combinations([name for name in strategies if (name, regime) in known], 2)
     ]
     found += [
         RecipePair(REGIME, strategy, Recipe(strategy, a), Recipe(strategy, b))
         for strategy in strategies
-        for a, b in itertools.combinations([one for one in regimes if (strategy, one) in known], 2)
+        for a, b in itertools.combinations([name for name in regimes if (strategy, name) in known], 2)
     ]
     return found
 
 
 def comparisons_table(predictions: Predictions) -> pd.DataFrame:
-    """Return a row a comparison and test set, with ``COLUMNS``: what comparisons.csv holds.
+    """Return one row per comparison and test set, with ``COLUMNS``: the table of comparisons.csv.
 
-    ``difference`` is a minus b in the study's metric; ``low`` and ``high`` bound it at 95 % taken alone,
-    ``low_simultaneous`` and ``high_simultaneous`` so that all of the study's comparisons hold at once, and the
-    ``verdict`` on a rests on those. ``se_seed`` and ``se_image`` are the standard errors from the choice of seeds and
-    of images, ``df`` the degrees of freedom of the interval taken alone. ``groups`` counts the independent units among
-    the images. ``basis`` is "images only" where there is one seed: then the interval says nothing about other seeds,
-    there is no simultaneous one, and the verdict is that there is too little to tell. ``seeds_left_out`` counts seeds
-    that finished in one of the two recipes only, or whose score is not defined; ``family`` the comparisons that hold at
-    once. Comparisons without a common seed have no numbers.
+    ``difference`` is a minus b in the study's metric. ``low`` and ``high`` bound its single 95 % interval,
+    ``low_simultaneous`` and ``high_simultaneous`` the interval that holds for all of the study's comparisons at once;
+    the ``verdict`` on a uses the latter. ``se_seed`` and ``se_image`` are the standard errors due to seeds and to
+    images, ``df`` the degrees of freedom of the single interval. ``groups`` is the number of independent units among
+    the images. ``basis`` is "images only" at one seed: then the interval does not cover other seeds, there is no
+    simultaneous one, and the verdict is "too little to tell". ``seeds_left_out`` counts seeds that finished in only one
+    of the two recipes, or whose score is not defined; ``family`` is the number of simultaneous comparisons.
+    Comparisons without a common seed have no numbers.
 
-    Source of the method: ``unfreeze.statistics.intervals``.
+    The method is described in ``unfreeze.statistics.intervals``.
     """
-    metric, pairs = predictions.metric, pairs_of(predictions.recipes)
-    paired = {test: _all_paired(predictions, pairs, test) for test in predictions.tests}
-    sizes = {test: sum(_has_seeds(one) for one in found) for test, found in paired.items()}
-    whole = sum(sizes.values())
+    metric, pairs = predictions.metric, recipe_pairs(predictions.recipes)
+    paired = {test: _paired_values_of_all(predictions, pairs, test) for test in predictions.tests}
+    sizes = {test: sum(_allows_verdict(one) for one in found) for test, found in paired.items()}
+    family = sum(sizes.values())
     rows: list[dict[str, Any]] = []
     for test, found in paired.items():
-        tables = [crossed(units_of(one.values, one.units)) if one.values.size else None for one in found]
+        tables = [crossed_mean(by_unit(one.values, one.units)) if one.values.size else None for one in found]
         known = [table for table in tables if table is not None]
-        recipes = len({recipe for one in found if _has_seeds(one) for recipe in (one.pair.a, one.pair.b)})
-        # Each test set gets its share of what the intervals may leave out.
-        level = LEVEL * sizes[test] / whole if whole else LEVEL
-        parts = iter(simultaneous(known, recipes, _floor(metric), level))
+        recipes = len({recipe for one in found if _allows_verdict(one) for recipe in (one.pair.a, one.pair.b)})
+        # The error level is divided among the test sets by their numbers of comparisons.
+        level = LEVEL * sizes[test] / family if family else LEVEL
+        parts = iter(simultaneous_intervals(known, recipes, _floor(metric), level))
         for one, table in zip(found, tables, strict=True):
             part = next(parts) if table is not None else None
-            rows.append(_row(metric, test, one, table, part, whole))
+            rows.append(_row(metric, test, one, table, part, family))
     whole_numbers = dict.fromkeys(("seeds", "images", "groups", "seeds_left_out", "family"), "Int64")
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(whole_numbers)
 
 
 def compare(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
-    """Return the rows of ``comparisons_table`` that compare two strategies, or two regimes, a minus b in each.
+    """Return the rows of ``comparisons_table`` that compare two strategies or two regimes, as a minus b.
 
     Raises:
-        UserError: they are not two of the study's strategies or two of its regimes.
+        UserError: a and b are not two of the study's strategies or two of its regimes.
     """
     for kind in (STRATEGY, REGIME):
         own = table[table["kind"] == kind]
         if {a, b} <= {*own["a"], *own["b"]} and a != b:
             straight, turned = own[(own["a"] == a) & (own["b"] == b)], own[(own["a"] == b) & (own["b"] == a)]
-            return pd.concat([straight, turn(turned)]).sort_index().reset_index(drop=True)
+            return pd.concat([straight, swapped(turned)]).sort_index().reset_index(drop=True)
     known = [
         ", ".join(dict.fromkeys([*table.loc[table["kind"] == kind, "a"], *table.loc[table["kind"] == kind, "b"]]))
         for kind in (STRATEGY, REGIME)
@@ -147,8 +147,8 @@ def compare(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     )
 
 
-def turn(table: pd.DataFrame) -> pd.DataFrame:
-    """Return comparisons seen from the other side: b minus a."""
+def swapped(table: pd.DataFrame) -> pd.DataFrame:
+    """Return comparisons with a and b swapped: b minus a."""
     turned = table.copy()
     turned["a"], turned["b"] = table["b"], table["a"]
     turned["value_a"], turned["value_b"] = table["value_b"], table["value_a"]
@@ -159,54 +159,47 @@ def turn(table: pd.DataFrame) -> pd.DataFrame:
     return turned
 
 
-def paired(predictions: Predictions, pair: RecipePair, test: str, metric: str | None = None) -> PairedValues:
-    """Return the differences of two recipes on a test set, for the images that all of their common seeds predict."""
+def paired_values(predictions: Predictions, pair: RecipePair, test: str, metric: str | None = None) -> PairedValues:
+    """Return paired differences of two recipes on the test images that all of their common seeds predict."""
     metric = metric or predictions.metric
-    return _paired(pair, *(predictions.runs(recipe, test, metric) for recipe in (pair.a, pair.b)))
+    return _pair_values(pair, *(predictions.runs(recipe, test, metric) for recipe in (pair.a, pair.b)))
 
 
-def _all_paired(predictions: Predictions, pairs: list[RecipePair], test: str) -> list[PairedValues]:
+def _paired_values_of_all(predictions: Predictions, pairs: list[RecipePair], test: str) -> list[PairedValues]:
     recipes = {recipe for pair in pairs for recipe in (pair.a, pair.b)}
     runs = {recipe: predictions.runs(recipe, test, predictions.metric) for recipe in recipes}
-    return [_paired(pair, runs[pair.a], runs[pair.b]) for pair in pairs]
+    return [_pair_values(pair, runs[pair.a], runs[pair.b]) for pair in pairs]
 
 
-def _paired(pair: RecipePair, runs_a: dict[int, pd.DataFrame], runs_b: dict[int, pd.DataFrame]) -> PairedValues:
-    every = sorted({*runs_a, *runs_b})
-    seeds = [seed for seed in every if all(seed in runs and _defined(runs[seed]) for runs in (runs_a, runs_b))]
-    left_out = len(every) - len(seeds)
+def _pair_values(pair: RecipePair, runs_a: dict[int, pd.DataFrame], runs_b: dict[int, pd.DataFrame]) -> PairedValues:
+    all_seeds = sorted({*runs_a, *runs_b})
+    seeds = [seed for seed in all_seeds if all(seed in runs and _defined(runs[seed]) for runs in (runs_a, runs_b))]
+    left_out = len(all_seeds) - len(seeds)
     if not seeds:
         return PairedValues(pair, np.zeros((0, 0)), np.zeros(0, np.str_), (math.nan, math.nan), left_out)
     tables = [runs[seed] for seed in seeds for runs in (runs_a, runs_b)]
-    first = tables[0]
-    if not all(table.index.equals(first.index) for table in tables):
-        common = first.index
-        for table in tables[1:]:
-            common = common[common.isin(table.index)]
-        tables = [table.loc[common] for table in tables]
-        first = tables[0]
-    numbers = np.array([table["value"].to_numpy(np.float64) for table in tables])
-    a, b = numbers[0::2], numbers[1::2]
-    means = (float(a.mean()), float(b.mean())) if len(first) else (math.nan, math.nan)
-    return PairedValues(pair, a - b, first["unit"].to_numpy(np.str_), means, left_out)
+    values, units, _ = common_values(tables)
+    a, b = values[0::2], values[1::2]
+    means = (float(a.mean()), float(b.mean())) if values.size else (math.nan, math.nan)
+    return PairedValues(pair, a - b, units, means, left_out)
 
 
 def _defined(run: pd.DataFrame) -> bool:
     return len(run) > 0 and bool(np.isfinite(run["value"]).all())
 
 
-def _has_seeds(one: PairedValues) -> bool:
-    """Tell whether a verdict is possible: the comparison then belongs to the family."""
+def _allows_verdict(one: PairedValues) -> bool:
+    """Tell whether there are two seeds and two units, so that the comparison belongs to the family."""
     return one.values.shape[0] > 1 and len(np.unique(one.units)) > 1
 
 
 def _floor(metric: str) -> float:
-    """One image that changes moves a share by 1 / images; nothing is known to be more certain than that."""
+    """Return a lower bound of a standard error times the number of units: one unit changes a share by 1 / units."""
     return 1.0 if METRICS[metric].is_share else 0.0
 
 
 def _row(
-    metric: str, test: str, one: PairedValues, table: CrossedMean | None, part: Simultaneous | None, family: int
+    metric: str, test: str, one: PairedValues, table: CrossedMean | None, part: SimultaneousInterval | None, family: int
 ) -> dict[str, Any]:
     a, b = one.pair.names
     row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
@@ -217,9 +210,9 @@ def _row(
         return row | {"verdict": TOO_LITTLE, "helps": "runs of both with the same seeds", "basis": NOTHING}
     difference = float(table.mean)
     half = float(half_width(table, _floor(metric) / table.images))
-    whole = math.nan if part is None else float(part.half)
-    said = verdict(metric, difference, whole)
-    seeds = table.seeds > 1
+    joint_half = math.nan if part is None else float(part.half)
+    found = verdict(metric, difference, joint_half)
+    several_seeds = table.seeds > 1
     unit = "test image" if table.images == one.values.shape[1] else "test group"
     least, most = METRICS[metric].bounds
     widest = most - least
@@ -227,14 +220,14 @@ def _row(
         "difference": difference,
         "low": max(difference - half, -widest),
         "high": min(difference + half, widest),
-        "low_simultaneous": max(difference - whole, -widest),
-        "high_simultaneous": min(difference + whole, widest),
+        "low_simultaneous": max(difference - joint_half, -widest),
+        "high_simultaneous": min(difference + joint_half, widest),
         "se_seed": math.sqrt(float(table.from_seeds)) if part is not None else math.nan,
-        "se_image": math.sqrt(float(table.from_images if seeds else table.ms_image / table.images)),
-        "df": float(degrees(table)) if table.images > 1 else math.nan,
-        "verdict": said,
-        "helps": helps(metric, difference, part, unit) if said == TOO_LITTLE else "",
-        "basis": BOTH if seeds else IMAGES_ONLY,
+        "se_image": math.sqrt(float(table.from_images if several_seeds else table.ms_image / table.images)),
+        "df": float(degrees_of_freedom(table)) if table.images > 1 else math.nan,
+        "verdict": found,
+        "helps": helps_text(metric, difference, part, unit) if found == TOO_LITTLE else "",
+        "basis": BOTH if several_seeds else IMAGES_ONLY,
     }
 
 
@@ -243,15 +236,15 @@ class Comparison:
     """A recipe minus another, on a test set.
 
     Attributes:
-        recipe, other: strategy and regime of both.
-        metric: the study's.
+        recipe, other: the two recipes.
+        metric: of the study.
         difference: in units of the metric.
-        low, high: simultaneous 95 % interval; at one seed the one taken alone, over images; NaN where there is none.
-        verdict: on ``recipe``, of ``statistics.intervals``.
-        helps: what would settle it; "" where it is settled.
-        seeds: that both have.
-        images: test images that all of them predict.
-        basis: of ``statistics.comparisons``.
+        low, high: simultaneous 95 % interval; at one seed the single one, over images; NaN where there is none.
+        verdict: on ``recipe``, from ``statistics.intervals``.
+        helps: seeds or images that a verdict needs; "" where there is a verdict.
+        seeds: number of common seeds.
+        images: number of test images that all of their runs predict.
+        basis: sources of variation that the interval covers.
     """
 
     recipe: Recipe
@@ -268,19 +261,19 @@ class Comparison:
 
     @property
     def effect(self) -> str:
-        """The difference with its interval and what it rests on."""
+        """The difference with its interval, as text."""
         if self.basis == NOTHING:
-            return "no seed in common"
-        rests = ", over images alone" if self.basis == IMAGES_ONLY else ""
-        return f"{difference_text(self.metric, self.difference, self.low, self.high)}{rests}"
+            return "unknown, without a common seed"
+        covers = ", an interval over images only" if self.basis == IMAGES_ONLY else ""
+        return f"{difference_text(self.metric, self.difference, self.low, self.high)}{covers}"
 
 
-def compared(comparisons: pd.DataFrame, recipe: Recipe, other: Recipe, test: str) -> Comparison | None:
-    """Return the study's comparison of two recipes; None where it makes none, as where they differ in both.
+def comparison_of(comparisons: pd.DataFrame, recipe: Recipe, other: Recipe, test: str) -> Comparison | None:
+    """Return a study's comparison of two recipes; None unless they share strategy or regime.
 
     Args:
         comparisons: the table of ``comparisons_table``.
-        recipe, other: strategy and regime.
+        recipe, other: the two recipes.
         test: name of the test set.
     """
     if (recipe.strategy == other.strategy) == (recipe.regime == other.regime):
@@ -293,7 +286,7 @@ def compared(comparisons: pd.DataFrame, recipe: Recipe, other: Recipe, test: str
     for a, b in ((recipe, other), (other, recipe)):
         found = own[(own["a"] == a[place]) & (own["b"] == b[place])]
         if len(found):
-            row = (found if a == recipe else turn(found)).iloc[0]
+            row = (found if a == recipe else swapped(found)).iloc[0]
             bounds = ("low_simultaneous", "high_simultaneous")
             if not math.isfinite(row["low_simultaneous"]):
                 bounds = ("low", "high")
@@ -313,6 +306,6 @@ def compared(comparisons: pd.DataFrame, recipe: Recipe, other: Recipe, test: str
     return None
 
 
-def settle_text(found: Comparison) -> str:
-    """Say what would settle a comparison, as a clause that ends a sentence; "" where it is settled."""
-    return f"; to settle it: {found.helps}" if found.verdict == TOO_LITTLE and found.helps else ""
+def needed_text(found: Comparison) -> str:
+    """Return what a verdict needs, as the end of a sentence; "" where there is a verdict."""
+    return f"; a verdict needs {found.helps}" if found.verdict == TOO_LITTLE and found.helps else ""

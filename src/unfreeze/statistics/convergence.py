@@ -1,4 +1,4 @@
-"""How fast each recipe trains, how far training runs ahead of validation, and what it costs with and without reuse."""
+"""Measure how fast each recipe converges, how much it overfits, and its cost with and without reuse."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from unfreeze.storage.records import read_json
 from unfreeze.storage.study_dir import StudyDir
 
 NEAR = 0.01
-"""Within one point of the best validation accuracy."""
+"""A run has converged within one point of its best validation accuracy."""
 
 COLUMNS = (
     "strategy", "regime", "runs", "epochs", "best_epoch", "epochs_to_near_best", "seconds_to_near_best",
@@ -23,15 +23,15 @@ _MEANS = tuple(name for name in COLUMNS[3:] if name not in ("gap_at_best_low", "
 
 
 def convergence_table(study: StudyDir, results: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a recipe that has finished cells, means over its runs, with ``COLUMNS``.
+    """Return one row per recipe with finished cells, means over its runs, with ``COLUMNS``.
 
     ``epochs_to_near_best`` is the first epoch whose validation accuracy is within one point of the run's best, with the
-    seconds and the examples up to its end (the chosen candidate's own, without shared work). ``gap_at_best`` is the
-    training minus the validation accuracy at the best epoch, ``_low`` and ``_high`` its least and greatest over the
-    runs: training accuracy is a running mean over the epoch with dropout and augmentation on, so the true gap tends to
-    be larger. ``seconds_total`` and ``seconds_shared`` (a run's share of work that others use too) are measured;
-    ``seconds_alone`` is what the same run would take in plain PyTorch without reuse: as many times the measured seconds
-    as plan.json predicts (``times_alone``), NaN where it does not say. Numbers that no run has are NaN.
+    seconds and the examples up to its end (of the chosen candidate, without shared work). ``gap_at_best`` is training
+    minus validation accuracy at the best epoch, ``_low`` and ``_high`` its range over the runs; training accuracy is a
+    running mean over the epoch with dropout and augmentation on, so the true gap tends to be larger. ``seconds_total``
+    and ``seconds_shared`` (the run's part of work that several runs use) are measured. ``seconds_alone`` is the
+    measured time multiplied by how much longer the run is predicted to take in plain PyTorch without reuse
+    (``reuse_factors``); NaN without a prediction. Numbers that no run has are NaN.
 
     Args:
         study: the study directory.
@@ -39,12 +39,12 @@ def convergence_table(study: StudyDir, results: pd.DataFrame, history: pd.DataFr
         history: the table of ``history_table``.
     """
     plan = read_json(study.path / "plan.json")
-    alone = times_alone(plan)
+    factors = reuse_factors(plan)
     epochs = dict(list(chosen_history(results, history).groupby("cell", sort=False)))
     done = results[results["status"] == "finished"]
     rows = []
     for (strategy, regime), group in done.groupby(["strategy", "regime"], sort=False):
-        runs = pd.DataFrame([_run(row, epochs.get(row["cell"]), alone) for row in group.to_dict("records")])
+        runs = pd.DataFrame([_run(row, epochs.get(row["cell"]), factors) for row in group.to_dict("records")])
         means = {name: float(runs[name].astype("float64").mean()) for name in _MEANS}
         low, high = float(runs["gap_at_best"].min()), float(runs["gap_at_best"].max())
         rows.append(
@@ -54,23 +54,23 @@ def convergence_table(study: StudyDir, results: pd.DataFrame, history: pd.DataFr
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def times_alone(plan: Mapping[str, Any]) -> dict[str, float]:
-    """Return how many times as long each cell takes without reuse, by plan.json: a ratio of two predictions.
+def reuse_factors(plan: Mapping[str, Any]) -> dict[str, float]:
+    """Return how many times as long each cell takes without reuse, by the predictions in plan.json.
 
-    Both rest on the same measured steps, so a machine that was busy then spoils the ratio less than either.
+    Both predictions come from the same measured steps, so their ratio is less sensitive to a busy machine than either.
     """
     return {
-        str(one["cell"]): float(one["seconds_alone"]) / float(one["seconds"])
-        for one in plan.get("reuse", [])
-        if one["seconds"] > 0
+        str(cell["cell"]): float(cell["seconds_alone"]) / float(cell["seconds"])
+        for cell in plan.get("reuse", [])
+        if cell["seconds"] > 0
     }
 
 
-def _run(row: dict[Any, Any], epochs: pd.DataFrame | None, alone: dict[str, float]) -> dict[str, float]:
+def _run(row: dict[Any, Any], epochs: pd.DataFrame | None, factors: dict[str, float]) -> dict[str, float]:
     found = {name: math.nan for name in _MEANS}
     for name in ("epochs", "best_epoch", "seconds_per_epoch", "seconds_total", "seconds_shared"):
         found[name] = math.nan if pd.isna(row[name]) else float(row[name])
-    found["seconds_alone"] = alone.get(str(row["cell"]), math.nan) * found["seconds_total"]
+    found["seconds_alone"] = factors.get(str(row["cell"]), math.nan) * found["seconds_total"]
     if epochs is None or epochs["val_accuracy"].isna().all():
         return found
     near = epochs["val_accuracy"] >= epochs["val_accuracy"].max() - NEAR - 1e-12

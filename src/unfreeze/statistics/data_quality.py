@@ -1,4 +1,8 @@
-"""What the data check left in the study directory: counts of the catalog, and what may leak from training to test."""
+"""Summarise a study's images and their split, from catalog.csv and splits.csv; find groups that the split tears apart.
+
+``data.quality`` judges what the data itself says about splits, before one is drawn. This judges the split that the
+study uses, which may tear groups apart for other reasons: a test set stays as drawn while the data grows.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,83 +17,87 @@ from unfreeze.storage.study_dir import StudyDir
 from unfreeze.text import plural
 
 _LEFT_OUT = "left_out"
-"""The split of images that no cell uses, as splits.csv calls it."""
+"""The split of images that no cell uses, as named in splits.csv."""
+
+Count = tuple[str, int, int, str]
+"""A kind of finding, how many there are, how many images they concern, and a note."""
 
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What the catalog and the splits say.
+    """Numbers about a study's images.
 
     Attributes:
-        counts: kind of finding, groups or files, images, and a note, the weightiest first.
-        classes: used images by class, main data only, largest first.
-        splits: used images by split (of the first fold).
-        given: whether the data says itself which image is for what.
-        straddling: groups of copies, or groups that the study names, with images both for training and for testing.
+        counts: findings by kind, the most important first.
+        classes: number of used images per class, main data only, largest first.
+        splits: number of used images per split (of the first fold).
+        given: whether the data itself gives the splits.
+        split_groups: number of groups (copies, or images that the study groups) on both sides of the test split.
     """
 
-    counts: tuple[tuple[str, int, int, str], ...]
+    counts: tuple[Count, ...]
     classes: dict[str, int]
     splits: dict[str, int]
     given: bool
-    straddling: int
+    split_groups: int
 
     @property
-    def uneven(self) -> bool:
-        """Tell whether accuracy alone hides small classes."""
+    def is_imbalanced(self) -> bool:
+        """Whether accuracy alone hides errors in small classes."""
         return self.imbalance >= UNEVEN
 
     @property
     def imbalance(self) -> float:
-        """Images of the largest class over those of the smallest; 1 without classes."""
+        """Number of images of the largest class over that of the smallest; 1 without classes."""
         return imbalance(self.classes.values())
 
 
 def read_data_summary(study: StudyDir) -> DataSummary:
-    """Read catalog.csv and splits.csv; without a catalog nothing is known and all is empty."""
+    """Read catalog.csv and splits.csv; without a catalog the summary is empty."""
     columns = ("id", "label", "status", "reason", "cluster", "group", "source", "pixels", "given_split")
     catalog = _read(study, "catalog.csv", columns)
     splits = _read(study, "splits.csv", ("id", "split", "fold"))
     used = catalog[catalog["status"] == "used"]
-    first = splits.drop_duplicates("id") if splits.empty else splits[splits["fold"] == splits["fold"].iloc[0]]
+    first_fold = splits.drop_duplicates("id") if splits.empty else splits[splits["fold"] == splits["fold"].iloc[0]]
     main = used[used["source"] == ""]
-    straddling, images = _straddling(used, splits)
-    counts = [*_left_out(catalog, "set_aside"), *_copies(used), *_left_out(catalog, "ignored")]
-    left = int((first["split"] == _LEFT_OUT).sum())
-    if left:
-        counts.insert(0, ("left out", left, left, "given for training or validation, but copies of test images"))
-    if straddling:
-        counts.insert(0, ("leaks", straddling, images, "belong together, yet lie on both sides of the test split"))
+    split_groups, images = _split_groups(used, splits)
+    counts = [*_reasons(catalog, "set_aside"), *_copies(used), *_reasons(catalog, "ignored")]
+    left_out = int((first_fold["split"] == _LEFT_OUT).sum())
+    if left_out:
+        counts.insert(0, ("left out", left_out, left_out, "copies of test images, given for training or validation"))
+    if split_groups:
+        counts.insert(0, ("leaks", split_groups, images, "groups with images on both sides of the test split"))
     return DataSummary(
         counts=tuple(counts),
         classes={str(label): int(count) for label, count in main["label"].value_counts().items()},
         splits={
             str(split).replace(_LEFT_OUT, "left out"): int(count)
-            for split, count in first["split"].value_counts(sort=False).items()
+            for split, count in first_fold["split"].value_counts(sort=False).items()
         },
         given=bool((main["given_split"] != "").any()),
-        straddling=straddling,
+        split_groups=split_groups,
     )
 
 
 def leading_metric(record: Mapping[str, Any], imbalance: float) -> str:
-    """Return the metric that the answer leads with: where classes are uneven, accuracy only if the study asks for it.
+    """Return the metric that leads the answer: balanced accuracy if classes are imbalanced and accuracy is the default.
 
     Args:
-        record: study.json; of one that does not say whether its metric was asked for, it was.
-        imbalance: images of the largest class over those of the smallest.
+        record: study.json; records without ``metric_given`` count as if the metric had been chosen.
+        imbalance: number of images of the largest class over that of the smallest.
     """
     metric = str(record["metric"])
-    asked = record.get("metric_given", True)
-    return "balanced_accuracy" if metric == "accuracy" and not asked and imbalance >= UNEVEN else metric
+    is_chosen = record.get("metric_given", True)
+    return "balanced_accuracy" if metric == "accuracy" and not is_chosen and imbalance >= UNEVEN else metric
 
 
-def leak_text(found: DataSummary) -> str:
-    """Warn of images that belong together on both sides of the test split; "" where there are none."""
-    if not found.straddling:
+def leak_text(data: DataSummary) -> str:
+    """Return a warning about groups on both sides of the test split; "" where there are none."""
+    if not data.split_groups:
         return ""
-    groups = plural(found.straddling, "group")
-    return f"{groups} of copies or of one group lie both in training and in test images, so test scores flatter."
+    groups = plural(data.split_groups, "group of copies or related images", "groups of copies or related images")
+    verb = "is" if data.split_groups == 1 else "are"
+    return f"{groups} {verb} on both sides of the test split, so test scores are optimistic."
 
 
 def _read(study: StudyDir, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -99,42 +107,43 @@ def _read(study: StudyDir, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     return table.where(table.notna(), "").astype(str)
 
 
-def _left_out(catalog: pd.DataFrame, status: str) -> list[tuple[str, int, int, str]]:
+def _reasons(catalog: pd.DataFrame, status: str) -> list[Count]:
+    """Count the files of a status by the first part of their reason."""
     files = catalog[catalog["status"] == status]
     reasons = Counter(str(reason).split(":")[0] or "no reason given" for reason in files["reason"])
     return [(status.replace("_", " "), count, count, reason) for reason, count in reasons.most_common()]
 
 
-def _copies(used: pd.DataFrame) -> list[tuple[str, int, int, str]]:
-    exact, near, images = 0, 0, Counter[str]()
-    for _, group in used[used["cluster"] != ""].groupby("cluster"):
-        if len(group) < 2:
-            continue
-        kind = (
-            "the same pixels" if group["pixels"].nunique() == 1 and (group["pixels"] != "").all() else "nearly the same"
+def _copies(used: pd.DataFrame) -> list[Count]:
+    """Count clusters of identical images, clusters of near duplicates, and groups that the study names."""
+    clusters = used[used["cluster"] != ""].groupby("cluster")["pixels"].agg(["size", "nunique", "min"])
+    clusters = clusters[clusters["size"] > 1]
+    identical = (clusters["nunique"] == 1) & (clusters["min"] != "")
+    as_one = "counted as one in every interval"
+    counts = [
+        ("copies", len(sizes), int(sizes.sum()), f"{kind}; {as_one}")
+        for kind, sizes in (
+            ("identical pixels", clusters.loc[identical, "size"]),
+            ("near duplicates", clusters.loc[~identical, "size"]),
         )
-        exact, near = exact + (kind == "the same pixels"), near + (kind != "the same pixels")
-        images[kind] += len(group)
-    found = []
-    for kind, count in (("the same pixels", exact), ("nearly the same", near)):
-        if count:
-            found.append(("copies", count, images[kind], f"{kind}; counted as one in every interval"))
-    named = used.loc[used["group"] != "", "group"]
-    if len(named):
-        found.append(("groups", named.nunique(), len(named), "named by the study; counted as one in every interval"))
-    return found
+        if len(sizes)
+    ]
+    groups = used.loc[used["group"] != "", "group"]
+    if len(groups):
+        counts.append(("groups", groups.nunique(), len(groups), f"named by the study; {as_one}"))
+    return counts
 
 
-def _straddling(used: pd.DataFrame, splits: pd.DataFrame) -> tuple[int, int]:
-    """Count the groups whose images lie on both sides of the test split of any fold, and those images."""
+def _split_groups(used: pd.DataFrame, splits: pd.DataFrame) -> tuple[int, int]:
+    """Count the groups with images on both sides of the test split of any fold, and those images."""
     groups: set[tuple[str, str]] = set()
     images: set[str] = set()
-    for _, own in splits.groupby("fold"):
-        side = own[own["split"] != _LEFT_OUT].set_index("id")["split"] == "test"
-        known = used[used["id"].isin(side.index)]
+    for _, fold in splits.groupby("fold"):
+        is_test = fold[fold["split"] != _LEFT_OUT].set_index("id")["split"] == "test"
+        known = used[used["id"].isin(is_test.index)]
         for column in ("cluster", "group"):
             named = known[known[column] != ""]
-            sides = named["id"].map(side).groupby(named[column]).nunique()
+            sides = named["id"].map(is_test).groupby(named[column]).nunique()
             torn = set(sides[sides > 1].index)
             groups |= {(column, name) for name in torn}
             images |= set(named.loc[named[column].isin(torn), "id"])

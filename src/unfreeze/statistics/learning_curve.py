@@ -1,14 +1,14 @@
-"""The metric against training images a class: a power law through three sizes or more (or through two), with intervals.
+"""Fit learning curves: the metric as a power law of training images per class, with intervals.
 
     error(n) = a + b n^-c        a >= 0, b >= 0, 0.02 <= c <= 2
 
 where the error is 1 - metric, or the log loss itself (power laws of learning: Hestness et al., 2017, arXiv:1712.00409;
-Viering and Loog, 2022, IEEE PAMI 45). For each c on a grid, a and b are a linear least-squares fit with bounds, the
-best c wins (variable projection: Golub and Pereyra, 1973, SIAM J. Numer. Anal. 10), so that there is no start to choose
-and no local minimum. The intervals are a parametric bootstrap (Efron and Tibshirani, 1993, chapter 6): the mean of each
-size is drawn anew from a t distribution with the variance between seeds, and the covariance of sizes over the test
-images that they share; each draw is fitted. They count chance, not that a power law may be the wrong curve: the further
-beyond the largest size, the less they say.
+Viering and Loog, 2022, IEEE PAMI 45). For each c on a grid, a and b are a bounded linear least-squares fit, and the
+best c wins (variable projection: Golub and Pereyra, 1973, SIAM J. Numer. Anal. 10), so there is no starting value and
+no local minimum. Intervals come from a parametric bootstrap (Efron and Tibshirani, 1993, chapter 6): the mean of each
+size is redrawn from a t distribution with the variance between seeds, and the covariance of the sizes over their common
+test images; each draw is fitted. The intervals do not cover that a power law may be the wrong model, which matters more
+the further one extrapolates.
 """
 
 import math
@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 
 from unfreeze.metrics import METRICS
 from unfreeze.seeds import stream_generator
-from unfreeze.statistics.intervals import BORROWED, crossed, units_of
-from unfreeze.statistics.predictions import Predictions, Recipe
+from unfreeze.statistics.intervals import BORROWED, by_unit, crossed_mean
+from unfreeze.statistics.predictions import Predictions, Recipe, common_values
 
 DRAWS = 1000
 EXPONENTS = np.geomspace(0.02, 2.0, 120)
 LEAST_SIZES = 3
 
 USUAL_EXPONENT, LIKELY_EXPONENTS = 0.35, (0.1, 1.0)
-"""Of a curve through two sizes, which leave it open: the upper end of what Hestness et al. found, and bounds wide
-enough for other data. It is drawn log-uniformly within them, so that the interval counts what is not known."""
+"""Exponent of a curve through two sizes, which do not determine it: the upper end of what Hestness et al. found, and
+bounds wide enough for other data. The bootstrap draws it log-uniformly within the bounds."""
 
 COLUMNS = (
     "strategy", "series", "test", "metric", "regimes", "sizes", "values", "a", "b", "c", "seeds", "basis", "largest",
@@ -52,16 +52,16 @@ class Curve:
     """A fitted learning curve of one strategy.
 
     Attributes:
-        strategy: its name.
-        series: what the regimes have in common, as text: their augmentation, and settings that are not the default.
+        strategy: name of the strategy.
+        series: settings that the regimes share: augmentation, and whatever is not the default.
         test: name of the test set.
-        metric: the study's.
-        regimes: names, smallest first.
-        sizes: (k,) mean training images a class.
+        metric: name of the metric.
+        regimes: names of the regimes, smallest first.
+        sizes: (k,) mean training images per class.
         values: (k,) mean metric over seeds.
-        seeds: least number of seeds of a size; at one, intervals count the images alone.
+        seeds: smallest number of seeds of a size; at one, intervals cover the choice of images only.
         fit: (3,) a, b, c of the error.
-        draws: (draws, 3) of the bootstrap.
+        draws: (draws, 3) the same of each bootstrap draw.
     """
 
     strategy: str
@@ -76,26 +76,26 @@ class Curve:
     draws: Array
 
     def at(self, size: float) -> CurveEstimate:
-        """Return the metric at ``size`` training images a class, measured or not."""
+        """Return the metric predicted at ``size`` training images per class."""
         return _estimate(float(self._value(self.fit, size)), self._value(self.draws, size))
 
     def gain(self, size: float, other: float) -> CurveEstimate:
-        """Return what going from ``size`` to ``other`` images a class changes in the metric."""
+        """Return the predicted change of the metric from ``size`` to ``other`` images per class."""
         changes = self._value(self.draws, other) - self._value(self.draws, size)
         return _estimate(float(self._value(self.fit, other) - self._value(self.fit, size)), changes)
 
     def doubling(self) -> CurveEstimate:
-        """Return what twice the largest size would change in the metric."""
+        """Return the predicted change of the metric from the largest size to twice that."""
         largest = float(self.sizes[-1])
         return self.gain(largest, 2 * largest)
 
     def size_for(self, change: float, size: float, changes: Array | None = None) -> CurveEstimate:
-        """Return the images a class at which the metric is by ``change`` off that at ``size``; inf where it never is.
+        """Return the images per class at which the metric differs by ``change`` from that at ``size``; inf if nowhere.
 
         Args:
             change: in units of the metric.
-            size: images a class.
-            changes: (draws,) of the change, where it is an estimate itself.
+            size: images per class.
+            changes: (draws,) draws of the change, where it is itself an estimate.
         """
         sign = -METRICS[self.metric].sign
         point = _inverse(self.fit, _error(self.fit, size) + sign * change)
@@ -109,7 +109,7 @@ class Curve:
 
 
 def fit_power_law(sizes: Array, errors: Array) -> Array:
-    """Return (..., 3) a, b, c of the least-squares power law through errors (..., k) at sizes (k,)."""
+    """Fit a power law to errors (..., k) at sizes (k,) by least squares; return (..., 3) a, b, c."""
     errors = np.asarray(errors, dtype=np.float64)
     powers = np.asarray(sizes, dtype=np.float64)[None, :] ** -EXPONENTS[:, None]  # exponents, k
     count = powers.shape[1]
@@ -128,10 +128,10 @@ def fit_power_law(sizes: Array, errors: Array) -> Array:
 
 
 def through_two(sizes: Array, errors: Array, exponents: Array) -> Array:
-    """Return (..., 3) a, b, c of power laws with exponents (...) through errors (..., 2) at two sizes.
+    """Return (..., 3) a, b, c of power laws with given exponents (...) through errors (..., 2) at two sizes.
 
-    Two points leave one of the three numbers open, so the exponent is given. Where a would fall below 0, it is 0 and b
-    the larger of the two that fit; where more images made it worse, b is 0 and a the error at the larger size.
+    Where a would be negative, it is 0, and b fits the error at the larger size. Where the error grows with the size, b
+    is 0, and a is the error at the larger size.
     """
     small, large = (float(size) ** -exponents for size in sizes)
     slope = np.maximum((errors[..., 0] - errors[..., 1]) / (small - large), 0)
@@ -148,14 +148,15 @@ def learning_curves(
     up_to: float = math.inf,
     least: int = LEAST_SIZES,
 ) -> list[Curve]:
-    """Return the curve of each strategy and series of regimes that has three sizes or more, or ``least``.
+    """Fit the curve of each strategy and series of regimes with enough sizes.
 
     Args:
         predictions: of the study.
         results: the table of ``results_table``, for the number of training images.
         regimes: the resolved regimes by name.
         test: name of the test set.
-        up_to: leave out larger sizes, in images a class, so as to set a curve against what it did not see.
+        up_to: ignore larger sizes, in images per class, to test a curve against sizes that it has not seen.
+        least: smallest number of sizes to fit.
     """
     done = results[results["status"] == "finished"]
     sizes = done.groupby(["strategy", "regime"])["n_train"].mean() / len(predictions.classes)
@@ -174,7 +175,7 @@ def learning_curves(
 
 
 def series_of(settings: Mapping[str, Any]) -> str:
-    """Name what a regime has beside its amount of data: ``plain``, or its augmentation and what else is set."""
+    """Name a regime's settings other than its amount of data: ``plain``, or augmentation and what else is set."""
     words = [] if settings.get("augment", "none") == "none" else [str(settings["augment"])]
     for key, value in sorted(settings.items()):
         usual = {"augment": value, "views": "fresh", "balance": "none", "examples_per_epoch": None}.get(key, value)
@@ -186,10 +187,10 @@ def series_of(settings: Mapping[str, Any]) -> str:
 
 
 def curves_table(curves: Sequence[Curve]) -> pd.DataFrame:
-    """Return a row a curve with ``COLUMNS``: its fit, and what twice the largest size would bring.
+    """Return one row per curve, with ``COLUMNS``: its fit, and the prediction for twice the largest size.
 
-    ``sizes`` (images a class), ``values`` and ``regimes`` are lists as text, smallest first; ``gain`` is in units of
-    the metric: below 0 is better for log loss.
+    ``sizes`` (images per class), ``values`` and ``regimes`` are lists as text, smallest first; ``gain`` is the change
+    in units of the metric: for log loss, below 0 is better.
     """
     rows = []
     for one in curves:
@@ -219,15 +220,9 @@ def _curve(
     if len(known) < least:
         return None
     sizes = np.array(list(known))
-    tables = [table for _, runs in known.values() for table in runs]
-    common = tables[0].index
-    for table in tables[1:]:
-        common = common[common.isin(table.index)]
-    units = tables[0].loc[common, "unit"].to_numpy(np.str_)
-    by_size = [
-        units_of(np.array([table.loc[common, "value"].to_numpy(np.float64) for table in runs]), units)
-        for _, runs in known.values()
-    ]
+    values_of_runs, units, _ = common_values([table for _, runs in known.values() for table in runs])
+    ends = np.cumsum([len(runs) for _, runs in known.values()])
+    by_size = [by_unit(part, units) for part in np.split(values_of_runs, ends[:-1])]
     if by_size[0].shape[1] < 2:
         return None
     values = np.array([one.mean() for one in by_size])
@@ -256,18 +251,20 @@ def _curve(
 
 
 def _noise(by_size: Sequence[Array], generator: np.random.Generator) -> Array:
-    """Return (draws, k) errors of the means of k sizes, from tables (seeds, units) of each."""
+    """Draw (draws, k) errors of the means of k sizes, each with values (seeds, units)."""
     images = by_size[0].shape[1]
     covariance = np.atleast_2d(np.cov(np.array([one.mean(0) for one in by_size]))) / images
     free = [len(one) - 1 for one in by_size]
     if sum(free):
-        spreads = np.array([float(crossed(one).from_seeds) * len(one) if len(one) > 1 else 0.0 for one in by_size])
-        pooled = float(np.average(spreads, weights=free))
-        own = np.array([(BORROWED * pooled + df * s) / (BORROWED + df) for df, s in zip(free, spreads, strict=True)])
+        variances = np.array(
+            [float(crossed_mean(one).from_seeds) * len(one) if len(one) > 1 else 0.0 for one in by_size]
+        )
+        pooled = float(np.average(variances, weights=free))
+        own = np.array([(BORROWED * pooled + df * s) / (BORROWED + df) for df, s in zip(free, variances, strict=True)])
         covariance = covariance + np.diag(own / np.array([len(one) for one in by_size]))
-    degrees = float(sum(free) or images - 1)
+    df = float(sum(free) or images - 1)
     drawn = generator.multivariate_normal(np.zeros(len(by_size)), covariance, DRAWS, method="eigh")
-    return drawn * np.sqrt(degrees / generator.chisquare(degrees, DRAWS))[:, None]
+    return drawn * np.sqrt(df / generator.chisquare(df, DRAWS))[:, None]
 
 
 def _error(parameters: Array, size: float) -> Array:
@@ -275,7 +272,7 @@ def _error(parameters: Array, size: float) -> Array:
 
 
 def _inverse(parameters: Array, errors: Array) -> Array:
-    """Return the size at which the error is so large: inf where it never is so small, 0 where it is too large."""
+    """Return the size at which a power law has these errors: inf where they are never reached."""
     above = np.asarray(errors - parameters[..., 0])
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         sizes = (parameters[..., 1] / above) ** (1 / parameters[..., 2])

@@ -1,4 +1,4 @@
-"""What the finished cells predicted for test images and for the ranking set: read once, as plain arrays."""
+"""Read what the finished cells predicted for the test images and for the ranking set, as plain arrays."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,28 +15,27 @@ from unfreeze.storage.study_dir import StudyDir
 
 
 class Recipe(NamedTuple):
-    """A strategy with a regime: what a study compares and recommends."""
+    """A strategy with a regime: the thing that a study compares and recommends."""
 
     strategy: str
     regime: str
 
     def __str__(self) -> str:
-        """Name the recipe in a sentence."""
+        """Return the recipe as sentences name it."""
         return f"{self.strategy} with {self.regime}"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One finished cell on one named test set.
+    """Predictions of one finished cell for one set of images.
 
     Attributes:
         cell: id of the cell; strategy, regime, seed and fold are its own.
-        test: name of the test set: test, or one of the study's further ones.
-        ids: (n,) text.
-        labels: (n,) numbers of classes.
+        test: name of the set: test, or one of the study's further test sets.
+        ids: (n,) image ids.
+        labels: (n,) class numbers.
         logits: (n, classes).
-        units: (n,) text: the image's group, or the copies of one picture that it belongs to, or the image alone.
-            Images of one unit are no independent evidence.
+        units: (n,) name of each image's independent unit: its group, or its cluster of copies, or the image itself.
     """
 
     cell: str
@@ -58,14 +57,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """All test predictions of a study.
+    """Predictions of all finished cells of a study.
 
     Attributes:
-        metric: the study's metric.
+        metric: the metric of the study.
         classes: names of the classes, in the order of the logits.
-        folds: how many folds each run has; 1 without folds.
-        cells: in plan order, test sets as each cell's file names them.
-        recipes: strategies and regimes as planned.
+        folds: number of folds of each run; 1 without folds.
+        cells: predictions of each finished cell for each set, in plan order.
+        recipes: the planned recipes.
     """
 
     metric: str
@@ -81,11 +80,11 @@ class Predictions:
         return tuple(sorted(names, key=lambda name: name != "test"))
 
     def runs(self, recipe: Recipe, test: str, metric: str) -> dict[int, pd.DataFrame]:
-        """Return each seed's number an image, by seed: columns unit and value, indexed by image id.
+        """Return a recipe's values per image, by seed: tables with columns unit and value, indexed by image id.
 
-        With folds a run is the union of its folds, and counts once all of them have finished. Its score is the mean of
-        the folds' scores, weighted by their images; an image that several folds predict gets the mean of its numbers.
-        Runs in which the metric is not defined (a logit that is no number) are there, with NaN.
+        With folds, a run is the union of its folds and counts when all of them have finished. Its score is the mean of
+        the folds' scores, weighted by their numbers of images; an image that several folds predict gets its mean value.
+        Where the metric is undefined, such as for a logit that is not a number, values are NaN.
         """
         found: dict[int, list[pd.DataFrame]] = {}
         for one in self.cells:
@@ -98,21 +97,22 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """What recipes are ranked by.
+class RankingSet:
+    """Predictions by which recipes are ranked.
 
     Attributes:
-        predictions: of the validation pool, under the test set's name ``validation``; a choice on validation that could
-            be paid for is (``study.finish``). Cells of earlier versions have those of their validation images alone.
-        unpaid: recipes of which some cell chose on validation what was not paid for.
+        predictions: for the validation pool, as a set named ``validation``. Choices that a cell made on these images
+            are cross-fitted where possible (``study.finish``). Cells of earlier versions have their own validation
+            images.
+        biased: recipes with a cell whose choices on validation could not be cross-fitted.
     """
 
     predictions: Predictions
-    unpaid: frozenset[Recipe]
+    biased: frozenset[Recipe]
 
 
 def read_predictions(study: StudyDir) -> Predictions:
-    """Read the test logits of every finished cell.
+    """Read the predictions of every finished cell for the test sets.
 
     Raises:
         UserError: the directory holds no study, or a record cannot be read.
@@ -120,20 +120,20 @@ def read_predictions(study: StudyDir) -> Predictions:
     return _read(study, lambda cell: _tests(study, cell))
 
 
-def read_ranking(study: StudyDir) -> Ranking:
-    """Read what every finished cell predicted of the ranking set.
+def read_ranking_set(study: StudyDir) -> RankingSet:
+    """Read the predictions of every finished cell for the ranking set.
 
     Raises:
         UserError: the directory holds no study, or a record cannot be read.
     """
     ranked = {str(cell["cell"]): _ranked(study, cell) for cell in study.planned_cells() if study.is_finished(cell)}
     predictions = _read(study, lambda cell: [("validation", *ranked[str(cell["cell"])][:2])])
-    unpaid = {one.recipe for one in predictions.cells if not ranked[one.cell][2]}
-    return Ranking(predictions, frozenset(unpaid))
+    biased = {one.recipe for one in predictions.cells if not ranked[one.cell][2]}
+    return RankingSet(predictions, frozenset(biased))
 
 
 Stored = tuple[str, Sequence[str], Logits]
-"""Name of a set of images, their ids, logits (n, classes)."""
+"""Name of a set of images, image ids, and logits (n, classes)."""
 
 
 def _read(study: StudyDir, stored: Callable[[Mapping[str, Any]], Iterable[Stored]]) -> Predictions:
@@ -145,31 +145,31 @@ def _read(study: StudyDir, stored: Callable[[Mapping[str, Any]], Iterable[Stored
     cells: list[Prediction] = []
     finished = [cell for cell in planned if study.is_finished(cell)]
     if finished:
-        about = _about(read_table(study.path / "catalog.csv"), classes)
-        cells = [_of_cell(cell, about, *one) for cell in finished for one in stored(cell)]
+        images = _labels_and_units(read_table(study.path / "catalog.csv"), classes)
+        cells = [_of_cell(cell, images, *one) for cell in finished for one in stored(cell)]
     return Predictions(str(record["metric"]), classes, folds, tuple(cells), recipes)
 
 
 def _tests(study: StudyDir, cell: Mapping[str, Any]) -> Iterable[Stored]:
-    scores, told = read_tensors(study.cell(cell["cell"]) / "logits.safetensors")
-    return [(test, told["ids"][test], logits) for test, logits in scores.items() if test != "validation"]
+    tensors, metadata = read_tensors(study.cell(cell["cell"]) / "logits.safetensors")
+    return [(test, metadata["ids"][test], logits) for test, logits in tensors.items() if test != "validation"]
 
 
 def _ranked(study: StudyDir, cell: Mapping[str, Any]) -> tuple[Sequence[str], Logits, bool]:
-    """Return ids and logits of a cell's ranking set, and whether what validation chose is paid for."""
+    """Return ids and logits of a cell's ranking set, and whether its choices on validation are cross-fitted."""
     folder = study.cell(cell["cell"])
     if (folder / "ranking.safetensors").is_file():
-        scores, told = read_tensors(folder / "ranking.safetensors")
-        return told["ids"]["ranking"], scores["ranking"], bool(told["paid"])
-    scores, told = read_tensors(folder / "logits.safetensors")
-    tried = read_json(folder / "cell.json")["candidates"]
-    stops = [one.get("early_stopping") for one in tried.values()]
-    chose = len(tried) > 1 or any(stop and stop["monitor"] != "train_loss" for stop in stops)
-    return told["ids"]["validation"], scores["validation"], not chose
+        tensors, metadata = read_tensors(folder / "ranking.safetensors")
+        return metadata["ids"]["ranking"], tensors["ranking"], bool(metadata["paid"])
+    tensors, metadata = read_tensors(folder / "logits.safetensors")
+    candidates = read_json(folder / "cell.json")["candidates"]
+    stopping = [candidate.get("early_stopping") for candidate in candidates.values()]
+    chose = len(candidates) > 1 or any(one and one["monitor"] != "train_loss" for one in stopping)
+    return metadata["ids"]["validation"], tensors["validation"], not chose
 
 
-def _about(catalog: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame:
-    """Return number of the class and unit by image id."""
+def _labels_and_units(catalog: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame:
+    """Return class number and independent unit of each image, by id."""
     numbers = {label: number for number, label in enumerate(classes)}
     used = catalog.drop_duplicates("id").set_index("id")
     unit = pd.Series(used.index, index=used.index).map("image {}".format)
@@ -180,8 +180,10 @@ def _about(catalog: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame({"label": used["label"].map(numbers), "unit": unit})
 
 
-def _of_cell(cell: Mapping[str, Any], about: pd.DataFrame, test: str, ids: Sequence[str], logits: Logits) -> Prediction:
-    rows = about.loc[list(ids)]
+def _of_cell(
+    cell: Mapping[str, Any], images: pd.DataFrame, test: str, ids: Sequence[str], logits: Logits
+) -> Prediction:
+    rows = images.loc[list(ids)]
     fold = cell.get("fold")
     return Prediction(
         cell=str(cell["cell"]),
@@ -200,5 +202,25 @@ def _of_cell(cell: Mapping[str, Any], about: pd.DataFrame, test: str, ids: Seque
 def _union(parts: list[pd.DataFrame]) -> pd.DataFrame:
     if len(parts) == 1:
         return parts[0]
-    every = pd.concat(parts)
-    return every.groupby(level=0, sort=False).agg({"unit": "first", "value": "mean"})
+    return pd.concat(parts).groupby(level=0, sort=False).agg({"unit": "first", "value": "mean"})
+
+
+def common_index(tables: Sequence[pd.DataFrame]) -> pd.Index:
+    """Return the image ids that all of several runs predict, in the order of the first."""
+    common = tables[0].index
+    for table in tables[1:]:
+        if not table.index.equals(common):
+            common = common[common.isin(table.index)]
+    return common
+
+
+def common_values(tables: Sequence[pd.DataFrame]) -> tuple[NDArray[np.float64], NDArray[np.str_], pd.Index]:
+    """Return values (runs, images), units (images,) and ids of the images that all runs predict.
+
+    Args:
+        tables: one or more of those of ``Predictions.runs``.
+    """
+    common = common_index(tables)
+    parts = [table if table.index.equals(common) else table.loc[common] for table in tables]
+    values = np.array([part["value"].to_numpy(np.float64) for part in parts])
+    return values, parts[0]["unit"].to_numpy(np.str_), common

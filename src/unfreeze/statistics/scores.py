@@ -1,8 +1,8 @@
-"""Scores with 95 % intervals: of each cell, of each recipe, and of each value of a column of the data.
+"""Score each cell, each recipe, and each value of a column of the data, with 95 % intervals.
 
-The interval of a cell's score is over images, or over groups of images where there are some. It speaks about this one
-trained network and other images like these; what another seed would have given is no part of it. The interval of a
-recipe's mean score counts seeds and images, like those of comparisons (``unfreeze.statistics.comparisons``).
+The interval of a cell's score is over images, or over groups of images where there are some. It is about this trained
+network on other images like these, not about other seeds. The interval of a recipe's mean score is over seeds and
+images, like those of comparisons (``unfreeze.statistics.comparisons``).
 """
 
 import math
@@ -16,7 +16,7 @@ import pandas as pd
 from unfreeze.errors import UserError
 from unfreeze.metrics import METRICS, per_image, score
 from unfreeze.statistics.intervals import proportion_interval, score_interval
-from unfreeze.statistics.predictions import Prediction, Predictions, Recipe
+from unfreeze.statistics.predictions import Prediction, Predictions, Recipe, common_values
 from unfreeze.storage.records import read_json, read_table, read_tensors
 from unfreeze.storage.study_dir import StudyDir
 
@@ -28,11 +28,11 @@ SCORE_COLUMNS = (
 def scores_table(predictions: Predictions) -> pd.DataFrame:
     """Return one row per finished cell, test set and metric, with ``SCORE_COLUMNS``.
 
-    Metrics are those of ``unfreeze.metrics`` and worst_class_recall. ``images`` is the number that the score rests on,
-    ``groups`` the number of independent units among them (equal to ``images`` where each image stands alone).
-    ``class`` names the class of worst_class_recall, whose interval is that of this class's recall: the lowest of many
-    recalls is too low by some luck. ``value`` is NaN where a metric or a logit is not defined; ``low`` and ``high`` are
-    NaN there, and where all images are one unit, which leaves no variance to estimate.
+    Metrics are those of ``unfreeze.metrics`` and worst_class_recall. ``images`` is the number of images behind a score,
+    ``groups`` the number of independent units among them (equal to ``images`` unless images belong together).
+    ``class`` names the class of worst_class_recall, whose interval is that of this class's recall; the lowest of many
+    recalls is biased downwards. ``value`` is NaN where a metric or a logit is undefined; ``low`` and ``high`` are NaN
+    there, and where all images are one unit, so that no variance can be estimated.
     """
     rows: list[dict[str, Any]] = []
     for cell in predictions.cells:
@@ -58,7 +58,7 @@ def _rows(cell: Prediction, classes: tuple[str, ...]) -> Iterable[dict[str, Any]
 
 
 def _support(cell: Prediction) -> float:
-    """Return how many units a mean over classes rests on: k² / sum of 1 / units of each of k classes."""
+    """Return the effective sample size of a mean over k classes: k² / sum of 1 / units of each class."""
     counts = [len(np.unique(cell.units[cell.labels == label])) for label in np.unique(cell.labels)]
     return len(counts) ** 2 / sum(1 / count for count in counts) if counts else 0.0
 
@@ -77,13 +77,13 @@ def _worst_class(cell: Prediction, classes: tuple[str, ...]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RecipeScore:
-    """A mean score with its interval.
+    """Mean score of a recipe with its interval.
 
     Attributes:
-        value: NaN where the score is not defined.
-        low, high: 95 % interval over seeds and images, at one seed over images alone; NaN where there is none.
+        value: NaN where the score is undefined.
+        low, high: 95 % interval over seeds and images, at one seed over images only; NaN where there is none.
         seeds: number of seeds in the mean.
-        images: number of test images that all of them predict.
+        images: number of images that all of them predict.
         groups: number of independent units among the images.
     """
 
@@ -96,13 +96,13 @@ class RecipeScore:
 
 
 def recipe_score(predictions: Predictions, recipe: Recipe, test: str, metric: str) -> RecipeScore | None:
-    """Return the mean score of a recipe's runs on a test set; None where no run is complete."""
+    """Return the mean score of a recipe's runs on a test set; None without a complete run."""
     runs = predictions.runs(recipe, test, metric)
     return _mean_score(metric, runs) if runs else None
 
 
 def class_recalls(predictions: Predictions, recipe: Recipe, test: str) -> dict[str, RecipeScore]:
-    """Return the recall of each class that has test images, mean over the recipe's runs, by class."""
+    """Return the mean recall over a recipe's runs of each class that has test images, by class."""
     runs = predictions.runs(recipe, test, "accuracy")
     labels: dict[str, int] = {}
     for cell in predictions.cells:
@@ -117,32 +117,27 @@ def class_recalls(predictions: Predictions, recipe: Recipe, test: str) -> dict[s
 
 
 def _mean_score(metric: str, runs: Mapping[int, pd.DataFrame]) -> RecipeScore:
-    tables = list(runs.values())
-    common = tables[0].index
-    for table in tables[1:]:
-        common = common[common.isin(table.index)]
-    values = np.array([table.loc[common, "value"].to_numpy(np.float64) for table in tables])
-    units = tables[0].loc[common, "unit"].to_numpy(np.str_)
+    values, units, ids = common_values(list(runs.values()))
     value = float(values.mean()) if values.size else math.nan
     low, high = score_interval(metric, values, units)
-    return RecipeScore(value, low, high, len(tables), len(common), len(np.unique(units)))
+    return RecipeScore(value, low, high, len(values), len(ids), len(np.unique(units)))
 
 
 COLUMN_PREFIX = "data_"
-"""First part of the names that the data's own columns have in catalog.csv."""
+"""Prefix of the data's own columns in catalog.csv."""
 BY_COLUMN_COLUMNS = (
     "cell", "strategy", "regime", "seed", "fold", "test", "value", "images", "accuracy", "balanced_accuracy", "metric",
 )  # fmt: skip
 
 
 def by_column(study: StudyDir, column: str) -> pd.DataFrame:
-    """Return test scores separately for each value of a column of the data, such as each camera or site.
+    """Return test scores for each value of a column of the data, such as each camera or site.
 
     There is one row per finished cell, test set and value, with ``BY_COLUMN_COLUMNS``. ``test`` names the test set;
-    ``metric`` is the study's metric, NaN where it is not defined.
+    ``metric`` is the study's metric, NaN where it is undefined.
 
     Raises:
-        UserError: the data has no such column.
+        UserError: the data has no column of this name.
     """
     catalog = read_table(study.path / "catalog.csv")
     own = [name.removeprefix(COLUMN_PREFIX) for name in catalog.columns if name.startswith(COLUMN_PREFIX)]

@@ -1,22 +1,22 @@
-"""Which recipe a study recommends, by what its models do on images that neither trained nor chose them.
+"""Recommend a recipe, by predictions for images that its models were neither trained nor selected on.
 
-**Candidates** are the recipes with the most training images. Of two sizes the larger one is taken unless the labels are
-wrong: a smaller one that did better is told, never recommended.
+**Candidates** are the recipes with the most training images. A recipe with fewer images that scores better is reported,
+but never recommended: more images only hurt if their labels are wrong.
 
-**The rule.** The leader has the highest mean. A recipe whose mean is at most min(one standard error of the paired
-difference, one point) lower counts as equally good; of those the cheapest to use is recommended: the fewest
-multiply-adds an image, then the fewest trained parameters, then the first in the plan. All three are the same on every
-machine and in every run, which measured times are not. The rule of one standard error is that of Breiman, Friedman,
-Olshen and Stone (1984, Classification and Regression Trees, section 3.4.3); the cap of one point keeps few images from
-excusing a recipe that is plainly worse. Where something was chosen by the very images that rank, and could not be
-cross-fitted, the mean is flattered: then no advantage within one standard error counts, and there is no cap.
+**The rule.** The leader has the highest mean. A recipe counts as equally good if its mean is lower by at most min(one
+standard error of the paired difference, one point). Of these, the cheapest to use is recommended: the fewest
+multiply-adds per image, then the fewest trained parameters, then the first in the plan. All three are the same on every
+machine and in every run, unlike measured times. The rule of one standard error is that of Breiman, Friedman, Olshen and
+Stone (1984, Classification and Regression Trees, section 3.4.3); the cap of one point keeps a small number of images
+from excusing a clearly worse recipe. Where choices were made on the ranking images and could not be cross-fitted, the
+mean is optimistic: then there is no cap, so that no advantage within one standard error counts.
 
 **Standard errors** are those of ``statistics.intervals``: differences are paired by seed and image, and both count.
-Over the seeds that both recipes have; where they share none, seeds are set against each other in their order, so that
-luck that is not shared counts whole. A recipe that gives the same numbers with each of several seeds is deterministic:
-it is one run, set against each seed of the other. At one seed the images alone are counted.
+They use the seeds that both recipes have; if there are none, seeds are paired in their order, so that nothing cancels.
+A recipe that gives the same values with each of several seeds is deterministic: it counts as one run, paired with each
+seed of the other. At one seed only images count.
 
-What the rule costs and saves is simulated: docs/statistics.md.
+docs/statistics.md reports what the rule costs and saves in simulated studies.
 """
 
 import math
@@ -32,37 +32,36 @@ from unfreeze.metrics import METRICS, POINT
 from unfreeze.statistics.intervals import (
     MOST_IMAGES,
     CrossedMean,
-    crossed,
+    by_unit,
+    crossed_mean,
     half_width,
-    rounded,
-    simultaneous,
-    units_of,
-    variance,
+    round_up,
+    simultaneous_intervals,
+    variance_of_mean,
 )
-from unfreeze.statistics.predictions import Predictions, Ranking, Recipe
+from unfreeze.statistics.predictions import Predictions, RankingSet, Recipe, common_index
 
 DIGITS = 12
-"""Of a mean that count: what sums in another order differ by must not choose, nor hide that two recipes are level."""
+"""Decimals of a mean that count, so that rounding errors neither decide a choice nor break a tie."""
 
 AS_CHEAP = 1.1
-"""Times the fewest multiply-adds: so many count as no more, since they make no difference that anybody notices."""
+"""Up to this multiple of the fewest multiply-adds, recipes count as equally cheap."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A recipe and what its models did on the ranking images.
+    """A recipe with its values on the ranking images.
 
     Attributes:
         recipe: strategy and regime.
         n_train: mean number of training images of its cells.
-        flops: multiply-adds an image, of the whole network at its input size; NaN where they are not known, which
-            counts as the most.
+        flops: multiply-adds per image of the whole network at its input size; NaN, which counts as the most, if
+            unknown.
         params_trained: number of trained parameters.
-        values: (seeds, images) numbers, larger is better (a loss is negated), whose mean is the ranking metric. All
-            candidates have all images; a recipe with fewer training images may lack some, which are NaN, and is then
-            compared with none.
-        seeds: (seeds,) of the rows.
-        paid: whether nothing was chosen by the ranking images, or the values are cross-fitted.
+        values: (seeds, images) values whose mean is the ranking metric, negated for losses. Candidates have all images;
+            a recipe with fewer training images may lack some, which are NaN, and is then not compared.
+        seeds: (seeds,) seed of each row.
+        unbiased: whether no choice was made on the ranking images, or the values are cross-fitted.
     """
 
     recipe: Recipe
@@ -71,43 +70,42 @@ class Contender:
     params_trained: int
     values: NDArray[np.float64]
     seeds: tuple[int, ...]
-    paid: bool
+    unbiased: bool
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is recommended, and what was found on the way; recipes by their position among the contenders.
+    """The recommendation. Recipes are given by their position among the contenders.
 
     Attributes:
         recommended: the recipe to use, one of ``order``.
         order: the candidates, best mean first, plan order among equals.
-        smaller: the recipes with fewer training images, likewise.
-        level: candidates, but for the recommended, in ``order``, whose 95 % interval of the paired difference to it
-            holds 0: they are not told apart.
-        n_needed: about how many ranking images, at the same seeds, would tell the recommended from the nearest of
-            ``level``, or show that less than one point lies between them, if the variances are as estimated. None
-            where none is level, where these images show it, or where 100,000 would not.
-        worse_with_more: those of ``smaller`` that are better than the recommended beyond intervals that hold for all of
-            them at once: more images made it worse. None at one seed, which has no such intervals.
+        smaller: the recipes with fewer training images, in the same order.
+        ties: the other candidates whose 95 % interval of the paired difference to the recommended one contains 0.
+        n_needed: about how many ranking images, at the same seeds, would separate the recommended recipe from the
+            nearest of ``ties``, or show that they differ by less than one point, if the variances are as estimated.
+            None without ties, where these images show it already, or where 100,000 would not.
+        smaller_but_better: those of ``smaller`` that are better than the recommended one by simultaneous intervals;
+            empty at one seed, which has no such intervals.
     """
 
     recommended: int
     order: tuple[int, ...]
     smaller: tuple[int, ...]
-    level: tuple[int, ...]
+    ties: tuple[int, ...]
     n_needed: int | None
-    worse_with_more: tuple[int, ...]
+    smaller_but_better: tuple[int, ...]
 
 
 def choose(contenders: Sequence[Contender], units: NDArray[np.str_]) -> Choice:
-    """Choose a recipe.
+    """Choose the recipe to recommend.
 
     Args:
         contenders: recipes in plan order, at least one.
-        units: (images,) of the ranking images; those of one unit are no independent evidence.
+        units: (images,) name of each ranking image's independent unit.
     """
     most = max(one.n_train for one in contenders)
-    # By regime, since its recipes may lack different folds.
+    # By regime, because a recipe that lacks a fold has another mean.
     largest = {one.recipe.regime for one in contenders if one.n_train == most}
     means = [round(float(np.nanmean(one.values)), DIGITS) for one in contenders]
     ranked = sorted(range(len(contenders)), key=lambda place: -means[place])
@@ -119,17 +117,17 @@ def choose(contenders: Sequence[Contender], units: NDArray[np.str_]) -> Choice:
 
     used = contenders[recommended]
     others = [(place, _minus(contenders[place], used, units)) for place in order if place != recommended]
-    level = [(place, found) for place, found in others if not abs(found.mean) > half_width(found)]
-    whole = [place for place in smaller if np.isfinite(contenders[place].values).all()]
-    family = [_minus(contenders[place], used, units) for place in whole]
-    parts = zip(whole, family, simultaneous(family, len(contenders)), strict=True)
+    ties = [(place, found) for place, found in others if not abs(found.mean) > half_width(found)]
+    complete = [place for place in smaller if np.isfinite(contenders[place].values).all()]
+    family = [_minus(contenders[place], used, units) for place in complete]
+    parts = zip(complete, family, simultaneous_intervals(family, len(contenders)), strict=True)
     return Choice(
         recommended=recommended,
         order=order,
         smaller=smaller,
-        level=tuple(place for place, _ in level),
-        n_needed=_needed([found for _, found in level], len(units)),
-        worse_with_more=tuple(place for place, found, part in parts if part is not None and found.mean > part.half),
+        ties=tuple(place for place, _ in ties),
+        n_needed=_images_needed([found for _, found in ties], len(units)),
+        smaller_but_better=tuple(place for place, found, part in parts if part is not None and found.mean > part.half),
     )
 
 
@@ -138,9 +136,9 @@ def _as_good(one: Contender, leader: Contender, units: NDArray[np.str_]) -> bool
     if one is leader:
         return True
     found = _minus(leader, one, units)
-    error = math.sqrt(variance(found)) if found.images > 1 else math.inf  # one unit tells nothing of others
-    tolerance = min(error, POINT) if one.paid and leader.paid else error
-    # Where they differ on one image alone, the difference is its own standard error, whatever the last digit says.
+    error = math.sqrt(variance_of_mean(found)) if found.images > 1 else math.inf  # unknown for a single unit
+    tolerance = min(error, POINT) if one.unbiased and leader.unbiased else error
+    # Where they differ on one image only, the difference equals its standard error up to rounding.
     return round(float(found.mean), DIGITS) <= round(tolerance, DIGITS)
 
 
@@ -151,7 +149,7 @@ def _cheapest(places: Sequence[int], contenders: Sequence[Contender]) -> int:
 
 
 def _minus(a: Contender, b: Contender, units: NDArray[np.str_]) -> CrossedMean:
-    """Return the analysis of the paired differences of two recipes."""
+    """Return the analysis of variance of the paired differences of two recipes."""
     values, others = a.values, b.values
     if _is_deterministic(a) or _is_deterministic(b):
         values = values[:1] if _is_deterministic(a) else values
@@ -162,37 +160,37 @@ def _minus(a: Contender, b: Contender, units: NDArray[np.str_]) -> CrossedMean:
     else:
         runs = min(len(values), len(others))
         values, others = values[:runs], others[:runs]
-    return crossed(units_of(values - others, units))
+    return crossed_mean(by_unit(values - others, units))
 
 
 def _is_deterministic(one: Contender) -> bool:
     return len(one.values) > 1 and bool((one.values == one.values[0]).all())
 
 
-def _needed(level: Sequence[CrossedMean], images: int) -> int | None:
-    """Return how many images would settle the smallest of some differences; see ``Choice``."""
-    if not level:
+def _images_needed(ties: Sequence[CrossedMean], images: int) -> int | None:
+    """Return how many images would separate the nearest tie; see ``Choice.n_needed``."""
+    if not ties:
         return None
-    nearest = min(level, key=lambda found: abs(found.mean))
+    nearest = min(ties, key=lambda found: abs(found.mean))
     target, least = max(abs(float(nearest.mean)), POINT), nearest.images
     most = max(least, math.ceil(MOST_IMAGES * nearest.images / images))
-    if nearest.images == 1 or half_width(nearest) <= target or half_width(_at(nearest, most)) > target:
+    if nearest.images == 1 or half_width(nearest) <= target or half_width(_with_units(nearest, most)) > target:
         return None
-    while most - least > max(1, least // 100):  # to a hundredth: it is an estimate
+    while most - least > max(1, least // 100):  # 1 % is precise enough for an estimate
         middle = (least + most) // 2
-        least, most = (least, middle) if half_width(_at(nearest, middle)) <= target else (middle, most)
-    return rounded(math.ceil(most * images / nearest.images))
+        least, most = (least, middle) if half_width(_with_units(nearest, middle)) <= target else (middle, most)
+    return round_up(math.ceil(most * images / nearest.images))
 
 
-def _at(found: CrossedMean, units: int) -> CrossedMean:
-    """Return the analysis to be expected with so many units, if the variances are as estimated."""
+def _with_units(found: CrossedMean, units: int) -> CrossedMean:
+    """Return the analysis to expect with another number of units, if the variances are as estimated."""
     return replace(found, ms_seed=units * found.seed + found.rest, images=units)
 
 
 def unequal_runs(results: pd.DataFrame) -> tuple[int, int] | None:
-    """Return the fewest and the most runs of a ranked recipe where not all were run with the same seeds and folds.
+    """Return the fewest and the most runs of a recipe if not all have the same seeds and folds, else None.
 
-    Their means then rest on other splits and initial weights, too, which a ranking cannot tell from the recipes.
+    Means then differ by seeds and folds as well as by recipes, which a ranking cannot separate.
 
     Args:
         results: the table of ``results_table``.
@@ -207,17 +205,17 @@ def unequal_runs(results: pd.DataFrame) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RecipeRanking:
     """The recipes of a study that have finished runs, ranked.
 
     Attributes:
-        contenders: a recipe each, in plan order.
-        choice: positions in ``contenders``.
-        metric: the study's.
-        cell: the model to take away: of the recommended recipe's first seed (and first fold).
-        images: of the ranking set, that every candidate predicts; 0 where they have none in common, as directories of
-            earlier versions may.
-        smallest_class: images of the class with the fewest of these.
+        contenders: the recipes, in plan order.
+        choice: the recommendation, as positions in ``contenders``.
+        metric: the metric that ranks.
+        cell: the cell whose model is shipped: the first seed (and fold) of the recommended recipe.
+        images: number of ranking images that all candidates predict; 0 where they have none in common, which happens in
+            directories of earlier versions.
+        smallest_class: number of these images in the smallest class.
     """
 
     contenders: tuple[Contender, ...]
@@ -229,39 +227,41 @@ class Standing:
 
     @property
     def recommended(self) -> Recipe:
-        """The recipe to use."""
+        """The recommended recipe."""
         return self.recipe_at(self.choice.recommended)
 
     @property
     def value(self) -> float:
-        """Its ranking metric, the mean over seeds."""
+        """Mean ranking metric of the recommended recipe."""
         return self.value_of(self.choice.recommended)
 
     def recipe_at(self, place: int) -> Recipe:
-        """Return a contender's strategy and regime."""
+        """Return the recipe of a contender."""
         return self.contenders[place].recipe
 
     def value_of(self, place: int) -> float:
-        """Return a contender's ranking metric, in the metric's own direction."""
+        """Return the mean ranking metric of a contender, in the metric's own sign."""
         return METRICS[self.metric].sign * float(np.nanmean(self.contenders[place].values))
 
 
-def standing(results: pd.DataFrame, ranking: Ranking, networks: Mapping[str, Mapping[str, Any]]) -> Standing | None:
-    """Rank the recipes of a study; None where no run of any has finished.
+def rank_recipes(
+    results: pd.DataFrame, ranking_set: RankingSet, networks: Mapping[str, Mapping[str, Any]]
+) -> RecipeRanking | None:
+    """Rank the recipes of a study; None where no run has finished.
 
     Args:
         results: the table of ``results_table``.
-        ranking: predictions of the ranking set.
-        networks: plan.json's, by strategy: for FLOPs that cells of earlier versions did not record.
+        ranking_set: predictions for the ranking set.
+        networks: of plan.json, by strategy, for multiply-adds that cells of earlier versions did not record.
     """
     done = results[(results["status"] == "finished") & results["val_metric"].notna()]
     if done.empty:
         return None
     recipes = list(dict.fromkeys(map(Recipe, done["strategy"].map(str), done["regime"].map(str))))
     sizes = _sizes(done)
-    values, ids, units = _values(ranking.predictions, recipes, sizes)
+    values, ids, units = _values(ranking_set.predictions, recipes, sizes)
     if not len(ids):
-        values, units = _by_cell(done, recipes, ranking.predictions.metric), np.array(["all"])
+        values, units = _by_cell(done, recipes, ranking_set.predictions.metric), np.array(["all"])
     contenders = tuple(
         Contender(
             recipe=recipe,
@@ -270,7 +270,7 @@ def standing(results: pd.DataFrame, ranking: Ranking, networks: Mapping[str, Map
             params_trained=int(_own(done, recipe)["params_trained"].iloc[0]),
             values=np.array(list(values[recipe].values())),
             seeds=tuple(values[recipe]),
-            paid=not len(ids) or recipe not in ranking.unpaid,
+            unbiased=not len(ids) or recipe not in ranking_set.biased,
         )
         for recipe in recipes
         if values.get(recipe)
@@ -278,21 +278,21 @@ def standing(results: pd.DataFrame, ranking: Ranking, networks: Mapping[str, Map
     if not contenders:
         return None
     choice = choose(contenders, units)
-    if not len(ids):  # nothing to tell them apart by
-        choice = replace(choice, level=(), n_needed=None)
+    if not len(ids):  # means alone cannot show a tie
+        choice = replace(choice, ties=(), n_needed=None)
     best = contenders[choice.recommended]
-    return Standing(
+    return RecipeRanking(
         contenders,
         choice,
-        ranking.predictions.metric,
+        ranking_set.predictions.metric,
         str(_own(done, best.recipe)["cell"].iloc[0]),
         len(ids),
-        _smallest_class(ranking.predictions, ids),
+        _smallest_class(ranking_set.predictions, ids),
     )
 
 
 Runs = dict[int, NDArray[np.float64]]
-"""Values by image, larger is better, by seed."""
+"""Values of each image, larger is better, by seed."""
 
 
 def _own(done: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
@@ -302,20 +302,18 @@ def _own(done: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
 def _values(
     predictions: Predictions, recipes: Sequence[Recipe], sizes: Mapping[str, float]
 ) -> tuple[dict[Recipe, Runs], list[str], NDArray[np.str_]]:
-    """Return each recipe's runs on the images that all candidates predict, these images, and their units.
+    """Return each recipe's runs on the images that all candidates predict, the ids of these images, and their units.
 
-    Images that a recipe with fewer training images does not predict are NaN: in directories of earlier versions it has
-    its own validation images alone, and these few must not rank the others.
+    Images that a recipe with fewer training images does not predict are NaN: in directories of earlier versions, it
+    predicts only its own validation images, and these few must not rank the candidates.
     """
     tables = _runs(predictions, recipes)
     most = max((sizes[recipe.regime] for recipe in tables), default=0.0)
     candidates = [table for recipe, runs in tables.items() if sizes[recipe.regime] == most for table in runs.values()]
     if not candidates:
         return {}, [], np.array([], dtype=np.str_)
-    common = candidates[0].index
-    for table in candidates[1:]:
-        common = common[common.isin(table.index)]
-    if any(len(table) > len(common) for table in candidates):  # an image's number may depend on the others
+    common = common_index(candidates)
+    if any(len(table) > len(common) for table in candidates):  # an image's value may depend on the other images
         tables = _runs(_only(predictions, common), recipes)
     sign = METRICS[predictions.metric].sign
     found = {
@@ -335,7 +333,7 @@ def _runs(predictions: Predictions, recipes: Sequence[Recipe]) -> dict[Recipe, d
 
 
 def _only(predictions: Predictions, ids: pd.Index) -> Predictions:
-    """Return the predictions of some images alone."""
+    """Return the predictions for some of the images."""
     cells = []
     for one in predictions.cells:
         of = np.isin(one.ids, ids.to_numpy(np.str_))
@@ -345,7 +343,7 @@ def _only(predictions: Predictions, ids: pd.Index) -> Predictions:
 
 
 def _by_cell(done: pd.DataFrame, recipes: Sequence[Recipe], metric: str) -> dict[Recipe, Runs]:
-    """Return each seed's mean validation metric as if it were one image: for cells without a common ranking set."""
+    """Return each seed's mean validation metric as the value of a single image, for want of common ranking images."""
     sign = METRICS[metric].sign
     return {
         recipe: {
@@ -358,7 +356,7 @@ def _by_cell(done: pd.DataFrame, recipes: Sequence[Recipe], metric: str) -> dict
 
 
 def _sizes(done: pd.DataFrame) -> dict[str, float]:
-    """Return each regime's mean number of training images, over the seeds and folds that all regimes have if any."""
+    """Return each regime's mean number of training images, over the seeds and folds that all regimes share, if any."""
     each = done.assign(fold=done["fold"].fillna(-1)).groupby(["regime", "seed", "fold"])["n_train"].first()
     by_regime = each.unstack("regime")
     common = by_regime.dropna()

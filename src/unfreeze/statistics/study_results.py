@@ -1,4 +1,4 @@
-"""All that a study measured and what the statistics make of it, read once: answer, page and tables rest on it."""
+"""Read a study directory and compute its statistics, once for answer, report and tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,8 +12,8 @@ from unfreeze.statistics.comparisons import comparisons_table
 from unfreeze.statistics.convergence import convergence_table
 from unfreeze.statistics.data_quality import leading_metric, read_data_summary
 from unfreeze.statistics.learning_curve import Curve, learning_curves
-from unfreeze.statistics.predictions import Predictions, Ranking, Recipe, read_predictions, read_ranking
-from unfreeze.statistics.selection import Standing, standing
+from unfreeze.statistics.predictions import Predictions, RankingSet, Recipe, read_predictions, read_ranking_set
+from unfreeze.statistics.selection import RecipeRanking, rank_recipes
 from unfreeze.statistics.tables import cell_errors, cell_warnings, history_table, results_table
 from unfreeze.storage.records import read_json
 from unfreeze.storage.study_dir import StudyDir
@@ -21,25 +21,26 @@ from unfreeze.storage.study_dir import StudyDir
 
 @dataclass(frozen=True)
 class StudyResults:
-    """What a study holds.
+    """Results of a study and their statistics.
 
     Attributes:
-        study: the directory.
+        study: the study directory.
         record: study.json.
         plan: plan.json.
         shared: shared.json; empty where nothing has run.
-        table, history: those of ``statistics.tables``.
-        predictions: of the finished cells for test images.
-        ranking: of the finished cells for the ranking set.
-        standing: which recipe is recommended; None where nothing has finished.
-        leading: the metric that leads the answer and ranks the recipes: the study's, or balanced accuracy where
-            classes are uneven and nobody asked for accuracy.
-        comparisons: the table of ``statistics.comparisons``.
+        table, history: results and epochs of the cells, see ``statistics.tables``.
+        predictions: of the finished cells for the test sets.
+        ranking_set: of the finished cells for the ranking set.
+        ranking: the ranked recipes; None where nothing has finished.
+        leading: the metric that leads the answer and ranks the recipes: the study's, or balanced accuracy where classes
+            are imbalanced and accuracy is only the default.
+        comparisons: the table of ``statistics.comparisons``, in the study's metric.
         leading_comparisons: the same in the leading metric.
         curves: learning curves on the test set.
         augmentation: the table of ``statistics.augmentation``.
         convergence: the table of ``statistics.convergence``.
-        errors: of failed cells, by cell; ``warnings``: the cells that gave each.
+        errors: text of each failed cell's error, by cell.
+        warnings: the cells that gave each warning, by its text.
     """
 
     study: StudyDir
@@ -49,8 +50,8 @@ class StudyResults:
     table: pd.DataFrame
     history: pd.DataFrame
     predictions: Predictions
-    ranking: Ranking
-    standing: Standing | None
+    ranking_set: RankingSet
+    ranking: RecipeRanking | None
     leading: str
     comparisons: pd.DataFrame
     leading_comparisons: pd.DataFrame
@@ -67,7 +68,7 @@ class StudyResults:
 
     @property
     def metric(self) -> str:
-        """The study's metric."""
+        """Name of the study's metric."""
         return str(self.record["metric"])
 
     @property
@@ -77,7 +78,7 @@ class StudyResults:
 
     @property
     def validates_on_test(self) -> bool:
-        """Tell whether the images that stopped the training also report."""
+        """Whether the validation images are the test images, so that test scores are optimistic."""
         return bool((self.record["study"].get("split") or {}).get("val") == "test")
 
     @property
@@ -92,12 +93,12 @@ class StudyResults:
 
     @property
     def cell(self) -> str | None:
-        """Id of the model to take away; None where nothing has finished."""
-        return None if self.standing is None else self.standing.cell
+        """Id of the cell whose model is shipped; None where nothing has finished."""
+        return None if self.ranking is None else self.ranking.cell
 
     @property
     def test(self) -> str | None:
-        """Name of the test set that the answer rests on; None where no finished cell has one."""
+        """Name of the test set that the answer reports on; None where no finished cell has one."""
         return self.predictions.tests[0] if self.predictions.tests else None
 
 
@@ -112,8 +113,8 @@ def read_study_results(study: StudyDir) -> StudyResults:
     predictions = read_predictions(study)
     regimes = record["study"].get("regimes") or {}
     leading = leading_metric(record, read_data_summary(study).imbalance)
-    found = read_ranking(study)
-    ranking = replace(found, predictions=replace(found.predictions, metric=leading))
+    ranking_set = read_ranking_set(study)
+    ranking_set = replace(ranking_set, predictions=replace(ranking_set.predictions, metric=leading))
     comparisons = comparisons_table(predictions)
     curves = learning_curves(predictions, table, regimes)
     return StudyResults(
@@ -124,8 +125,8 @@ def read_study_results(study: StudyDir) -> StudyResults:
         table=table,
         history=history,
         predictions=predictions,
-        ranking=ranking,
-        standing=standing(table, ranking, plan.get("networks", {})),
+        ranking_set=ranking_set,
+        ranking=rank_recipes(table, ranking_set, plan.get("networks", {})),
         leading=leading,
         comparisons=comparisons,
         leading_comparisons=comparisons
@@ -140,5 +141,5 @@ def read_study_results(study: StudyDir) -> StudyResults:
 
 
 def record_of(path: Path) -> dict[str, Any]:
-    """Return a record's values but its format; nothing where there is no such file yet."""
+    """Return the values of a JSON record without its format version; empty if there is no such file."""
     return {key: value for key, value in read_json(path).items() if key != "format"} if path.is_file() else {}

@@ -1,6 +1,6 @@
-"""A study directory as tables: one row a cell, one row an epoch, one row a strategy and regime.
+"""Read a study directory as tables: one row per cell, per epoch, or per recipe.
 
-A cell that failed or has not run keeps its row; its numbers stay empty and enter no mean.
+Cells that failed or have not run keep their rows; their numbers are empty and do not count in means.
 """
 
 import re
@@ -68,7 +68,7 @@ ADDED_COLUMNS = {
     "flops_per_image": "Int64",
     "seconds_per_image": "float64",
 }
-"""Columns that came later, behind those of further test sets, with their types."""
+"""Columns of later versions, with their types; they come after those of further test sets."""
 
 CELL_COLUMNS = ("cell", "strategy", "regime", "seed", "fold")
 
@@ -91,10 +91,10 @@ _FURTHER_TEST = re.compile(r"test_.+_(accuracy|metric)")
 
 
 def results_table(study: StudyDir) -> pd.DataFrame:
-    """Return one row a planned cell, in plan order, with exactly the columns of results.csv.
+    """Return one row per planned cell, in plan order, with exactly the columns of results.csv.
 
-    ``status`` is ``finished``, ``failed``, ``diverged`` or, where no record exists yet, ``missing``; numbers are empty
-    unless the cell finished. Whole numbers are ``Int64``, measured ones ``float64`` (shares, seconds), the rest text.
+    ``status`` is ``finished``, ``failed``, ``diverged`` or, without a record, ``missing``; numbers are empty unless the
+    cell finished. Whole numbers are ``Int64``, measured ones ``float64`` (shares, seconds), the rest text.
 
     Raises:
         UserError: no plan.json, or a record that cannot be read.
@@ -113,7 +113,7 @@ def results_table(study: StudyDir) -> pd.DataFrame:
 
 
 def history_table(study: StudyDir) -> pd.DataFrame:
-    """Return one row an epoch (and candidate) of every cell that has a history, in plan order.
+    """Return one row per epoch and candidate of every cell with a history, in plan order.
 
     The columns are cell, strategy, regime, seed and fold, then those of history.csv. ``candidate`` and ``phase`` are
     text, counts ``Int64``, the rest ``float64``. A failed cell's epochs before its failure are included.
@@ -138,16 +138,16 @@ def history_table(study: StudyDir) -> pd.DataFrame:
 
 
 def chosen_history(results: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """Return the epochs of each finished cell's winning candidate, and all epochs of cells without one."""
+    """Return the epochs of each cell's selected candidate, and all epochs of cells without one."""
     chosen = history["cell"].map(results.set_index("cell")["chosen"]).fillna("")
     return history[(chosen == "") | (history["candidate"] == chosen)].reset_index(drop=True)
 
 
 def summary_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and sample standard deviation over seeds (and folds), one row a strategy and regime, in plan order.
+    """Return mean and sample standard deviation over seeds (and folds), one row per recipe, in plan order.
 
     Columns: strategy, regime, cells (planned), finished, then ``NAME_mean`` and ``NAME_std`` of every measured column
-    and of epochs and best_epoch. Only finished cells count; the deviation of fewer than two numbers is empty.
+    and of epochs and best_epoch. Only finished cells count; the standard deviation of fewer than two is empty.
     """
     further = [column for column in results.columns if _FURTHER_TEST.fullmatch(column)]
     rows = []
@@ -162,7 +162,7 @@ def summary_table(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_errors(study: StudyDir) -> dict[str, str]:
-    """Return the error text of each failed cell, its traceback (if there is one) below it, by cell."""
+    """Return each failed cell's error text, followed by its traceback if there is one, by cell."""
     errors = {}
     for cell in study.planned_cells():
         record = None if study.is_finished(cell) else study.failure(cell)
@@ -183,7 +183,7 @@ def cell_warnings(study: StudyDir) -> dict[str, list[str]]:
 
 
 def _networks(study: StudyDir) -> Mapping[str, Mapping[str, Any]]:
-    study.planned_cells()  # its UserError says that there is no study here
+    study.planned_cells()  # raises a UserError if this is no study directory
     networks: Mapping[str, Mapping[str, Any]] = read_json(study.path / "plan.json").get("networks", {})
     return networks
 

@@ -166,9 +166,9 @@ def test_a_run_says_the_worst_of_what_it_found_and_where_all_is(unfreeze, study)
     assert code == 0
     block = (
         "findings in the data, worst first:\n"
-        "  error: One picture under two labels (2 images): 2 images, the same pixels, labelled blue and green\n"
+        "  error: One picture with several labels (2 images): 2 images, the same pixels, labelled blue and green\n"
         "  warning: Files that cannot be read (1 image): {reason}\n"
-        "  warning: The same pixels twice (2 findings, 4 images): for example 2 images, the same pixels, all blue, "
+        "  warning: Identical images (2 findings, 4 images): for example 2 images, the same pixels, all blue, "
         "first blue/3.png\n"
         "  5 findings with images: runs/study/check.html\n"
     )

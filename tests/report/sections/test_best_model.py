@@ -1,4 +1,4 @@
-"""The report's section on the best model: what it counts, what it shows, and what it says is missing."""
+"""The report's section on the recommended model: its numbers, its pictures, and its caveats."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.page import Page
 from tests.support.synthetic import MARKUP, write_study
 from unfreeze.report.figures import confusion_figure
 from unfreeze.report.page import write_report
-from unfreeze.report.sections.best_model import best_model_view
+from unfreeze.report.sections.best_model import BestModelView, best_model_view
 from unfreeze.statistics.study_results import read_study_results
 from unfreeze.statistics.tables import results_table
 from unfreeze.storage.records import read_json, read_tensors, write_json, write_table, write_tensors
@@ -50,12 +50,12 @@ def test_the_section_shows_pictures_as_data_and_names_as_text(page: Page) -> Non
 
 
 def test_the_section_says_what_it_counts(page: Page) -> None:
-    text = page.words[page.words.index("from inside") :]
-    assert "head with full, seed 0: of the recommended recipe, the first seed and not the luckiest." in text
-    assert "Counted on 240 test images." in text
-    assert "it was too sure" in text
-    assert "in the features after block5 (7 × 7 places)" in text
-    assert "1 of 480 validation and test images, none of which this model was trained on" in text
+    text = page.words[page.words.index("Inside the recommended model") :]
+    assert "head with full, seed 0: the recommended recipe's first seed, not its best one." in text
+    assert "Numbers are from 240 test images." in text
+    assert "On 240 validation images the model is overconfident: temperature scaling (logits divided by " in text
+    assert "by the feature map after block5 (7 × 7 positions)" in text
+    assert "finds 1 of 480 validation and test images whose label is probably wrong; this model was trained on" in text
 
 
 def test_figures_are_json_and_hold_no_markup(page: Page) -> None:
@@ -77,20 +77,22 @@ def test_the_matrix_holds_every_image_once() -> None:
 
 def test_a_hundred_and_one_classes_still_make_a_small_page(tmp_path: Path) -> None:
     study = write_study(tmp_path, seeds=1, failed=None)
+    for path in tmp_path.glob("cells/*/result.json"):
+        if path.parent.name != CELL:
+            path.unlink()
     classes = [f"class number {number}" for number in range(101)]
     write_json(tmp_path / "study.json", read_json(tmp_path / "study.json") | {"classes": classes})
-    add_predictions(study, CELL, classes, images=1010)
+    add_predictions(study, CELL, classes, images=303)
     path = write_report(read_study_results(study))
     assert path.stat().st_size < 6_000_000
     text = Page(path.read_text(encoding="utf-8")).words
-    assert "Classes that are mistaken for each other stand side by side." in text
-    assert all(f"{name} 10 " in text for name in classes)
-    assert "Its worst mistakes" not in text
+    assert "Classes that are often confused are adjacent." in text
+    assert all(f"{name} 3 " in text for name in classes)
+    assert "Worst mistakes" not in text
 
 
-def view(study: StudyDir):
-    results = read_study_results(study)
-    return best_model_view(study, results.cell, results.table, results.record)
+def view(study: StudyDir) -> BestModelView | None:
+    return best_model_view(study, CELL, results_table(study), read_json(study.path / "study.json"))
 
 
 @pytest.fixture
@@ -104,16 +106,16 @@ def test_there_is_no_section_without_predictions(tmp_path: Path) -> None:
     study = write_study(tmp_path, seeds=1, failed=None)
     for path in (tmp_path / "cells").glob("*/logits.safetensors"):
         path.unlink()
-    assert best_model_view(study, CELL, results_table(study), read_json(study.path / "study.json")) is None
+    assert view(study) is None
 
 
 def test_pictures_of_another_model_are_not_shown(small: StudyDir) -> None:
     add_explanation(small, CELL, fingerprint="of an earlier run")
     shown = view(small)
-    assert shown is not None and not shown.has_pictures and not shown.wrong and shown.looked == ""
+    assert shown is not None and not shown.has_pictures and not shown.wrong and shown.grad_cam == ""
 
 
-def test_why_there_are_no_pictures_is_said(small: StudyDir) -> None:
+def test_a_note_says_why_there_are_no_pictures(small: StudyDir) -> None:
     add_explanation(small, CELL, complete=False, note="weights are gone", map=None, wrong=[], suspects=[])
     shown = view(small)
     assert shown is not None and not shown.has_pictures
@@ -124,17 +126,19 @@ def test_why_there_are_no_pictures_is_said(small: StudyDir) -> None:
     assert shown.notes == ("No Grad-CAM: x has no feature map of more than one position.",)
 
 
-def test_without_test_images_validation_is_shown_and_said_to_flatter(small: StudyDir) -> None:
+def test_without_test_images_the_section_shows_validation_and_calls_it_optimistic(small: StudyDir) -> None:
     path = small.cell(CELL) / "logits.safetensors"
     logits, about = read_tensors(path)
     write_tensors(path, {"validation": logits["validation"]}, {"ids": {"validation": about["ids"]["validation"]}})
     shown = view(small)
     assert shown is not None
-    assert shown.lead.endswith("Counted on 60 validation images.")
-    assert shown.notes == ("There are no test images: these chose the model, so everything here flatters it.",)
+    assert shown.lead.endswith("Numbers are from 60 validation images.")
+    assert shown.notes == (
+        "There are no test images. These images selected the model, so all numbers here are optimistic.",
+    )
 
 
-def test_groups_and_validation_on_test_are_said(small: StudyDir) -> None:
+def test_notes_warn_of_groups_and_of_validation_on_test_images(small: StudyDir) -> None:
     catalog = pd.read_csv(small.path / "catalog.csv").assign(group="g1")
     write_table(small.path / "catalog.csv", catalog)
     record = read_json(small.path / "study.json")
@@ -143,6 +147,7 @@ def test_groups_and_validation_on_test_are_said(small: StudyDir) -> None:
     shown = view(small)
     assert shown is not None
     assert shown.notes == (
-        "The test images also chose the model and its temperature, so everything here flatters it.",
-        "Intervals in this section take images as independent; images of one group are not, so the truth is wider.",
+        "The test images also selected the model and its temperature, so all numbers here are optimistic.",
+        "Intervals in this section treat images as independent, which images of one group are not, so they are too "
+        "narrow.",
     )

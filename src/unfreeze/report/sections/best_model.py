@@ -1,4 +1,4 @@
-"""The report's section on the best model: numbers from its stored predictions, pictures from ``explain/``."""
+"""The report's section on the shipped model: numbers from its stored predictions, pictures from ``explain/``."""
 
 import base64
 import math
@@ -18,27 +18,28 @@ from unfreeze.storage.records import is_whole, read_json, read_table
 from unfreeze.storage.study_dir import StudyDir
 
 PAIRS = 10
-"""Most confused pairs that are listed."""
+"""Number of most confused pairs listed."""
 
 
 @dataclass(frozen=True)
 class BestModelView:
-    """What the section shows.
+    """Contents of the section.
 
     Attributes:
-        cell: the model's.
-        lead: sentences above everything.
-        notes: what the reader should beware of.
+        cell: id of the model's cell.
+        lead: introductory sentences.
+        notes: caveats.
         figures: plotly figures as JSON data, by name.
         confusion_style: CSS of the confusion matrix's box.
-        confusion_scrolls: whether it may be wider than the page.
-        ordered: whether its classes are ordered by likeness.
-        pairs: most confused: label, predicted, images, share, low, high.
-        classes: a row a class, the lowest recall first: name and the columns of ``class_scores``.
-        calibration: sentence on confidence and temperature.
-        wrong, suspects: images with their pictures as data URIs; ``wrong_of``, ``suspects_of``: what they are among.
-        looked: sentence on the Grad-CAM; "" without one.
-        has_pictures: whether ``explain/`` is of this very model.
+        confusion_scrolls: whether the matrix may be wider than the page.
+        ordered: whether its classes are ordered by how often they are confused.
+        pairs: most confused pairs: label, predicted, images, share, low, high.
+        classes: one row per class, the lowest recall first: name and the columns of ``class_scores``.
+        calibration: sentences on calibration error and temperature.
+        wrong, suspects: worst mistakes and label issues, with their pictures as data URIs.
+        wrong_of, suspects_of: number of mistakes, and of images searched for label issues.
+        grad_cam: sentence on the Grad-CAM pictures; "" without them.
+        has_pictures: whether ``explain/`` belongs to this model.
     """
 
     cell: str
@@ -55,18 +56,18 @@ class BestModelView:
     wrong_of: int
     suspects: tuple[dict[str, Any], ...]
     suspects_of: int
-    looked: str
+    grad_cam: str
     has_pictures: bool
 
 
 def best_model_view(
     study: StudyDir, cell: str | None, results: pd.DataFrame, record: Mapping[str, Any]
 ) -> BestModelView | None:
-    """Return the section of a study's model to take away; None where there is none, or no predictions of images.
+    """Return the section on the shipped model; None without a model or finite predictions.
 
     Args:
         study: the study directory.
-        cell: the model's.
+        cell: id of the model's cell.
         results: the table of ``results_table``.
         record: study.json.
     """
@@ -102,7 +103,7 @@ def best_model_view(
         wrong_of=int((shown.predicted != shown.labels).sum()),
         suspects=tuple(_picture(study, one) for one in explained.get("suspects", [])),
         suspects_of=len(quality.pooled(scored)[0].ids),
-        looked=_looked(explained),
+        grad_cam=_grad_cam(explained),
         has_pictures=bool(explained.get("complete")),
     )
 
@@ -110,23 +111,24 @@ def best_model_view(
 def _lead(row: pd.Series, images: int, role: str) -> str:
     run = f"seed {int(row['seed'])}" + ("" if pd.isna(row["fold"]) else f", fold {int(row['fold'])}")
     return (
-        f"{row['strategy']} with {row['regime']}, {run}: of the recommended recipe, the first seed and not the "
-        f"luckiest. Counted on {words.plural(images, f'{role} image')}."
+        f"{row['strategy']} with {row['regime']}, {run}: the recommended recipe's first seed, not its best one. "
+        f"Numbers are from {words.plural(images, f'{role} image')}."
     )
 
 
 def _notes(
-    study: StudyDir, record: Mapping[str, Any], shown: quality.Scored, role: str, explained: Mapping[str, Any]
+    study: StudyDir, record: Mapping[str, Any], shown: quality.ScoredImages, role: str, explained: Mapping[str, Any]
 ) -> list[str]:
     notes = []
     if role == "validation":
-        notes.append("There are no test images: these chose the model, so everything here flatters it.")
+        notes.append("There are no test images. These images selected the model, so all numbers here are optimistic.")
     elif (record["study"].get("split") or {}).get("val") == "test":
-        notes.append("The test images also chose the model and its temperature, so everything here flatters it.")
+        notes.append("The test images also selected the model and its temperature, so all numbers here are optimistic.")
     catalog = read_table(study.path / "catalog.csv").drop_duplicates("id").set_index("id")
     if "group" in catalog and (catalog.loc[list(shown.ids), "group"].fillna("") != "").any():
         notes.append(
-            "Intervals in this section take images as independent; images of one group are not, so the truth is wider."
+            "Intervals in this section treat images as independent, which images of one group are not, so they are too "
+            "narrow."
         )
     if explained.get("note"):
         missing, end = ("Grad-CAM", ".") if explained["complete"] else ("pictures", "")
@@ -135,28 +137,31 @@ def _notes(
 
 
 def _calibration(
-    shown: quality.Scored, validation: quality.Scored | None, role: str
+    shown: quality.ScoredImages, validation: quality.ScoredImages | None, role: str
 ) -> tuple[str, dict[str, dict[str, Any]]]:
     before = quality.reliability(shown)
     figures = {"reliability-before": reliability_figure(before).to_plotly_json()}
     error = metrics.score("ece", shown.logits, shown.labels)
     loss = metrics.loss(shown.logits, shown.labels)
-    says = f"expected calibration error {100 * error:.1f} points, log loss {loss:.3f}"
+    as_trained = f"As trained, the expected calibration error is {100 * error:.1f} points and the log loss {loss:.3f}."
     if validation is None:
-        return f"As trained: {says}. Without validation images there is nothing to fit a temperature on.", figures
+        return f"{as_trained} Temperature scaling is not applied, because there are no validation images.", figures
     temperature = quality.fit_temperature(validation)
     images = words.plural(len(validation.ids), "validation image")
-    if quality.at_bound(temperature):
-        return f"As trained: {says}. {images} do not determine a temperature: the fit runs to its bound.", figures
-    scaled = quality.scaled(shown, temperature)
+    if quality.is_at_bound(temperature):
+        return (
+            f"{as_trained} Temperature scaling is not applied, because {images} do not determine a temperature: the "
+            "fit ends at its bound."
+        ), figures
+    scaled = quality.with_temperature(shown, temperature)
     after, better = quality.reliability(scaled), metrics.score("ece", scaled.logits, scaled.labels)
     figures["reliability-after"] = reliability_figure(after).to_plotly_json()
-    verb = "too sure" if temperature > 1.1 else "not sure enough" if temperature < 0.9 else "about as sure as right"
+    calibration = "overconfident" if temperature > 1.1 else "underconfident" if temperature < 0.9 else "well calibrated"
     return (
-        f"As trained: {says}. On {images} it was {verb}: logits divided by a temperature of {temperature:.2f}, fitted "
-        f"there for the least log loss, give {100 * better:.1f} points and "
-        f"{metrics.loss(scaled.logits, scaled.labels):.3f} on the {role} images. No prediction changes, only how sure "
-        f"it is."
+        f"{as_trained} On {images} the model is {calibration}: temperature scaling (logits divided by "
+        f"{temperature:.2f}, fitted there for the lowest log loss) gives {100 * better:.1f} points and "
+        f"{metrics.loss(scaled.logits, scaled.labels):.3f} on the {role} images. Predicted classes stay the same, only "
+        "their probabilities change."
     ), figures
 
 
@@ -174,7 +179,7 @@ def _class_rows(counts: quality.Counts, classes: list[str]) -> list[dict[str, An
 
 
 def _explained(study: StudyDir, cell: str) -> dict[str, Any]:
-    """Return explain.json if it is of this very model and whole, with its pictures; otherwise nothing."""
+    """Return explain.json if it is complete and belongs to this model, else an empty dict."""
     path = study.path / "explain" / "explain.json"
     if not is_whole(path):
         return {}
@@ -188,19 +193,19 @@ def _picture(study: StudyDir, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _data_uri(folder: Path, name: str) -> str:
-    """Return a picture as a data URI; "" for none."""
+    """Return a picture as a data URI; "" if there is none."""
     path = folder / Path(name).name
     if not name or not path.is_file():
         return ""
     return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _looked(explained: Mapping[str, Any]) -> str:
+def _grad_cam(explained: Mapping[str, Any]) -> str:
     place = explained.get("map")
     if not place or math.isnan(place["side"]):
         return ""
     side = place["side"]
     return (
-        f"The right-hand picture is a Grad-CAM: the brighter, the more that place spoke for the predicted class, in "
-        f"the features after {place['stage']} ({side} × {side} places)."
+        f"The picture on the right is a Grad-CAM: brighter places contributed more to the predicted class, by the "
+        f"feature map after {place['stage']} ({side} × {side} positions)."
     )

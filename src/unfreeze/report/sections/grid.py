@@ -1,4 +1,4 @@
-"""The grid of a study: strategies by regimes, each recipe with its score, interval and a small curve, and its runs."""
+"""The report's grid of strategies by regimes: score, interval, a small learning curve and the runs of each recipe."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ from unfreeze.statistics.tables import chosen_history
 from unfreeze.text import plural
 
 WIDTH, HEIGHT = 92, 26
-"""Of a small curve, in pixels."""
+"""Size of a small curve in pixels."""
 
 POINTS = 40
-"""Points that a small curve has at most."""
+"""Most points of a small curve."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class RecipeView:
 
     Attributes:
         id: of its dialog.
-        strategy, regime: its names.
-        figure: name of its curves; "" where no epoch has finished.
-        value, interval: test metric, or validation metric where there are no test images.
-        role: which of the two it is.
-        state: runs that finished, failed or have not run.
-        recommended: whether it is the recommended one.
-        lines: points of the small curve, one text a run, as SVG's polyline takes them.
-        alt: what the curves show.
-        rows: its runs, rows of results.csv.
+        strategy, regime: names of the recipe's parts.
+        figure: name of its figure of curves; "" where no epoch has finished.
+        value, interval: of the test metric, or of the validation metric without test images.
+        role: "test" or "validation", whichever ``value`` is.
+        state: numbers of runs that finished, failed or have not run.
+        recommended: whether it is the recommended recipe.
+        lines: points of the small curves, one per run, as the points of an SVG polyline.
+        alt: alternative text of the curves.
+        rows: its runs, as rows of results.csv.
     """
 
     id: str
@@ -58,13 +58,13 @@ def recipe_views(results: StudyResults, recommended: Recipe | None, figures: Map
     Args:
         results: of the study.
         recommended: the recipe to use.
-        figures: name of the figure of curves, by recipe.
+        figures: name of each recipe's figure of curves.
     """
     epochs = chosen_history(results.table, results.history)
     known = epochs["val_accuracy"].dropna()
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     last = int(epochs["epoch"].max()) if len(epochs) else 1
-    courses = dict(list(epochs.groupby("cell", sort=False)))
+    histories = dict(list(epochs.groupby("cell", sort=False)))
     views = []
     for place, ((strategy, regime), group) in enumerate(results.table.groupby(["strategy", "regime"], sort=False)):
         recipe = Recipe(str(strategy), str(regime))
@@ -81,16 +81,16 @@ def recipe_views(results: StudyResults, recommended: Recipe | None, figures: Map
                 role=role,
                 state=_state(group),
                 recommended=recipe == recommended,
-                lines=tuple(_line(courses[cell], low, high, last) for cell in group["cell"] if cell in courses),
+                lines=tuple(_line(histories[cell], low, high, last) for cell in group["cell"] if cell in histories),
                 alt=f"Accuracy and loss by epoch of {strategy} with {regime}; {role} {name}: {value or 'none'}",
-                rows=tuple(records(group)),
+                rows=tuple(plain_records(group)),
             )
         )
     return views
 
 
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as plain values; every empty number becomes NaN, which the formats show as a dash."""
+def plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as dicts; missing numbers become NaN, which the template's filters show as a dash."""
     plain = table.copy()
     for column in plain.columns:
         if pd.api.types.is_numeric_dtype(plain[column].dtype):
@@ -118,7 +118,7 @@ def _state(group: pd.DataFrame) -> str:
 
 
 def _line(epochs: pd.DataFrame, low: float, high: float, last: int) -> str:
-    """Return the validation accuracy by epoch; all small curves share their axes."""
+    """Return the validation accuracy by epoch as points of an SVG polyline; all small curves share their axes."""
     step = max(1, math.ceil(len(epochs) / POINTS))
     numbers = list(zip(epochs["epoch"], epochs["val_accuracy"], strict=True))
     shown: Sequence[Any] = [*numbers[::step], *([numbers[-1]] if (len(numbers) - 1) % step else [])]

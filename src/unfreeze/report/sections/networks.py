@@ -1,4 +1,4 @@
-"""The pictures of the strategies: what is frozen, trained and new, drawn as blocks by the report's template."""
+"""The report's pictures of strategies: which stages are frozen, trained or new in each phase."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ _TALLEST, _WIDEST, _SMALLEST = 104, 84, 8  # px
 
 @dataclass(frozen=True)
 class Block:
-    """One stage or the head in one phase; height and width in px follow its output's resolution and channels."""
+    """One stage or the head in one phase, drawn with a height and width in px by resolution and channels."""
 
     name: str
     state: str
@@ -25,7 +25,7 @@ class Block:
 
 @dataclass(frozen=True)
 class PhasePicture:
-    """One phase: its title, what trains in it, and the blocks from the image to the classes."""
+    """One phase: title, number of trained parameters, and the blocks from the image to the classes."""
 
     title: str
     trains: str
@@ -34,7 +34,7 @@ class PhasePicture:
 
 @dataclass(frozen=True)
 class StrategyPicture:
-    """One strategy: its backbone and a picture of each of its phases."""
+    """One strategy: its backbone, and a picture of each phase."""
 
     name: str
     backbone: str
@@ -42,7 +42,7 @@ class StrategyPicture:
 
     @property
     def several_phases(self) -> bool:
-        """Tell whether curves of this strategy cross from one phase into the next."""
+        """Whether the curves of this strategy mark the start of another phase."""
         return len(self.phases) > 1
 
 
@@ -82,7 +82,7 @@ def _phase(network: Mapping[str, Any], number: int, count: int) -> PhasePicture:
 
 def _block(name: str, state: str, shape: Sequence[int], params: str, network: Mapping[str, Any], widest: int) -> Block:
     side, channels = _side(shape), _channels(shape)
-    # area and channels span orders of magnitude: square roots keep the small ones visible
+    # Resolutions and channels span orders of magnitude; square roots keep small ones visible.
     height = _TALLEST * math.sqrt(side / network["image_size"])
     width = _WIDEST * math.sqrt(channels / widest)
     return Block(
@@ -96,12 +96,12 @@ def _block(name: str, state: str, shape: Sequence[int], params: str, network: Ma
 
 
 def _channels(shape: Sequence[int]) -> int:
-    """Return the channels of an output: first of (C, H, W), last of (H, W, C), (L, C) and (C,)."""
+    """Return the number of channels of an output (C, H, W), (H, W, C), (L, C) or (C,)."""
     return int(shape[0]) if len(shape) == 3 and shape[1] == shape[2] else int(shape[-1])
 
 
 def _side(shape: Sequence[int]) -> float:
-    """Return the side of an output in positions: of (L, C) the root of L, of (C,) one."""
+    """Return the side of an output in positions: the square root of L for (L, C), 1 for (C,)."""
     if len(shape) == 3:
         return float(shape[1])
     return math.sqrt(shape[0]) if len(shape) == 2 else 1.0

@@ -1,4 +1,4 @@
-"""What a study computed once: the plan of shared work beside what its runs took."""
+"""The report's section on shared work: what the plan stores and predicts, and what the runs measured."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,8 +9,8 @@ from unfreeze.text import bytes_text, join_words, plural, seconds_text
 
 
 @dataclass(frozen=True)
-class PieceView:
-    """Activations that cells take; ``computed`` and ``seconds`` are what the study's runs did, NaN if unknown."""
+class ActivationsView:
+    """Planned activations that cells share; ``computed`` (rows) and ``seconds`` are measured, NaN if no run has."""
 
     name: str
     rows: int
@@ -25,14 +25,14 @@ class PieceView:
 
 @dataclass(frozen=True)
 class SharedView:
-    """The report's section: a table of pieces, and sentences."""
+    """The report's section: a table of activations, and sentences."""
 
-    pieces: tuple[PieceView, ...]
+    activations: tuple[ActivationsView, ...]
     sentences: tuple[str, ...]
 
 
 def shared_work(record: Mapping[str, Any], plan: Mapping[str, Any], facts: Mapping[str, Any]) -> SharedView | None:
-    """Return what cells shared, or None where the plan does not say.
+    """Return the section on shared work; None for plans without it.
 
     Args:
         record: study.json.
@@ -43,25 +43,25 @@ def shared_work(record: Mapping[str, Any], plan: Mapping[str, Any], facts: Mappi
         return None
     runs = facts.get("runs", [])
     sentences = [*_seconds(runs), *_disk(plan, runs), *_engines(record), *_altered(runs), *_why_not(plan)]
-    return SharedView(tuple(_piece(one, runs) for one in plan["shared"]), tuple(sentences))
+    return SharedView(tuple(_activations(one, runs) for one in plan["shared"]), tuple(sentences))
 
 
 def built_from(one: Mapping[str, Any]) -> str:
-    """Say what a planned piece is computed from; a stored one differs from it in nothing but the stage."""
+    """Return what planned activations are computed from: images, or the stage of other stored activations."""
     found = re.search(r", (after [^,]+)", str(one["built_from"]))
     return found[1] if found else str(one["built_from"])
 
 
 def reuse_text(one: Mapping[str, Any]) -> str:
-    """Say what a planned cell reuses, and why nothing else; seeds are left out, since each cell has its own."""
+    """Return what a planned cell reuses, and why not more; without seeds, so that cells of several seeds are alike."""
     names = list(dict.fromkeys(re.sub(r", seed \d+$", "", name) for name in one["reuses"]))
     return "; ".join([" + ".join(names) or "nothing", *one["why_not"]]).replace("nothing; ", "nothing: ", 1)
 
 
-def _piece(one: Mapping[str, Any], runs: list[Mapping[str, Any]]) -> PieceView:
-    mine = [piece for run in runs for piece in run["pieces"] if piece["name"] == one["name"]]
+def _activations(one: Mapping[str, Any], runs: list[Mapping[str, Any]]) -> ActivationsView:
+    own = [piece for run in runs for piece in run["pieces"] if piece["name"] == one["name"]]
     known = bool(runs)
-    return PieceView(
+    return ActivationsView(
         name=one["name"],
         rows=one["rows"],
         bytes=one["bytes"],
@@ -69,36 +69,36 @@ def _piece(one: Mapping[str, Any], runs: list[Mapping[str, Any]]) -> PieceView:
         stored=one["stored"],
         why_not=one["why_not"],
         cells=len(one["cells"]),
-        computed=sum(piece["rows"] for piece in mine) if known else float("nan"),
-        seconds=sum(piece["seconds"] for piece in mine) if known else float("nan"),
+        computed=sum(piece["rows"] for piece in own) if known else float("nan"),
+        seconds=sum(piece["seconds"] for piece in own) if known else float("nan"),
     )
 
 
 def _seconds(runs: list[Mapping[str, Any]]) -> Iterable[str]:
     if not runs:
-        yield "No run has told yet what this took."
+        yield "No run has recorded its time yet."
         return
     predicted = sum(run["predicted_seconds"] for run in runs)
     parts = [run["seconds"] for run in runs]
-    looking, calibrating = sum(part["scan"] for part in parts), sum(part["calibration"] for part in parts)
-    # Beside what was predicted; under --parallel both are of all processes. Earlier studies have the whole alone.
-    real = sum(part.get("cells", part["total"] - part["scan"] - part["calibration"]) for part in parts)
+    scanning, calibrating = sum(part["scan"] for part in parts), sum(part["calibration"] for part in parts)
+    # With --parallel, predicted and measured are sums over processes. Earlier versions recorded only the total.
+    measured = sum(part.get("cells", part["total"] - part["scan"] - part["calibration"]) for part in parts)
     yield (
-        f"Time: predicted {seconds_text(predicted)}, real {seconds_text(real)}{_off(predicted, real)}; beside it "
-        f"{seconds_text(looking)} for looking at the images and {seconds_text(calibrating)} for calibration"
+        f"Time: predicted {seconds_text(predicted)}, measured {seconds_text(measured)}{_off(predicted, measured)}, "
+        f"plus {seconds_text(scanning)} for scanning the images and {seconds_text(calibrating)} for calibration"
         f"{f', in {len(runs)} runs' if len(runs) > 1 else ''}."
     )
 
 
 def _disk(plan: Mapping[str, Any], runs: list[Mapping[str, Any]]) -> Iterable[str]:
     predicted = runs[-1]["predicted_disk"] if runs else plan["predictions"]["disk"]
-    real = f", real {bytes_text(runs[-1]['disk'])}{_off(predicted, runs[-1]['disk'])}" if runs else ""
+    measured = f", measured {bytes_text(runs[-1]['disk'])}{_off(predicted, runs[-1]['disk'])}" if runs else ""
     pixels = plan["predictions"]["pixel_bytes"]
-    yield f"Disk: predicted {bytes_text(predicted)}{real}; {bytes_text(pixels)} of it for decoded pictures."
+    yield f"Disk: predicted {bytes_text(predicted)}{measured}; {bytes_text(pixels)} of it for decoded images."
     alone = plan["predictions"]
     yield (
-        f"In the last run's plan, every cell alone in plain PyTorch takes {seconds_text(alone['seconds_alone'])}, "
-        f"{alone['ratio']:.1f} times as long as the study."
+        f"By the last plan, training every cell separately in plain PyTorch takes "
+        f"{seconds_text(alone['seconds_alone'])}, {alone['ratio']:.1f} times as long as the study."
     )
 
 
@@ -119,14 +119,17 @@ def _altered(runs: list[Mapping[str, Any]]) -> Iterable[str]:
     chunks = sum(run["altered_chunks"] for run in runs)
     if chunks:
         were = "was" if chunks == 1 else "were"
-        yield f"{plural(chunks, 'stored chunk')} {were} unreadable or altered, and computed again."
+        yield f"{plural(chunks, 'stored chunk')} {were} unreadable or altered, and {were} computed again."
     unstored = [run["unstored"] for run in runs if run.get("unstored")]
     if unstored:
-        yield f"{plural(len(unstored), 'run')} could not write to the cache and ran frozen stages live: {unstored[-1]}."
+        yield (
+            f"{plural(len(unstored), 'run')} could not write to the cache and computed frozen stages in every epoch: "
+            f"{unstored[-1]}."
+        )
 
 
 def _why_not(plan: Mapping[str, Any]) -> Iterable[str]:
-    """Say of each strategy why cells reuse nothing, or not everything."""
+    """Return for each strategy why its cells reuse nothing, or not everything."""
     cells = {cell["cell"]: cell for cell in plan["cells"]}
     found: dict[tuple[str, str], list[str]] = {}
     for one in plan["reuse"]:
