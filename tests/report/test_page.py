@@ -218,8 +218,8 @@ def test_what_was_computed_once_is_set_against_the_prediction(tmp_path: Path) ->
     assert (stored.cells, stored.computed, stored.seconds) == (3, 600, 8.0)
     text = " ".join(shown.sentences)
     assert (
-        "Time: predicted 40 s, measured 44 s (+10.0 %), plus 6.0 s for scanning the images and 4.0 s for calibration, "
-        "in 2 runs." in text
+        "Time: predicted 40 s, measured 44 s (+10.0 %), plus 6.0 s for scanning the images and 4.0 s for timing the "
+        "networks, in 2 runs." in text
     )
     assert "Disk: predicted 2.0 MB, measured 2.0 MB (+0.5 %)" in text
     assert "1 stored chunk was unreadable or altered, and was computed again." in text

@@ -1,35 +1,31 @@
-"""From a study directory to comparisons, scores, convergence and the recommended recipe."""
+"""Comparisons, scores and convergence, from predictions and from a study directory."""
 
 import math
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
-from tests.support.synthetic import IMAGES, write_study
+from tests.support.synthetic import FAILED, IMAGES, shared_results
 from unfreeze.errors import UserError
 from unfreeze.metrics import score
 from unfreeze.statistics.comparisons import COLUMNS, compare, comparisons_table, recipe_pairs
 from unfreeze.statistics.convergence import COLUMNS as CONVERGENCE
 from unfreeze.statistics.convergence import convergence_table
-from unfreeze.statistics.intervals import proportion_interval
-from unfreeze.statistics.predictions import Prediction, Predictions, Recipe, read_predictions
+from unfreeze.statistics.predictions import Prediction, Predictions, Recipe
 from unfreeze.statistics.scores import scores_table
-from unfreeze.statistics.tables import history_table, results_table
-from unfreeze.storage.records import read_json, write_json
-from unfreeze.storage.study_dir import StudyDir
+from unfreeze.statistics.study_results import StudyResults
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
-    return write_study(tmp_path_factory.mktemp("three"), seeds=3)
+def three() -> StudyResults:
+    return shared_results(seeds=3, failed=FAILED)
 
 
-def made(
+def predictions_of(
     right: dict[tuple[str, int, int | None], list[int]], folds: int = 1, units: list[str] | None = None
 ) -> Predictions:
-    """Two classes, one regime; 0/1 an image of each (strategy, seed, fold), whose ids follow on from fold to fold."""
+    """Predictions in one regime from whether each image is right, by (strategy, seed, fold); folds share no image."""
     cells = []
     for (strategy, seed, fold), values in right.items():
         count = len(values)
@@ -42,9 +38,8 @@ def made(
     return Predictions("accuracy", ("x", "y"), folds, tuple(cells), recipes)
 
 
-def test_a_study_compares_strategies_in_regimes_and_regimes_in_strategies(three: StudyDir) -> None:
-    predictions = read_predictions(three)
-    table = comparisons_table(predictions)
+def test_a_study_compares_strategies_in_regimes_and_regimes_in_strategies(three: StudyResults) -> None:
+    predictions, table = three.predictions, three.comparisons
     assert list(table.columns) == list(COLUMNS)
     assert table["kind"].tolist() == ["strategy"] * 9 + ["regime"] * 9
     assert set(table["images"]) == {IMAGES["test"]} and set(table["family"]) == {18}
@@ -60,13 +55,13 @@ def test_a_study_compares_strategies_in_regimes_and_regimes_in_strategies(three:
     assert (table["low_simultaneous"] <= table["low"]).all() and (table["high"] <= table["high_simultaneous"]).all()
     full = table[(table["within"] == "full") & (table["a"] == "scratch")]
     assert set(full["seeds"]) == {2} and set(full["seeds_left_out"]) == {1}  # scratch.full.s1 failed
-    told = table[table["verdict"] == "too little to tell"]
-    assert len(told) and (told["helps"] != "").all()
+    undecided = table[table["verdict"] == "too little to tell"]
+    assert len(undecided) and (undecided["helps"] != "").all()
     assert (table.loc[table["verdict"] != "too little to tell", "helps"] == "").all()
 
 
-def test_compare_turns_what_stands_the_other_way_round(three: StudyDir) -> None:
-    table = comparisons_table(read_predictions(three))
+def test_compare_swaps_a_and_b_where_asked_for(three: StudyResults) -> None:
+    table = three.comparisons
     straight, turned = compare(table, "scratch", "head"), compare(table, "head", "scratch")
     assert straight["within"].tolist() == turned["within"].tolist() == ["small", "small_augmented", "full"]
     assert (turned["difference"] == -straight["difference"]).all()
@@ -85,8 +80,8 @@ def test_compare_turns_what_stands_the_other_way_round(three: StudyDir) -> None:
     )
 
 
-def test_one_seed_never_tells(tmp_path: Path) -> None:
-    table = comparisons_table(read_predictions(write_study(tmp_path, seeds=1, failed=None)))
+def test_one_seed_never_gives_a_verdict() -> None:
+    table = shared_results(seeds=1, failed=None).comparisons
     assert set(table["verdict"]) == {"too little to tell"} and set(table["basis"]) == {"images only"}
     assert table["low"].notna().all() and table["low_simultaneous"].isna().all()
     assert set(table["helps"]) == {"at least two more seeds: one says nothing about others"}
@@ -94,31 +89,29 @@ def test_one_seed_never_tells(tmp_path: Path) -> None:
 
 def test_two_shares_never_differ_by_more_than_one() -> None:
     right = {("a", 0, None): [1, 1], ("a", 1, None): [0, 1], ("b", 0, None): [0, 0], ("b", 1, None): [0, 1]}
-    row = comparisons_table(made(right)).iloc[0]
+    row = comparisons_table(predictions_of(right)).iloc[0]
     assert (row["difference"], row["verdict"]) == (0.5, "too little to tell")
     assert (row["low_simultaneous"], row["high_simultaneous"]) == (-1, 1)
     assert row["low"] >= -1 and row["high"] <= 1
 
 
-def test_a_study_that_has_not_run_compares_nothing(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=1, failed=None)
-    for path in study.path.rglob("result.json"):
-        path.unlink()
-    table = comparisons_table(read_predictions(study))
+def test_a_study_that_has_not_run_compares_nothing(three: StudyResults) -> None:
+    nothing = replace(three.predictions, cells=())
+    table = comparisons_table(nothing)
     assert list(table.columns) == list(COLUMNS) and table.empty
-    assert scores_table(read_predictions(study)).empty
+    assert scores_table(nothing).empty
 
 
 def test_a_run_is_the_union_of_its_folds_and_counts_when_all_have_finished() -> None:
     right = {("a", seed, fold): [1, 1, 1, fold] for seed in (0, 1) for fold in (0, 1)}
     right |= {("b", seed, fold): [1, 0, 1, 0] for seed in (0, 1) for fold in (0, 1) if (seed, fold) != (1, 1)}
-    (row,) = comparisons_table(made(right, folds=2)).to_dict("records")
+    (row,) = comparisons_table(predictions_of(right, folds=2)).to_dict("records")
     assert (row["seeds"], row["seeds_left_out"], row["images"]) == (1, 1, 8)
     assert row["difference"] == pytest.approx(7 / 8 - 4 / 8)
 
 
-def test_a_run_without_numbers_is_left_out_and_counted() -> None:
-    predictions = made({(name, seed, None): [1, 0, 1, seed] for name in "ab" for seed in (0, 1, 2)})
+def test_a_run_with_undefined_scores_is_left_out_and_counted() -> None:
+    predictions = predictions_of({(name, seed, None): [1, 0, 1, seed] for name in "ab" for seed in (0, 1, 2)})
     predictions.cells[0].logits[0, 0] = math.nan
     (row,) = comparisons_table(predictions).to_dict("records")
     assert (row["seeds"], row["seeds_left_out"]) == (2, 1)
@@ -126,12 +119,14 @@ def test_a_run_without_numbers_is_left_out_and_counted() -> None:
     assert scores.loc[scores["cell"] == "a.0", ["value", "low", "high"]].isna().all().all()
 
 
-def test_images_of_one_group_are_one_piece_of_evidence() -> None:
+def test_images_of_one_group_count_as_one_unit() -> None:
     generator = np.random.default_rng(0)
     each = {(name, seed, None): generator.integers(0, 2, 40).tolist() for name in "ab" for seed in (0, 1, 2)}
     copied = {key: np.repeat(values, 4).tolist() for key, values in each.items()}
-    alone = comparisons_table(made(each)).iloc[0]
-    grouped = comparisons_table(made(copied, units=np.repeat([f"g{n}" for n in range(40)], 4).tolist())).iloc[0]
+    alone = comparisons_table(predictions_of(each)).iloc[0]
+    grouped = comparisons_table(predictions_of(copied, units=np.repeat([f"g{n}" for n in range(40)], 4).tolist())).iloc[
+        0
+    ]
     assert (grouped["images"], grouped["groups"]) == (160, 40)
     for column in ("difference", "low", "high_simultaneous", "df"):
         assert grouped[column] == pytest.approx(alone[column])
@@ -145,8 +140,8 @@ def test_pairs_are_in_plan_order() -> None:
     assert recipe_pairs([]) == []
 
 
-def test_scores_of_a_cell(three: StudyDir) -> None:
-    predictions = read_predictions(three)
+def test_scores_of_a_cell(three: StudyResults) -> None:
+    predictions = three.predictions
     table = scores_table(predictions)
     own = table[table["cell"] == "head.small.s0"].set_index("metric")
     one = next(cell for cell in predictions.cells if cell.cell == "head.small.s0")
@@ -161,24 +156,8 @@ def test_scores_of_a_cell(three: StudyDir) -> None:
     assert own.loc["worst_class_recall", "class"] in predictions.classes
 
 
-@pytest.mark.parametrize(("hits", "images"), [(0, 1), (1, 1), (3, 10), (10, 10), (487, 507)])
-def test_wilson_is_scipys_where_images_stand_alone(hits: int, images: int) -> None:
-    values = (np.arange(images) < hits).astype(np.float64)
-    expected = binomtest(hits, images).proportion_ci(method="wilson")
-    assert proportion_interval(values, np.arange(images).astype(str)) == pytest.approx((expected.low, expected.high))
-
-
-def test_wilson_by_group_counts_groups() -> None:
-    values, units = np.repeat([1.0, 0.0, 1.0, 1.0, 0.0, 1.0], 20), np.repeat(list("abcdef"), 20)
-    low, high = proportion_interval(values, units)
-    expected = binomtest(4, 6).proportion_ci(method="wilson")
-    assert low < expected.low and high > expected.high  # six groups, and a t quantile
-    low, high = proportion_interval(np.ones(120), units)
-    assert (low < binomtest(6, 6).proportion_ci(method="wilson").low) and high == 1
-
-
 def test_perfect_scores_still_have_an_interval() -> None:
-    table = scores_table(made({("a", 0, None): [1] * 10})).set_index("metric")
+    table = scores_table(predictions_of({("a", 0, None): [1] * 10})).set_index("metric")
     for metric in ("accuracy", "balanced_accuracy", "macro_f1", "auroc"):
         assert (
             table.loc[metric, "value"] == 1 and 0.6 < table.loc[metric, "low"] < 0.8 and table.loc[metric, "high"] == 1
@@ -186,17 +165,15 @@ def test_perfect_scores_still_have_an_interval() -> None:
 
 
 def test_one_image_has_an_interval_where_it_is_a_proportion() -> None:
-    table = scores_table(made({("a", 0, None): [1]})).set_index("metric")
+    table = scores_table(predictions_of({("a", 0, None): [1]})).set_index("metric")
     assert table.loc["accuracy", ["low", "high"]].tolist() == pytest.approx([0.2065, 1], abs=1e-3)
     assert table.loc[["log_loss", "auroc", "ece"], "low"].isna().all()
 
 
-def test_convergence_of_a_field(three: StudyDir) -> None:
-    results, history = results_table(three), history_table(three)
-    plan = {name: value for name, value in read_json(three.path / "plan.json").items() if name != "format"}
-    reuse = [{"cell": cell["cell"], "seconds": 2.0, "seconds_alone": 20.0 + 2 * cell["seed"]} for cell in plan["cells"]]
-    write_json(three.path / "plan.json", {**plan, "reuse": reuse})
-    table = convergence_table(three, results, history).set_index(["strategy", "regime"])
+def test_convergence_of_a_recipe(three: StudyResults) -> None:
+    results, history, cells = three.table, three.history, three.plan["cells"]
+    reuse = [{"cell": cell["cell"], "seconds": 2.0, "seconds_alone": 20.0 + 2 * cell["seed"]} for cell in cells]
+    table = convergence_table(results, history, {"reuse": reuse}).set_index(["strategy", "regime"])
     assert list(table.reset_index().columns) == list(CONVERGENCE) and len(table) == 9
     row = table.loc[("head", "small")]
     own = [history[history["cell"] == f"head.small.s{seed}"] for seed in range(3)]

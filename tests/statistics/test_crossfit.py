@@ -1,4 +1,4 @@
-"""Cross-fitting: who chooses for whom, by which rule, and that chance is scored as chance."""
+"""Cross-fitting: which half selects for which, by which rule, and that it removes the optimism of selection."""
 
 import math
 
@@ -15,8 +15,8 @@ HALF = np.array([True, True, True, True, False, False, False, False])
 LABELS = np.array([0, 1, 0, 1, 0, 1, 0, 1])
 
 
-def told(*right: str) -> NDArray[np.float32]:
-    """Logits (epochs, images, 2): an epoch a text, with + for each of the images that is right. No two are alike."""
+def logits_of(*right: str) -> NDArray[np.float32]:
+    """Logits (epochs, images, 2) from one text per epoch, with + for each image that is right."""
     logits = np.zeros((len(right), len(LABELS), 2), dtype=np.float32)
     for epoch, text in enumerate(right):
         for image, sign in enumerate(text):
@@ -24,7 +24,7 @@ def told(*right: str) -> NDArray[np.float32]:
     return logits
 
 
-def tried(logits: NDArray[np.floating], *train_loss: float) -> CandidateEpochs:
+def candidate(logits: NDArray[np.floating], *train_loss: float) -> CandidateEpochs:
     return CandidateEpochs(logits, np.array(train_loss or [0.0] * len(logits)))
 
 
@@ -38,103 +38,107 @@ def test_halves_depend_on_the_key_alone_and_are_about_equal() -> None:
     assert halves([]).shape == (0,)
 
 
-def test_each_half_is_predicted_by_the_candidate_that_the_other_chose() -> None:
-    one, other = told("++++----"), told("----++++")
-    found = cross_fitted({"one": tried(one), "other": tried(other)}, LABELS, HALF, None, "accuracy")
+def test_each_half_is_predicted_by_the_candidate_that_the_other_selects() -> None:
+    one, other = logits_of("++++----"), logits_of("----++++")
+    found = cross_fitted({"one": candidate(one), "other": candidate(other)}, LABELS, HALF, None, "accuracy")
     assert found is not None and found.dtype == np.float32
-    # The first half chooses `one`, which is wrong on the second: no candidate was any good, and it shows.
+    # The first half selects `one`, which is wrong on the second: neither candidate is better than chance.
     assert score("accuracy", found, LABELS) == 0
     assert (found[HALF] == other[0][HALF]).all() and (found[~HALF] == one[0][~HALF]).all()
 
 
-def test_of_equals_the_first_candidate_is_taken() -> None:
-    first, second, worse = told("+++-+++-"), told("++-+++-+"), told("++--++--")
+def test_among_equals_the_first_candidate_is_selected() -> None:
+    first, second, worse = logits_of("+++-+++-"), logits_of("++-+++-+"), logits_of("++--++--")
     found = cross_fitted(
-        {"worse": tried(worse), "first": tried(first), "second": tried(second)}, LABELS, HALF, None, "accuracy"
+        {"worse": candidate(worse), "first": candidate(first), "second": candidate(second)},
+        LABELS,
+        HALF,
+        None,
+        "accuracy",
     )
     assert found is not None and (found == first[0]).all()
 
 
 @pytest.mark.parametrize("stopping", [None, EarlyStopping(monitor="val_accuracy", restore_best=False)])
-def test_without_restored_weights_the_last_epoch_is_what_there_is(stopping: EarlyStopping | None) -> None:
-    logits = told("++++++++", "+-+-+-+-")
-    found = cross_fitted({"one": tried(logits)}, LABELS, HALF, stopping, "accuracy")
+def test_without_restored_weights_the_last_epoch_is_selected(stopping: EarlyStopping | None) -> None:
+    logits = logits_of("++++++++", "+-+-+-+-")
+    found = cross_fitted({"one": candidate(logits)}, LABELS, HALF, stopping, "accuracy")
     assert found is not None and (found == logits[1]).all()
 
 
 def test_each_half_restores_its_own_best_epoch() -> None:
-    logits = told("++--+---", "++++----", "++++++++", "---+++++")
-    found = cross_fitted({"one": tried(logits)}, LABELS, HALF, EarlyStopping(monitor="val_accuracy"), "accuracy")
+    logits = logits_of("++--+---", "++++----", "++++++++", "---+++++")
+    found = cross_fitted({"one": candidate(logits)}, LABELS, HALF, EarlyStopping(monitor="val_accuracy"), "accuracy")
     assert found is not None
     assert (found[HALF] == logits[2][HALF]).all()  # the second half is best at the third epoch
     assert (found[~HALF] == logits[1][~HALF]).all()  # the first one is already at the second
 
 
-def test_an_improvement_of_min_delta_is_none() -> None:
-    logits = told("++--++--", "+++-+++-", "++++++++")
+def test_an_improvement_by_min_delta_does_not_count() -> None:
+    logits = logits_of("++--++--", "+++-+++-", "++++++++")
     stopping = EarlyStopping(monitor="val_accuracy", min_delta=0.25)
-    found = cross_fitted({"one": tried(logits)}, LABELS, HALF, stopping, "accuracy")
+    found = cross_fitted({"one": candidate(logits)}, LABELS, HALF, stopping, "accuracy")
     assert found is not None and (found == logits[2]).all()
 
 
 def test_the_loss_of_a_half_is_the_mean_cross_entropy_of_its_images() -> None:
-    logits = told("++++++++", "+++++++-")
-    logits[0] *= 0.1  # right, but hardly sure: the loss is larger
+    logits = logits_of("++++++++", "+++++++-")
+    logits[0] *= 0.1  # correct with low confidence, so the loss is larger
     logits[1, :, :] *= 20
-    found = cross_fitted({"one": tried(logits)}, LABELS, HALF, EarlyStopping(monitor="val_loss"), "accuracy")
+    found = cross_fitted({"one": candidate(logits)}, LABELS, HALF, EarlyStopping(monitor="val_loss"), "accuracy")
     assert found is not None
     assert (found[~HALF] == logits[1][~HALF]).all()  # the first half has no error at the second epoch
-    assert (found[HALF] == logits[0][HALF]).all()  # the second one pays for one that it was sure of
+    assert (found[HALF] == logits[0][HALF]).all()  # the second half has one, with high confidence
 
 
-def test_the_studys_metric_is_monitored_in_its_own_direction() -> None:
-    logits = told("++++++++", "++++++++")
+def test_the_metric_is_monitored_in_its_own_direction() -> None:
+    logits = logits_of("++++++++", "++++++++")
     logits[1] *= 5
     stopping = EarlyStopping(monitor="val_metric")
-    found = cross_fitted({"one": tried(logits)}, LABELS, HALF, stopping, "log_loss")
+    found = cross_fitted({"one": candidate(logits)}, LABELS, HALF, stopping, "log_loss")
     assert found is not None and (found == logits[1]).all()
-    found = cross_fitted({"a": tried(logits[:1]), "b": tried(logits[1:])}, LABELS, HALF, None, "log_loss")
+    found = cross_fitted({"a": candidate(logits[:1]), "b": candidate(logits[1:])}, LABELS, HALF, None, "log_loss")
     assert found is not None and (found == logits[1]).all()
 
 
-def test_the_training_loss_chooses_the_same_epoch_for_both() -> None:
-    logits = told("++++----", "----++++", "++++++++")
+def test_the_training_loss_selects_the_same_epoch_for_both_halves() -> None:
+    logits = logits_of("++++----", "----++++", "++++++++")
     found = cross_fitted(
-        {"one": tried(logits, 0.5, 0.2, 0.3)}, LABELS, HALF, EarlyStopping(monitor="train_loss"), "accuracy"
+        {"one": candidate(logits, 0.5, 0.2, 0.3)}, LABELS, HALF, EarlyStopping(monitor="train_loss"), "accuracy"
     )
     assert found is not None and (found == logits[1]).all()
 
 
 def test_candidates_may_have_different_numbers_of_epochs_in_half_precision() -> None:
-    short, long = told("++++++++").astype(np.float16), told("--------", "+-------", "-+------")
-    found = cross_fitted({"long": tried(long), "short": tried(short)}, LABELS, HALF, None, "accuracy")
+    short, long = logits_of("++++++++").astype(np.float16), logits_of("--------", "+-------", "-+------")
+    found = cross_fitted({"long": candidate(long), "short": candidate(short)}, LABELS, HALF, None, "accuracy")
     assert found is not None and found.dtype == np.float32 and (found == short[0]).all()
 
 
 @pytest.mark.parametrize("half", [np.ones(8, dtype=np.bool_), np.zeros(8, dtype=np.bool_)])
-def test_an_empty_half_chooses_nothing(half: NDArray[np.bool_]) -> None:
-    assert cross_fitted({"one": tried(told("++++++++"))}, LABELS, half, None, "accuracy") is None
+def test_an_empty_half_selects_nothing(half: NDArray[np.bool_]) -> None:
+    assert cross_fitted({"one": candidate(logits_of("++++++++"))}, LABELS, half, None, "accuracy") is None
 
 
-def test_a_metric_that_is_not_defined_on_a_half_chooses_nothing() -> None:
+def test_a_metric_that_is_undefined_on_a_half_selects_nothing() -> None:
     lacking = np.array([True, False] * 4)  # all of one class
-    logits = {"one": tried(told("++++++++"))}
+    logits = {"one": candidate(logits_of("++++++++"))}
     assert cross_fitted(logits, LABELS, lacking, None, "auroc") is None
     assert cross_fitted(logits, LABELS, HALF, None, "auroc") is not None
 
 
-def test_a_candidate_whose_logits_are_no_numbers_is_never_chosen() -> None:
-    broken, good = told("++++++++"), told("+-+-+-+-")
+def test_a_candidate_with_undefined_logits_is_never_selected() -> None:
+    broken, good = logits_of("++++++++"), logits_of("+-+-+-+-")
     broken[0, :, 0] = math.nan
-    found = cross_fitted({"broken": tried(broken), "good": tried(good)}, LABELS, HALF, None, "accuracy")
+    found = cross_fitted({"broken": candidate(broken), "good": candidate(good)}, LABELS, HALF, None, "accuracy")
     assert found is not None and (found == good[0]).all()
-    assert cross_fitted({"broken": tried(broken)}, LABELS, HALF, None, "accuracy") is None
+    assert cross_fitted({"broken": candidate(broken)}, LABELS, HALF, None, "accuracy") is None
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy", "val_metric", "train_loss"])
 def test_the_restored_epoch_is_that_of_training(monitor: Monitor, metric: str) -> None:
-    """The rule stands in two places, since neither may import the other."""
+    """The rule is implemented twice, because neither module may import the other."""
     generator = np.random.default_rng(0)
     rising = monitor == "val_accuracy" or (monitor == "val_metric" and METRICS[metric].higher_is_better)
     for min_delta in (0.0, 0.1):
@@ -149,13 +153,13 @@ def test_the_restored_epoch_is_that_of_training(monitor: Monitor, metric: str) -
 
 
 @pytest.mark.parametrize(("candidates", "stopping"), [(200, None), (4, EarlyStopping(monitor="val_accuracy"))])
-def test_labels_at_random_are_scored_at_chance(candidates: int, stopping: EarlyStopping | None) -> None:
+def test_random_labels_are_scored_at_chance(candidates: int, stopping: EarlyStopping | None) -> None:
     """200 candidates, or 4 of 50 epochs; 60 images; 500 repetitions: the mean's standard error is 0.3 points."""
     generator = np.random.default_rng(1)
     images, choices, repetitions = 60, 200, 500
     half = halves([f"image {number}" for number in range(images)])
     logits = generator.standard_normal((candidates, choices // candidates, images, 2), dtype=np.float32)
-    every = {str(number): tried(one) for number, one in enumerate(logits)}
+    every = {str(number): candidate(one) for number, one in enumerate(logits)}
     cross, same = [], []
     for _ in range(repetitions):
         labels = generator.integers(0, 2, size=images)
@@ -163,4 +167,4 @@ def test_labels_at_random_are_scored_at_chance(candidates: int, stopping: EarlyS
         cross.append(found is not None and (found.argmax(axis=1) == labels).mean())
         same.append((logits.argmax(axis=-1) == labels).mean(axis=-1).max())
     assert np.mean(cross) == pytest.approx(0.5, abs=0.01)
-    assert np.mean(same) > 0.65  # choosing and scoring on the same images
+    assert np.mean(same) > 0.65  # selection and score on the same images

@@ -1,10 +1,11 @@
-"""Variance components by hand, groups, what is lent, and what is sample_size_needed."""
+"""Variance components, single and simultaneous intervals, Wilson's interval, verdicts, and sample sizes."""
 
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.stats import binomtest
 
 from unfreeze.statistics.intervals import (
     FIRST_SEEDS,
@@ -14,9 +15,11 @@ from unfreeze.statistics.intervals import (
     degrees_of_freedom,
     half_width,
     helps_text,
+    proportion_interval,
     sample_size_needed,
     simultaneous_intervals,
     verdict,
+    wilson_interval,
 )
 
 
@@ -58,7 +61,7 @@ def test_variances_below_zero_count_as_zero() -> None:
     assert half_width(found) > 0
 
 
-def test_one_seed_counts_images_alone() -> None:
+def test_at_one_seed_only_images_count() -> None:
     values = np.random.default_rng(1).normal(size=(1, 30))
     found = crossed_mean(values)
     assert math.isnan(found.ms_seed)
@@ -71,7 +74,7 @@ def test_one_image_has_no_interval() -> None:
     assert math.isnan(half_width(crossed_mean(np.array([[1.0], [0.0]]))))
 
 
-def test_equal_numbers_are_no_more_certain_than_one_image() -> None:
+def test_equal_values_have_the_floor_as_standard_error() -> None:
     found = crossed_mean(np.zeros((3, 50)))
     assert half_width(found) == 0
     assert half_width(found, floor=1 / 50) == pytest.approx(stats.t.ppf(0.975, 49) / 50)
@@ -79,7 +82,7 @@ def test_equal_numbers_are_no_more_certain_than_one_image() -> None:
     assert part is not None and part.half >= half_width(found, floor=1 / 50)
 
 
-def test_units_keep_the_mean_and_weigh_by_size() -> None:
+def test_units_keep_the_mean_and_count_by_their_size() -> None:
     values = np.random.default_rng(2).normal(size=(2, 3, 7))
     units = ["a", "b", "a", "c", "c", "c", "d"]
     found = by_unit(values, units)
@@ -96,14 +99,14 @@ def test_copies_of_an_image_do_not_make_an_interval_narrower() -> None:
     assert half_width(crossed_mean(copied)) == pytest.approx(half_width(crossed_mean(values)))
 
 
-def test_seeds_borrow_from_a_wilder_family_and_never_shrink() -> None:
+def test_the_variance_between_seeds_is_pooled_only_where_that_makes_it_larger() -> None:
     calm, wild = table(0.0001, 0.1, 0.1, seeds=3), table(0.01, 0.1, 0.1, seeds=3)
     parts = simultaneous_intervals([calm, wild, wild], recipes=3)
     alone = calm.from_seeds * 3
     assert [part.borrowed for part in parts if part] == [2, 2, 2]
     assert parts[0] is not None and parts[0].seed_variance == pytest.approx((2 * wild.from_seeds * 3 + 2 * alone) / 4)
     assert parts[1] is not None and parts[1].seed_variance == wild.from_seeds * 3
-    pair = simultaneous_intervals([wild], recipes=2)[0]  # a single comparison has nobody to borrow from
+    pair = simultaneous_intervals([wild], recipes=2)[0]  # a single comparison has no others to pool with
     assert pair is not None and (pair.borrowed, pair.seed_variance) == (0, wild.from_seeds * 3)
 
 
@@ -114,7 +117,7 @@ def test_simultaneous_intervals_are_at_least_as_wide_as_single_ones() -> None:
         assert part is not None and part.half >= half_width(one)
 
 
-def test_the_half_width_at_the_study_s_own_size_is_its_own() -> None:
+def test_the_expected_half_width_at_the_same_size_is_the_half_width() -> None:
     (part,) = simultaneous_intervals([table(0.0004, 0.1, 0.2)], 2)
     assert part is not None and part.half_width_at(4, 200) == pytest.approx(part.half)
 
@@ -137,7 +140,7 @@ def test_verdicts(metric: str, difference: float, half: float, words: str) -> No
     assert verdict(metric, difference, half) == words
 
 
-def test_what_is_needed_would_do_and_one_less_would_not() -> None:
+def test_the_sample_size_needed_is_the_smallest_that_gives_a_verdict() -> None:
     (part,) = simultaneous_intervals([table(0.00001, 0.1, 0.2, mean=0.03)], 2)
     assert part is not None and part.half > 0.03
     seeds, images = sample_size_needed("accuracy", 0.03, part)
@@ -149,7 +152,7 @@ def test_what_is_needed_would_do_and_one_less_would_not() -> None:
     assert seeds is not None and part.half_width_at(seeds, 200) < 0.06 <= part.half_width_at(seeds - 1, 200)
 
 
-def test_what_helps_in_words() -> None:
+def test_seeds_and_images_needed_as_text() -> None:
     assert helps_text("accuracy", 0.1, None) == FIRST_SEEDS
     (images,) = simultaneous_intervals([table(0.00001, 0.1, 0.0)], 2)
     assert helps_text("accuracy", 0.03, images) == "about 450 test images (now 200); more seeds alone would not do"
@@ -167,3 +170,23 @@ def test_what_helps_in_words() -> None:
     assert helps_text("accuracy", 0.0, neither) == (
         "more seeds and more test images: neither 50 seeds nor 100,000 test images alone would do"
     )
+
+
+@pytest.mark.parametrize(("hits", "images"), [(0, 1), (1, 1), (3, 10), (10, 10), (487, 507)])
+def test_wilson_of_independent_images_is_scipys(hits: int, images: int) -> None:
+    values = (np.arange(images) < hits).astype(np.float64)
+    expected = binomtest(hits, images).proportion_ci(method="wilson")
+    assert proportion_interval(values, np.arange(images).astype(str)) == pytest.approx((expected.low, expected.high))
+
+
+def test_wilson_with_groups_uses_the_design_effect() -> None:
+    values, units = np.repeat([1.0, 0.0, 1.0, 1.0, 0.0, 1.0], 20), np.repeat(list("abcdef"), 20)
+    low, high = proportion_interval(values, units)
+    expected = binomtest(4, 6).proportion_ci(method="wilson")
+    assert low < expected.low and high > expected.high  # six groups, and a t quantile
+    low, high = proportion_interval(np.ones(120), units)
+    assert (low < binomtest(6, 6).proportion_ci(method="wilson").low) and high == 1
+
+
+def test_wilson_of_nothing_is_undefined() -> None:
+    assert all(map(math.isnan, wilson_interval(math.nan, 0)))

@@ -1,3 +1,5 @@
+"""Confusion matrix, scores per class, calibration, mistakes and label issues of one model."""
+
 import math
 
 import numpy as np
@@ -6,7 +8,6 @@ from scipy.special import softmax
 
 from unfreeze.metrics import score
 from unfreeze.statistics import model_quality as quality
-from unfreeze.statistics.intervals import wilson_interval
 from unfreeze.statistics.model_quality import ScoredImages
 
 # Rows: labels. Of class 0 all 4 are found; of class 1 two of 6 are taken for 2; of class 2 one of 2 is taken for 1.
@@ -51,18 +52,12 @@ def test_classes_without_images_or_predictions_have_empty_scores() -> None:
     assert math.isnan(scores["precision"][1]) and scores["f1"][1] == 0
 
 
-def test_wilson_intervals_are_those_of_the_literature() -> None:
-    assert wilson_interval(8 / 10, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson_interval(0.0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
-    assert all(map(math.isnan, wilson_interval(math.nan, 0)))
-
-
-def test_most_confused_pairs_come_first_and_the_diagonal_is_none() -> None:
+def test_most_confused_pairs_leave_out_the_diagonal() -> None:
     assert quality.most_confused(COUNTS, 5) == [(1, 2, 2), (2, 1, 1)]
     assert quality.most_confused(COUNTS, 1) == [(1, 2, 2)]
 
 
-def test_classes_that_are_confused_stand_side_by_side() -> None:
+def test_classes_that_are_confused_are_adjacent() -> None:
     counts = np.diag([10] * 6)
     for one, other in ((0, 5), (1, 3), (2, 4)):
         counts[one, other] = counts[other, one] = 8
@@ -74,20 +69,20 @@ def test_classes_that_are_confused_stand_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
-def test_the_temperature_undoes_a_factor_on_logits(factor: float) -> None:
+def test_the_fitted_temperature_recovers_a_factor_on_the_logits(factor: float) -> None:
     made = calibrated(4000, factor=factor)
     temperature = quality.fit_temperature(made)
     assert temperature == pytest.approx(factor, rel=0.08)
     assert (quality.with_temperature(made, temperature).predicted == made.predicted).all()
 
 
-def test_a_temperature_that_images_do_not_determine_is_known() -> None:
+def test_a_temperature_that_images_do_not_determine_is_at_its_bound() -> None:
     labels = np.arange(20) % 4
     assert quality.is_at_bound(quality.fit_temperature(scored(np.eye(4)[labels], labels)))
     assert not quality.is_at_bound(quality.fit_temperature(calibrated(500)))
 
 
-def test_temperature_scaling_corrects_the_calibration_error() -> None:
+def test_temperature_scaling_reduces_the_calibration_error() -> None:
     sure, fair = calibrated(4000, factor=4.0), calibrated(4000)
     bins = quality.reliability(sure)
     assert bins["images"].sum() == 4000
@@ -101,26 +96,26 @@ def test_temperature_scaling_corrects_the_calibration_error() -> None:
     assert calibration_error(fair) < 0.03
 
 
-def test_the_most_wrong_are_mistakes_with_the_least_believed_label_first() -> None:
+def test_the_worst_mistakes_have_the_lowest_probability_of_the_label_first() -> None:
     logits = np.log(np.array([[0.7, 0.3], [0.9, 0.1], [0.99, 0.01], [0.2, 0.8]]))
     made = scored(logits, np.array([1, 1, 0, 1]))
     assert quality.worst_mistakes(made, 5) == [1, 0]
     assert quality.worst_mistakes(made, 1) == [1]
 
 
-def test_planted_wrong_labels_are_suspected() -> None:
+def test_planted_wrong_labels_are_found() -> None:
     draws = np.random.default_rng(0)
     labels = np.arange(300) % 3
     logits = draws.normal(0, 1, (300, 3))
     logits[np.arange(300), labels] += 5
     planted = np.arange(0, 300, 30)
-    told = labels.copy()
-    told[planted] = (labels[planted] + 1) % 3
-    found = quality.label_issues(scored(logits, told))
-    # It counts a label as wrong only where the model is as sure of another class as it is of that class on average.
+    noisy = labels.copy()
+    noisy[planted] = (labels[planted] + 1) % 3
+    found = quality.label_issues(scored(logits, noisy))
+    # A label counts as wrong only if another class is at least as probable as it is, on average, for its own images.
     assert len(set(planted) & set(found)) >= len(planted) / 2
     assert len(set(found) - set(planted)) <= 1
-    own = scored(logits, told).probabilities[found, told[found]]
+    own = scored(logits, noisy).probabilities[found, noisy[found]]
     assert (np.diff(own) >= 0).all()
     assert quality.label_issues(scored(logits[:5], np.zeros(5))) == []
 

@@ -219,7 +219,7 @@ def _time(answer: Answer) -> Fact:
     cells = plural(answer.cells, "cell")
     parts = [f"{answer.finished} of {cells}" if answer.finished < answer.cells else cells]
     if math.isfinite(answer.seconds_without_reuse):
-        parts.append(f"about {seconds_text(answer.seconds_without_reuse)} without reuse, as predicted")
+        parts.append(f"without reuse about {seconds_text(answer.seconds_without_reuse)}, predicted")
     if math.isfinite(answer.recipe_seconds):
         parts.append(f"{seconds_text(answer.recipe_seconds)} for one run of the recommended recipe")
     if math.isfinite(answer.image_seconds) and answer.image_seconds > 0:

@@ -7,8 +7,6 @@ from typing import Any
 import pandas as pd
 
 from unfreeze.statistics.tables import chosen_history
-from unfreeze.storage.records import read_json
-from unfreeze.storage.study_dir import StudyDir
 
 NEAR = 0.01
 """A run has converged within one point of its best validation accuracy."""
@@ -22,7 +20,7 @@ COLUMNS = (
 _MEANS = tuple(name for name in COLUMNS[3:] if name not in ("gap_at_best_low", "gap_at_best_high"))
 
 
-def convergence_table(study: StudyDir, results: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+def convergence_table(results: pd.DataFrame, history: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row per recipe with finished cells, means over its runs, with ``COLUMNS``.
 
     ``epochs_to_near_best`` is the first epoch whose validation accuracy is within one point of the run's best, with the
@@ -34,11 +32,10 @@ def convergence_table(study: StudyDir, results: pd.DataFrame, history: pd.DataFr
     (``reuse_factors``); NaN without a prediction. Numbers that no run has are NaN.
 
     Args:
-        study: the study directory.
         results: the table of ``results_table``.
         history: the table of ``history_table``.
+        plan: plan.json.
     """
-    plan = read_json(study.path / "plan.json")
     factors = reuse_factors(plan)
     epochs = dict(list(chosen_history(results, history).groupby("cell", sort=False)))
     done = results[results["status"] == "finished"]

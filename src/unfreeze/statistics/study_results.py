@@ -134,7 +134,7 @@ def read_study_results(study: StudyDir) -> StudyResults:
         else comparisons_table(replace(predictions, metric=leading)),
         curves=tuple(curves),
         augmentation=augmentation_table(predictions, table, history, regimes, curves),
-        convergence=convergence_table(study, table, history),
+        convergence=convergence_table(table, history, plan),
         errors=cell_errors(study),
         warnings=cell_warnings(study),
     )

@@ -80,12 +80,12 @@ def _seconds(runs: list[Mapping[str, Any]]) -> Iterable[str]:
         return
     predicted = sum(run["predicted_seconds"] for run in runs)
     parts = [run["seconds"] for run in runs]
-    scanning, calibrating = sum(part["scan"] for part in parts), sum(part["calibration"] for part in parts)
+    scanning, timing = sum(part["scan"] for part in parts), sum(part["calibration"] for part in parts)
     # With --parallel, predicted and measured are sums over processes. Earlier versions recorded only the total.
     measured = sum(part.get("cells", part["total"] - part["scan"] - part["calibration"]) for part in parts)
     yield (
         f"Time: predicted {seconds_text(predicted)}, measured {seconds_text(measured)}{_off(predicted, measured)}, "
-        f"plus {seconds_text(scanning)} for scanning the images and {seconds_text(calibrating)} for calibration"
+        f"plus {seconds_text(scanning)} for scanning the images and {seconds_text(timing)} for timing the networks"
         f"{f', in {len(runs)} runs' if len(runs) > 1 else ''}."
     )
 
