@@ -72,7 +72,7 @@ def _why_recommended(answer: Answer, ranking: RecipeRanking) -> str:
     choice, name = ranking.choice, METRICS[answer.metric].label
     if len(ranking.contenders) == 1:
         return f"the only finished recipe; validation {name} {value}"
-    mean = "mean " if max(len(one.seeds) for one in ranking.contenders) > 1 else ""
+    mean = "mean " if max(len(contender.seeds) for contender in ranking.contenders) > 1 else ""
     count = len(choice.order)
     if count == 1:
         return f"the recipe with the most training images; {mean}validation {name} {value}"
@@ -108,9 +108,9 @@ def _unequal_runs(answer: Answer) -> str:
 def _score(answer: Answer) -> Fact:
     name = METRICS[answer.metric].label
     if answer.test_score is None:
-        one = answer.validation_score
-        value = math.nan if one is None else one.value
-        interval = "" if one is None else _interval(answer.metric, one)
+        score = answer.validation_score
+        value = math.nan if score is None else score.value
+        interval = "" if score is None else _interval(answer.metric, score)
         detail = f"{interval}there are no test images, and this score was {SELECTED}"
         return Fact("score", f"Validation {name}", metric_text(answer.metric, value), detail)
     detail = f"{_interval(answer.metric, answer.test_score)}{_sample(answer.test_score)}"
@@ -141,7 +141,7 @@ def _ties(answer: Answer, ranking: RecipeRanking) -> Fact | None:
 def _imbalance(answer: Answer) -> Fact | None:
     if not answer.imbalance_scores:
         return None
-    value = "; ".join(f"{name} {_estimate('accuracy', one)}" for name, one in answer.imbalance_scores)
+    value = "; ".join(f"{name} {_estimate('accuracy', score)}" for name, score in answer.imbalance_scores)
     detail = "accuracy hides errors in small classes"
     if answer.metric == "balanced_accuracy":
         detail += ", so balanced accuracy leads (--set metric=accuracy changes that)"
@@ -151,8 +151,8 @@ def _imbalance(answer: Answer) -> Fact | None:
 def _other_tests(answer: Answer) -> Fact | None:
     if not answer.other_test_scores:
         return None
-    value = "; ".join(f"{name} {_estimate(answer.metric, one)}" for name, one in answer.other_test_scores)
-    undefined = [name for name, one in answer.other_test_scores if not math.isfinite(one.value)]
+    value = "; ".join(f"{name} {_estimate(answer.metric, score)}" for name, score in answer.other_test_scores)
+    undefined = [name for name, score in answer.other_test_scores if not math.isfinite(score.value)]
     detail = f"test {METRICS[answer.metric].label} of the recommended recipe"
     if undefined and METRICS[answer.metric].every_class:
         verb = "lacks" if len(undefined) == 1 else "lack"
@@ -232,18 +232,18 @@ def rate_text(rate: float) -> str:
     return f"{float(f'{rate:.2g}'):,g}"
 
 
-def _estimate(metric: str, one: RecipeScore) -> str:
-    return estimate_text(metric, one.value, one.low, one.high)
+def _estimate(metric: str, score: RecipeScore) -> str:
+    return estimate_text(metric, score.value, score.low, score.high)
 
 
-def _interval(metric: str, one: RecipeScore) -> str:
-    interval = between_text(metric, one.low, one.high)
+def _interval(metric: str, score: RecipeScore) -> str:
+    interval = between_text(metric, score.low, score.high)
     return f"95 % interval {interval}; " if interval else ""
 
 
-def _sample(one: RecipeScore) -> str:
-    groups = "" if one.groups == one.images else f" in {plural(one.groups, 'independent group')}"
-    return f"{plural(one.seeds, 'seed')}, {plural(one.images, 'test image')}{groups}"
+def _sample(score: RecipeScore) -> str:
+    groups = "" if score.groups == score.images else f" in {plural(score.groups, 'independent group')}"
+    return f"{plural(score.seeds, 'seed')}, {plural(score.images, 'test image')}{groups}"
 
 
 FEW_IMAGES, FEW_IN_A_CLASS = 200, 20

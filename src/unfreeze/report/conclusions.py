@@ -84,7 +84,7 @@ def _more_data(results: StudyResults, recipe: Recipe) -> Iterable[Conclusion]:
     found = _comparisons(results, pairs)
     counts = f"{mean_count_text(sizes[few])} to {mean_count_text(sizes[many])}"
     between = f"From {few} to {many} ({counts} training images per class)"
-    strategies = [one.recipe.strategy for one in found]
+    strategies = [comparison.recipe.strategy for comparison in found]
     yield concluded("More data", "More data", found, strategies, f"{between}, {_score_name(results)} changes by")
 
 
@@ -126,7 +126,8 @@ def _convergence(results: StudyResults, recipe: Recipe, other: Recipe) -> str:
 
 def _depth(results: StudyResults, recipe: Recipe) -> Iterable[Conclusion]:
     networks = results.plan.get("networks", {})
-    start = {name: (one.get("backbone"), one.get("weights"), one.get("image_size")) for name, one in networks.items()}
+    keys = ("backbone", "weights", "image_size")
+    start = {name: tuple(network.get(key) for key in keys) for name, network in networks.items()}
     pretrained = [name for name in start if start[name][1] != "none"]
     trained = results.finished.groupby("strategy")["params_trained"].mean().dropna().astype(float).to_dict()
     for regime in _regimes(results, recipe):
@@ -217,11 +218,12 @@ def _augmentation(results: StudyResults, recipe: Recipe) -> Iterable[Conclusion]
         f"From {plain} to {augmented} ({mean_count_text(size)} training images per class), {_score_name(results)} "
         "changes by"
     )
-    made = concluded("Augmentation", "Augmentation", found, [one.recipe.strategy for one in found], opening)
+    compared = [comparison.recipe.strategy for comparison in found]
+    made = concluded("Augmentation", "Augmentation", found, compared, opening)
     table, worth = results.augmentation, []
-    for one in found[:MOST]:
+    for strategy in compared[:MOST]:
         is_own = (table["plain"] == plain) & (table["augmented"] == augmented)
-        rows = table[is_own & (table["strategy"] == one.recipe.strategy)].to_dict("records")
+        rows = table[is_own & (table["strategy"] == strategy)].to_dict("records")
         worth += [text for row in rows if (text := equivalent_text(row))]
     further = ""
     if found:
@@ -262,19 +264,20 @@ def concluded(topic: str, subject: str, found: Sequence[Comparison], names: Sequ
         reason = "there are no test images, or the runs to compare have no seed in common"
         return Conclusion(topic, f"{subject} cannot be judged: {reason}.", "")
     by_verdict: dict[str, list[str]] = {}
-    for one, name in zip(found, names, strict=True):
-        by_verdict.setdefault(one.verdict, []).append(name)
+    for comparison, name in zip(found, names, strict=True):
+        by_verdict.setdefault(comparison.verdict, []).append(name)
     parts = [
         words + _for(by_verdict[verdict], len(by_verdict))
         for verdict, words in VERDICTS.items()
         if verdict in by_verdict
     ]
     colon = "" if by_verdict.keys() & {BETTER, WORSE} else ":"
-    effects = [f"{one.effect}{f' for {name}' if name else ''}" for one, name in zip(found, names, strict=True)]
+    pairs = zip(found, names, strict=True)
+    effects = [f"{comparison.effect} for {name}" if name else comparison.effect for comparison, name in pairs]
     shown = join_words(effects[:MOST])
     if len(effects) > MOST:
         shown += f"; {len(effects) - MOST} more strategies are in comparisons.csv"
-    seeds = sorted({one.seeds for one in found})
+    seeds = sorted({comparison.seeds for comparison in found})
     count = plural(seeds[-1], "seed") if len(seeds) == 1 else f"{seeds[0]} to {plural(seeds[-1], 'seed')}"
     needed = needed_text(found[0]) if len(found) == 1 else ""
     return Conclusion(topic, f"{subject}{colon} {'; '.join(parts)}.", f"{opening} {shown}; {count}{needed}.")
@@ -291,7 +294,7 @@ def _comparisons(results: StudyResults, pairs: Iterable[tuple[Recipe, Recipe]]) 
     if results.test is None:
         return []
     found = [comparison_of(results.comparisons, a, b, results.test) for a, b in pairs]
-    return [one for one in found if one is not None and one.seeds]
+    return [comparison for comparison in found if comparison is not None and comparison.seeds]
 
 
 def _difference(results: StudyResults, one: Recipe, other: Recipe) -> str:

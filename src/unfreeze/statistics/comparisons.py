@@ -105,20 +105,24 @@ def comparisons_table(predictions: Predictions) -> pd.DataFrame:
     The method is described in ``unfreeze.statistics.intervals``.
     """
     metric, pairs = predictions.metric, recipe_pairs(predictions.recipes)
-    paired = {test: _paired_values_of_all(predictions, pairs, test) for test in predictions.tests}
-    sizes = {test: sum(_allows_verdict(one) for one in found) for test, found in paired.items()}
+    values_by_test = {test: _paired_values_of_all(predictions, pairs, test) for test in predictions.tests}
+    sizes = {test: sum(map(_allows_verdict, found)) for test, found in values_by_test.items()}
     family = sum(sizes.values())
     rows: list[dict[str, Any]] = []
-    for test, found in paired.items():
-        tables = [crossed_mean(by_unit(one.values, one.units)) if one.values.size else None for one in found]
+    for test, found in values_by_test.items():
+        tables = [
+            crossed_mean(by_unit(paired.values, paired.units)) if paired.values.size else None for paired in found
+        ]
         known = [table for table in tables if table is not None]
-        recipes = len({recipe for one in found if _allows_verdict(one) for recipe in (one.pair.a, one.pair.b)})
+        recipes = len(
+            {recipe for paired in found if _allows_verdict(paired) for recipe in (paired.pair.a, paired.pair.b)}
+        )
         # The error level is divided among the test sets by their numbers of comparisons.
         level = LEVEL * sizes[test] / family if family else LEVEL
         parts = iter(simultaneous_intervals(known, recipes, _floor(metric), level))
-        for one, table in zip(found, tables, strict=True):
+        for paired, table in zip(found, tables, strict=True):
             part = next(parts) if table is not None else None
-            rows.append(_row(metric, test, one, table, part, family))
+            rows.append(_row(metric, test, paired, table, part, family))
     whole_numbers = dict.fromkeys(("seeds", "images", "groups", "seeds_left_out", "family"), "Int64")
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(whole_numbers)
 
@@ -188,9 +192,9 @@ def _defined(run: pd.DataFrame) -> bool:
     return len(run) > 0 and bool(np.isfinite(run["value"]).all())
 
 
-def _allows_verdict(one: PairedValues) -> bool:
+def _allows_verdict(paired: PairedValues) -> bool:
     """Tell whether there are two seeds and two units, so that the comparison belongs to the family."""
-    return one.values.shape[0] > 1 and len(np.unique(one.units)) > 1
+    return paired.values.shape[0] > 1 and len(np.unique(paired.units)) > 1
 
 
 def _floor(metric: str) -> float:
@@ -199,13 +203,18 @@ def _floor(metric: str) -> float:
 
 
 def _row(
-    metric: str, test: str, one: PairedValues, table: CrossedMean | None, part: SimultaneousInterval | None, family: int
+    metric: str,
+    test: str,
+    paired: PairedValues,
+    table: CrossedMean | None,
+    part: SimultaneousInterval | None,
+    family: int,
 ) -> dict[str, Any]:
-    a, b = one.pair.names
+    a, b = paired.pair.names
     row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
-    row |= {"kind": one.pair.kind, "within": one.pair.within, "a": a, "b": b, "test": test, "metric": metric}
-    row |= {"seeds": one.values.shape[0], "images": one.values.shape[1], "groups": len(np.unique(one.units))}
-    row |= {"seeds_left_out": one.left_out, "family": family, "value_a": one.means[0], "value_b": one.means[1]}
+    row |= {"kind": paired.pair.kind, "within": paired.pair.within, "a": a, "b": b, "test": test, "metric": metric}
+    row |= {"seeds": paired.values.shape[0], "images": paired.values.shape[1], "groups": len(np.unique(paired.units))}
+    row |= {"seeds_left_out": paired.left_out, "family": family, "value_a": paired.means[0], "value_b": paired.means[1]}
     if table is None:
         return row | {"verdict": TOO_LITTLE, "helps": "runs of both with the same seeds", "basis": NOTHING}
     difference = float(table.mean)
@@ -213,7 +222,7 @@ def _row(
     joint_half = math.nan if part is None else float(part.half)
     found = verdict(metric, difference, joint_half)
     several_seeds = table.seeds > 1
-    unit = "test image" if table.images == one.values.shape[1] else "test group"
+    unit = "test image" if table.images == paired.values.shape[1] else "test group"
     least, most = METRICS[metric].bounds
     widest = most - least
     return row | {

@@ -210,23 +210,24 @@ def simultaneous_intervals(
         floor: lower bound of the standard errors, times the number of units.
         level: one minus the joint confidence level; divide it among several families.
     """
-    usable = [one for one in family if one.seeds > 1 and one.images > 1]
-    seed_variances = [(one.seeds - 1, one.from_seeds * one.seeds) for one in usable]
+    usable = [comparison for comparison in family if comparison.seeds > 1 and comparison.images > 1]
+    seed_variances = [(comparison.seeds - 1, comparison.from_seeds * comparison.seeds) for comparison in usable]
     weight = sum(free for free, _ in seed_variances)
     total = sum((free * variance for free, variance in seed_variances), np.zeros(()))
     found: list[SimultaneousInterval | None] = []
-    for one in family:
-        if one.seeds == 1 or one.images == 1:
+    for comparison in family:
+        if comparison.seeds == 1 or comparison.images == 1:
             found.append(None)
             continue
-        own, free = one.from_seeds * one.seeds, one.seeds - 1
+        own, free = comparison.from_seeds * comparison.seeds, comparison.seeds - 1
         borrowed = min(BORROWED, max(0, recipes - 2) * free) if weight > free else 0
         others = (total - free * own) / (weight - free) if borrowed else own
         pooled = np.maximum(own, (borrowed * others + free * own) / (borrowed + free))
         part = SimultaneousInterval(
-            np.full(one.mean.shape, math.nan), one, pooled, borrowed, level / len(usable), floor
+            np.full(comparison.mean.shape, math.nan), comparison, pooled, borrowed, level / len(usable), floor
         )
-        half = np.maximum(part.half_width_at(one.seeds, one.images), half_width(one, floor / one.images, level))
+        single = half_width(comparison, floor / comparison.images, level)
+        half = np.maximum(part.half_width_at(comparison.seeds, comparison.images), single)
         found.append(replace(part, half=half))
     return found
 

@@ -193,14 +193,14 @@ def curves_table(curves: Sequence[Curve]) -> pd.DataFrame:
     in units of the metric: for log loss, below 0 is better.
     """
     rows = []
-    for one in curves:
-        largest = float(one.sizes[-1])
-        row: dict[str, Any] = {"strategy": one.strategy, "series": one.series, "test": one.test, "metric": one.metric}
-        row |= {"regimes": ", ".join(one.regimes), "sizes": _listed(one.sizes), "values": _listed(one.values)}
-        row |= dict(zip("abc", map(float, one.fit), strict=True))
-        row |= {"seeds": one.seeds, "basis": "seeds and images" if one.seeds > 1 else "images only"}
+    for curve in curves:
+        largest = float(curve.sizes[-1])
+        row: dict[str, Any] = {name: getattr(curve, name) for name in ("strategy", "series", "test", "metric")}
+        row |= {"regimes": ", ".join(curve.regimes), "sizes": _listed(curve.sizes), "values": _listed(curve.values)}
+        row |= dict(zip("abc", map(float, curve.fit), strict=True))
+        row |= {"seeds": curve.seeds, "basis": "seeds and images" if curve.seeds > 1 else "images only"}
         row |= {"largest": largest, "doubled": 2 * largest}
-        estimates = {"at_largest": one.at(largest), "at_doubled": one.at(2 * largest), "gain": one.doubling()}
+        estimates = {"at_largest": curve.at(largest), "at_doubled": curve.at(2 * largest), "gain": curve.doubling()}
         for name, (value, low, high) in estimates.items():
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
@@ -225,7 +225,7 @@ def _curve(
     by_size = [by_unit(part, units) for part in np.split(values_of_runs, ends[:-1])]
     if by_size[0].shape[1] < 2:
         return None
-    values = np.array([one.mean() for one in by_size])
+    values = np.array([table.mean() for table in by_size])
     kind = METRICS[metric]
     errors = kind.sign * (kind.best - values)
     generator = stream_generator(0, "bootstrap", strategy, series, test)
@@ -244,7 +244,7 @@ def _curve(
         regimes=tuple(name for name, _ in known.values()),
         sizes=sizes,
         values=values,
-        seeds=min(len(one) for one in by_size),
+        seeds=min(len(table) for table in by_size),
         fit=fit,
         draws=draws,
     )
@@ -253,15 +253,15 @@ def _curve(
 def _noise(by_size: Sequence[Array], generator: np.random.Generator) -> Array:
     """Draw (draws, k) errors of the means of k sizes, each with values (seeds, units)."""
     images = by_size[0].shape[1]
-    covariance = np.atleast_2d(np.cov(np.array([one.mean(0) for one in by_size]))) / images
-    free = [len(one) - 1 for one in by_size]
+    covariance = np.atleast_2d(np.cov(np.array([table.mean(0) for table in by_size]))) / images
+    free = [len(table) - 1 for table in by_size]
     if sum(free):
         variances = np.array(
-            [float(crossed_mean(one).from_seeds) * len(one) if len(one) > 1 else 0.0 for one in by_size]
+            [float(crossed_mean(table).from_seeds) * len(table) if len(table) > 1 else 0.0 for table in by_size]
         )
         pooled = float(np.average(variances, weights=free))
         own = np.array([(BORROWED * pooled + df * s) / (BORROWED + df) for df, s in zip(free, variances, strict=True)])
-        covariance = covariance + np.diag(own / np.array([len(one) for one in by_size]))
+        covariance = covariance + np.diag(own / np.array([len(table) for table in by_size]))
     df = float(sum(free) or images - 1)
     drawn = generator.multivariate_normal(np.zeros(len(by_size)), covariance, DRAWS, method="eigh")
     return drawn * np.sqrt(df / generator.chisquare(df, DRAWS))[:, None]

@@ -76,7 +76,7 @@ class Predictions:
     @cached_property
     def tests(self) -> tuple[str, ...]:
         """Names of the test sets, ``test`` first."""
-        names = dict.fromkeys(one.test for one in self.cells)
+        names = dict.fromkeys(cell.test for cell in self.cells)
         return tuple(sorted(names, key=lambda name: name != "test"))
 
     def runs(self, recipe: Recipe, test: str, metric: str) -> dict[int, pd.DataFrame]:
@@ -87,11 +87,11 @@ class Predictions:
         Where the metric is undefined, such as for a logit that is not a number, values are NaN.
         """
         found: dict[int, list[pd.DataFrame]] = {}
-        for one in self.cells:
-            if one.recipe == recipe and one.test == test:
-                values = per_image(metric, one.logits, one.labels)
-                found.setdefault(one.seed, []).append(
-                    pd.DataFrame({"unit": one.units, "value": values}, index=pd.Index(one.ids, name="id"))
+        for cell in self.cells:
+            if cell.recipe == recipe and cell.test == test:
+                values = per_image(metric, cell.logits, cell.labels)
+                found.setdefault(cell.seed, []).append(
+                    pd.DataFrame({"unit": cell.units, "value": values}, index=pd.Index(cell.ids, name="id"))
                 )
         return {seed: _union(parts) for seed, parts in found.items() if len(parts) == self.folds}
 
@@ -128,7 +128,7 @@ def read_ranking_set(study: StudyDir) -> RankingSet:
     """
     ranked = {str(cell["cell"]): _ranked(study, cell) for cell in study.planned_cells() if study.is_finished(cell)}
     predictions = _read(study, lambda cell: [("validation", *ranked[str(cell["cell"])][:2])])
-    biased = {one.recipe for one in predictions.cells if not ranked[one.cell][2]}
+    biased = {cell.recipe for cell in predictions.cells if not ranked[cell.cell][2]}
     return RankingSet(predictions, frozenset(biased))
 
 
@@ -146,7 +146,7 @@ def _read(study: StudyDir, stored: Callable[[Mapping[str, Any]], Iterable[Stored
     finished = [cell for cell in planned if study.is_finished(cell)]
     if finished:
         images = _labels_and_units(read_table(study.path / "catalog.csv"), classes)
-        cells = [_of_cell(cell, images, *one) for cell in finished for one in stored(cell)]
+        cells = [_of_cell(cell, images, *stored_set) for cell in finished for stored_set in stored(cell)]
     return Predictions(str(record["metric"]), classes, folds, tuple(cells), recipes)
 
 
@@ -164,7 +164,7 @@ def _ranked(study: StudyDir, cell: Mapping[str, Any]) -> tuple[Sequence[str], Lo
     tensors, metadata = read_tensors(folder / "logits.safetensors")
     candidates = read_json(folder / "cell.json")["candidates"]
     stopping = [candidate.get("early_stopping") for candidate in candidates.values()]
-    chose = len(candidates) > 1 or any(one and one["monitor"] != "train_loss" for one in stopping)
+    chose = len(candidates) > 1 or any(settings and settings["monitor"] != "train_loss" for settings in stopping)
     return metadata["ids"]["validation"], tensors["validation"], not chose
 
 

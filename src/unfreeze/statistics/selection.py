@@ -104,51 +104,58 @@ def choose(contenders: Sequence[Contender], units: NDArray[np.str_]) -> Choice:
         contenders: recipes in plan order, at least one.
         units: (images,) name of each ranking image's independent unit.
     """
-    most = max(one.n_train for one in contenders)
+    most = max(contender.n_train for contender in contenders)
     # By regime, because a recipe that lacks a fold has another mean.
-    largest = {one.recipe.regime for one in contenders if one.n_train == most}
-    means = [round(float(np.nanmean(one.values)), DIGITS) for one in contenders]
-    ranked = sorted(range(len(contenders)), key=lambda place: -means[place])
-    order = tuple(place for place in ranked if contenders[place].recipe.regime in largest)
-    smaller = tuple(place for place in ranked if contenders[place].recipe.regime not in largest)
+    largest = {contender.recipe.regime for contender in contenders if contender.n_train == most}
+    means = [round(float(np.nanmean(contender.values)), DIGITS) for contender in contenders]
+    ranked = sorted(range(len(contenders)), key=lambda position: -means[position])
+    order = tuple(position for position in ranked if contenders[position].recipe.regime in largest)
+    smaller = tuple(position for position in ranked if contenders[position].recipe.regime not in largest)
     leader = contenders[order[0]]
-    as_good = [place for place in order if _as_good(contenders[place], leader, units)]
+    as_good = [position for position in order if _as_good(contenders[position], leader, units)]
     recommended = _cheapest(as_good, contenders)
 
-    used = contenders[recommended]
-    others = [(place, _minus(contenders[place], used, units)) for place in order if place != recommended]
-    ties = [(place, found) for place, found in others if not abs(found.mean) > half_width(found)]
-    complete = [place for place in smaller if np.isfinite(contenders[place].values).all()]
-    family = [_minus(contenders[place], used, units) for place in complete]
+    best = contenders[recommended]
+    others = [
+        (position, _difference(contenders[position], best, units)) for position in order if position != recommended
+    ]
+    ties = [(position, found) for position, found in others if not abs(found.mean) > half_width(found)]
+    complete = [position for position in smaller if np.isfinite(contenders[position].values).all()]
+    family = [_difference(contenders[position], best, units) for position in complete]
     parts = zip(complete, family, simultaneous_intervals(family, len(contenders)), strict=True)
     return Choice(
         recommended=recommended,
         order=order,
         smaller=smaller,
-        ties=tuple(place for place, _ in ties),
+        ties=tuple(position for position, _ in ties),
         n_needed=_images_needed([found for _, found in ties], len(units)),
-        smaller_but_better=tuple(place for place, found, part in parts if part is not None and found.mean > part.half),
+        smaller_but_better=tuple(
+            position for position, found, part in parts if part is not None and found.mean > part.half
+        ),
     )
 
 
-def _as_good(one: Contender, leader: Contender, units: NDArray[np.str_]) -> bool:
+def _as_good(contender: Contender, leader: Contender, units: NDArray[np.str_]) -> bool:
     """Tell whether a recipe counts as equally good as the leader."""
-    if one is leader:
+    if contender is leader:
         return True
-    found = _minus(leader, one, units)
+    found = _difference(leader, contender, units)
     error = math.sqrt(variance_of_mean(found)) if found.images > 1 else math.inf  # unknown for a single unit
-    tolerance = min(error, POINT) if one.unbiased and leader.unbiased else error
+    tolerance = min(error, POINT) if contender.unbiased and leader.unbiased else error
     # Where they differ on one image only, the difference equals its standard error up to rounding.
     return round(float(found.mean), DIGITS) <= round(tolerance, DIGITS)
 
 
-def _cheapest(places: Sequence[int], contenders: Sequence[Contender]) -> int:
-    flops = {place: math.inf if math.isnan(contenders[place].flops) else contenders[place].flops for place in places}
-    cheap = [place for place in places if flops[place] <= AS_CHEAP * min(flops.values())]
-    return min(cheap, key=lambda place: (contenders[place].params_trained, place))
+def _cheapest(positions: Sequence[int], contenders: Sequence[Contender]) -> int:
+    flops = {
+        position: math.inf if math.isnan(contenders[position].flops) else contenders[position].flops
+        for position in positions
+    }
+    cheap = [position for position in positions if flops[position] <= AS_CHEAP * min(flops.values())]
+    return min(cheap, key=lambda position: (contenders[position].params_trained, position))
 
 
-def _minus(a: Contender, b: Contender, units: NDArray[np.str_]) -> CrossedMean:
+def _difference(a: Contender, b: Contender, units: NDArray[np.str_]) -> CrossedMean:
     """Return the analysis of variance of the paired differences of two recipes."""
     values, others = a.values, b.values
     if _is_deterministic(a) or _is_deterministic(b):
@@ -163,8 +170,8 @@ def _minus(a: Contender, b: Contender, units: NDArray[np.str_]) -> CrossedMean:
     return crossed_mean(by_unit(values - others, units))
 
 
-def _is_deterministic(one: Contender) -> bool:
-    return len(one.values) > 1 and bool((one.values == one.values[0]).all())
+def _is_deterministic(contender: Contender) -> bool:
+    return len(contender.values) > 1 and bool((contender.values == contender.values[0]).all())
 
 
 def _images_needed(ties: Sequence[CrossedMean], images: int) -> int | None:
@@ -200,7 +207,7 @@ def unequal_runs(results: pd.DataFrame) -> tuple[int, int] | None:
         frozenset(zip(group["seed"], group["fold"].fillna(-1), strict=True))
         for _, group in done.groupby(["strategy", "regime"], sort=False)
     ]
-    counts = [len(one) for one in runs]
+    counts = [len(run) for run in runs]
     return (min(counts), max(counts)) if len(set(runs)) > 1 else None
 
 
@@ -235,13 +242,13 @@ class RecipeRanking:
         """Mean ranking metric of the recommended recipe."""
         return self.value_of(self.choice.recommended)
 
-    def recipe_at(self, place: int) -> Recipe:
+    def recipe_at(self, position: int) -> Recipe:
         """Return the recipe of a contender."""
-        return self.contenders[place].recipe
+        return self.contenders[position].recipe
 
-    def value_of(self, place: int) -> float:
+    def value_of(self, position: int) -> float:
         """Return the mean ranking metric of a contender, in the metric's own sign."""
-        return METRICS[self.metric].sign * float(np.nanmean(self.contenders[place].values))
+        return METRICS[self.metric].sign * float(np.nanmean(self.contenders[position].values))
 
 
 def rank_recipes(
@@ -335,10 +342,10 @@ def _runs(predictions: Predictions, recipes: Sequence[Recipe]) -> dict[Recipe, d
 def _only(predictions: Predictions, ids: pd.Index) -> Predictions:
     """Return the predictions for some of the images."""
     cells = []
-    for one in predictions.cells:
-        of = np.isin(one.ids, ids.to_numpy(np.str_))
-        parts = {name: getattr(one, name)[of] for name in ("ids", "labels", "logits", "units")}
-        cells.append(replace(one, **parts))
+    for cell in predictions.cells:
+        of = np.isin(cell.ids, ids.to_numpy(np.str_))
+        parts = {name: getattr(cell, name)[of] for name in ("ids", "labels", "logits", "units")}
+        cells.append(replace(cell, **parts))
     return replace(predictions, cells=tuple(cells))
 
 
@@ -373,7 +380,7 @@ def _flops(own: pd.DataFrame, network: Mapping[str, Any]) -> float:
 
 def _smallest_class(predictions: Predictions, ids: Sequence[str]) -> int:
     labels: dict[str, int] = {}
-    for one in predictions.cells:
-        labels.update(zip(map(str, one.ids), map(int, one.labels), strict=True))
+    for cell in predictions.cells:
+        labels.update(zip(map(str, cell.ids), map(int, cell.labels), strict=True))
     counts = np.bincount([labels[name] for name in ids], minlength=len(predictions.classes)) if ids else np.array([0])
     return int(counts.min())

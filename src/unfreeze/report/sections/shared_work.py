@@ -43,32 +43,32 @@ def shared_work(record: Mapping[str, Any], plan: Mapping[str, Any], facts: Mappi
         return None
     runs = facts.get("runs", [])
     sentences = [*_seconds(runs), *_disk(plan, runs), *_engines(record), *_altered(runs), *_why_not(plan)]
-    return SharedView(tuple(_activations(one, runs) for one in plan["shared"]), tuple(sentences))
+    return SharedView(tuple(_activations(planned, runs) for planned in plan["shared"]), tuple(sentences))
 
 
-def built_from(one: Mapping[str, Any]) -> str:
+def built_from(planned: Mapping[str, Any]) -> str:
     """Return what planned activations are computed from: images, or the stage of other stored activations."""
-    found = re.search(r", (after [^,]+)", str(one["built_from"]))
-    return found[1] if found else str(one["built_from"])
+    found = re.search(r", (after [^,]+)", str(planned["built_from"]))
+    return found[1] if found else str(planned["built_from"])
 
 
-def reuse_text(one: Mapping[str, Any]) -> str:
+def reuse_text(planned: Mapping[str, Any]) -> str:
     """Return what a planned cell reuses, and why not more; without seeds, so that cells of several seeds are alike."""
-    names = list(dict.fromkeys(re.sub(r", seed \d+$", "", name) for name in one["reuses"]))
-    return "; ".join([" + ".join(names) or "nothing", *one["why_not"]]).replace("nothing; ", "nothing: ", 1)
+    names = list(dict.fromkeys(re.sub(r", seed \d+$", "", name) for name in planned["reuses"]))
+    return "; ".join([" + ".join(names) or "nothing", *planned["why_not"]]).replace("nothing; ", "nothing: ", 1)
 
 
-def _activations(one: Mapping[str, Any], runs: list[Mapping[str, Any]]) -> ActivationsView:
-    own = [piece for run in runs for piece in run["pieces"] if piece["name"] == one["name"]]
+def _activations(planned: Mapping[str, Any], runs: list[Mapping[str, Any]]) -> ActivationsView:
+    own = [piece for run in runs for piece in run["pieces"] if piece["name"] == planned["name"]]
     known = bool(runs)
     return ActivationsView(
-        name=one["name"],
-        rows=one["rows"],
-        bytes=one["bytes"],
-        built_from=built_from(one),
-        stored=one["stored"],
-        why_not=one["why_not"],
-        cells=len(one["cells"]),
+        name=planned["name"],
+        rows=planned["rows"],
+        bytes=planned["bytes"],
+        built_from=built_from(planned),
+        stored=planned["stored"],
+        why_not=planned["why_not"],
+        cells=len(planned["cells"]),
         computed=sum(piece["rows"] for piece in own) if known else float("nan"),
         seconds=sum(piece["seconds"] for piece in own) if known else float("nan"),
     )
@@ -132,10 +132,10 @@ def _why_not(plan: Mapping[str, Any]) -> Iterable[str]:
     """Return for each strategy why its cells reuse nothing, or not everything."""
     cells = {cell["cell"]: cell for cell in plan["cells"]}
     found: dict[tuple[str, str], list[str]] = {}
-    for one in plan["reuse"]:
-        if one["why_not"]:
-            cell = cells[one["cell"]]
-            part = "" if one["reuses"] else "reuses nothing: "
-            found.setdefault((cell["strategy"], part + "; ".join(one["why_not"])), []).append(cell["regime"])
+    for planned in plan["reuse"]:
+        if planned["why_not"]:
+            cell = cells[planned["cell"]]
+            part = "" if planned["reuses"] else "reuses nothing: "
+            found.setdefault((cell["strategy"], part + "; ".join(planned["why_not"])), []).append(cell["regime"])
     for (strategy, text), regimes in found.items():
         yield f"{strategy} with {join_words(list(dict.fromkeys(regimes)))}: {text}."
