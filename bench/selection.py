@@ -1,13 +1,14 @@
-"""What the rule of recommending costs and saves, on simulated studies whose best recipe is known (docs/statistics.md).
+"""Simulate what the rule of recommendation costs and saves, with a known best recipe (docs/statistics.md).
 
     python bench/selection.py                 prints the table; about ten minutes of one core
     python bench/selection.py --point 0.02    the same with another cap than one point
 
 Six recipes, cheap to expensive in their order: of 1 to 6 billion multiply-adds. A ranking image is right if a latent
-number is above 0: the recipe's skill, how easy the image is, for all alike and for this recipe and this candidate, the
-cell's luck, and chance, all normal and drawn anew for each study. The second, fourth and sixth recipe choose one of 15
-candidates in each cell by the ranking images, which all have the recipe's skill and the cell's luck: choosing brings
-nothing but flattery. Their values are cross-fitted by ``unfreeze.statistics.crossfit``, and ``choose`` recommends.
+number is above 0: the sum of the recipe's skill, the ease of the image (overall, for this recipe and for this
+candidate), an effect of the cell, and noise, all normal and drawn anew for each study. The second, fourth and sixth
+recipe select one of 15 candidates in each cell by the ranking images. All candidates have the same skill, so selection
+only makes their scores optimistic. Their values are cross-fitted by ``unfreeze.statistics.crossfit``, and ``choose``
+recommends.
 
 Regret is the accuracy of the best recipe minus that of the recommended one, expected over images and seeds.
 """
@@ -44,10 +45,10 @@ NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
 
 @dataclass(frozen=True)
 class Study:
-    """A simulated study: recipes as they are ranked, and the means that those that choose would be shown without."""
+    """A simulated study: the ranked recipes, and their mean scores without cross-fitting."""
 
     contenders: list[Contender]
-    flattered: list[float]
+    biased: list[float]
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,20 @@ class Measured:
         cheapest: share in which the cheapest recipe is recommended.
         regret: of the rule.
         regret_mean: of the highest mean of the same values.
-        regret_flattered: of the highest mean where the images that chose also score.
+        regret_biased: of the highest mean without cross-fitting.
     """
 
     cheapest: float
     regret: float
     regret_mean: float
-    regret_flattered: float
+    regret_biased: float
 
 
-def luck_of(accuracy: float, spread: float) -> float:
-    """Return the standard deviation of a cell's luck with which its accuracy on all images has that of ``spread``."""
+def cell_spread(accuracy: float, spread: float) -> float:
+    """Return the standard deviation of a cell's effect that gives its accuracy the standard deviation ``spread``."""
 
-    def off(luck: float) -> float:
-        cells = stats.norm.cdf((stats.norm.ppf(accuracy) * np.hypot(REST, luck) + luck * NODES) / REST)
+    def off(effect: float) -> float:
+        cells = stats.norm.cdf((stats.norm.ppf(accuracy) * np.hypot(REST, effect) + effect * NODES) / REST)
         return float(np.sqrt(np.average((cells - accuracy) ** 2, weights=WEIGHTS)) - spread)
 
     return float(brentq(off, 1e-6, 3))
@@ -80,8 +81,8 @@ def luck_of(accuracy: float, spread: float) -> float:
 def simulate(accuracies: tuple[float, ...], spread: float, seeds: int, images: int, studies: int) -> Iterator[Study]:
     """Yield studies in which each recipe has its expected accuracy."""
     generator = np.random.default_rng([seeds, images, round(1000 * spread)])
-    luck = np.array([luck_of(accuracy, spread) for accuracy in accuracies])
-    skill = stats.norm.ppf(accuracies) * np.hypot(REST, luck)
+    effect = np.array([cell_spread(accuracy, spread) for accuracy in accuracies])
+    skill = stats.norm.ppf(accuracies) * np.hypot(REST, effect)
     labels, half = np.zeros(images, dtype=np.int64), halves([f"image {number}" for number in range(images)])
 
     def normal(*shape: int) -> NDArray[np.float32]:
@@ -89,22 +90,22 @@ def simulate(accuracies: tuple[float, ...], spread: float, seeds: int, images: i
 
     for _ in range(studies):
         easy = IMAGE * normal(images)
-        contenders, flattered = [], []
+        contenders, biased = [], []
         for place in range(len(accuracies)):
             tried = CANDIDATES if place % 2 else 1
-            latent = skill[place] + luck[place] * normal(seeds, 1, 1) + easy + FOR_RECIPE * normal(images)
+            latent = skill[place] + effect[place] * normal(seeds, 1, 1) + easy + FOR_RECIPE * normal(images)
             right = latent + FOR_CANDIDATE * normal(tried, images) + CHANCE * normal(seeds, tried, images) > 0
             cells = [_cross_fitted(cell, labels, half) if tried > 1 else cell[0] for cell in right]
             values = np.array(cells, dtype=np.float64)
             cost = (place + 1) * 10**9, (place + 1) * 10**6
             recipe = Recipe(f"recipe {place + 1}", "full")
             contenders.append(Contender(recipe, 1000, *cost, values, tuple(range(seeds)), True))
-            flattered.append(float(right.mean(axis=-1).max(axis=-1).mean()))
-        yield Study(contenders, flattered)
+            biased.append(float(right.mean(axis=-1).max(axis=-1).mean()))
+        yield Study(contenders, biased)
 
 
 def _cross_fitted(cell: NDArray[np.bool_], labels: NDArray[np.int64], half: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return (images,) right or not, each by the candidate of a cell (candidates, images) that the other half chose."""
+    """Return (images,) whether the candidate that the other half selects is right; cell is (candidates, images)."""
     logits = np.stack([cell, ~cell], axis=-1).astype(np.float32)
     tried = {str(number): CandidateEpochs(one[None], np.zeros(1)) for number, one in enumerate(logits)}
     found = cross_fitted(tried, labels, half, None, "accuracy")
@@ -120,7 +121,7 @@ def measure(accuracies: tuple[float, ...], spread: float, seeds: int, images: in
     taken = []
     for study in simulate(accuracies, spread, seeds, images, studies):
         choice = choose(study.contenders, units)
-        taken.append((choice.recommended, choice.order[0], int(np.argmax(study.flattered))))
+        taken.append((choice.recommended, choice.order[0], int(np.argmax(study.biased))))
     places = np.array(taken)
     regret = (truth.max() - truth[places]).mean(axis=0)
     return Measured(float((places[:, 0] == 0).mean()), *map(float, regret))
@@ -135,11 +136,11 @@ def main() -> None:
     )
     given = parser.parse_args()
     selection.POINT = given.point
-    print("| world | seed sd | images | seeds | cheapest | regret | best mean | flattered |")
+    print("| world | seed sd | images | seeds | cheapest | regret | best mean | biased |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for (name, accuracies), spread, images, seeds in itertools.product(WORLDS.items(), SPREADS, IMAGES, SEEDS):
         found = measure(accuracies, spread, seeds, images, given.studies)
-        regrets = [found.regret, found.regret_mean, found.regret_flattered]
+        regrets = [found.regret, found.regret_mean, found.regret_biased]
         cells = [name, f"{100 * spread:g}", str(images), str(seeds), f"{100 * found.cheapest:.1f} %"]
         print("| " + " | ".join([*cells, *(f"{100 * one:.2f}" for one in regrets)]) + " |", flush=True)
 

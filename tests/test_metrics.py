@@ -1,4 +1,4 @@
-"""Scores against hand numbers and scikit-learn, values of single images, and how metrics are printed."""
+"""Metrics against values by hand and scikit-learn's, values of single images, and printing."""
 
 import math
 
@@ -45,26 +45,26 @@ def test_log_loss_is_the_loss() -> None:
     assert score("log_loss", LOGITS, LABELS) == loss(LOGITS, LABELS)
 
 
-def test_auroc_of_two_classes_counts_pairs_in_the_right_order() -> None:
+def test_auroc_of_two_classes_is_the_share_of_pairs_in_the_right_order() -> None:
     logits = np.array([[0, 1], [0, 2], [0, 3], [0, 2]], np.float32)
     labels = np.array([0, 0, 1, 1])  # of four pairs three are right and one is a tie
     assert score("auroc", logits, labels) == pytest.approx(3.5 / 4, abs=1e-12)
 
 
-def test_auroc_of_three_classes_is_the_mean_over_one_against_the_rest() -> None:
+def test_auroc_of_three_classes_is_the_mean_of_one_against_the_rest() -> None:
     shares = np.exp(LOGITS.astype(float)) / np.exp(LOGITS.astype(float)).sum(axis=1, keepdims=True)
     each = [sklearn.roc_auc_score(LABELS == number, shares[:, number]) for number in range(3)]
     assert score("auroc", LOGITS, LABELS) == pytest.approx(np.mean(each), abs=1e-12)
 
 
-def test_auroc_is_not_defined_without_images_of_a_class() -> None:
+def test_auroc_is_undefined_without_images_of_a_class() -> None:
     assert math.isnan(score("auroc", LOGITS, np.array([0, 0, 1, 1, 0, 1])))
     assert math.isnan(score("auroc", LOGITS[:, :2], np.zeros(6, np.int64)))
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_nothing_is_defined_where_a_logit_is_no_number(metric: str, bad: float) -> None:
+def test_metrics_are_undefined_where_a_logit_is_not_finite(metric: str, bad: float) -> None:
     logits = LOGITS.copy()
     logits[3, 1] = bad
     assert math.isnan(score(metric, logits, LABELS))
@@ -72,13 +72,13 @@ def test_nothing_is_defined_where_a_logit_is_no_number(metric: str, bad: float) 
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1"])
-def test_classes_without_images_count_for_nothing(metric: str) -> None:
+def test_classes_without_images_do_not_count(metric: str) -> None:
     logits = np.eye(3, dtype=np.float32)[[0, 0, 0]]
     assert score(metric, logits, np.array([0, 0, 0])) == 1.0
     assert score(metric, logits, np.array([1, 1, 1])) == 0.0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(arrays(np.float32, (12, 4), elements=st.floats(-50, 50, width=32)), st.permutations([0, 1, 2, 3] * 3))
 def test_scores_are_those_of_scikit_learn(logits: np.ndarray, order: list[int]) -> None:
     labels = np.array(order)
@@ -97,7 +97,7 @@ def test_scores_are_those_of_scikit_learn(logits: np.ndarray, order: list[int]) 
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_better_is_higher_but_for_losses(metric: str) -> None:
+def test_higher_is_better_except_for_losses(metric: str) -> None:
     high, low = (0.9, 0.1) if METRICS[metric].higher_is_better else (0.1, 0.9)
     assert is_better(metric, high, low)
     assert not is_better(metric, low, high)
@@ -108,7 +108,7 @@ def test_better_is_higher_but_for_losses(metric: str) -> None:
     assert METRICS[metric].higher_is_better is (metric not in ("ece", "log_loss", "brier"))
 
 
-def test_an_unknown_metric_is_a_mistake_of_the_program() -> None:
+def test_an_unknown_metric_raises_a_key_error() -> None:
     with pytest.raises(KeyError) as caught:
         score("f2", LOGITS, LABELS)
     assert caught.value.args == (
@@ -116,7 +116,7 @@ def test_an_unknown_metric_is_a_mistake_of_the_program() -> None:
     )
 
 
-def some(classes: int, images: int = 60, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def simulated(classes: int, images: int = 60, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng([draw, classes])
     shares = np.arange(1, classes + 1) / (classes * (classes + 1) / 2)
     labels = np.concatenate([np.arange(classes), generator.choice(classes, images - classes, p=shares)])
@@ -127,19 +127,19 @@ def some(classes: int, images: int = 60, draw: int = 0) -> tuple[np.ndarray, np.
 
 @pytest.mark.parametrize("classes", [2, 3, 6])
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_mean_is_the_score(metric: str, classes: int) -> None:
-    logits, labels = some(classes)
+def test_the_mean_of_the_values_is_the_score(metric: str, classes: int) -> None:
+    logits, labels = simulated(classes)
     assert per_image(metric, logits, labels).mean() == pytest.approx(score(metric, logits, labels), abs=1e-6)
 
 
 @pytest.mark.parametrize("metric", [name for name, metric in METRICS.items() if name != "top5"])
-def test_the_deviations_are_what_leaving_an_image_out_does(metric: str) -> None:
-    """Influence is the limit of n times what one image changes: the jackknife's pseudo-values come close to it."""
-    logits, labels = some(3, images=400)
+def test_the_deviations_approximate_those_of_the_jackknife(metric: str) -> None:
+    """Influence is the limit of n times the change by one image, which the jackknife's pseudo-values approximate."""
+    logits, labels = simulated(3, images=400)
     values = per_image(metric, logits, labels)
     count = len(labels)
-    left = np.array([per_image(metric, np.delete(logits, n, 0), np.delete(labels, n)).mean() for n in range(count)])
-    pseudo = count * values.mean() - (count - 1) * left
+    without = np.array([per_image(metric, np.delete(logits, n, 0), np.delete(labels, n)).mean() for n in range(count)])
+    pseudo = count * values.mean() - (count - 1) * without
     assert np.corrcoef(pseudo, values)[0, 1] > 0.97
     assert np.var(pseudo) == pytest.approx(np.var(values), rel=0.1)
 
@@ -169,16 +169,16 @@ def test_top_five_lets_the_earlier_class_win_a_tie() -> None:
     assert per_image("top5", logits, np.array([4, 5])).tolist() == [1.0, 0.0]
 
 
-def test_what_is_not_defined_is_no_number() -> None:
-    logits, labels = some(3)
+def test_values_are_nan_where_the_metric_is_undefined() -> None:
+    logits, labels = simulated(3)
     assert np.isnan(per_image("auroc", logits, np.minimum(labels, 1))).all()
     logits[0, 0] = math.inf
     assert all(np.isnan(per_image(metric, logits, labels)).all() for metric in METRICS)
     assert per_image("accuracy", logits[:0], labels[:0]).tolist() == []
 
 
-def test_classes_without_images_enter_no_mean() -> None:
-    logits, labels = some(4)
+def test_classes_without_images_are_left_out_of_means() -> None:
+    logits, labels = simulated(4)
     kept = labels != 2
     for metric in ("balanced_accuracy", "macro_f1"):
         values = per_image(metric, logits[kept], labels[kept])

@@ -1,8 +1,8 @@
-"""Simulated studies with known differences, and how often the intervals on them are right.
+"""Simulate studies with known differences, and measure the coverage of their intervals.
 
-An image is right if a latent number is above 0: a strategy's skill, how easy the image is, how easy it is for this very
-strategy and for this regime, how lucky the seed was (for all alike, and for this cell), and chance in this cell. All
-but the skill are drawn anew for every study, so that the true difference of two recipes is known: all are normal.
+An image is right if a latent number is above 0: the sum of the recipe's skill, the ease of the image (overall, for the
+strategy and for the regime), an effect of the seed (in all cells, and in this cell), and noise. All but the skill are
+normal and drawn anew for every study, so the true difference of two recipes is known.
 
     python -m tests.support.simulated        prints the table of docs/statistics.md
 """
@@ -23,12 +23,12 @@ CHUNK = 100
 
 @dataclass(frozen=True)
 class World:
-    """Standard deviations of the latent number.
+    """Standard deviations of the parts of the latent number.
 
     Attributes:
-        seed: of a cell's luck; times its strategy's entry in ``unlike``.
-        shared_seed: of a seed's luck in all cells, as its subset of training images brings.
-        skills: (strategies, regimes) of the mean; None gives all the same.
+        seed: effect of the seed in one cell, multiplied by the strategy's entry in ``unlike``.
+        shared_seed: effect of the seed in all cells, such as that of its subset of training images.
+        skills: (strategies, regimes) means; None makes them equal.
     """
 
     seed: float = 0.15
@@ -49,9 +49,9 @@ class World:
     @property
     def truth(self) -> NDArray[np.float64]:
         """Expected accuracy, (strategies, regimes)."""
-        luck = (self.seed * np.array(self.unlike)) ** 2 + self.shared_seed**2
+        effect = (self.seed * np.array(self.unlike)) ** 2 + self.shared_seed**2
         rest = self.image**2 + self.for_strategy**2 + self.for_regime**2 + self.chance**2
-        return stats.norm.cdf(self.skill / np.sqrt(luck + rest)[:, None])
+        return stats.norm.cdf(self.skill / np.sqrt(effect + rest)[:, None])
 
 
 DIFFERENT = ((0.2, 0.5, 0.8), (0.7, 1.0, 1.3), (0.8, 1.2, 1.6))
@@ -76,7 +76,7 @@ def simulate(world: World, studies: int, seeds: int, images: int, draw: int) -> 
         return generator.standard_normal(shape, dtype=np.float32)
 
     strategies, regimes = world.skill.shape
-    luck = (world.seed * np.array(world.unlike, dtype=np.float32))[None, :, None, None, None]
+    effect = (world.seed * np.array(world.unlike, dtype=np.float32))[None, :, None, None, None]
     for start in range(0, studies, CHUNK):
         n = min(CHUNK, studies - start)
         latent = world.chance * normal(n, strategies, regimes, seeds, images)
@@ -85,18 +85,18 @@ def simulate(world: World, studies: int, seeds: int, images: int, draw: int) -> 
         latent += world.for_strategy * normal(n, strategies, 1, 1, images)
         latent += world.for_regime * normal(n, 1, regimes, 1, images)
         latent += world.shared_seed * normal(n, 1, 1, seeds, 1)
-        latent += luck * normal(n, strategies, regimes, seeds, 1)
+        latent += effect * normal(n, strategies, regimes, seeds, 1)
         yield latent > 0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Shares, over the studies and their comparisons.
+    """Shares over the studies and their comparisons.
 
     Attributes:
-        covered: single intervals that hold the true difference.
+        covered: single intervals that contain the true difference.
         covered_images: the same of intervals over images alone, of the mean over seeds.
-        covered_bootstrap: the same of a percentile bootstrap over seeds and images; NaN where it was not asked for.
+        covered_bootstrap: the same of a percentile bootstrap over seeds and images; NaN unless it is requested.
         wrong: studies in which any simultaneous interval misses its true difference.
         wrong_plain: the same of Satterthwaite's intervals at Bonferroni's level.
         found: differences of 5 points and more that the simultaneous interval finds; NaN where there are none.
@@ -117,7 +117,7 @@ class Measured:
 def measure(
     world: World, seeds: int, images: int, studies: int = 1000, draw: int = 2026, bootstrap: bool = False
 ) -> Measured:
-    """Simulate studies, compare all that a study compares, and count."""
+    """Simulate studies, make all of their comparisons, and count."""
     strategies, regimes = world.skill.shape
     pairs = [((a, r), (b, r)) for r in range(regimes) for a, b in itertools.combinations(range(strategies), 2)]
     pairs += [((k, a), (k, b)) for k in range(strategies) for a, b in itertools.combinations(range(regimes), 2)]
@@ -156,7 +156,7 @@ def measure(
 
 
 def _bootstrapped(values: list[NDArray[np.float32]], truth: NDArray[np.float64], draw: int, draws: int = 200) -> float:
-    """Return how many percentile intervals over resampled seeds and images hold the truth."""
+    """Return the share of percentile intervals over resampled seeds and images that contain the truth."""
     generator = np.random.default_rng(draw)
     studies, seeds, images = values[0].shape
     by_seed = generator.multinomial(seeds, [1 / seeds] * seeds, draws).astype(np.float32) / seeds

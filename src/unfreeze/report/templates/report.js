@@ -3,10 +3,10 @@
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const config = { displayModeBar: false };
-  // A finger that scrolls the page must not zoom a figure.
+  // On touch screens, dragging scrolls the page instead of zooming a figure.
   const dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom";
 
-  // Figures name their colours by the page's CSS variables; only keys that hold colours are looked at.
+  // Replace the CSS variables that figures use as colours by their values in the current theme.
   function coloured(value, key, style) {
     if (Array.isArray(value)) return value.map((item) => coloured(item, key, style));
     if (value && typeof value === "object") {
@@ -21,7 +21,7 @@
     const { data, layout } = coloured(figures[box.dataset.figure], "", style);
     const large = "large" in box.dataset ? {
       showlegend: true,
-      legend: { orientation: "h", x: 0, y: 1.06, yanchor: "bottom" },  // beside the plot it would take half a phone
+      legend: { orientation: "h", x: 0, y: 1.06, yanchor: "bottom" },  // beside the plot it would take half the width of a phone
       margin: { ...layout.margin, t: 56 },
       height: Math.max(360, Math.min(560, innerHeight - 240)),
     } : {};
@@ -33,7 +33,7 @@
     document.querySelectorAll("[data-drawn]").forEach((box) => box.clientWidth && drawOne(box));
   }
 
-  // The page is there at once; a figure is drawn when it comes near the window, or its dialog or details open.
+  // Draw each figure when it comes near the window, or its dialog or details open, so that the page loads at once.
   const near = new IntersectionObserver(
     (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
       near.unobserve(entry.target);
@@ -50,7 +50,7 @@
     if (event.target === dialog || event.target.matches(".close")) dialog.close();
   }));
 
-  // Paper is white and narrower than the window, and the curves have to be drawn for it before the page is laid out.
+  // For printing, draw all curves in the light theme and in the width of the paper before the page is laid out.
   function printing(on) {
     document.documentElement.classList.toggle("printing", on);
     if (on) {
