@@ -205,7 +205,7 @@ def unequal_runs(results: pd.DataFrame) -> tuple[int, int] | None:
     done = results[(results["status"] == "finished") & results["val_metric"].notna()]
     runs = [
         frozenset(zip(group["seed"], group["fold"].fillna(-1), strict=True))
-        for _, group in done.groupby(["strategy", "regime"], sort=False)
+        for _, group in done.groupby(["strategy", "regime"])
     ]
     counts = [len(run) for run in runs]
     return (min(counts), max(counts)) if len(set(runs)) > 1 else None
