@@ -237,7 +237,7 @@ def test_an_output_among_the_images(unfreeze, study, out):
         2,
         "",
         message(
-            f"the study directory {out} lies in the images' folder {study.resolve() / 'photos'}",
+            f"the study directory {out} is in the folder of images {study.resolve() / 'photos'}",
             "a directory outside of it, since nothing is ever written there",
             "give another with --out DIR",
         ),
@@ -289,7 +289,7 @@ def test_a_report_of_nothing(unfreeze, folder):
         2,
         "",
         message(
-            "runs holds no study: plan.json is missing",
+            "runs does not contain a study: plan.json is missing",
             "a directory that 'unfreeze run' wrote",
             "give the directory that --out named, by default runs/NAME",
         ),

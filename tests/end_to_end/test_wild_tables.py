@@ -121,7 +121,7 @@ CASES = [
             "the column filename names the files, and the label is that of crack, hole, ok which is 1; columns: {path: "
             "filename, label: [crack, hole, ok]} says otherwise",
         ],
-        "data: {file} holds a table of images in each split's folder: test/_classes.csv, train/_classes.csv, "
+        "data: {file} contains a table of images in each split's folder: test/_classes.csv, train/_classes.csv, "
         "valid/_classes.csv",
         "one table of all splits, or a folder of class folders",
         "make one of them: python -c ",
@@ -141,8 +141,8 @@ CASES = [
             "Abyssinian_0 is ../images/Abyssinian_0.jpg; columns: {root: ../images, suffix: .jpg} says otherwise",
         ],
         "data: {file} has columns 1, 2, 3, 4, and which of them is the label is not clear",
-        fix="say which it is: --set \"columns={path: '1', label: '2'}\" (in a study file: columns: {path: '1', label: "
-        "'2'}); or --set \"columns={path: '1', label: '3'}\" (in a study file: ",
+        fix="name the right one: --set \"columns={path: '1', label: '2'}\" (in a study file: columns: {path: '1', "
+        "label: '2'}); or --set \"columns={path: '1', label: '3'}\" (in a study file: ",
     ),
     Case(
         wild.votes,
@@ -158,7 +158,7 @@ CASES = [
         "data: {file}: 6 of 24 images have rows with different labels, first subjects/0000.jpg, and most images have "
         "several rows",
         "one label for each image",
-        "take the label of most of its rows, and leave out images on which they are level: python -c ",
+        "take the most frequent label, and leave out images without one: python -c ",
     ),
     Case(
         wild.report,

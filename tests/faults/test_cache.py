@@ -83,8 +83,8 @@ def test_a_file_that_is_cut_short_under_a_reader_is_an_error_and_no_signal(store
         opened.read(7)
     assert str(caught.value) == (
         f"{path} cannot be read any more: a shard of the cache ends before its last row\n"
-        "  expected: a cache that unfreeze alone writes to\n"
-        "  fix:      run the same command again; what is missing in the cache is computed anew"
+        "  expected: a cache that only unfreeze writes to\n"
+        "  fix:      run the same command again; missing rows are computed again"
     )
 
 

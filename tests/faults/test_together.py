@@ -23,7 +23,7 @@ from unfreeze.activations.reads import all_reads
 from unfreeze.events import Event, Planned, Warned
 from unfreeze.inputs.preprocess import pixel_store
 from unfreeze.storage.atomic import remove_leftovers
-from unfreeze.storage.cache import alone, in_use, tidy
+from unfreeze.storage.cache import exclusively, in_use, tidy
 from unfreeze.storage.locks import held
 from unfreeze.storage.records import read_json, sealed, write_json, write_tensors
 from unfreeze.storage.study_dir import StudyDir
@@ -203,9 +203,9 @@ def killed_while(hold: Callable[[], Any]) -> None:
 
 def test_a_killed_holder_s_lock_is_free_soon(tmp_path: Path) -> None:
     lock, waited = tmp_path / "entry" / "work.lock", list[float]()
-    killed_while(lambda: alone(lock, lambda: None))
+    killed_while(lambda: exclusively(lock, lambda: None))
     began = time.monotonic()
-    with alone(lock, lambda: waited.append(time.monotonic())):
+    with exclusively(lock, lambda: waited.append(time.monotonic())):
         assert time.monotonic() - began < SOON
     killed_while(lambda: held(tmp_path / "study"))
     began = time.monotonic()
@@ -218,7 +218,7 @@ def test_who_waits_gets_the_lock_soon_after_the_holder_s_death(tmp_path: Path) -
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        with alone(lock, lambda: None):
+        with exclusively(lock, lambda: None):
             os.write(writing, b"!")
             time.sleep(60)
         os._exit(1)
@@ -231,7 +231,7 @@ def test_who_waits_gets_the_lock_soon_after_the_holder_s_death(tmp_path: Path) -
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
 
-    with alone(lock, kill):
+    with exclusively(lock, kill):
         assert time.monotonic() - killed[0] < SOON
     os.close(reading)
     os.close(writing)
@@ -243,7 +243,7 @@ def test_what_ends_the_wait_is_not_taken_for_a_lock(tmp_path: Path) -> None:
     def end() -> None:
         raise BrokenPipeError
 
-    with alone(lock, lambda: None), pytest.raises(BrokenPipeError), alone(lock, end):
+    with exclusively(lock, lambda: None), pytest.raises(BrokenPipeError), exclusively(lock, end):
         pass
 
 

@@ -241,7 +241,7 @@ def as_it_was(path: Path, what: str) -> str:
     return (
         f"{path}: {what}\n"
         "  expected: the image as it was when the study began\n"
-        "  fix:      restore the file, or begin a new study without it"
+        "  fix:      restore the file, or start a new study without it"
     )
 
 

@@ -73,5 +73,5 @@ def test_copies_in_a_bank_take_its_views_in_turn():
 
 
 def test_copies_of_another_number_of_images_are_refused():
-    with pytest.raises(ValueError, match=r"^copies must tell of 3 indices, not of 1$"):
+    with pytest.raises(ValueError, match=r"^copies must have 3 entries, not 1$"):
         passes(3, 2, seed=0, copies=[(0, 1)])

@@ -122,7 +122,7 @@ def test_a_directory_without_a_study_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         results_table(StudyDir(tmp_path))
     assert str(error.value) == (
-        f"{tmp_path} holds no study: plan.json is missing\n"
+        f"{tmp_path} does not contain a study: plan.json is missing\n"
         "  expected: a directory that 'unfreeze run' wrote\n"
         "  fix:      give the directory that --out named, by default runs/NAME"
     )

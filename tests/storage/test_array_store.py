@@ -202,7 +202,7 @@ def test_a_full_disk_is_said_and_leaves_no_litter(store: ArrayStore, monkeypatch
     assert str(caught.value) == (
         f"{caught.value.given}\n"
         "  expected: a cache folder that can be written to, with room on its disk\n"
-        "  fix:      free space (unfreeze cache clear gives back all that can be made again), or name another folder "
+        "  fix:      free space (unfreeze cache clear deletes all that can be computed again), or name another folder "
         "in UNFREEZE_CACHE; then run the same command again"
     )
     assert caught.value.given.startswith(f"cannot write {store.folder}{os.sep}")

@@ -57,7 +57,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch
     assert str(caught.value) == (
         f"cannot write {path} of 3 bytes: No space left on device\n"
         "  expected: a directory with room on its disk\n"
-        "  fix:      free space and run the same command again, which goes on from what is finished, or give another "
+        "  fix:      free space and run the same command again, which resumes from what is finished, or give another "
         "directory with --out DIR"
     )
     assert path.read_text() == "old"

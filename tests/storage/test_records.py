@@ -203,7 +203,8 @@ def test_planned_cells_come_from_the_plan(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         study.planned_cells()
     assert str(caught.value) == (
-        f"{tmp_path} holds no study: plan.json is missing\n  expected: a directory that 'unfreeze run' wrote\n"
+        f"{tmp_path} does not contain a study: plan.json is missing\n"
+        "  expected: a directory that 'unfreeze run' wrote\n"
         "  fix:      give the directory that --out named, by default runs/NAME"
     )
     write_json(tmp_path / "plan.json", {"cells": [{"cell": "b"}, {"cell": "a"}]})
@@ -224,7 +225,7 @@ def test_what_is_said_of_arrays_is_read_or_refused(tmp_path: Path, about: str) -
     with pytest.raises(Altered) as caught:
         read_tensors(path)
     assert str(caught.value) == (
-        f"{path} was altered or cut short: its arrays cannot be read\n  expected: the file as unfreeze wrote it\n"
+        f"{path} was altered or truncated: its arrays cannot be read\n  expected: the file as unfreeze wrote it\n"
         "  fix:      run the study again; only what is missing is computed"
     )
 

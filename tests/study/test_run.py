@@ -477,7 +477,7 @@ def test_an_image_that_vanishes_or_changes_is_named(tmp_path: Path, ill: str, wo
     assert first.startswith(str(photographs)) and first.endswith(f".png: {ill}")
     assert rest == [
         "  expected: the image as it was when the study began",
-        "  fix:      restore the file, or begin a new study without it",
+        "  fix:      restore the file, or start a new study without it",
     ]
 
 
@@ -498,7 +498,7 @@ def test_nothing_is_written_into_the_folder_of_images(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         Study(**tiny_study(tmp_path)).run(folder / "runs")
     assert str(caught.value) == (
-        f"the study directory {folder / 'runs'} lies in the images' folder {folder}\n"
+        f"the study directory {folder / 'runs'} is in the folder of images {folder}\n"
         "  expected: a directory outside of it, since nothing is ever written there\n"
         "  fix:      give another with --out DIR"
     )

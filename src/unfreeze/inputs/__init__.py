@@ -1,1 +1,1 @@
-"""From an image to a batch: preprocessing, augmentation, the order of examples, loading."""
+"""From an image to a batch: preprocessing, augmentation, order of examples, loading."""

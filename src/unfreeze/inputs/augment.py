@@ -1,7 +1,7 @@
-"""Views: what the network sees of an image, plain or augmented; augmentations are one entry each.
+"""Plain and augmented views of images, the input of a network; each augmentation is one entry.
 
-Every view starts from the image's base picture (see `unfreeze.inputs.preprocess`) and from nothing else of the image.
-torch is imported where a view is made, so that names are known without it.
+Every view is made from the image's base picture (see `unfreeze.inputs.preprocess`) and from nothing else. torch is
+imported when a view is made, so that the names of augmentations are known without it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from torchvision.transforms import v2
 
 VIEW_RULES = 1
-"""Counts up whenever a view of the same base picture comes to have other pixels."""
+"""Version of the views; increase it whenever a view of the same base picture gets other pixels."""
 
 ROTATION, SHIFT, ZOOM = 20.0, 0.1, 0.1
-"""Bounds of `article`: degrees, share of the picture's side, share of the scale."""
+"""Largest changes of `article`: degrees, share of the picture's side, share of the scale."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes a network's input; comes with the weights, but for the first two.
+    """How a picture becomes a network's input; all but the first two come with the weights.
 
     Attributes:
-        image_size: S, the side of the square input in pixels.
+        image_size: side S of the square input in pixels.
         resize: crop (shorter side to round(S / crop_share), then an S x S part), squash (to S x S), or pad (longer
             side to S, the rest in the mean colour).
-        mean, std: of the channels R, G, B, of values in [0, 1].
+        mean, std: of the channels R, G, B, for values in [0, 1].
         interpolation: bilinear or bicubic, antialiased.
         crop_share: share of the shorter side that the centre crop keeps, in (0, 1].
     """
@@ -53,27 +53,27 @@ class Preprocessing:
 
     @property
     def base(self) -> BaseTransform:
-        """How the pictures are made from which the views start."""
+        """How the base pictures of the views are made."""
         return BaseTransform(self.image_size, self.resize, self.interpolation, self.crop_share)
 
     @property
     def mean_colour(self) -> tuple[int, int, int]:
-        """The mean as an 8-bit colour, with which pictures are padded."""
+        """The mean as an 8-bit colour, used for padding."""
         red, green, blue = (round(255 * value) for value in self.mean)
         return red, green, blue
 
 
 class ViewDataset:
-    """Views of images by (index, view number), for a DataLoader; picklable, and drawing changes no state of it.
+    """Views of images by (index, view number), for a DataLoader; picklable and without state.
 
-    A view is a pure function of (seed, key, view number) and the base picture, whatever was drawn before and in which
-    worker. Threads may draw at the same time, but for `trivial` and `rand`, which borrow PyTorch's global generator.
+    A view is a pure function of (seed, key, view number) and the base picture, in any order and any worker. Threads may
+    draw views at the same time, except with `trivial` and `rand`, which use PyTorch's global generator.
 
     Args:
         pictures: base pictures made as `preprocessing.base` says.
-        keys: the images' sha256, the same number.
+        keys: the images' keys, one per picture.
         preprocessing: size, resizing and normalisation.
-        augment: a name in `AUGMENTATIONS`; of `none`, seed, key and view number do not matter.
+        augment: a name in `AUGMENTATIONS`; with `none`, seed, key and view number are ignored.
         seed: of the stream "augment".
     """
 
@@ -104,7 +104,7 @@ class ViewDataset:
         index, view = draw
         base = self.pictures[index]
         high, wide, _ = base.shape
-        if self._base.size(wide, high) != (wide, high):  # a view of it would be wrong and look right
+        if self._base.size(wide, high) != (wide, high):  # its views would be wrong without an error
             raise ValueError(f"a picture of {wide} x {high} pixels was not made as {self._base}")
         import torch
 
@@ -123,7 +123,7 @@ class ViewDataset:
 
 
 def plain(base: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Return the plain view, uint8, (S, S, 3), perhaps a part of the base picture's memory, of a base picture."""
+    """Return the plain view of a base picture, uint8 (S, S, 3); it may share memory with the base picture."""
     size, (high, wide, _) = preprocessing.image_size, base.shape
     if preprocessing.resize == "squash":
         return base
@@ -137,11 +137,11 @@ def plain(base: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def _transformed(pixels: np.ndarray, policy: v2.Transform, generator: torch.Generator) -> np.ndarray:
-    """Apply a transform of torchvision, which draws from PyTorch's global generator, as if it drew from this one."""
+    """Apply a torchvision transform, which uses PyTorch's global generator, with the state of this generator."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would also seed the accelerators, whose state fork_rng then does not restore.
+        # torch.manual_seed would also seed accelerators, whose state fork_rng does not restore here.
         torch.default_generator.set_state(generator.get_state())
         return np.asarray(policy(Image.fromarray(np.ascontiguousarray(pixels))))
 
@@ -158,7 +158,7 @@ def _random_crop(base: np.ndarray, preprocessing: Preprocessing, generator: torc
 
 
 def _reflected(start: int, size: int) -> np.ndarray:
-    """Return positions start to start + size - 1, those outside 0 to size - 1 reflected at the edge pixels."""
+    """Return positions start to start + size - 1, reflected at the edges 0 and size - 1."""
     return size - 1 - np.abs(size - 1 - np.abs(np.arange(start, start + size)))
 
 
@@ -171,7 +171,7 @@ def _jitter(base: np.ndarray, preprocessing: Preprocessing, generator: torch.Gen
     angle, right, down, across, along = (2 * torch.rand(5, dtype=torch.float64, generator=generator) - 1).tolist()
     cosine, sine = math.cos(math.radians(ROTATION * angle)), math.sin(math.radians(ROTATION * angle))
     across, along = 1 + ZOOM * across, 1 + ZOOM * along
-    # Pillow asks for the way back: from a place in the view to a place in the picture.
+    # Pillow needs the inverse map: from a position in the view to one in the picture.
     a, b, d, e = cosine * across, -sine * along, sine * across, cosine * along
     x, y = size / 2 + SHIFT * size * right, size / 2 + SHIFT * size * down
     back = (a, b, picture.width / 2 - a * x - b * y, d, e, picture.height / 2 - d * x - e * y)
@@ -209,14 +209,14 @@ def _cropped_and_transformed(
 
 
 Augmentation = Callable[[np.ndarray, "torch.Generator"], np.ndarray]
-"""Takes a base picture and a generator, the only source of chance; returns a view, uint8, (S, S, 3). Picklable."""
+"""Maps a base picture and a generator, the only source of randomness, to a view, uint8 (S, S, 3). Picklable."""
 
 
 def _none(preprocessing: Preprocessing) -> Augmentation:
     """The plain view.
 
-    For crop the centre S x S of the base picture, for squash the base picture, for pad the base picture in the middle,
-    the rest in the mean colour.
+    Crop: the centre S x S of the base picture. Squash: the base picture. Pad: the base picture in the centre, the rest
+    in the mean colour.
     """
     return partial(_plain, preprocessing)
 
@@ -228,16 +228,16 @@ def _plain(preprocessing: Preprocessing, base: np.ndarray, generator: torch.Gene
 def _flip_crop(preprocessing: Preprocessing) -> Augmentation:
     """A random S x S part of the base picture, mirrored half the time.
 
-    For squash and pad it is a part of the plain view, reflected by S // 8 on each side.
+    Squash and pad: a part of the plain view, extended by reflection by S // 8 on each side.
     """
     return partial(_mirrored_half_the_time, _random_crop, preprocessing)
 
 
 def _article(preprocessing: Preprocessing) -> Augmentation:
-    """The family of Keras's ImageDataGenerator, mirrored half the time; beyond the picture, the mean colour.
+    """Transforms as in Keras's ImageDataGenerator, mirrored half the time, with the mean colour outside of the picture.
 
-    Rotation up to 20 degrees, shift up to 10 % and, for each axis, zoom up to 10 %, either way, of the base picture
-    about its centre (squash and pad: of the plain view).
+    Rotation by up to 20 degrees, shift by up to 10 % and, for each axis, zoom by up to 10 %, in both directions, of the
+    base picture about its centre (squash and pad: of the plain view).
     """
     return partial(_mirrored_half_the_time, _jitter, preprocessing)
 
@@ -252,7 +252,7 @@ def _trivial(preprocessing: Preprocessing) -> Augmentation:
 
 
 def _rand(preprocessing: Preprocessing) -> Augmentation:
-    """flip_crop, then RandAugment (Cubuk et al. 2020) as torchvision sets it."""
+    """flip_crop, then RandAugment (Cubuk et al. 2020) with torchvision's defaults."""
     from torchvision.transforms import InterpolationMode, v2
 
     fill = list(preprocessing.mean_colour)

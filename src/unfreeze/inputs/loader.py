@@ -1,4 +1,4 @@
-"""Load images in batches, in the order that the study's seeds fix."""
+"""Load images in batches, in the order given by the study's seeds."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +18,9 @@ Draw = tuple[int, int]
 """An image's index and the number of its view."""
 
 _DIED = "DataLoader worker (pid"
-"""How PyTorch's sentence about a process that died begins."""
+"""Start of PyTorch's message on a process that died."""
 
-_NOTICED = 1.0  # seconds in which PyTorch notices the death and raises, so that it does not do so later
+_NOTICED = 1.0  # seconds after which PyTorch has noticed the death and raised, so that it does not raise later
 
 
 class LoaderDied(RuntimeError):
@@ -30,13 +30,13 @@ class LoaderDied(RuntimeError):
 def is_death(error: BaseException) -> bool:
     """Tell whether an error means that a process that prepares batches died.
 
-    PyTorch raises it in the main thread, wherever that is, as soon as the process is gone.
+    PyTorch raises it in the main thread, at any point, as soon as the process is gone.
     """
     return isinstance(error, LoaderDied) or (isinstance(error, RuntimeError) and str(error).startswith(_DIED))
 
 
 class _Draws(Sampler[list[Draw]]):
-    """Batches of draws, made anew for each iteration: what a DataLoader asks its workers for."""
+    """Batches of draws, generated for each iteration, that a DataLoader asks its workers for."""
 
     def __init__(self, make: Callable[[], Iterator[list[Draw]]]) -> None:
         self.make = make
@@ -46,17 +46,17 @@ class _Draws(Sampler[list[Draw]]):
 
 
 class BatchLoader:
-    """Batches of draws of some views, the same at each iteration; its processes live as long as it does.
+    """Batches of views, the same in each iteration; its processes live as long as the object.
 
     Args:
-        views: what is drawn from.
-        make: gives the draws, batch by batch, the same at each call.
-        workers: processes that prepare them; 0: this one does.
+        views: the views.
+        make: returns the draws batch by batch, the same at each call.
+        workers: number of processes that prepare batches; 0: this process does.
     """
 
     def __init__(self, views: ViewDataset, make: Callable[[], Iterator[list[Draw]]], workers: int) -> None:
         self._loader: DataLoader[Any] = DataLoader(
-            views,  # type: ignore[arg-type]  # whatever has a length and items will do
+            views,  # type: ignore[arg-type]  # needs only a length and items
             batch_sampler=_Draws(make),
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -64,7 +64,7 @@ class BatchLoader:
         )
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield what the views give for each batch.
+        """Yield the views of each batch.
 
         Raises:
             RuntimeError: a process died, see ``is_death``.
@@ -72,7 +72,7 @@ class BatchLoader:
         try:
             yield from self._loader
         except (ConnectionError, EOFError) as error:
-            if self._loader.num_workers and not str(error).startswith("Caught "):  # which a living process raised
+            if self._loader.num_workers and not str(error).startswith("Caught "):  # raised by a living process
                 time.sleep(_NOTICED)
                 raise LoaderDied(f"the connection to it broke ({type(error).__name__})") from error
             raise
@@ -86,7 +86,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class TimedBatch:
-    """A batch that a network in training waited for, and its share of the seconds that it took to have it ready."""
+    """A batch, and this model's share of the seconds that preparing it took."""
 
     batch: Batch
     seconds: float = 0.0
@@ -109,17 +109,17 @@ def training_batches(images: ImageSet, order: DrawOrder, start: int, stop: int, 
 
 
 def evaluation_draws(images: int, examples: int | None, seed: int) -> list[Draw]:
-    """Return each image once, in order; or the first ``examples`` draws of shuffled passes, pass p in view p."""
+    """Return each image once in order, or the first ``examples`` draws of shuffled passes; pass p uses view p."""
     if examples is None:
         return [(index, 0) for index in range(images)]
     return list(islice(chain.from_iterable(passes(images, EVALUATION_BATCH, seed)), examples))
 
 
 class EvaluationBatches:
-    """The same batches each time it is iterated over; its workers live as long as it does."""
+    """Batches for evaluation, the same in each iteration; its workers live as long as the object."""
 
     def __init__(self, images: ImageSet, workers: int, draws: Sequence[Draw] | None = None) -> None:
-        """Show each image once in its plain view, in order; or the draws given."""
+        """Use the given draws; by default each image once in its plain view, in order."""
         draws = evaluation_draws(len(images), None, 0) if draws is None else draws
         self.images = images
         self.loader = BatchLoader(images.views, lambda: _chunks(draws, EVALUATION_BATCH), workers)
@@ -142,5 +142,5 @@ def _labelled(images: ImageSet, loader: BatchLoader) -> Iterator[Batch]:
 
 
 def _without_traceback(error: UserError) -> UserError:
-    """Return an error of a worker as the user should see it: PyTorch puts the worker's traceback before its text."""
+    """Return an error of a worker without the worker's traceback, which PyTorch puts before the text."""
     return UserError(str(error).rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2].strip())

@@ -1,4 +1,4 @@
-"""Base pictures: each image decoded, turned upright and resized once; all views start from them."""
+"""Base pictures: images decoded, turned upright and resized once, from which all views are made."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ from unfreeze.storage.array_store import ArrayStore, entry
 from unfreeze.storage.shards import Rows
 
 BASE_FORMAT = 1
-"""Counts up whenever `base_picture` comes to give other pixels."""
+"""Version of base pictures; increase it whenever `base_picture` returns other pixels."""
 
 LONGEST = 4
-"""The longer side of a `crop` base is at most this many times its shorter one."""
+"""Largest aspect ratio of a `crop` base picture."""
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -35,11 +35,11 @@ class BaseTransform:
     """How base pictures are made.
 
     Attributes:
-        image_size: S, the side of the network's square input in pixels.
-        resize: crop (shorter side to round(S / crop_share), of very long pictures the middle), squash (to S x S), or
-            pad (longer side to S; padding, in the mean colour of some weights, is left to the view).
+        image_size: side S of the network's square input in pixels.
+        resize: crop (shorter side to round(S / crop_share), only the middle of very long pictures), squash (to S x S),
+            or pad (longer side to S; the view is padded later, in the mean colour of the weights).
         interpolation: bilinear or bicubic, antialiased.
-        crop_share: share of the shorter side that the centre crop keeps, in (0, 1]; heeded by crop alone.
+        crop_share: share of the shorter side that the centre crop keeps, in (0, 1]; used only by crop.
 
     Raises:
         ValueError: the interpolation is unknown.
@@ -56,11 +56,11 @@ class BaseTransform:
 
     @property
     def side(self) -> int:
-        """The side in pixels that is fixed: the shorter one for crop, the longer one for pad, both for squash."""
+        """The fixed side in pixels: the shorter one for crop, the longer one for pad, both for squash."""
         return round(self.image_size / self.crop_share) if self.resize == "crop" else self.image_size
 
     def identity(self) -> dict[str, Any]:
-        """Return, as JSON data, all that the pixels depend on beside the image; equal for equal pictures."""
+        """Return everything that the pixels depend on except the image, as JSON data."""
         return {
             "format": [BASE_FORMAT, DECODE_RULES],
             "pillow": PIL.__version__,
@@ -79,7 +79,7 @@ class BaseTransform:
         return min(wide, LONGEST * self.side), min(high, LONGEST * self.side)
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
-        """Return the size to which the whole picture is resized, of which crop may keep the middle only."""
+        """Return the size to which the whole picture is resized; crop may keep only its middle."""
         scale = self.side / (min if self.resize == "crop" else max)(width, height)
         least = self.side if self.resize == "crop" else 1
         return max(least, round(width * scale)), max(least, round(height * scale))
@@ -88,7 +88,7 @@ class BaseTransform:
 def base_picture(picture: Image.Image, base: BaseTransform) -> Image.Image:
     """Return the base picture, 8-bit RGB, of an upright 8-bit RGB picture.
 
-    Where only the middle is kept, nothing else is resized, so a picture of 1 x 10,000 pixels costs no more than others.
+    If only the middle is kept, only that is resized, so that a picture of 1 x 10,000 pixels costs no more than others.
     """
     wide, high = base.size(*picture.size)
     if base.resize != "crop":
@@ -96,14 +96,14 @@ def base_picture(picture: Image.Image, base: BaseTransform) -> Image.Image:
     whole_wide, whole_high = base._resized(*picture.size)
     left, top = (whole_wide - wide) // 2, (whole_high - high) // 2
     across, down = picture.width / whole_wide, picture.height / whole_high
-    # At the far edges rounding may exceed the picture by a hair, which Pillow refuses.
+    # Rounding may exceed the picture slightly, which Pillow refuses.
     right, bottom = min((left + wide) * across, picture.width), min((top + high) * down, picture.height)
     box = (left * across, top * down, right, bottom)
     return picture.resize((wide, high), _FILTERS[base.interpolation], box=box)
 
 
 class Pictures(Protocol):
-    """Base pictures by index, each uint8, (height, width, 3), perhaps read-only; picklable."""
+    """Base pictures by index, uint8 (height, width, 3), possibly read-only; picklable."""
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -116,10 +116,7 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class DecodedPictures:
-    """Base pictures made from the files each time they are asked for, of the contents that their keys say.
-
-    Keys are those of ``reading.content_key``.
-    """
+    """Base pictures made from files at each access, with the contents of their keys (``reading.content_key``)."""
 
     paths: Sequence[Path]
     keys: Sequence[str]
@@ -133,7 +130,7 @@ class DecodedPictures:
         """Return the base picture, uint8, (height, width, 3), read-only.
 
         Raises:
-            UserError: the file is gone, is not of the content that its key says or can no longer be decoded whole.
+            UserError: the file is gone, does not have the content of its key, or can no longer be decoded whole.
         """
         with quiet_pillow():  # called from one thread of a process at a time
             return _made(self.base, (self.keys[index], self.paths[index]))[1]
@@ -173,17 +170,16 @@ def store_pictures(
 
     Args:
         store: from `pixel_store`.
-        paths: the image files of which the store is to hold the pictures and does not yet.
-        keys: their contents', see ``reading.content_key``, the same number; of several files with
-            the same, the first is decoded.
-        progress: called with (images done, images in all) after each image, in this thread.
+        paths: image files whose pictures are missing in the store.
+        keys: their ``reading.content_key``; of several files with the same key the first is decoded.
+        progress: called with (images done, images in total) after each image, in this thread.
         workers: threads, by default one per core.
 
     Raises:
-        UserError: a file is gone, is not of the content that its key says or can no longer be decoded whole (what was
-            finished before stays in the store); the cache cannot be written to.
+        UserError: a file is gone, does not have the content of its key, or can no longer be decoded whole (finished
+            pictures stay in the store); the cache cannot be written.
     """
-    # The identity is all that the pixels depend on; a crop's side stands for image size and share.
+    # The pixels depend only on the identity, which has the side of a crop and not image size and share.
     base = BaseTransform(
         store.identity["side"], store.identity["resize"], store.identity["interpolation"], crop_share=1.0
     )
@@ -214,7 +210,7 @@ def _made(base: BaseTransform, image: tuple[str, Path]) -> tuple[str, np.ndarray
 
 
 def picture_bytes(catalog: Catalog, ids: Sequence[str], base: BaseTransform) -> int:
-    """Return the bytes of the base pictures of these images, each content counted once, as a pixel store holds them."""
+    """Return the bytes of the base pictures of these images in a pixel store, each content counted once."""
     rows = rows_of(catalog, ids).drop_duplicates("sha256")
     sizes = (base.size(width, height) for width, height in zip(rows["width"], rows["height"], strict=True))
     return sum(3 * wide * high for wide, high in sizes)
@@ -224,5 +220,5 @@ def _altered(path: Path, what: str) -> UserError:
     return UserError(
         f"{path}: {what}",
         "the image as it was when the study began",
-        "restore the file, or begin a new study without it",
+        "restore the file, or start a new study without it",
     )

@@ -9,11 +9,11 @@ from unfreeze.config.schema import RegimeConfig
 from unfreeze.seeds import stream_generator
 
 Copies = Sequence[tuple[int, int]]
-"""Of each index, which copy of its image it is (from 0), and of how many."""
+"""For each index the number of its copy among the copies of its image, from 0, and the number of copies."""
 
 
 def copies_of(keys: Sequence[str]) -> Copies:
-    """Return which copy of its image each index is; images of one key are the same image."""
+    """Return the copy number of each index; equal keys mean the same image."""
     counts, seen, found = Counter(keys), Counter[str](), []
     for key in keys:
         found.append((seen[key], counts[key]))
@@ -29,11 +29,11 @@ def passes(
     views: int | None = None,
     copies: Copies | None = None,
 ) -> Iterator[list[tuple[int, int]]]:
-    """Yield batches of (index, view) for ever, from step `start_step` (counted from 0) on.
+    """Yield batches of (index, view) endlessly, from step `start_step` on, counted from 0.
 
-    Pass p is a permutation of range(n) from the stream (seed, "order", p); its last batch may be short; each of its
-    images is seen in view p, of a bank of `views` in view p modulo `views`. Of `copies` each is seen in a view of its
-    own: copy k of r in view p r + k. Starting at a step equals starting at 0 and skipping the steps before it.
+    Pass p is a permutation of range(n) from the stream (seed, "order", p), whose last batch may be short. Its images
+    are drawn in view p, or p modulo `views` of a bank. Each of an image's `copies` has a view of its own: copy k of r
+    is drawn in view p r + k. Starting at a step equals starting at 0 and skipping the steps before.
 
     Raises:
         ValueError: n, batch_size or views is below 1, or start_step below 0.
@@ -44,7 +44,7 @@ def passes(
     if views is not None and views < 1:
         raise ValueError(f"views must be 1 or more, not {views}")
     if copies is not None and len(copies) != n:
-        raise ValueError(f"copies must tell of {n} indices, not of {len(copies)}")
+        raise ValueError(f"copies must have {n} entries, not {len(copies)}")
     return _batches(n, batch_size, seed, views, copies, *divmod(start_step, steps))
 
 
@@ -53,11 +53,11 @@ class DrawOrder:
     """The endless order in which training images are drawn; see ``passes``.
 
     Attributes:
-        images: their number.
-        batch_size: of a step.
+        images: number of images.
+        batch_size: batch size of a step.
         seed: of the stream "order".
-        views: of each image; None: new ones for ever.
-        copies: of images that are there repeatedly.
+        views: number of views of each image; None: always new ones.
+        copies: copy numbers of images that occur several times.
     """
 
     images: int
@@ -73,7 +73,7 @@ class DrawOrder:
 
 
 def view_of(number: int, copy: tuple[int, int], views: int | None) -> int:
-    """Return the view in which copy k of r is seen in a pass."""
+    """Return the view of copy k of r in a pass."""
     view = number * copy[1] + copy[0]
     return view if views is None else view % views
 
@@ -124,5 +124,5 @@ def epoch_ends(images: int, batch_size: int, regime: RegimeConfig, epochs: int) 
     ends: list[int] = []
     for epoch in range(1, epochs + 1):
         wanted = steps_for_examples(images, batch_size, examples * epoch)
-        ends.append(max(wanted, ends[-1] + 1 if ends else 1))  # an epoch shorter than a batch is one step
+        ends.append(max(wanted, ends[-1] + 1 if ends else 1))  # an epoch has at least one step
     return ends

@@ -1,7 +1,7 @@
-"""Arrays keyed by image content, in checked immutable shards; shared by all studies of a machine.
+"""Store arrays by image content in immutable shards with checksums, shared by all studies of a machine.
 
-An entry of the cache is a folder that belongs to one identity: all that its rows depend on but the image. Several
-processes may write to it at once; a reader uses the union of the shards, and completeness is asserted at opening.
+A cache entry is a folder for one identity: everything that its rows depend on except the image. Several processes may
+write to it at once; a reader uses the union of the shards, and opening checks that no row is missing.
 """
 
 import contextlib
@@ -37,16 +37,16 @@ __all__ = ["MissingRows", "Row", "ArrayStore", "Rows", "CacheFull", "Writer", "e
 SHARD_BYTES = 256 * 10**6
 
 SHARD_SECONDS = 60.0
-"""After which a shard is finished however small it is: a process that is killed loses no more than that."""
+"""Age after which a shard is finished even if it is small: the most work that a killed process loses."""
 
 CHUNK_BYTES = 4 * 2**20
 
 RECORD = "entry.json"
-"""Says in an entry's folder whose it is: its identity and dtype."""
+"""File in an entry's folder with its identity and dtype."""
 
 
 class CacheFull(UserError):
-    """Rows cannot be stored: the cache's disk is full, or it may only be read. Whoever needs them can compute them."""
+    """Rows cannot be stored: the disk is full or the cache is read-only. The rows can be computed instead."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class ArrayStore:
     """One entry of the cache.
 
     Attributes:
-        folder: where it is, or will be once something is written.
-        identity: all that its rows depend on but the image; JSON data.
-        dtype: numpy's name for the type of all its rows, e.g. float32.
+        folder: its path; created with the first row.
+        identity: everything that its rows depend on except the image; JSON data.
+        dtype: numpy's name for the type of its rows, e.g. float32.
     """
 
     folder: Path
@@ -68,32 +68,32 @@ class ArrayStore:
         return frozenset(row for shard in self._shards()[0] for row in shard.rows)
 
     def missing(self, rows: Sequence[Row]) -> list[Row]:
-        """Return which of the rows are not held, distinct, in the order given; no data is read."""
+        """Return the rows that are not held, distinct, in the given order; no data is read."""
         held = self.held()
         return [row for row in dict.fromkeys(rows) if row not in held]
 
     def bytes_of(self, rows: Collection[Row]) -> int:
-        """Return the bytes that those of the rows that are held take, each once, with their part of the manifests."""
-        left, total = set(rows), 0.0
+        """Return the bytes of the held rows among these, each counted once, with their share of the manifests."""
+        wanted, total = set(rows), 0.0
         for shard in self._shards()[0]:
-            mine = [index for index, row in enumerate(shard.rows) if row in left]
-            left.difference_update(shard.rows)
+            mine = [index for index, row in enumerate(shard.rows) if row in wanted]
+            wanted.difference_update(shard.rows)
             if mine:
                 sizes = np.diff(shard.offsets, append=shard.size)
                 total += sizes[mine].sum() + shard.manifest_bytes * len(mine) / len(shard.rows)
         return round(total)
 
     def writer(self, shard_bytes: int = SHARD_BYTES, chunk_bytes: int = CHUNK_BYTES) -> "Writer":
-        """Return a writer, for use in ``with``; nothing is made on disk before the first row.
+        """Return a writer, for use in ``with``; nothing is created on disk before the first row.
 
         Args:
-            shard_bytes: a shard is finished, from then on to be kept, once it has so many bytes, or is a minute old.
-            chunk_bytes: bytes under one checksum.
+            shard_bytes: size from which a shard is finished; it is also finished after a minute.
+            chunk_bytes: bytes per checksum.
         """
         return Writer(self, shard_bytes, chunk_bytes)
 
     def write_record(self) -> None:
-        """Write whose entry it is, unless its folder says so already; a damaged record is written anew.
+        """Write the entry's record, unless it exists and is whole.
 
         Raises:
             UserError: the cache cannot be written to, or the disk is full.
@@ -102,14 +102,14 @@ class ArrayStore:
             write_json(self.folder / RECORD, {"dtype": self.dtype, "identity": dict(self.identity)})
 
     def open(self, rows: Sequence[Row], on_altered: Callable[[int], None]) -> Rows:
-        """Return the rows for reading, each chunk that they lie in verified; a row may be asked for more than once.
+        """Open rows for reading, after verifying every chunk that contains them; rows may be repeated.
 
-        A shard that was altered, cut short or cannot be read is set aside for good and its rows are missing, unless
-        another shard holds them, too.
+        A shard that was altered, truncated or cannot be read is set aside permanently, and its rows are missing unless
+        another shard has them.
 
         Args:
-            rows: what will be read; a row's position here is its index later.
-            on_altered: is told how many chunks were found altered (an unreadable manifest counts as one).
+            rows: the rows; their position here is their index for reading.
+            on_altered: called with the number of altered chunks; an unreadable manifest counts as one.
 
         Raises:
             MissingRows: not all of the rows are held.
@@ -125,11 +125,11 @@ class ArrayStore:
             files, bad = verified(places, shards, np.dtype(self.dtype).itemsize)
             if not bad:
                 for index in files:
-                    with contextlib.suppress(OSError):  # a cache that may only be read
-                        os.utime(shards[index].manifest)  # when it was last used: what others need room for goes by it
+                    with contextlib.suppress(OSError):  # the cache is read-only
+                        os.utime(shards[index].manifest)  # time of last use, by which shards are evicted
                 return Rows(self.dtype, tuple(shard.data for shard in shards), places, files)
             close_files(files)
-            # What is gone with its manifest was evicted, not altered.
+            # A shard without a manifest was evicted, not altered.
             altered = sum(count for shard, count in bad if set_aside(shard.manifest))
             gone = {shard.manifest for shard, _ in bad}
             shards = [shard for shard in shards if shard.manifest not in gone]
@@ -141,13 +141,13 @@ class ArrayStore:
 def entry(
     cache: Path, kind: Literal["activations", "pixels"], label: str, identity: Mapping[str, Any], dtype: str
 ) -> ArrayStore:
-    """Return the cache's entry for an identity; the disk is not looked at.
+    """Return the cache entry for an identity, without access to the disk.
 
     Args:
-        cache: the folder of the cache.
-        kind: what the rows are.
-        label: words for people, the front part of the folder's name.
-        identity: all that the rows depend on but the image; JSON data.
+        cache: folder of the cache.
+        kind: kind of rows.
+        label: readable start of the folder's name.
+        identity: everything that the rows depend on except the image; JSON data.
         dtype: numpy's name for the type of the rows.
     """
     words = re.sub(r"[^A-Za-z0-9._-]+", "-", label)[:64].strip(".-")
@@ -156,10 +156,9 @@ def entry(
 
 
 class Writer:
-    """Writes rows into new shards, for use in ``with`` and from one thread at a time; holds no row in memory.
+    """Writes rows into new shards, for use in ``with`` and by one thread at a time; no row is kept in memory.
 
-    What was added stays, also where an exception ends the work, a signal's among them; but for the shard in the midst
-    of which writing itself fails.
+    Added rows are kept also if an exception or a signal ends the work, except those of a shard whose writing fails.
     """
 
     def __init__(self, store: ArrayStore, shard_bytes: int, chunk_bytes: int) -> None:
@@ -174,16 +173,16 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What ended the work is to be told, not that its last rows could not be kept.
+        # The exception that ended the work is reported, not a failure to write the last rows.
         with contextlib.nullcontext() if kind is None else contextlib.suppress(CacheFull):
             self._finish()
 
     def add(self, row: Row, array: np.ndarray) -> None:
-        """Write one row: an array of the store's dtype and of any shape; what was added before is not written again.
+        """Write one row, an array of any shape; a row that was added before is ignored.
 
         Raises:
-            ValueError: the array has another dtype.
-            Unstored: the cache cannot be written to, or the disk is full.
+            ValueError: the array does not have the store's dtype.
+            CacheFull: the cache cannot be written to, or the disk is full.
         """
         if array.dtype != self._store.dtype:
             raise ValueError(f"a row of {array.dtype} for a store of {self._store.dtype}")
@@ -195,7 +194,7 @@ class Writer:
                     self._store.write_record()
                     self._shard, self._began = NewShard(self._store.folder, self._chunk_bytes), time.monotonic()
                 self._shard.append(row, array)
-        except BaseException:  # half a row may be written
+        except BaseException:  # a part of the row may have been written
             self._abandon()
             raise
         self._written.add(row)
@@ -224,6 +223,6 @@ def _writing() -> Iterator[None]:
         raise CacheFull(
             given,
             "a cache folder that can be written to, with room on its disk",
-            "free space (unfreeze cache clear gives back all that can be made again), or name another folder in "
+            "free space (unfreeze cache clear deletes all that can be computed again), or name another folder in "
             "UNFREEZE_CACHE; then run the same command again",
         ) from error

@@ -1,7 +1,7 @@
 """Write files and folders that appear whole or not at all.
 
-What is new is written into a temporary folder beside its place, synced, and renamed; then the folder around it is
-synced. No lock is needed: a temporary folder that a killed process left is deleted by its age.
+New content is written into a temporary folder next to its place, synced and renamed; then the parent folder is synced.
+No lock is needed: temporary folders of killed processes are deleted by age.
 """
 
 import contextlib
@@ -18,24 +18,24 @@ from unfreeze.errors import UserError
 TEMPORARY = ".tmp"
 
 FINAL_NAME = re.compile(r"\A\.(.+)\.[0-9a-f]{8}\.tmp\Z")
-"""A temporary name, and in it the one that people are told."""
+"""Temporary name; the group is the final one, for messages."""
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
-"""Errors that say that a disk is full, a quota used up, or a file longer than this process may write."""
+"""Errors for a full disk, an exhausted quota, or a file longer than this process may write."""
 
 OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.EACCES})
-"""Errors of renaming a folder to the name of one that holds files; Windows denies access."""
+"""Errors of renaming a folder to that of a folder with files; Windows denies access."""
 
 OLD_SECONDS = 24 * 3600.0
-"""Age, by the file system's clock, from which a temporary file belongs to no living process."""
+"""Age by the clock of the file system from which no living process uses a temporary file."""
 
 
 class DiskFull(UserError):
-    """There is no room for a file, whose former content is still there; so it would be with the files that follow.
+    """The disk has no room for a file; its previous content is unchanged.
 
     Args:
         path: the file.
-        given, expected, fix: as of any mistake.
+        given, expected, fix: see ``UserError``.
     """
 
     def __init__(self, path: Path, given: str, expected: str, fix: str) -> None:
@@ -49,7 +49,7 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
 
     Args:
         path: the file.
-        size: bytes that it will have, 0 if nobody knows; said where there is no room for them.
+        size: its size in bytes for the error if there is no room, 0 if unknown.
 
     Raises:
         DiskFull: there is no room.
@@ -58,7 +58,7 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
     with writing(path, size), _temporary_folder(path) as folder:
         temporary = folder / path.name
         yield temporary
-        temporary.chmod(folder.stat().st_mode & 0o666)  # libraries may make files for their owner only
+        temporary.chmod(folder.stat().st_mode & 0o666)  # libraries may create files that only their owner can read
         _sync(temporary)
         temporary.replace(path)
         _sync_folder(path.parent)
@@ -70,8 +70,8 @@ def new_folder(path: Path, is_done: Callable[[], bool]) -> Iterator[Path]:
 
     Args:
         path: the folder.
-        is_done: tells whether the folder already there holds what is being written; then it stays, and the new one is
-            dropped. Any other is replaced.
+        is_done: tells whether an existing folder already has this content. It then stays, and the new one is dropped;
+            any other folder is replaced.
 
     Raises:
         DiskFull: there is no room.
@@ -88,14 +88,14 @@ def new_folder(path: Path, is_done: Callable[[], bool]) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, durably; the bytes of file names that are not UTF-8 stay as they are."""
+    """Write text as UTF-8, durably; bytes of file names that are not UTF-8 are kept."""
     content = text.encode("utf-8", "surrogateescape")
     with replacing(path, len(content)) as temporary:
         temporary.write_bytes(content)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, durably."""
+    """Create a folder and its parents, durably."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in missing:
@@ -103,10 +103,10 @@ def make_folder(folder: Path) -> None:
 
 
 def delete(folder: Path) -> bool:
-    """Delete a folder so that no other process meets half of it: it is renamed first.
+    """Delete a folder; it is renamed first, so that no other process sees a part of it.
 
     Returns:
-        Whether it was still there.
+        Whether it existed.
     """
     gone = _temporary_name(folder)
     try:
@@ -118,9 +118,9 @@ def delete(folder: Path) -> bool:
 
 
 def time_of(folder: Path) -> float | None:
-    """Return the time by a folder's file system, None where nothing can be written.
+    """Return the time by the clock of a folder's file system, None if the folder cannot be written.
 
-    It may differ from this machine's on a volume of a network.
+    On a network volume it may differ from the time of this machine.
     """
     probe = _temporary_name(folder / "time")
     try:
@@ -134,27 +134,27 @@ def time_of(folder: Path) -> float | None:
 
 
 def old_ones(folder: Path, paths: Iterable[Path]) -> list[Path]:
-    """Return those of some files below a folder that are so old that no living process writes them."""
+    """Return the files below a folder that are so old that no living process writes them."""
     paths = list(paths)
     now = time_of(folder) if paths else None
     return [] if now is None else [path for path in paths if _written_before(path, now - OLD_SECONDS)]
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the old temporary files below a folder."""
+    """Delete old temporary files below a folder."""
     _remove_old(folder, sorted(folder.rglob(f".*{TEMPORARY}")))
 
 
 def remove_leftovers_of(path: Path) -> None:
-    """Delete the old temporary files of one file."""
-    with contextlib.suppress(OSError):  # the folder is not there yet, or only its owner may look into it
+    """Delete old temporary files of one file."""
+    with contextlib.suppress(OSError):  # the folder does not exist yet, or cannot be read
         names = [each.name for each in path.parent.iterdir()]
-        left = [name for name in names if name.startswith(f".{path.name}.") and name.endswith(TEMPORARY)]
-        _remove_old(path.parent, [path.with_name(name) for name in sorted(left)])
+        temporary = [name for name in names if name.startswith(f".{path.name}.") and name.endswith(TEMPORARY)]
+        _remove_old(path.parent, [path.with_name(name) for name in sorted(temporary)])
 
 
-def _remove_old(folder: Path, left: Iterable[Path]) -> None:
-    for path in old_ones(folder, left):
+def _remove_old(folder: Path, paths: Iterable[Path]) -> None:
+    for path in old_ones(folder, paths):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -175,7 +175,7 @@ def _temporary_name(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _temporary_folder(path: Path) -> Iterator[Path]:
-    """Make an empty folder beside a path, and delete what is left of it at the end."""
+    """Create an empty folder next to a path, and delete it at the end if it still exists."""
     folder = _temporary_name(path)
     make_folder(path.parent)
     try:
@@ -186,19 +186,19 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def _renamed(folder: Path, path: Path) -> bool:
-    """Rename a folder unless there is one of that name that holds files; return whether it was renamed."""
+    """Rename a folder unless a folder with files has that name; return whether it was renamed."""
     try:
         folder.rename(path)
     except OSError as error:
         if error.errno not in OCCUPIED or (path.exists() and not path.is_dir()):
             raise
-        return False  # it was there; another process may have moved it away since
+        return False  # it existed; another process may have moved it away since
     return True
 
 
 @contextlib.contextmanager
 def writing(path: Path, size: int = 0) -> Iterator[None]:
-    """Turn an error of the file system into a mistake that says what cannot be written."""
+    """Convert an error of the file system to a ``UserError`` that names the file."""
     try:
         yield
     except OSError as error:
@@ -214,7 +214,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # Windows has no handle on a directory to sync
+    if os.name == "posix":  # Windows cannot sync a directory
         _sync(folder)
 
 
@@ -225,7 +225,7 @@ def _unwritable(path: Path, error: OSError, size: int) -> UserError:
             path,
             f"cannot write {path}{f' of {size:,} bytes' if size else ''}: {error.strerror}",
             "a directory with room on its disk",
-            "free space and run the same command again, which goes on from what is finished, or give another "
+            "free space and run the same command again, which resumes from what is finished, or give another "
             "directory with --out DIR",
         )
     return UserError(

@@ -1,7 +1,7 @@
-"""The cache folder: its entries, who uses them, and what is deleted when room is needed.
+"""The cache folder: its entries, which processes use them, and what is deleted when room is needed.
 
-Locks only save work: they keep an entry from being evicted while it is in use. What is evicted all the same is computed
-again, and rows that are open are read to their end. What a killed process left is deleted by its age.
+Locks only save work: they keep an entry from being evicted while it is in use. An entry that is evicted nevertheless is
+computed again, and open rows can be read to their end. Files of killed processes are deleted by age.
 """
 
 import contextlib
@@ -28,25 +28,25 @@ from unfreeze.storage.shards import DATA, MANIFEST, SET_ASIDE, Row, finished_sha
 KINDS = ("activations", "pixels")
 
 RECORDS = ("looks", "calibrations")
-"""Small records of studies beside the entries: no part of the budget."""
+"""Folders of small records of studies, which do not count towards the budget."""
 
 USED, USE, FILLING = "used", ".use", "filling.lock"
 
-LOOK_SECONDS = 0.1
-"""Between two looks at whether a lock is free: that of a killed process is, at once."""
+LOCK_SECONDS = 0.1
+"""Seconds between two attempts to take a lock; the lock of a killed process is free at once."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the cache, as it is found on disk.
+    """A cache entry as found on disk.
 
     Attributes:
         kind: activations or pixels.
         label: the readable part of the folder's name.
-        identity: all that its rows depend on but the image; empty if its record cannot be read.
-        bytes: of all its files.
+        identity: everything that its rows depend on except the image; empty if its record cannot be read.
+        bytes: size of all its files.
         last_used: seconds since the epoch.
-        in_use: by any process, this one included.
+        in_use: whether any process uses it, including this one.
     """
 
     kind: str
@@ -61,9 +61,9 @@ class Entry:
 
 @contextlib.contextmanager
 def in_use(stores: Collection[ArrayStore]) -> Iterator[frozenset[Path]]:
-    """Mark entries as used now, and as in use until the end of the block or of the process, however it ends.
+    """Mark entries as used now, and as in use until the end of the block or of the process.
 
-    Gives the marks. A cache that cannot be written to is used unmarked. A damaged record of an entry is repaired.
+    Yields the marks. A cache that cannot be written to is used without marks. Damaged records of entries are rewritten.
     """
     marks = set[Path]()
     with contextlib.ExitStack() as stack:
@@ -71,24 +71,24 @@ def in_use(stores: Collection[ArrayStore]) -> Iterator[frozenset[Path]]:
             with contextlib.suppress(OSError):
                 marks.add(stack.enter_context(_mark(folder)))
             with contextlib.suppress(UserError):
-                if (folder / RECORD).exists():  # else it is written with the first row
+                if (folder / RECORD).exists():  # otherwise written with the first row
                     store.write_record()
         yield frozenset(marks)
 
 
 @contextlib.contextmanager
-def alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Do work that others may be doing, too, when none of them does it: then most of it may be done.
+def exclusively(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock while doing work that another process may be doing; after waiting, most of it may be done.
 
     Args:
-        lock: a file that stands for the work; it is made, and stays.
-        waiting: called every ``LOOK_SECONDS`` while another process works; what it raises ends the wait.
+        lock: file of the lock; it is created and stays.
+        waiting: called every ``LOCK_SECONDS`` while another process works; an exception ends the wait.
     """
     with contextlib.suppress(OSError):
         lock.parent.mkdir(parents=True, exist_ok=True)
     while (held := try_lock(lock)) is None:
         waiting()
-        time.sleep(LOOK_SECONDS)
+        time.sleep(LOCK_SECONDS)
     try:
         yield
     finally:
@@ -96,29 +96,29 @@ def alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def filling(store: ArrayStore, waiting: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-    """Compute rows of an entry when no other process does; ask anew what is missing, then."""
-    return alone(store.folder / FILLING, waiting)
+    """Hold the lock for computing rows of an entry; check again afterwards which rows are missing."""
+    return exclusively(store.folder / FILLING, waiting)
 
 
 def scanning(
     cache: Path, roots: Iterable[Path], waiting: Callable[[], None]
 ) -> contextlib.AbstractContextManager[None]:
-    """Look at the images below some folders when no other process does; it remembers what it sees."""
-    return alone(cache / "looks" / f"{fingerprint(sorted(str(root.resolve()) for root in roots))}.lock", waiting)
+    """Hold the lock for scanning the images below some folders; another process may have scanned them already."""
+    return exclusively(cache / "looks" / f"{fingerprint(sorted(str(root.resolve()) for root in roots))}.lock", waiting)
 
 
 def entries(cache: Path) -> list[Entry]:
     """Return the cache's entries, by kind and name."""
-    return [_look(folder) for folder in _folders(cache)]
+    return [_read_entry(folder) for folder in _folders(cache)]
 
 
 def used_bytes(cache: Path) -> int:
-    """Return the bytes of all entries, of what was left of some included."""
+    """Return the bytes of all entries, including leftovers."""
     return sum(folder_bytes(cache / kind) for kind in _kinds(cache))
 
 
 def holding(cache: Path, contents: Collection[str]) -> dict[Path, set[Row]]:
-    """Return the rows of images of these sha256s that the cache has, by the folder of each of its entries."""
+    """Return the cached rows of images with these keys, by the folder of their entry."""
     return {
         folder: {row for shard in finished_shards(folder, 1)[0] for row in shard.rows if row[0] in contents}
         for folder in _folders(cache)
@@ -128,19 +128,19 @@ def holding(cache: Path, contents: Collection[str]) -> dict[Path, set[Row]]:
 def make_room(
     cache: Path, needed: int, budget: int, keep: Mapping[Path, Set[Row]], marks: Collection[Path] = ()
 ) -> int:
-    """Delete what was used least recently until what is needed fits the budget, or nothing more may be deleted.
+    """Delete the least recently used entries until the needed bytes fit the budget, or no more may be deleted.
 
-    Entries in use by others stay. Of the entries to keep, shards go that hold none of the rows named.
+    Entries that other processes use stay. Of the entries to keep, shards without any of the named rows are deleted.
 
     Args:
-        cache: the folder of the cache.
+        cache: folder of the cache.
         needed: bytes about to be written.
-        budget: bytes that the entries may have in all.
-        keep: by an entry's folder, the rows that stay.
-        marks: of the caller's own use.
+        budget: largest size of all entries in bytes.
+        keep: rows that stay, by the folder of their entry.
+        marks: the caller's own marks, see ``in_use``.
 
     Returns:
-        The bytes that may still be written; less than ``needed`` if there was not enough to delete.
+        The bytes that may still be written: less than ``needed`` if not enough could be deleted.
     """
     room = budget - used_bytes(cache)
     if room < needed:
@@ -156,7 +156,7 @@ def make_room(
 
 
 def obtainable(cache: Path, budget: int, keep: Mapping[Path, Set[Row]], marks: Collection[Path] = ()) -> int:
-    """Return the bytes that ``make_room`` would give at most, deleting nothing."""
+    """Return the most bytes that ``make_room`` could free for writing, without deleting anything."""
     leftovers = _leftovers(cache)
     stays = used_bytes(cache) - sum(map(folder_bytes, leftovers))
     for path in _candidates(cache, keep, marks):
@@ -168,7 +168,7 @@ def obtainable(cache: Path, budget: int, keep: Mapping[Path, Set[Row]], marks: C
 
 
 def _candidates(cache: Path, keep: Mapping[Path, Set[Row]], marks: Collection[Path]) -> Iterator[Path]:
-    """Give what may have to go: entries, and shards of those that are kept, by their manifests."""
+    """Yield what may be deleted: entries, and the manifests of shards in entries that are kept."""
     for folder in _folders(cache):
         if not _is_in_use(folder, marks):
             with contextlib.suppress(FileNotFoundError):  # evicted by another process
@@ -176,7 +176,7 @@ def _candidates(cache: Path, keep: Mapping[Path, Set[Row]], marks: Collection[Pa
 
 
 def _is_free(manifest: Path, keep: Mapping[Path, Set[Row]]) -> bool:
-    """Tell whether a shard holds none of the rows that stay; one that cannot be read does not say so."""
+    """Tell whether a shard contains none of the rows that stay; False if it cannot be read."""
     try:
         return keep[manifest.parent].isdisjoint(read_manifest(manifest, 1).rows)
     except (OSError, ValueError):
@@ -184,13 +184,13 @@ def _is_free(manifest: Path, keep: Mapping[Path, Set[Row]]) -> bool:
 
 
 def _delete_shard(manifest: Path) -> int:
-    """Delete a shard, its manifest first: for its readers it is gone, then, and not damaged; return its bytes."""
+    """Delete a shard, manifest first, so that it is gone for readers and not damaged; return its bytes."""
     freed = _delete(manifest)
     return freed + _delete(manifest.with_suffix(DATA)) if freed else 0
 
 
 def clear(cache: Path) -> None:
-    """Delete all that studies made and can make again, but for entries in use."""
+    """Delete everything that studies can compute again, except entries in use."""
     tidy(cache)
     for folder in _folders(cache):
         if not _is_in_use(folder):
@@ -204,25 +204,25 @@ def clear(cache: Path) -> None:
 
 
 def tidy(cache: Path) -> list[int]:
-    """Delete what killed processes left: unfinished and set-aside files, and entries half deleted, if they are old.
+    """Delete old leftovers of killed processes: unfinished and set-aside files, and partly deleted entries.
 
     Returns:
-        The bytes of each thing that was deleted.
+        The bytes of each file or folder that was deleted.
     """
     return [_delete(path) for path in _leftovers(cache)]
 
 
 def evict(folder: Path) -> int:
-    """Delete an entry: for its users at once, so that none meets half of it; return its bytes."""
+    """Delete an entry, all at once for its users; return its bytes."""
     size = folder_bytes(folder)
     try:
         return size if delete(folder) else 0
-    except OSError:  # (Windows) somebody reads it
+    except OSError:  # (Windows) another process reads it
         return 0
 
 
 def folder_bytes(path: Path) -> int:
-    """Return the bytes of a file or folder, of what is still there; links are not followed."""
+    """Return the bytes of what exists of a file or folder; links are not followed."""
     try:
         if path.is_dir() and not path.is_symlink():
             return sum(folder_bytes(inner) for inner in path.iterdir())
@@ -244,7 +244,7 @@ def _folders(cache: Path) -> list[Path]:
     ]
 
 
-def _look(folder: Path) -> Entry:
+def _read_entry(folder: Path) -> Entry:
     record: Mapping[str, Any] = {}
     with contextlib.suppress(OSError, UserError, ValueError):
         record = read_json(folder / RECORD)
@@ -262,7 +262,7 @@ def _look(folder: Path) -> Entry:
 
 
 def _last_used(path: Path) -> float:
-    """Return when an entry, or a shard by its manifest, was last used."""
+    """Return when an entry, or the shard of a manifest, was last used."""
     for sign in (path / USED, path):
         with contextlib.suppress(OSError):
             return sign.stat().st_mtime
@@ -270,7 +270,7 @@ def _last_used(path: Path) -> float:
 
 
 def _leftovers(cache: Path) -> list[Path]:
-    """Return the old files that were never finished or are set aside; files of others are not among them."""
+    """Return old files that were never finished or were set aside, without files that are not the cache's."""
     left = [path for kind in _kinds(cache) for path in sorted((cache / kind).iterdir()) if path.suffix == TEMPORARY]
     for folder in _folders(cache):
         try:
@@ -298,7 +298,7 @@ def _delete(path: Path) -> int:
 
 @contextlib.contextmanager
 def _mark(folder: Path) -> Iterator[Path]:
-    """Lock a file of this process's own in the entry; if nothing was written after all, the entry goes."""
+    """Lock a file of this process in the entry; at the end, delete the entry if nothing was written."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / USED).touch()
     mark = folder / f"{secrets.token_hex(8)}{USE}"
@@ -317,7 +317,7 @@ def _mark(folder: Path) -> Iterator[Path]:
 
 
 def _is_in_use(folder: Path, but: Collection[Path] = ()) -> bool:
-    """Tell whether a living process marked the entry, ``but`` with these marks; marks of dead ones are deleted."""
+    """Tell whether a living process marked the entry, other than by ``but``; marks of dead processes are deleted."""
     try:
         marks = [path for path in sorted(folder.glob(f"*{USE}")) if path not in but]
     except FileNotFoundError:  # evicted by another process
@@ -336,13 +336,13 @@ def _is_held(mark: Path) -> bool:
 
 
 def cache_folder() -> Path:
-    """Return the folder for what studies share: $UNFREEZE_CACHE, else the platform's cache folder."""
+    """Return the folder that studies share: $UNFREEZE_CACHE, else the platform's cache folder."""
     given = os.environ.get("UNFREEZE_CACHE")
     return Path(given).expanduser() if given else platformdirs.user_cache_path("unfreeze")
 
 
 def usable_cache(warn: Callable[[str], None]) -> Path | None:
-    """Return the folder of the cache; where nothing can be written there, None, and the reason is told."""
+    """Return the cache folder; if it cannot be written, warn with the reason and return None."""
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -350,7 +350,7 @@ def usable_cache(warn: Callable[[str], None]) -> Path | None:
             return folder
     except OSError as error:
         warn(
-            f"the cache {folder} cannot be written to ({error.strerror or error}), so all images are read anew each "
+            f"the cache {folder} cannot be written to ({error.strerror or error}), so all images are read again each "
             "time and frozen stages run live; name another folder in UNFREEZE_CACHE"
         )
         return None
@@ -360,12 +360,12 @@ def refuse_inside(out: Path, what: str, expected: str, fix: str, data: Iterable[
     """Refuse to write into a folder of images.
 
     Raises:
-        UserError: ``out`` lies in one of the folders that ``data`` names.
+        UserError: ``out`` is in one of the folders that ``data`` names.
     """
     for folder in (Path(name) for name in data if Path(name).is_dir()):
         if out.resolve().is_relative_to(folder.resolve()):
             raise UserError(
-                f"the {what} {out} lies in the images' folder {folder}",
+                f"the {what} {out} is in the folder of images {folder}",
                 f"{expected} outside of it, since nothing is ever written there",
                 f"give another with {fix}",
             )

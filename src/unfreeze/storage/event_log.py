@@ -1,4 +1,4 @@
-"""The log of a study's events: each worker appends to ``DIR/events/WORKER.jsonl``, and any listener reads the folder.
+"""Log of a study's events: each worker appends to ``DIR/events/WORKER.jsonl``, and any listener reads the folder.
 
 A line is one event as JSON (``events.to_json``) with the ``time`` at which it was written, in seconds since 1970. Lines
 are only appended. A worker that was killed may leave a torn line, which readers ignore.
@@ -31,19 +31,19 @@ EVENTS = "events"
 """The folder of a study directory that holds the log."""
 
 COUNT_SECONDS, COUNTS = 0.5, 100
-"""Between two lines of one count (examples of a cell, files read), and lines of it at most: steps take a millisecond
-where a head trains alone."""
+"""Seconds between two lines of a count (examples of a cell, files read), and most lines of it: a step of a head alone
+takes a millisecond."""
 
 LINE_BYTES = 150
-"""Of a line with a count, at most, beside the name of its cell."""
+"""Most bytes of a line with a count, without the name of its cell."""
 
 
 class EventLog:
-    """The log of one worker.
+    """Log of one worker.
 
     Args:
         folder: the study directory.
-        worker: names the worker: ``main``, or ``slot-1`` and so on.
+        worker: name of the worker: ``main``, or ``slot-1`` and so on.
         from_checked: keep events in memory until the study directory exists (``Checked``), so that a study that is
             refused leaves nothing behind.
     """
@@ -102,7 +102,7 @@ class EventLog:
 
 
 def _is_torn(path: Path) -> bool:
-    """Tell whether a file's last line has no end."""
+    """Tell whether a file's last line is incomplete."""
     if not path.exists() or not path.stat().st_size:
         return False
     with path.open("rb") as file:
@@ -113,7 +113,7 @@ def _is_torn(path: Path) -> bool:
 def logged(folder: Path, emit: Emit) -> Emit:
     """Return a listener that appends each event to the log of this process and then hands it to another listener.
 
-    Where the log cannot be written, the other listener is warned and the run continues without it.
+    If the log cannot be written, the other listener gets a warning and the run continues without a log.
     """
     log: EventLog | None = EventLog(folder, "main", from_checked=True)
 
@@ -132,7 +132,7 @@ def logged(folder: Path, emit: Emit) -> Emit:
 
 @dataclass
 class _Tail:
-    """How far a file was read, and its last line as far as it has been written."""
+    """How far a file was read, and the part of its last line that was written so far."""
 
     offset: int = 0
     rest: bytes = b""

@@ -15,12 +15,12 @@ from unfreeze.storage.records import read_json, write_json
 
 
 def try_lock(path: Path) -> filelock.BaseFileLock | None:
-    """Take the lock that a file stands for, until it is released or the process ends, however it ends.
+    """Take the lock of a file until it is released or the process ends.
 
-    A lock that cannot be taken since the file system has none, or the file cannot be written, counts as taken.
+    If the file system has no locks, or the file cannot be written, the lock counts as taken.
 
     Returns:
-        The lock, None while another process holds it.
+        The lock, or None while another process holds it.
     """
     lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
@@ -37,16 +37,16 @@ LOCK, HOLDER = ".run.lock", ".run.json"
 
 @contextlib.contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Hold a study directory until the end of the block or of the process, however it ends.
+    """Lock a study directory until the end of the block or of the process.
 
-    Two runs would do the same work twice; the results would be right all the same. The lock's file stays, since
-    deleting it could let two processes hold two files of one name, unless nothing else was written.
+    Without it two runs would do the same work twice, with the same results. The file of the lock stays, since after
+    deleting it two processes could lock two files of the same name, unless nothing else was written.
 
     Raises:
         UserError: another run holds the directory, or it cannot be written to.
     """
     new = [each for each in (out, *out.parents) if not each.exists()]
-    with contextlib.suppress(OSError):  # the first file that cannot be written says so
+    with contextlib.suppress(OSError):  # the first file that is written reports it
         make_folder(out)
     lock = try_lock(out / LOCK)
     if lock is None:
@@ -56,7 +56,7 @@ def held(out: Path) -> Iterator[None]:
             "wait for it, stop it, or give another --out DIR",
         )
     try:
-        with contextlib.suppress(UserError):  # it only says who has the directory
+        with contextlib.suppress(UserError):  # it only names the process
             write_json(out / HOLDER, {"process": os.getpid(), "host": platform.node()})
         yield
     finally:
@@ -65,19 +65,19 @@ def held(out: Path) -> Iterator[None]:
         if new and out.is_dir() and {path.name for path in out.iterdir()} <= {LOCK}:  # before anything was written
             (out / LOCK).unlink(missing_ok=True)
             for each in new:
-                with contextlib.suppress(OSError):  # somebody else has put something there
+                with contextlib.suppress(OSError):  # another process has written there
                     each.rmdir()
         lock.release()
 
 
 def waiting(emit: Emit, work: str) -> Callable[[], None]:
-    """Return what to call while another process does some work; it is told of once, and can end the wait each time."""
-    told = False
+    """Return a function to call while another process does some work: it reports this once, and can end the wait."""
+    reported = False
 
     def wait() -> None:
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal reported
+        if not reported:
+            reported = True
             emit(Preparing(f"waiting for another process that {work}", 0, 1))
         emit(BetweenSteps())
 
@@ -85,9 +85,9 @@ def waiting(emit: Emit, work: str) -> Callable[[], None]:
 
 
 def _holder(out: Path) -> str:
-    """Say which process has it, if that can be read."""
+    """Return which process holds the directory, as the end of a sentence."""
     try:
         record = read_json(out / HOLDER)
-    except (UserError, OSError):  # it has just begun, or just ended
+    except (UserError, OSError):  # the process has just started or ended
         return " by another process"
     return f" by process {record['process']} on {record['host']}"

@@ -1,4 +1,4 @@
-"""Timings of this machine, remembered in the cache."""
+"""Store timings of this machine in the cache."""
 
 import platform
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from unfreeze.errors import UserError
 from unfreeze.storage.records import read_json, write_json
 
 RULES = 4
-"""Increase when what is measured, or how it is written down, changes."""
+"""Version of the measurements; increase it whenever they are measured or stored differently."""
 
 
 def processor() -> str:
@@ -26,18 +26,18 @@ def processor() -> str:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Small records in the folder ``calibrations`` of a cache, found by what they depend on.
+    """Small records in the folder ``calibrations`` of a cache, by what they depend on.
 
     Attributes:
         cache: the folder of the cache.
-        machine: what every measured second depends on; JSON data.
+        machine: what all timings depend on; JSON data.
     """
 
     cache: Path
     machine: Mapping[str, Any]
 
     def recall(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the record of a key; None where there is none or it cannot be read."""
+        """Return the record of a key, None if it does not exist or cannot be read."""
         try:
             record = read_json(self._path(key))
             return dict(record["found"]) if record["key"] == self._whole(key) else None
@@ -45,14 +45,14 @@ class Measurements:
             return None
 
     def remember(self, key: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-        """Write a record; where the cache cannot be written to, the same is measured again next time."""
+        """Write a record; if the cache cannot be written, the same is measured again next time."""
         try:
             write_json(self._path(key), {"key": self._whole(key), "found": dict(found)})
         except UserError:
             pass
 
     def once(self, key: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the record of a key, measured and remembered where there is none."""
+        """Return the record of a key; measure and store it if it does not exist."""
         found = self.recall(key)
         if found is None:
             found = dict(measure())

@@ -1,7 +1,7 @@
 """Read and write JSON records, CSV tables and arrays with checksums.
 
-Every file is written durably. A cell is finished when, and only when, its ``result.json`` exists; it is written last.
-Records end with a checksum of themselves, and those that speak of other files hold the checksums of these.
+Every file is written durably. A cell is finished if and only if its ``result.json`` exists, which is written last. A
+record ends with its own checksum, and contains the checksums of files that belong to it.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ FORMAT = 1
 ALTERED = ".altered"
 
 CHECKSUM = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n', re.ASCII)
-"""The end of a record: the sha256 of what it would be without this line."""
+"""End of a record: the sha256 of the record without this line."""
 
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
-"""How the safetensors library says that a file cannot be written."""
+"""Number of the operating system's error in messages of the safetensors library."""
 
 FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?!(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z))")
-"""How text begins that a spreadsheet takes for a formula and runs, numbers aside; and such text shielded from that."""
+"""Start of text that a spreadsheet would run as a formula, numbers excepted; also of such text after shielding."""
 
 TEXT_COLUMNS = frozenset(
     {"id", "path", "label", "sha256", "mode", "status", "reason", "group", "given_split", "source", "split"}
@@ -43,21 +43,21 @@ TEXT_COLUMNS = frozenset(
     | {"cell", "strategy", "regime", "candidate", "chosen", "backbone", "stopped_by"}
     | {"within", "a", "b", "test", "class", "helps"}
 )
-"""Columns that hold text in every table: a class or a regime named 007 stays that name."""
+"""Columns that contain text in every table, so that a class or a regime named 007 keeps its name."""
 
 
 class Altered(UserError):
-    """A file is not as it was written: cut short, altered, or no file of its kind."""
+    """A file was altered or truncated since it was written, or has another format."""
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record as JSON with the format's version in front and a checksum at the end."""
+    """Write a record as JSON, with the version of the format first and a checksum last."""
     body = json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False)
     write_text(path, f'{body[:-2]},\n "checksum": "{_sha256(body)}"\n}}\n')
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a record that ``write_json`` wrote, without its checksum. One that never had a checksum is read, too.
+    """Return a record that ``write_json`` wrote, without its checksum; records without a checksum are accepted.
 
     Raises:
         Altered: the file is not JSON, or was altered since it was written.
@@ -66,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8", errors="surrogateescape")
     try:
         record = json.loads(text)
-    except (ValueError, RecursionError) as error:  # no JSON, or deeper or of longer numbers than Python reads
+    except (ValueError, RecursionError) as error:  # not JSON, or nested deeper or with longer numbers than Python reads
         raise Altered(
             f"{path} cannot be read: {error}",
             "a JSON file written by unfreeze",
@@ -89,17 +89,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def any_text() -> AbstractContextManager[None]:
-    """Within it, new tables can hold names of files that are not UTF-8; pyarrow, which pandas would take, cannot."""
+    """Let new tables contain file names that are not UTF-8, which pyarrow, the default of pandas, cannot store."""
     return pd.option_context("mode.string_storage", "python")
 
 
 def _is_altered(text: str, record: object) -> bool:
-    """Tell whether a record's text is not what its last line says, even if that line itself was altered."""
+    """Tell whether a record does not match its checksum, also if the line of the checksum was altered."""
     end = CHECKSUM.search(text, max(0, len(text) - 128))
     if end and end.end() == len(text):
         return _sha256(text[: end.start()] + "\n}") != end[1]
     last = list(record.values())[-1:] if isinstance(record, dict) else []
-    return any(isinstance(value, str) and len(value) == 64 for value in last)  # no other record ends so
+    return any(isinstance(value, str) and len(value) == 64 for value in last)  # only a checksum is like this
 
 
 def _sha256(text: str) -> str:
@@ -113,10 +113,10 @@ def file_sha256(path: Path) -> str:
 
 
 def table_text(table: pd.DataFrame) -> str:
-    """Return a table as CSV; floats keep all their digits, so that reading gives the same numbers.
+    """Return a table as CSV; floats keep all digits, so that reading gives the same numbers.
 
-    Text that a spreadsheet would run as a formula, as the name of a class or a file may be, has an apostrophe in front
-    (CWE-1236); ``read_table`` takes it away again.
+    Text that a spreadsheet would run as a formula, for example the name of a class or file, gets an apostrophe in front
+    (CWE-1236), which ``read_table`` removes.
     """
     texts = table.select_dtypes(exclude=["number", "bool"])
     table = table.assign(
@@ -128,7 +128,7 @@ def table_text(table: pd.DataFrame) -> str:
         table.to_csv(buffer, index=False, lineterminator="\n", quoting=quoting)
         return buffer.getvalue()
 
-    plain = text(csv.QUOTE_MINIMAL)  # which leaves a lone carriage return unquoted (Python before 3.13)
+    plain = text(csv.QUOTE_MINIMAL)  # leaves a lone carriage return unquoted (Python before 3.13)
     return text(csv.QUOTE_NONNUMERIC) if "\r" in plain else plain
 
 
@@ -151,14 +151,14 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table that ``write_table`` wrote: empty numbers are NaN, empty text is empty text."""
+    """Read a table that ``write_table`` wrote; missing numbers are NaN, missing text is empty."""
     with any_text():
         table = pd.read_csv(
             path,
             dtype=str,
             keep_default_na=False,
             encoding_errors="surrogateescape",
-            skip_blank_lines=False,  # a lone column's empty field is a blank line
+            skip_blank_lines=False,  # an empty field of a single column is a blank line
         )
         for name, values in table.items():
             if values.str.startswith("'").any():
@@ -169,7 +169,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _typed(column: pd.Series) -> pd.Series:
-    """Turn text into truth values or numbers if all of it is such; Python reads every digit back, pandas may not."""
+    """Convert text to booleans or numbers if all of it is; Python reads every digit back, pandas may not."""
     if column.isin(["True", "False"]).all() and len(column):
         return column == "True"
     for kind in ("int64", "float64"):
@@ -180,13 +180,13 @@ def _typed(column: pd.Series) -> pd.Series:
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
     """Write named arrays as safetensors; the same arrays and ``about`` (JSON data) give the same bytes."""
-    # One entry: the order of several would differ from run to run.
+    # A single entry, since the order of several would vary.
     metadata = {"unfreeze": json.dumps({"format": FORMAT, **about}, ensure_ascii=True)}
-    # The library writes memory as it lies; np.ascontiguousarray would turn a scalar into an array of one.
-    whole = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    with replacing(path, sum(array.nbytes for array in whole.values())) as temporary:
+    # The library writes memory in its layout; np.ascontiguousarray would turn a scalar into an array of one.
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    with replacing(path, sum(array.nbytes for array in contiguous.values())) as temporary:
         try:
-            save_file(whole, temporary, metadata)
+            save_file(contiguous, temporary, metadata)
         except SafetensorError as error:
             number = OS_ERROR.search(str(error))
             if number is None:
@@ -198,39 +198,39 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read the arrays and ``about`` that ``write_tensors`` wrote.
 
     Raises:
-        Altered: the file is cut short, or none that ``write_tensors`` wrote.
+        Altered: the file is truncated, or was not written by ``write_tensors``.
         OSError: it cannot be read.
     """
     try:
-        # Mapped into memory, a file that is cut short meanwhile would end the process.
+        # If the file were mapped into memory, truncating it would kill the process.
         with safe_open(path, framework="np", backend="pread") as file:
             about = dict(json.loads(file.metadata()["unfreeze"]))
             return file.get_tensors(), about
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        # Not of the format, cut short, or of types, shapes or metadata that nothing here writes.
+        # Another format, truncated, or with types, shapes or metadata that are never written here.
         raise Altered(
-            f"{path} was altered or cut short: its arrays cannot be read",
+            f"{path} was altered or truncated: its arrays cannot be read",
             "the file as unfreeze wrote it",
             "run the study again; only what is missing is computed",
         ) from error
 
 
 def sealed(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return the sha256 of those of a folder's files that are there, by name."""
+    """Return the sha256 of the existing files among these, by name."""
     return {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
 
 
 Accepted = Mapping[str, Sequence[str]]
-"""By file, the sha256 of what it may hold: what is about to be written, and what was there before; "" for no file."""
+"""Accepted sha256s by file: of the text about to be written, and of the previous content; "" for no file."""
 
 
 def accepted(folder: Path, texts: Mapping[str, str], before: Accepted) -> Accepted:
-    """Return what some files of a folder may hold from now on, whether or not their new texts come to be written.
+    """Return the accepted contents of files that are about to be written, whether or not writing succeeds.
 
     Args:
-        folder: theirs.
-        texts: about to be written, by name.
-        before: what they could hold before; a file that holds something else was altered.
+        folder: folder of the files.
+        texts: new texts by name.
+        before: contents accepted so far; a file with other content was altered.
     """
     now = {name: file_sha256(folder / name) if (folder / name).is_file() else "" for name in texts}
     return {
@@ -240,12 +240,12 @@ def accepted(folder: Path, texts: Mapping[str, str], before: Accepted) -> Accept
 
 
 def is_accepted(path: Path, files: Accepted) -> bool:
-    """Tell whether a file that is there holds what it may; one that nothing is said about may hold anything."""
+    """Tell whether an existing file has accepted content; any content is accepted of other files."""
     return path.name not in files or file_sha256(path) in files[path.name]
 
 
 def is_whole(path: Path) -> bool:
-    """Tell whether a record, and the files whose checksums it holds, are as they were written."""
+    """Tell whether a record, and the files whose checksums it contains, are unaltered."""
     try:
         files = dict(read_json(path).get("files", {}))
         return sealed(path.parent, files) == files
@@ -254,7 +254,7 @@ def is_whole(path: Path) -> bool:
 
 
 def _not_whole(records: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
-    """Return those of some cells' records that are not whole."""
-    with ThreadPoolExecutor() as pool:  # hashing leaves the GIL
+    """Return the records of cells that are not whole."""
+    with ThreadPoolExecutor() as pool:  # hashing releases the GIL
         whole = list(pool.map(is_whole, [path for _, path in records]))
     return [record for record, good in zip(records, whole, strict=True) if not good]

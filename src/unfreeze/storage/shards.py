@@ -1,8 +1,8 @@
-"""Shards: files of rows, written once, verified when read.
+"""Shards: files of rows that are written once and verified when read.
 
-A shard is ``NAME.rows``, the bytes of its rows one after another, and ``NAME.manifest``, written last: a line with the
-sha256 of what follows, then JSON with the rows, their shapes and the sha256 of every chunk of the data. Nothing is ever
-changed or appended to, so that writers need no lock, and what a killed process left is no data.
+A shard is ``NAME.rows``, the bytes of its rows, and ``NAME.manifest``, which is written last: a line with the sha256 of
+the rest, then JSON with the rows, their shapes and the sha256 of every chunk of the data. Files are never changed or
+appended to, so that writers need no lock, and files without a manifest are ignored.
 """
 
 import contextlib
@@ -30,20 +30,20 @@ FORMAT = 1
 DATA, MANIFEST, SET_ASIDE = ".rows", ".manifest", ".altered"
 
 PIECE_BYTES = 2**18
-"""Read and hashed at a time: stays in the processor's cache."""
+"""Bytes read and hashed at a time, few enough for the processor's cache."""
 
 OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Errors that say nothing about the file."""
+"""Errors that are not due to the file."""
 
 _ONE_READER = threading.Lock()
 
 Row = tuple[str, int]
-"""The sha256 of an image's content, in hex, and the number of its view."""
+"""Key of an image's content, and the number of its view."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard, as its manifest tells.
+    """A finished shard, as described by its manifest.
 
     Attributes:
         shape_of: int32 (rows,), positions in ``shapes``.
@@ -68,17 +68,17 @@ class Shard:
 
 
 def finished_shards(folder: Path, itemsize: int) -> tuple[list[Shard], list[Path]]:
-    """Return the finished shards, and the manifests that cannot be read or do not hold what was written."""
+    """Return the finished shards, and the manifests that cannot be read or were altered."""
     shards, unreadable = [], []
     try:
         manifests = sorted(folder.glob(f"*{MANIFEST}"))
-    except FileNotFoundError:  # evicted while it was listed
+    except FileNotFoundError:  # evicted meanwhile
         manifests = []
     for path in manifests:
         try:
             shards.append(read_manifest(path, itemsize))
         except FileNotFoundError:
-            continue  # evicted or set aside since it was listed
+            continue  # evicted or set aside meanwhile
         except OSError as error:
             if error.errno in OUT_OF_MEANS:
                 raise
@@ -93,7 +93,7 @@ def read_manifest(path: Path, itemsize: int) -> Shard:
 
     Raises:
         OSError: the manifest cannot be read, or is gone.
-        ValueError: it does not hold what was written.
+        ValueError: it was altered.
     """
     content = path.read_bytes()
     checksum, _, body = content.partition(b"\n")
@@ -101,7 +101,7 @@ def read_manifest(path: Path, itemsize: int) -> Shard:
         raise ValueError(f"{path} was altered")
     record = json.loads(body)
     if record["format"] != FORMAT or record["entry"] != path.parent.name:
-        raise ValueError(f"{path} does not belong here")
+        raise ValueError(f"{path} belongs to another entry")
     shapes = [tuple(shape) for shape in record["shapes"]]
     shape_of = np.array(record["shape_of"], dtype=np.int32)
     sizes = row_sizes(shapes, shape_of, itemsize)
@@ -124,13 +124,13 @@ def row_sizes(shapes: Sequence[tuple[int, ...]], shape_of: np.ndarray, itemsize:
 
 
 def set_aside(manifest: Path) -> bool:
-    """Take a shard out of the store for good; return whether it was still there."""
+    """Remove a shard from the store permanently, by renaming it; return whether it existed."""
     try:
         manifest.rename(manifest.with_name(manifest.name + SET_ASIDE))
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # a cache that may only be read: each opening finds the damage anew
+        return True  # the cache is read-only: each opening finds the damage again
     with contextlib.suppress(OSError):
         data = manifest.with_suffix(DATA)
         data.rename(data.with_name(data.name + SET_ASIDE))
@@ -138,7 +138,7 @@ def set_aside(manifest: Path) -> bool:
 
 
 class NewShard:
-    """A shard while it is written."""
+    """A shard that is being written."""
 
     def __init__(self, folder: Path, chunk_bytes: int) -> None:
         self.size = 0
@@ -152,7 +152,7 @@ class NewShard:
         self._file: BinaryIO = self._stack.enter_context(temporary.open("wb"))
 
     def append(self, row: Row, array: np.ndarray) -> None:
-        """Write a row's bytes; after an exception the shard can only be abandoned."""
+        """Write a row; after an exception the shard must be abandoned."""
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         while len(data):
             room = self._chunk_bytes - self.size % self._chunk_bytes
@@ -166,7 +166,7 @@ class NewShard:
         self._shape_of.append(self._shapes.setdefault(array.shape, len(self._shapes)))
 
     def finish(self) -> None:
-        """Make it a shard of the store: first the data, durably, then the manifest."""
+        """Add the shard to the store: first the data, durably, then the manifest."""
         if self.size % self._chunk_bytes:
             self._end_chunk()
         record = {
@@ -185,15 +185,15 @@ class NewShard:
             self._stack.close()
             with replacing(self._base.with_suffix(MANIFEST)) as temporary:
                 temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        except UserError:  # the disk is full, say: one without the other would only take room, or count as damage
-            for suffix in (MANIFEST, DATA):  # there, if their folder alone could not be synced
+        except UserError:  # for example a full disk: one file without the other wastes room, or counts as damaged
+            for suffix in (MANIFEST, DATA):  # they exist if only syncing their folder failed
                 with contextlib.suppress(OSError):
                     self._base.with_suffix(suffix).unlink(missing_ok=True)
             raise
 
     def abandon(self) -> None:
-        """Delete what was written of it."""
-        abandoned = RuntimeError()  # an exception keeps the temporary file from becoming the shard
+        """Delete what was written."""
+        abandoned = RuntimeError()  # with an exception the temporary file does not become the shard
         with contextlib.suppress(OSError, UserError):
             self._stack.__exit__(RuntimeError, abandoned, None)
 
@@ -203,7 +203,7 @@ class NewShard:
 
 
 def is_whole(file: int, shard: Shard, chunk: int) -> bool:
-    """Tell whether a chunk of a shard's open data holds the bytes that were written."""
+    """Tell whether a chunk of a shard's open data file is unaltered."""
     start = chunk * shard.chunk_bytes
     end = min(start + shard.chunk_bytes, shard.size)
     piece = memoryview(bytearray(min(PIECE_BYTES, end - start)))
@@ -235,12 +235,12 @@ def read_into(file: int, buffer: memoryview, offset: int) -> None:
     """Fill the buffer from an offset of the file.
 
     Raises:
-        OSError: the file cannot be read, or ends before.
+        OSError: the file cannot be read, or is too short.
     """
     while len(buffer):
         if hasattr(os, "preadv"):
             count = os.preadv(file, [buffer], offset)
-        else:  # Windows: one position for all who read
+        else:  # Windows: all readers share one position
             with _ONE_READER:
                 os.lseek(file, offset, os.SEEK_SET)
                 count = io.FileIO(file, closefd=False).readinto(buffer) or 0
@@ -253,10 +253,10 @@ VERIFIERS = min(4, os.cpu_count() or 1)  # threads; hashing leaves the GIL
 
 
 class MissingRows(Exception):
-    """Rows that were asked for are not in the store: compute and write them, then open again.
+    """Requested rows are not in the store: compute and write them, then open the rows again.
 
     Args:
-        rows: the missing rows, distinct, in the order asked for.
+        rows: the missing rows, distinct, in the requested order.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -269,7 +269,7 @@ class MissingRows(Exception):
 
 @dataclass(frozen=True)
 class Places:
-    """Where rows lie, as arrays: thousands of rows cost little memory, in every worker.
+    """Locations of rows, as arrays, so that many rows take little memory in each worker.
 
     Attributes:
         shards: int32 (rows,), positions in a list of shards.
@@ -284,10 +284,10 @@ class Places:
 
 
 def locate(rows: Sequence[Row], shards: Sequence[Shard]) -> Places:
-    """Find each row in the first shard that holds it.
+    """Find each row in the first shard that contains it.
 
     Raises:
-        MissingRows: some are in none.
+        MissingRows: some rows are in no shard.
     """
     number: dict[Row, int] = {}
     asked = np.fromiter((number.setdefault(row, len(number)) for row in rows), dtype=np.int64, count=len(rows))
@@ -309,10 +309,10 @@ def locate(rows: Sequence[Row], shards: Sequence[Shard]) -> Places:
 
 
 def verified(places: Places, shards: Sequence[Shard], itemsize: int) -> tuple[dict[int, int], list[tuple[Shard, int]]]:
-    """Open the shards that rows lie in and check each chunk with a row in it.
+    """Open the shards that contain rows, and verify each chunk with bytes of a row.
 
     Returns:
-        Open descriptors by the shard's position, and the altered shards with their count of altered chunks.
+        Open descriptors by position of the shard, and the altered shards with their number of altered chunks.
     """
     files: dict[int, int] = {}
     altered: dict[int, int] = {}
@@ -342,7 +342,7 @@ def verified(places: Places, shards: Sequence[Shard], itemsize: int) -> tuple[di
 
 
 def _chunks(offsets: np.ndarray, sizes: np.ndarray, shard: Shard) -> list[int]:
-    """Return the chunks that bytes of these rows lie in."""
+    """Return the chunks that contain bytes of these rows."""
     touched = np.zeros(len(shard.chunks) + 1, dtype=np.int64)
     offsets, sizes = offsets[sizes > 0], sizes[sizes > 0]
     np.add.at(touched, offsets // shard.chunk_bytes, 1)
@@ -351,9 +351,9 @@ def _chunks(offsets: np.ndarray, sizes: np.ndarray, shard: Shard) -> list[int]:
 
 
 class Rows:
-    """Rows of a store, ready for reading; can be sent to other processes and read by many threads at once.
+    """Open rows of a store; they can be sent to other processes and read by many threads at once.
 
-    Their shards stay open: they can be read to the end even if the entry is deleted meanwhile (POSIX).
+    Their shards stay open, so that they can be read even if the entry is deleted meanwhile (POSIX).
     """
 
     def __init__(self, dtype: str, paths: Sequence[Path], places: Places, files: dict[int, int] | None = None) -> None:
@@ -379,14 +379,14 @@ class Rows:
         """Return a row as a new array.
 
         Raises:
-            UserError: its file was cut short since it was opened, or cannot be read any more.
+            UserError: its file was truncated since it was opened, or cannot be read any more.
         """
         array = np.empty(self.shape(index), dtype=self.dtype)
         self._read(index, array.reshape(-1).view(np.uint8).data)
         return array
 
     def read_many(self, indices: Sequence[int], out: np.ndarray) -> None:
-        """Read rows of one shape straight into an array's memory.
+        """Read rows of one shape directly into the memory of an array.
 
         Args:
             indices: which rows.
@@ -394,7 +394,7 @@ class Rows:
 
         Raises:
             ValueError: ``out`` is not such an array.
-            UserError: a file was cut short since it was opened, or cannot be read any more.
+            UserError: a file was truncated since it was opened, or cannot be read any more.
         """
         shapes = {self._places.shapes[kind] for kind in np.unique(self._places.shape_of[np.asarray(indices, int)])}
         fits = len(out) == len(indices) and shapes <= {out.shape[1:]}
@@ -417,6 +417,6 @@ class Rows:
         except OSError as error:
             raise UserError(
                 f"{self._paths[shard]} cannot be read any more: {error.strerror}",
-                "a cache that unfreeze alone writes to",
-                "run the same command again; what is missing in the cache is computed anew",
+                "a cache that only unfreeze writes to",
+                "run the same command again; missing rows are computed again",
             ) from error

@@ -1,4 +1,4 @@
-"""The study directory: where each file lies, and which cells are finished."""
+"""The study directory: paths of its files, and which cells are finished."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,39 +23,39 @@ class StudyDir:
 
     @property
     def running(self) -> Path:
-        """The directory of the training states of cells that are not finished."""
+        """The directory of training states of unfinished cells."""
         return self.path / "running"
 
     def state(self, cell: str) -> Path:
-        """Return the file with the training state of one cell that is not finished."""
+        """Return the file of the training state of an unfinished cell."""
         return self.running / f"{cell}.safetensors"
 
     @contextlib.contextmanager
     def new_cell(self, cell: str, fingerprint: str) -> Iterator[Path]:
         """Yield a temporary folder; on a clean exit it becomes the cell's directory by one rename.
 
-        A cell of this fingerprint that another run has finished meanwhile stays as it is.
+        A cell with this fingerprint that another run has finished meanwhile is kept.
         """
         with new_folder(self.cell(cell), lambda: self.finished(cell, fingerprint) is not None) as folder:
             yield folder
 
     def is_finished(self, cell: Mapping[str, Any]) -> bool:
-        """Tell whether a planned cell's files are whole (result.json comes last) and of this very plan.
+        """Tell whether a planned cell is finished (result.json is written last) with the planned fingerprint.
 
-        A cell that was run with other settings or images has another fingerprint: its files are stale.
+        A cell that was run with other settings or images has another fingerprint and is stale.
         """
         folder = self.cell(cell["cell"])
         whole = (folder / "result.json").is_file() and (folder / "cell.json").is_file()
         return whole and read_json(folder / "cell.json")["fingerprint"] == cell["fingerprint"]
 
     def finished(self, cell: str, fingerprint: str) -> dict[str, Any] | None:
-        """Return the row of results of a cell whose files are whole and have this fingerprint, None of any other."""
+        """Return the row of results of a finished cell with this fingerprint, else None."""
         path = self.cell(cell) / "result.json"
         try:
             if not self.is_finished({"cell": cell, "fingerprint": fingerprint}) or not is_whole(path):
                 return None
             record = read_json(path)
-        except (UserError, OSError):  # another process has it in hand
+        except (UserError, OSError):  # another process is replacing it
             return None
         return {name: value for name, value in record.items() if name not in ("format", "warnings", "files")}
 
@@ -64,7 +64,7 @@ class StudyDir:
         return (self.cell(cell["cell"]) / "result.json").is_file() and not self.is_finished(cell)
 
     def failure(self, cell: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return what a planned cell failed of, None if it did not, or did with other settings or images."""
+        """Return the error record of a planned cell, None without one or if its settings or images were others."""
         path = self.cell(cell["cell"]) / "error.json"
         record = read_json(path) if path.is_file() else None
         if record is None or record.get("fingerprint", cell.get("fingerprint")) != cell.get("fingerprint"):
@@ -72,10 +72,10 @@ class StudyDir:
         return record
 
     def set_aside_altered(self, cells: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Take the record from each planned cell whose files are not as they were written; return which cells.
+        """Rename the record of each planned cell whose files were altered; return the ids of these cells.
 
-        Such a cell counts as not run; its record is kept beside, as ``result.json.altered``. A failed cell's record is
-        ``error.json``.
+        Such a cell counts as not run. Its record ``result.json``, or ``error.json`` of a failed cell, is renamed to
+        ``result.json.altered``.
         """
         records = [(cell["cell"], path) for cell in cells for path in self._records(cell["cell"]) if path.is_file()]
         altered = _not_whole(records)
@@ -88,15 +88,15 @@ class StudyDir:
         return self.cell(cell) / "result.json", self.cell(cell) / "error.json"
 
     def planned_cells(self) -> list[dict[str, Any]]:
-        """Return the cells of plan.json, in plan order.
+        """Return the cells of plan.json in order.
 
         Raises:
-            UserError: the directory holds no study.
+            UserError: the directory does not contain a study.
         """
         plan = self.path / "plan.json"
         if not plan.is_file():
             raise UserError(
-                f"{self.path} holds no study: plan.json is missing",
+                f"{self.path} does not contain a study: plan.json is missing",
                 "a directory that 'unfreeze run' wrote",
                 "give the directory that --out named, by default runs/NAME",
             )

@@ -120,7 +120,7 @@ def test_json_says_why_files_are_ignored_and_what_is_wrong_with_the_cache_beside
     assert (code, json.loads(said)["ignored_because"]) == (0, {"hidden": 2, "not in a class folder": 1})
     assert told == (
         f"warning: the cache {photos.parent / 'file'} cannot be written to (File exists), so all images are "
-        "read anew each time and frozen stages run live; name another folder in UNFREEZE_CACHE\n"
+        "read again each time and frozen stages run live; name another folder in UNFREEZE_CACHE\n"
     )
 
 
@@ -180,7 +180,7 @@ def test_nothing_is_written_into_the_data(unfreeze, photos):
     code, said, told = unfreeze("check", "photos", "--out", "photos/check.html")
     assert (code, said) == (2, "")
     assert told == (
-        f"unfreeze: the page photos/check.html lies in the images' folder {photos.resolve()}\n"
+        f"unfreeze: the page photos/check.html is in the folder of images {photos.resolve()}\n"
         "  expected: a file outside of it, since nothing is ever written there\n"
         "  fix:      give another with --out FILE\n"
     )

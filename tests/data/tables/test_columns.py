@@ -73,10 +73,10 @@ def test_names_and_numbers_of_the_same_classes_are_one_label(tmp_path):
 def test_several_labels_are_refused_with_the_readings(tmp_path):
     error = refused(tmp_path, table("image,diagnosis,target", ["x", "y", "y", "x"], KINDS))
     assert str(error) == (
-        f"data: {tmp_path}/images.csv has columns image, diagnosis, target, diagnosis and target may each be the "
-        f"label\n"
+        f"data: {tmp_path}/images.csv has columns image, diagnosis, target, diagnosis and target could each be "
+        f"the label\n"
         f"  expected: {TABLE}\n"
-        '  fix:      say which it is: --set "columns={path: image, label: diagnosis}" (in a study file: columns: '
+        '  fix:      name the right one: --set "columns={path: image, label: diagnosis}" (in a study file: columns: '
         '{path: image, label: diagnosis}); or --set "columns={path: image, label: target}" (in a study file: columns: '
         "{path: image, label: target})"
     )
@@ -90,7 +90,7 @@ def test_columns_that_may_be_labels_are_named_those_first_that_many_images_share
         f"data: {tmp_path}/images.csv has columns image, note, who's it, and which of them is the label is not clear"
     )
     assert error.fix.startswith(
-        "say which it is: --set \"columns={path: image, label: 'who''s it'}\" (in a study file: "
+        "name the right one: --set \"columns={path: image, label: 'who''s it'}\" (in a study file: "
     )
     assert list(labels(open_source("images.csv", {}, tmp_path, columns=said(error.fix))).values()) == KINDS
 
@@ -99,9 +99,9 @@ def test_several_columns_of_files_are_refused_with_the_readings(tmp_path):
     put(tmp_path, [f"b{name}" for name in NAMES])
     error = refused(tmp_path, table("image,file,label", [f"b{name}" for name in NAMES], KINDS))
     assert str(error) == (
-        f"data: {tmp_path}/images.csv has columns image, file, label, image and file may each name the files\n"
+        f"data: {tmp_path}/images.csv has columns image, file, label, image and file could each name the files\n"
         f"  expected: {TABLE}\n"
-        '  fix:      say which column is what: --set "columns={path: image, label: label}" (in a study file: columns: '
+        '  fix:      name the columns: --set "columns={path: image, label: label}" (in a study file: columns: '
         '{path: image, label: label}); or --set "columns={path: file, label: label}" (in a study file: columns: {path: '
         "file, label: label})"
     )
@@ -111,7 +111,7 @@ def test_several_columns_of_files_are_refused_with_the_readings(tmp_path):
 def test_no_column_of_files(tmp_path):
     error = refused(tmp_path, "a,b\nx,cat\ny,dog\n")
     assert error.given == f"data: {tmp_path}/images.csv has columns a, b, and none of them names files"
-    assert error.fix.startswith('say which column is what: --set "columns={path: a, label: b}" (in a study file: ')
+    assert error.fix.startswith('name the columns: --set "columns={path: a, label: b}" (in a study file: ')
 
 
 def test_a_column_that_was_asked_for_and_is_not_there(tmp_path):
@@ -191,9 +191,9 @@ def test_columns_that_say_different_splits_are_refused_unless_one_is_called_spli
     values = [["train", "train", "val", "val"], ["train", "val", "train", "val"]]
     error = refused(tmp_path, table("path,label,set,phase", KINDS, *values))
     assert str(error) == (
-        f"data: {tmp_path}/images.csv: set and phase say different splits\n"
+        f"data: {tmp_path}/images.csv: set and phase contradict each other\n"
         "  expected: one column that says which split a row is in\n"
-        '  fix:      say which counts: --set "columns={split: set}" (in a study file: columns: {split: set}); or '
+        '  fix:      name the right one: --set "columns={split: set}" (in a study file: columns: {split: set}); or '
         '--set "columns={split: phase}" (in a study file: columns: {split: phase})'
     )
     found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
@@ -218,7 +218,7 @@ def test_folds_are_told(tmp_path):
     found = source(tmp_path, table("path,label,Fold", KINDS, [0, 1, 0, 1]))
     assert [item.fold for item in found.items] == ["0", "1", "0", "1"]
     assert found.guessed == (
-        "the column Fold gives the folds of a study with split: {folds: 2}, and otherwise nothing",
+        "the column Fold gives the folds of a study with split: {folds: 2}, and is not used otherwise",
     )
 
 

@@ -155,9 +155,8 @@ def test_boxes_of_one_label_an_image_count_once_and_are_told(tmp_path, box):
     found = source(tmp_path, f"filename,class,{box}\n" + "\n".join(lines))
     assert (labels(found), len(found.ignored)) == ({"00.png": "cat", "01.png": "dog"}, 1)
     assert found.guessed[1] == (
-        f"{', '.join(sorted(box.split(',')))} say where in an image something is, which is not used: each whole "
-        f"image has "
-        "one label; cut the boxes out into files of their own if they are the images"
+        f"{', '.join(sorted(box.split(',')))} give positions within an image, which are not used: each whole "
+        "image has one label; if the boxes are the images, cut them out into files of their own"
     )
 
 
@@ -217,7 +216,7 @@ def test_labels_of_a_test_table_must_be_classes(kaggle):
     with pytest.raises(UserError) as caught:
         open_source("train.csv", {"site": "test.csv"}, kaggle)
     assert str(caught.value).startswith(
-        f"tests.site: {kaggle}/test.csv has labels that the main data has not: owl\n"
+        f"tests.site: {kaggle}/test.csv has labels that the main data lacks: owl\n"
         "  expected: classes of the main data: cat, dog\n"
         "  fix:      leave these rows out: python -c "
     )
@@ -260,8 +259,8 @@ def test_a_folder_with_a_table_of_its_images_is_refused_with_the_command(kaggle)
     with pytest.raises(UserError) as caught:
         open_source(str(kaggle), {}, kaggle)
     assert str(caught.value) == (
-        f"data: {kaggle} holds a table of its images, whose labels its folders do not say: test.csv (3 images), "
-        "train.csv (9 images)\n"
+        f"data: {kaggle} contains a table of its images with labels that are not those of folders: test.csv (3 "
+        "images), train.csv (9 images)\n"
         "  expected: the table, or a folder of class folders\n"
         f"  fix:      give the table: unfreeze check {kaggle}/train.csv"
     )

@@ -82,7 +82,7 @@ def test_a_file_listed_twice_with_another_split_group_or_fold_is_refused(tmp_pat
     put(tmp_path, ["1.jpg", "2.jpg"])
     error = refused(tmp_path, f"path,label,{column}\n1.jpg,a,{one}\n2.jpg,b,{one}\n./1.jpg,a,{other}\n1.jpg,a,{one}\n")
     assert str(error) == (
-        f"data: {tmp_path / 'images.csv'}: a file that is listed before with another split, fold or group"
+        f"data: {tmp_path / 'images.csv'}: a file that was listed before with another split, fold or group"
         " in 1 line: 4\n"
         "  expected: one split, fold and group for each file\n"
         f"  fix:      correct these lines, or change a copy: {command(tmp_path, FIRST)}"
@@ -216,7 +216,7 @@ def test_what_is_wrong_with_a_manifest(tmp_path, text, given, expected, fix):
             "t = t[~t['split'].str.strip().isin(['x'])]", [["1", "a", "train"]],
         ),
         (
-            "path,label,split\n1,a,train\n2,b,\n", "no split, though others have one in 1 line: 3",
+            "path,label,split\n1,a,train\n2,b,\n", "no split, although others have one in 1 line: 3",
             "a split in every row, or in none", "t = t[t['split'].str.strip().ne('')]", [["1", "a", "train"]],
         ),
     ],
@@ -239,7 +239,7 @@ def test_two_columns_of_one_name_are_refused_and_numbered_by_a_command(tmp_path,
     assert str(error) == (
         f"data: {tmp_path / 'images.csv'} has two columns label\n"
         f"  expected: {TABLE}\n"
-        '  fix:      rename one of them, or number the second: python -c "import pandas as pd; '
+        '  fix:      rename one of them, or number the second one: python -c "import pandas as pd; '
         f"pd.read_csv('{tmp_path}/images.csv', dtype=str, keep_default_na=False, sep=None, engine='python', "
         f"skipinitialspace=True).to_csv('{tmp_path}/images_fixed.csv', index=False)\", then give "
         f"{tmp_path}/images_fixed.csv"
@@ -254,7 +254,7 @@ def test_lines_with_other_numbers_of_fields_are_refused_and_left_out_by_a_comman
         f"data: {tmp_path / 'images.csv'} cannot be read: Error tokenizing data. C error: Expected 2 fields in line 3, "
         "saw 4\n"
         f"  expected: {TABLE}\n"
-        '  fix:      correct that line, or leave such lines out: python -c "import pandas as pd; '
+        '  fix:      correct that line, or leave out such lines: python -c "import pandas as pd; '
         f"pd.read_csv('{tmp_path}/images.csv', dtype=str, keep_default_na=False, on_bad_lines='skip')"
         f".to_csv('{tmp_path}/images_fixed.csv', index=False)\", then give {tmp_path}/images_fixed.csv"
     )
@@ -315,14 +315,14 @@ def test_json_lines(tmp_path):
         f"data: {tmp_path}/images.jsonl cannot be read: line 2 is not an object such as "
         '{"path": "images/1.jpg", "label": "cat"}\n'
         f"  expected: {TABLE}\n"
-        "  fix:      write it anew, for example as lines such as path,label and images/1.jpg,cat in a .csv file"
+        "  fix:      write it again, for example as lines such as path,label and images/1.jpg,cat in a .csv file"
     )
 
 
 def test_a_spreadsheet_is_refused_with_two_ways_to_save_it(tmp_path):
     error = refused(tmp_path, "PK", "images.xlsx")
     assert str(error) == (
-        f"data: {tmp_path}/images.xlsx is a table of a kind that is not read (.xlsx)\n"
+        f"data: {tmp_path}/images.xlsx is a table in an unsupported format (.xlsx)\n"
         f"  expected: {TABLE}\n"
         '  fix:      save it as CSV UTF-8 in the spreadsheet, or: pip install openpyxl; python -c "import pandas as pd'
         f"; pd.read_excel('{tmp_path}/images.xlsx', dtype=str).to_csv('{tmp_path}/images.csv', index=False)\", then "

@@ -35,7 +35,7 @@ def told(how: str, first: str, real: str, says: str) -> tuple[str]:
         ("{}", "train_images/{}.JPG", "in the folder train_images; with .JPG added",
          "root: train_images, suffix: .JPG"),
         ("x/{}.png", "img/x/{}.png", "in the folder img", "root: img"),
-        ("Images/{}.PNG", "images/{}.png", "in other capitals or another Unicode form", "root: FOLDER"),
+        ("Images/{}.PNG", "images/{}.png", "with different case or Unicode form", "root: FOLDER"),
         ("{}.jpg", "{}.png", "with another suffix", "root: FOLDER"),
         ("/home/me/data/x/{}.png", "x/{}.png", "without the first 3 parts of the path", "root: FOLDER"),
         ("C:\\Users\\me\\x\\{}.png", "x/{}.png", "\\ read as /; without the first 2 parts of the path",
@@ -79,7 +79,7 @@ def test_files_in_several_folders_are_found_by_name(tmp_path):
     found = source(tmp_path, "image_id,dx\n" + rows(NAMES, KINDS))
     assert labels(found) == lies(files)
     assert (
-        "found (by name, in whatever folder; with .jpg added): a1 is part_1/a1.jpg; columns: {root: FOLDER, suffix: "
+        "found (by name, in any folder; with .jpg added): a1 is part_1/a1.jpg; columns: {root: FOLDER, suffix: "
         in (found.guessed[1])
     )
 
@@ -105,9 +105,9 @@ def test_two_folders_that_may_be_meant_are_refused_with_both(tmp_path):
     put(tmp_path, [f"{folder}/{name}.png" for folder in ("left", "right") for name in NAMES])
     error = refused(tmp_path, "id,label\n" + rows(NAMES, KINDS))
     assert str(error) == (
-        f"data: {tmp_path}/images.csv: the files lie in several folders: left, right\n"
+        f"data: {tmp_path}/images.csv: the files are in several folders: left, right\n"
         "  expected: one file for each row\n"
-        '  fix:      say which folder is meant: --set "columns={root: left}" (in a study file: columns: {root: left})'
+        '  fix:      name the right folder: --set "columns={root: left}" (in a study file: columns: {root: left})'
     )
     found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
     assert labels(found) == lies([f"left/{name}.png" for name in NAMES])
@@ -119,7 +119,7 @@ def test_two_files_of_one_name_are_refused_with_the_suffixes(tmp_path):
     assert str(error) == (
         f"data: {tmp_path}/images.csv: 4 of 4 files do not exist, first a1 (the nearest is a1.jpg)\n"
         f"  expected: paths or names of files below {tmp_path}, or absolute paths\n"
-        '  fix:      say which of .jpg, .png is meant: --set "columns={suffix: .jpg}" (in a study file: columns: '
+        '  fix:      say which of .jpg, .png is right: --set "columns={suffix: .jpg}" (in a study file: columns: '
         "{suffix: .jpg})"
     )
     found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))

@@ -1,1 +1,1 @@
-"""Tables of files: reading them, their columns, labels and paths."""
+"""Read tables of files: their format, columns, labels and paths."""

@@ -1,7 +1,7 @@
-"""Which columns of a table name the files, and which say their labels, splits, groups and folds.
+"""Find the columns of a table that name the files and give their labels, splits, groups and folds.
 
-What the study says comes first, then the names ``path``, ``label``, ``split``, ``group`` and ``fold``, then names that
-are usual elsewhere and what the values look like, where only one reading is possible.
+Settings of the study come first, then the names ``path``, ``label``, ``split``, ``group`` and ``fold``, then names that
+are usual elsewhere and the look of the values, if only one reading is possible.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ _FLAGS = {
     "isvalid": "validation", "isval": "validation", "isvalidation": "validation", "istest": "test", "istrain": "train",
     "istraining": "train",
 }  # fmt: skip
-"""Columns of true and false, and the split that true is."""
+"""Columns of true and false, and the split that true means."""
 
 _VALUES = {**SPLIT_NAMES, "dev": "validation", "publictest": "validation", "privatetest": "test", "holdout": "test"}
 _TRUE, _FALSE = {"1", "1.0", "true", "t", "yes", "y"}, {"0", "0.0", "false", "f", "no", "n"}
@@ -52,23 +52,23 @@ BOXES = (
     {"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"x", "y", "w", "h"}, {"x", "y", "width", "height"},
     {"left", "top", "right", "bottom"}, {"bbox"}, {"bndbox"}, {"boundingbox"}, {"box"}, {"segmentation"},
 )  # fmt: skip
-"""Columns, by their keys, that say where in an image something is."""
+"""Columns, by their keys, that give positions within an image."""
 
 _READINGS = 3
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a table say.
+    """Meaning of the columns of a table.
 
     Attributes:
         path: the column that names the files.
-        labels: the column of labels, or several of 0 and 1; none: the table has no labels.
-        split: the split of each row (train, validation, test), "" for all where there is none.
-        split_names: split by the value that gives it, as ``usage=Training``.
+        labels: the column of labels, or several columns of 0 and 1; empty if the table has no labels.
+        split: the split of each row (train, validation, test), "" for all rows without splits.
+        split_names: split by the value that gives it, such as ``usage=Training``.
         group, fold: columns, or None.
-        used: all columns that are one of these.
-        told: sentences on what was guessed.
+        used: all of these columns.
+        guessed: sentences on what was guessed.
     """
 
     path: str
@@ -78,24 +78,24 @@ class Columns:
     group: str | None
     fold: str | None
     used: frozenset[str]
-    told: tuple[str, ...]
+    guessed: tuple[str, ...]
 
     @property
     def known(self) -> bool:
-        """Whether the labels are called so, and are not only what is left."""
+        """Whether the column of labels has a usual name, and is not only the remaining one."""
         return len(self.labels) > 1 or key(self.labels[0]) in _LABELS
 
 
 def read_columns(table: Table, asked: ColumnsConfig, exist: Callable[[Sequence[str]], bool]) -> Columns:
-    """Find out what the columns of a table say.
+    """Find the meaning of the columns of a table.
 
     Args:
         table: the table.
-        asked: what the study says.
-        exist: tells whether names are those of files.
+        asked: settings of the study.
+        exist: tells whether files of these names exist.
 
     Raises:
-        UserError: a column that was asked for is not there, several readings are possible, or splits contradict.
+        UserError: a column of the settings does not exist, several readings are possible, or splits contradict.
     """
     rows = table.rows
     names = [str(name) for name in rows.columns]
@@ -106,7 +106,7 @@ def read_columns(table: Table, asked: ColumnsConfig, exist: Callable[[Sequence[s
             raise _absent(table, asked, role, name, names)
     path = asked.path or _path(table, names, exist, asked)
     fold = _only(names, {"fold", "folds"}, {path, *labels})
-    split, split_names, split_columns, told = _split(table, asked, {path, *labels})
+    split, split_names, split_columns, guessed = _split(table, asked, {path, *labels})
     group = asked.group or _only(names, {"group", "groups"}, {path, *labels, *split_columns})
     fold = None if fold in split_columns else fold
     taken = {path, *split_columns, *(name for name in (group, fold) if name)}
@@ -117,19 +117,19 @@ def read_columns(table: Table, asked: ColumnsConfig, exist: Callable[[Sequence[s
             f"{chosen[0]} is the label" if len(chosen) == 1 else f"the label is that of {', '.join(chosen)} which is 1"
         )
         says = columns_line(path=path, label=chosen[0] if len(chosen) == 1 else list(chosen))
-        told.insert(0, f"the column {path} names the files, and {label}; {says} says otherwise")
+        guessed.insert(0, f"the column {path} names the files, and {label}; {says} says otherwise")
     if len(chosen) == 1 and not asked.label:
-        told += [
+        guessed += [
             f"the column {name} is not used as the label, but {chosen[0]} is; {columns_line(label=name)} says otherwise"
             for name in names
             if key(name) in _LABELS - _boxes(names) and name not in (*chosen, path) and name not in taken
         ]
     if fold:
         count = len(set(rows[fold]) - {""})
-        told.append(
-            f"the column {fold} gives the folds of a study with split: {{folds: {count}}}, and otherwise nothing"
+        guessed.append(
+            f"the column {fold} gives the folds of a study with split: {{folds: {count}}}, and is not used otherwise"
         )
-    return Columns(path, chosen, split, split_names, group, fold, frozenset({*taken, *chosen}), tuple(told))
+    return Columns(path, chosen, split, split_names, group, fold, frozenset({*taken, *chosen}), tuple(guessed))
 
 
 def _absent(table: Table, asked: ColumnsConfig, role: str, name: str, names: list[str]) -> UserError:
@@ -161,16 +161,16 @@ def _path(table: Table, names: list[str], exist: Callable[[Sequence[str]], bool]
     readings = found or names
     others = [name for name in names if key(name) in _LABELS] or names
     pairs = [(name, next((other for other in others if other != name), None)) for name in readings[:_READINGS]]
-    what = f"{' and '.join(found)} may each name the files" if found else "and none of them names files"
+    what = f"{' and '.join(found)} could each name the files" if found else "and none of them names files"
     raise UserError(
         f"data: {table.file} has columns {', '.join(names)}, {what}",
         TABLE,
-        "say which column is what: " + "; or ".join(set_columns(path=path, label=label) for path, label in pairs),
+        "name the columns: " + "; or ".join(set_columns(path=path, label=label) for path, label in pairs),
     )
 
 
 def _are_pictures(column: pd.Series) -> bool:
-    """Tell whether nearly all of a column's values end as names of picture files do."""
+    """Tell whether nearly all values of a column end like names of picture files."""
     return bool(column.str.lower().str.endswith(PICTURES).mean() > 0.9)
 
 
@@ -179,7 +179,7 @@ def _some(column: pd.Series) -> list[str]:
 
 
 def _labels(table: Table, names: list[str], path: str, asked: ColumnsConfig) -> tuple[str, ...]:
-    """Return the column of labels, or those of 0 and 1; none if there is nothing that could be one."""
+    """Return the column of labels, or several columns of 0 and 1; none if no column could be one."""
     rows = table.rows
     exact = [name for name in names if key(name) == "label"]
     if len(exact) == 1:
@@ -188,10 +188,10 @@ def _labels(table: Table, names: list[str], path: str, asked: ColumnsConfig) -> 
     known = [name for name in _called(names, _LABELS - boxes) if (rows[name] != "").any()]
     if known:
         codes = {name: tuple(pd.factorize(rows[name])[0]) for name in known}
-        if len(set(codes.values())) == 1:  # names and numbers of the same classes
+        if len(set(codes.values())) == 1:  # the same classes as names and as numbers
             texts = [name for name in known if not _are_numbers(rows[name])]
             return ((texts or known)[0],)
-        raise _several_labels(table, path, known, f"{' and '.join(known)} may each be the label", asked)
+        raise _several_labels(table, path, known, f"{' and '.join(known)} could each be the label", asked)
     others = [
         name
         for name in names
@@ -203,7 +203,7 @@ def _labels(table: Table, names: list[str], path: str, asked: ColumnsConfig) -> 
     binary = [name for name in others if len(others) > 1 and rows[name].str.lower().isin(BINARY).all()]
     if len(binary) > 1 and (binary == others or _ones(rows[binary]).sum(axis=1).eq(1).all()):
         return tuple(binary)
-    if not others:  # Id may name the individual that an image shows
+    if not others:  # Id may name the individual in the image
         others = [name for name in names if key(name) in _PATHS and rows[name].nunique() < len(rows)]
     if len(others) > 1:
         raise _several_labels(table, path, others, "and which of them is the label is not clear", asked)
@@ -211,17 +211,17 @@ def _labels(table: Table, names: list[str], path: str, asked: ColumnsConfig) -> 
 
 
 def _called(names: Sequence[str], words: set[str]) -> list[str]:
-    """Return the columns that are called so, or end so after a dot: ``meta.class-name``."""
+    """Return the columns whose name, or its part after a dot as in ``meta.class-name``, is one of the words."""
     return [name for name in names if key(name) in words or key(name.rpartition(".")[2]) in words]
 
 
 def _count_rows(column: pd.Series) -> bool:
-    """Tell whether a column is a whole number of its own in each row."""
+    """Tell whether a column is a different integer in each row."""
     return bool(len(column) > 2 and column.is_unique and column.str.fullmatch(r"\d+").all())
 
 
 def _boxes(names: Sequence[str]) -> set[str]:
-    """Return the keys of the columns that say where in an image something is."""
+    """Return the keys of the columns that give positions within an image."""
     return {part for box in BOXES for part in box if box <= {key(name) for name in names}}
 
 
@@ -231,7 +231,7 @@ def _several_labels(table: Table, path: str, names: list[str], what: str, asked:
     return UserError(
         f"data: {table.file} has columns {', '.join(map(str, table.rows.columns))}, {what}",
         TABLE,
-        "say which it is: "
+        "name the right one: "
         + "; or ".join(set_columns(path=path, label=name, root=asked.root) for name in likely[:_READINGS]),
     )
 
@@ -247,7 +247,7 @@ def _ones(rows: pd.DataFrame) -> pd.DataFrame:
 def _split(
     table: Table, asked: ColumnsConfig, taken: set[str]
 ) -> tuple[tuple[str, ...], dict[str, str], list[str], list[str]]:
-    """Return the split of each row, what gives it, in which columns, and what is told."""
+    """Return the split of each row, the split by value, the columns used, and sentences on what was guessed."""
     rows = table.rows
     names = [name for name in map(str, rows.columns) if name not in taken]
     none = ("",) * len(rows)
@@ -264,12 +264,12 @@ def _split(
     if chosen is None and readings:
         if len(set(map(tuple, readings.values()))) > 1:
             raise UserError(
-                f"data: {table.file}: {' and '.join(readings)} say different splits",
+                f"data: {table.file}: {' and '.join(readings)} contradict each other",
                 "one column that says which split a row is in",
-                "say which counts: " + "; or ".join(set_columns(split=name) for name in readings),
+                "name the right one: " + "; or ".join(set_columns(split=name) for name in readings),
             )
         chosen = next(iter(readings))
-    told = [
+    guessed = [
         f"the column {name} looks like a split, but is not used, since its values are {_listed(rows[name])}; once "
         f"they are train, val and test, {columns_line(split=name)} uses it"
         for name in names
@@ -277,8 +277,8 @@ def _split(
         and rows[name].nunique() <= 5
     ]  # fmt: skip
     if chosen is None or (rows[chosen] == "").all():
-        return none, {}, [chosen] if chosen else [], told
-    told += [
+        return none, {}, [chosen] if chosen else [], guessed
+    guessed += [
         f"the column {name} looks like a split, but {chosen} is used; {columns_line(split=name)} says otherwise"
         for name, words in readings.items()
         if name != chosen and words != readings.get(chosen)
@@ -293,8 +293,10 @@ def _split(
     )
     split_names = dict(zip(values, found, strict=True)) if len(used) == 1 else _flag_names(used, found)
     if chosen != asked.split and key(chosen) != "split":
-        told.append(f"the column {' and '.join(used)} gives the splits; {columns_line(split=False)} draws them instead")
-    return tuple(found), split_names, used, told
+        guessed.append(
+            f"the column {' and '.join(used)} gives the splits; {columns_line(split=False)} draws them instead"
+        )
+    return tuple(found), split_names, used, guessed
 
 
 def _flag_names(flags: list[str], found: Sequence[str]) -> dict[str, str]:
@@ -320,7 +322,7 @@ def _words(column: pd.Series) -> list[str]:
 
 
 def _flagged(table: Table, flags: Sequence[str]) -> list[str]:
-    """Return the split that columns of true and false say; where none is true, it is the first that none of them is."""
+    """Return the splits by columns of true and false; a row without true is in the first split that has no column."""
     said = [_FLAGS[key(name)] for name in flags]
     rest = next((split for split in ("train", "test", "validation") if split not in said), "train")
     found = [rest] * len(table.rows)
@@ -337,7 +339,7 @@ def _flagged(table: Table, flags: Sequence[str]) -> list[str]:
 
 
 def _checked(table: Table, name: str) -> list[str]:
-    """Return the splits that a column says by name."""
+    """Return the splits that a column names."""
     column = table.rows[name]
     words = column.map(_word)
     wrong = column.index[(column != "") & (words == "")]
@@ -345,7 +347,7 @@ def _checked(table: Table, name: str) -> list[str]:
     keep = f"t = t[~t[{name!r}].str.strip().isin({sorted(set(column[wrong]))})]"
     refuse_rows(table, wrong, f"{name} {listed}", "train, val or test", keep)
     refuse_rows(
-        table, column.index[column == ""], f"no {name}, though others have one", f"a {name} in every row, or in none",
+        table, column.index[column == ""], f"no {name}, although others have one", f"a {name} in every row, or in none",
         f"t = t[t[{name!r}].str.strip().ne('')]",
     )  # fmt: skip
     return list(words)

@@ -1,4 +1,4 @@
-"""The label of each row of a table, and what is said where a row has several, or where labels are quantities."""
+"""Read the label of each row of a table; refuse several labels per row, and labels that are quantities."""
 
 import json
 from collections import Counter
@@ -15,18 +15,18 @@ _MISSING = {"", "nan", "<na>", "null"}
 _SEPARATORS = "|;, "
 
 _MANY = 20
-"""Different numbers up to which numbers may well be classes."""
+"""Most distinct numbers that may be classes."""
 
 _BINS = 4
 _LISTED = 5
 
 
 def read_labels(table: Table, columns: Columns) -> tuple[pd.Series, tuple[str, ...]]:
-    """Return the label of each row as text, and what is told of them.
+    """Return the label of each row as text, and sentences on what was guessed.
 
     Args:
         table: the table.
-        columns: what its columns say, at least one of them labels.
+        columns: meaning of its columns, with at least one of labels.
 
     Raises:
         UserError: rows lack a label or have several, or the labels are continuous numbers.
@@ -44,7 +44,7 @@ def read_labels(table: Table, columns: Columns) -> tuple[pd.Series, tuple[str, .
 
 
 def check_boxes(table: Table, columns: Columns, labels: pd.Series, paths: Sequence[str]) -> tuple[str, ...]:
-    """Tell that boxes are not used, where a table has some.
+    """Return a sentence that boxes are not used, if the table has boxes.
 
     Raises:
         UserError: images have boxes with different labels.
@@ -65,16 +65,16 @@ def check_boxes(table: Table, columns: Columns, labels: pd.Series, paths: Sequen
             + fix_command(table, f"t = t[t.groupby({path!r})[{label!r}].transform('nunique') == 1]"),
         )
     return (
-        f"{', '.join(boxes)} say where in an image something is, which is not used: each whole image has one label; "
-        "cut the boxes out into files of their own if they are the images",
+        f"{', '.join(boxes)} give positions within an image, which are not used: each whole image has one label; if "
+        "the boxes are the images, cut them out into files of their own",
     )
 
 
 def check_votes(table: Table, columns: Columns, labels: pd.Series, paths: Sequence[str]) -> None:
-    """Refuse a table in which most images stand several times and some with different labels: they are votes.
+    """Refuse a table with several rows for most images, some with different labels: these are votes.
 
     Raises:
-        UserError: names commands that keep the label of most rows, and the images on which all rows agree.
+        UserError: with commands that keep the label of most rows, or the images on which all rows agree.
     """
     kinds = labels.groupby(list(paths)).agg(["size", "nunique"])
     several = kinds.index[kinds["nunique"] > 1]
@@ -90,7 +90,7 @@ def check_votes(table: Table, columns: Columns, labels: pd.Series, paths: Sequen
     if (modes[several] == 1).any():
         change = f"{most}; t = t[t[{path!r}].isin(m.index)]{once}; t[{label!r}] = t[{path!r}].map(m)"
         ways.insert(
-            0, f"take the label of most of its rows, and leave out images on which they are level: "
+            0, f"take the most frequent label, and leave out images without one: "
             f"{fix_command(table, change)}",
         )  # fmt: skip
     raise UserError(
@@ -112,21 +112,23 @@ def _one_hot(table: Table, names: Sequence[str]) -> pd.Series:
     counts = ones.sum(axis=1)
     several, none = int((counts > 1).sum()), int((counts == 0).sum())
     if several or none:
-        said = [f"{several} of {len(rows)} rows have several labels"] * bool(several)
-        said += [f"{none} of {len(rows)} rows have none"] * bool(none)
+        wrong_rows = [f"{several} of {len(rows)} rows have several labels"] * bool(several)
+        wrong_rows += [f"{none} of {len(rows)} rows have none"] * bool(none)
         if several:
             change, what = f"t = t[{count} == 1]", "keep the rows with one label"
         else:
             change, what = f"t['none'] = ({count} == 0).astype(int)", "make none a class"
-        raise UserError(f"data: {table.file}: {'; '.join(said)}", expected, f"{what}: {fix_command(table, change)}")
+        raise UserError(
+            f"data: {table.file}: {'; '.join(wrong_rows)}", expected, f"{what}: {fix_command(table, change)}"
+        )
     return ones.idxmax(axis=1).astype(str)
 
 
 def _out_of_lists(table: Table, name: str, labels: pd.Series) -> pd.Series:
-    """Return the labels of lists of one, ``['cat']``, as they are in them.
+    """Return the label in lists with one entry, ``['cat']``.
 
     Raises:
-        UserError: some lists hold several labels, or none.
+        UserError: a list contains several labels, or none.
     """
     if not (labels.str.startswith("[") & labels.str.endswith("]")).all():
         return labels
@@ -140,7 +142,7 @@ def _out_of_lists(table: Table, name: str, labels: pd.Series) -> pd.Series:
 
 
 def _listed(text: str) -> list[str] | None:
-    """Return the entries of a list in the notation of JSON or of Python; None if it is neither."""
+    """Return the entries of a list in JSON or Python notation, None if it is neither."""
     try:
         found = json.loads(text.replace("'", '"'))
     except ValueError:
@@ -149,12 +151,12 @@ def _listed(text: str) -> list[str] | None:
 
 
 def _refuse_several(table: Table, name: str, labels: pd.Series) -> None:
-    """Refuse labels such as ``cat|dog`` where cat and dog are labels themselves, or stand in several such."""
+    """Refuse labels such as ``cat|dog`` if cat and dog are labels themselves, or occur in several combinations."""
     counts = Counter(labels)
     for separator in _SEPARATORS:
         joined = {label for label in counts if separator in label}
         parts = {label: [part.strip() for part in label.split(separator)] for label in joined}
-        # a|b, a|c, b|c: a label that stands in several such is one, if it stands alone in no row.
+        # In a|b, a|c, b|c the parts that occur several times are labels, although none has a row of its own.
         within = Counter(part for found in parts.values() for part in set(found)) if separator in "|;" else Counter()
         known = {part for part, times in within.items() if times > 1} | counts.keys()
         parted = {label for label, found in parts.items() if all(found) and known.issuperset(found)}
@@ -187,10 +189,10 @@ def _combined(table: Table, name: str, separator: str, number: int, first: str) 
 
 
 def _numbers(table: Table, name: str, labels: pd.Series) -> tuple[str, ...]:
-    """Tell that numbers are classes.
+    """Return a sentence that numbers are used as classes, if the labels are numbers.
 
     Raises:
-        UserError: they are quantities: fractions, or nearly each row with a number of its own.
+        UserError: the numbers are quantities: fractions, or different in nearly every row.
     """
     numbers = pd.to_numeric(labels, errors="coerce")
     distinct = labels.nunique()

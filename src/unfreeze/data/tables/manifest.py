@@ -1,4 +1,4 @@
-"""A table of files as data, as a further test set, and in a folder that is given instead of it."""
+"""Read a table of files as data or as a further test set, and refuse a folder if a table in it has the labels."""
 
 import os
 import re
@@ -20,18 +20,18 @@ from unfreeze.data.tables.read import IN_FOLDERS, TABLE, Table, fix_command, key
 from unfreeze.errors import UserError
 
 GUESSED = ColumnsConfig()
-"""Nothing is said of the columns."""
+"""Default settings: the meaning of the columns is found in the table."""
 
 _LARGE = 100_000_000
-"""Bytes from which a table in a folder is not looked into: it is hardly a list of images."""
+"""Bytes from which a table in a folder is not read, since it is hardly a list of images."""
 
 
 def read_manifest(file: Path, asked: ColumnsConfig = GUESSED) -> Source:
     """Read a table of files; paths in it are relative to its folder, or absolute.
 
     Raises:
-        UserError: it cannot be read; what a column says is not clear; a path or label is empty, or there are several
-            labels; files are not found; splits contradict; there are fewer than two classes.
+        UserError: the table cannot be read; the meaning of a column is not clear; a path or label is missing, or a row
+            has several labels; files are not found; splits contradict; there are fewer than two classes.
     """
     table = read_table(file)
     source, _ = _read(table, asked, "data")
@@ -45,15 +45,15 @@ def read_manifest(file: Path, asked: ColumnsConfig = GUESSED) -> Source:
             f"add rows with another label{way}",
         )
     check_names("label", file, classes)
-    told = (*table.told, *source.guessed, *_beside(table))
-    return Source(source.roots, source.items, source.ignored, source.classes, "table", source.split_names, told)
+    guessed = (*table.told, *source.guessed, *_report_tables_beside(table))
+    return Source(source.roots, source.items, source.ignored, source.classes, "table", source.split_names, guessed)
 
 
 def read_test_table(name: str, file: Path, classes: Sequence[str], asked: ColumnsConfig = GUESSED) -> Source:
     """Read a table as a further test set: its labels are classes of the main data, its splits are not used.
 
     Raises:
-        UserError: as for ``read_manifest``, and where a label is not a class of the main data.
+        UserError: as for ``read_manifest``, or a label is not a class of the main data.
     """
     table = read_table(file)
     source, columns = _read(table, asked, f"tests.{name}")
@@ -61,26 +61,26 @@ def read_test_table(name: str, file: Path, classes: Sequence[str], asked: Column
     if unknown:
         label = columns.labels[0]
         raise UserError(
-            f"tests.{name}: {file} has labels that the main data has not: {', '.join(unknown[:5])}",
+            f"tests.{name}: {file} has labels that the main data lacks: {', '.join(unknown[:5])}",
             f"classes of the main data: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}",
             f"leave these rows out: {fix_command(table, f't = t[~t[{label!r}].str.strip().isin({unknown})]')}",
         )
     items = tuple(Item(item.path, item.label, "", name, item.group, "", item.more) for item in source.items)
     ignored = tuple(Ignored(entry.path, entry.reason, name) for entry in source.ignored)
-    told = tuple(f"tests.{name}: {text}" for text in (*table.told, *source.guessed))
-    return Source({name: source.roots[""]}, items, ignored, tuple(classes), "table", {}, told)
+    guessed = tuple(f"tests.{name}: {text}" for text in (*table.told, *source.guessed))
+    return Source({name: source.roots[""]}, items, ignored, tuple(classes), "table", {}, guessed)
 
 
 def tables_in(root: Path) -> tuple[Path, ...]:
-    """Return the tables right in a folder that can be read as data, sorted by name."""
+    """Return the tables in a folder that can be read as data, sorted by name."""
     return tuple(file for file in _table_files(root) if _readable(file) is not None)
 
 
 def refuse_folder_of_a_table(root: Path) -> None:
-    """Refuse a folder whose images a table in it labels otherwise than their folders do.
+    """Refuse a folder if a table in it gives other labels than its class folders.
 
     Raises:
-        UserError: names the command that takes the table.
+        UserError: with the command that reads the table.
     """
     _refuse_table_in_each_split(root)
     found = {file: source for file in _table_files(root) if (source := _readable(file)) and not _by_folder(*source)}
@@ -89,17 +89,17 @@ def refuse_folder_of_a_table(root: Path) -> None:
     listed = ", ".join(f"{file.name} ({len(source.items)} images)" for file, (source, _) in found.items())
     train = next((file for file in found if "train" in file.name.lower()), min(found))
     raise UserError(
-        f"data: {root} holds a table of its images, whose labels its folders do not say: {listed}",
+        f"data: {root} contains a table of its images with labels that are not those of folders: {listed}",
         "the table, or a folder of class folders",
         f"give the table: {check_command(train)}",
     )
 
 
 def _refuse_table_in_each_split(root: Path) -> None:
-    """Refuse a folder of split folders each of which holds a table of its images, by the same name in all.
+    """Refuse a folder of split folders that each contain a table of their images, of the same name.
 
     Raises:
-        UserError: names the command that makes one table of them.
+        UserError: with the command that makes one table of them.
     """
     folders = [folder for folder in sorted(root.iterdir()) if folder.name.lower() in SPLIT_NAMES and folder.is_dir()]
     names = {file.name for folder in folders for file in _table_files(folder)}
@@ -120,7 +120,7 @@ def _refuse_table_in_each_split(root: Path) -> None:
         )
         listed = ", ".join(file.relative_to(root).as_posix() for file in found.values())
         raise UserError(
-            f"data: {root} holds a table of images in each split's folder: {listed}",
+            f"data: {root} contains a table of images in each split's folder: {listed}",
             "one table of all splits, or a folder of class folders",
             f"make one of them: {fix_command(replace(table, file=root / name), change)}",
         )
@@ -136,7 +136,7 @@ def _table_files(root: Path) -> list[Path]:
 
 
 def _readable(file: Path) -> tuple[Source, Columns] | None:
-    """Return what a table says, None where it is not one of labelled images: other tables may lie in folders, too."""
+    """Return the files of a table, None if it is not a table of labelled images; a folder may contain other tables."""
     try:
         source, columns = _read(read_table(file), GUESSED, "data")
     except UserError:
@@ -145,7 +145,7 @@ def _readable(file: Path) -> tuple[Source, Columns] | None:
 
 
 def _by_folder(source: Source, columns: Columns) -> bool:
-    """Tell whether the files may lie in class folders: in several, whose names say what the table calls a label."""
+    """Tell whether the files seem to be in class folders: in several folders that agree with the table's labels."""
     rows = pd.DataFrame(
         [(os.path.dirname(item.path), item.label) for item in source.items], columns=["folder", "label"]
     )
@@ -157,7 +157,7 @@ def _by_folder(source: Source, columns: Columns) -> bool:
 
 
 def _read(table: Table, asked: ColumnsConfig, what: str) -> tuple[Source, Columns]:
-    """Read the rows; the source has no kind yet, and is not checked for classes."""
+    """Read the rows; the source has no kind yet, and its classes are not checked."""
     if asked.path is None and "path" not in map(key, table.rows.columns):
         refuse_pictures(table)
     columns = read_columns(table, asked, lambda names: _exist(table, names, asked))
@@ -169,16 +169,17 @@ def _read(table: Table, asked: ColumnsConfig, what: str) -> tuple[Source, Column
     nul = names.index[names.str.contains("\0", regex=False)]
     change = f"t = t[~t[{columns.path!r}].str.contains(chr(0), regex=False)]"
     refuse_rows(table, nul, "a NUL in the path", "paths of files", change)
-    labels, told = read_labels(table, columns)
+    labels, on_labels = read_labels(table, columns)
     table, folders = join_folders(table, columns.path, asked.root)
     names = table.rows[columns.path]
     found = find_files(table, list(names), asked.root, asked.suffix)
     paths = [found.paths[name] for name in names]
-    told = (*columns.told, *told, *check_boxes(table, columns, labels, paths), *folders, *found.told)
+    boxes = check_boxes(table, columns, labels, paths)
+    guessed = (*columns.guessed, *on_labels, *boxes, *folders, *found.guessed)
     check_votes(table, columns, labels, paths)
     items, ignored = _items(table, columns, paths, list(labels))
     classes = tuple(sorted(set(labels)))
-    return Source({"": table.file.parent}, items, ignored, classes, "", columns.split_names, told), columns
+    return Source({"": table.file.parent}, items, ignored, classes, "", columns.split_names, guessed), columns
 
 
 def _exist(table: Table, names: Sequence[str], asked: ColumnsConfig) -> bool:
@@ -191,7 +192,7 @@ def _exist(table: Table, names: Sequence[str], asked: ColumnsConfig) -> bool:
 def _items(
     table: Table, columns: Columns, paths: Sequence[str], labels: Sequence[str]
 ) -> tuple[tuple[Item, ...], tuple[Ignored, ...]]:
-    """Return an item for each file and label, and the rows that list one again."""
+    """Return an item for each file and label, and the rows that repeat one."""
     rows = table.rows
     same = f"t = t.assign(_file=[p.replace(chr(92), '/').removeprefix('./') for p in t[{columns.path!r}]])"
     given = {str(name): list(rows[name]) for name in rows.columns}
@@ -199,19 +200,19 @@ def _items(
     folds = given[columns.fold] if columns.fold else nothing
     groups = given[columns.group] if columns.group else nothing
     more = [name for name in given if name not in columns.used]
-    items, ignored, seen, twice = [], [], dict[tuple[str, str], int](), []
+    items, ignored, seen, contradicting = [], [], dict[tuple[str, str], int](), []
     for position, (path, label) in enumerate(zip(paths, labels, strict=True)):
-        whole = os.path.join(table.file.parent, path)  # so that an absolute path and a relative one are the same file
+        whole = os.path.join(table.file.parent, path)  # an absolute and a relative path may name the same file
         first = seen.setdefault((whole, label), position)
         if first != position:
             ignored.append(Ignored(path, "listed twice with the same label"))
             if any(values[first] != values[position] for values in (columns.split, folds, groups)):
-                twice.append(position)
+                contradicting.append(position)
             continue
         values = tuple((name, given[name][position]) for name in more)
         items.append(Item(path, label, columns.split[position], "", groups[position], folds[position], values))
     refuse_rows(
-        table, rows.index[twice], "a file that is listed before with another split, fold or group",
+        table, rows.index[contradicting], "a file that was listed before with another split, fold or group",
         "one split, fold and group for each file", f"{same}.drop_duplicates('_file').drop(columns='_file')",
     )  # fmt: skip
     return tuple(items), tuple(ignored)
@@ -231,7 +232,7 @@ def _unlabelled(table: Table, columns: Columns, what: str) -> UserError:
 
 
 def _others(file: Path, words: Sequence[str]) -> list[Path]:
-    """Return the tables beside one whose names differ from its only in the split that they name."""
+    """Return the tables next to one whose names differ only in the split that they contain."""
     split = re.compile(r"(?<![a-z])(train|training|test|testing|val|valid|validation)(?![a-z])")
     name = split.sub("*", file.stem.lower())
     if "*" not in name:
@@ -244,22 +245,22 @@ def _others(file: Path, words: Sequence[str]) -> list[Path]:
     ]
 
 
-def _beside(table: Table) -> list[str]:
-    """Tell of tables beside a table of training images that name another split."""
-    told = []
+def _report_tables_beside(table: Table) -> list[str]:
+    """Report tables next to a table of training images that name another split."""
+    found = []
     file = table.file
     if not re.search("train", file.stem.lower()):
         return []
     for other in _others(file, ("test", "testing", "val", "valid", "validation")):
         name = re.sub(r"[^A-Za-z0-9]+", "_", other.name).strip("_")
         if _readable(other) is None:
-            told.append(f"{other.name} lies beside it and has no labels that can be read, so it is not used")
+            found.append(f"{other.name} lies beside it and has no labels that can be read, so it is not used")
         elif "test" in other.stem.lower():
-            told.append(
+            found.append(
                 f"{other.name} lies beside it and is not used; tests: {{{name}: {other.name}}} in the study file, or "
                 f"--set tests.{name}={other}, tests on it as well, and with split: {{test: 0}} on it alone"
             )
         else:
             both = f"t = pd.concat([t.assign(split='train'), pd.read_csv({other.as_posix()!r}).assign(split='val')])"
-            told.append(f"{other.name} lies beside it and is not used; to validate on it: {fix_command(table, both)}")
-    return told
+            found.append(f"{other.name} lies beside it and is not used; to validate on it: {fix_command(table, both)}")
+    return found

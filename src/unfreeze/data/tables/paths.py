@@ -1,8 +1,8 @@
-r"""Find the files that a table names, where they do not lie as it writes them.
+r"""Find the files that a table names, also if they are not where it says.
 
-Tried, in any combination: ``\`` as ``/``; other capitals or another Unicode form; a suffix that is missing, or another
-one; a folder near the table in which the names lie; leading folders that are another machine's. One combination is
-taken for all rows.
+Tried in any combination: ``\`` as ``/``; different case or Unicode form; a missing or different suffix; a folder near
+the table that contains the names; without leading folders, which are those of another machine. One combination is used
+for all rows.
 """
 
 import os
@@ -19,39 +19,39 @@ from unfreeze.errors import UserError
 from unfreeze.text import near
 
 _DEPTH, _AROUND = 4, 2
-"""How many folders deep is looked below a table's folder, and below the one around it."""
+"""Depth of the search below a table's folder, and below the folder around it."""
 
 _PROBES = 10
 
 _COMPARED = 5000
-"""Names among which the nearest one is looked for."""
+"""Most names among which the nearest one is searched."""
 
 _NO_PHOTOGRAPHS = ("mask", "segm", "annot", "label", "thumb", "depth", "truth")
 _PHOTOGRAPHS = ("im", "jpg", "jpeg", "png", "photo", "pic")
 _SPLITS = ("train", "test", "val")
 
 _TABLES = ("annot", "label", "meta", "csv", "split", "table", "list")
-"""Parts of the names of folders that hold tables only, and lie beside a folder of images."""
+"""Parts of names of folders that contain only tables, next to a folder of images."""
 
 Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Found:
-    """The files of a table's rows.
+    """Files of a table's rows.
 
     Attributes:
-        paths: by name as the table has it: posix path relative to the table's folder, or absolute.
-        told: how they were found, where not as written, and how many do not exist.
+        paths: posix path relative to the table's folder, or absolute, by the name in the table.
+        guessed: sentences on how they were found, if not as written, and on missing files.
     """
 
     paths: Mapping[str, str]
-    told: tuple[str, ...] = ()
+    guessed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file near the table: its path's parts below the folder looked through, and its folders without capitals."""
+    """A file near the table: the parts of its path below the searched folder, and its folders in folded case."""
 
     parts: Parts
     folders: Parts
@@ -59,14 +59,14 @@ class _File:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where names lie: below a folder, with so many of their leading parts left out; None: anywhere."""
+    """Where names are: below a folder (None: anywhere), without their first ``left_out`` parts."""
 
     folder: Parts | None
     left_out: int = 0
 
 
 _Index = Mapping[str, list[_File]]
-"""Files by name, and pictures also by name without suffix; without capitals and in one Unicode form."""
+"""Files by name, pictures also by name without suffix, in folded case and one Unicode form."""
 
 
 def find_files(table: Table, names: Sequence[str], root: str | None, suffix: str | None) -> Found:
@@ -74,12 +74,12 @@ def find_files(table: Table, names: Sequence[str], root: str | None, suffix: str
 
     Args:
         table: the table.
-        names: the files, as written in it.
-        root: the folder that they are relative to, itself relative to the table's folder; None for that folder.
-        suffix: what the names lack at their end.
+        names: names of the files in the table.
+        root: the folder that they are relative to, relative to the table's folder; None for that folder.
+        suffix: suffix to add to the names.
 
     Raises:
-        UserError: more than half of the files do not exist, or names fit files in several folders.
+        UserError: more than half of the files do not exist, or names match files in several folders.
     """
     folder, prefix = table.file.parent, "" if root is None else str(Path(root).expanduser())
     suffix = f".{suffix}" if suffix and f".{suffix.lower()}" in PICTURES else suffix
@@ -98,20 +98,20 @@ def find_files(table: Table, names: Sequence[str], root: str | None, suffix: str
     way = os.path.relpath(base, folder)
     moved = {name: PurePath(prefix or way, *parts).as_posix() for name, parts in found.items() if parts}
     missing = [name for name in absent if name not in moved]
-    told = [_moved_text(moved, written, found, place, way if root is None else None)] if moved and place else []
+    guessed = [_moved_text(moved, written, found, place, way if root is None else None)] if moved and place else []
     if missing:
         nearest = _nearest(missing[0], index, way)
         if 2 * len(missing) > len(written):
             raise _no_files(table, written, missing, nearest, index)
-        told.append(
+        guessed.append(
             f"{len(missing)} of {len(written)} files do not exist, first {missing[0]}{nearest}; "
             f"{columns_line(root='FOLDER')} says which folder the paths are relative to"
         )
-    return Found(written | moved, tuple(told))
+    return Found(written | moved, tuple(guessed))
 
 
 def join_folders(table: Table, path: str, root: str | None) -> tuple[Table, tuple[str, ...]]:
-    """Put the folder that another column names before each file, where most files exist only so.
+    """Prepend to each file the folder in another column, if most files exist only there.
 
     Args:
         table: the table.
@@ -119,7 +119,7 @@ def join_folders(table: Table, path: str, root: str | None) -> tuple[Table, tupl
         root: as for ``find_files``.
 
     Returns:
-        the table with these paths in its column of files, and what is told; the table as it is where none is joined.
+        The table with these paths in its column of files, and a sentence on it; else the unchanged table.
     """
     folder, rows = table.file.parent / Path(root or "").expanduser(), table.rows
     if os.path.isfile(folder / rows[path].iloc[0]):
@@ -127,7 +127,7 @@ def join_folders(table: Table, path: str, root: str | None) -> tuple[Table, tupl
     for name in (str(name) for name in rows.columns if name != path):
         joined = rows[name] + "/" + rows[path]
         files = [folder / PurePath(*_parts(whole)) for whole in joined]
-        # More than half is what find_files asks for, too.
+        # More than half, as in find_files.
         if any(map(os.path.isfile, files[:_PROBES])) and 2 * sum(map(os.path.isfile, files)) > len(files):
             reader = f"{table.reader}.pipe(lambda t: t.assign(**{{{path!r}: t[{name!r}] + '/' + t[{path!r}]}}))"
             otherwise = f"{columns_line(root='FOLDER')} says otherwise"
@@ -137,7 +137,7 @@ def join_folders(table: Table, path: str, root: str | None) -> tuple[Table, tupl
 
 
 def _parts(name: str) -> Parts:
-    """Return the parts of a path of any system, without drive, root and dots."""
+    """Return the parts of a path of any operating system, without drive, root and dots."""
     parts = re.split(r"[/\\]+", re.sub(r"^[A-Za-z]:(?=[/\\])", "", name))
     return tuple(part for part in parts if part not in ("", ".")) or (name,)
 
@@ -147,13 +147,13 @@ def _fold(text: str) -> str:
 
 
 def _bare(name: str) -> str | None:
-    """Return a picture's name without its suffix; None where it has no suffix of a picture."""
+    """Return a picture's name without its suffix; None if it is not a picture's suffix."""
     stem, suffix = os.path.splitext(name)
     return stem if suffix.lower() in PICTURES else None
 
 
 def _index(base: Path, depth: int) -> _Index:
-    """Index the files below a folder; hidden ones are left out, and links to folders around them not followed."""
+    """Index the files below a folder, without hidden ones; links to folders around them are not followed."""
     index: dict[str, list[_File]] = {}
     waiting: list[tuple[Parts, frozenset[str]]] = [((), frozenset({os.path.realpath(base)}))]
     pictures = False
@@ -163,7 +163,7 @@ def _index(base: Path, depth: int) -> _Index:
         try:
             with os.scandir(here) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
-        except OSError:  # a folder that cannot be read holds nothing that could be used
+        except OSError:  # a folder that cannot be read has no usable files
             continue
         folders = tuple(map(_fold, parts))
         for entry in found:
@@ -183,7 +183,7 @@ def _index(base: Path, depth: int) -> _Index:
 
 
 def _hits(index: _Index, name: str) -> list[tuple[int, _File]]:
-    """Return the files that a name may mean, with how much they differ: 0 not, 1 in form, 2 and 3 in the suffix."""
+    """Return the files that a name may mean, with their difference: 0 none, 1 form, 2 added suffix, 3 other suffix."""
     folded, bare = _fold(name), _bare(name)
     hits = [
         (0 if file.parts[-1] == name else 1 if _fold(file.parts[-1]) == folded else 2, file)
@@ -195,7 +195,7 @@ def _hits(index: _Index, name: str) -> list[tuple[int, _File]]:
 
 
 def _places(wanted: Sequence[Parts], index: _Index) -> list[_Place]:
-    """Return the places where the first names with a file like them would lie, those that leave out least first."""
+    """Return the possible places of the first names with matching files, with the fewest parts left out first."""
     places = dict[_Place, None]()
     probes = 0
     for parts in wanted:
@@ -213,7 +213,7 @@ def _places(wanted: Sequence[Parts], index: _Index) -> list[_Place]:
 
 
 def _match(index: _Index, place: _Place, parts: Parts) -> Parts | None:
-    """Return the one file that a name means in a place, if there is one."""
+    """Return the only file that a name matches in a place, else None."""
     if place.left_out >= len(parts):
         return None
     hits = _hits(index, parts[-1])
@@ -226,15 +226,15 @@ def _match(index: _Index, place: _Place, parts: Parts) -> Parts | None:
 
 
 def _place(table: Table, wanted: Sequence[Parts], index: _Index, places: Sequence[_Place]) -> _Place | None:
-    """Return the place where most names lie; where all lie in several places, the one that is plainly meant.
+    """Return the place with files for most names; of several with files for all names, the one that is meant.
 
     Raises:
-        UserError: none is.
+        UserError: it is not clear which one is meant.
     """
     best, most, whole = None, 0, dict[tuple[Parts | None, ...], _Place]()
     for place in places:
         if whole and (place.folder is None or place.left_out > next(iter(whole.values())).left_out):
-            break  # the whole path says more than its end, and a folder that has them all more than names alone
+            break  # longer paths identify files better, and a folder with all files better than names alone
         files = tuple(_match(index, place, parts) for parts in wanted)
         count = sum(file is not None for file in files)
         if count > most:
@@ -247,15 +247,15 @@ def _place(table: Table, wanted: Sequence[Parts], index: _Index, places: Sequenc
     if meant is None:
         roots = sorted("/".join(place.folder or ()) or "." for place in whole.values())
         raise UserError(
-            f"data: {table.file}: the files lie in several folders: {', '.join(roots)}",
+            f"data: {table.file}: the files are in several folders: {', '.join(roots)}",
             "one file for each row",
-            f"say which folder is meant: {set_columns(root=roots[0])}",
+            f"name the right folder: {set_columns(root=roots[0])}",
         )
     return meant
 
 
 def _meant(table: Table, places: list[_Place]) -> _Place | None:
-    """Return the only place with the table's split in its name, else the only one whose name says photographs."""
+    """Return the only place without masks, or named like the table's split, or named like photographs; else None."""
 
     def named(words: Iterable[str], among: Sequence[_Place]) -> list[_Place]:
         return [place for place in among if any(word in _fold("/".join(place.folder or ())) for word in words)]
@@ -276,7 +276,7 @@ def _moved_text(
     place: _Place,
     way: str | None,
 ) -> str:
-    """Say how files were found; ``way``: from the table's folder to the one looked through, None where root says it."""
+    """Return how files were found; ``way`` leads from the table's folder to the searched one, None with a root."""
     first = next(iter(moved))
     how = []
     if any("\\" in name for name in moved):
@@ -286,13 +286,13 @@ def _moved_text(
         how.append(f"without the first {parts} of the path")
     root = None
     if place.folder is None:
-        how.append("by name, in whatever folder")
+        how.append("by name, in any folder")
     elif way is not None and (place.folder or way != "."):
         root = PurePath(way, *place.folder).as_posix()
         how.append(f"in the folder {root}")
     ends = [(_parts(name)[-1], parts[-1]) for name, parts in found.items() if parts]
     if any(_fold(given) == _fold(real) and given != real for given, real in ends):
-        how.append("in other capitals or another Unicode form")
+        how.append("with different case or Unicode form")
     added = sorted(
         {os.path.splitext(real)[1] for given, real in ends if _fold(os.path.splitext(real)[0]) == _fold(given)}
     )
@@ -323,7 +323,7 @@ def _no_files(
         {os.path.splitext(file.parts[-1])[1] for level, file in _hits(index, _parts(first)[-1]) if level == 2}
     )
     if len(ends) > 1:
-        fix = f"say which of {', '.join(ends)} is meant: {set_columns(suffix=ends[0])}"
+        fix = f"say which of {', '.join(ends)} is right: {set_columns(suffix=ends[0])}"
     elif re.match(r"[a-z][a-z0-9+.-]+://", first.lower()):
         fix = f"nothing is downloaded: download the files, then name their folder: {set_columns(root='FOLDER')}"
     else:

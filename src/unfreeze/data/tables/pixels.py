@@ -1,4 +1,4 @@
-"""Tables that hold their pictures themselves: refused with a command that writes the pictures as files."""
+"""Refuse tables that contain the pictures themselves, with a command that writes the pictures as files."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from unfreeze.data.tables.read import BYTES, TABLE, Table, fix_command
 from unfreeze.errors import UserError
 
 _LEAST = 64
-"""Numbers in a row from which they are the pixels of a picture, 8 x 8."""
+"""Fewest numbers in a row that are the pixels of a picture, 8 x 8."""
 
 _BASE64 = ("data:image/", "/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0")
 _SAVE = "Image.fromarray(np.array({numbers}, 'uint8').reshape({shape})).save(p)"
@@ -24,10 +24,10 @@ _IMPORTS = {
 
 
 def refuse_pictures(table: Table) -> None:
-    """Refuse a table of which no column names files, but one or many are pictures.
+    """Refuse a table without names of files, of which one or many columns are pictures.
 
     Raises:
-        UserError: names the columns, and a command that writes each picture as a file and a table of them.
+        UserError: with the columns, and a command that writes each picture as a file and a table of them.
     """
     rows = table.rows
     if any(rows[name].str.lower().str.endswith(PICTURES).mean() > 0.5 for name in rows.columns):
@@ -54,7 +54,7 @@ def refuse_pictures(table: Table) -> None:
 
 
 def _shape(count: int) -> tuple[int, ...] | None:
-    """Return the shape of so many pixels: square, grey or in three colours; None where that cannot be."""
+    """Return the shape of a square picture with this many numbers, grey or in three colours; None if there is none."""
     for bands in (1, 3):
         side = math.isqrt(count // bands)
         if count >= _LEAST * bands and side * side * bands == count:
@@ -63,7 +63,7 @@ def _shape(count: int) -> tuple[int, ...] | None:
 
 
 def _pixel_columns(rows: pd.DataFrame) -> list[str]:
-    """Return the columns named alike, but for numbers in their names, that hold 0 to 255 only."""
+    """Return the adjacent columns with equal names apart from numbers, and with values from 0 to 255."""
     alike = pd.Series(rows.columns.astype(str)).str.replace(r"\d+", "#", regex=True)
     most = alike[alike.str.contains("#")].value_counts()
     if most.empty or most.iloc[0] < _LEAST:
@@ -77,7 +77,7 @@ def _pixel_columns(rows: pd.DataFrame) -> list[str]:
 
 
 def _class_names(table: Table) -> str:
-    """Return a statement that puts the names of classes in place of numbers, where the file has them; else ""."""
+    """Return a statement that replaces numbers by the names of classes, if the file has them, else ""."""
     from pyarrow import parquet
 
     kept = (parquet.read_schema(table.file).metadata or {}).get(b"huggingface", b"{}")
@@ -93,15 +93,15 @@ def _class_names(table: Table) -> str:
 def _refused(
     table: Table, names: list[str], what: str, content: str, shape: tuple[int, ...] | None, further: str = ""
 ) -> UserError:
-    """Return the refusal.
+    """Return the error.
 
     Args:
         table: the table.
-        names: the columns of pictures, side by side.
-        what: what they hold.
-        content: an expression of a row's value ``v``: the bytes of a file, or with a shape the numbers of pixels.
+        names: the adjacent columns of pictures.
+        what: description of their content.
+        content: an expression of a row's value ``v``: the bytes of a file, or with a shape the numbers of the pixels.
         shape: of the pixels.
-        further: statements that change the table ``t`` as well.
+        further: further statements that change the table ``t``.
     """
     folder = table.file.with_name(f"{table.file.stem}_images")
     block = f"t.loc[:, {names[0]!r}:{names[-1]!r}]"

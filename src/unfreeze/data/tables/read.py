@@ -1,4 +1,4 @@
-"""Read a table of any usual kind as text: its encoding, separator and header, and commands that change it."""
+"""Read a table of any usual format as text, and write commands that change a copy of it."""
 
 import codecs
 import csv
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.data.fixes import python_command
-from unfreeze.data.tables.head import LOOKED_AT, PICTURES, SEPARATORS, Head, read_head
+from unfreeze.data.tables.head import HEAD_LINES, PICTURES, SEPARATORS, Head, read_head
 from unfreeze.errors import UserError
 
 __all__ = [
@@ -37,18 +37,18 @@ TEXT = (".csv", ".tsv", ".tab", ".psv", ".txt")
 LINES = (".jsonl", ".ndjson")
 
 CONVERTED = {".xlsx": "read_excel", ".xls": "read_excel", ".ods": "read_excel", ".json": "read_json"}
-"""Tables that are not read, and the function of pandas that reads them."""
+"""Formats that are not read, and the pandas function that reads them."""
 
 READ = (*TEXT, *LINES, ".parquet")
 
 IN_FOLDERS = tuple(suffix for suffix in READ if suffix != ".txt")
-"""How names of tables end that are looked for in folders."""
+"""Suffixes of tables that are searched in folders."""
 
 SUFFIXES = (*READ, *CONVERTED)
 TABLE = "a table (.csv, .tsv, .txt, .jsonl or .parquet) with a column of file paths and a column of labels"
 
 BYTES = "<bytes>"
-"""The text of a value that is bytes: a picture in the table itself."""
+"""Text for a value of bytes, which is a picture in the table itself."""
 
 _LISTED = 5
 _SAMPLE = 2000
@@ -61,9 +61,9 @@ class Table:
 
     Attributes:
         file: where it is.
-        rows: every value as text without white space around, "" where there is none; indexed by the row's number in
-            the file, from 0; empty rows are left out. Columns are named as in the file.
-        unit, first: "line" or "row", and the number of the row 0 in these units, as an editor shows it.
+        rows: all values as text without surrounding white space, "" if missing; indexed by the row's number in the
+            file, from 0; without empty rows. Columns are named as in the file.
+        unit, first: "line" or "row", and the number of row 0 in these units, as an editor shows it.
         reader: a Python expression that reads it with pandas, ``pd``.
         told: sentences on how it was read.
     """
@@ -80,7 +80,7 @@ def read_table(file: Path) -> Table:
     """Read a table as text.
 
     Raises:
-        UserError: it cannot be read, has no rows, or two columns of one name.
+        UserError: it cannot be read, has no rows, or has two columns of the same name.
     """
     suffix = file.suffix.lower()
     if suffix in CONVERTED:
@@ -101,20 +101,20 @@ def read_table(file: Path) -> Table:
 
 
 def looks_like_a_table(file: Path) -> bool:
-    """Tell whether a file of any name is a table as text: one separator in all its first lines, or JSON in each."""
+    """Tell whether a file of any name is a text table: its first lines share a separator, or are JSON objects."""
     lines = _sample(file)
     return len(lines) > 1 and (_are_objects(lines) or any(all(sign in text for text in lines) for sign in SEPARATORS))
 
 
 def _sample(file: Path) -> list[str]:
-    """Return the first whole lines of a file that are not empty; none where it is not text."""
+    """Return the first lines of a file that are not empty; none if it is not text."""
     try:
         with file.open("rb") as opened:
             content = opened.read(_SAMPLE)
         text = content.decode(_encoding(content), "ignore")
     except OSError:
         return []
-    return [] if "\0" in text else [entry for entry in re.split(r"[\r\n]+", text)[:LOOKED_AT] if entry.strip()]
+    return [] if "\0" in text else [entry for entry in re.split(r"[\r\n]+", text)[:HEAD_LINES] if entry.strip()]
 
 
 def _are_objects(lines: list[str]) -> bool:
@@ -157,7 +157,7 @@ def _not_read(file: Path, reader: str) -> UserError:
     )
     by_hand = "save it as CSV UTF-8 in the spreadsheet, or: pip install openpyxl; " if reader == "read_excel" else ""
     return UserError(
-        f"data: {file} is a table of a kind that is not read ({file.suffix.lower()})",
+        f"data: {file} is a table in an unsupported format ({file.suffix.lower()})",
         TABLE,
         f"{by_hand}{command}, then give {out}",
     )
@@ -177,7 +177,7 @@ def _text_table(file: Path) -> Table:
             TABLE,
             f"save it as UTF-8: {python_command(_recode(file))}, then give {_recoded(file)}",
         ) from error
-    lines = re.split(r"\r\n?|\n", text, maxsplit=LOOKED_AT)[:LOOKED_AT]
+    lines = re.split(r"\r\n?|\n", text, maxsplit=HEAD_LINES)[:HEAD_LINES]
     try:
         head = read_head(lines, file.suffix.lower() == ".txt")
     except csv.Error as error:
@@ -264,10 +264,10 @@ def _parsed(file: Path, text: str, head: Head) -> pd.DataFrame:
             return pd.read_csv(
                 io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, index_col=False,
                 skipinitialspace=separator == " ", header=0 if named else None, names=_numbered(head),
-                skip_blank_lines=False,  # they are left out later, so that the others keep their numbers
+                skip_blank_lines=False,  # removed later, so that other lines keep their numbers
                 skiprows=head.above,
             )  # fmt: skip
-    except pd.errors.ParserWarning as error:  # of fields beyond the header's, which pandas would leave out
+    except pd.errors.ParserWarning as error:  # on fields beyond those of the header, which pandas would drop
         more = max(line.count(separator) for line in text.splitlines()) + 1 - len(names)
         header = separator.join([*names, *(f"column{len(names) + number}" for number in range(1, more + 1))]).strip()
         raise UserError(
@@ -275,7 +275,7 @@ def _parsed(file: Path, text: str, head: Head) -> pd.DataFrame:
             TABLE,
             f"put fields that hold a separator in quotes, or name every column in the first row: {header}",
         ) from error
-    except (OSError, ValueError, OverflowError, csv.Error) as error:  # what pandas raises on files that are no tables
+    except (OSError, ValueError, OverflowError, csv.Error) as error:  # raised by pandas on files that are not tables
         if isinstance(error, pd.errors.ParserError) and named and "Expected" in str(error):
             command = python_command(
                 f"import pandas as pd; pd.read_csv({_quoted(file)}, dtype=str, keep_default_na=False, "
@@ -285,7 +285,7 @@ def _parsed(file: Path, text: str, head: Head) -> pd.DataFrame:
             raise UserError(
                 f"data: {file} cannot be read: {str(error).strip()}",
                 TABLE,
-                f"correct that line, or leave such lines out: {command}, then give "
+                f"correct that line, or leave out such lines: {command}, then give "
                 f"{file.with_name(f'{file.stem}_fixed.csv')}",
             ) from error
         raise _unreadable(file, error) from error
@@ -308,7 +308,7 @@ def _json_lines(file: Path) -> Table:
     reader = f"pd.read_json({_quoted(file)}, lines=True)"
     if not any(isinstance(value, dict) for row in rows for value in row.values()):
         return Table(file, pd.DataFrame(rows, dtype=object), "line", 1, reader + _AS_TEXT)
-    # What lies in an object within becomes a column of its own: meta.label.
+    # Entries of nested objects become columns: meta.label.
     reader = f"pd.json_normalize({reader}.to_dict('records'))"
     return Table(file, pd.json_normalize(rows).astype(object), "line", 1, reader + _AS_TEXT)
 
@@ -322,10 +322,12 @@ def _parquet(file: Path) -> pd.DataFrame:
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(
-            f"data: {file}: nothing here reads Parquet", "pyarrow", "pip install pyarrow, or write the table as .csv"
+            f"data: {file}: reading Parquet needs pyarrow",
+            "pyarrow installed",
+            "pip install pyarrow, or write the table as .csv",
         ) from error
     try:
-        # What pandas notes in the file would make row labels of columns.
+        # Metadata of pandas would turn columns into row labels.
         table = parquet.read_table(file).to_pandas(ignore_metadata=True)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise _unreadable(file, error) from error
@@ -336,12 +338,12 @@ def _unreadable(file: Path, error: Exception) -> UserError:
     return UserError(
         f"data: {file} cannot be read: {str(error).strip()}",
         TABLE,
-        "write it anew, for example as lines such as path,label and images/1.jpg,cat in a .csv file",
+        "write it again, for example as lines such as path,label and images/1.jpg,cat in a .csv file",
     )
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, dict) and set(value) == {"bytes", "path"}:  # a picture as the package datasets writes it
+    if isinstance(value, dict) and set(value) == {"bytes", "path"}:  # a picture as written by the package datasets
         value = value["path"] if value["bytes"] is None else value["bytes"]
     if isinstance(value, bytes):
         return BYTES
@@ -366,10 +368,10 @@ def _refuse_twice(table: Table, columns: list[str]) -> None:
         raise UserError(
             f"data: {table.file} has two columns {', '.join(twice)}",
             TABLE,
-            f"rename one of them, or number the second: {command}, then give {out}",
+            f"rename one of them, or number the second one: {command}, then give {out}",
         )
 
 
 def key(name: str) -> str:
-    """Return a column's name without case, spaces and marks: ``Image Index`` and ``image_index`` are imageindex."""
+    """Return a column's name in folded case without spaces and marks: ``Image Index`` becomes imageindex."""
     return re.sub(r"[\W_]+", "", name.casefold())
