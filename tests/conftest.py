@@ -31,6 +31,6 @@ settings.load_profile("patient")
 
 
 def pytest_collection_finish() -> None:
-    """Exclude imported modules from garbage collection: each full collection would search them for a second."""
+    """Keep imported modules out of garbage collections, which runs ask for wherever memory is short."""
     gc.collect()
     gc.freeze()

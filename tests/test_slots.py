@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.worlds import tiny_study
+from tests.support.worlds import write_photographs
 from unfreeze import slots
 from unfreeze.errors import UserError
 from unfreeze.slots import Slot, end
@@ -56,14 +56,13 @@ time.sleep(600)
 """
 
 SCRIPT = """
-import sys
 from pathlib import Path
-from unfreeze import Study
 from unfreeze.data import scan
+from unfreeze.data.scan_cache import ScanCache
 scan._MANY = 4
 print("once")
-results = Study.from_yaml("study.yaml").run("out", parallel=2)
-print(sorted(results.table["status"]), sorted(path.name for path in Path("out/events").iterdir()))
+infos = scan.scan_files(sorted(Path("pictures").rglob("*.png")), ScanCache(None), None, 2, None)
+print(len(infos), {info.reason for info in infos})
 """
 
 
@@ -194,17 +193,10 @@ def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path) -> None:
 
 
 def test_a_script_without_a_main_guard_starts_slots(tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text(
-        json.dumps(tiny_study(tmp_path, strategies={"a": {"train": "all"}, "b": {"train": {"last": 1}}}))
-    )
+    write_photographs(tmp_path / "pictures", per_class=2)
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env=os.environ | {"UNFREEZE_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "script.py"], cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "once\n['finished', 'finished'] ['main.jsonl', 'slot-1.jsonl', 'slot-2.jsonl']\n"
+    assert done.stdout == "once\n6 {''}\n"

@@ -1,22 +1,21 @@
 """Rare classes weigh more, or are drawn more often."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from tests.support.finished import computed, numbers
 from tests.support.pictures import catalog
+from tests.support.prepared import prepared_study
 from tests.support.worlds import tiny_study, write_photographs
-from unfreeze import Results, Study
+from unfreeze import Study
 from unfreeze.config.resolve import cells
 from unfreeze.config.schema import StudyConfig
 from unfreeze.data.subset import Selection
 from unfreeze.study.cell import CellSpec
 
 HEAD = {"train": "head", "optimizer": {"lr": 1e-2}}
-LAST = {"train": {"last": 1}}
 
 
 @pytest.fixture(autouse=True)
@@ -33,30 +32,32 @@ def photographs(tmp_path: Path) -> Path:
     return root
 
 
-def run(folder: Path, out: str, balance: str, **values: Any) -> Results:
-    regime = {"balance": balance, **values.pop("regime", {})}
-    asked = {"strategies": {"head": HEAD, "last": LAST}, "regimes": {"all": regime}, **values}
-    return Study(**tiny_study(folder, **asked)).run(folder / out, workers=0)
+def spec_of(folder: Path, balance: str, **regime: Any) -> CellSpec:
+    study = tiny_study(folder, strategies={"head": HEAD}, regimes={"all": {"balance": balance, **regime}})
+    (spec,) = prepared_study(Study(**study).config, folder / "out").cells.values()
+    return spec
 
 
-def history(results: Results, cell: str = "head.all.s0") -> pd.DataFrame:
-    return pd.read_csv(results.path / "cells" / cell / "history.csv")
-
-
-def trained(results: Results) -> dict[str, int]:
-    splits = pd.read_csv(results.path / "splits.csv").set_index("id")["all.s0"]
-    labels = pd.read_csv(results.path / "catalog.csv").set_index("id")["label"]
-    return labels[splits.index[splits == "train"]].value_counts().to_dict()
-
-
-def test_oversampled_each_class_is_drawn_about_as_often(tmp_path, photographs):
-    results = run(tmp_path, "over", "oversample")
-    counts = trained(results)
+def test_oversampled_each_class_is_drawn_about_as_often(tmp_path: Path, photographs: Path) -> None:
+    spec = spec_of(tmp_path, "oversample")
+    labels = dict(zip(spec.catalog.images["id"], spec.catalog.images["label"], strict=True))
+    counts, drawn = (Counter(labels[name] for name in ids) for ids in (spec.selection.train, spec.train))
     most = max(counts.values())
-    expected = sum(count * round(most / count) for count in counts.values())
     assert counts["circle"] < most / 1.5
-    assert history(results)["examples"].tolist() == [expected, 2 * expected]
-    assert set(results.table["n_train"]) == {sum(counts.values())}
+    assert drawn == {label: count * round(most / count) for label, count in counts.items()}
+    assert spec.examples("") == 2 * drawn.total()
+
+
+def test_weights_leave_the_draws_as_they_are(tmp_path: Path, photographs: Path) -> None:
+    plain, weighted = spec_of(tmp_path, "none"), spec_of(tmp_path, "weights")
+    assert weighted.train == plain.train
+    assert plain.class_weights is None
+    assert weighted.class_weights is not None and len(set(weighted.class_weights)) > 1
+
+
+def test_equal_classes_weigh_alike(tmp_path: Path) -> None:
+    write_photographs(tmp_path / "photographs")
+    assert spec_of(tmp_path, "weights", train_per_class=4, val_per_class=1).class_weights == (1.0, 1.0, 1.0)
 
 
 def test_a_class_weighs_as_much_as_another_however_few_its_images_are():
@@ -74,25 +75,3 @@ def test_a_class_weighs_as_much_as_another_however_few_its_images_are():
     assert [weight * count for weight, count in zip(weights, counts.values(), strict=True)] == pytest.approx(
         [80 / 3] * 3
     )
-
-
-def test_weighted_the_loss_differs_and_the_draws_do_not(tmp_path, photographs):
-    plain, weighted = history(run(tmp_path, "plain", "none")), history(run(tmp_path, "weighted", "weights"))
-    assert plain["examples"].tolist() == weighted["examples"].tolist()
-    assert plain["train_loss"].tolist() != weighted["train_loss"].tolist()
-
-
-def test_equal_classes_weigh_alike(tmp_path):
-    write_photographs(tmp_path / "photographs")
-    same = {"regime": {"train_per_class": 4, "val_per_class": 1}}
-    one, other = (run(tmp_path, balance, balance, **same) for balance in ("none", "weights"))
-    pd.testing.assert_frame_equal(history(one).drop(columns="seconds"), history(other).drop(columns="seconds"))
-
-
-@pytest.mark.parametrize("regime", [{}, {"augment": "flip_crop", "views": 3}, {"augment": "flip_crop"}], ids=str)
-def test_oversampled_cached_equals_live(tmp_path, photographs, regime):
-    cached = run(tmp_path, "cached", "oversample", regime=regime, epochs=4)
-    live = run(tmp_path, "live", "oversample", regime=regime, epochs=4, budget={"disk": "1KB"})
-    assert computed(live) > computed(cached)
-    for cell in cached.table["cell"]:
-        assert numbers(cached, cell) == numbers(live, cell), cell

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.support.prepared import prepared_study
 from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.events import BetweenSteps, CellResumed, CellStarted, Event, Planned, Warned
@@ -188,6 +189,15 @@ MIXED = ("a strategy more", "another learning rate", "a seed more", "a regime mo
 
 
 @pytest.mark.parametrize("name", EDITS)
+def test_an_edit_makes_the_cells_stale_that_it_concerns(name: str, world: Path) -> None:
+    edit, store = EDITS[name], StudyDir(world / "base")
+    prepared = prepared_study(Study(**tiny_study(world, **{**BASE, **edit.values})).config, store.path)
+    new = [cell_id for cell_id, spec in prepared.cells.items() if store.finished(cell_id, spec.fingerprint) is None]
+    assert sorted(new) == sorted(edit.runs)
+    assert [*prepared.notes, *cell_module.finished_otherwise(store, prepared.cells)] == edit.says
+
+
+@pytest.mark.parametrize("name", ["a strategy less", *MIXED])
 def test_an_edited_study_runs_what_is_new_and_keeps_what_is_unchanged(
     name: str, world: Path, out: Path, tmp_path: Path
 ) -> None:

@@ -1,18 +1,17 @@
 """Test images: the same in every cell, and looked at by nothing before the final evaluation."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.prepared import prepared_study
 from tests.support.worlds import tiny_study
 from unfreeze import Study
 from unfreeze.activations.batches import BatchSource
 from unfreeze.events import CellFinished, CellStarted, EpochEnded, Event, Planned
 from unfreeze.inputs import preprocess as pixels
-from unfreeze.storage.records import read_table, read_tensors
+from unfreeze.storage.records import read_table
 
 STRATEGIES = {
     "head": {"train": "head", "optimizer": {"lr": 1e-2}, "tune": {"optimizer.lr": [1e-2, 1e-3]}},
@@ -28,21 +27,16 @@ STOPPING = {"monitor": "val_loss", "patience": 1}
 @pytest.mark.parametrize("folds", [None, 3])
 def test_the_test_set_is_the_same_in_every_cell_and_seed(tmp_path: Path, folds: int | None) -> None:
     study = tiny_study(tmp_path, strategies=STRATEGIES, regimes=REGIMES, seeds=2, split={"folds": folds})
-    results = Study(**study).run(tmp_path / "out", workers=0)
-    hashes: dict[str, set[str]] = {}
-    rows = read_table(results.path / "catalog.csv").set_index("id")
-    for row in results.table.to_dict("records"):
-        _, about = read_tensors(results.path / "cells" / row["cell"] / "logits.safetensors")
-        contents = sorted(rows.loc[about["ids"]["test"], "sha256"])
-        assert len(contents) == row["n_test"] > 0
-        hashes.setdefault(str(row["fold"]), set()).add(hashlib.sha256(json.dumps(contents).encode()).hexdigest())
-    assert len(results.table) == 2 * 2 * 2 * (folds or 1)
-    assert len(hashes) == (folds or 1)
-    assert all(len(found) == 1 for found in hashes.values())
-    splits = read_table(results.path / "splits.csv")
-    columns = [name for name in splits if name.startswith(("small.", "full."))]
-    assert len(columns) == 4
-    assert (splits.loc[splits["split"] == "test", columns].fillna("") == "").all(axis=None)
+    prepared = prepared_study(Study(**study).config, tmp_path / "out")
+    tests: dict[int | None, set[frozenset[str]]] = {}
+    for spec in prepared.cells.values():
+        tested = frozenset(spec.selection.tests["test"])
+        assert tested and not tested & {*spec.selection.train, *spec.selection.validation}
+        tests.setdefault(spec.cell.fold, set()).add(tested)
+    assert len(prepared.cells) == 2 * 2 * 2 * (folds or 1)
+    assert len(tests) == (folds or 1)
+    assert all(len(found) == 1 for found in tests.values())
+    assert len(set.union(*tests.values())) == len(tests)
 
 
 def test_no_test_image_is_read_before_the_final_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,3 +178,10 @@ def test_frozen_stages_that_changed_are_a_bug() -> None:
             run.end_epoch()
     with pytest.raises(RuntimeError, match=r"^the frozen stages of test_resnet changed"):
         run.result()
+
+
+def test_class_weights_change_the_training_loss_and_not_the_draws() -> None:
+    settings = STRATEGIES["stopped"] | {"early_stopping": None, "epochs": 2}
+    plain, weighted = fit(task_of(settings)), fit(task_of(settings, class_weights=[0.5, 2.0, 1.0]))
+    assert [row.examples for row in plain.history] == [row.examples for row in weighted.history] == [12, 24]
+    assert plain.history[-1].train_loss != weighted.history[-1].train_loss
