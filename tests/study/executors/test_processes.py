@@ -1,10 +1,10 @@
 """Cells in several processes: the same numbers, and the same when one of them fails, dies or is stopped."""
 
-import errno
 import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +12,10 @@ import pytest
 from tests.support.choices import candidates, read_study
 from tests.support.finished import all_but_times
 from tests.support.stops import Stopped
-from tests.support.studies import EARLY, MANY, PLAIN, TWO_GROUPS
+from tests.support.studies import MANY, TWO_GROUPS
 from tests.support.worlds import tiny_study
 from unfreeze import Results, Study, slots
+from unfreeze.activations.batches import CacheStats
 from unfreeze.config.schema import StudyConfig
 from unfreeze.errors import UserError
 from unfreeze.events import (
@@ -28,8 +29,12 @@ from unfreeze.events import (
     Planned,
     Warned,
 )
-from unfreeze.storage.event_log import EventReader
+from unfreeze.storage.atomic import DiskFull
+from unfreeze.storage.event_log import EventLog, EventReader
 from unfreeze.storage.records import read_json, read_table
+from unfreeze.storage.study_dir import StudyDir
+from unfreeze.study.executors import processes
+from unfreeze.study.executors.processes import ProcessExecutor
 
 LONG = TWO_GROUPS | {"epochs": 30}
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -150,26 +155,6 @@ def test_a_process_that_is_killed_costs_the_others_nothing_and_its_cells_go_on_t
     assert started[1].returncode == 0
 
 
-@posix
-@pytest.mark.slow
-def test_cells_whose_process_is_killed_twice_fail_and_say_why(tmp_path: Path, started: list[subprocess.Popen]) -> None:
-    def kill(event: Event) -> None:
-        if isinstance(event, EpochEnded) and event.cell == "all.small.s0":
-            for process in started:
-                process.kill()
-
-    several = run(tmp_path, "several", 2, kill, **TWO_GROUPS)
-    assert "all.small.s0" in several.failed
-    assert read_json(several.path / "cells" / "all.small.s0" / "error.json")["error"] == (
-        "the process that ran it was ended by SIGKILL, for the second time\n"
-        "  expected: a process that lives until its cells are finished; where memory runs out, the system ends one\n"
-        "  fix:      run the same command again, with a smaller --parallel or without"
-    )
-    again = run(tmp_path, "several", 1, **TWO_GROUPS)
-    assert again.failed == ()
-    assert all_but_times(again.path) == all_but_times(run(tmp_path, "one", 1, **TWO_GROUPS).path)
-
-
 def test_a_run_that_is_stopped_ends_as_if_it_never_was(whole: Path, started: list[subprocess.Popen]) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, EpochEnded):
@@ -184,30 +169,126 @@ def test_a_run_that_is_stopped_ends_as_if_it_never_was(whole: Path, started: lis
     assert all_but_times(whole.parent / "stopped") == all_but_times(whole)
 
 
-def test_a_cache_that_fails_costs_the_store_alone_and_is_said_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen]
-) -> None:
-    groups: dict[str, Any] = {"strategies": EARLY, "regimes": PLAIN, "seeds": 2}
-    run(tmp_path, "whole", 1, **groups)
-    monkeypatch.setenv("UNFREEZE_CACHE", str(tmp_path / "another cache"))
-    (early := tmp_path / "early").mkdir()
-    (early / "sitecustomize.py").write_text(  # which a process imports when it starts
-        "import errno, os\nfrom unfreeze.storage import shards\n\n"
-        "def fails(self, row, array):\n    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n\n"
-        "shards.NewShard.append = fails\n"
-    )
-    monkeypatch.syspath_prepend(str(early))
-    events: list[Event] = []
-    run(tmp_path, "out", 2, events.append, **groups)
-    assert len(started) == 2
-    why = f"cannot write to the cache: {os.strerror(errno.ENOSPC)}"
-    said = [event.text for event in events if isinstance(event, Warned)]
-    assert [text for text in said if "stored" in text] == [
-        f"nothing more is stored by this run, and frozen stages run live: {why}; free space there, or name "
-        "another folder in UNFREEZE_CACHE"
+KILLED = "was ended by SIGKILL"
+
+
+class FakeSlot:
+    """A slot without a process: at each poll it takes a step, a list of answers or how it ended."""
+
+    def __init__(self, steps: list[list[dict[str, Any]] | str]) -> None:
+        self.asked, self.steps = list[Any](), steps
+        self.step: list[dict[str, Any]] | str = []
+
+    def ask(self, what: Any) -> None:
+        self.asked.append(json.loads(json.dumps(what)))
+
+    def ended(self) -> str:
+        self.step = self.steps.pop(0) if self.steps else []
+        return self.step if isinstance(self.step, str) else ""
+
+    def heard(self) -> list[dict[str, Any]]:
+        return self.step if isinstance(self.step, list) else []
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> list[FakeSlot]:
+    """Slots that the test lists, in the order in which they start."""
+    listed: list[FakeSlot] = []
+    started = iter(listed)
+    monkeypatch.setattr(processes, "Slot", lambda kind, payload, log: next(started))
+    monkeypatch.setattr(processes, "end", lambda ended: None)
+    monkeypatch.setattr(processes, "POLL_SECONDS", 0.0)
+    return listed
+
+
+def executor(folder: Path, told: list[Event], count: int = 2) -> ProcessExecutor:
+    supply: Any = SimpleNamespace(rows={}, prefixes={}, facts=CacheStats())
+    briefing = {"cells": {cell_id: {"fingerprint": "f"} for cell_id in "abcd"}}
+    return ProcessExecutor(count, briefing, supply, StudyDir(folder), told.append, told.append)
+
+
+def error_of(folder: Path, cell_id: str) -> str:
+    return read_json(folder / "cells" / cell_id / "error.json")["error"]
+
+
+def test_cells_whose_process_is_killed_twice_fail_and_say_why(tmp_path: Path, fakes: list[FakeSlot]) -> None:
+    told: list[Event] = []
+    fakes += [
+        FakeSlot([[{"cell": "a", "failed": False}], KILLED]),
+        FakeSlot([KILLED]),
+        FakeSlot([[{"cell": "c", "failed": False}, {"ended": ["c"]}], KILLED]),
     ]
-    assert read_json(tmp_path / "out" / "shared.json")["runs"][0]["unstored"] == why
-    assert all_but_times(tmp_path / "out") == all_but_times(tmp_path / "whole")
+    with executor(tmp_path, told) as slots_of_cells:
+        slots_of_cells.submit(["a", "b"], 1.0)
+        slots_of_cells.submit(["c"], 2.0)
+        slots_of_cells.finish()
+    assert slots_of_cells.count == 1  # it may have been for memory
+    assert fakes[2].asked[1:] == [{"run": ["c"]}, {"run": ["b"]}]
+    assert slots_of_cells.failed == ["b"]
+    assert slots_of_cells.predicted == 3.0
+    assert error_of(tmp_path, "b") == (
+        "the process that ran it was ended by SIGKILL, for the second time\n"
+        "  expected: a process that lives until its cells are finished; where memory runs out, the system ends one\n"
+        "  fix:      run the same command again, with a smaller --parallel or without"
+    )
+    assert [event.text for event in told if isinstance(event, Warned)] == [
+        "a process that ran cells was ended by SIGKILL; in another one go on: c",
+        "a process that ran cells was ended by SIGKILL; in another one go on: b",
+    ]
+    assert [event.cell for event in told if isinstance(event, CellFailed)] == ["b"]
+
+
+def test_cells_whose_process_ends_by_an_exception_fail_at_once(tmp_path: Path, fakes: list[FakeSlot]) -> None:
+    """Another process would end by the same exception, and not for want of memory."""
+    told: list[Event] = []
+    broken = {"broken": "failed: RuntimeError: a is not the cell that was planned"}
+    fakes.append(FakeSlot([[broken], "ended with exit code 1"]))
+    with executor(tmp_path, told) as slots_of_cells:
+        slots_of_cells.submit(["a"], 1.0)
+        slots_of_cells.finish()
+    assert (slots_of_cells.failed, slots_of_cells.count) == (["a"], 2)
+    assert error_of(tmp_path, "a") == (
+        "the process that ran it failed: RuntimeError: a is not the cell that was planned\n"
+        "  expected: a process that runs its cells to their end\n"
+        "  fix:      run the same command again, without --parallel to see the error where it happens"
+    )
+
+
+def test_what_a_slot_computes_is_counted_here_and_told_to_the_others(tmp_path: Path, fakes: list[FakeSlot]) -> None:
+    facts = {"seconds": [], "rows": [], "forwards": [], "altered": [3]}
+    fakes.append(FakeSlot([[{"facts": facts}, {"unstored": "the disk is full"}, {"ended": ["a"]}]]))
+    fakes.append(FakeSlot([[{"unstored": "another reason"}, {"ended": ["b"]}]]))
+    with executor(tmp_path, []) as slots_of_cells:
+        slots_of_cells.submit(["a"], 1.0)
+        slots_of_cells.submit(["b"], 1.0)
+        slots_of_cells.finish()
+    assert slots_of_cells.supply.facts == CacheStats(altered_chunks=3, unstored="the disk is full")
+    assert {"facts": facts} in fakes[1].asked
+    assert {"facts": facts} not in fakes[0].asked
+
+
+def test_a_warning_of_several_slots_is_shown_once(tmp_path: Path, fakes: list[FakeSlot]) -> None:
+    told: list[Event] = []
+    fakes += [FakeSlot([[{"ended": []}]]) for _ in "ab"]
+    with executor(tmp_path, told) as slots_of_cells:
+        for number, cell_id in enumerate("ab", start=1):
+            slots_of_cells.submit([cell_id], 1.0)
+            log = EventLog(tmp_path, f"slot-{number}")
+            log.append(Warned("nothing more is stored by this run"))
+            log.append(CellStarted(cell_id, 7))
+        slots_of_cells.finish()
+    assert sum(isinstance(event, Warned) for event in told) == 1
+    assert sum(isinstance(event, CellStarted) for event in told) == 2
+
+
+def test_errors_of_the_run_end_it(tmp_path: Path, fakes: list[FakeSlot]) -> None:
+    words = {"given": "no weights", "expected": "weights", "fix": "restore them"}
+    for answer, kind in (({"refused": words}, UserError), ({"full": {"path": "x", **words}}, DiskFull)):
+        fakes.append(FakeSlot([[answer]]))
+        with executor(tmp_path, []) as slots_of_cells:
+            slots_of_cells.submit(["a"], 1.0)
+            with pytest.raises(kind, match=r"^no weights\n  expected: weights\n  fix:      restore them$"):
+                slots_of_cells.finish()
 
 
 def test_a_time_limit_leaves_the_same_cells(tmp_path: Path) -> None:
