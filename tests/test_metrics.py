@@ -41,10 +41,6 @@ def test_scores_by_hand(metric: str, expected: float) -> None:
     assert score(metric, LOGITS, LABELS) == pytest.approx(expected, abs=1e-12)
 
 
-def test_log_loss_is_the_loss() -> None:
-    assert score("log_loss", LOGITS, LABELS) == loss(LOGITS, LABELS)
-
-
 def test_auroc_of_two_classes_is_the_share_of_pairs_in_the_right_order() -> None:
     logits = np.array([[0, 1], [0, 2], [0, 3], [0, 2]], np.float32)
     labels = np.array([0, 0, 1, 1])  # of four pairs three are right and one is a tie
@@ -62,13 +58,12 @@ def test_auroc_is_undefined_without_images_of_a_class() -> None:
     assert math.isnan(score("auroc", LOGITS[:, :2], np.zeros(6, np.int64)))
 
 
-@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_metrics_are_undefined_where_a_logit_is_not_finite(metric: str, bad: float) -> None:
+def test_metrics_are_undefined_where_a_logit_is_not_finite(bad: float) -> None:
     logits = LOGITS.copy()
     logits[3, 1] = bad
-    assert math.isnan(score(metric, logits, LABELS))
-    assert math.isnan(loss(logits, LABELS))
+    assert all(math.isnan(score(metric, logits, LABELS)) for metric in METRICS)
+    assert all(np.isnan(per_image(metric, logits, LABELS)).all() for metric in METRICS)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1"])
@@ -169,12 +164,8 @@ def test_top_five_lets_the_earlier_class_win_a_tie() -> None:
     assert per_image("top5", logits, np.array([4, 5])).tolist() == [1.0, 0.0]
 
 
-def test_values_are_nan_where_the_metric_is_undefined() -> None:
-    logits, labels = simulated(3)
-    assert np.isnan(per_image("auroc", logits, np.minimum(labels, 1))).all()
-    logits[0, 0] = math.inf
-    assert all(np.isnan(per_image(metric, logits, labels)).all() for metric in METRICS)
-    assert per_image("accuracy", logits[:0], labels[:0]).tolist() == []
+def test_without_images_there_are_no_values() -> None:
+    assert per_image("accuracy", LOGITS[:0], LABELS[:0]).tolist() == []
 
 
 def test_classes_without_images_are_left_out_of_means() -> None:

@@ -19,7 +19,7 @@ Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Values = NDArray[np.float64]
 
-UNEVEN = 3
+IMBALANCED = 3
 """Imbalance from which on accuracy alone hides errors in small classes."""
 
 

@@ -15,7 +15,7 @@ from unfreeze.data.lookalikes import alike_across_labels, find_conflicts, find_f
 from unfreeze.data.split import LEFT_OUT, TEST, TRAIN, VALIDATION, given_pools, given_use
 from unfreeze.data.unusable import CONFLICT, Why, fixes_for, why, without_fix
 from unfreeze.errors import UserError
-from unfreeze.metrics import UNEVEN, imbalance
+from unfreeze.metrics import IMBALANCED, imbalance
 from unfreeze.text import plural
 
 Kind = Literal[
@@ -34,8 +34,8 @@ _KINDS: tuple[Kind, ...] = (
 FEW = 10
 """A class with fewer used images is called small."""
 
-VERY_UNEVEN = 10
-"""Imbalance above which uneven classes are a warning; from ``UNEVEN`` on they are a note."""
+VERY_IMBALANCED = 10
+"""Imbalance above which it is a warning; from ``IMBALANCED`` on it is a note."""
 
 LONG = 4
 """Aspect ratio from which a picture has an odd size, since a crop keeps only its middle."""
@@ -364,10 +364,10 @@ def _classes(used: pd.DataFrame, classes: Sequence[str], split: SplitConfig) -> 
             found.append(Finding("small_class", "error", (), f"{name} has no image of {', '.join(missing)}"))
     least, most = min(counts, key=lambda label: counts[label]), max(counts, key=lambda label: counts[label])
     ratio = imbalance(counts.values())
-    if ratio >= UNEVEN:
+    if ratio >= IMBALANCED:
         note = f"class {most} has {counts[most]} images, {least} {counts[least] or 'none'}"
         note += f": {ratio:.1f} times as many" if counts[least] else ""
-        found.append(Finding("imbalance", "warning" if ratio > VERY_UNEVEN else "note", (), note))
+        found.append(Finding("imbalance", "warning" if ratio > VERY_IMBALANCED else "note", (), note))
     return found
 
 

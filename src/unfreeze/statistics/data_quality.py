@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from unfreeze.metrics import UNEVEN, imbalance
+from unfreeze.metrics import IMBALANCED, imbalance
 from unfreeze.storage.records import read_table
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.text import plural
@@ -44,7 +44,7 @@ class DataSummary:
     @property
     def is_imbalanced(self) -> bool:
         """Whether accuracy alone hides errors in small classes."""
-        return self.imbalance >= UNEVEN
+        return self.imbalance >= IMBALANCED
 
     @property
     def imbalance(self) -> float:
@@ -88,7 +88,7 @@ def leading_metric(record: Mapping[str, Any], imbalance: float) -> str:
     """
     metric = str(record["metric"])
     is_chosen = record.get("metric_given", True)
-    return "balanced_accuracy" if metric == "accuracy" and not is_chosen and imbalance >= UNEVEN else metric
+    return "balanced_accuracy" if metric == "accuracy" and not is_chosen and imbalance >= IMBALANCED else metric
 
 
 def leak_text(data: DataSummary) -> str:

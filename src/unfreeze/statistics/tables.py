@@ -15,77 +15,31 @@ from unfreeze.storage.study_dir import StudyDir
 TEXT_COLUMNS = ("cell", "strategy", "regime", "backbone", "status", "chosen", "stopped_by")
 
 WHOLE_COLUMNS = (
-    "seed",
-    "fold",
-    "image_size",
-    "n_train",
-    "n_val",
-    "n_test",
-    "epochs",
-    "best_epoch",
-    "params_total",
+    "seed", "fold", "image_size", "n_train", "n_val", "n_test", "epochs", "best_epoch", "params_total",
     "params_trained",
-)
+)  # fmt: skip
 
 MEASURED_COLUMNS = (
-    "train_accuracy",
-    "train_loss",
-    "val_accuracy",
-    "val_loss",
-    "test_accuracy",
-    "test_loss",
-    "val_metric",
-    "test_metric",
-    "seconds_per_epoch",
-    "seconds_total",
-    "seconds_shared",
-)
+    "train_accuracy", "train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "val_metric",
+    "test_metric", "seconds_per_epoch", "seconds_total", "seconds_shared",
+)  # fmt: skip
 
 RESULT_COLUMNS = (
-    "cell",
-    "strategy",
-    "regime",
-    "seed",
-    "fold",
-    "backbone",
-    "image_size",
-    "status",
-    "chosen",
-    "n_train",
-    "n_val",
-    "n_test",
-    "epochs",
-    "best_epoch",
-    *MEASURED_COLUMNS,
-    "params_total",
-    "params_trained",
-    "stopped_by",
-)
+    "cell", "strategy", "regime", "seed", "fold", "backbone", "image_size", "status", "chosen", "n_train", "n_val",
+    "n_test", "epochs", "best_epoch", *MEASURED_COLUMNS, "params_total", "params_trained", "stopped_by",
+)  # fmt: skip
 
 ADDED_COLUMNS = {
-    "ranking_metric": "float64",
-    "n_ranking": "Int64",
-    "flops_per_image": "Int64",
-    "seconds_per_image": "float64",
-}
+    "ranking_metric": "float64", "n_ranking": "Int64", "flops_per_image": "Int64", "seconds_per_image": "float64",
+}  # fmt: skip
 """Columns of later versions, with their types; they come after those of further test sets."""
 
 CELL_COLUMNS = ("cell", "strategy", "regime", "seed", "fold")
 
 HISTORY_COLUMNS = (
-    "candidate",
-    "phase",
-    "epoch",
-    "step",
-    "examples",
-    "lr",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "seconds",
-    "val_metric",
-)
+    "candidate", "phase", "epoch", "step", "examples", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
+    "seconds", "val_metric",
+)  # fmt: skip
 
 _FURTHER_TEST = re.compile(r"test_.+_(accuracy|metric)")
 
