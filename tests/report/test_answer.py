@@ -189,6 +189,15 @@ def test_a_recipe_that_no_comparison_covers_is_named(one_seed: StudyResults) -> 
     assert texts(replace(made, runner_up=None))["runner_up"] == ("none", ahead)
 
 
+def test_recipes_without_a_common_seed_have_no_numbers(one_seed: StudyResults) -> None:
+    made = answer(one_seed)
+    assert made.comparison is not None
+    apart = replace(made.comparison, seeds=0, helps="runs of both with the same seeds")
+    assert texts(replace(made, comparison=apart))["runner_up"][1] == (
+        "too little data to tell; a verdict needs runs of both with the same seeds"
+    )
+
+
 def test_several_studies_side_by_side(tmp_path: Path) -> None:
     study, other = shared_study(), shared_study(seeds=1, failed=None)
     before = sorted(study.path.rglob("*"))

@@ -175,6 +175,8 @@ def _runner_up(answer: Answer) -> Fact:
 
 def _verdict(found: Comparison) -> str:
     """Return the verdict on the recommended recipe against the runner-up, with the numbers."""
+    if not found.seeds:
+        return f"too little data to tell{needed_text(found)}"
     numbers = f"recommended recipe minus runner-up {found.effect}, {plural(found.seeds, 'seed')}"
     if found.verdict == BETTER:
         return f"the recommended recipe is better: {numbers}"

@@ -271,8 +271,6 @@ class Comparison:
     @property
     def effect(self) -> str:
         """The difference with its interval, as text."""
-        if self.basis == NOTHING:
-            return "unknown, without a common seed"
         covers = ", an interval over images only" if self.basis == IMAGES_ONLY else ""
         return f"{difference_text(self.metric, self.difference, self.low, self.high)}{covers}"
 
