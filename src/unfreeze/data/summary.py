@@ -50,16 +50,16 @@ def lines(
     counts = _class_counts(source)
     files = sum(counts.values())
     kind = source.kind or "files"
-    said = [
+    text = [
         f"data: {data}: {kind}, {plural(files, 'file')} in {len(counts)} classes, {range_text(counts)}",
         f"classes: {_names(source.classes)}",
     ]
     for name, folder in (tests or {}).items():
-        said.append(f"test set {name}: {folder}: {plural(sum(item.source == name for item in source.items), 'file')}")
-    said.append(f"split: {_split(source, split)}")
+        text.append(f"test set {name}: {folder}: {plural(sum(item.source == name for item in source.items), 'file')}")
+    text.append(f"split: {_split(source, split)}")
     if source.ignored:
-        said.append(f"ignored: {_ignored(source)}")
-    return (*said, *(f"guessed: {sentence}" for sentence in _guessed(source, catalog)))
+        text.append(f"ignored: {_ignored(source)}")
+    return (*text, *(f"guessed: {sentence}" for sentence in _guessed(source, catalog)))
 
 
 def layout(source: Source, split: SplitConfig, catalog: Catalog | None = None) -> dict[str, Any]:

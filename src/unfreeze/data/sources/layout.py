@@ -120,21 +120,21 @@ def _splits_on_top(reading: TreeReading, base: str) -> tuple[dict[str, str], dic
             contain no class folders.
     """
     live = reading.live(base)
-    named = {one: split for one in live if (split := split_of(name_of(one)))}
-    inner = {one: _unwrapped(reading, one, any_name=False) for one in named}
-    splits = {one: split for one, split in named.items() if not is_flat(reading, one)}
+    named = {child: split for child in live if (split := split_of(name_of(child)))}
+    inner = {child: _unwrapped(reading, child, any_name=False) for child in named}
+    splits = {child: split for child, split in named.items() if not is_flat(reading, child)}
     if "train" in splits.values() and len(set(splits.values())) > 1:
-        for one in live:
-            if one not in splits:
-                reading.left_out[one] = OUTSIDE_SPLITS
-        others = [one for one in live if one not in splits]
+        for child in live:
+            if child not in splits:
+                reading.left_out[child] = OUTSIDE_SPLITS
+        others = [child for child in live if child not in splits]
         if others:
             reading.guessed.append(
                 f"{listed(splits)} are splits, so the content of {listed(others)} is not used; to use it, move it into "
                 "class folders of one of them"
             )
-        return splits, {inner[one]: split for one, split in splits.items()}
-    halves = [one for one in splits if not reading.tree.direct[one]]
+        return splits, {inner[child]: split for child, split in splits.items()}
+    halves = [child for child in splits if not reading.tree.direct[child]]
     if halves and len(live) > 1:
         _refuse_half(reading, base, halves, splits)
     if named and len(named) == len(live) and not splits:
@@ -171,25 +171,25 @@ def _splits_inside(reading: TreeReading, base: str) -> dict[str, str]:
     """
     live = reading.live(base)
     found: dict[str, dict[str, str]] = {}
-    for one in live:
-        inside = {name_of(deeper): split_of(name_of(deeper)) for deeper in reading.live(one)}
-        if any(inside.values()) and not reading.tree.direct[one]:
-            found[one] = {name: split for name, split in inside.items() if split}
+    for child in live:
+        inside = {name_of(deeper): split_of(name_of(deeper)) for deeper in reading.live(child)}
+        if any(inside.values()) and not reading.tree.direct[child]:
+            found[child] = {name: split for name, split in inside.items() if split}
     names = {name: split for inside in found.values() for name, split in inside.items()}
     if "train" not in names.values() or len(set(names.values())) < 2:
         return {}
     depth = depth_of(base)
-    without = [one for one in live if one not in found]
+    without = [child for child in live if child not in found]
     if without:
         raise UserError(
             f"{reading.root}: {listed(found)} contain{'s' * (len(found) == 1)} {listed(names)}, but {listed(without)} "
             f"do{'es' * (len(without) == 1)} not",
             "splits in every class folder, or in none",
-            f"add {listed(join(one, name) for one in without for name in names)}; or draw the split from all pictures "
-            f"of the classes {listed(map(name_of, live), '')}: {set_labels_from(level(depth))}",
+            f"add {listed(join(child, name) for child in without for name in names)}; or draw the split from all "
+            f"pictures of the classes {listed(map(name_of, live), '')}: {set_labels_from(level(depth))}",
         )
-    groups = {join(one, name): reading.live(join(one, name)) for one, inside in found.items() for name in inside}
-    if _repeated({group: [name_of(one) for one in inside] for group, inside in groups.items() if inside}):
+    groups = {join(child, name): reading.live(join(child, name)) for child, inside in found.items() for name in inside}
+    if _repeated({group: [name_of(child) for child in inside] for group, inside in groups.items() if inside}):
         raise _ambiguous(reading, found, groups, (depth, depth + 2))
     return names
 
@@ -207,8 +207,8 @@ def _repeated(groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _refuse_repeated(reading: TreeReading, part: str) -> None:
-    groups = {one: reading.live(one) for one in reading.opened(part)}
-    if _repeated({one: [name_of(inside) for inside in groups[one]] for one in groups}):
+    groups = {child: reading.live(child) for child in reading.opened(part)}
+    if _repeated({child: [name_of(inside) for inside in groups[child]] for child in groups}):
         depth = depth_of(part)
         raise _ambiguous(reading, groups, groups, (depth, depth + 1))
 
@@ -217,7 +217,7 @@ def _ambiguous(
     reading: TreeReading, outer: Iterable[str], inner: Mapping[str, Sequence[str]], depths: tuple[int, int]
 ) -> UserError:
     outer = list(outer)
-    names = _repeated({group: [name_of(one) for one in inside] for group, inside in inner.items() if inside})
+    names = _repeated({group: [name_of(child) for child in inside] for group, inside in inner.items() if inside})
     ours, theirs = listed(map(name_of, outer), ""), listed(names, "")
     return UserError(
         f"{reading.root}: each of {listed(outer)} contains folders {theirs}, so either could be the classes",
@@ -230,12 +230,12 @@ def _ambiguous(
 
 def _as_splits(reading: TreeReading, folders: Sequence[str]) -> str:
     """Return commands that rename two or three folders to splits, the largest one to train."""
-    by_size = sorted(folders, key=lambda one: -reading.tree.below[one])
-    if not 2 <= len(by_size) <= SHOWN or any(split_of(name_of(one)) for one in by_size):
+    by_size = sorted(folders, key=lambda child: -reading.tree.below[child])
+    if not 2 <= len(by_size) <= SHOWN or any(split_of(name_of(child)) for child in by_size):
         return ""
     moves = [
-        move_command(reading.root / one, (reading.root / one).with_name(name))
-        for one, name in zip(by_size, ("train", "test", "val"), strict=False)
+        move_command(reading.root / child, (reading.root / child).with_name(name))
+        for child, name in zip(by_size, ("train", "test", "val"), strict=False)
     ]
     return f"; if they are splits, rename them: {' && '.join(moves)}"
 
@@ -243,13 +243,13 @@ def _as_splits(reading: TreeReading, folders: Sequence[str]) -> str:
 def _report_inner_folders(reading: TreeReading, part: str) -> None:
     """Report that folders within class folders belong to their class, and what else they may be."""
     live = reading.live(part)
-    opened = [one for one in reading.opened(part) if len(reading.live(one)) > 1]
-    inner = [deeper for one in opened for deeper in reading.live(one)]
+    opened = [child for child in reading.opened(part) if len(reading.live(child)) > 1]
+    inner = [deeper for child in opened for deeper in reading.live(child)]
     if len(opened) == 1 and len(live) > 1:
-        (one,) = opened
+        (child,) = opened
         reading.guessed.append(
-            f"the folders in {one}/ ({listed(map(name_of, inner), '')}) belong to the class {name_of(one)};"
-            f" if they are the classes, give {reading.root / one}"
+            f"the folders in {child}/ ({listed(map(name_of, inner), '')}) belong to the class {name_of(child)};"
+            f" if they are the classes, give {reading.root / child}"
         )
     elif len(opened) > 1:
         within = level(depth_of(part) + 1)

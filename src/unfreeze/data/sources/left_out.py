@@ -116,11 +116,11 @@ def leave_out_beside(reading: TreeReading, folder: str) -> None:
 def _report_folders_without_pictures(reading: TreeReading, folder: str) -> None:
     tree = reading.tree
     without = [
-        one
-        for one in tree.within(folder)
-        if tree.others[one] and not tree.below[one] and not any(link.startswith(f"{one}/") for link in tree.links)
+        child
+        for child in tree.within(folder)
+        if tree.others[child] and not tree.below[child] and not any(link.startswith(f"{child}/") for link in tree.links)
     ]
-    new = [one for one in without if one not in reading.no_classes]
+    new = [child for child in without if child not in reading.no_classes]
     reading.no_classes.update(new)
     if new:
         holds = "contains files but no pictures, so it is not a class" if len(new) == 1 else (
@@ -155,30 +155,30 @@ def _leave_out_store(reading: TreeReading, folder: str) -> None:
 
 def _leave_out_masks(reading: TreeReading, folder: str) -> None:
     live, opened = reading.live(folder), reading.opened(folder)
-    photos = [one for one in opened if _word(one) not in _MASKS and not split_of(name_of(one))]
-    for one in live:
-        if _word(one) not in _MASKS and (len(opened) > _FEW or one not in opened):
+    photos = [child for child in opened if _word(child) not in _MASKS and not split_of(name_of(child))]
+    for child in live:
+        if _word(child) not in _MASKS and (len(opened) > _FEW or child not in opened):
             continue
-        beside = [other for other in photos if other != one]
-        if _word(one) in _MASKS:
-            names = {name_of(inside) for inside in reading.live(one)}
+        beside = [other for other in photos if other != child]
+        if _word(child) in _MASKS:
+            names = {name_of(inside) for inside in reading.live(child)}
             shared = [
                 other
                 for other in beside
                 if len(names & {name_of(inside) for inside in reading.live(other)}) > 1
-                or (is_flat(reading, one) and _word(other) in _CONTAINERS)
+                or (is_flat(reading, child) and _word(other) in _CONTAINERS)
             ]
-            shared += [other for other in live if _has_masks_of(reading, other, one)]
+            shared += [other for other in live if _has_masks_of(reading, other, child)]
         else:
-            shared = [other for other in beside if _are_masks_of(reading, one, other)]
+            shared = [other for other in beside if _are_masks_of(reading, child, other)]
         if shared:
             reading.leave_out(
-                one,
+                child,
                 MASKS,
-                f"{one}/ ({reading.count(one)}) seems to contain masks or annotations of {shared[0]}/ and is not used; "
-                f"to use it instead, give {reading.root / one}",
+                f"{child}/ ({reading.count(child)}) seems to contain masks or annotations of {shared[0]}/ and is not "
+                f"used; to use it instead, give {reading.root / child}",
             )
-            photos = [other for other in photos if other != one]
+            photos = [other for other in photos if other != child]
 
 
 def _has_masks_of(reading: TreeReading, photos: str, masks: str) -> bool:
@@ -190,7 +190,7 @@ def _has_masks_of(reading: TreeReading, photos: str, masks: str) -> bool:
         return False
     if not (reading.tree.direct[photos] and reading.tree.direct[masks]):
         return False
-    ours, theirs = ({_bare(stem) for stem in stems_in(reading.tree, one)} for one in (masks, photos))
+    ours, theirs = ({_bare(stem) for stem in stems_in(reading.tree, child)} for child in (masks, photos))
     if len(ours & theirs) < ALIKE * len(ours) or not drawn(reading.root, reading.tree, masks):
         return False
     return _word(photos) in _CONTAINERS or not drawn(reading.root, reading.tree, photos)
@@ -263,23 +263,23 @@ def _without_colour(reading: TreeReading, folder: str) -> bool:
 
 def _leave_out_again(reading: TreeReading, folder: str) -> None:
     live, opened = reading.live(folder), reading.opened(folder)
-    splits = {split_of(name_of(one)) for one in opened} - {""}
+    splits = {split_of(name_of(child)) for child in opened} - {""}
     if "train" in splits and len(splits) > 1:
-        opened = [one for one in opened if not split_of(name_of(one))]
-    by_name = {name_of(one).casefold(): name_of(one) for one in live}
+        opened = [child for child in opened if not split_of(name_of(child))]
+    by_name = {name_of(child).casefold(): name_of(child) for child in live}
     found: dict[str, set[str]] = {}
-    for one in opened:
-        for names in _names_below(reading, one):
-            same = {by_name[name] for name in names & by_name.keys()} - {name_of(one)}
+    for child in opened:
+        for names in _names_below(reading, child):
+            same = {by_name[name] for name in names & by_name.keys()} - {name_of(child)}
             if len(same) > 1:
-                found[one] = found.get(one, set()) | same
-    for one, same in found.items():
-        if not any(name_of(one) in others for others in found.values()):  # else they contain each other's names
+                found[child] = found.get(child, set()) | same
+    for child, same in found.items():
+        if not any(name_of(child) in others for others in found.values()):  # else they contain each other's names
             reading.leave_out(
-                one,
+                child,
                 AGAIN,
-                f"{one}/ ({reading.count(one)}) contains {listed(sorted(same), '')} again and is not used; to use it "
-                f"instead of the folders next to it, give {reading.root / one}",
+                f"{child}/ ({reading.count(child)}) contains {listed(sorted(same), '')} again and is not used; to use "
+                f"it instead of the folders next to it, give {reading.root / child}",
             )
 
 
@@ -296,23 +296,24 @@ def _names_below(reading: TreeReading, folder: str) -> Iterable[set[str]]:
 def _leave_out_copies(reading: TreeReading, folder: str) -> None:
     """Leave out folders with the pictures of others: ``cat - Copy``, or ``all`` next to the classes."""
     live = reading.live(folder)
-    names: dict[str, set[str]] = {one: set() for one in live if not reading.live(one)}
+    names: dict[str, set[str]] = {child: set() for child in live if not reading.live(child)}
     for path in reading.tree.pictures:
         if (inside := posixpath.dirname(path)) in names:
             names[inside].add(name_of(path))
-    by_name = {name_of(one).casefold(): one for one in names}
+    by_name = {name_of(child).casefold(): child for child in names}
     half = sum(map(len, names.values())) / 2
-    for one in names:
-        held = [other for other in _named_in(one, by_name) if holds_again(reading.root, other, one, names)][:1]
-        if not held and len(names) == len(live) > 2 and len(names[one]) >= ALIKE * half:
-            others = [other for other in names if other != one]
-            held = others if all(holds_again(reading.root, one, other, names) for other in others) else []
+    for child in names:
+        held = [other for other in _named_in(child, by_name) if holds_again(reading.root, other, child, names)][:1]
+        if not held and len(names) == len(live) > 2 and len(names[child]) >= ALIKE * half:
+            others = [other for other in names if other != child]
+            held = others if all(holds_again(reading.root, child, other, names) for other in others) else []
         if held:
             reading.leave_out(
-                one,
+                child,
                 AGAIN,
-                f"{one}/ ({reading.count(one)}) contains the pictures of {listed(map(name_of, held), '')} again and "
-                f"is not used; if {name_of(one)} is a class of its own: {set_labels_from(level(depth_of(folder)))}",
+                f"{child}/ ({reading.count(child)}) contains the pictures of {listed(map(name_of, held), '')} again "
+                f"and is not used; if {name_of(child)} is a class of its own: "
+                f"{set_labels_from(level(depth_of(folder)))}",
             )
 
 
@@ -326,22 +327,22 @@ def _named_in(folder: str, by_name: Mapping[str, str]) -> list[str]:
 def _leave_out_unlabelled(reading: TreeReading, folder: str) -> None:
     """Leave out ``test/`` and similar folders without class folders next to labelled ones."""
     live = reading.live(folder)
-    flat = [one for one in live if is_flat(reading, one)]
-    if any(split_of(name_of(one)) == "train" for one in flat):
+    flat = [child for child in live if is_flat(reading, child)]
+    if any(split_of(name_of(child)) == "train" for child in flat):
         return  # either all of them are classes, or none is
-    labelled = [one for one in live if one not in flat]
-    trains = any(split_of(name_of(one)) == "train" for one in labelled)
+    labelled = [child for child in live if child not in flat]
+    trains = any(split_of(name_of(child)) == "train" for child in labelled)
     kinds = ("test", "validation") if trains else ("test",)
-    bare = [one for one in flat if split_of(name_of(one)) in kinds or _UNLABELLED_NAME.fullmatch(name_of(one))]
-    rest = [one for one in live if one not in bare]
-    if len(rest) < 2 and not any(is_familiar(one) for one in rest if one in labelled):
+    bare = [child for child in flat if split_of(name_of(child)) in kinds or _UNLABELLED_NAME.fullmatch(name_of(child))]
+    rest = [child for child in live if child not in bare]
+    if len(rest) < 2 and not any(is_familiar(child) for child in rest if child in labelled):
         return
-    for one in bare:
-        otherwise = f"if {name_of(one)} is a class: {set_labels_from(level(one.count('/')))}"
+    for child in bare:
+        otherwise = f"if {name_of(child)} is a class: {set_labels_from(level(child.count('/')))}"
         if labelled:
             otherwise = "to use them, put them into class folders"
         reading.leave_out(
-            one,
+            child,
             UNLABELLED,
-            f"{one}/ contains {reading.count(one)} without class folders: unlabelled, not used; {otherwise}",
+            f"{child}/ contains {reading.count(child)} without class folders: unlabelled, not used; {otherwise}",
         )

@@ -323,11 +323,11 @@ def _words(column: pd.Series) -> list[str]:
 
 def _flagged(table: Table, flags: Sequence[str]) -> list[str]:
     """Return the splits by columns of true and false; a row without true is in the first split that has no column."""
-    said = [_FLAGS[key(name)] for name in flags]
-    rest = next((split for split in ("train", "test", "validation") if split not in said), "train")
+    meanings = [_FLAGS[key(name)] for name in flags]
+    rest = next((split for split in ("train", "test", "validation") if split not in meanings), "train")
     found = [rest] * len(table.rows)
     both = []
-    for name, split in zip(flags, said, strict=True):
+    for name, split in zip(flags, meanings, strict=True):
         for place, value in enumerate(table.rows[name].str.lower().isin(_TRUE)):
             if value and found[place] not in (rest, split):
                 both.append(table.rows.index[place])

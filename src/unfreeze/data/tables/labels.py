@@ -208,7 +208,7 @@ def _numbers(table: Table, name: str, labels: pd.Series) -> tuple[str, ...]:
         )
     listed = sorted(set(labels), key=float)
     shown = ", ".join(listed if len(listed) <= 2 * _LISTED else [*listed[:_LISTED], "...", listed[-1]])
-    told = f"the labels in {name} are numbers ({shown}): each is a class of its own, and their order is not used"
+    sentence = f"the labels in {name} are numbers ({shown}): each is a class of its own, and their order is not used"
     if distinct > _MANY:
-        told += f"; if they are a quantity, make classes of it: {fix_command(table, change)}"
-    return (told,)
+        sentence += f"; if they are a quantity, make classes of it: {fix_command(table, change)}"
+    return (sentence,)

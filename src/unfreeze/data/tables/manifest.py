@@ -45,7 +45,7 @@ def read_manifest(file: Path, asked: ColumnsConfig = GUESSED) -> Source:
             f"add rows with another label{way}",
         )
     check_names("label", file, classes)
-    guessed = (*table.told, *source.guessed, *_report_tables_beside(table))
+    guessed = (*table.guessed, *source.guessed, *_report_tables_beside(table))
     return Source(source.roots, source.items, source.ignored, source.classes, "table", source.split_names, guessed)
 
 
@@ -67,7 +67,7 @@ def read_test_table(name: str, file: Path, classes: Sequence[str], asked: Column
         )
     items = tuple(Item(item.path, item.label, "", name, item.group, "", item.more) for item in source.items)
     ignored = tuple(Ignored(entry.path, entry.reason, name) for entry in source.ignored)
-    guessed = tuple(f"tests.{name}: {text}" for text in (*table.told, *source.guessed))
+    guessed = tuple(f"tests.{name}: {text}" for text in (*table.guessed, *source.guessed))
     return Source({name: source.roots[""]}, items, ignored, tuple(classes), "table", {}, guessed)
 
 

@@ -65,7 +65,7 @@ class Table:
             file, from 0; without empty rows. Columns are named as in the file.
         unit, first: "line" or "row", and the number of row 0 in these units, as an editor shows it.
         reader: a Python expression that reads it with pandas, ``pd``.
-        told: sentences on how it was read.
+        guessed: sentences on how it was read.
     """
 
     file: Path
@@ -73,7 +73,7 @@ class Table:
     unit: str
     first: int
     reader: str
-    told: tuple[str, ...] = ()
+    guessed: tuple[str, ...] = ()
 
 
 def read_table(file: Path) -> Table:
@@ -97,7 +97,7 @@ def read_table(file: Path) -> Table:
     rows = rows[(rows != "").any(axis=1)]
     if rows.empty:
         raise UserError(f"data: {file} has no rows", TABLE, "add a row for each image: images/1.jpg,cat")
-    return Table(file, rows, table.unit, table.first, table.reader, table.told)
+    return Table(file, rows, table.unit, table.first, table.reader, table.guessed)
 
 
 def looks_like_a_table(file: Path) -> bool:
@@ -182,27 +182,27 @@ def _text_table(file: Path) -> Table:
         head = read_head(lines, file.suffix.lower() == ".txt")
     except csv.Error as error:
         raise _unreadable(file, error) from error
-    told = []
+    guessed = []
     if encoding == "cp1252":
-        told.append(
+        guessed.append(
             f"{file.name} is not UTF-8 and is read as cp1252 (Windows, Western European); if names look wrong, save it "
             "as UTF-8"
         )
     if head.above and not head.in_comment:
         count = "line is" if head.above == 1 else f"{head.above} lines are"
         first = lines[0].strip(f"\ufeff{head.separator} ")
-        told.append(
+        guessed.append(
             f"the first {count} above the table and not read{f', first {first}' if first else ''}; a table whose first "
             "line names the columns has none"
         )
     if not head.named and not head.in_comment:
-        told.append(
+        guessed.append(
             f"{file.name} has no header, so its columns are called 1 to {len(head.names)} and its first line is an "
             f"image; a first line such as {_header(head)} names them"
         )
     rows = _parsed(file, text, head)
     reader = f"pd.read_csv({_quoted(file)}, dtype=str, keep_default_na=False{_options(encoding, head)})"
-    return Table(file, rows, "line", head.above + (2 if head.named else 1), reader, tuple(told))
+    return Table(file, rows, "line", head.above + (2 if head.named else 1), reader, tuple(guessed))
 
 
 def _encoding(content: bytes) -> str:
