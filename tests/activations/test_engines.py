@@ -78,7 +78,7 @@ def test_weights_that_give_no_numbers_are_refused_with_what_every_engine_gave() 
         "no engine computes the frozen stages of test_resnet in float32 (pytorch, batch 32: relative error nan against "
         "PyTorch, above 0.0001)\n"
         "  expected: a relative error of 0.0001 at most\n"
-        "  fix:      give other weights, or another backbone"
+        "  fix:      use other weights, or another backbone"
     )
     assert caught.value.refused == {"pytorch, batch 32": "relative error nan against PyTorch, above 0.0001"}
 

@@ -96,7 +96,7 @@ def test_a_number_that_does_not_fit_into_float16_is_refused_and_named(backbone: 
     assert str(caught.value) == (
         "activations: float16, but test_resnet gives numbers up to 7e+04\n"
         "  expected: numbers below 65504\n"
-        "  fix:      say activations: float32"
+        "  fix:      set activations: float32"
     )
 
 

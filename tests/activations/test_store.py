@@ -21,7 +21,7 @@ from unfreeze.model import adapters
 from unfreeze.model.backbone import Backbone, load_backbone
 
 ENGINE = {"name": "pytorch", "version": "1", "precision": "float32", "batch": 32, "threads": 2, "kernels": "AVX2"}
-ABOUT: dict[str, Any] = {"cut": 3, "augment": "flip_crop", "seed": 0, "at_once": 32, "dtype": "float32"}
+ABOUT: dict[str, Any] = {"cut": 3, "augment": "flip_crop", "seed": 0, "engine_batch": 32, "dtype": "float32"}
 MADE: dict[str, Any] = {
     "image_size": 32, "resize": "crop", "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "interpolation": "bilinear",
     "crop_share": 0.9,
@@ -49,8 +49,8 @@ def key(backbone: Backbone, **changed: Any) -> str:
     "changed",
     [
         {"name": "openvino"}, {"version": "2"}, {"precision": "bfloat16"}, {"threads": 1}, {"kernels": "AVX512"},
-        {"at_once": 16}, {"cut": 4}, {"dtype": "float16"}, {"augment": "article"}, {"augment": "none"}, {"seed": 1},
-        {"image_size": 48}, {"resize": "squash"}, {"resize": "pad"}, {"mean": (0.5, 0.5, 0.4)},
+        {"engine_batch": 16}, {"cut": 4}, {"dtype": "float16"}, {"augment": "article"}, {"augment": "none"},
+        {"seed": 1}, {"image_size": 48}, {"resize": "squash"}, {"resize": "pad"}, {"mean": (0.5, 0.5, 0.4)},
         {"std": (0.2, 0.2, 0.1)}, {"interpolation": "bicubic"}, {"crop_share": 0.8},
     ],
     ids=str,

@@ -211,8 +211,8 @@ def test_a_cache_that_fails_in_the_midst_costs_the_store_alone(
     out = run(whole.parent, tmp_path.name, told)
     why = f"cannot write to the cache: {os.strerror(number)}"
     assert warnings_of(told) == [
-        f"nothing more is stored by this run, and frozen stages run live: {why}; free space there, or name "
-        "another folder in UNFREEZE_CACHE"
+        f"nothing more is stored in the cache, so frozen stages run live: {why}; free space there, or set "
+        "UNFREEZE_CACHE to another folder"
     ]
     assert read_json(out / "shared.json")["runs"][0]["unstored"] == why
     assert tables(out) == tables(whole)

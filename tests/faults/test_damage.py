@@ -310,7 +310,7 @@ def test_whatever_file_is_damaged_the_next_run_ends_with_the_same_results(
                 path.unlink()
             assert not path.exists() or path.read_bytes() != damage(content), path  # made anew, or set aside
             assert kind_of(path) in one_of_each_kind(tmp_path)
-        altered = "chunks of the cache were altered" in " ".join(
+        altered = "chunks of the cache were damaged" in " ".join(
             event.text for event in told.events if isinstance(event, Warned)
         )
         assert altered == (other is not None and other.endswith((".rows", ".manifest"))), other

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unfreeze.errors import UserError
-from unfreeze.model.memory import OutOfMemory, fitted, is_out_of_memory, no_room
+from unfreeze.model.memory import OutOfMemory, halve_until_fits, is_out_of_memory, memory_error
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 MPS = "MPS backend out of memory (MPS allocated: 8.89 GB, other allocations: 172.98 MB, max allowed: 9.07 GB)."
@@ -76,7 +76,7 @@ class Device:
 )
 def test_half_as_many_until_it_suffices(fits: int, asked: list[int]) -> None:
     device = Device(fits)
-    assert fitted(device.attempt, 32, CPU, undo=device.undo) == (f"{asked[-1]} at a time", asked[-1])
+    assert halve_until_fits(device.attempt, 32, CPU, undo=device.undo) == (f"{asked[-1]} at a time", asked[-1])
     assert device.asked == asked
     assert device.undone == len(asked) - 1
 
@@ -85,7 +85,7 @@ def test_half_as_many_until_it_suffices(fits: int, asked: list[int]) -> None:
 def test_below_the_least_it_is_not_tried(rows: int, least: int, asked: list[int]) -> None:
     device = Device(0)
     with pytest.raises(OutOfMemory) as caught:
-        fitted(device.attempt, rows, CPU, least)
+        halve_until_fits(device.attempt, rows, CPU, least)
     assert device.asked == asked
     assert caught.value.least == least
     assert caught.value.__context__ is None  # whose frames would hold the tensors of the last attempt
@@ -98,18 +98,18 @@ def test_other_errors_go_on_at_once() -> None:
 
     device = Device(0)
     with pytest.raises(RuntimeError, match=r"^CUDA error: device-side assert triggered$"):
-        fitted(attempt, 32, CPU, undo=device.undo)
+        halve_until_fits(attempt, 32, CPU, undo=device.undo)
     assert (device.asked, device.undone) == ([32], 0)
 
 
 def test_what_does_not_fit_at_all_is_said_with_what_would_help() -> None:
-    assert str(no_room("vgg16", 224, "float32", CUDA)) == (
+    assert str(memory_error("vgg16", 224, "float32", CUDA)) == (
         "the memory of cuda is too small for vgg16 with one image of 224 pixels at a time, in float32\n"
         "  expected: a network that fits with one image at a time\n"
         "  fix:      set a smaller image_size or another backbone, train fewer stages, or set precision: bfloat16, "
         "or set device: cpu"
     )
-    assert str(no_room("frozen stages of vgg16", 224, "bfloat16", CPU, 2)) == (
+    assert str(memory_error("frozen stages of vgg16", 224, "bfloat16", CPU, 2)) == (
         "the memory of cpu is too small for frozen stages of vgg16 with 2 images of 224 pixels at a time, in bfloat16\n"
         "  expected: a network that fits with 2 images at a time\n"
         "  fix:      set a smaller image_size or another backbone, train fewer stages"

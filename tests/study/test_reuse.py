@@ -162,7 +162,7 @@ def test_altered_chunks_are_computed_again_and_counted(tmp_path: Path, cache: Pa
     assert computed(again) == computed(first)
     assert read_json(again.path / "shared.json")["runs"][-1]["altered_chunks"] == 1
     said = [event.text for event in events if isinstance(event, Warned)]
-    assert "1 chunks of the cache were altered or could not be read; their rows were computed again" in said
+    assert "1 chunks of the cache were damaged or could not be read; their rows were computed again" in said
     assert numbers(first, "head.small.s0") == numbers(again, "head.small.s0")
 
 

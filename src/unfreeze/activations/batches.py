@@ -1,4 +1,4 @@
-"""Batches for a group of cells, from stored activations where the plan stores them, else computed live."""
+"""Batches for a group of cells, from stored activations or computed live."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,10 +14,10 @@ from unfreeze.activations.keys import (
     PrefixKey,
     bank,
     label_of,
-    plain_piece,
+    plain_key,
     prefix_of,
-    training_piece,
-    validation_piece,
+    training_key,
+    validation_key,
 )
 from unfreeze.activations.prefix import Prefix
 from unfreeze.activations.reads import Reads
@@ -45,32 +45,32 @@ from unfreeze.storage.cache import filling
 from unfreeze.storage.locks import waiting
 from unfreeze.storage.shards import MissingRows, Row, Rows
 
-ALTERED = "{count} chunks of the cache were altered or could not be read; their rows were computed again"
+ALTERED = "{count} chunks of the cache were damaged or could not be read; their rows were computed again"
 
 UNSTORED = (
-    "nothing more is stored by this run, and frozen stages run live: {why}; free space there, or name another folder "
-    "in UNFREEZE_CACHE"
+    "nothing more is stored in the cache, so frozen stages run live: {why}; free space there, or set UNFREEZE_CACHE to "
+    "another folder"
 )
 
 
 @dataclass
 class CacheStats:
-    """What shared work really took: seconds and rows by key, and what was wrong with the cache."""
+    """Statistics of shared work: seconds and computed rows by key, and problems of the cache."""
 
     seconds: dict[ActivationKey, float] = field(default_factory=dict)
     computed: dict[ActivationKey, int] = field(default_factory=dict)
     altered_chunks: int = 0
     unstored: str = ""
-    """Why nothing more was stored from some moment on."""
+    """Why the run stopped storing rows; "" if it did not."""
 
 
 OPEN_SETS = 8
-"""Sets of images whose pictures stay opened: each holds files open, and a system lets a process have few."""
+"""Largest number of image sets whose stored pictures stay open, since the number of open files is limited."""
 
 
 @dataclass(frozen=True)
 class ImageRefs:
-    """Images of a cell: their ids, how they are preprocessed, and their labels as numbers."""
+    """Images of a cell: their ids, content keys, and labels as class numbers."""
 
     ids: tuple[str, ...]
     shas: tuple[str, ...]
@@ -79,22 +79,22 @@ class ImageRefs:
 
 @dataclass(frozen=True)
 class _Opened:
-    """Rows of a key: each one's index among those that were opened, and how many were computed at once."""
+    """Opened rows of a key: the index of each row, and the engine batch that they were computed with."""
 
     places: Mapping[Row, int]
     rows: Rows
-    at_once: int
+    engine_batch: int
 
 
 @dataclass(frozen=True)
 class StoredWork:
-    """What a study keeps in the cache.
+    """What a study stores in the cache.
 
     Attributes:
-        rows: by key of stored activations, their rows in the whole study.
-        starts: by such a key, the stored activations that they are computed from, if not from the images.
-        shares: by key, the part of the cost of its rows that each cell bears that reads them.
-        pixels: whether base pictures are kept.
+        rows: rows of the whole study, by key of stored activations.
+        starts: the shallower stored activations that a key is computed from; no entry: from the images.
+        shares: by key, the part of the cost of its rows that falls on each cell that reads them.
+        pixels: whether decoded pictures are stored.
     """
 
     rows: Mapping[ActivationKey, Mapping[Row, None]]
@@ -104,16 +104,16 @@ class StoredWork:
 
 
 class BatchSource:
-    """Gives the cells of a run their inputs.
+    """Source of batches for the cells of a run.
 
     Args:
         catalog: the images.
-        preprocessing: by prefix.
-        prefixes: the frozen networks; those at cut 0 need none.
-        stored: what the cache keeps.
-        cache: the folder of the cache.
+        preprocessing: preprocessing by prefix.
+        prefixes: frozen networks; none for cut 0.
+        stored: what the cache stores.
+        cache: folder of the cache.
         workers: processes that prepare pixels.
-        emit: is told what is prepared.
+        emit: called with events.
     """
 
     def __init__(
@@ -139,44 +139,45 @@ class BatchSource:
         self._pictures_of: dict[tuple[str, tuple[str, ...]], StoredPictures] = {}
 
     def images(self, ids: Sequence[str]) -> ImageRefs:
-        """Return what is known of images without looking at their files."""
+        """Return ids, content keys and labels of images, without reading their files."""
         found = rows_of(self.catalog, ids)
         labels = torch.tensor([self._numbers[label] for label in found["label"]], dtype=torch.int64)
         return ImageRefs(tuple(ids), tuple(keys_of(self.catalog, ids)), labels)
 
     def missing(self, key: ActivationKey, rows: Sequence[Row]) -> list[Row]:
-        """Return which stored rows the cache does not have."""
-        return self._store(key, self._suiting(key, rows)).missing(rows)
+        """Return the rows that the cache does not have."""
+        return self._store(key, self._engine_batch_for(key, rows)).missing(rows)
 
-    def _store(self, key: ActivationKey, at_once: int) -> ArrayStore:
+    def _store(self, key: ActivationKey, engine_batch: int) -> ArrayStore:
         prefix, made = self.prefixes[key.prefix], self.preprocessing[key.prefix]
-        return activation_store(self.cache, prefix, key.cut, made, key.augment, key.seed, at_once)
+        return activation_store(self.cache, prefix, key.cut, made, key.augment, key.seed, engine_batch)
 
-    def _at_once(self, key: ActivationKey) -> list[int]:
-        """Return how many rows went through the frozen stages at once so far: as calibrated first, as now last."""
+    def _engine_batches(self, key: ActivationKey) -> list[int]:
+        """Return the engine batches used so far: the calibrated one first, the current one last."""
         prefix = self.prefixes[key.prefix]
         numbers = [int(prefix.calibration.engine["batch"])]
         while numbers[-1] > prefix.batch:
             numbers.append(max(prefix.batch, numbers[-1] // 2))
         return numbers
 
-    def _suiting(self, key: ActivationKey, rows: Sequence[Row]) -> int:
-        """Return how many at once rows were, or will be, computed: the most of which the cache has them all.
+    def _engine_batch_for(self, key: ActivationKey, rows: Sequence[Row]) -> int:
+        """Return the engine batch of rows: the largest with which the cache has all of them, else the current one.
 
-        So a cell that goes on in another run reads what it read before memory got short.
+        So a resumed cell reads the same rows as before memory became short.
         """
-        *before, now = self._at_once(key)
+        *before, now = self._engine_batches(key)
         return next((number for number in before if not self._store(key, number).missing(rows)), now)
 
     def prepare(self, reads: Reads) -> None:
-        """Have all stored rows that are needed at hand, computing what is missing.
+        """Open the stored rows that a group reads, after computing missing ones.
 
-        A piece that cannot be stored, since the disk is full, say, is computed live from then on, to the same numbers.
+        Activations that cannot be stored, for example because the disk is full, are computed live, with the same
+        numbers.
 
         Raises:
-            UserError: a file is gone.
+            UserError: an image file is missing.
         """
-        for key in sorted(reads.rows, key=lambda one: one.cut):
+        for key in sorted(reads.rows, key=lambda key: key.cut):
             if key in self.rows:
                 try:
                     self._ensure(key, reads.rows[key])
@@ -194,7 +195,7 @@ class BatchSource:
         )
 
     def store_no_more(self, error: CacheFull) -> None:
-        """Write nothing to the cache from now on; what it holds is read all the same. Said once."""
+        """Stop writing to the cache, but keep reading from it; warn once."""
         if self._unstored is None:
             self._unstored, self.facts.unstored = error, error.given
             self.emit(Warned(UNSTORED.format(why=error.given)))
@@ -209,11 +210,11 @@ class BatchSource:
         """Return the training stream of a group of cells.
 
         Args:
-            strategy: one of theirs: its backbone, size and batch size are the group's.
-            regime, seed: theirs.
+            strategy: strategy of any cell; its backbone, size and batch size are the group's.
+            regime, seed: regime and seed of the group.
             train: the training images.
-            cuts: at which the group's phases may ask.
-            stop: the last step of the longest.
+            cuts: cuts at which batches may be requested.
+            stop: last step of the longest member.
         """
         views = bank(regime)
 
@@ -224,7 +225,7 @@ class BatchSource:
             cut: inputs
             for cut in set(cuts)
             if views is not None
-            and (inputs := self._stored(training_piece(strategy, cut, regime, seed), train, views)) is not None
+            and (inputs := self._stored(training_key(strategy, cut, regime, seed), train, views)) is not None
         }
         prefix = self.prefixes.get(prefix_of(strategy))
         order = DrawOrder(len(train.ids), strategy.batch_size, seed, views, copies_of(train.shas))
@@ -233,16 +234,16 @@ class BatchSource:
     def validation(
         self, strategy: Strategy, regime: RegimeConfig, seed: int, refs: ImageRefs, cut: int
     ) -> Iterable[Batch]:
-        """Return the batches that validation looks at each epoch, after ``cut`` frozen stages."""
-        key = validation_piece(strategy, cut, regime, seed)
+        """Return the validation batches of an epoch, after ``cut`` frozen stages."""
+        key = validation_key(strategy, cut, regime, seed)
         return self._evaluation(key, refs, evaluation_draws(len(refs.ids), regime.validation.examples, seed))
 
     def plain(self, strategy: Strategy, refs: ImageRefs, cut: int) -> Iterable[Batch]:
-        """Return each image once in its plain view, after ``cut`` frozen stages."""
-        return self._evaluation(plain_piece(strategy, cut), refs, evaluation_draws(len(refs.ids), None, 0))
+        """Return batches of each image once in its plain view, after ``cut`` frozen stages."""
+        return self._evaluation(plain_key(strategy, cut), refs, evaluation_draws(len(refs.ids), None, 0))
 
     def prefix_sha256(self, key: PrefixKey, cut: int) -> str:
-        """Return the hash over the tensors of the first ``cut`` stages; of none for what has no prefix."""
+        """Return the hash of the tensors of the first ``cut`` stages; that of no tensors without a prefix."""
         return self.prefixes[key].sha256(cut) if key in self.prefixes else tensors_hash({})
 
     def _evaluation(self, key: ActivationKey, refs: ImageRefs, draws: list[Draw]) -> Iterable[Batch]:
@@ -257,7 +258,7 @@ class BatchSource:
         return LiveEvaluation(batches, lambda inputs: prefix.run(inputs, 0, key.cut))
 
     def _stored(self, key: ActivationKey, refs: ImageRefs, views: int) -> StoredInputs | None:
-        """Return stored inputs of images in the first ``views`` views, or None if the key is not stored."""
+        """Return stored inputs of images in their first ``views`` views, or None if the key is not stored."""
         if key not in self.rows or key not in self._open:
             return None
         places, rows = self._open[key].places, self._open[key].rows
@@ -311,58 +312,61 @@ class BatchSource:
 
     def _ensure(self, key: ActivationKey, rows: Mapping[Row, None]) -> Rows:
         """Open stored rows, after computing those that are missing or altered."""
-        at_once = self._suiting(key, list(rows))
+        engine_batch = self._engine_batch_for(key, list(rows))
         while True:
             try:
-                return self._opened(key, at_once, rows)
-            except SmallerBatch:  # one number for all of them
-                at_once = self.prefixes[key.prefix].batch
+                return self._opened(key, engine_batch, rows)
+            except SmallerBatch:  # compute all rows with the same engine batch
+                engine_batch = self.prefixes[key.prefix].batch
 
-    def _opened(self, key: ActivationKey, at_once: int, rows: Mapping[Row, None]) -> Rows:
+    def _opened(self, key: ActivationKey, engine_batch: int, rows: Mapping[Row, None]) -> Rows:
         opened = self._open.get(key)
-        if opened is not None and opened.at_once != at_once:
+        if opened is not None and opened.engine_batch != engine_batch:
             opened = None
         if opened is not None and rows.keys() <= opened.places.keys():
             return opened.rows
         wanted = list(dict.fromkeys([*(opened.places if opened else ()), *rows]))
-        found = self._filled(key, at_once, wanted)
-        self._open[key] = _Opened({row: index for index, row in enumerate(wanted)}, found, at_once)
+        found = self._filled(key, engine_batch, wanted)
+        self._open[key] = _Opened({row: index for index, row in enumerate(wanted)}, found, engine_batch)
         return found
 
-    def _filled(self, key: ActivationKey, at_once: int, wanted: Sequence[Row]) -> Rows:
-        store = self._store(key, at_once)
+    def _filled(self, key: ActivationKey, engine_batch: int, wanted: Sequence[Row]) -> Rows:
+        store = self._store(key, engine_batch)
         if store.missing(wanted):
             with filling(store, waiting(self.emit, f"computes {self._words(key)}")):
-                self._compute(key, at_once, store.missing(wanted))  # another process may have computed some
+                self._compute(key, engine_batch, store.missing(wanted))  # another process may have computed some
         while True:
             try:
                 return store.open(wanted, self._altered)
             except MissingRows as error:
-                self._compute(key, at_once, error.rows)
+                self._compute(key, engine_batch, error.rows)
 
     def _words(self, key: ActivationKey) -> str:
         stage = self.prefixes[key.prefix].backbone.stages[key.cut - 1].name
         return f"frozen stages of {label_of(key.prefix, self.prefixes)}, after {stage}"
 
-    def _compute(self, key: ActivationKey, at_once: int, missing: Sequence[Row]) -> None:
+    def _compute(self, key: ActivationKey, engine_batch: int, missing: Sequence[Row]) -> None:
         if not missing:
             return
         self._check_stored()
         prefix, start = self.prefixes[key.prefix], self.starts.get(key)
-        if prefix.batch != at_once:
+        if prefix.batch != engine_batch:
             raise SmallerBatch
-        if at_once != self._at_once(key)[0]:  # what is open of the shallower piece may be as calibrated
+        if engine_batch != self._engine_batches(key)[0]:  # the opened shallower rows may have another engine batch
             start = None
-        near = [row for row in missing if start is not None and row in self.rows[start]]
-        far = [row for row in missing if start is None or row not in self.rows[start]]
-        if start is not None and near:
-            self._opened(start, at_once, dict.fromkeys(near))
+        from_rows = [row for row in missing if start is not None and row in self.rows[start]]
+        from_images = [row for row in missing if start is None or row not in self.rows[start]]
+        if start is not None and from_rows:
+            self._opened(start, engine_batch, dict.fromkeys(from_rows))
         began, done = time.perf_counter(), 0
         words = self._words(key)
         self.emit(Preparing(words, 0, len(missing)))
-        with self._store(key, at_once).writer() as writer:
-            for low, batches in ((start, self._from_rows(start, near)), (None, self._from_images(key, far))):
-                for count in fill(writer, prefix, low.cut if low else 0, key.cut, at_once, batches):
+        with self._store(key, engine_batch).writer() as writer:
+            for low, batches in (
+                (start, self._from_rows(start, from_rows)),
+                (None, self._from_images(key, from_images)),
+            ):
+                for count in fill(writer, prefix, low.cut if low else 0, key.cut, engine_batch, batches):
                     done += count
                     self.emit(Preparing(words, done, len(missing)))
         self.facts.seconds[key] = self.facts.seconds.get(key, 0.0) + time.perf_counter() - began
@@ -373,10 +377,10 @@ class BatchSource:
             return
         places, stored = self._open[start].places, self._open[start].rows
         for first in range(0, len(rows), EVALUATION_BATCH):
-            some = list(rows[first : first + EVALUATION_BATCH])
-            inputs = torch.empty(len(some), *stored.shape(0), dtype=getattr(torch, stored.dtype.name))
-            stored.read_many([places[row] for row in some], inputs.numpy())
-            yield some, inputs
+            batch = list(rows[first : first + EVALUATION_BATCH])
+            inputs = torch.empty(len(batch), *stored.shape(0), dtype=getattr(torch, stored.dtype.name))
+            stored.read_many([places[row] for row in batch], inputs.numpy())
+            yield batch, inputs
 
     def _from_images(self, key: ActivationKey, rows: Sequence[Row]) -> Iterator[tuple[list[Row], Tensor]]:
         if not rows:

@@ -1,4 +1,4 @@
-"""Choose and time the inference engine of a frozen prefix on a few real images."""
+"""Choose the inference engine of a frozen prefix by its speed and error on a few real images."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,29 +12,29 @@ import torch
 from torch import Tensor
 
 from unfreeze.activations import engines
-from unfreeze.activations.engine import Engine, EngineFailed, Settings, gist
+from unfreeze.activations.engine import Engine, EngineFailed, Settings, last_line
 from unfreeze.activations.prefix import TOLERANCE, Calibration, Prefix
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
-from unfreeze.model.memory import OutOfMemory, fitted, no_room
+from unfreeze.model.memory import OutOfMemory, halve_until_fits, memory_error
 from unfreeze.model.network import Frozen, frozen_state, tensors_hash
 from unfreeze.storage.measurements import Measurements
 
 IMAGES = 8
 
 CLEARLY = 0.9
-"""An engine replaces one offered before it only if it takes less than this share of its time: timings are noisy."""
+"""An engine replaces a preferred one only if it takes less than this share of its time, since timings are noisy."""
 
 
 class Reference(NamedTuple):
-    """PyTorch's float32 rows of a few images, and its seconds for one, channels-last."""
+    """Output of PyTorch in float32 for a few images, and its seconds per image, channels-last."""
 
     rows: Tensor
     seconds: float
 
 
 class NoEngine(UserError):
-    """None of the engines that were tried computes the frozen stages; ``refused`` says of each why not."""
+    """No engine computes the frozen stages; ``refused`` holds the reason by engine."""
 
     refused: Mapping[str, str] = {}
 
@@ -49,29 +49,29 @@ def pytorch_reference(backbone: Backbone, cut: int, images: Tensor, device: torc
 
     def attempt(rows: int) -> Reference:
         stages.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        some = [part.to(device).contiguous(memory_format=torch.channels_last) for part in images.split(rows)]
+        parts = [part.to(device).contiguous(memory_format=torch.channels_last) for part in images.split(rows)]
         with torch.inference_mode():
-            found, seconds = _timed(lambda: torch.cat([stages(part).float() for part in some]), len(images))
+            found, seconds = _timed(lambda: torch.cat([stages(part).float() for part in parts]), len(images))
         return Reference(found.cpu(), seconds)
 
     try:
-        return fitted(attempt, len(images), device)[0]
+        return halve_until_fits(attempt, len(images), device)[0]
     except OutOfMemory:
         pass
-    raise no_room(f"frozen stages of {backbone.name}", backbone.image_size, "float32", device)
+    raise memory_error(f"frozen stages of {backbone.name}", backbone.image_size, "float32", device)
 
 
 @dataclass(frozen=True)
 class FrozenWork:
-    """What a study computes with the frozen stages of one backbone.
+    """Work of a study with the frozen stages of one backbone.
 
     Attributes:
-        backbone: pretrained.
+        backbone: the pretrained backbone.
         cuts: numbers of frozen stages, above 0.
-        rows: how many it computes; for few of them it is not worth building an engine other than PyTorch.
-        dtype: in which rows are kept.
-        precision: of the engine, "float32" or "bfloat16".
-        device: where it runs.
+        rows: number of rows to compute; for few rows, only PyTorch is worth building.
+        dtype: type in which rows are stored.
+        precision: requested precision of the engine, "float32" or "bfloat16".
+        device: device that it runs on.
     """
 
     backbone: Backbone
@@ -83,16 +83,16 @@ class FrozenWork:
 
 
 def calibrate(work: FrozenWork, images: Tensor, reference: Reference, offers: Sequence[Settings]) -> Prefix:
-    """Check and time every engine on the deepest cut, choose one within tolerance, and try which cuts chain.
+    """Choose an engine within tolerance at the deepest cut, and find out which cuts chain.
 
-    The engine offered first is chosen unless a later one is clearly faster (see ``CLEARLY``); one of another precision
-    than that asked for only where no other is within tolerance.
+    The first engine is chosen unless a later one is clearly faster (see ``CLEARLY``). An engine of another precision
+    than requested is chosen only if no other is within tolerance.
 
     Args:
-        work: what is computed.
+        work: the work to do.
         images: (n, 3, S, S) float32, real and normalised; ``IMAGES`` of them are enough.
-        reference: of these images at the deepest cut.
-        offers: engines to try, the preferred one first.
+        reference: PyTorch's output for these images at the deepest cut.
+        offers: settings of the engines to try, the preferred one first.
 
     Returns:
         The prefix with its calibration, its engine ready to run.
@@ -102,11 +102,11 @@ def calibrate(work: FrozenWork, images: Tensor, reference: Reference, offers: Se
         UserError: a number does not fit into float16.
     """
     able, refused = _tried(work, images, reference, offers)
-    able = [one for one in able if one[0].engine["precision"] == work.precision] or able
+    able = [tried for tried in able if tried[0].engine["precision"] == work.precision] or able
     while able:
         chosen = able[0]
-        for one in able[1:]:
-            chosen = one if one[0].seconds < CLEARLY * chosen[0].seconds else chosen
+        for other in able[1:]:
+            chosen = other if other[0].seconds < CLEARLY * chosen[0].seconds else chosen
         calibration, engine = chosen
         prefix = Prefix(work.backbone, calibration, work.dtype, work.device, {(0, max(work.cuts)): engine})
         try:
@@ -122,7 +122,7 @@ def calibrate(work: FrozenWork, images: Tensor, reference: Reference, offers: Se
     failed = NoEngine(
         f"no engine computes the frozen stages of {work.backbone.name} in {work.precision} ({listed})",
         f"a relative error of {TOLERANCE[work.precision]:g} at most",
-        "give other weights, or another backbone",
+        "use other weights, or another backbone",
     )
     failed.refused = refused
     raise failed
@@ -131,7 +131,7 @@ def calibrate(work: FrozenWork, images: Tensor, reference: Reference, offers: Se
 def _tried(
     work: FrozenWork, images: Tensor, reference: Reference, offers: Sequence[Settings]
 ) -> tuple[list[tuple[Calibration, Engine]], dict[str, str]]:
-    """Return the engines within tolerance at the deepest cut, each timed; and why the others are not among them."""
+    """Return the engines within tolerance at the deepest cut with their timings, and why others were refused."""
     stages = Frozen([stage.module for stage in work.backbone.stages[: max(work.cuts)]])
     able, refused = list[tuple[Calibration, Engine]](), dict[str, str]()
     for _, group in groupby(offers, key=itemgetter("name", "precision")):
@@ -153,7 +153,7 @@ def _tried(
 
 
 def _chains(prefix: Prefix, cuts: Sequence[int], images: Tensor) -> tuple[tuple[int, int], ...]:
-    """Return the pairs of cuts where the way over the shallower one changes no bit."""
+    """Return the pairs of cuts whose deeper rows, computed from the shallower ones, are the same bit for bit."""
     if len(cuts) < 2:
         return ()
     engine = prefix.calibration.engine
@@ -170,15 +170,15 @@ def _chains(prefix: Prefix, cuts: Sequence[int], images: Tensor) -> tuple[tuple[
 
 
 def _links(prefix: Prefix, pair: tuple[int, int], rows: Mapping[int, Tensor]) -> bool:
-    """Say whether the deeper cut's rows, computed from the shallower one's, are the same to the last bit."""
+    """Return whether the deeper cut's rows, computed from the shallower one's, are the same bit for bit."""
     try:
         return torch.equal(prefix.run(rows[pair[0]], *pair), rows[pair[1]])
-    except EngineFailed:  # it runs both from the image, but not the stages between
+    except EngineFailed:  # the engine runs both from the image, but not the stages in between
         return False
 
 
 class _Built(NamedTuple):
-    """An engine in the first of its settings that works, and seconds of making it; why other settings do not work."""
+    """An engine built with the first settings that work, its build time, and why other settings were refused."""
 
     settings: Settings
     engine: Engine | None
@@ -193,23 +193,27 @@ def _build(group: Sequence[Settings], stages: Frozen, shape: tuple[int, ...], de
         try:
             engine = engines.build(settings, stages, shape, device)
             if device.type != "cpu":
-                engine(torch.zeros(1, *shape))  # padded to a whole batch: is there memory for it?
+                engine(torch.zeros(1, *shape))  # pads to a whole batch, to find out whether memory suffices
         except EngineFailed as failure:
             refused[engine_label(settings)] = str(failure)
-        except (OSError, ImportError, RuntimeError) as error:  # no room to convert, no such library: others can do it
-            refused[engine_label(settings)] = f"{settings['name']}: {gist(error)}"
+        except (
+            OSError,
+            ImportError,
+            RuntimeError,
+        ) as error:  # for example a full disk or a missing library: another engine may work
+            refused[engine_label(settings)] = f"{settings['name']}: {last_line(error)}"
         else:
             return _Built(settings, engine, time.perf_counter() - began, refused)
     return _Built(group[-1], None, 0.0, refused)
 
 
 def engine_label(settings: Settings) -> str:
-    """Return an engine's name among those that were refused."""
+    """Return the name of an engine and its batch, for messages about refused engines."""
     return f"{settings['name']}, batch {settings['batch']}"
 
 
 def _measured(settings: Settings, engine: Engine, images: Tensor) -> tuple[Tensor, float]:
-    """Return an engine's output for the images, and its seconds per row where every thread's request is full."""
+    """Return an engine's output for the images, and its seconds per row with a full request for every thread."""
     requests = 1 if engines.kind_of(settings).shares_batch else int(settings["threads"])
     count = max(len(images), int(settings["batch"]) * requests)
     rows = images[torch.arange(count) % len(images)]
@@ -218,7 +222,7 @@ def _measured(settings: Settings, engine: Engine, images: Tensor) -> tuple[Tenso
 
 
 def _timed(run: Callable[[], Tensor], rows: int) -> tuple[Tensor, float]:
-    """Return the result and the seconds per row of the better of two runs; the first allocates and tunes."""
+    """Return the result, and the seconds per row of the faster of two runs; the first one allocates and tunes."""
     found, first = _once(run)
     _, second = _once(run)
     return found, min(first, second) / rows
@@ -242,16 +246,16 @@ def _wait() -> None:
 def calibrated_prefix(
     work: FrozenWork, images: Callable[[], Tensor], measurements: Measurements, fixed: Settings | None
 ) -> Prefix:
-    """Return a prefix whose engine is chosen and timed, now or on this machine before.
+    """Return a calibrated prefix; earlier measurements of this machine are reused.
 
-    Stored rows belong to an engine, so one that was chosen goes on for other cuts as long as it can compute them.
+    Stored rows depend on the engine, so an engine once chosen is used for other cuts too, if it can compute them.
 
     Args:
-        work: what is computed.
-        images: returns a few real ones, (n, 3, S, S) float32.
-        measurements: of this machine.
-        fixed: the engine that the study has been using. If there is none, or it cannot compute these stages, it is the
-            one that was chosen on this machine last, and after that the one that ``calibrate`` chooses.
+        work: the work to do.
+        images: returns a few real images, (n, 3, S, S) float32.
+        measurements: measurements of this machine.
+        fixed: engine that the study already uses. Without one, or if it cannot compute these stages, the engine last
+            chosen on this machine is used, and after that the one that ``calibrate`` chooses.
 
     Raises:
         UserError: no engine computes these stages.
@@ -285,7 +289,7 @@ def calibrated_prefix(
         try:
             prefix = take([settings])
             break
-        except NoEngine as error:  # a cut that no other study had, or images on which it is less exact
+        except NoEngine as error:  # a new cut, or images on which it is less exact
             refused |= error.refused
     else:
         pytorch = {"pytorch": {**about, "cut": cuts[-1]}}

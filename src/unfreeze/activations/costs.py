@@ -1,4 +1,4 @@
-"""Cost model of frozen work: seconds stored and live, and what to store within a disk budget."""
+"""Cost model of frozen work: seconds if stored or live, and the choice of what to store in a disk budget."""
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PrefixCost:
-    """Seconds of frozen stages on one row, as calibrated at the deepest cut and shared out by FLOPs.
+    """Seconds of frozen stages per row, measured at the deepest cut and scaled by FLOPs.
 
     Attributes:
-        engine, pytorch: seconds of a row up to the deepest cut, by the engine and in plain PyTorch.
-        build: seconds of making an engine.
-        deepest: that cut.
-        flops: of each stage of the backbone, for one image.
-        chains: pairs of cuts of which the deeper one may be computed from the shallower one.
+        engine, pytorch: seconds per row up to the deepest cut, by the engine and in plain PyTorch.
+        build: seconds of building the engine.
+        deepest: the deepest cut.
+        flops: FLOPs of each stage for one image.
+        chains: pairs of cuts of which the deeper one can be computed from the shallower one.
     """
 
     engine: float
@@ -25,11 +25,11 @@ class PrefixCost:
     chains: tuple[tuple[int, int], ...] = ()
 
     def seconds(self, start: int, stop: int) -> float:
-        """Return the engine's seconds for one row from ``start`` to ``stop`` stages."""
+        """Return the engine's seconds per row from ``start`` to ``stop`` stages."""
         return self.engine * self._share(start, stop)
 
     def seconds_pytorch(self, stop: int) -> float:
-        """Return PyTorch's seconds for one image up to ``stop`` stages."""
+        """Return PyTorch's seconds per image up to ``stop`` stages."""
         return self.pytorch * self._share(0, stop)
 
     def _share(self, start: int, stop: int) -> float:
@@ -38,15 +38,15 @@ class PrefixCost:
 
 @dataclass(frozen=True)
 class Storable:
-    """Activations that could be stored.
+    """Activations that can be stored.
 
     Attributes:
-        prefix, view: what they are of; a deeper cut may start from a shallower one of the same two.
+        prefix, view: frozen network and view; a deeper cut may start from a shallower one of the same two.
         cut: number of frozen stages.
-        rows: distinct ones.
-        draws: how often one is read in the study.
-        bytes: of all rows, manifests included.
-        held: rows that are stored already.
+        rows: number of distinct rows.
+        draws: number of reads in the study.
+        bytes: size of all rows, including manifests.
+        held: rows that are already stored.
     """
 
     prefix: Hashable
@@ -58,47 +58,47 @@ class Storable:
     held: int = 0
 
 
-def start_of(one: Storable, stored: Collection[Storable], chains: Collection[tuple[int, int]]) -> Storable | None:
-    """Return the deepest stored activations that ``one`` may be computed from; None: from the image."""
+def start_of(wanted: Storable, stored: Collection[Storable], chains: Collection[tuple[int, int]]) -> Storable | None:
+    """Return the deepest stored activations that others can be computed from; None: from the image."""
     able = [
         other
         for other in stored
-        if (other.prefix, other.view) == (one.prefix, one.view) and (other.cut, one.cut) in chains
+        if (other.prefix, other.view) == (wanted.prefix, wanted.view) and (other.cut, wanted.cut) in chains
     ]
     return max(able, key=lambda other: other.cut, default=None)
 
 
-def seconds_of(one: Storable, stored: Collection[Storable], cost: PrefixCost, view_seconds: float) -> float:
-    """Return the seconds that activations cost a study, if ``stored`` are stored.
+def seconds_of(read: Storable, stored: Collection[Storable], cost: PrefixCost, view_seconds: float) -> float:
+    """Return the seconds that a study needs for activations, if ``stored`` are stored.
 
-    What is stored and not held yet is computed once, from the image or as far as there are rows from a shallower cut;
-    what is not is computed at every draw.
+    Missing rows of stored activations are computed once, from a shallower cut where it has rows, else from the image.
+    Activations that are not stored are computed at every draw.
     """
-    whole = cost.seconds(0, one.cut) + view_seconds
-    if one not in stored:
-        return cost.build + one.draws * whole
-    missing = one.rows - one.held
+    from_image = cost.seconds(0, read.cut) + view_seconds
+    if read not in stored:
+        return cost.build + read.draws * from_image
+    missing = read.rows - read.held
     if not missing:
         return 0.0
-    start = start_of(one, stored, cost.chains)
+    start = start_of(read, stored, cost.chains)
     if start is None:
-        return cost.build + missing * whole
-    near = min(missing, start.rows)
-    return cost.build + near * cost.seconds(start.cut, one.cut) + (missing - near) * whole
+        return cost.build + missing * from_image
+    chained = min(missing, start.rows)
+    return cost.build + chained * cost.seconds(start.cut, read.cut) + (missing - chained) * from_image
 
 
 def choose(
     storables: Sequence[Storable], costs: Mapping[Any, PrefixCost], view_seconds: float, budget: int
 ) -> tuple[Storable, ...]:
-    """Choose what to store: again and again the activations that save most a byte, while they fit the budget.
+    """Choose what to store, greedily by seconds saved per byte, within a disk budget.
 
-    What saves nothing now is stored too if there is room, since the next study may use it.
+    Activations that save nothing in this study are stored too if they fit, since the next study may use them.
 
     Args:
-        storables: what could be.
-        costs: by prefix.
-        view_seconds: of preparing one image.
-        budget: bytes for all of them, those already held included.
+        storables: activations that can be stored.
+        costs: costs by prefix.
+        view_seconds: seconds of preparing one image.
+        budget: bytes for all of them, including those already stored.
     """
     stored: list[Storable] = []
 

@@ -1,4 +1,4 @@
-"""Interface of an inference engine, its registry entry, and the error for a network that it cannot run."""
+"""Interface of inference engines, their registry entry, and the error for stages that an engine cannot run."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ if TYPE_CHECKING:
     from unfreeze.model.network import Frozen
 
 Settings = Mapping[str, str | int]
-"""An engine and all that its numbers may depend on: name, version, precision, batch, threads. JSON data."""
+"""An engine and everything that its results may depend on (version, precision, batch, threads), as JSON data."""
 
 
 class Engine(Protocol):
-    """Frozen stages, ready to run: rows (n, ...) float32 to rows (n, ...) float32, one by one.
+    """Compiled frozen stages: map float32 rows (n, ...) to float32 rows (n, ...).
 
-    The numbers of a row depend on that row alone: not on n, on its neighbours or on its place among them.
+    The output of a row depends on that row alone: not on n, on other rows or on its position.
     """
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Compute the stages' output for each row, contiguous, on the engine's device."""
+        """Return the output for each row, contiguous, on the engine's device."""
         ...
 
 
 @dataclass(frozen=True)
 class EngineKind:
-    """An entry of the registry of engines.
+    """Registry entry of an engine.
 
     Attributes:
-        name: stands in study.json and in the identity of stored rows.
-        offers: settings for a device, a precision and a number of threads, the preferred one first; none where the
-            engine cannot run.
-        build: makes an engine from settings, frozen stages, the shape of one row and a device. Raises ``EngineFailed``
-            for stages that it cannot run.
-        worth_seconds: frozen work that would take PyTorch less time is not worth building this engine.
-        shares_batch: whether all threads work on one batch of rows, which may be halved where memory is short;
-            otherwise each thread has a batch of its own.
+        name: name in study.json and in the identity of stored rows.
+        offers: returns settings for a device, a precision and a number of threads, the preferred one first; none where
+            the engine cannot run.
+        build: builds an engine from settings, frozen stages, the shape of one row and a device; raises
+            ``EngineFailed`` for stages that it cannot run.
+        worth_seconds: least time of the frozen work in PyTorch for which building this engine is worthwhile.
+        shares_batch: whether all threads work on one batch, which is halved where memory is short; otherwise each
+            thread has a batch of its own.
     """
 
     name: str
@@ -50,9 +50,9 @@ class EngineKind:
 
 
 class EngineFailed(Exception):
-    """The engine cannot convert or run these stages; another one can."""
+    """The engine cannot convert or run these stages."""
 
 
-def gist(error: Exception) -> str:
-    """Return the last line of an error's message, or its type where it has none."""
+def last_line(error: Exception) -> str:
+    """Return the last line of an error's message, or the name of its type."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1]

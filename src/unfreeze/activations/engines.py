@@ -1,4 +1,4 @@
-"""The registry of inference engines for frozen stages. A new engine is a module with an entry, registered here."""
+"""Registry of inference engines for frozen stages; a new engine is a module with an entry, registered here."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ENGINES.register(pytorch.ENTRY.name, pytorch.ENTRY)
 
 
 def kind_of(settings: Settings) -> EngineKind:
-    """Return the registry's entry for an engine's settings."""
+    """Return the registry entry for an engine's settings."""
     return ENGINES[str(settings["name"])]
 
 
 def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
-    """Return the settings of every engine that can run on a device, the preferred one first.
+    """Return the settings of every engine that runs on a device, the preferred one first.
 
-    For another precision than float32, PyTorch in float32 comes last: some networks lose too much.
+    For other precisions than float32, PyTorch in float32 comes last, for networks that lose too much accuracy.
     """
     asked = [settings for entry in ENGINES.values() for settings in entry.offers(device, precision, threads)]
     if precision == "float32":
@@ -41,9 +41,9 @@ def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], devi
 
     Args:
         settings: one of ``offers``.
-        stages: wholly frozen, on any device.
-        input_shape: of one row, without the batch axis.
-        device: where it runs.
+        stages: frozen stages, on any device.
+        input_shape: shape of one row, without the batch axis.
+        device: device that it runs on.
 
     Raises:
         ValueError: a stage is not frozen; the message names the tensor.
@@ -54,10 +54,10 @@ def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], devi
 
 
 def refuse_unfrozen(stages: Frozen) -> None:
-    """Refuse stages whose output could change: a parameter that takes a gradient, a module in training mode.
+    """Reject stages whose output could change.
 
     Raises:
-        ValueError: names the first of them.
+        ValueError: a parameter takes a gradient, or a module is in training mode; names the first one.
     """
     for name, parameter in stages.named_parameters():
         if parameter.requires_grad:

@@ -1,4 +1,4 @@
-"""Keys of stored activations: prefix, cut and view."""
+"""Keys of activations: prefix, cut and view."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from unfreeze.config.schema import RegimeConfig, Resize
 
 @dataclass(frozen=True, order=True)
 class PrefixKey:
-    """A pretrained backbone at one input size: what its frozen stages are shared by."""
+    """Identity of a frozen prefix: a pretrained backbone at one input size."""
 
     backbone: str
     weights: str
@@ -19,31 +19,31 @@ class PrefixKey:
 
     @property
     def label(self) -> str:
-        """Its name for people: of weights in a file with the file's name, of another resizing than a crop with that."""
+        """Name for messages, with the name of a weights file and a resizing other than crop."""
         return self.named(Path(self.weights).stem)
 
     def named(self, file: str) -> str:
-        """Return its name for people, with a name for the file of its weights if they are in one."""
+        """Return the name for messages, with ``file`` as the name of a weights file."""
         file = "" if self.weights in ("pretrained", "none") else f" ({file})"
         resize = "" if self.resize == "crop" else f" ({self.resize})"
         return f"{self.backbone}{file}, {self.image_size} pixels{resize}"
 
 
 def label_of(key: PrefixKey, keys: Iterable[PrefixKey]) -> str:
-    """Return a prefix's name for people among those of a study: the file's whole path where its name is another's."""
-    collides = any(one.label == key.label for one in keys if one != key)
+    """Return the name of a prefix for messages, with the path of its weights file if another key has the same name."""
+    collides = any(other.label == key.label for other in keys if other != key)
     return key.named(key.weights) if collides else key.label
 
 
 @dataclass(frozen=True, order=True)
 class ActivationKey:
-    """Activations that cells may share.
+    """Identity of activations that cells can share.
 
     Attributes:
         prefix: the frozen network.
         cut: number of its stages.
-        augment: how its views are made; "none" for the plain view.
-        seed: of augmented views, -1 for the plain one, which has none.
+        augment: augmentation of the views; "none" for the plain view.
+        seed: seed of augmented views; -1 for the plain view.
     """
 
     prefix: PrefixKey
@@ -53,30 +53,30 @@ class ActivationKey:
 
 
 def prefix_of(strategy: Strategy) -> PrefixKey:
-    """Return what a strategy's frozen stages are shared by."""
+    """Return the key of a strategy's frozen prefix."""
     return PrefixKey(strategy.backbone.name, strategy.backbone.weights, strategy.image_size, strategy.resize)
 
 
 def bank(regime: RegimeConfig) -> int | None:
-    """Return how many views of an image there are; None: new ones for ever."""
+    """Return the number of views per image; None for new views in every epoch."""
     if regime.augment == "none":
         return 1
     return None if regime.views == "fresh" else int(regime.views)
 
 
-def training_piece(strategy: Strategy, cut: int, regime: RegimeConfig, seed: int) -> ActivationKey:
-    """Return the activations that training images are drawn from."""
+def training_key(strategy: Strategy, cut: int, regime: RegimeConfig, seed: int) -> ActivationKey:
+    """Return the key of a regime's training activations."""
     plain = regime.augment == "none"
     return ActivationKey(prefix_of(strategy), cut, regime.augment, -1 if plain else seed)
 
 
-def validation_piece(strategy: Strategy, cut: int, regime: RegimeConfig, seed: int) -> ActivationKey:
-    """Return the activations that validation images are looked at in, each epoch."""
+def validation_key(strategy: Strategy, cut: int, regime: RegimeConfig, seed: int) -> ActivationKey:
+    """Return the key of a regime's validation activations."""
     seen = regime.validation
     plain = seen.augment == "none"
     return ActivationKey(prefix_of(strategy), cut, seen.augment, -1 if plain else seed)
 
 
-def plain_piece(strategy: Strategy, cut: int) -> ActivationKey:
-    """Return the activations of plain views."""
+def plain_key(strategy: Strategy, cut: int) -> ActivationKey:
+    """Return the key of activations of plain views."""
     return ActivationKey(prefix_of(strategy), cut, "none", -1)

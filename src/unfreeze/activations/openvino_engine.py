@@ -1,8 +1,7 @@
 """OpenVINO engine for CPUs: fused convolutions, one inference request per thread.
 
-float32 is asked for, since OpenVINO would choose bfloat16 by itself where the processor supports it. The rows of a
-request are all that one thread sees, so the numbers of a row depend neither on its neighbours nor on the number of
-threads.
+The precision is set explicitly, since OpenVINO would choose bfloat16 where the processor supports it. A thread computes
+the rows of one request alone, so the output of a row depends neither on other rows nor on the number of threads.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unfreeze.activations.engine import EngineFailed, EngineKind, Settings, gist
+from unfreeze.activations.engine import EngineFailed, EngineKind, Settings, last_line
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from unfreeze.model.network import Frozen
 
 BATCHES = (8, 1)
-"""Rows per request: several where the network can be traced for that, since weights are then read once for all."""
+"""Rows per request to try: several rows share one read of the weights, where the network can be traced that way."""
 
 _PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -67,37 +66,39 @@ def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], devi
         model = openvino.convert_model(graph, example_input=torch.zeros(1, *input_shape))
         model.reshape([batch, *input_shape])
         compiled = openvino.Core().compile_model(model, "CPU", options)
-        # A tracer's constants may hold the batch of the trace: such a model gives other shapes, or none.
+        # A traced constant may contain the batch of the trace; the output shape is then wrong or unknown.
         output_shape = tuple(compiled.output(0).shape)
-    except (RuntimeError, ValueError, TypeError, OSError) as error:  # what OpenVINO's front end raises
-        raise EngineFailed(f"openvino, batch {batch}: {gist(error)}") from error
+    except (RuntimeError, ValueError, TypeError, OSError) as error:  # errors of OpenVINO's front end
+        raise EngineFailed(f"openvino, batch {batch}: {last_line(error)}") from error
     if output_shape[0] != batch:
         raise EngineFailed(f"openvino, batch {batch}: the traced network gives {output_shape}")
     return OpenVINOEngine(compiled, batch, threads, output_shape[1:])
 
 
 def _traced(stages: nn.Module, input_shape: tuple[int, ...], batch: int) -> Any:
-    """Trace stages for one row, quietly; at batch 32 it takes twenty seconds.
+    """Trace stages for one row without warnings; a trace for 32 rows takes twenty seconds.
 
     Raises:
-        EngineFailed: PyTorch's tracer cannot follow them.
+        EngineFailed: PyTorch cannot trace them.
     """
     import torch
 
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer's, on Python values it takes for constants, and on itself
+        warnings.simplefilter(
+            "ignore"
+        )  # about Python values taken as constants, and about the tracer's own deprecation
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             return torch.jit.trace(stages, torch.zeros(1, *input_shape), check_trace=False)
-        except Exception as error:  # a model's own code runs here, and may raise anything
-            raise EngineFailed(f"openvino, batch {batch}: {gist(error)}") from error
+        except Exception as error:  # the model's own code runs here and may raise anything
+            raise EngineFailed(f"openvino, batch {batch}: {last_line(error)}") from error
         finally:
             logging.disable(before)
 
 
 class OpenVINOEngine:
-    """A compiled network and its requests."""
+    """A compiled network and its queue of requests."""
 
     def __init__(self, compiled: Any, batch: int, threads: int, output_shape: tuple[int, ...]) -> None:
         import openvino
@@ -106,10 +107,10 @@ class OpenVINOEngine:
         self.queue = openvino.AsyncInferQueue(compiled, threads)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Compute rows in requests of ``batch``, the last one padded."""
+        """Return the output of rows, computed in requests of ``batch`` rows, the last one padded."""
         import torch
 
-        # Not inference tensors: what trains on the rows saves them for its backward pass.
+        # Not inference tensors, since training saves the rows for its backward pass.
         outputs = torch.empty(len(rows), *self.output_shape)
         given, taken = np.ascontiguousarray(rows.numpy(), np.float32), outputs.numpy()
 
@@ -130,4 +131,4 @@ class OpenVINOEngine:
 
 
 ENTRY = EngineKind("openvino", offers, build, worth_seconds=5.0, shares_batch=False)
-"""Building takes one to three seconds, which less than five seconds of frozen work would not win back."""
+"""Building takes one to three seconds, which pays off from about five seconds of frozen work on."""

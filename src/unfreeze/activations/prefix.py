@@ -1,4 +1,4 @@
-"""Frozen prefix of a backbone on one engine at one precision; the same numbers live and stored."""
+"""Frozen prefix of a backbone, run by one engine; gives the same numbers live and stored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,26 +11,25 @@ from unfreeze.activations import engines
 from unfreeze.activations.engine import Engine, Settings
 from unfreeze.errors import UserError
 from unfreeze.model.backbone import Backbone
-from unfreeze.model.memory import OutOfMemory, fitted, no_room
+from unfreeze.model.memory import OutOfMemory, halve_until_fits, memory_error
 from unfreeze.model.network import Frozen, frozen_state, tensors_hash
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
-"""Largest relative error of an engine against PyTorch in float32, by the precision asked for."""
+"""Largest relative error of an engine against PyTorch in float32, by requested precision."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a few images told about the ways of computing a prefix; JSON data but for its type.
+    """Result of calibrating a prefix on a few images.
 
     Attributes:
-        engine: the engine that was chosen, fixed from then on.
+        engine: settings of the chosen engine.
         error: its relative error against PyTorch in float32, at the deepest cut.
-        seconds: of one row at the deepest cut by that engine, all threads at work.
-        seconds_pytorch: the same in PyTorch, channels-last.
-        build: seconds of making the engine for one network.
-        chains: pairs of cuts of which the deeper one computed from the shallower one's stored rows is bit-equal to
-            computing it from the image.
-        refused: engines that were tried in vain, and why.
+        seconds: its seconds per row at the deepest cut, with all threads busy.
+        seconds_pytorch: seconds per row of PyTorch, channels-last.
+        build: seconds of building the engine for one network.
+        chains: pairs of cuts whose deeper rows are the same, bit for bit, from the shallower rows and from the image.
+        refused: engines that were tried and refused, with the reason.
     """
 
     engine: Settings
@@ -42,7 +41,7 @@ class Calibration:
     refused: Mapping[str, str] | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """Return it as JSON data, as study.json and the cache hold it."""
+        """Return the calibration as JSON data, for study.json and the cache."""
         return {
             "engine": dict(self.engine),
             "error": self.error,
@@ -55,7 +54,7 @@ class Calibration:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Calibration":
-        """Read what ``as_record`` gave."""
+        """Return the calibration of a record of ``as_record``."""
         return cls(
             engine=record["engine"],
             error=record["error"],
@@ -68,14 +67,14 @@ class Calibration:
 
 
 class Prefix:
-    """The first stages of a backbone; engines are built when first asked for.
+    """The first stages of a backbone, run by an engine that is built on first use.
 
     Args:
-        backbone: pretrained, its frozen stages never trained; nothing here changes it.
-        calibration: which engine, and which cuts may start from which.
-        dtype: in which rows are kept, "float32" or "float16"; live rows are rounded alike.
-        device: where it runs.
-        built: engines there are already, by their stages' start and stop.
+        backbone: the pretrained backbone, which is not changed.
+        calibration: engine, and cuts that chain.
+        dtype: type in which rows are stored, "float32" or "float16"; live rows are rounded in the same way.
+        device: device that it runs on.
+        built: engines that are already built, by start and stop of their stages.
     """
 
     def __init__(
@@ -88,23 +87,23 @@ class Prefix:
     ) -> None:
         self.backbone, self.calibration, self.dtype, self.device = backbone, calibration, dtype, device
         self.forwards = 0
-        """Rows computed so far, at any cut."""
+        """Number of rows computed so far, at any cut."""
         self.batch = int(calibration.engine.get("batch", 1))
-        """Rows that the engine takes at once; fewer than calibrated where memory did not suffice later on."""
+        """Rows that the engine computes at once; fewer than calibrated once memory was too short."""
         self._engines = {(*stages, self.batch): engine for stages, engine in (built or {}).items()}
         self._hashes: dict[int, str] = {}
 
     def take_fewer(self, rows: int) -> None:
-        """Take at most so many rows at once from now on, as in an earlier run whose memory ran short."""
+        """Compute at most ``rows`` rows at once, as an earlier run whose memory was too short."""
         self.batch = min(self.batch, rows)
 
     @property
     def is_short(self) -> bool:
-        """Whether memory suffices for fewer rows at once than calibrated."""
+        """Whether fewer rows are computed at once than calibrated."""
         return self.batch < int(self.calibration.engine.get("batch", 1))
 
     def said(self, label: str, device: str) -> list[str]:
-        """Return what fewer rows at once than calibrated mean for the numbers of the stages called ``label``."""
+        """Return a warning in a list if fewer rows are computed at once than calibrated, else an empty list."""
         if not self.is_short:
             return []
         return [
@@ -114,22 +113,22 @@ class Prefix:
         ]
 
     def shape(self, cut: int) -> tuple[int, ...]:
-        """Return the shape of one row after ``cut`` stages; before the first it is the image's."""
+        """Return the shape of one row after ``cut`` stages; of an image for cut 0."""
         side = self.backbone.image_size
         return self.backbone.stages[cut - 1].output_shape if cut else (3, side, side)
 
     def bytes_per_row(self, cut: int) -> int:
-        """Return the bytes of one stored row."""
+        """Return the size of one stored row."""
         return int(torch.Size(self.shape(cut)).numel()) * torch.finfo(getattr(torch, self.dtype)).bits // 8
 
     def sha256(self, cut: int) -> str:
-        """Return the hash over the tensors of the first ``cut`` stages."""
+        """Return the hash of the tensors of the first ``cut`` stages."""
         if cut not in self._hashes:
             self._hashes[cut] = tensors_hash(frozen_state(self.backbone, cut))
         return self._hashes[cut]
 
     def starts(self, cut: int) -> tuple[int, ...]:
-        """Return the cuts whose stored rows this one may be computed from, deepest first; 0 is the image."""
+        """Return the cuts whose rows this cut can be computed from, deepest first; 0 is the image."""
         return (*sorted((low for low, high in self.calibration.chains if high == cut), reverse=True), 0)
 
     def run(self, rows: Tensor, start: int, stop: int) -> Tensor:
@@ -144,22 +143,24 @@ class Prefix:
 
         Raises:
             ValueError: the stages are not wholly frozen.
-            UserError: a number does not fit into float16, or not even one row into the device's memory.
+            UserError: a number does not fit into float16, or one row does not fit into the device's memory.
         """
         self.forwards += len(rows)
         found = self._fitted(rows.float(), start, stop)
         return found if self.dtype == "float32" else self._halved(found)
 
     def _fitted(self, rows: Tensor, start: int, stop: int) -> Tensor:
-        """Run the engine; one that shares a batch takes fewer rows at once from where memory does not suffice on."""
+        """Run the engine; if it shares a batch and memory is too short, compute fewer rows at once from now on."""
         if not engines.kind_of(self.calibration.engine).shares_batch:
             return self._engine(start, stop, self.batch)(rows)
         try:
-            found, self.batch = fitted(lambda batch: self._engine(start, stop, batch)(rows), self.batch, self.device)
+            found, self.batch = halve_until_fits(
+                lambda batch: self._engine(start, stop, batch)(rows), self.batch, self.device
+            )
             return found
         except OutOfMemory:
             precision = str(self.calibration.engine["precision"])
-        raise no_room(f"frozen stages of {self.backbone.name}", self.backbone.image_size, precision, self.device)
+        raise memory_error(f"frozen stages of {self.backbone.name}", self.backbone.image_size, precision, self.device)
 
     def _engine(self, start: int, stop: int, batch: int) -> Engine:
         if (start, stop, batch) not in self._engines:
@@ -174,6 +175,6 @@ class Prefix:
             raise UserError(
                 f"activations: float16, but {self.backbone.name} gives numbers up to {float(rows.abs().max()):.3g}",
                 "numbers below 65504",
-                "say activations: float32",
+                "set activations: float32",
             )
         return halved

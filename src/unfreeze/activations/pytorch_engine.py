@@ -1,7 +1,7 @@
 """PyTorch engine: runs on every device and every network.
 
-Its kernels may choose another way of summing for another batch size, so rows go through in batches of one fixed size,
-the last one padded. Where a device has memory of its own the largest size is taken that fits when it is calibrated.
+Kernels may sum in another order for another batch size, so all batches have one size, the last one padded. On a GPU
+the calibration takes the largest batch that fits into memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SMALLER = (16, 8, 4, 2, 1)
 
 
 class Batched:
-    """Frozen stages in channels-last order, in inference mode, that take rows in batches of one size."""
+    """Frozen stages in channels-last format and inference mode, run in batches of one size."""
 
     def __init__(self, stages: nn.Module, device: torch.device, batch: int, precision: str) -> None:
         import torch
@@ -31,11 +31,14 @@ class Batched:
         self.device, self.batch, self.precision = device, batch, precision
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Compute rows."""
+        """Return the output of rows."""
         import torch
 
         outputs = []
-        with torch.no_grad(), self._numerics():  # not inference mode: what trains on the rows saves them for later
+        with (
+            torch.no_grad(),
+            self._numerics(),
+        ):  # not inference mode, since training saves the rows for its backward pass
             for start in range(0, len(rows), self.batch):
                 batch = rows[start : start + self.batch].to(self.device, non_blocking=True)
                 count = len(batch)
@@ -55,7 +58,7 @@ class Batched:
 
 
 def offers(device: torch.device, precision: str, threads: int) -> list[Settings]:
-    """Return the one setting of a processor; elsewhere that of each batch size, the largest first."""
+    """Return the settings: one for a CPU; elsewhere one for each batch size, the largest first."""
     import torch
 
     return [
@@ -78,9 +81,9 @@ def _device_name(device: torch.device) -> str:
 
 
 def build(settings: Settings, stages: Frozen, input_shape: tuple[int, ...], device: torch.device) -> Batched:
-    """Return the stages as an engine; they are moved to the device."""
+    """Return the stages as an engine, after moving them to the device."""
     return Batched(stages, device, int(settings["batch"]), str(settings["precision"]))
 
 
 ENTRY = EngineKind("pytorch", offers, build, worth_seconds=0.0, shares_batch=True)
-"""Nothing has to be built, so it is always worth trying."""
+"""Nothing has to be built, so any work is worthwhile."""

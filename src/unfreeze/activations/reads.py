@@ -8,10 +8,10 @@ from unfreeze.activations.keys import (
     ActivationKey,
     PrefixKey,
     bank,
-    plain_piece,
+    plain_key,
     prefix_of,
-    training_piece,
-    validation_piece,
+    training_key,
+    validation_key,
 )
 from unfreeze.config.resolve import Strategy, expected_epochs
 from unfreeze.config.schema import RegimeConfig
@@ -119,11 +119,11 @@ def candidate_reads(
             passes = range(first, -(-span.stop // per_pass))
             seen = {copy: sorted({view_of(number, copy, views) for number in passes[:views]}) for copy in set(copies)}
             rows = ((sha, view) for sha, copy in zip(images.train, copies, strict=True) for view in seen[copy])
-            reads.add(training_piece(strategy, span.cut, regime, seed), rows)
-        key = validation_piece(strategy, span.cut, regime, seed)
+            reads.add(training_key(strategy, span.cut, regime, seed), rows)
+        key = validation_key(strategy, span.cut, regime, seed)
         plain = key.augment == "none"
         reads.add(key, [(images.validation[index], 0 if plain else number) for index, number in validation])
-    reads.add(plain_piece(strategy, min(cuts)), [(sha, 0) for sha in (*images.ranking, *images.tests)])
+    reads.add(plain_key(strategy, min(cuts)), [(sha, 0) for sha in (*images.ranking, *images.tests)])
     return reads
 
 
@@ -137,15 +137,15 @@ def training_counts(
             live = prefix_of(strategy), span.cut
             counts.live[live] = counts.live.get(live, 0) + span.examples
         else:
-            counts.add(training_piece(strategy, span.cut, regime, seed), span.examples)
-        counts.add(validation_piece(strategy, span.cut, regime, seed), span.epochs * validation)
+            counts.add(training_key(strategy, span.cut, regime, seed), span.examples)
+        counts.add(validation_key(strategy, span.cut, regime, seed), span.epochs * validation)
     return counts
 
 
 def prediction_counts(strategy: Strategy, cuts: Sequence[int], images: CellImages) -> ReadCounts:
     """Return how many rows the chosen candidate reads for its cell's predictions."""
     counts = ReadCounts()
-    counts.add(plain_piece(strategy, min(cuts)), len(images.ranking) + len(images.tests))
+    counts.add(plain_key(strategy, min(cuts)), len(images.ranking) + len(images.tests))
     return counts
 
 

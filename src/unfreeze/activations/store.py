@@ -1,4 +1,4 @@
-"""Store activations in the cache: their identity, and filling in missing rows."""
+"""Store activations in the cache: the identity of their entry, and computing missing rows."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,28 +14,28 @@ from unfreeze.storage.array_store import ArrayStore, Writer, entry
 from unfreeze.storage.shards import Row
 
 MANIFEST_BYTES = 72
-"""Of a row in a shard's manifest: its sha256 and its view number."""
+"""Size of a row's entry in a shard's manifest: its sha256 and its view number."""
 
 
 class SmallerBatch(Exception):
-    """Memory got short: rows went through the frozen stages fewer at once than the entry's, so are not stored there."""
+    """Memory became short, so rows were computed with a smaller engine batch than the entry's and are not stored."""
 
 
 def activation_store(
-    cache: Path, prefix: Prefix, cut: int, preprocessing: Preprocessing, augment: str, seed: int, at_once: int
+    cache: Path, prefix: Prefix, cut: int, preprocessing: Preprocessing, augment: str, seed: int, engine_batch: int
 ) -> ArrayStore:
-    """Return the cache's entry for a prefix's output in one kind of view; the disk is not looked at.
+    """Return the cache entry for a prefix's output in one kind of view, without accessing the disk.
 
-    Whatever a number depends on but the image and the view's number is part of its identity.
+    Its identity contains everything that a number depends on, except the image and the number of the view.
 
     Args:
-        cache: the folder of the cache.
-        prefix: of the network; its first ``cut`` stages count.
-        cut: number of stages.
-        preprocessing: how a base picture becomes an input.
-        augment: the kind of view.
-        seed: of augmented views.
-        at_once: rows that the engine takes at once: the calibrated number, or fewer where memory has got short.
+        cache: folder of the cache.
+        prefix: the frozen network.
+        cut: number of its stages.
+        preprocessing: preprocessing of decoded pictures.
+        augment: augmentation of the views.
+        seed: seed of augmented views.
+        engine_batch: rows that the engine computes at once: as calibrated, or fewer where memory became short.
     """
     backbone = prefix.backbone
     augmented: dict[str, Any] = {"seed": seed, "torchvision": torchvision.__version__} if augment != "none" else {}
@@ -44,7 +44,7 @@ def activation_store(
         "architecture": backbone.name.partition(".")[0],
         "cut": cut,
         "prefix_sha256": prefix.sha256(cut),
-        "stages": stage_versions(),  # every engine computes what they say, in words of its own
+        "stages": stage_versions(),  # engines compute the same, whatever their implementation
         "picture": preprocessing.base.identity(),
         "input": {
             "image_size": preprocessing.image_size,
@@ -53,7 +53,7 @@ def activation_store(
             "std": list(preprocessing.std),
         },
         "view": {"augment": augment, "rules": VIEW_RULES, **augmented},
-        "engine": {**prefix.calibration.engine, "batch": at_once},
+        "engine": {**prefix.calibration.engine, "batch": engine_batch},
         "about": {
             "backbone": backbone.name,
             "cut": f"after {stage}, {cut} of {len(backbone.stages)} stages",
@@ -67,24 +67,24 @@ def activation_store(
 
 
 def fill(
-    writer: Writer, prefix: Prefix, start: int, cut: int, at_once: int, batches: Iterable[tuple[list[Row], Tensor]]
+    writer: Writer, prefix: Prefix, start: int, cut: int, engine_batch: int, batches: Iterable[tuple[list[Row], Tensor]]
 ) -> Iterator[int]:
-    """Compute rows and write them; yield the number of rows after each batch.
+    """Compute rows and write them to the cache; yield the number of rows after each batch.
 
     Args:
-        writer: of the entry.
-        prefix: computes them.
+        writer: writer of the entry.
+        prefix: computes the rows.
         start: number of stages that the inputs have passed.
-        cut: number of stages to pass.
-        at_once: the entry's, see ``activation_store``.
+        cut: number of stages of the rows.
+        engine_batch: engine batch of the entry, see ``activation_store``.
         batches: rows with their inputs, (n, *prefix.shape(start)).
 
     Raises:
-        FewerAtOnce: memory does not suffice for so many; what was not written yet belongs to another entry.
+        SmallerBatch: memory is too short for the engine batch; the remaining rows belong to another entry.
     """
     for rows, inputs in batches:
         outputs = prefix.run(inputs, start, cut)
-        if prefix.batch != at_once:
+        if prefix.batch != engine_batch:
             raise SmallerBatch
         for row, found in zip(rows, outputs.cpu().numpy(), strict=True):
             writer.add(row, found)

@@ -1,4 +1,4 @@
-"""Training batches at any cut, read from stored activations or computed live from pixels."""
+"""Batches at any cut, read from stored activations or computed live from pixels."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,13 +16,13 @@ from unfreeze.storage.shards import Rows
 
 @dataclass(frozen=True)
 class StoredInputs:
-    """Stored activations of some images, in as many views each.
+    """Stored activations of a set of images.
 
     Attributes:
-        rows: opened for reading.
-        places: int64 (images, views), each row's index in ``rows``, -1 where a view is never drawn; one column
-            stands for every view (the plain one).
-        dtype: of the tensors that are read, the store's.
+        rows: rows opened for reading.
+        places: int64 (images, views), index of each row in ``rows``; -1 for a view that is never drawn. With one
+            column, it serves every view (the plain view).
+        dtype: stored type of the rows.
     """
 
     rows: Rows
@@ -30,25 +30,25 @@ class StoredInputs:
     dtype: torch.dtype
 
     def read(self, draws: Sequence[Draw]) -> Tensor:
-        """Return the activations of (index, view) draws, float32, shape (len(draws), ...)."""
+        """Return the activations of draws (index, view), float32 (len(draws), ...)."""
         at = [int(self.places[index, view % self.places.shape[1]]) for index, view in draws]
         if min(at) < 0:
-            raise RuntimeError(f"{at.count(-1)} of {len(at)} rows of a batch were never stored; this is a bug")
+            raise RuntimeError(f"{at.count(-1)} of {len(at)} rows of a batch are not stored; this is a bug")
         inputs = torch.empty(len(at), *self.rows.shape(at[0]), dtype=self.dtype, pin_memory=torch.cuda.is_available())
         self.rows.read_many(at, inputs.numpy())
         return inputs.float()
 
 
 class TrainingStream:
-    """What the members of a group draw, step after step; each cut's inputs are made once a step.
+    """Training batches of a group, step by step; the inputs at each cut are computed once per step.
 
     Args:
-        labels: of the training images, int64 (n,).
-        pixels: gives the training images as pixels; asked only if some cut is not stored.
-        order: in which they are drawn.
-        stored: by cut, what is stored.
-        prefix: computes what is not; None where nothing is frozen.
-        stop: the last step of the longest member.
+        labels: labels of the training images, int64 (n,).
+        pixels: returns the training images as pixels; called only if a cut is not stored.
+        order: order in which images are drawn.
+        stored: stored inputs by cut.
+        prefix: computes inputs that are not stored; None where nothing is frozen.
+        stop: last step of the longest member.
         workers: processes that prepare pixels.
     """
 
@@ -65,11 +65,11 @@ class TrainingStream:
         self.labels, self.pixels, self.stored, self.prefix, self.workers = labels, pixels, stored, prefix, workers
         self.order, self.stop = order, stop
         self._step = -1
-        self._sources: dict[int, Iterator[Batch]] = {}  # by cut, or 0 for pixels; each stands at the current step
+        self._sources: dict[int, Iterator[Batch]] = {}  # by cut, 0 for pixels; each is at the current step
         self._made: dict[int, Batch] = {}
 
     def turn_to(self, step: int, cuts: Sequence[int]) -> None:
-        """Begin a step; sources that none of its cuts needs are closed."""
+        """Start a step, and close sources that none of its cuts needs."""
         needed = {self._source(cut) for cut in cuts}
         for source in [source for source in self._sources if source not in needed or step != self._step + 1]:
             self._close(source)
@@ -82,7 +82,7 @@ class TrainingStream:
         return self._made[cut]
 
     def close(self) -> None:
-        """Let go of workers and files."""
+        """Close workers and files."""
         for source in list(self._sources):
             self._close(source)
 
@@ -113,29 +113,29 @@ class TrainingStream:
 
 def _needed(prefix: Prefix | None) -> Prefix:
     if prefix is None:
-        raise ValueError("activations are asked for where nothing is frozen")
+        raise ValueError("activations are requested where nothing is frozen")
     return prefix
 
 
 def _stored_batches(stored: StoredInputs, draws: Iterable[Sequence[Draw]], labels: Tensor) -> Iterator[Batch]:
-    """Yield batches of stored rows; a thread reads the next one meanwhile."""
+    """Yield batches of stored rows; a thread reads one batch ahead."""
 
     def read(drawn: Sequence[Draw]) -> Batch:
         indices = torch.tensor([index for index, _ in drawn])
         return stored.read(drawn), labels[indices], indices
 
     with ThreadPoolExecutor(1) as reader:
-        coming: Future[Batch] | None = None
+        upcoming: Future[Batch] | None = None
         for drawn in draws:
-            ready, coming = coming, reader.submit(read, drawn)
+            ready, upcoming = upcoming, reader.submit(read, drawn)
             if ready is not None:
                 yield ready.result()
-        if coming is not None:
-            yield coming.result()
+        if upcoming is not None:
+            yield upcoming.result()
 
 
 class StoredEvaluation:
-    """Stored activations of evaluation draws, in batches; may be iterated over again and again."""
+    """Batches of stored activations for evaluation; can be iterated repeatedly."""
 
     def __init__(self, stored: StoredInputs, draws: Sequence[Draw], labels: Tensor) -> None:
         self.stored, self.draws, self.labels = stored, draws, labels
@@ -146,7 +146,7 @@ class StoredEvaluation:
 
 
 class LiveEvaluation:
-    """Evaluation batches after frozen stages that are computed anew each time."""
+    """Batches for evaluation whose frozen stages are computed live at each iteration."""
 
     def __init__(self, batches: EvaluationBatches, run: Callable[[Tensor], Tensor]) -> None:
         self.batches, self.run = batches, run

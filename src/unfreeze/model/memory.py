@@ -36,7 +36,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
 
 
-def fitted(
+def halve_until_fits(
     attempt: Callable[[int], Made],
     rows: int,
     device: torch.device,
@@ -81,7 +81,7 @@ def release(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
-def no_room(network: str, size: int, precision: str, device: torch.device, least: int = 1) -> UserError:
+def memory_error(network: str, size: int, precision: str, device: torch.device, least: int = 1) -> UserError:
     """Return the error for a network that does not fit into the memory of a device.
 
     Args:

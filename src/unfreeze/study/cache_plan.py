@@ -47,8 +47,8 @@ def _stores(calibrated: Calibrations, cache: Path, key: ActivationKey) -> list[A
     """Return a key's entry in the cache; where memory has got short, that of as many rows at once as before, too."""
     prefix, made = calibrated.prefixes[key.prefix], calibrated.preprocessing[key.prefix]
     return [
-        activation_store(cache, prefix, key.cut, made, key.augment, key.seed, at_once)
-        for at_once in dict.fromkeys((prefix.batch, int(prefix.calibration.engine["batch"])))
+        activation_store(cache, prefix, key.cut, made, key.augment, key.seed, engine_batch)
+        for engine_batch in dict.fromkeys((prefix.batch, int(prefix.calibration.engine["batch"])))
     ]
 
 

@@ -18,7 +18,7 @@ from unfreeze.config.resolve import Strategy
 from unfreeze.events import BetweenSteps, CellFinished, CellResumed, CellStarted, Emit, EpochEnded, Progress, Warned
 from unfreeze.inputs.loader import is_death
 from unfreeze.model.backbone import Backbone, own_copy
-from unfreeze.model.memory import OutOfMemory, is_out_of_memory, no_room
+from unfreeze.model.memory import OutOfMemory, is_out_of_memory, memory_error
 from unfreeze.statistics.tables import HISTORY_COLUMNS
 from unfreeze.storage.atomic import DiskFull
 from unfreeze.storage.records import write_table
@@ -370,7 +370,7 @@ class GroupRun:
             strategy = spec.candidates.get(candidate) or next(iter(spec.candidates.values()))
             least = error.least if isinstance(error, OutOfMemory) else 1
             size, precision, device = strategy.image_size, self.compute.precision, self.compute.device
-            error = no_room(strategy.backbone.name, size, precision, device, least)
+            error = memory_error(strategy.backbone.name, size, precision, device, least)
         if not cell.failed:
             cell.failed, cell.trained = True, None
             self.on_failed(cell_id, error, partial(self._write_failed, cell_id, error))

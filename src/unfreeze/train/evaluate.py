@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unfreeze import metrics
 from unfreeze.inputs.loader import Batch
-from unfreeze.model.memory import fitted
+from unfreeze.model.memory import halve_until_fits
 from unfreeze.train.device import Compute
 from unfreeze.train.micro_batch import MicroBatch
 
@@ -50,7 +50,7 @@ def logits_of(
 
     asked = micro_batch.rows("evaluation", len(inputs))
     with torch.inference_mode(), compute.forward_pass():  # here, since frozen stages before it have ways of their own
-        found, rows = fitted(attempt, asked, compute.device)
+        found, rows = halve_until_fits(attempt, asked, compute.device)
     if rows < asked:
         micro_batch.less("evaluation", rows)
     return found

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from unfreeze.inputs.loader import Batch
-from unfreeze.model.memory import fitted
+from unfreeze.model.memory import halve_until_fits
 from unfreeze.seeds import stream_seed
 from unfreeze.train.device import Compute
 from unfreeze.train.micro_batch import BatchNormStatistics, MicroBatch, WholeDropout, loss_weight, parts
@@ -99,7 +99,7 @@ def batch_gradients(
             return BatchResult(torch.stack(losses).sum(), torch.cat(part_logits), labels)
 
     asked = micro_batch.rows("training", count)
-    result, rows = fitted(attempt, asked, compute.device, min(asked, before.least), undo)
+    result, rows = halve_until_fits(attempt, asked, compute.device, min(asked, before.least), undo)
     if rows < asked:
         micro_batch.less("training", rows)
     return result

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from unfreeze.config.identity import fingerprint, head_record
 from unfreeze.config.resolve import Strategy
 from unfreeze.model.backbone import Backbone, own_copy
-from unfreeze.model.memory import OutOfMemory, fitted
+from unfreeze.model.memory import OutOfMemory, halve_until_fits
 from unfreeze.model.network import build_network
 from unfreeze.seeds import stream_seed
 from unfreeze.storage.measurements import Measurements
@@ -109,9 +109,10 @@ def step_cost(
     count = min(step.strategy.batch_size, max(2, int(TIMED_SECONDS / (max(1, flops) * seconds_per_flop))))
 
     def measure() -> dict[str, float]:
-        return asdict(
-            fitted(lambda rows: _time(step, backbone(), compute, rows), count, compute.device, min(2, count))[0]
-        )
+        def attempt(rows: int) -> StepCost:
+            return _time(step, backbone(), compute, rows)
+
+        return asdict(halve_until_fits(attempt, count, compute.device, min(2, count))[0])
 
     try:
         return StepCost(**measurements.once({"network": step.network, "cut": [step.start, step.cut]}, measure))
