@@ -1,4 +1,4 @@
-"""Whatever is refused says what was given, what was expected and what to do about it."""
+"""Every UserError says what was given, what was expected and how to fix it."""
 
 import ast
 from pathlib import Path
@@ -26,7 +26,7 @@ FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if refusals(path)]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_every_refusal_says_what_was_given_what_was_expected_and_how_to_fix_it(path: Path) -> None:
+def test_every_user_error_has_three_parts(path: Path) -> None:
     for call in refusals(path):
         where = f"{path.name}, line {call.lineno}: {ast.unparse(call)}"
         said = [*call.args, *(word.value for word in call.keywords)]
@@ -35,5 +35,5 @@ def test_every_refusal_says_what_was_given_what_was_expected_and_how_to_fix_it(p
             assert not (isinstance(one, ast.Constant) and not str(one.value).strip()), where
 
 
-def test_the_files_that_refuse_are_found() -> None:
+def test_files_that_raise_user_errors_are_found() -> None:
     assert len(FILES) > 30

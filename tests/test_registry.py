@@ -1,4 +1,4 @@
-"""Entries by name, in order, each name once."""
+"""Registry: entries by name, in order, each name once."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def test_entries_are_found_by_name_in_the_order_of_registration() -> None:
     assert (list(fruit), fruit["apple"], "plum" in fruit, fruit.get("plum")) == (["pear", "apple"], 1, False, None)
 
 
-def test_a_name_is_taken_once() -> None:
+def test_a_name_can_be_registered_once() -> None:
     fruit: Registry[int] = Registry("fruit")
     fruit.register("pear", 2)
     with pytest.raises(ValueError) as caught:
@@ -21,7 +21,7 @@ def test_a_name_is_taken_once() -> None:
     assert fruit["pear"] == 2
 
 
-def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:
+def test_the_error_for_an_unknown_name_lists_the_entries() -> None:
     fruit: Registry[int] = Registry("fruit")
     fruit.register("pear", 2)
     fruit.register("apple", 1)

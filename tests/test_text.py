@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Formatted numbers and counts."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from unfreeze.text import mean_count_text, plural
 
 
 @pytest.mark.parametrize(("mean", "text"), [(8.0, "8"), (23 / 3, "about 8"), (1234.5, "about 1,234"), (2e3, "2,000")])
-def test_a_mean_of_images_is_a_whole_number_and_says_so_if_it_was_none(mean: float, text: str) -> None:
+def test_a_rounded_mean_is_marked(mean: float, text: str) -> None:
     assert mean_count_text(mean) == text
 
 

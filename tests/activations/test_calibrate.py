@@ -1,4 +1,4 @@
-"""What is measured is remembered, and an engine that was chosen once goes on."""
+"""Calibrations are remembered, and an engine once chosen is used again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -72,19 +72,19 @@ def test_the_same_prefix_is_measured_once(machine: Machine) -> None:
     assert machine.asked == [ALL]
 
 
-def test_an_engine_that_was_chosen_goes_on_for_other_cuts_and_fewer_rows(machine: Machine) -> None:
+def test_a_chosen_engine_is_used_for_other_cuts_and_fewer_rows(machine: Machine) -> None:
     machine.engine([5], 100)
     assert machine.engine([4, 5], 100) == machine.engine([3], 2) == "openvino"
     assert machine.asked[1:] == [["openvino"], ["openvino"]]
 
 
-def test_little_work_in_pytorch_binds_nobody(machine: Machine) -> None:
+def test_pytorch_chosen_for_little_work_is_not_remembered(machine: Machine) -> None:
     assert machine.engine([5], 2) == "pytorch"
     assert machine.engine([5], 100) == "openvino"
     assert [len(names) for names in machine.asked] == [1, 3]
 
 
-def test_a_study_keeps_the_engine_that_it_fixed(machine: Machine) -> None:
+def test_a_study_keeps_its_engine(machine: Machine) -> None:
     machine.engine([5], 100)
     (pytorch,) = [
         one for one in engines.offers(CPU.device, "float32", torch.get_num_threads()) if one["name"] == "pytorch"
@@ -93,7 +93,7 @@ def test_a_study_keeps_the_engine_that_it_fixed(machine: Machine) -> None:
     assert machine.asked[1:] == [["pytorch"]]
 
 
-def test_an_engine_that_was_chosen_for_other_cuts_gives_way_where_it_cannot_go_on(machine: Machine) -> None:
+def test_a_chosen_engine_is_replaced_if_it_cannot_run_other_cuts(machine: Machine) -> None:
     assert machine.engine([5], 100) == "openvino"
     assert machine.engine([1, 5], 100) == "pytorch"
     assert machine.asked == [ALL, ["openvino"], ALL]
@@ -106,7 +106,7 @@ def named(name: str) -> Settings:
     return next(one for one in offered if one["name"] == name)
 
 
-def test_an_engine_that_a_study_fixed_gives_way_to_the_one_chosen_last_where_it_cannot_go_on(machine: Machine) -> None:
+def test_the_engine_of_a_study_is_replaced_by_the_last_chosen_one_if_it_fails(machine: Machine) -> None:
     assert machine.engine([1, 5], 100, fixed=named("openvino")) == "pytorch"
     assert machine.asked == [["openvino"], ALL]
     found = machine.calibration([1, 4], 100, fixed=named("openvino"))
@@ -114,7 +114,7 @@ def test_an_engine_that_a_study_fixed_gives_way_to_the_one_chosen_last_where_it_
     assert found.refused == REFUSED
 
 
-def test_an_engine_that_is_not_offered_any_more_gives_way_to_the_one_chosen_last(machine: Machine) -> None:
+def test_an_engine_that_is_no_longer_offered_is_replaced_by_the_last_chosen_one(machine: Machine) -> None:
     machine.engine([5], 100)
     assert machine.engine([4, 5], 100, fixed={**named("openvino"), "version": "0.1"}) == "openvino"
     assert machine.asked == [ALL, ["openvino"]]
@@ -138,7 +138,7 @@ NOW = (
 )
 
 
-def test_a_study_says_that_its_engine_gives_way_and_why() -> None:
+def test_a_study_warns_that_its_engine_is_replaced_and_why() -> None:
     fixed = {**named("openvino"), "version": "1", "threads": 2}
     used = "this study used openvino 1 (float32, 2 threads), which"
     assert said(fixed, {}) == f"{used} is not available any more; {NOW}"
@@ -151,7 +151,7 @@ def test_a_study_says_that_its_engine_gives_way_and_why() -> None:
     [{"name": "ncnn"}, {"name": "winograd", "batch": 16}, {"name": "openvino", "pointwise": "jit_avx2_1x1"}],
     ids=lambda before: before["name"],
 )
-def test_a_study_says_that_an_engine_of_earlier_versions_is_no_longer_supported(before: Settings) -> None:
+def test_a_study_warns_that_an_engine_of_earlier_versions_is_not_supported(before: Settings) -> None:
     fixed = {"version": "1", "precision": "float32", "batch": 8, "threads": 2, "kernels": "AVX2", **before}
     kernel = f", {before['pointwise']}" if "pointwise" in before else ""
     used = f"this study used {before['name']} 1 (float32, 2 threads{kernel}), which is no longer supported"
@@ -163,7 +163,7 @@ def test_a_study_says_that_an_engine_of_earlier_versions_is_no_longer_supported(
     [(timm, "__version__", "0.1"), (torch, "__version__", "0.1"), (adapters, "STAGE_RULES", 0)],
     ids=["timm", "torch", "rules"],
 )
-def test_stages_that_may_compute_something_else_are_measured_anew(
+def test_stages_of_other_versions_are_measured_again(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: Any
 ) -> None:
     machine.engine([5], 100)

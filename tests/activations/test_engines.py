@@ -1,4 +1,4 @@
-"""Calibration and its tolerance; float16; what is not frozen is refused. Row by row: test_rows_alone."""
+"""Choice of an engine: its tolerance, its speed, and its batch where memory is short."""
 
 from typing import Any
 
@@ -16,7 +16,6 @@ from unfreeze.model.backbone import Backbone, load_backbone
 from unfreeze.model.network import Frozen
 
 CPU = torch.device("cpu")
-REFUSED = r"^not wholly frozen, so not reused: stages\.1\.0\.bn1"
 OFFERS = engines.offers(CPU, "float32", 2)
 
 
@@ -34,21 +33,7 @@ def frozen(backbone: Backbone) -> Frozen:
     return Frozen([stage.module for stage in backbone.stages])
 
 
-def test_what_is_not_wholly_frozen_is_refused_with_the_reason(resnet: Backbone) -> None:
-    stages = frozen(resnet)
-    engines.refuse_unfrozen(stages)
-    stages.stages[1][0].bn1.weight.requires_grad_(True)
-    with pytest.raises(
-        ValueError, match=r"^not wholly frozen, so not reused: stages\.1\.0\.bn1\.weight takes a gradient$"
-    ):
-        engines.build(OFFERS[0], stages, (3, 32, 32), CPU)
-    stages = frozen(resnet)
-    stages.stages[1][0].bn1.train()
-    with pytest.raises(ValueError, match=REFUSED + " is in training mode$"):
-        engines.build(OFFERS[0], stages, (3, 32, 32), CPU)
-
-
-def test_float32_takes_the_place_of_a_precision_that_loses_too_much(
+def test_float32_replaces_a_precision_that_loses_too_much(
     resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offers = [one for one in engines.offers(CPU, "bfloat16", 2) if one["name"] == "pytorch"]
@@ -66,7 +51,7 @@ def test_float32_takes_the_place_of_a_precision_that_loses_too_much(
     assert found.refused is not None and "above 1e-05" in found.refused["pytorch, batch 32"]
 
 
-def test_weights_that_give_no_numbers_are_refused_with_what_every_engine_gave() -> None:
+def test_weights_that_give_nan_are_rejected_with_the_error_of_every_engine() -> None:
     backbone = load_backbone("test_resnet", "none", 32, seed=0)
     with torch.no_grad():
         next(backbone.stages[0].module.parameters()).fill_(float("nan"))
@@ -83,17 +68,8 @@ def test_weights_that_give_no_numbers_are_refused_with_what_every_engine_gave() 
     assert caught.value.refused == {"pytorch, batch 32": "relative error nan against PyTorch, above 0.0001"}
 
 
-def test_float16_halves_rows_and_refuses_what_does_not_fit(resnet: Backbone, images: Tensor) -> None:
-    prefix = Prefix(resnet, Calibration(OFFERS[-1], 0.0, 0.0, 0.0, 0.0), "float16", CPU)
-    rows = prefix.run(images, 0, 4)
-    assert rows.dtype == torch.float16
-    assert prefix.bytes_per_row(4) == rows[0].numel() * 2
-    with pytest.raises(UserError, match=r"^activations: float16, but test_resnet gives numbers up to "):
-        prefix.run(images * 1e9, 0, 4)
-
-
 @pytest.mark.parametrize(("second", "chosen"), [(0.95, 0), (0.85, 1)])
-def test_an_engine_takes_the_place_of_an_earlier_one_only_if_it_is_clearly_faster(
+def test_an_engine_replaces_a_preferred_one_only_if_it_is_clearly_faster(
     resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch, second: float, chosen: int
 ) -> None:
     rows, offers = frozen(resnet)(images), [OFFERS[0], OFFERS[-1]]
@@ -106,7 +82,7 @@ def test_an_engine_takes_the_place_of_an_earlier_one_only_if_it_is_clearly_faste
     assert found.seconds_pytorch == second
 
 
-def test_an_engine_is_measured_with_a_full_request_for_every_thread(
+def test_an_engine_is_timed_with_a_full_request_for_every_thread(
     resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -118,7 +94,7 @@ def test_an_engine_is_measured_with_a_full_request_for_every_thread(
     assert set(asked) == {16}
 
 
-def test_of_pytorch_s_batches_the_largest_is_taken_that_fits_into_memory(
+def test_the_largest_pytorch_batch_that_fits_into_memory_is_chosen(
     resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = engines.build
@@ -137,7 +113,7 @@ def test_of_pytorch_s_batches_the_largest_is_taken_that_fits_into_memory(
     assert torch.equal(prefix.run(images, 0, 5)[:8].float(), prefix.run(images[:8], 0, 5))
 
 
-def test_frozen_stages_go_on_with_fewer_rows_and_say_what_does_not_fit_at_all(
+def test_frozen_stages_use_a_smaller_batch_where_memory_is_short(
     resnet: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = Prefix(resnet, Calibration(OFFERS[-1], 0.0, 0.0, 0.0, 0.0), "float32", CPU)

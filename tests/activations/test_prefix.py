@@ -1,4 +1,4 @@
-"""A prefix: its cuts, which of them chain, and rows kept as float16."""
+"""Frozen prefix: its cuts, chained cuts, and rows in float16."""
 
 import json
 from dataclasses import replace
@@ -37,7 +37,7 @@ def unmeasured(**values: object) -> Calibration:
 
 
 @pytest.mark.parametrize(("engine", "dtype"), [("pytorch", "float32"), ("pytorch", "float16"), ("openvino", "float32")])
-def test_where_cuts_chain_the_way_over_the_shallower_changes_no_bit(
+def test_rows_of_chained_cuts_are_the_same_bit_for_bit(
     backbone: Backbone, images: Tensor, engine: str, dtype: str
 ) -> None:
     cuts = CUTS if engine == "pytorch" else CUTS[1:]  # each more takes the others two networks
@@ -58,7 +58,7 @@ def test_starts_are_the_chained_cuts_deepest_first_and_the_image(backbone: Backb
     assert [prefix.starts(cut) for cut in CUTS] == [(0,), (2, 0), (3, 2, 0)]
 
 
-def test_a_calibration_is_read_back_as_it_was(backbone: Backbone, images: Tensor) -> None:
+def test_a_calibration_equals_its_record(backbone: Backbone, images: Tensor) -> None:
     reference = pytorch_reference(backbone, max(CUTS), images, CPU)
     found = calibrate(
         FrozenWork(backbone, CUTS, 0, "float32", "float32", CPU), images, reference, offers("pytorch")
@@ -66,7 +66,7 @@ def test_a_calibration_is_read_back_as_it_was(backbone: Backbone, images: Tensor
     assert Calibration.from_record(json.loads(json.dumps(found.as_record()))) == found
 
 
-def test_rows_kept_as_float16_are_the_float32_rows_rounded(backbone: Backbone, images: Tensor) -> None:
+def test_float16_rows_are_the_float32_rows_rounded(backbone: Backbone, images: Tensor) -> None:
     whole, half = (Prefix(backbone, unmeasured(), dtype, CPU) for dtype in ("float32", "float16"))
     found = half.run(images, 0, 3)
     assert found.dtype == torch.float16
@@ -74,7 +74,7 @@ def test_rows_kept_as_float16_are_the_float32_rows_rounded(backbone: Backbone, i
     assert half.bytes_per_row(3) * 2 == whole.bytes_per_row(3) == 4 * whole.run(images, 0, 3)[0].numel()
 
 
-def test_shapes_and_forwards_are_told(backbone: Backbone, images: Tensor) -> None:
+def test_shapes_and_number_of_forwards(backbone: Backbone, images: Tensor) -> None:
     prefix = Prefix(backbone, unmeasured(), "float32", CPU)
     assert prefix.shape(0) == (3, 64, 64)
     assert tuple(prefix.run(images, 0, 4).shape[1:]) == prefix.shape(4)
@@ -87,7 +87,7 @@ class Large(nn.Module):
         return torch.full_like(x, -70000.0)
 
 
-def test_a_number_that_does_not_fit_into_float16_is_refused_and_named(backbone: Backbone, images: Tensor) -> None:
+def test_a_number_too_large_for_float16_is_rejected(backbone: Backbone, images: Tensor) -> None:
     stages = (replace(backbone.stages[0], module=Large()), *backbone.stages[1:])
     changed = replace(backbone, stages=stages)
     Prefix(changed, unmeasured(), "float32", CPU).run(images, 0, 1)
@@ -100,7 +100,7 @@ def test_a_number_that_does_not_fit_into_float16_is_refused_and_named(backbone: 
     )
 
 
-def test_the_hash_depends_on_the_stages_before_the_cut_alone(backbone: Backbone) -> None:
+def test_the_hash_depends_only_on_the_stages_before_the_cut(backbone: Backbone) -> None:
     other = load_backbone("test_resnet", "none", 64, 0)
     with torch.no_grad():
         next(other.stages[3].module.parameters()).view(-1)[0] += 1

@@ -56,7 +56,7 @@ def built(request: pytest.FixtureRequest) -> Built:
 
 
 @pytest.mark.parametrize(("name", "engine"), REFUSED)
-def test_a_network_that_an_engine_cannot_run_is_refused_as_a_whole(name: str, engine: str) -> None:
+def test_a_network_that_an_engine_cannot_run_is_rejected(name: str, engine: str) -> None:
     backbone = load_backbone(name, "none", 64, 0)
     settings = next(settings for settings in offered() if label(settings) == engine)
     with pytest.raises(EngineFailed, match=REFUSED[name, engine]):
@@ -69,17 +69,17 @@ def test_a_row_alone_equals_that_row_among_others(built: Built) -> None:
         assert torch.equal(built.engine(built.rows[index : index + 1])[0], built.outputs[index])
 
 
-def test_a_row_s_numbers_do_not_depend_on_its_place(built: Built) -> None:
+def test_the_output_of_a_row_does_not_depend_on_its_position(built: Built) -> None:
     order = torch.randperm(len(built.rows), generator=torch.Generator().manual_seed(2))
     assert torch.equal(built.engine(built.rows[order]), built.outputs[order])
 
 
-def test_a_last_batch_that_is_not_full_gives_as_many_rows(built: Built) -> None:
+def test_an_incomplete_last_batch(built: Built) -> None:
     for count in (2, 8, 9, 17):
         assert torch.equal(built.engine(built.rows[:count]), built.outputs[:count]), count
 
 
-def test_more_rows_than_a_batch_equal_these_rows_apart(built: Built) -> None:
+def test_more_rows_than_a_batch(built: Built) -> None:
     many = torch.cat([built.rows] * 2)  # 38: above PyTorch's batch of 32
     assert torch.equal(built.engine(many), torch.cat([built.outputs] * 2))
 
@@ -91,11 +91,11 @@ def test_rows_are_contiguous_float32_without_a_graph_and_may_be_trained_on(built
     assert not built.outputs.is_inference()
 
 
-def test_numbers_are_those_of_pytorch_within_tolerance(built: Built) -> None:
+def test_outputs_equal_those_of_pytorch_within_tolerance(built: Built) -> None:
     assert float((built.outputs - built.reference).norm() / built.reference.norm()) < 1e-4
 
 
-def test_openvino_s_numbers_do_not_depend_on_the_number_of_threads() -> None:
+def test_openvino_outputs_do_not_depend_on_the_number_of_threads() -> None:
     settings = next(settings for settings in offered() if settings["name"] == "openvino")
     backbone = load_backbone("test_resnet", "none", 64, 0)
     stages = stages_of(backbone, 0, len(backbone.stages))
@@ -110,7 +110,7 @@ def test_the_same_engine_is_offered_in_the_same_settings() -> None:
     assert all(settings["version"] and settings["precision"] == "float32" for settings in offered())
 
 
-def test_elsewhere_than_on_the_cpu_pytorch_alone_is_offered() -> None:
+def test_only_pytorch_is_offered_for_other_devices_than_the_cpu() -> None:
     found = [(one["name"], one["batch"]) for one in engines.offers(torch.device("meta"), "float32", 2)]
     assert found == [("pytorch", batch) for batch in (32, 16, 8, 4, 2, 1)]  # as many as its memory has room for
 
@@ -120,7 +120,7 @@ def small() -> Frozen:
 
 
 @pytest.mark.parametrize("settings", offered(), ids=label)
-def test_stages_with_a_parameter_that_takes_a_gradient_are_refused(settings: Settings) -> None:
+def test_stages_with_a_trainable_parameter_are_rejected(settings: Settings) -> None:
     stages = small()
     next(stages.parameters()).requires_grad_(True)
     with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole message is below
@@ -129,7 +129,7 @@ def test_stages_with_a_parameter_that_takes_a_gradient_are_refused(settings: Set
 
 
 @pytest.mark.parametrize("settings", offered(), ids=label)
-def test_stages_with_a_module_in_training_mode_are_refused(settings: Settings) -> None:
+def test_stages_with_a_module_in_training_mode_are_rejected(settings: Settings) -> None:
     stages = small()
     next(module for module in stages.modules() if isinstance(module, nn.BatchNorm2d)).train()
     with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole message is below
@@ -137,7 +137,7 @@ def test_stages_with_a_module_in_training_mode_are_refused(settings: Settings) -
     assert str(caught.value) == "not wholly frozen, so not reused: stages.0.1 is in training mode"
 
 
-def test_a_prefix_in_training_mode_as_a_whole_is_named_so() -> None:
+def test_a_prefix_in_training_mode_is_rejected() -> None:
     stages = small()
     stages.training = True
     with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole message is below

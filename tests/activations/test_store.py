@@ -1,4 +1,4 @@
-"""The identity of stored activations: whatever a number depends on but the image is in the key of its entry."""
+"""Identity of stored activations: everything that a number depends on, except the image, changes the entry."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -112,7 +112,7 @@ def test_plain_views_have_no_seed(backbone: Backbone) -> None:
         (2, "squash", "flip_crop", 0, "float32", "test_resnet.r160-stage-1-32-flip_crop-7365a68fb859ad0f"),
     ],
 )
-def test_an_entry_has_the_name_that_it_always_had(
+def test_the_name_of_an_entry_never_changes(
     monkeypatch: pytest.MonkeyPatch, cut: int, resize: Any, augment: str, seed: int, dtype: str, name: str
 ) -> None:
     """As computed at 0.1.0; another name would leave what is stored on people's disks unread."""

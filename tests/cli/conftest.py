@@ -1,4 +1,4 @@
-"""The command line as its users meet it: a folder to stand in, photographs, a small study file."""
+"""Fixtures of the command line: a folder to run in, photographs, a small study file."""
 
 import signal
 from collections.abc import Callable, Iterator

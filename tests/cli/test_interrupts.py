@@ -1,4 +1,4 @@
-"""Signals: the work ends at its next event, at the second signal, or when patience ends; handlers are put back."""
+"""Signals end the work at its next event, at a second signal or after the patience; handlers are restored."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def test_the_work_ends_at_its_next_event(number, capsys):
     assert capsys.readouterr().err == f"{RESUMABLE}\n"
 
 
-def test_a_second_signal_ends_it_where_it_stands(capsys):
+def test_a_second_signal_ends_the_work_at_once(capsys):
     def work(check):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -49,7 +49,7 @@ def test_a_second_signal_ends_it_where_it_stands(capsys):
     assert end.value.exit_code == 130
 
 
-def test_work_without_events_ends_all_the_same(monkeypatch):
+def test_work_without_events_ends_after_the_patience(monkeypatch):
     monkeypatch.setattr(interrupts, "PATIENCE", 0.1)
 
     def work(check):
@@ -61,7 +61,7 @@ def test_work_without_events_ends_all_the_same(monkeypatch):
     assert end.value.exit_code == 143
 
 
-def test_work_that_can_end_anywhere_ends_at_once_with_a_line_of_its_own(capsys):
+def test_work_that_can_end_anywhere_ends_at_once_with_its_own_message(capsys):
     def work(check):
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("went on")
@@ -72,7 +72,7 @@ def test_work_that_can_end_anywhere_ends_at_once_with_a_line_of_its_own(capsys):
     assert capsys.readouterr().err == f"{REPEATABLE}\n"
 
 
-def test_without_a_signal_nothing_is_said(capsys):
+def test_without_a_signal_nothing_is_printed(capsys):
     resumable(lambda check: check())
     assert capsys.readouterr() == ("", "")
 

@@ -1,4 +1,4 @@
-"""The live display: it fits the screen, loses no digit, and shows what matters."""
+"""Live display: it fits the screen, shows all digits and the relevant cells."""
 
 import io
 
@@ -24,7 +24,7 @@ def board_of(cells: tuple[str, ...]) -> Board:
     return board
 
 
-def test_before_anything_is_known():
+def test_display_before_the_plan_is_known():
     board = Board("accuracy", {}, {}.__getitem__, Clock())
     assert drawn(board) == ["starting …"]
     board.take(Scanning(500, 2000))
@@ -54,7 +54,7 @@ def test_shared_work_that_failed_leaves_no_bar():
     assert not [line for line in drawn(board) if "decoding" in line]
 
 
-def test_a_run_in_its_middle():
+def test_display_of_a_running_study():
     board = board_of(CELLS)
     clock = board.clock
     board.take(CellStarted(CELLS[0], 100))
@@ -105,7 +105,7 @@ def test_many_cells_fit_the_screen(width, height):
         assert "  of 24 cells: 9 finished, 1 running, 14 waiting" in lines
 
 
-def test_the_cells_shown_are_those_running_the_latest_and_the_next():
+def test_running_recent_and_next_cells_are_shown():
     cells = tuple(f"head.few.s{seed}" for seed in range(20))
     board = board_of(cells)
     for cell in cells[:10]:
@@ -117,7 +117,7 @@ def test_the_cells_shown_are_those_running_the_latest_and_the_next():
     assert len(visible(board, 20)) == 20
 
 
-def test_the_cells_shown_before_and_after():
+def test_number_of_recent_and_next_cells_shown():
     cells = tuple(f"head.few.s{seed}" for seed in range(20))
     board = board_of(cells)
     assert [cell.id for cell in visible(board, 5)] == list(cells[:5])
@@ -136,6 +136,6 @@ def test_the_cells_shown_before_and_after():
         (10, "fin…_10.s1"),
     ],
 )
-def test_names_are_cut_in_the_middle(width, text):
+def test_long_names_are_shortened_in_the_middle(width, text):
     assert shortened("fine_tune.images_10.s1", width) == text
     assert len(text) <= width

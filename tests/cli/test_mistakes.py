@@ -1,4 +1,4 @@
-"""The user's mistakes: exit code 2, nothing on stdout, and the whole of what is said on stderr."""
+"""Invalid input: exit code 2, nothing on stdout, and the whole message on stderr."""
 
 import sys
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_missing_folder_in_a_study(unfreeze, study):
     )
 
 
-def test_a_file_that_is_no_study(unfreeze, study):
+def test_a_file_that_is_not_a_study(unfreeze, study):
     (study / "notes.md").write_text("x")
     assert unfreeze("run", "notes.md") == (
         2,
@@ -123,7 +123,7 @@ def test_a_strict_shortfall_is_refused_before_anything_runs(unfreeze, study):
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
-def test_one_image_a_batch_with_batch_norm_and_the_line_that_fixes_it(unfreeze, study, command):
+def test_a_batch_of_one_image_with_batch_norm_and_its_fix(unfreeze, study, command):
     code, said, complaint = unfreeze(command, "study.yaml", "--set", "batch_size=1")
     assert (code, said) == (2, "")
     complaint = complaint.removeprefix(understood(study / "photos")).removeprefix("read 36 image files\n")
@@ -137,7 +137,7 @@ def test_one_image_a_batch_with_batch_norm_and_the_line_that_fixes_it(unfreeze, 
     assert unfreeze("plan", "study.yaml", "--set", "batch_size=3")[0] == 0
 
 
-def test_a_word_of_another_library_and_the_line_that_fixes_it(unfreeze, study):
+def test_a_key_of_another_library_and_its_fix(unfreeze, study):
     code, said, complaint = unfreeze("plan", "study.yaml", "--set", "lr=1e-3")
     assert (code, said) == (2, "")
     assert complaint == message(
@@ -244,7 +244,7 @@ def test_an_output_among_the_images(unfreeze, study, out):
     )
 
 
-def test_a_time_that_is_none(unfreeze, study):
+def test_an_invalid_time(unfreeze, study):
     assert unfreeze("run", "study.yaml", "--time", "soon") == (
         2,
         "",
@@ -254,7 +254,7 @@ def test_a_time_that_is_none(unfreeze, study):
     )
 
 
-def test_seeds_that_are_none(unfreeze, study):
+def test_invalid_seeds(unfreeze, study):
     assert unfreeze("plan", "study.yaml", "--seeds", "few") == (
         2,
         "",
@@ -284,7 +284,7 @@ def test_an_override_without_a_value(unfreeze, study):
     )
 
 
-def test_a_report_of_nothing(unfreeze, folder):
+def test_a_report_of_a_folder_without_a_study(unfreeze, folder):
     assert unfreeze("report", "runs") == (
         2,
         "",
@@ -307,7 +307,7 @@ def test_init_never_overwrites(unfreeze, study):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a folder that somebody is in cannot be removed")
-def test_a_folder_that_is_gone_under_ones_feet(unfreeze, study, monkeypatch):
+def test_a_deleted_current_folder(unfreeze, study, monkeypatch):
     (study / "gone").mkdir()
     monkeypatch.chdir(study / "gone")
     (study / "gone").rmdir()

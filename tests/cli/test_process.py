@@ -1,4 +1,4 @@
-"""The program as a process: signals, terminals, and pipes that close."""
+"""The program as a process: signals, terminals, and closed pipes."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""The board: what events make of it, and what it guesses about the time left."""
+"""Progress board: its state after events, and its estimate of the time left."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_a_cell_from_start_to_finish(board, clock):
     assert board.share() == 0.25
 
 
-def test_cells_of_an_earlier_run_show_what_they_found(clock):
+def test_cells_of_an_earlier_run_show_their_results(clock):
     board = Board("accuracy", {"head": 5}, {CELLS[0]: RESULT}.__getitem__, clock)
     board.take(Planned(CELLS[:1], CELLS[:1]))
     cell = board.cells[CELLS[0]]
@@ -50,7 +50,7 @@ def test_cells_of_an_earlier_run_show_what_they_found(clock):
     assert (board.share(), board.seconds_left()) == (1.0, None)
 
 
-def test_waiting_cells_take_what_cells_like_them_took(board, clock):
+def test_time_of_waiting_cells_is_estimated_from_similar_cells(board, clock):
     assert board.seconds_left() is None
     for cell, seconds in ((CELLS[0], 10), (CELLS[1], 40)):
         board.take(CellStarted(cell, 100))
@@ -63,14 +63,14 @@ def test_waiting_cells_take_what_cells_like_them_took(board, clock):
     assert board.seconds_left() == 6 + 40
 
 
-def test_the_first_steps_tell_nothing(board, clock):
+def test_no_estimate_from_the_first_steps(board, clock):
     board.take(CellStarted(CELLS[0], 1000))
     board.take(Progress(CELLS[0], "", 1, 10))
     clock.now += 5
     assert board.seconds_left() is None
 
 
-def test_failed_and_left_cells(board):
+def test_failed_and_skipped_cells(board):
     board.take(CellStarted(CELLS[0], 10))
     board.take(CellFailed(CELLS[0], "broken"))
     board.take(CellsLeft(CELLS[1:]))
@@ -113,12 +113,12 @@ def test_failed_and_left_cells(board):
         (CellsLeft(CELLS[2:]), "skipped because of the time limit: head.few.s1, all.few.s1"),
     ],
 )
-def test_lines(board, event, line):
+def test_line_of_each_event(board, event, line):
     board.take(event)
     assert line_of(event, board) == line
 
 
-def test_a_line_names_the_metric_that_counts(clock):
+def test_an_epoch_line_has_the_metric_of_the_study(clock):
     board = Board("log_loss", {"head": 5}, {}.__getitem__, clock)
     board.take(Planned(CELLS[:1], ()))
     board.take(CellStarted(CELLS[0], 5))
@@ -128,7 +128,7 @@ def test_a_line_names_the_metric_that_counts(clock):
     )
 
 
-def test_a_finished_line_names_the_metric_as_people_do(clock):
+def test_a_finished_line_has_the_label_of_the_metric(clock):
     board = Board("auroc", {"head": 5}, {}.__getitem__, clock)
     board.take(Planned(CELLS[:1], ()))
     event = CellFinished(CELLS[0], RESULT)

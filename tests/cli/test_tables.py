@@ -1,4 +1,4 @@
-"""The results table: every number whole at every width that can hold it."""
+"""Results table: no digit is lost at any width."""
 
 import io
 
@@ -45,7 +45,7 @@ def test_a_wide_terminal_shows_everything(results):
     ]
 
 
-def test_folds_are_named_where_the_means_run_over_them(results):
+def test_the_title_names_folds_where_there_are_folds(results):
     results["fold"] = [0, 1] * 4
     assert printed(results, 130)[0].rstrip() == "accuracy, mean and standard deviation over seeds and folds"
 
@@ -58,11 +58,11 @@ def test_a_narrow_terminal_loses_no_digit(results, width):
     assert sum("50.0 %" in line and "40.0 %" in line for line in lines) == 2
 
 
-def test_a_terminal_narrower_than_the_numbers_runs_over(results):
+def test_a_table_overflows_where_numbers_do_not_fit(results):
     assert any("55.0 % ± 7.1   47.1 % ± 10.1" in line for line in printed(results, 30))
 
 
-def test_further_test_sets_have_columns(results):
+def test_additional_test_sets_have_columns(results):
     results["test_site_b_accuracy"] = results["test_site_b_metric"] = 0.25
     lines = printed(results, 1000, terminal=False)
     assert "site_b" in lines[1]

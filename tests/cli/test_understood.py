@@ -1,4 +1,4 @@
-"""What was understood of the data is said by init, check, plan and run alike; data without a usable file ends each."""
+"""init, check, plan and run print how they read the data, and reject data without a usable file."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ regimes: {few: {train_per_class: 3}}
 """
 
 
-def test_every_command_says_the_same(unfreeze, splits):
+def test_every_command_prints_how_the_data_is_read(unfreeze, splits):
     Path("study.yaml").write_text(STUDY)
     code, said, _ = unfreeze("init", "photos", "--out", "mine.yaml")
     assert (code, said.splitlines()[:5]) == (0, told(splits, splits))
@@ -69,7 +69,7 @@ def test_every_command_says_the_same(unfreeze, splits):
     assert said.count("classes: ") == 1
 
 
-def test_every_command_has_it_as_json(unfreeze, splits):
+def test_every_command_reports_how_the_data_is_read_as_json(unfreeze, splits):
     Path("study.yaml").write_text(STUDY)
     guessed = [told("", splits)[4].removeprefix("guessed: ")]
     for command in (
@@ -84,7 +84,7 @@ def test_every_command_has_it_as_json(unfreeze, splits):
     assert Path("x.yaml").is_file()
 
 
-def test_on_a_terminal_it_is_printed_once(unfreeze, splits, monkeypatch):
+def test_a_terminal_shows_how_the_data_is_read_once(unfreeze, splits, monkeypatch):
     Path("study.yaml").write_text(STUDY)
     monkeypatch.setattr(tables, "stderr", lambda: Console(stderr=True, force_terminal=True, width=400))
     monkeypatch.setattr("unfreeze.cli.live.is_terminal", lambda: True)
@@ -95,7 +95,7 @@ def test_on_a_terminal_it_is_printed_once(unfreeze, splits, monkeypatch):
         assert said.count(line) == 1
 
 
-def test_init_writes_what_is_set_of_the_data(unfreeze, folder):
+def test_init_writes_settings_about_the_data(unfreeze, folder):
     for number, name in enumerate(("cat", "dog")):
         for index in range(3):
             Path("all").mkdir(exist_ok=True)
@@ -112,7 +112,7 @@ def test_init_writes_what_is_set_of_the_data(unfreeze, folder):
     assert unfreeze("check", "study.yaml", "--json")[0] == 0
 
 
-def test_init_sets_nothing_that_has_a_line_anyway(unfreeze, study):
+def test_init_rejects_settings_that_have_a_line(unfreeze, study):
     assert unfreeze("init", "photos", "--out", "x.yaml", "--set", "epochs=3") == (
         2,
         "",
@@ -126,7 +126,7 @@ COMMANDS = ("init", "check", "plan", "run")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_nothing_usable_ends_every_command(unfreeze, folder, command):
+def test_every_command_rejects_data_without_a_usable_file(unfreeze, folder, command):
     for label in ("a", "b"):
         (folder / "photos" / label).mkdir(parents=True)
         for number in range(12):
@@ -140,7 +140,7 @@ def test_nothing_usable_ends_every_command(unfreeze, folder, command):
 
 
 @pytest.mark.parametrize("command", ["check", "plan", "run"])
-def test_headers_alone_end_what_decodes(unfreeze, folder, command):
+def test_commands_that_decode_reject_files_with_headers_alone(unfreeze, folder, command):
     write_photos(folder / "photos")
     for path in (folder / "photos").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:900])

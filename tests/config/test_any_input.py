@@ -1,4 +1,4 @@
-"""Whatever stands in a study file, it parses or raises UserError; nothing else ever escapes."""
+"""Any study file is valid or raises UserError, and never another exception."""
 
 import contextlib
 import math

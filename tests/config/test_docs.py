@@ -1,4 +1,4 @@
-"""docs/study-file.md names every key with its true default, and its examples parse."""
+"""docs/study-file.md lists every key with its default, and its examples are valid."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Words of other libraries get a hint at the setting that they mean, and every hint works as it stands."""
+"""Names of other libraries get a hint with the setting that they mean, and every hint works."""
 
 import re
 import shlex
@@ -124,7 +124,7 @@ def settings_in(fix: str) -> list[str]:
         ("strategies.hed.epochs=5", HEAD + "epochs=5"),
     ],
 )
-def test_a_word_of_another_library_is_answered_with_a_setting_that_works(given: str, meant: str) -> None:
+def test_a_synonym_gets_a_hint_with_a_setting_that_works(given: str, meant: str) -> None:
     error = refused(given)
     assert settings_in(error.fix) == [meant]
     key, _, value = meant.partition("=")
@@ -152,7 +152,7 @@ def test_the_whole_text_of_hints() -> None:
     )
 
 
-def test_a_setting_is_not_hinted_at_where_it_cannot_be() -> None:
+def test_hints_suggest_settings_only_where_they_are_valid() -> None:
     """Dropout has a place of its own where there are hidden layers, and train belongs into phases where these are."""
     strategies = {"mlp": {"train": "head", "head": {"hidden": [8, 4]}}}
     assert settings_in(refused("dropout=0.5", strategies=strategies).fix) == ["strategies.mlp.head.dropout=[0.5, 0.5]"]
@@ -164,16 +164,16 @@ def test_a_setting_is_not_hinted_at_where_it_cannot_be() -> None:
     ("word", "never"),
     [("lr", "tests"), ("freeze", "resize"), ("model", "mode"), ("loss", "folds"), ("size", "resize"), ("fold", "hold")],
 )
-def test_what_is_spelled_alike_and_means_something_else_is_no_hint(word: str, never: str) -> None:
+def test_similar_spelling_with_another_meaning_gets_no_hint(word: str, never: str) -> None:
     assert f"'{never}" not in refused(f"{word}=1").given
 
 
-def test_a_hint_at_an_unused_word_says_what_is_there_instead() -> None:
+def test_a_word_without_a_setting_gets_the_reason() -> None:
     assert "unfreeze run STUDY --out DIR" in refused("output_dir=x").given
     assert refused("num_classes=3").fix == "leave out num_classes"
 
 
-def test_a_study_file_that_asks_for_an_engine_is_told_how_engines_are_chosen() -> None:
+def test_the_key_engine_gets_the_reason_that_engines_are_chosen() -> None:
     assert str(refused("engine=ncnn")) == (
         "the study has 1 problem:\n"
         "  - engine: unknown key; frozen stages run on OpenVINO where a short check finds that it works, otherwise on "
@@ -183,11 +183,11 @@ def test_a_study_file_that_asks_for_an_engine_is_told_how_engines_are_chosen() -
     )
 
 
-def test_no_word_is_both_a_setting_and_none() -> None:
+def test_no_word_is_both_a_synonym_and_unsupported() -> None:
     assert not SYNONYMS.keys() & UNSUPPORTED.keys()
 
 
-def test_every_word_leads_to_a_setting_that_works() -> None:
+def test_every_synonym_leads_to_a_setting_that_works() -> None:
     """With a value that is none: the hint then has one that the setting may have."""
     study = load_yaml(preset_text("quick"), "quick") | {"data": "x"}
     for word, targets in SYNONYMS.items():

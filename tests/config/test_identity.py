@@ -1,4 +1,4 @@
-"""What identifies settings never changes: hashes stand in study directories and in the names of the cache's folders."""
+"""Fingerprints never change, since they are stored in study directories and in folder names of the cache."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""The study file: everything that is wrong with it, in one message, word for word."""
+"""Study files: all problems in one message, compared as a whole."""
 
 import datetime
 from pathlib import Path
@@ -39,7 +39,7 @@ def problems(*lines: str, fix: str = INIT) -> str:
     )  # fmt: skip
 
 
-def test_the_least_study_has_the_documented_defaults() -> None:
+def test_a_minimal_study_has_the_documented_defaults() -> None:
     study = parse_study(values(), "study.yaml")
     assert (study.metric, study.image_size, study.resize, study.seeds) == ("accuracy", 224, "crop", (0,))
     assert (study.split.test, study.split.val, study.batch_size, study.epochs) == (0.2, 0.15, 32, 10)
@@ -361,7 +361,7 @@ def test_a_wrong_phase_is_named(settings: dict[str, Any], line: str, fix: str) -
     assert message(values(strategies={"s": settings})) == problems("strategies.s" + line, fix=fix)
 
 
-def test_all_problems_of_the_shape_come_at_once() -> None:
+def test_all_problems_of_the_shape_are_reported_at_once() -> None:
     data = values(metrik="auroc", epochs="five", strategies={"head": {"train": "head", "optimizer": {"lrr": 1}}})
     del data["data"]
     assert message(data) == problems(
@@ -375,7 +375,7 @@ def test_all_problems_of_the_shape_come_at_once() -> None:
     )
 
 
-def test_all_problems_of_the_strategies_come_at_once() -> None:
+def test_all_problems_of_the_strategies_are_reported_at_once() -> None:
     strategies = {"a": {"train": "head", "weights": "none"}, "b": {"train": "all", "tune": {"epoch": [1]}}}
     assert message(values(strategies=strategies)) == problems(
         "strategies.a: weights: none with frozen stages would keep random weights; "
@@ -427,7 +427,7 @@ def test_broken_yaml_is_named_by_its_line(text: str, first: str, fix: str) -> No
 
 
 @pytest.mark.parametrize(("text", "kind"), [("", "nothing"), ("- a", "a list"), ("head", "a single value")])
-def test_yaml_that_is_no_mapping(text: str, kind: str) -> None:
+def test_yaml_that_is_not_a_mapping(text: str, kind: str) -> None:
     with pytest.raises(UserError) as caught:
         load_yaml(text, "s.yaml")
     assert str(caught.value) == (
@@ -442,7 +442,7 @@ def test_words_and_numbers_are_those_of_yaml_1_2() -> None:
     }  # fmt: skip
 
 
-def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(
         "data: x\nbackbone: vgg16\nstrategies: {h: {train: head}}\nregimes: {f: {}}\n", encoding="utf-8-sig"
@@ -462,7 +462,7 @@ def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_file_that_is_none(tmp_path: Path, there: bool) -> None:
+def test_a_path_that_is_not_a_file(tmp_path: Path, there: bool) -> None:
     path = tmp_path if there else tmp_path / "study.yaml"
     with pytest.raises(UserError) as caught:
         read_study(path)
@@ -482,7 +482,7 @@ def test_an_unknown_preset() -> None:
     assert presets() == ["article", "demo", "quick", "thorough"]
 
 
-def test_a_sweep_stands_for_a_regime_a_value() -> None:
+def test_a_sweep_expands_to_one_regime_per_value() -> None:
     swept = {"sweep": {"train_per_class": [20, 5]}, "augment": "flip_crop", "val_per_class": 3}
     study = parse_study(values(regimes={"first": {}, "few": swept, "last": {}}), "study.yaml")
     assert list(study.regimes) == ["first", "few_20", "few_5", "last"]

@@ -1,4 +1,4 @@
-"""What wins: --set over values over the file over the preset over the defaults; and where relative paths lie."""
+"""Precedence of overrides, values, files, presets and defaults; and relative paths."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_each_source_wins_over_the_one_beneath(file: Path) -> None:
+def test_precedence_of_presets_files_values_and_overrides(file: Path) -> None:
     assert read_study(file, preset="quick").model_dump(include={"name", "epochs", "image_size", "batch_size"}) == {
         "name": "birds",  # the file's name
         "epochs": 7,  # the file's, not the preset's 10
@@ -46,7 +46,7 @@ def test_a_file_replaces_a_preset_key_by_key_from_the_top(file: Path) -> None:
     assert list(study.regimes) == ["small", "full"]
 
 
-def test_a_set_value_reaches_deep_and_keeps_what_is_beside_it(file: Path) -> None:
+def test_an_override_changes_one_nested_value(file: Path) -> None:
     sets = ["strategies.probe.optimizer.lr=1e-3", "split.folds=5", "regimes.small.augment=trivial", "name=x"]
     study = read_study(file, preset="quick", overrides=sets)
     assert study.strategies["probe"].optimizer.model_dump(include={"name", "lr"}) == {"name": "sgd", "lr": 0.001}
@@ -55,18 +55,18 @@ def test_a_set_value_reaches_deep_and_keeps_what_is_beside_it(file: Path) -> Non
     assert study.name == "x"
 
 
-def test_a_set_value_reaches_into_lists(file: Path) -> None:
+def test_an_override_changes_an_entry_of_a_list(file: Path) -> None:
     study = read_study(values={"data": "x"}, preset="quick", overrides=["strategies.fine_tune.phases.1.epochs=3"])
     assert [phase.epochs for phase in study.strategies["fine_tune"].phases] == [2, 3]
 
 
-def test_a_set_value_is_yaml() -> None:
+def test_the_value_of_an_override_is_yaml() -> None:
     study = read_study(values={"data": "x"}, preset="quick", overrides=["seeds=[3, 5]", "early_stopping={patience: 2}"])
     assert study.seeds == (3, 5)
     assert study.early_stopping and study.early_stopping.patience == 2
 
 
-def test_relative_paths_of_the_file_lie_beside_it(file: Path) -> None:
+def test_relative_paths_in_a_file_refer_to_its_folder(file: Path) -> None:
     study = read_study(file, preset="quick")
     folder = file.parent
     assert study.data == str(folder / "photos")
@@ -76,7 +76,7 @@ def test_relative_paths_of_the_file_lie_beside_it(file: Path) -> None:
     assert study.strategies["mine"].tune == {"backbone.weights": (str(folder / "b.safetensors"),)}
 
 
-def test_relative_paths_of_set_lie_in_the_current_folder(file: Path) -> None:
+def test_relative_paths_in_overrides_refer_to_the_current_folder(file: Path) -> None:
     sets = ["data=mine", "tests.site_c=c", "strategies.mine.backbone.weights=w.safetensors"]
     study = read_study(file, preset="quick", overrides=sets)
     here = Path.cwd()
@@ -86,19 +86,19 @@ def test_relative_paths_of_set_lie_in_the_current_folder(file: Path) -> None:
     assert backbone and backbone.weights == str(here / "w.safetensors")
 
 
-def test_paths_may_be_path_objects_and_names_of_data_sets_stay(file: Path) -> None:
+def test_path_objects_and_names_of_data_sets(file: Path) -> None:
     assert read_study(values={"data": Path("mine")}, preset="quick").data == str(Path.cwd() / "mine")
     for name in ("food101", "hf:owner/name"):
         assert read_study(values={"data": name}, preset="quick").data == name
 
 
-def test_a_home_folder_is_spelled_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/mika")
     monkeypatch.setenv("USERPROFILE", "/home/mika")
     assert Path(read_study(values={"data": "~/photos"}, preset="quick").data) == Path("/home/mika/photos")
 
 
-def test_a_home_folder_of_nobody_known() -> None:
+def test_the_home_folder_of_an_unknown_user() -> None:
     with pytest.raises(UserError) as caught:
         read_study(values={"data": "~no-such-user-here/x"}, preset="quick")
     assert str(caught.value) == (
@@ -171,13 +171,13 @@ HOW = (
         ),
     ],
 )
-def test_a_wrong_set(override: str, text: str) -> None:
+def test_an_invalid_override(override: str, text: str) -> None:
     with pytest.raises(UserError) as caught:
         read_study(values={"data": "x"}, preset="quick", overrides=[override])
     assert str(caught.value) == text
 
 
-def test_what_python_hands_over_is_not_changed() -> None:
+def test_values_from_python_are_not_changed() -> None:
     mine: dict[str, Any] = {"data": "x", "strategies": {"head": {"train": "head"}}}
     read_study(values=mine, preset="quick", overrides=["strategies.head.epochs=5"])
     assert mine == {"data": "x", "strategies": {"head": {"train": "head"}}}

@@ -1,4 +1,4 @@
-"""From what was asked for to what is run: defaults, cells, candidates, and what every preset comes to."""
+"""Resolving a study: defaults, cells, candidates, presets."""
 
 import datetime
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_phases_take_the_epochs_of_the_strategy_and_add_up() -> None:
         ({"backbone": {"name": "vgg16", "weights": "a.safetensors"}}, {"weights": "none"}, "none"),
     ],
 )
-def test_weights_come_from_the_nearest_place_that_says_so(top: Any_, own: Any_, expected: str) -> None:
+def test_precedence_of_weights(top: Any_, own: Any_, expected: str) -> None:
     assert only(study({"s": {"train": "all", **own}}, **top)).backbone.weights == expected
 
 
@@ -167,7 +167,7 @@ def test_the_preset_article_is_the_article() -> None:
     assert {model.phases[0].optimizer.weight_decay for model in models.values()} == {0.0}
 
 
-def test_put_reaches_in_and_changes_nothing_given() -> None:
+def test_put_returns_a_changed_copy() -> None:
     data = {"a": [{"b": 1}, {"b": 2}], "c": 3}
     assert put(data, ["a", "1", "b"], 9) == {"a": [{"b": 1}, {"b": 9}], "c": 3}
     assert put(data, ["d", "e"], 9) == {**data, "d": {"e": 9}}
@@ -187,7 +187,7 @@ def test_put_reaches_in_and_changes_nothing_given() -> None:
         (["train", "last"], "'head' has no key 'last'"),
     ],
 )
-def test_put_names_a_path_that_leads_nowhere(path: list[str], text: str) -> None:
+def test_put_rejects_a_path_that_does_not_exist(path: list[str], text: str) -> None:
     with pytest.raises(ValueError) as caught:
         put({"a": [1, 2], "c": 3, "train": "head"}, path, 0)
     assert str(caught.value) == text
@@ -203,7 +203,7 @@ TREES = st.recursive(
 
 @settings(deadline=None)
 @given(st.dictionaries(KEYS, TREES, max_size=4), st.lists(KEYS, min_size=1, max_size=4), st.integers())
-def test_what_was_put_is_there_and_nothing_else_changed(data: Any_, path: list[str], value: int) -> None:
+def test_put_changes_only_the_value_at_the_path(data: Any_, path: list[str], value: int) -> None:
     try:
         changed = put(data, path, value)
     except ValueError:

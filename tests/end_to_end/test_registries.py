@@ -1,4 +1,4 @@
-"""What is registered at run time can be asked for: a study runs with a made-up entry of each kind."""
+"""Entries registered at run time can be used: a study runs with a new entry of each kind."""
 
 import math
 from collections.abc import Iterator
@@ -115,7 +115,7 @@ def asked(folder: Path) -> dict[str, Any]:
     )
 
 
-def test_a_study_runs_with_a_made_up_entry_of_each_kind(
+def test_a_study_runs_with_a_registered_entry_of_each_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_up: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -137,7 +137,7 @@ def test_a_study_runs_with_a_made_up_entry_of_each_kind(
     assert list(history["lr"]) == [0.01 * 0.5 ** (epoch * steps - 1) for epoch in (1, 2)]
 
 
-def test_a_made_up_entry_is_listed_where_names_are(tmp_path: Path, made_up: None) -> None:
+def test_registered_names_are_listed_in_messages(tmp_path: Path, made_up: None) -> None:
     values = asked(tmp_path)
     values["strategies"]["named"] |= {"optimizer": "made_op", "schedule": "made_op", "head": {"pool": "made_op"}}
     with pytest.raises(UserError) as caught:
@@ -161,12 +161,12 @@ def test_a_made_up_entry_is_listed_where_names_are(tmp_path: Path, made_up: None
     )
 
 
-def test_a_made_up_source_is_listed_where_data_is_missing(tmp_path: Path, made_up: None) -> None:
+def test_a_registered_source_is_listed_where_data_is_missing(tmp_path: Path, made_up: None) -> None:
     with pytest.raises(UserError) as caught:
         open_source("nothing", {}, tmp_path)
     assert caught.value.expected.endswith("a .csv or .parquet manifest, hf:owner/name, food101, or toys:FOLDER")
 
 
-def test_what_is_no_longer_registered_is_refused(tmp_path: Path) -> None:
+def test_an_unregistered_name_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="strategies.named.optimizer.name: should be 'sgd', 'adam' or 'adamw', but is"):
         Study(**asked(tmp_path))

@@ -1,3 +1,5 @@
+"""One thread for the tests of networks."""
+
 from collections.abc import Iterator
 
 import pytest

@@ -1,4 +1,4 @@
-"""Every family: cut bit-equal everywhere, every tensor accounted for, frozen means frozen."""
+"""Every family: cuts are exact, every tensor is in a stage, frozen stages never change."""
 
 import pytest
 import torch
@@ -102,7 +102,7 @@ def test_each_trained_tensor_has_one_name_of_its_own(backbone: Backbone) -> None
     assert len(set(names.values())) == len(names)
 
 
-def test_nothing_takes_the_prefix_out_of_inference_mode(backbone: Backbone) -> None:
+def test_the_prefix_never_leaves_inference_mode(backbone: Backbone) -> None:
     stages = [stage.module for stage in backbone.stages]
     prefix = Frozen(stages)
     x = images(backbone, 2)

@@ -1,3 +1,5 @@
+"""Loading backbones: stages, weights drawn from the seed, and messages."""
+
 import pytest
 import torch
 
@@ -32,7 +34,7 @@ def message(name: str, size: int = 64, weights: str = "none") -> str:
         ("swin_tiny_patch4_window7_224", 32, "embed stage1 stage2 stage3 stage4"),
     ],
 )
-def test_stages_have_the_names_that_people_use(name: str, size: int, stages: str) -> None:
+def test_stages_have_the_usual_names(name: str, size: int, stages: str) -> None:
     assert " ".join(stage.name for stage in load_backbone(name, "none", size, 0).stages) == stages
 
 
@@ -74,7 +76,7 @@ def test_reinitialise_gives_the_last_stages_the_weights_of_scratch() -> None:
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_an_unknown_name_gets_the_nearest() -> None:
+def test_an_unknown_name_gets_the_most_similar_names() -> None:
     assert message("vgg17") == (
         "backbone: timm has no model vgg17\n"
         f"  expected: a timm model, for example {EXAMPLES}\n"
@@ -87,7 +89,7 @@ def test_an_unknown_name_gets_the_nearest() -> None:
     )
 
 
-def test_an_unknown_tag_gets_those_there_are() -> None:
+def test_an_unknown_tag_gets_the_existing_tags() -> None:
     assert message("vgg16.best") == (
         "backbone: vgg16 has no weights tagged best\n"
         "  expected: one of tv_in1k\n"
@@ -95,7 +97,7 @@ def test_an_unknown_tag_gets_those_there_are() -> None:
     )
 
 
-def test_a_model_without_adapter_names_the_families_that_work() -> None:
+def test_a_model_without_adapter_gets_the_supported_families() -> None:
     assert message("test_mambaout") == (
         "backbone: test_mambaout cannot be divided into stages (timm's class MambaOut is not supported)\n"
         f"  expected: a timm model of one of the families {FAMILIES}, for example {EXAMPLES}\n"
@@ -135,7 +137,7 @@ def test_stages_that_compute_something_else_are_refused(monkeypatch: pytest.Monk
     )
 
 
-def test_sizes_that_a_model_does_not_take() -> None:
+def test_unsupported_input_sizes() -> None:
     assert message("vgg16", 16) == (
         "image_size: 16 does not fit vgg16 (Given input size: (512x1x1). Calculated output size: (512x0x0). "
         "Output size is too small)\n"

@@ -1,4 +1,4 @@
-"""What counts as memory that could not be had, and half as many rows until it suffices."""
+"""Out-of-memory errors, and halving the rows at once until they fit."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def refused_by_the_allocator() -> RuntimeError:
     ],
     ids=repr,
 )
-def test_memory_that_could_not_be_had(error: Exception) -> None:
+def test_out_of_memory_errors(error: Exception) -> None:
     assert is_out_of_memory(error)
 
 
@@ -51,7 +51,7 @@ def test_memory_that_could_not_be_had(error: Exception) -> None:
     ],
     ids=repr,
 )
-def test_whatever_else_goes_wrong_is_not_that(error: Exception) -> None:
+def test_other_errors_are_not_out_of_memory_errors(error: Exception) -> None:
     assert not is_out_of_memory(error)
 
 
@@ -74,7 +74,7 @@ class Device:
 @pytest.mark.parametrize(
     ("fits", "asked"), [(40, [32]), (31, [32, 16]), (7, [32, 16, 8, 4]), (1, [32, 16, 8, 4, 2, 1])]
 )
-def test_half_as_many_until_it_suffices(fits: int, asked: list[int]) -> None:
+def test_the_number_of_rows_is_halved_until_they_fit(fits: int, asked: list[int]) -> None:
     device = Device(fits)
     assert halve_until_fits(device.attempt, 32, CPU, undo=device.undo) == (f"{asked[-1]} at a time", asked[-1])
     assert device.asked == asked
@@ -82,7 +82,7 @@ def test_half_as_many_until_it_suffices(fits: int, asked: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("rows", "least", "asked"), [(5, 1, [5, 2, 1]), (5, 2, [5, 2]), (1, 1, [1])])
-def test_below_the_least_it_is_not_tried(rows: int, least: int, asked: list[int]) -> None:
+def test_fewer_rows_than_the_least_are_not_tried(rows: int, least: int, asked: list[int]) -> None:
     device = Device(0)
     with pytest.raises(OutOfMemory) as caught:
         halve_until_fits(device.attempt, rows, CPU, least)
@@ -91,7 +91,7 @@ def test_below_the_least_it_is_not_tried(rows: int, least: int, asked: list[int]
     assert caught.value.__context__ is None  # whose frames would hold the tensors of the last attempt
 
 
-def test_other_errors_go_on_at_once() -> None:
+def test_other_errors_are_raised_at_once() -> None:
     def attempt(rows: int) -> None:
         device.asked.append(rows)
         raise RuntimeError("CUDA error: device-side assert triggered")
@@ -102,7 +102,7 @@ def test_other_errors_go_on_at_once() -> None:
     assert (device.asked, device.undone) == ([32], 0)
 
 
-def test_what_does_not_fit_at_all_is_said_with_what_would_help() -> None:
+def test_message_for_a_network_that_does_not_fit() -> None:
     assert str(memory_error("vgg16", 224, "float32", CUDA)) == (
         "the memory of cuda is too small for vgg16 with one image of 224 pixels at a time, in float32\n"
         "  expected: a network that fits with one image at a time\n"

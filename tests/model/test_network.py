@@ -1,3 +1,5 @@
+"""Networks divided at a cut: frozen stages, BatchNorm, gradients, and the trained state."""
+
 import pytest
 import torch
 from torch import nn

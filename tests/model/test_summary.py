@@ -1,3 +1,5 @@
+"""Shapes, parameters and FLOPs of stages and heads."""
+
 import torch
 
 from unfreeze.config.schema import HeadConfig
@@ -50,7 +52,7 @@ def test_describing_changes_nothing() -> None:
     assert all(parameter.requires_grad for parameter in vit.model.parameters())
 
 
-def test_heads_in_words() -> None:
+def test_descriptions_of_heads() -> None:
     resnet, vit, convnext = (
         load_backbone(name, "none", 64, 0) for name in ("test_resnet", "test_vit", "test_convnext")
     )

@@ -1,3 +1,5 @@
+"""Initial weights: from the package, the hub and files, and messages for those that do not fit."""
+
 import hashlib
 from importlib.metadata import version
 from pathlib import Path
@@ -115,7 +117,9 @@ def test_an_entry_is_downloaded_once_at_the_revision_it_has_now(
 
 
 @pytest.mark.parametrize("error", [OfflineModeIsEnabled("offline"), HTTPError("no route"), OSError("no name service")])
-def test_no_network_and_no_cache_names_both_ways_out(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_without_network_and_cache_names_both_solutions(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unreachable(*_: Any, **__: Any) -> None:
         raise error
 
@@ -167,7 +171,7 @@ def test_positions_are_resampled_to_another_input_size(tmp_path: Path) -> None:
     assert torch.equal(vit.model.cls_token, load_file(path)["cls_token"])
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_invalid_weights_files(tmp_path: Path) -> None:
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"\xff" * 100)
 
@@ -189,7 +193,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     )
 
 
-def test_numbers_of_a_type_that_torch_has_not(tmp_path: Path) -> None:
+def test_tensors_of_a_type_that_torch_does_not_support(tmp_path: Path) -> None:
     path = tmp_path / "four_bits.safetensors"
     header = b'{"conv1.weight":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}'
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
@@ -233,7 +237,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
         (torch.zeros(32).to(torch.float8_e4m3fn), "1 of an unsupported type (bn1.bias float8_e4m3fn)"),
     ],
 )
-def test_numbers_that_the_model_cannot_hold(tmp_path: Path, values: torch.Tensor, problem: str) -> None:
+def test_numbers_that_are_too_large_for_the_model(tmp_path: Path, values: torch.Tensor, problem: str) -> None:
     path = tmp_path / "w.safetensors"
     save_file(load_file(published("test_resnet", tmp_path)) | {"bn1.bias": values}, path)
     assert message("test_resnet", str(path)).startswith(f"weights {path} for test_resnet does not fit: {problem}\n")

@@ -1,4 +1,4 @@
-"""The cache: listed, tidied and emptied; what is not the cache is never touched."""
+"""``unfreeze cache``: list, tidy and clear; other files are never changed."""
 
 import os
 import time
@@ -71,13 +71,13 @@ def test_ls(unfreeze, cache, stores):
     assert said.splitlines()[-1] == "443.4 kB in all"
 
 
-def test_gc_takes_only_what_is_unfinished(unfreeze, cache):
+def test_gc_deletes_only_unfinished_data(unfreeze, cache):
     kept = {path for path in cache.rglob("*") if path.suffix != ".tmp"} | {cache / "food-101" / "mine.tmp"}
     assert unfreeze("cache", "gc") == (0, f"deleted 2 leftovers of {cache}: 50.0 kB\n", "")
     assert set(cache.rglob("*")) == kept
 
 
-def test_gc_evicts_beyond_its_limit(unfreeze, cache, stores, monkeypatch):
+def test_gc_deletes_old_entries_beyond_its_limit(unfreeze, cache, stores, monkeypatch):
     monkeypatch.setattr("unfreeze.cli.commands.cache.KEPT", "100KB")
     said = unfreeze("cache", "gc")[1]
     assert said.startswith(f"deleted 2 leftovers and 1 least recently used entry of {cache}: 41")
@@ -91,7 +91,7 @@ def test_clear(unfreeze, cache):
     assert (cache.parent / "mine" / "photo").exists()
 
 
-def test_clear_keeps_what_is_in_use_and_says_so(unfreeze, cache, stores):
+def test_clear_keeps_entries_in_use_and_lists_them(unfreeze, cache, stores):
     with in_use(stores[1:]):
         _, said, _ = unfreeze("cache", "clear", "--yes")
         assert said.splitlines()[1] == "kept, since a running study uses it: pixels of 146-crop, 30.6 kB"

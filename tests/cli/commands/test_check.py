@@ -57,7 +57,7 @@ def test_the_table_and_the_page(unfreeze, photos):
     assert "One picture with several labels" in page
 
 
-def test_what_is_ignored_is_told_with_its_reason(unfreeze, photos):
+def test_ignored_files_are_listed_with_the_reason(unfreeze, photos):
     for path in ("lost.png", "lost2.png", "red/.hidden.png"):
         photo(200).save(photos / path)
     (photos / "broken \x1b[31m\u202e.png").symlink_to("gone")
@@ -75,7 +75,7 @@ def test_what_is_ignored_is_told_with_its_reason(unfreeze, photos):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes any bytes as a name")
-def test_the_nasty_pack_is_told_as_text_and_left_alone(unfreeze, folder):
+def test_nasty_names_are_printed_as_text(unfreeze, folder):
     expected = write_pack(folder / "pack")
     before = tree(folder / "pack")
     code, said, told = unfreeze("check", "pack", "--json")
@@ -92,7 +92,7 @@ def test_the_nasty_pack_is_told_as_text_and_left_alone(unfreeze, folder):
     assert tree(folder / "pack") == before
 
 
-def test_json_says_all(unfreeze, photos):
+def test_json_output(unfreeze, photos):
     code, said, told = unfreeze("check", "photos", "--json", "--out", "page.html")
     assert (code, told) == (0, "")
     found = json.loads(said)
@@ -110,7 +110,7 @@ def test_json_says_all(unfreeze, photos):
     assert not Path("check.html").exists()
 
 
-def test_json_says_why_files_are_ignored_and_what_is_wrong_with_the_cache_beside_it(unfreeze, photos, monkeypatch):
+def test_json_output_with_ignored_files_and_a_cache_warning_on_stderr(unfreeze, photos, monkeypatch):
     (photos / "lost.png").write_bytes(b"")
     (photos / "red" / ".hidden.png").write_bytes(b"")
     (photos / "red" / ".another.png").write_bytes(b"")
@@ -124,7 +124,7 @@ def test_json_says_why_files_are_ignored_and_what_is_wrong_with_the_cache_beside
     )
 
 
-def test_a_disk_that_is_full_for_the_cache_costs_no_finding(unfreeze, photos, monkeypatch):
+def test_a_full_disk_of_the_cache_loses_no_finding(unfreeze, photos, monkeypatch):
     whole = unfreeze("check", "photos", "--json")
 
     def full(*_):
@@ -157,7 +157,7 @@ def test_many_findings_of_one_kind_hide_no_other(unfreeze, photos):
     assert Path("check.html").read_text("utf-8").count("has 1 usable image<") == 20
 
 
-def test_a_bar_shows_how_far_it_is_on_a_terminal_alone(unfreeze, photos, monkeypatch):
+def test_a_progress_bar_is_shown_only_on_a_terminal(unfreeze, photos, monkeypatch):
     monkeypatch.setattr(tables, "stderr", lambda: Console(stderr=True, force_terminal=True, width=100))
     code, said, told = unfreeze("check", "photos", "--json")
     assert code == 0
@@ -166,7 +166,7 @@ def test_a_bar_shows_how_far_it_is_on_a_terminal_alone(unfreeze, photos, monkeyp
     json.loads(said)
 
 
-def test_a_second_check_says_the_same(unfreeze, photos):
+def test_a_second_check_prints_the_same(unfreeze, photos):
     first, second = unfreeze("check", "photos", "--json"), unfreeze("check", "photos", "--json")
     assert first == second
 
@@ -222,7 +222,7 @@ def test_classes_too_small_for_a_study(unfreeze, photos):
 
 
 @pytest.mark.parametrize("command", [("check", "photos"), ("run", "study.yaml")])
-def test_what_another_process_looks_at_is_waited_for(unfreeze, study, monkeypatch, command):
+def test_check_waits_for_another_process_that_reads_the_same_images(unfreeze, study, monkeypatch, command):
     """Else both would decode all of it; what the first one saw, the second need not look at."""
     other, waited = contextlib.ExitStack(), 0
 

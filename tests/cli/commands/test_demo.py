@@ -1,4 +1,4 @@
-"""The demo's images and settings; the demo itself is run by hand, and by the slow test."""
+"""``unfreeze demo``: its images, and as a slow test the demo itself."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from unfreeze.data.sources.digits import write_digits
 from unfreeze.errors import UserError
 
 
-def test_digits_are_the_same_every_time_and_repaired(tmp_path):
+def test_digits_are_deterministic_and_repaired(tmp_path):
     assert write_digits(tmp_path / "a") == 1797
     files = sorted((tmp_path / "a").rglob("*.png"))
     assert len(files) == 1797

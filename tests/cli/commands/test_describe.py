@@ -1,4 +1,4 @@
-"""A backbone described: its stages, and what each strategy makes of them."""
+"""``unfreeze describe``: stages of a backbone, and their state in each strategy."""
 
 from tests.support.commands import STUDY
 

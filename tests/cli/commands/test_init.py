@@ -1,4 +1,4 @@
-"""A study file written for the data: it parses, it plans, and it offers what the data can give."""
+"""``unfreeze init``: the study file is valid, commented, and fits the data."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_the_file_plans(unfreeze, study):
     assert said.startswith("photos: 4 strategies x 2 regimes x 3 seeds = 24 cells\n")
 
 
-def test_what_a_killed_one_left_is_deleted(unfreeze, study):
+def test_leftovers_of_a_killed_init_are_deleted(unfreeze, study):
     left = study / ".new.yaml.x.tmp"
     left.write_text("name:")
     make_old(left)
@@ -78,7 +78,7 @@ def test_an_unknown_backbone_writes_nothing(unfreeze, study):
     assert not Path("mine.yaml").exists()
 
 
-def test_names_that_yaml_could_mistake(unfreeze, folder):
+def test_names_that_need_quotes_in_yaml(unfreeze, folder):
     odd = 'no: "yes" #1 – ü'
     write_photos(folder / odd)
     assert unfreeze("init", odd)[0] == 0
@@ -87,7 +87,7 @@ def test_names_that_yaml_could_mistake(unfreeze, folder):
     assert written.name == "no-yes-1"
 
 
-def test_data_elsewhere_is_named_in_full(unfreeze, study):
+def test_data_elsewhere_has_an_absolute_path(unfreeze, study):
     Path("sub").mkdir()
     assert unfreeze("init", "photos", "--out", "sub/mine.yaml")[0] == 0
     assert read_study(Path("sub/mine.yaml")).data == str(study.resolve() / "photos")

@@ -1,4 +1,4 @@
-"""What ``plan`` says, word for word, with and without the data."""
+"""``unfreeze plan``: the whole output, with and without the data."""
 
 import json
 import re
@@ -118,7 +118,7 @@ def test_the_plan(unfreeze, study):
     assert squeezed("computed once" + shared) == SHARED
 
 
-def test_the_plan_is_what_the_run_does(unfreeze, study):
+def test_the_run_does_what_the_plan_shows(unfreeze, study):
     (study / "study.yaml").write_text(HEADS)
     write_weights(study / "weights.safetensors")
     code, said, _ = unfreeze("plan", "study.yaml", "--json")
@@ -167,7 +167,7 @@ def test_nothing_fits_into_the_disk_budget(unfreeze, study):
     assert "predicted: TIME, 0 bytes of disk; " in said
 
 
-def test_weights_that_are_not_here(unfreeze, study):
+def test_missing_weights(unfreeze, study):
     (study / "study.yaml").write_text(HEADS)
     code, said, told = unfreeze("plan", "study.yaml")
     assert (code, told) == (0, "")
@@ -181,7 +181,7 @@ def test_weights_that_are_not_here(unfreeze, study):
     assert len(record["warnings"]) == 1
 
 
-def test_a_damaged_image_is_left_out_of_the_measurement(unfreeze, study):
+def test_a_damaged_image_is_not_used_to_calibrate(unfreeze, study):
     (study / "study.yaml").write_text(HEADS)
     write_weights(study / "weights.safetensors")
     for path in sorted((study / "photos").glob("*/*"))[::2]:
@@ -247,7 +247,7 @@ def test_food101_is_planned_without_its_images(unfreeze, folder):
     )
 
 
-def test_validation_on_the_test_images_is_warned_of(unfreeze, study):
+def test_a_warning_for_validation_on_test_images(unfreeze, study):
     _, said, _ = unfreeze("plan", "study.yaml", "--set", "split.val=test")
     assert said.splitlines()[-1] == (
         "warning: the test images are also the validation images, which stop training and choose candidates, so test "
@@ -296,6 +296,6 @@ def test_two_folders_that_are_splits(unfreeze, study, second, val, said):
     assert (told in text) == (second == "val" and val != "given")
 
 
-def test_an_automatic_share_is_shown_as_the_share_that_it_is(unfreeze, study):
+def test_an_automatic_validation_share_is_shown_resolved(unfreeze, study):
     _, text, _ = unfreeze("plan", "study.yaml", "--set", "split.val=auto")
     assert "split: drawn: 20% test, 25% validation, the rest training\n" in text

@@ -1,4 +1,4 @@
-"""A study from the command line: what is run, what is said, what is left behind, and how it ends."""
+"""``unfreeze run`` and ``unfreeze report``: output, files and exit codes."""
 
 import json
 import re
@@ -15,7 +15,7 @@ QUICK = ["--set", "image_size=32", "--set", "strategies={all: {train: all}}", "-
 QUICK += ["--set", "weights=none", "--set", "regimes={full: {}}"]
 
 
-def test_a_study_runs_once_and_the_same_command_finds_nothing_to_do(unfreeze, study):
+def test_a_finished_study_has_nothing_to_run(unfreeze, study):
     code, said, told = unfreeze("run", "study.yaml")
     assert code == 0
     first = understood(study / "photos")
@@ -46,7 +46,7 @@ def test_a_study_runs_once_and_the_same_command_finds_nothing_to_do(unfreeze, st
     assert Path("runs/study/results.csv").read_bytes() == results
 
 
-def test_json_alone_on_stdout(unfreeze, study):
+def test_json_is_the_only_output_on_stdout(unfreeze, study):
     code, said, told = unfreeze("run", "study.yaml", "--json", "--out", "here", "--seeds", "0,3", "--set", "epochs=1")
     assert code == 0
     record = json.loads(said)
@@ -96,7 +96,7 @@ def test_a_failed_cell_stops_no_other_and_alone_runs_again(unfreeze, study, monk
     assert len(list(Path("runs/study").rglob("model.safetensors"))) == 2
 
 
-def test_what_the_time_limit_leaves_out(unfreeze, study):
+def test_cells_skipped_because_of_the_time_limit(unfreeze, study):
     code, said, told = unfreeze("run", "study.yaml", "--time", "0s")
     assert code == 0
     *_, planned, skipped = told.splitlines()
@@ -157,7 +157,7 @@ def test_report_is_rebuilt(unfreeze, study):
     assert [file.read_bytes() for file in files] == before
 
 
-def test_a_run_says_the_worst_of_what_it_found_and_where_all_is(unfreeze, study):
+def test_a_run_prints_the_worst_findings_and_the_path_of_the_page(unfreeze, study):
     for name, copy in (("red/0", "red/again"), ("blue/3", "blue/again"), ("green/5", "blue/other")):
         Image.open(f"photos/{name}.png").save(f"photos/{copy}.bmp")
     Path("photos/red/broken.png").write_bytes(b"no picture")
@@ -187,7 +187,7 @@ def test_a_run_says_the_worst_of_what_it_found_and_where_all_is(unfreeze, study)
     assert record["findings"][0]["note"] == "2 images, the same pixels, labelled blue and green"
 
 
-def test_a_run_says_nothing_of_notes_alone(unfreeze, study):
+def test_a_run_prints_no_findings_if_all_are_notes(unfreeze, study):
     code, said, told = unfreeze("run", "study.yaml", "--json", "--set", "epochs=1")
     assert code == 0 and "findings in the data" not in told
     record = json.loads(said)
