@@ -174,7 +174,7 @@ def test_what_a_killed_run_found_altered_is_counted(tmp_path: Path, cache: Path)
     shard.write_bytes(bytes(shard.stat().st_size))
 
     def kill(event: Event) -> None:
-        if isinstance(event, Warned) and "altered" in event.text:
+        if isinstance(event, Warned) and "damaged" in event.text:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
