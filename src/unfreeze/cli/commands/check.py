@@ -71,8 +71,7 @@ def _check(target: str, out: Path | None, overrides: list[str] | None, as_json: 
         for line in lines(study.data, source, study.split, study.tests):
             console.print(tables.one_line(line))
     refuse_unusable(source, study.check)
-    told: list[str] = []
-    catalog = _look(study, source, told, may_end)
+    catalog, warnings = _scan(study, source, may_end)
     refuse_none_used(source, catalog)
     # Without a study file, no image size and no class size is required.
     size, folds = (study.image_size, study.split.folds is not None) if asked else (None, True)
@@ -82,32 +81,32 @@ def _check(target: str, out: Path | None, overrides: list[str] | None, as_json: 
     understood = layout(source, study.split, catalog)
     if out is not None:
         write_check_page(out, study.name, catalog, found)
-    _tell(understood, catalog, found, told, out, as_json)
+    _print_result(understood, catalog, found, warnings, out, as_json)
 
 
-def _tell(
+def _print_result(
     understood: dict[str, Any],
     catalog: "Catalog",
     found: "list[Finding]",
-    told: list[str],
+    warnings: list[str],
     page: Path | None,
     as_json: bool,
 ) -> None:
     from unfreeze.text import plural
 
     if as_json:
-        said = _as_json(catalog, found) | {"layout": understood}
-        typer.echo(json.dumps(said, ensure_ascii=False, indent=1))
+        record = _as_json(catalog, found) | {"layout": understood}
+        typer.echo(json.dumps(record, ensure_ascii=False, indent=1))
     else:
         _print(catalog, found)
-    for text in told:
+    for text in warnings:
         typer.echo(f"warning: {text}", err=as_json)
     if not as_json:
         typer.echo(f"{plural(len(found), 'finding')} with images: {page}" if found else f"wrote {page}")
 
 
-def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Check) -> "Catalog":
-    """Read every file once, with a progress bar on a terminal; append problems of the cache to ``told``.
+def _scan(study: "StudyConfig", source: "Source", may_end: Check) -> "tuple[Catalog, list[str]]":
+    """Read every file once, with a progress bar on a terminal; return the catalog and warnings about the cache.
 
     ``may_end`` is called after each file and each comparison: what was read so far is in the scan cache.
     """
@@ -120,7 +119,8 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
     from unfreeze.storage.atomic import remove_leftovers
     from unfreeze.storage.cache import scanning, usable_cache
 
-    cache = usable_cache(told.append)
+    warnings: list[str] = []
+    cache = usable_cache(warnings.append)
     if cache:
         remove_leftovers(cache)
     console = tables.stderr()
@@ -151,10 +151,12 @@ def _look(study: "StudyConfig", source: "Source", told: list[str], may_end: Chec
                 ),
             )
             try:
-                return catalog(scan_cache=cache / "looks" if cache else None)
+                return catalog(scan_cache=cache / "looks" if cache else None), warnings
             except CacheNotWritten as error:  # rare: read once more without the cache
-                told.append(f"the scan cache is incomplete, so the next check reads some images again: {error.given}")
-                return catalog(scan_cache=None)
+                warnings.append(
+                    f"the scan cache is incomplete, so the next check reads some images again: {error.given}"
+                )
+                return catalog(scan_cache=None), warnings
 
 
 def _as_json(catalog: "Catalog", found: "list[Finding]") -> dict[str, Any]:
