@@ -255,7 +255,7 @@ def _filled_up(
     for pool, rank in ((VALIDATION, [_uniform("val", cluster.key) for cluster in clusters]),
                        (TRAIN, [-_uniform("test", cluster.key) for cluster in clusters])):  # fmt: skip
         if pool in pools:
-            _fill(drawn, pool, 1, clusters, classes, rank, TEST)
+            drawn = _filled(drawn, pool, 1, clusters, classes, rank, TEST)
     return [pool if number in settled else drawn[number] for number, pool in zip(members, found, strict=True)]
 
 
@@ -327,7 +327,7 @@ def _draw(
     keep = TEST if split.folds is not None else None  # the test set of a fold does not change
     for pool in (TEST, VALIDATION, TRAIN):
         if pool in pools and pool != keep:
-            _fill(drawn, pool, 1, clusters, classes, ranks[pool], keep)
+            drawn = _filled(drawn, pool, 1, clusters, classes, ranks[pool], keep)
     _check_pools(drawn, clusters, classes, pools)
     return drawn
 
@@ -338,7 +338,7 @@ def _folds(
     """Return the number of each cluster's fold as text, with each class in each fold."""
     numbers = [str(int(u * folds)) for u in by_test]
     for number in range(folds):
-        _fill(numbers, str(number), _least_in_fold(pools, folds), clusters, classes, by_test, None)
+        numbers = _filled(numbers, str(number), _least_in_fold(pools, folds), clusters, classes, by_test, None)
     return numbers
 
 
@@ -361,19 +361,21 @@ def validation_share(split: SplitConfig) -> float:
     return split.val / (1 - test)
 
 
-def _fill(
-    drawn: list[str],
+def _filled(
+    pools: Sequence[str],
     pool: str,
     least: int,
     clusters: Sequence[_Cluster],
     classes: Sequence[str],
     rank: Sequence[float],
     keep: str | None,
-) -> None:
-    """Move clusters into a pool until it has `least` of each class, lowest rank first.
+) -> list[str]:
+    """Return the pool of each cluster after moving clusters into ``pool`` until it has ``least`` of each class.
 
-    Clusters stay in the pool `keep`, and in pools that would be left with fewer than `least` of a class.
+    Those of the lowest rank are moved first. Clusters stay in the pool ``keep``, and in pools that would be left with
+    fewer than ``least`` of a class.
     """
+    drawn = list(pools)
     counts = Counter((where, label) for where, cluster in zip(drawn, clusters, strict=True) for label in cluster.labels)
     of_label: dict[str, list[int]] = {}
     for i, cluster in enumerate(clusters):
@@ -392,6 +394,7 @@ def _fill(
             counts.subtract((drawn[chosen], other) for other in clusters[chosen].labels)
             counts.update((pool, other) for other in clusters[chosen].labels)
             drawn[chosen] = pool
+    return drawn
 
 
 def _check_counts(
