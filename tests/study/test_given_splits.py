@@ -118,7 +118,7 @@ def test_copies_of_test_images_are_left_out_and_counted(tmp_path):
     row = results.table.iloc[0]
     assert (row["n_train"], row["n_val"], row["n_test"]) == (36, 9, 9)
     page = (results.path / "report.html").read_text()
-    assert "56 images in use: 9 test, 36 train, 2 left out, 9 validation" in page
+    assert "56 images used: 9 test, 36 train, 2 left out, 9 validation" in page
     assert "given for training or validation, but copies of test images" in page
     assert "lie both in training and in test images" not in page
     assert run(tmp_path)[1:] == (told, [])
