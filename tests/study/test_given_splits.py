@@ -119,7 +119,7 @@ def test_copies_of_test_images_are_left_out_and_counted(tmp_path):
     assert (row["n_train"], row["n_val"], row["n_test"]) == (36, 9, 9)
     page = (results.path / "report.html").read_text()
     assert "56 images used: 9 test, 36 train, 2 left out, 9 validation" in page
-    assert "given for training or validation, but copies of test images" in page
+    assert "copies of test images, given for training or validation" in page
     assert "lie both in training and in test images" not in page
     assert run(tmp_path)[1:] == (told, [])
     assert foretold(tmp_path) == told
@@ -140,7 +140,7 @@ def test_a_class_without_test_images_has_no_recall(tmp_path):
     page = (results.path / "report.html").read_text()
     assert '<tr><th scope="row">square</th><td>0</td><td class="text">– ' in page
     assert missing in page
-    assert "not defined, since a class has no test image: --set metric=balanced_accuracy leads with one that is" in page
+    assert "undefined because a class has no test image (--set metric=balanced_accuracy is defined without one)" in page
     results, *_ = run(tmp_path, metric="balanced_accuracy")  # as the page says
     assert 0 <= results.table.iloc[0]["test_metric"] <= 1
 
