@@ -120,7 +120,7 @@ def test_copies_of_test_images_are_left_out_and_counted(tmp_path):
     page = (results.path / "report.html").read_text()
     assert "56 images used: 9 test, 36 train, 2 left out, 9 validation" in page
     assert "copies of test images, given for training or validation" in page
-    assert "lie both in training and in test images" not in page
+    assert "on both sides of the test split" not in page
     assert run(tmp_path)[1:] == (told, [])
     assert foretold(tmp_path) == told
 
