@@ -1,4 +1,4 @@
-"""Files of two bands, or of four and more: never a blend or some bands of them taken for the photograph."""
+"""Files with two, four or more bands: a blend of bands, or some of them, is never used as the photograph."""
 
 import io
 import sys
@@ -64,7 +64,7 @@ def test_a_second_band_that_is_not_alpha_is_never_blended(tmp_path):
         assert (np.asarray(decode(tmp_path / "a.png", reading=Reading((band,)))) == both[..., band, None]).all()
 
 
-def test_a_picture_that_is_transparent_everywhere_is_told(tmp_path):
+def test_a_picture_that_is_transparent_everywhere_is_reported(tmp_path):
     colours = np.asarray(photo(0, 48, 32))
     Image.fromarray(np.dstack([colours, np.zeros((32, 48), np.uint8)])).save(tmp_path / "a.png")
     assert why(tmp_path / "a.png") == ("transparent everywhere: --set check.bands=[0,1,2] reads it without its alpha")
@@ -72,7 +72,7 @@ def test_a_picture_that_is_transparent_everywhere_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("alpha", ["cut out", "soft edge", "half", "opaque"])
-def test_alpha_that_is_alpha_is_composited_as_ever(tmp_path, alpha):
+def test_alpha_that_is_alpha_is_composited_as_before(tmp_path, alpha):
     across = np.tile(np.arange(48), (32, 1))
     levels = {
         "cut out": np.where(across < 20, 0, 255),
@@ -105,13 +105,13 @@ def test_bands_turn_with_the_picture(tmp_path):
 
 @pytest.mark.parametrize("reading", [Reading((0,)), RGB, Reading((3, 2, 1))])
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "grey.png", "palette.png", "cmyk.tif"])
-def test_files_of_one_or_three_bands_are_read_as_ever(tmp_path, name, reading):
+def test_files_of_one_or_three_bands_are_read_as_before(tmp_path, name, reading):
     modes = {"grey": "L", "palette": "P", "cmyk": "CMYK"}
     photo(0, 48, 32).convert(modes.get(name.split(".")[0], "RGB")).save(tmp_path / name)
     assert (np.asarray(decode(tmp_path / name, reading=reading)) == np.asarray(decode(tmp_path / name))).all()
 
 
-def test_a_band_that_a_file_does_not_have_is_told(tmp_path):
+def test_a_band_that_a_file_does_not_have_is_reported(tmp_path):
     infrared(tmp_path / "a.png")
     assert why(tmp_path / "a.png", Reading((4, 1, 2))) == (
         "4 bands, numbered from 0: check.bands asks for [4, 1, 2]; name others, as --set check.bands=[0,1,2]"
@@ -133,7 +133,7 @@ def written(values: np.ndarray, planes: bool = False, **how) -> bytes:
 @pytest.mark.parametrize("deep", [False, True], ids=["8 bits", "12 bits"])
 @pytest.mark.parametrize("colours", ["minisblack", "rgb"])
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 13])
-def test_bands_of_a_tiff_are_read_where_they_are_named_and_else_told(tmp_path, count, colours, deep, planes, packed):
+def test_named_bands_of_a_tiff_are_read_and_others_reported(tmp_path, count, colours, deep, planes, packed):
     if colours == "rgb" and count < 3:
         pytest.skip("three bands make a colour")
     values = NOISE[..., :count].astype(np.uint16) * 16 + 7 if deep else NOISE[..., :count]
@@ -185,7 +185,7 @@ def test_a_damaged_file_of_many_bands_is_damaged(tmp_path):
     assert why(tmp_path / "a.tif", RGB) in ("damaged", "truncated")
 
 
-def test_a_folder_of_many_bands_is_read_when_it_does_what_it_is_told(tmp_path):
+def test_a_folder_of_many_bands_is_read_with_the_setting_in_the_message(tmp_path):
     for label in "ab":
         (tmp_path / label).mkdir()
         for number in range(3):

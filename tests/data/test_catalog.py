@@ -171,7 +171,7 @@ def test_a_path_without_a_group_is_refused(tmp_path):
     )
 
 
-def test_a_group_that_is_no_expression_is_refused(tmp_path):
+def test_a_group_that_is_not_an_expression_is_refused(tmp_path):
     folder(tmp_path, {"a": 1, "b": 1})
     with pytest.raises(UserError) as caught:
         build(tmp_path, "p(")
@@ -192,7 +192,7 @@ def test_a_catalog_comes_back_from_its_file(tmp_path):
     pd.testing.assert_frame_equal(again, catalog.images, check_dtype=False)
 
 
-def test_rows_come_in_the_order_asked_for(tmp_path):
+def test_rows_come_in_the_given_order(tmp_path):
     catalog = build(folder(tmp_path, {"a": 2, "b": 1}))
     ids = list(reversed(catalog.images["id"]))
     assert list(rows_of(catalog, ids)["path"]) == ["b/000.png", "a/001.png", "a/000.png"]
@@ -201,7 +201,7 @@ def test_rows_come_in_the_order_asked_for(tmp_path):
         rows_of(catalog, ["gone"])
 
 
-def test_a_catalog_does_not_depend_on_what_is_remembered(tmp_path):
+def test_a_catalog_does_not_depend_on_what_is_cached(tmp_path):
     source = open_source(str(nasty(tmp_path / "photos")), {}, tmp_path)
     expected = build_catalog(source).images
     for _ in range(2):
@@ -210,7 +210,7 @@ def test_a_catalog_does_not_depend_on_what_is_remembered(tmp_path):
     assert sorted(name.startswith("copies-") for name in names) == [False, False, True]  # the second time wrote nothing
 
 
-def test_what_is_known_is_not_decoded_again_wherever_it_lies(tmp_path, monkeypatch):
+def test_what_is_known_is_not_decoded_again_wherever_it_is(tmp_path, monkeypatch):
     folder(tmp_path / "photos", {"a": 3, "b": 2})
     build_catalog(open_source(str(tmp_path / "photos"), {}, tmp_path), scan_cache=tmp_path / "looks")
     (tmp_path / "photos").rename(tmp_path / "moved")
@@ -228,7 +228,7 @@ def test_what_is_known_is_not_decoded_again_wherever_it_lies(tmp_path, monkeypat
     assert handed == list(catalog.images.loc[catalog.images["path"] == "a/002.png", "sha256"])
 
 
-def test_a_glance_gives_what_decoding_gives_where_headers_tell_the_truth(tmp_path, monkeypatch):
+def test_a_preview_equals_the_catalog_if_headers_are_right(tmp_path, monkeypatch):
     root = nasty(tmp_path / "photos")
     exif = Image.Exif()
     exif[0x0112] = 8

@@ -1,4 +1,4 @@
-"""Data that grows: what changed is told, and what was drawn stays drawn."""
+"""Data that grows: changes are reported, and the split stays as drawn."""
 
 from collections import Counter
 
@@ -71,7 +71,7 @@ def classes(before: str, now: str) -> tuple[str, int]:
         ("a" * 10 + "b", "b" * 3 + "a" * 7 + "b", "3 relabelled"),
     ],
 )  # fmt: skip
-def test_classes_that_were_renamed_are_told_and_their_images_not_called_relabelled(before, now, told):
+def test_classes_that_were_renamed_are_reported_and_their_images_not_called_relabelled(before, now, told):
     words, relabelled = classes(before, now)
     assert words == told
     assert (f"{relabelled} relabelled" in told) == (relabelled > 0)
@@ -79,7 +79,7 @@ def test_classes_that_were_renamed_are_told_and_their_images_not_called_relabell
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10**6), st.integers(0, 200), st.integers(0, 30))
-def test_the_test_set_is_what_it_was_but_for_what_is_gone(start, added, gone):
+def test_the_test_set_stays_except_for_removed_images(start, added, gone):
     earlier = drawn(catalog(rows(range(start, start + 200))))
     now = drawn(catalog(rows(range(start + gone, start + 200 + added))), earlier)
     stays = {name: pool for name, pool in earlier.items() if name in now}

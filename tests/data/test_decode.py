@@ -297,7 +297,7 @@ RAW = "raw camera file, of which only a preview opens: develop it, and save it a
         (b"\xff\x0a\x00\x00", "jpeg xl is not supported: convert it to jpeg or png"),
     ],
 )
-def test_what_is_no_image_says_so(tmp_path, content, expected, monkeypatch):
+def test_what_is_not_an_image_says_so(tmp_path, content, expected, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)  # no Ghostscript, no anything
     (tmp_path / "a.jpg").write_bytes(content)
     assert reason(tmp_path / "a.jpg") == expected

@@ -1,4 +1,4 @@
-"""Slots that decode: the same looks as threads give, and a crash costs one file."""
+"""Scanning in slots: the same results as in threads, and a crash costs one file."""
 
 import os
 import shutil
@@ -102,7 +102,7 @@ def test_slots_find_what_threads_find_in_the_same_order(tmp_path, soon, started,
     )
     assert found == expected
     assert len(started) == count
-    assert {look.reason for look in found} >= {"truncated", "not an image", "empty file"}
+    assert {info.reason for info in found} >= {"truncated", "not an image", "empty file"}
     assert told == [(done + 1, len(paths)) for done in range(len(paths))]
     assert scan_files(paths, ScanCache(tmp_path / "looks"), None, count, None) == expected
 
@@ -153,11 +153,11 @@ def test_a_known_content_is_not_decoded_nor_is_a_copy(tmp_path, monkeypatch):
     paths[0] = paths[0].rename(tmp_path / "bad.png")
     monkeypatch.setattr(slots, "_COMMAND", ("-P", "-c", DYING))
     found = in_slots(paths, 1, **{first.sha256: first})
-    assert [look for look, _ in found] == [first, second, second]
+    assert [info for info, _ in found] == [first, second, second]
 
 
 @posix
-def test_the_state_is_told_that_a_file_was_in_when_it_was_read(tmp_path):
+def test_a_result_has_the_state_of_the_file_when_it_was_read(tmp_path):
     old = aged(save(tmp_path / "old.png"))
     before = state_of(old)
     (_, told), (gone, none) = in_slots([old, tmp_path / "gone.png"], 1)
@@ -200,8 +200,8 @@ def test_an_interrupt_does_not_wait_for_what_the_slots_are_at(tmp_path, monkeypa
 def test_a_slot_finds_the_package_where_no_path_leads_to_it(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [path for path in sys.path if not Path(path, "unfreeze").exists()])
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    ((look, _),) = in_slots([save(tmp_path / "1.png")], 1)
-    assert look.reason == ""
+    ((info, _),) = in_slots([save(tmp_path / "1.png")], 1)
+    assert info.reason == ""
 
 
 def test_a_python_that_does_not_start_is_named(tmp_path, monkeypatch):

@@ -94,7 +94,7 @@ def test_copies_of_files_that_are_opened_at_a_fraction_of_their_size_are_found(t
     assert images["cluster"].nunique() == 5
 
 
-def test_of_pictures_that_are_all_different_at_most_1_percent_are_joined():
+def test_at_most_1_percent_of_distinct_pictures_are_joined():
     joined = {number for pair in found([photo(number) for number in range(1000, 1500)]) for number in pair}
     assert len(joined) <= 5
 
@@ -110,7 +110,7 @@ def test_a_tenth_of_another_picture_leaves_it_the_same_and_three_tenths_do_not()
 @pytest.mark.parametrize(
     ("name", "conflicts", "exact", "near"), [("trashnet", 3, 0, 27), ("flowers", 4, 2, 13)]
 )  # all were looked at: docs/data.md
-def test_of_real_photographs_those_are_found_that_were_looked_at(tmp_path, name, conflicts, exact, near):
+def test_copies_among_real_photographs_are_those_found_by_eye(tmp_path, name, conflicts, exact, near):
     if not (SHARED / name).is_dir():
         pytest.skip(f"{SHARED / name} is not here")
     catalog = build_catalog(open_source(str(SHARED / name), {}, tmp_path))

@@ -60,7 +60,7 @@ def test_without_near_duplicates_only_equal_pixels_count(paths):
     assert found.likeness == {}
 
 
-def test_a_search_is_remembered(paths, tmp_path, monkeypatch):
+def test_a_search_is_cached(paths, tmp_path, monkeypatch):
     cache, looks = tmp_path / "looks", look(paths)
     unseen = find_copies(looks, paths, cache, decoding=False)
     assert partners(unseen) == [{2, 3}]
@@ -71,7 +71,7 @@ def test_a_search_is_remembered(paths, tmp_path, monkeypatch):
     assert opened == []
 
 
-def test_what_copies_there_are_among_some_images_is_remembered_of_these_alone(paths, tmp_path, monkeypatch):
+def test_copies_are_cached_per_set_of_images(paths, tmp_path, monkeypatch):
     cache, looks = tmp_path / "looks", look(paths)
     first = find_copies(looks, paths, cache)
     assert first.likeness
@@ -127,7 +127,7 @@ def test_a_picture_that_is_gone_has_no_copy(paths):
     assert partners(find_copies(looks, paths, None)) == [{2, 3}]
 
 
-def test_progress_is_told(tmp_path):
+def test_progress_is_reported(tmp_path):
     (tmp_path / "p").mkdir()
     paths = [tmp_path / "p" / f"{number}.png" for number in range(4)]
     for number, path in enumerate(paths):

@@ -23,7 +23,7 @@ def near_pairs(rows: list[list[int]], radius: int) -> set[tuple[int, int]]:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(hash_, hash_, hash_, hash_), min_size=2, max_size=12), st.data())
-def test_only_pairs_with_near_hashes_are_proposed_and_all_that_are_quite_near(rows, data):
+def test_proposed_pairs_have_near_hashes_and_nearer_pairs_are_all_proposed(rows, data):
     rows = [list(row) for row in rows]
     for _ in range(data.draw(st.integers(0, 6))):  # plant some that are near
         one, other = (data.draw(st.integers(0, len(rows) - 1)) for _ in range(2))
@@ -35,7 +35,7 @@ def test_only_pairs_with_near_hashes_are_proposed_and_all_that_are_quite_near(ro
 
 
 @pytest.mark.parametrize("count", [2_000, 20_000])
-def test_hardly_a_pair_is_missed_at_the_radius_itself(count):
+def test_few_pairs_are_missed_at_the_radius(count):
     generator = np.random.default_rng(0)
     hashes = generator.integers(0, 2**64, (count, 4), np.uint64)
     bits = np.argsort(generator.random((count // 2, 64)), axis=1)[:, :RADIUS]
@@ -66,12 +66,12 @@ def test_of_many_similar_pictures_each_is_compared_with_few(bits):
         assert (propose_pairs(hashes) == pairs).all()
 
 
-def test_among_few_pictures_that_are_alike_every_pair_is_proposed():
+def test_every_pair_of_a_few_similar_pictures_is_proposed():
     hashes = np.tile(np.array([0, 2**64 - 1, 1, 2**64 - 2], np.uint64), (NEAREST, 1))
     assert len(propose_pairs(hashes)) == NEAREST * (NEAREST - 1) // 2
 
 
-def test_nothing_is_proposed_of_few_or_far_pictures():
+def test_no_pairs_for_few_or_different_pictures():
     assert propose_pairs(np.zeros((0, 4), np.uint64)).shape == (0, 2)
     assert propose_pairs(np.zeros((1, 4), np.uint64)).shape == (0, 2)
     assert propose_pairs(np.zeros((3, 4), np.uint64)).tolist() == [[0, 1], [0, 2], [1, 2]]

@@ -131,7 +131,7 @@ def test_the_pixels_of_a_jpeg_are_those_of_its_copy_without_loss(tmp_path, subsa
         assert image_stats(jpeg) == image_stats(Image.fromarray(np.array(jpeg)))
 
 
-def test_what_lies_beside_the_three_values_of_a_pixel_does_not_count():
+def test_the_padding_byte_of_a_pixel_does_not_count():
     values = np.array(photo(1))
     for fourth in (0, 7, 255):
         beside = np.dstack([values, np.full(values.shape[:2], fourth, np.uint8)]).tobytes()

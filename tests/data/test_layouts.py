@@ -1,4 +1,4 @@
-"""Folders as people have them: each is read as its owner means it, or refused with every reading and what to do."""
+"""Folders as people have them: each is read as its owner means it, or refused with every reading and its setting."""
 
 import re
 import shlex
@@ -94,7 +94,7 @@ def test_pictures_to_predict_beside_splits_are_unlabelled(tmp_path):
     )
 
 
-def test_what_lies_beside_splits_is_told(tmp_path):
+def test_folders_next_to_splits_are_reported(tmp_path):
     root = split_folders(tmp_path / "p", "train", "test", "extra")
     source = read(root)
     assert labels(source) == GIVEN
@@ -538,7 +538,7 @@ def test_one_class_that_is_all_links(tmp_path):
     assert read(root, follow_symlinks=True).classes == ("a", "b", "c")
 
 
-def test_some_links_are_told(tmp_path):
+def test_some_links_are_reported(tmp_path):
     root = folder(tmp_path / "p", {"a": 1, "b": 1})
     links(root, tmp_path / "blobs")
     assert read(root).guessed == (
@@ -596,7 +596,7 @@ def test_images_beside_other_lists_are_class_folders(tmp_path):
     assert read(root).kind == "class folders"
 
 
-def test_folders_within_one_class_are_told(tmp_path):
+def test_folders_within_one_class_are_reported(tmp_path):
     root = folder(tmp_path / "p", {"cat": 2, "dog/big": 1, "dog/small": 1})
     source = read(root)
     assert labels(source) == {("cat", ""): 2, ("dog", ""): 2}

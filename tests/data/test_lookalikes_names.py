@@ -1,4 +1,4 @@
-"""Names that say that files are augmented copies of each other."""
+"""File names of augmented copies."""
 
 import re
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_other_names_say_nothing(names):
     assert find_families(named(names).images) is None
 
 
-def test_files_that_are_kept_together_anyway_are_not_told():
+def test_files_that_are_kept_together_anyway_are_not_reported():
     names = [f"a/{number}{end}.jpg" for number in range(20) for end in ("", "_flip")]
     assert find_families(named(names, group="everything").images) is None
     rows = [{"path": name, "label": "a", "sha256": name, "cluster": name.split("_")[0].split(".")[0]} for name in names]

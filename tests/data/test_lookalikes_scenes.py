@@ -1,4 +1,4 @@
-"""Pictures of a fixed camera: no copies, however alike they are."""
+"""Pictures of a fixed camera do not count as copies, however similar they are."""
 
 import re
 from pathlib import Path
@@ -113,7 +113,7 @@ def test_of_many_cameras_each_stays_on_one_side_and_labels_count(tmp_path):
     assert warnings_of(ignored, findings(ignored, folds=False)) == []
 
 
-def test_which_way_a_picture_was_turned_may_be_its_label(tmp_path):
+def test_the_orientation_of_a_picture_may_be_its_label(tmp_path):
     for number in range(12):
         for label, turn in (("up", None), ("left", "rotate_90"), ("right", "rotate_270"), ("down", "rotate_180")):
             (tmp_path / label).mkdir(exist_ok=True)
@@ -125,7 +125,7 @@ def test_which_way_a_picture_was_turned_may_be_its_label(tmp_path):
     assert rows.groupby(rows["path"].str.split("/").str[1])["side"].nunique().max() == 1
 
 
-def test_a_few_frames_among_other_pictures_are_copies_as_ever(tmp_path):
+def test_a_few_frames_among_other_pictures_are_copies_as_before(tmp_path):
     shots(tmp_path, {("ok", 0): 12, ("defect", 0): 2})
     others(tmp_path, "ok", 20)
     others(tmp_path, "defect", 20, 100)

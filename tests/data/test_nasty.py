@@ -1,4 +1,4 @@
-"""The nasty pack through the check: each file ends as it must, nothing blocks, nothing else runs or is written."""
+"""The data check of malicious and damaged files: each has its expected result; nothing blocks, runs or is written."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Any name of a file comes through unchanged, and what is told of it is valid UTF-8."""
+"""Any file name is kept unchanged, and output that contains it is valid UTF-8."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Copies planted by the hundred, from files to the split: all that are found stay on one side, none is lost."""
+"""A hundred planted copies, from files to the split: copies that are found stay in one split, and none is lost."""
 
 from pathlib import Path
 

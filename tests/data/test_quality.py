@@ -37,7 +37,7 @@ def test_clean_data_has_no_findings(tmp_path):
     assert findings(look(write(tmp_path, {"a": 25, "b": 25}))) == []
 
 
-def test_unreadable_files_are_told_by_what_is_wrong_with_reasons_and_ways_out(tmp_path):
+def test_unreadable_files_are_reported_by_kind_with_reasons_and_fixes(tmp_path):
     write(tmp_path, {"a": 12, "b": 12})
     (tmp_path / "a/empty.jpg").write_bytes(b"")
     (tmp_path / "b/text.jpg").write_text("a text")
@@ -54,7 +54,7 @@ def test_unreadable_files_are_told_by_what_is_wrong_with_reasons_and_ways_out(tm
     ]
 
 
-def test_truncated_pictures_that_are_kept_are_told(tmp_path):
+def test_truncated_pictures_that_are_kept_are_reported(tmp_path):
     write(tmp_path, {"a": 12, "b": 12})
     photo(90, 96, 64).save(tmp_path / "a/cut.jpg", quality=90)
     (tmp_path / "a/cut.jpg").write_bytes((tmp_path / "a/cut.jpg").read_bytes()[:1500])
@@ -63,7 +63,7 @@ def test_truncated_pictures_that_are_kept_are_told(tmp_path):
     assert ("note", ["a/cut.jpg"], "truncated: a part of the picture may be missing") in of_kind(found, "outlier")
 
 
-def test_many_reasons_are_summed_up(tmp_path):
+def test_further_reasons_are_counted_together(tmp_path):
     write(tmp_path, {"a": 12, "b": 12})
     whole = (tmp_path / "a/00.png").read_bytes()
     signatures = [b"\x00\x00\x00\x18ftypheic", b"\x00\x00\x00\x18ftypavif", b"\xff\x0a\x00\x00", b"%PDF-", b"<svg>"]
@@ -151,7 +151,7 @@ def test_a_further_test_set_with_pictures_of_the_main_data_is_a_leak(tmp_path):
     assert note == "2 images, the same pixels, in the main data and the test set site"
 
 
-def test_copies_in_two_test_sets_are_no_leak(tmp_path):
+def test_copies_in_two_test_sets_are_not_a_leak(tmp_path):
     for split, start in (("train", 0), ("test", 200)):
         write(tmp_path / "main" / split, {"a": 12, "b": 12}, start)
     for site in ("north", "south"):
@@ -332,7 +332,7 @@ def test_a_run_stops_where_too_much_is_lost(tmp_path):
     refuse_losses(look(tmp_path), 0.07)
 
 
-def test_a_run_stops_where_a_class_falls_away(tmp_path):
+def test_a_run_stops_where_a_class_loses_all_its_images(tmp_path):
     write(tmp_path, {"a": 60, "b": 60})
     (tmp_path / "c").mkdir()
     (tmp_path / "c/1.jpg").write_bytes(b"")

@@ -26,21 +26,21 @@ DEEP = FileInfo("ef" * 32, 640, 480, "I;16", peak=4095)
 
 def remember(folder: Path, *found: FileInfo) -> None:
     cache = ScanCache(folder)
-    for look in found:
-        cache.add(look)
+    for info in found:
+        cache.add(info)
     cache.write()
 
 
-def test_looks_come_back(tmp_path):
+def test_scan_results_come_back(tmp_path):
     remember(tmp_path / "looks", FIT)
     remember(tmp_path / "looks", UNFIT, FIT)
-    assert ScanCache(tmp_path / "looks").infos == {look.sha256: look for look in (FIT, UNFIT)}
+    assert ScanCache(tmp_path / "looks").infos == {info.sha256: info for info in (FIT, UNFIT)}
     files = sorted((tmp_path / "looks").iterdir())
     assert len(files) == 2
     assert {path.read_text(encoding="utf-8").count("\n") for path in files} == {1}  # the second adds what is new
 
 
-def test_nothing_is_written_where_nothing_is_new(tmp_path):
+def test_nothing_is_written_without_new_results(tmp_path):
     remember(tmp_path / "looks", FileInfo(reason="cannot be read: permission denied"))
     assert not (tmp_path / "looks").exists()
     remember(tmp_path / "looks", FIT)
@@ -48,7 +48,7 @@ def test_nothing_is_written_where_nothing_is_new(tmp_path):
     assert len(list((tmp_path / "looks").iterdir())) == 1
 
 
-def test_what_was_decoded_once_is_fit(tmp_path):
+def test_a_content_decoded_once_is_usable(tmp_path):
     ill = FileInfo(FIT.sha256, reason="does not fit into memory")
     for first, second in ((FIT, ill), (ill, FIT)):
         remember(tmp_path / second.reason, first)
@@ -56,7 +56,7 @@ def test_what_was_decoded_once_is_fit(tmp_path):
         assert ScanCache(tmp_path / second.reason).infos == {FIT.sha256: FIT}
 
 
-def test_another_version_of_pillow_looks_again(tmp_path, monkeypatch):
+def test_another_version_of_pillow_scans_again(tmp_path, monkeypatch):
     remember(tmp_path, FIT)
     monkeypatch.setattr(scan_cache.PIL, "__version__", "0.0")
     assert ScanCache(tmp_path).infos == {}
@@ -70,7 +70,7 @@ def test_another_version_of_pillow_looks_again(tmp_path, monkeypatch):
         (Reading(bits=12, max_pixels=10**9), "dc9a195b009a8c17"),
     ],
 )
-def test_looks_are_kept_under_the_key_that_they_always_had(tmp_path, monkeypatch, reading, key):
+def test_the_keys_of_scan_results_have_not_changed(tmp_path, monkeypatch, reading, key):
     """As computed at 0.1.0; another key would have every file on people's disks read again."""
     monkeypatch.setattr(scan_cache.PIL, "__version__", "12.0.0")
     for rules, number in (("DECODE_RULES", 1), ("JUDGING_RULES", 1), ("LIKENESS_RULES", 7)):
@@ -113,7 +113,7 @@ def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monke
     paths = [aged(path) for path in sorted(root.iterdir())]
     cache = tmp_path / "looks"
     first = scan_files(paths, ScanCache(cache), None, 2, None)
-    assert [look.reason for look in first] == ["", "not an image"]
+    assert [info.reason for info in first] == ["", "not an image"]
     opened = []
     real = scan.open_regular
     monkeypatch.setattr(scan, "open_regular", lambda path: (opened.append(path.name), real(path))[1])
@@ -130,7 +130,7 @@ def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settling, monke
 
 
 @pytest.mark.parametrize("name", ["in_threads", "scan_in_slots"])
-def test_another_file_that_came_to_lie_there_meanwhile_lends_its_content_to_none(tmp_path, settling, monkeypatch, name):
+def test_a_file_replaced_during_the_scan_is_not_cached_under_the_old_state(tmp_path, settling, monkeypatch, name):
     """Renaming a folder changes no time of its files."""
     for number, side in enumerate(("new", "old")):
         for file in range(4):
@@ -158,7 +158,7 @@ def test_another_file_that_came_to_lie_there_meanwhile_lends_its_content_to_none
     assert scan_files(paths, ScanCache(cache), None, 2, None) == expected["old"]
 
 
-def test_an_altered_state_is_none(tmp_path):
+def test_an_altered_state_is_ignored(tmp_path):
     cache = ScanCache(tmp_path)
     cache.add(FIT, "1:2:3:4:5")
     cache.write()
@@ -189,7 +189,7 @@ def paths_in(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("workers", [1, 8])
-def test_each_content_is_decoded_once_and_handed_over_one_at_a_time(tmp_path, monkeypatch, workers):
+def test_each_content_is_decoded_once_and_on_picture_called_by_one_thread_at_a_time(tmp_path, monkeypatch, workers):
     folder(tmp_path / "photos", {"a": 6, "b": 6})
     for number in range(12):
         shutil.copy(tmp_path / "photos/a/000.png", tmp_path / f"photos/a/copy{number}.png")
@@ -206,13 +206,13 @@ def test_each_content_is_decoded_once_and_handed_over_one_at_a_time(tmp_path, mo
     paths = paths_in(tmp_path / "photos")
     found = scan_files(paths, ScanCache(tmp_path / "looks"), None, workers, on_picture)
     assert len(decoded) == 12
-    assert handed == {look.sha256: decode(path).tobytes() for look, path in zip(found, paths, strict=True)}
+    assert handed == {info.sha256: decode(path).tobytes() for info, path in zip(found, paths, strict=True)}
     again = scan_files(paths, ScanCache(tmp_path / "looks"), None, workers, on_picture)
     assert again == found
     assert len(decoded) == 12
 
 
-def test_pictures_are_prepared_side_by_side(tmp_path):
+def test_pictures_are_prepared_in_parallel(tmp_path):
     paths, together = (
         [save(tmp_path / f"{number}.png", number) for number in range(2)],
         threading.Barrier(2, timeout=20),
@@ -224,17 +224,17 @@ def test_pictures_are_prepared_side_by_side(tmp_path):
 
     found = scan_files(paths, ScanCache(None), None, 2, handed.__setitem__, prepare)
     assert {sha256: pixels for sha256, (_, pixels) in handed.items()} == {
-        look.sha256: decode(path).tobytes() for look, path in zip(found, paths, strict=True)
+        info.sha256: decode(path).tobytes() for info, path in zip(found, paths, strict=True)
     }
 
 
-def test_what_is_unfit_is_not_handed_over_and_looked_at_again(tmp_path):
+def test_unusable_files_are_not_passed_to_on_picture_and_are_scanned_again(tmp_path):
     paths = [save(tmp_path / f"{number}.png", number) for number in range(3)]
     paths[1].write_bytes(paths[1].read_bytes()[:90])
     handed = []
     for _ in range(2):
         found = scan_files(paths, ScanCache(tmp_path / "looks"), None, 2, lambda sha256, _: handed.append(sha256))
-        assert [look.reason for look in found] == ["", "truncated", ""]
+        assert [info.reason for info in found] == ["", "truncated", ""]
     assert sorted(handed) == sorted([found[0].sha256, found[2].sha256])
     known = ScanCache(tmp_path / "looks").infos[found[1].sha256]
     assert known.reason == "truncated"
@@ -258,14 +258,14 @@ def test_a_file_written_to_meanwhile_is_set_aside_and_its_twin_is_not(tmp_path, 
     monkeypatch.setattr(sketch_module, "load", slow)
     handed = []
     found = scan_files(paths, ScanCache(tmp_path / "looks"), None, 4, lambda sha256, _: handed.append(sha256))
-    assert {look.reason for look in found[1:]} == {""}
+    assert {info.reason for info in found[1:]} == {""}
     # Whether the first file was the one of the four that was decoded, the threads decide.
     assert found[0] in (FileInfo(reason="changed while it was read"), found[1])
     assert handed == [found[1].sha256]
     assert scan_files(paths[:1], ScanCache(None), None, 1, None) == [FileInfo(reason="changed while it was read")]
 
 
-def test_what_the_receiver_raises_ends_the_scan_and_the_looks_so_far_are_kept(tmp_path):
+def test_an_exception_of_on_picture_ends_the_scan_and_results_so_far_are_cached(tmp_path):
     paths = [save(tmp_path / f"{number}.png", number) for number in range(30)]
     handed = []
 

@@ -296,7 +296,7 @@ def test_what_was_drawn_of_two_given_splits_is_drawn_again():
     assert list(again) == list(drawn)
 
 
-def test_copies_that_an_earlier_run_trained_on_stay_but_for_those_of_new_test_images():
+def test_copies_that_an_earlier_run_trained_on_stay_except_those_of_new_test_images():
     rows = given_split(train=6, validation=4, test=3)
     rows[0]["cluster"] = rows[-1]["cluster"] = "old"
     earlier = {f"{row['sha256']}.{row['label']}.{number}": row["given_split"] for number, row in enumerate(rows)}

@@ -98,7 +98,7 @@ def test_further_test_sets_go_by_their_name():
     assert chosen.tests["test_b"] == ("x",)
 
 
-def test_up_to_so_many_with_a_warning_a_class():
+def test_few_classes_get_a_warning_each():
     counts = {(part, label): 9 for part in ("train", "validation", "test") for label in "abc"}
     catalogued, split = pools({**counts, ("train", "b"): 4, ("validation", "c"): 1})
     chosen = select(catalogued, split, RegimeConfig(train_per_class=6, val_per_class=2), 0)

@@ -1,4 +1,4 @@
-"""Classes that are too small for a study, told by the check."""
+"""The data check reports classes that are too small for a study."""
 
 from tests.support.pictures import catalog
 from unfreeze.config.schema import RegimeConfig, SplitConfig
@@ -20,7 +20,7 @@ def test_enough_is_no_finding():
     assert told(images(a=60, b=60), SplitConfig(), small=RegimeConfig(train_per_class=20), full=RegimeConfig()) == []
 
 
-def test_what_a_regime_does_not_get_is_told_once_for_all_that_ask():
+def test_a_shortfall_is_reported_once_for_all_regimes():
     few = {"train_per_class": 20, "val_per_class": 1}
     regimes = {"small": RegimeConfig(**few), "augmented": RegimeConfig(**few, augment="trivial")}
     strict = RegimeConfig(**few, strict=True)

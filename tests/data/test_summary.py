@@ -1,4 +1,4 @@
-"""What was understood, in lines and as JSON data; and data of which nothing can be used."""
+"""How data was read, as lines and as JSON data; and data without a usable file."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is said of the splits that the data gives."""
+"""Sentences on the splits that the data gives."""
 
 import pytest
 
@@ -30,11 +30,11 @@ def rows(**parts: int) -> list[dict[str, str]]:
         ("given", ""),
     ],
 )
-def test_the_one_split_beside_training_is_told(val, said):
+def test_a_single_split_next_to_training_is_reported(val, said):
     assert split_notes(catalog(rows(train=9, validation=2)), SplitConfig(val=val)) == ([said] if said else [])
 
 
-def test_what_an_earlier_run_took_for_validation_is_told():
+def test_validation_images_of_an_earlier_run_are_reported():
     catalogued = catalog(rows(train=9, validation=2))
     earlier = dict(zip(catalogued.images["id"], catalogued.images["given_split"], strict=True))
     assert split_notes(catalogued, SplitConfig(), earlier) == [

@@ -1,4 +1,4 @@
-"""A process that prepares batches dies: its cells resume with fewer of them, to the same numbers, or say why not."""
+"""If a process that prepares batches dies, its cells resume with fewer processes and the same numbers, or fail."""
 
 import multiprocessing
 import os
@@ -67,7 +67,7 @@ def test_an_iteration_gives_all_batches_again_and_again(workers: int) -> None:
 
 
 @pytest.mark.parametrize("images", [Numbers(), Tensors()])
-def test_a_killed_process_is_told_from_other_errors(images: Numbers) -> None:
+def test_a_killed_process_is_distinguished_from_other_errors(images: Numbers) -> None:
     """With finished batches not handed over, its connection may break before PyTorch sees that it is gone."""
     others = multiprocessing.active_children()
     batches = iter(loading(images, 2))

@@ -196,7 +196,7 @@ def test_a_catalog_fills_the_store_while_it_looks(tmp_path, monkeypatch):
         assert np.array_equal(pictures[index], decoded[index])
 
 
-def test_each_content_is_stored_once_and_progress_told(tmp_path):
+def test_each_content_is_stored_once_and_progress_reported(tmp_path):
     paths, keys = photographs(tmp_path / "photos")
     store, calls = pixel_store(tmp_path / "cache", BASES[0]), []
     store_pictures(store, paths[:2] * 2, keys[:2] * 2, lambda done, total: calls.append((done, total)), workers=1)

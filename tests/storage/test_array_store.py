@@ -1,4 +1,4 @@
-"""Rows come back as they were written or count as missing, whatever happened to their files."""
+"""Rows are read as they were written or count as missing, whatever happened to their files."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""What goes when room is needed, and what never does."""
+"""Which entries are deleted when room is needed, and which never are."""
 
 import os
 import signal
@@ -69,7 +69,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == [tmp_path / "activations", tmp_path / "pixels"]
 
 
-def test_what_is_in_use_or_kept_stays_and_the_rest_of_the_room_is_told(tmp_path: Path) -> None:
+def test_entries_in_use_or_kept_stay_and_the_remaining_room_is_returned(tmp_path: Path) -> None:
     used, kept, _ = make(tmp_path, "used", 9), make(tmp_path, "kept", 8), make(tmp_path, "other", 7)
     with cache.in_use([used, used]):
         assert [found.in_use for found in cache.entries(tmp_path)] == [False, False, True]

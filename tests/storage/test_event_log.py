@@ -1,4 +1,4 @@
-"""The log of events: what a listener reads is what workers wrote, whenever it starts and whoever was killed."""
+"""The event log: a listener reads what workers wrote, whenever it starts and whichever worker was killed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A study directory has one run at a time, and locks are a courtesy."""
+"""A study directory has one run at a time, and locks only save work."""
 
 import errno
 import fcntl
@@ -23,7 +23,7 @@ with held(Path(sys.argv[1])):
 """
 
 
-def test_the_second_run_is_told_who_has_it(tmp_path: Path) -> None:
+def test_a_second_run_is_refused_with_the_process_that_holds_the_directory(tmp_path: Path) -> None:
     out = tmp_path / "study"
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

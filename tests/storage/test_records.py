@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and hold what was written."""
+"""Records, tables and tensors are read as they were written, or refused as altered."""
 
 import csv
 import math

@@ -51,7 +51,7 @@ def rows(names: Sequence[str], values: Sequence[object]) -> str:
     return "".join(f"{name},{value}\n" for name, value in zip(names, values, strict=True))
 
 
-def said(text: str) -> ColumnsConfig:
+def columns_in(text: str) -> ColumnsConfig:
     """The first line ``columns: {...}`` of a message, as a study file would have it."""
     found = re.search(r"columns: \{.*?\}", text)
     assert found, text

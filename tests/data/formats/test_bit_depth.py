@@ -179,7 +179,7 @@ def test_stored_pictures_of_other_bits_are_other_rows(tmp_path):
     assert shown[12].mean() > 10 * shown[16].mean()
 
 
-def test_what_is_remembered_depends_on_the_bits(tmp_path):
+def test_what_is_cached_depends_on_the_bits(tmp_path):
     data(tmp_path / "data", 12)
     first = look(tmp_path / "data", tmp_path / "looks").images
     assert look(tmp_path / "data", tmp_path / "looks", bits=16).images["brightness"].max() < 0.1
@@ -189,7 +189,7 @@ def test_what_is_remembered_depends_on_the_bits(tmp_path):
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_a_glance_finds_the_same_bits(tmp_path, known):
+def test_a_preview_finds_the_same_bits(tmp_path, known):
     root = data(tmp_path / "data", 12)
     catalog = look(root, tmp_path / "looks" if known else None)
     glanced = preview_catalog(open_source(str(root), {}, root), scan_cache=tmp_path / "looks")

@@ -161,14 +161,14 @@ def test_a_file_that_breaks_off_is_not_used(tmp_path, share):
     )
 
 
-def test_what_has_no_picture_is_told(tmp_path):
+def test_what_has_no_picture_is_reported(tmp_path):
     pytest.importorskip("pydicom")
     assert why(tmp_path / "a.dcm", START + b"\x02\0\0\0UL\x04\0" + bytes(68)) == (
         "dicom without a picture: take it out of the data, or convert it to png with a window where it has one"
     )
 
 
-def test_a_compression_that_is_not_installed_is_told(tmp_path):
+def test_a_compression_that_is_not_installed_is_reported(tmp_path):
     pytest.importorskip("pydicom")
     from pydicom.encaps import encapsulate
     from pydicom.uid import JPEGLSLossless

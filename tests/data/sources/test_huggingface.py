@@ -64,7 +64,7 @@ def test_a_saved_data_set_is_read_and_its_files_written_as_they_are(tmp_path, da
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x89PNG", None], ids=["empty", "cut short", "one bit"])
-def test_a_written_file_that_was_damaged_is_written_anew(tmp_path, datasets, damage):
+def test_a_written_file_that_was_damaged_is_written_again(tmp_path, datasets, damage):
     made(datasets, tmp_path, [1, 0], datasets.ClassLabel(names=["cat", "dog"])).save_to_disk(str(tmp_path / "pets"))
     source = open_source("hf:pets", {}, tmp_path)
     path = source.roots[""] / source.items[0].path

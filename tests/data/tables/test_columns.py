@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.choices import parse_study
-from tests.support.tables import TABLE, after, labels, put, refused, said, source, splits
+from tests.support.tables import TABLE, after, columns_in, labels, put, refused, source, splits
 from unfreeze.config.identity import study_record
 from unfreeze.config.schema import ColumnsConfig
 from unfreeze.data.sources import open_source
@@ -35,7 +35,7 @@ def test_usual_names_are_known_in_any_form(tmp_path, path, label):
         f"the column {path} names the files, and {label} is the label; columns: {{path: {path}, label: {label}}} says "
         "otherwise"
     )
-    assert open_source("images.csv", {}, tmp_path, columns=said(told)).guessed == ()
+    assert open_source("images.csv", {}, tmp_path, columns=columns_in(told)).guessed == ()
 
 
 def test_what_is_called_path_and_label_is_taken_whatever_else_there_is(tmp_path):
@@ -80,7 +80,7 @@ def test_several_labels_are_refused_with_the_readings(tmp_path):
         '{path: image, label: diagnosis}); or --set "columns={path: image, label: target}" (in a study file: columns: '
         "{path: image, label: target})"
     )
-    found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
+    found = open_source("images.csv", {}, tmp_path, columns=columns_in(error.fix))
     assert list(labels(found).values()) == ["x", "y", "y", "x"]
 
 
@@ -92,7 +92,7 @@ def test_columns_that_may_be_labels_are_named_those_first_that_many_images_share
     assert error.fix.startswith(
         "name the right one: --set \"columns={path: image, label: 'who''s it'}\" (in a study file: "
     )
-    assert list(labels(open_source("images.csv", {}, tmp_path, columns=said(error.fix))).values()) == KINDS
+    assert list(labels(open_source("images.csv", {}, tmp_path, columns=columns_in(error.fix))).values()) == KINDS
 
 
 def test_several_columns_of_files_are_refused_with_the_readings(tmp_path):
@@ -105,7 +105,7 @@ def test_several_columns_of_files_are_refused_with_the_readings(tmp_path):
         '{path: image, label: label}); or --set "columns={path: file, label: label}" (in a study file: columns: {path: '
         "file, label: label})"
     )
-    assert set(labels(open_source("images.csv", {}, tmp_path, columns=said(error.fix)))) == set(NAMES)
+    assert set(labels(open_source("images.csv", {}, tmp_path, columns=columns_in(error.fix)))) == set(NAMES)
 
 
 def test_no_column_of_files(tmp_path):
@@ -122,7 +122,7 @@ def test_a_column_that_was_asked_for_and_is_not_there(tmp_path):
         '  fix:      name one that is there: --set "columns={label: diagnosis}" (in a study file: columns: {label: '
         "diagnosis})"
     )
-    assert list(labels(open_source("images.csv", {}, tmp_path, columns=said(error.fix))).values()) == KINDS
+    assert list(labels(open_source("images.csv", {}, tmp_path, columns=columns_in(error.fix))).values()) == KINDS
 
 
 def test_a_column_of_0_and_1_for_each_class(tmp_path):
@@ -134,7 +134,7 @@ def test_a_column_of_0_and_1_for_each_class(tmp_path):
         "the column image_id names the files, and the label is that of cat, dog, owl which is 1; columns: {path: "
         "image_id, label: [cat, dog, owl]} says otherwise"
     )
-    assert open_source("images.csv", {}, tmp_path, columns=said(told)).items == found.items
+    assert open_source("images.csv", {}, tmp_path, columns=columns_in(told)).items == found.items
     more = source(tmp_path, table("image_id,cat,dog,owl,age", *one_hot, [3, 4, 5, 6]), label=["cat", "dog", "owl"])
     assert [(item.label, item.more) for item in more.items][:2] == [("cat", (("age", "3"),)), ("dog", (("age", "4"),))]
 
@@ -148,7 +148,7 @@ def test_is_valid_is_the_split(tmp_path, yes, no):
     assert splits(found) == dict(zip(NAMES, ["train", "train", "validation", "validation"], strict=True))
     assert found.split_names == {f"is_valid={yes}": "validation", f"is_valid={no}": "train"}
     assert found.guessed == ("the column is_valid gives the splits; columns: {split: false} draws them instead",)
-    drawn = open_source("images.csv", {}, tmp_path, columns=said(found.guessed[0]))
+    drawn = open_source("images.csv", {}, tmp_path, columns=columns_in(found.guessed[0]))
     assert (set(splits(drawn).values()), drawn.split_names, drawn.guessed) == ({""}, {}, ())
 
 
@@ -177,7 +177,7 @@ def test_a_column_whose_values_are_splits_is_the_split(tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "values"), [("set", "a a b b"), ("partition", "0 0 1 2"), ("is_test", "x y x y")])
-def test_a_column_that_only_looks_like_a_split_is_told(tmp_path, name, values):
+def test_a_column_that_only_looks_like_a_split_is_reported(tmp_path, name, values):
     found = source(tmp_path, table(f"path,label,{name}", KINDS, values.split()))
     assert set(splits(found).values()) == {""}
     assert found.guessed == (
@@ -196,7 +196,7 @@ def test_columns_that_say_different_splits_are_refused_unless_one_is_called_spli
         '  fix:      name the right one: --set "columns={split: set}" (in a study file: columns: {split: set}); or '
         '--set "columns={split: phase}" (in a study file: columns: {split: phase})'
     )
-    found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
+    found = open_source("images.csv", {}, tmp_path, columns=columns_in(error.fix))
     assert list(splits(found).values()) == ["train", "train", "validation", "validation"]
     found = source(tmp_path, table("path,label,Split,phase", KINDS, *values))
     assert list(splits(found).values()) == ["train", "train", "validation", "validation"]
@@ -214,7 +214,7 @@ def test_groups_in_any_case(tmp_path, header):
     assert [item.group for item in found.items] == ["p", "q", "p", ""]
 
 
-def test_folds_are_told(tmp_path):
+def test_folds_are_reported(tmp_path):
     found = source(tmp_path, table("path,label,Fold", KINDS, [0, 1, 0, 1]))
     assert [item.fold for item in found.items] == ["0", "1", "0", "1"]
     assert found.guessed == (

@@ -39,7 +39,7 @@ def test_numbers_may_be_the_names_of_one_hot_columns(tmp_path):
     assert labels(source(tmp_path, "image,0,1\na1,1,0\na2,1,0\na3,0,1\n")) == WANTED
 
 
-def test_what_is_above_is_told_and_lines_keep_their_numbers(tmp_path):
+def test_what_is_above_is_reported_and_lines_keep_their_numbers(tmp_path):
     put(tmp_path, NAMES)
     text = "Report 4;;\n;;\nimage;kind;\na1.png;0;\na2.png;0;\na3.png;1;\n"
     assert source(tmp_path, text).guessed[0] == (

@@ -120,7 +120,7 @@ def test_grades_are_classes_whose_order_is_not_used(tmp_path):
     assert halves.classes == ("0.5", "1.0", "1.5")
 
 
-def test_many_whole_numbers_are_classes_and_how_to_make_fewer_is_told(tmp_path):
+def test_many_whole_numbers_are_classes_and_how_to_make_fewer_is_reported(tmp_path):
     found = source(tmp_path, table(tmp_path, [number // 3 for number in range(66)]))
     assert len(found.classes) == 22
     (told,) = found.guessed
@@ -149,7 +149,7 @@ def test_quantities_are_refused_and_made_classes_by_a_command(tmp_path, values):
 
 
 @pytest.mark.parametrize("box", ["xmin,ymin,xmax,ymax", "x,y,width,height", "X1,Y1,X2,Y2", "left,top,right,bottom"])
-def test_boxes_of_one_label_an_image_count_once_and_are_told(tmp_path, box):
+def test_boxes_of_one_label_an_image_count_once_and_are_reported(tmp_path, box):
     put(tmp_path, names(2))
     lines = ["00.png,cat,1,1,5,5", "00.png,cat,2,2,5,5", "01.png,dog,1,1,5,5"]
     found = source(tmp_path, f"filename,class,{box}\n" + "\n".join(lines))
@@ -187,7 +187,7 @@ def kaggle(tmp_path):
     return tmp_path
 
 
-def test_a_test_table_beside_it_is_told_and_tests_takes_it(kaggle):
+def test_a_test_table_beside_it_is_reported_and_tests_takes_it(kaggle):
     found = open_source("train.csv", {}, kaggle)
     assert found.guessed[1:] == (
         "test.csv lies beside it and is not used; tests: {test_csv: test.csv} in the study file, or --set "

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.pictures import save
-from tests.support.tables import TABLE, after, done, labels, put, read_back, refused, said, source, write
+from tests.support.tables import TABLE, after, columns_in, done, labels, put, read_back, refused, source, write
 from unfreeze.config.schema import SplitConfig
 from unfreeze.data.catalog import build_catalog, preview_catalog
 from unfreeze.data.sources import open_source
@@ -269,7 +269,7 @@ def test_unicode_in_any_form_is_read(tmp_path, encoding):
     assert (found.classes, found.guessed) == (("dog", "\xe9t\xe9"), ())
 
 
-def test_another_encoding_is_taken_for_cp1252_and_told(tmp_path):
+def test_another_encoding_is_taken_for_cp1252_and_reported(tmp_path):
     put(tmp_path, ["1.jpg", "2.jpg"])
     write(tmp_path, "path,label\n1.jpg,dog\n2.jpg,\xe9t\xe9\n", encoding="cp1252")
     found = open_source("images.csv", {}, tmp_path)
@@ -382,7 +382,7 @@ def test_one_class_only(tmp_path):
         f"{file} has 1 classes: a\n  expected: at least two\n  fix:      add rows with another label, or name another "
         'column: --set "columns={label: kind}" (in a study file: columns: {label: kind})'
     )
-    assert open_source("images.csv", {}, tmp_path, columns=said(error.fix)).classes == ("x", "y")
+    assert open_source("images.csv", {}, tmp_path, columns=columns_in(error.fix)).classes == ("x", "y")
 
 
 def test_labels_that_could_be_confused(tmp_path):
@@ -421,7 +421,7 @@ WHOLE = b"path,label,split,fold,group,camera\n1.jpg,a,train,0,g,x\n2.jpg,b,val,1
 
 @settings(deadline=None, max_examples=80)
 @given(st.data())
-def test_a_damaged_manifest_is_read_or_refused(tmp_path_factory, data):
+def test_a_damaged_table_is_read_or_refused(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")
     pd.DataFrame({"path": ["1", "2"], "label": ["a", "b"]}).to_parquet(folder / "whole.parquet")
     name, whole = data.draw(st.sampled_from([("m.csv", WHOLE), ("m.parquet", (folder / "whole.parquet").read_bytes())]))

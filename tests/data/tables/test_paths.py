@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from tests.support.tables import labels, put, refused, rows, said, source
+from tests.support.tables import columns_in, labels, put, refused, rows, source
 from unfreeze.data.sources import open_source
 
 NAMES = ["a1", "a2", "b1", "b2"]
@@ -46,14 +46,14 @@ def told(how: str, first: str, real: str, says: str) -> tuple[str]:
          "root: pictures, suffix: .png"),
     ],
 )  # fmt: skip
-def test_one_way_is_found_for_all_and_told(tmp_path, written, real, how, says):
+def test_one_rule_finds_all_files_and_is_reported(tmp_path, written, real, how, says):
     files = [real.format(name) for name in NAMES]
     put(tmp_path, files)
     found = source(tmp_path, "path,label\n" + rows([written.format(name) for name in NAMES], KINDS))
     assert labels(found) == lies(files)
     assert found.guessed == told(how, written.format("a1"), files[0], says)
     if "FOLDER" not in says:
-        again = open_source("images.csv", {}, tmp_path, columns=said(found.guessed[0]))
+        again = open_source("images.csv", {}, tmp_path, columns=columns_in(found.guessed[0]))
         assert labels(again) == lies(files)
 
 
@@ -109,7 +109,7 @@ def test_two_folders_that_may_be_meant_are_refused_with_both(tmp_path):
         "  expected: one file for each row\n"
         '  fix:      name the right folder: --set "columns={root: left}" (in a study file: columns: {root: left})'
     )
-    found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
+    found = open_source("images.csv", {}, tmp_path, columns=columns_in(error.fix))
     assert labels(found) == lies([f"left/{name}.png" for name in NAMES])
 
 
@@ -122,7 +122,7 @@ def test_two_files_of_one_name_are_refused_with_the_suffixes(tmp_path):
         '  fix:      say which of .jpg, .png is right: --set "columns={suffix: .jpg}" (in a study file: columns: '
         "{suffix: .jpg})"
     )
-    found = open_source("images.csv", {}, tmp_path, columns=said(error.fix))
+    found = open_source("images.csv", {}, tmp_path, columns=columns_in(error.fix))
     assert labels(found) == lies([f"{name}.jpg" for name in NAMES])
     assert labels(source(tmp_path, "id,label\n" + rows(NAMES, KINDS), suffix="png")) == lies(
         [f"{name}.png" for name in NAMES]
@@ -139,16 +139,16 @@ def test_no_file_at_all_is_one_message(tmp_path):
     )
     put(tmp_path / "elsewhere", [f"old/{name}.png" for name in NAMES])
     text = error.fix.replace("FOLDER", str(tmp_path / "elsewhere"))
-    found = open_source("images.csv", {}, tmp_path, columns=said(text))
+    found = open_source("images.csv", {}, tmp_path, columns=columns_in(text))
     assert labels(found) == lies([f"{tmp_path}/elsewhere/old/{name}.png" for name in NAMES])
 
 
-def test_web_addresses_are_told_as_such(tmp_path):
+def test_web_addresses_are_reported_as_such(tmp_path):
     error = refused(tmp_path, "path,label\n" + rows([f"https://host/{name}.png" for name in NAMES], KINDS))
     assert error.fix.startswith("nothing is downloaded: download the files, then name their folder: --set ")
 
 
-def test_a_few_lost_files_are_told_and_stay(tmp_path):
+def test_a_few_lost_files_are_reported_and_stay(tmp_path):
     put(tmp_path, [f"images/{name}.png" for name in NAMES[:3]])
     found = source(tmp_path, "path,label\n" + rows([f"images/{name}.png" for name in NAMES], KINDS))
     assert labels(found) == lies([f"images/{name}.png" for name in NAMES])
