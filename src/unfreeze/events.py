@@ -1,4 +1,4 @@
-"""What happens while a study runs, as plain data: each event has a JSON form, so that any listener can read it."""
+"""Events of a running study, as plain data with a JSON form."""
 
 import typing
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ class Scanning:
 
 @dataclass(frozen=True)
 class Understood:
-    """What was understood of the data, before it is read: lines, and the same as JSON data."""
+    """How the data was understood before it is read, as lines and as JSON data."""
 
     lines: tuple[str, ...]
     layout: dict[str, Any]
@@ -52,14 +52,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something the report will repeat."""
+    """A warning, which the report repeats."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Preparing:
-    """Work beside the cells is done: ``what``, ``done`` of ``total`` images, or of backbones to calibrate."""
+    """Progress of work beside the cells: ``what``, ``done`` of ``total`` images, or of backbones to calibrate."""
 
     what: str
     done: int
@@ -68,7 +68,7 @@ class Preparing:
 
 @dataclass(frozen=True)
 class CellStarted:
-    """A cell begins; ``examples`` is what all its candidates will draw if nothing stops them early."""
+    """A cell starts; ``examples`` are what all its candidates will draw if nothing stops them early."""
 
     cell: str
     examples: int
@@ -76,7 +76,7 @@ class CellStarted:
 
 @dataclass(frozen=True)
 class CellResumed:
-    """A cell that has begun goes on where its training state was saved: in an epoch, after so many examples."""
+    """A cell resumes from its saved state: a candidate, in an epoch, after ``examples`` of the whole cell."""
 
     cell: str
     candidate: str
@@ -117,7 +117,7 @@ class CellFinished:
 
 @dataclass(frozen=True)
 class CellFailed:
-    """A cell failed, or ``diverged``; the others go on."""
+    """A cell failed, or ``diverged``; the others continue."""
 
     cell: str
     error: str
@@ -149,7 +149,7 @@ Event = (
 )
 
 MIDST = (Progress, EpochEnded, CellFinished, CellFailed)
-"""Events within a step or at a cell's end: ending the run there would lose what training has not saved."""
+"""Events within a step or at a cell's end, where ending the run would lose unsaved training."""
 
 Emit = Callable[[Event], None]
 
@@ -164,7 +164,7 @@ def to_json(event: Event) -> dict[str, Any]:
 
 
 def from_json(record: Any) -> Event | None:
-    """Return the event that ``to_json`` was given; None for a record of another kind, from a later version say."""
+    """Return the event of a record of ``to_json``; None for an unknown one, as of a later version."""
     kind = KINDS.get(record.get("event", "")) if isinstance(record, dict) else None
     if kind is None:
         return None

@@ -1,7 +1,7 @@
-"""Child processes that work for this one and end with it.
+"""Slots: child processes that work for this one and end with it.
 
-A slot reads lines of JSON from its standard input: first the kind of work, see ``unfreeze.worker``, then what to do. It
-answers by appending lines of JSON to a file. Closed input means: save and leave. The children of ``multiprocessing``
+A slot runs ``unfreeze.worker``. It reads lines of JSON from its standard input, first the kind of work, then requests,
+and answers by appending lines of JSON to a file. Closed input means: save and leave. Children of ``multiprocessing``
 and ``concurrent.futures`` run the caller's script again and outlive a parent that is killed; slots do not.
 """
 
@@ -23,10 +23,10 @@ from unfreeze.errors import UserError
 from unfreeze.storage.atomic import DiskFull
 
 LEAVE_SECONDS = 7.0
-"""In which a slot saves and leaves; then it is killed."""
+"""Seconds that a slot has to save and leave before it is killed."""
 
 ORPHAN_SECONDS = 3.0
-"""The same where the parent was killed: then the slot ends itself."""
+"""The same if the parent was killed, after which the slot ends itself."""
 
 _UNTOLD = 74  # exit code of a slot that could not write an answer
 _LEAVE = b'"leave"\n'
@@ -35,7 +35,7 @@ _PACKAGE = str(Path(__file__).parents[1])  # an import hook may have found the p
 
 
 class Slot:
-    """A child process, as its parent sees it; to be ended with ``end``.
+    """A slot, as its parent sees it; end it with ``end``.
 
     Args:
         kind, payload: of the work, as JSON data.
@@ -61,12 +61,12 @@ class Slot:
             self.process.stdin.flush()  # type: ignore[union-attr]
 
     def heard(self) -> list[dict[str, Any]]:
-        """Return the answers since the last call; a torn last line is left until it is whole, which may be never."""
+        """Return the answers since the last call; a torn last line is kept until the rest of it is there."""
         *lines, self._rest = (self._rest + self._answers.read()).split(b"\n")
         return [json.loads(line) for line in lines]
 
     def ended(self) -> str:
-        """Say how the process ended, "" while it runs; raise DiskFull if it could not write an answer."""
+        """Return how the process ended, "" while it runs; raise DiskFull if it could not write an answer."""
         code = self.process.poll()
         if code == _UNTOLD:
             fix = "free space and run the same command again"
@@ -82,7 +82,7 @@ class Slot:
 
 
 def end(slots: Sequence[Slot], seconds: float = LEAVE_SECONDS) -> None:
-    """Have slots save and leave, and kill those that are still there after some seconds; 0: kill them."""
+    """Let slots save and leave, and kill those that still run after ``seconds``; 0 kills them at once."""
     until = time.monotonic() + seconds
     try:
         for slot in slots if seconds else ():
@@ -110,10 +110,10 @@ def cannot_start(why: str) -> UserError:
 
 
 class Parent:
-    """The process that started this one, as the work in a slot sees it.
+    """The process that started this slot, as the work in it sees it.
 
     Attributes:
-        asked: what the parent asks; None once it asks no more.
+        asked: queue of the parent's requests; None once there are no more.
         leaving: set once the work has to save and leave.
     """
 
@@ -144,7 +144,7 @@ class Parent:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process wherever it stands, with the processes that load data for it; taking down Python takes long."""
+    """End this process at once, with the processes that load data for it; shutting down Python takes long."""
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(code)

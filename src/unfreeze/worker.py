@@ -1,4 +1,4 @@
-"""Entry point of child processes: `python -P -m unfreeze.worker`, see `slots`.
+"""Entry point of slots: `python -P -m unfreeze.worker`, see `slots`.
 
 The first line of its standard input is a list: the kind of work, the file for its answers, and the payload.
 """

@@ -66,7 +66,7 @@ def test_the_one_split_beside_training_is_the_test_set(tmp_path):
     assert run(tmp_path)[1:] == ([SECOND], [])
     assert foretold(tmp_path) == [SECOND]
     results, told, ran = run(tmp_path, split={"val": "given"})  # as the sentence says
-    assert told[0] == "the split is drawn anew, as split asks for"
+    assert told[0] == "the settings of split changed; the split is drawn again"
     assert used(results) == {"train": 60, "validation": 9}
     assert results.table.iloc[0]["n_test"] == 0
 

@@ -162,7 +162,7 @@ def test_a_new_class_has_no_image_in_the_test_set_that_stays(tmp_path):
     assert str(caught.value) == (
         "new classes since the last run: oval; the test set, which stays as it was drawn, has no image of them\n"
         "  expected: the classes that the study began with: circle, square, triangle\n"
-        "  fix:      take the new classes away, or draw the split anew in another study directory: "
+        "  fix:      remove the new classes, or draw the split in another study directory: "
         f"--out {first.path}-2"
     )
     assert {path: path.read_bytes() for path in first.path.rglob("*.csv")} == before
@@ -210,5 +210,5 @@ def test_classes_that_become_one_keep_their_test_images(tmp_path):
 def test_another_split_is_drawn_anew(tmp_path):
     before = held_out(run(tmp_path)[0])
     second, warned = run(tmp_path, split={"test": 0.4})
-    assert warned[0] == "the split is drawn anew, as split asks for"
+    assert warned[0] == "the settings of split changed; the split is drawn again"
     assert len(held_out(second)) > len(before)

@@ -47,7 +47,7 @@ def test_a_study_on_the_nasty_pack(tmp_path: Path) -> None:
         "likeness": 0.97, "one_picture": 0.99, "bits": 10, "nearest": 16,
     }  # fmt: skip
     report = (results.path / "report.html").read_bytes().decode()  # valid UTF-8, whatever the names
-    assert f"Set aside: {counts['set_aside']} images; catalog.csv says why, and check: what is." in report
+    assert f"Set aside: {counts['set_aside']} images; catalog.csv gives the reason for each." in report
     for reason in ("hidden", "not an image", "truncated"):
         count = Counter(expected.values())[reason]
         assert f'<td>{count}</td><td>{count}</td><td class="text error">{reason}</td>' in report

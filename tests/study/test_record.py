@@ -349,7 +349,7 @@ def test_whatever_a_finished_cell_was_made_with_is_noticed(world: Path, monkeypa
         monkeypatch.setattr(cell_module, "conditions", lambda _, name=name: {**now, name: "99.9"})
         assert cell_module.made_otherwise(store, EVERY, compute) == [
             f"finished under other conditions ({name} {now[name]}, now 99.9), which new cells may differ from in the "
-            f"last digits (another --out runs all anew): {', '.join(EVERY)}"
+            f"last digits (another --out runs all of them again): {', '.join(EVERY)}"
         ]
 
 
@@ -363,7 +363,7 @@ def test_new_cells_beside_those_of_an_older_version_are_told_apart(
     differing = f"torch {now['torch']}, now 99.9; timm {now['timm']}, now 88.8"
     assert said(events) == [
         f"finished under other conditions ({differing}), which new cells may differ from in the last digits "
-        f"(another --out runs all anew): {', '.join(EVERY)}"
+        f"(another --out runs all of them again): {', '.join(EVERY)}"
     ]
     assert sorted(ran(events)) == ["aaa.small.s2", "quokka.small.s2"]
     assert read_json(out / "cells" / "aaa.small.s2" / "cell.json")["made_with"]["torch"] == "99.9"

@@ -120,7 +120,7 @@ def test_where_room_was_there_and_is_not_any_more_less_is_stored_and_said(
     assert (facts["pieces"], facts["predicted_disk"]) == ([], 127_440)  # pictures, which the first look has stored
     assert len(warned) == 1 and warned[0].startswith("the disk budget of 200000B has room for 127.4 kB of the 143.9 kB")
     (key,) = read_json(tmp_path / "out0" / "plan.json")["shared"]
-    assert key["why_not"] == ("16.4 kB do not fit into the disk budget of 200000B, of which 127.4 kB are to be had")
+    assert key["why_not"] == ("16.4 kB do not fit into the disk budget of 200000B, of which 127.4 kB is available")
 
 
 def test_a_file_is_decoded_once_in_a_cache_full_of_another_s_rows(

@@ -230,7 +230,7 @@ def test_validation_as_the_article_sees_it(tmp_path: Path) -> None:
     results, _ = run(tmp_path, split={"val": "test"}, strategies={"head": {"train": "head"}}, regimes={"two": regime})
     assert results.history["examples"].tolist() == [42, 83]
     assert json.loads((results.path / "study.json").read_text())["notes"] == [
-        "Validation images are the test images: what stopped and chose also reports, so scores are optimistic; "
+        "Validation images are the test images: the same images choose and report, so scores are optimistic; "
         "split: {val: 0.15} takes others."
     ]
 
@@ -282,7 +282,7 @@ def test_a_file_that_cannot_be_decoded_is_set_aside_and_said(tmp_path: Path) -> 
     assert aside["path"].tolist() == ["circle/000.png"]
     assert broken.exists()
     assert json.loads((results.path / "study.json").read_text())["notes"] == [
-        "Set aside: 1 image; catalog.csv says why, and check: what is."
+        "Set aside: 1 image; catalog.csv gives the reason for each."
     ]
 
 
@@ -350,7 +350,7 @@ def test_other_versions_are_noticed_and_said(tmp_path: Path, monkeypatch: pytest
     said = [event.text for event in events if isinstance(event, Warned)]
     assert (
         f"finished under other conditions (torch {now['torch']}, now 9.9; timm {now['timm']}, now 0.1), which new "
-        "cells may differ from in the last digits (another --out runs all anew): head.small.s0, last.small.s0"
+        "cells may differ from in the last digits (another --out runs all of them again): head.small.s0, last.small.s0"
     ) in said
     assert ran(events) == []
 

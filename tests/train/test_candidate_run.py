@@ -157,7 +157,7 @@ def test_the_best_weights_are_restored_and_leave_with_what_diverges() -> None:
 def test_no_step_follows_the_last() -> None:
     task = task_of(STRATEGIES["scratch"])
     run = run_of(task, fit(task).state_dict())
-    with pytest.raises(RuntimeError, match=r"^the candidate is trained to its end: it takes no more steps$"):
+    with pytest.raises(RuntimeError, match=r"^the candidate is trained to its end and takes no more steps$"):
         run.train_step(TimedBatch(batch(run_of(task), 0)))
 
 

@@ -221,7 +221,7 @@ def test_a_full_disk_costs_the_state_and_not_the_training(tmp_path: Path, monkey
         keeper.save({"a.b.s0": lambda: cell_state(6)})
     path = tmp_path / "running" / "a.b.s0.safetensors"
     assert told == [
-        Warned(f"the state of training is not saved, though training goes on: cannot write {path} "
+        Warned(f"the state of training is not saved, but training continues: cannot write {path} "
                "of 372 bytes: No space left on device")
     ]  # fmt: skip
     assert same(read_state(path, BOUND).state, cell_state(5))

@@ -102,7 +102,7 @@ class Prefix:
         """Whether fewer rows are computed at once than calibrated."""
         return self.batch < int(self.calibration.engine.get("batch", 1))
 
-    def said(self, label: str, device: str) -> list[str]:
+    def warnings(self, label: str, device: str) -> list[str]:
         """Return a warning in a list if fewer rows are computed at once than calibrated, else an empty list."""
         if not self.is_short:
             return []

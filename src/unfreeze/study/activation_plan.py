@@ -20,16 +20,16 @@ from unfreeze.text import bytes_text, join_words
 from unfreeze.train.step_cost import StepCost, network_key
 
 NAMED = 3
-"""Candidates that a reason names; of more it tells the number."""
+"""Most candidates that a reason names; of more it gives the number."""
 
 
 def why_not(spec: CellSpec, unstored: bool, budget_words: str) -> Iterable[str]:
-    """Say of a cell why something is not reused, the most sweeping reason first.
+    """Yield the reasons why a cell does not reuse all of its frozen work, the most general first.
 
     Args:
         spec: the cell.
-        unstored: whether some activations that it takes are not stored.
-        budget_words: the disk budget as the study gives it.
+        unstored: whether some activations that it reads are not stored.
+        budget_words: the disk budget as the study file has it.
     """
     found: dict[str, list[str]] = {}
     for name, network in spec.networks.items():
@@ -47,7 +47,7 @@ def why_not(spec: CellSpec, unstored: bool, budget_words: str) -> Iterable[str]:
 
 
 def _reasons(network: NetworkPlan) -> Iterable[str]:
-    """Compare what each phase freezes with what its inputs have passed: the stages that nothing has trained yet."""
+    """Yield the reasons that follow from the phases: stages that an earlier phase has trained are computed live."""
     if not any(network.cuts):
         yield "everything trains, so there is no frozen work to reuse"
         return
@@ -55,9 +55,9 @@ def _reasons(network: NetworkPlan) -> Iterable[str]:
         if not cut:
             yield f"phase {number} trains everything, so it runs from pixels"
         elif feed < cut:
-            before = network.cuts.index(feed) + 1
+            earlier = network.cuts.index(feed) + 1
             start = f"begins after {network.stages[feed - 1].name}, as that one does" if feed else "runs from pixels"
-            yield f"phase {number} freezes stages that phase {before} has trained, so it {start}"
+            yield f"phase {number} freezes stages that phase {earlier} has trained, so it {start}"
 
 
 def _candidates(names: list[str], of: int) -> str:
@@ -67,12 +67,12 @@ def _candidates(names: list[str], of: int) -> str:
 
 
 CELL_SECONDS = 0.3
-"""Of a cell beside its steps: building the network, writing its files."""
+"""Seconds of a cell beside its steps: building the network, writing its files."""
 
 
 @dataclass(frozen=True)
 class PlanCosts:
-    """What calibration measured; seconds.
+    """Measured costs of a study, in seconds.
 
     Attributes:
         prefixes: the frozen stages, by prefix.
@@ -89,18 +89,20 @@ class PlanCosts:
 
 @dataclass(frozen=True)
 class SharedActivations:
-    """Activations that cells take.
+    """Activations that cells read, stored or not.
 
     Attributes:
-        rows: distinct ones, in the order they are met.
-        draws: how often one is read in the study, once for all that train in lock-step.
+        key: prefix, cut and view.
+        rows: the distinct ones, in the order in which they are first read.
+        draws: how often a row is read in the study; reads of candidates in lock-step count once.
         bytes: of all rows, manifests included.
-        held: rows in the cache already.
-        stored: whether they are stored; if not they are computed at every draw, and ``why`` says why.
-        start: the stored piece that they are computed from; None: from the images.
-        cells: that use them.
-        taken: rows that each of them takes, all added up.
-        seconds: of computing what is missing, or of computing live.
+        held: number of rows that are in the cache already.
+        stored: whether they are stored; if not, they are computed at every read, and ``why`` is the reason.
+        why: "" where they are stored.
+        start: the stored activations that they are computed from; None: the images.
+        cells: ids of the cells that read them.
+        taken: sum over these cells of the rows that each reads.
+        seconds: of computing the missing rows, or of computing live.
     """
 
     key: ActivationKey
@@ -118,11 +120,14 @@ class SharedActivations:
 
 @dataclass(frozen=True)
 class CellForecast:
-    """Forecast of one cell: the stored activations that it reads, why it reads no others, and its seconds.
+    """Forecast of one cell.
 
     Attributes:
-        seconds: of its own steps, evaluation and live work; shared pieces are counted once, with the piece.
-        seconds_alone: in plain PyTorch on its own: the whole network on every image in every epoch, files decoded anew.
+        cell: its id.
+        reuses: the stored activations that it reads.
+        why_not: the reasons why it does not reuse more.
+        seconds: of its own steps, evaluation and live work; shared work is counted once, with the activations.
+        seconds_alone: in plain PyTorch without reuse: every epoch decodes each file and runs the whole network.
     """
 
     cell: str
@@ -138,10 +143,10 @@ class ActivationPlan:
 
     Attributes:
         activations: all that cells read, stored or not.
-        cells: by id.
-        pixel_bytes: of base pictures, manifests included; 0 where they are not stored.
-        pixel_bytes_missing: of those that are not in the cache yet.
-        pixel_seconds: of decoding what is not stored yet.
+        cells: forecasts by id.
+        pixel_bytes: bytes of base pictures, manifests included; 0 where they are not stored.
+        pixel_bytes_missing: bytes of those that are not in the cache yet.
+        pixel_seconds: seconds of decoding those.
     """
 
     activations: tuple[SharedActivations, ...]
@@ -158,7 +163,7 @@ class ActivationPlan:
 
     @property
     def seconds_alone(self) -> float:
-        """Predicted seconds of every cell alone, in plain PyTorch."""
+        """Predicted seconds of all cells in plain PyTorch, without reuse."""
         return sum(cell.seconds_alone for cell in self.cells.values())
 
     @property
@@ -168,13 +173,13 @@ class ActivationPlan:
 
     @property
     def bytes_missing(self) -> int:
-        """Predicted bytes that are not in the cache yet."""
+        """Predicted bytes of what is not in the cache yet."""
         missing = [one.bytes * (1 - one.held / max(1, len(one.rows))) for one in self.activations if one.stored]
         return self.pixel_bytes_missing + int(sum(missing))
 
     @property
     def stored_work(self) -> StoredWork:
-        """What the cells find in the cache, or put there."""
+        """Rows that cells find in the cache, or write to it."""
         return StoredWork(
             rows={one.key: one.rows for one in self.activations if one.stored},
             starts={one.key: one.start for one in self.activations if one.stored and one.start},
@@ -185,16 +190,16 @@ class ActivationPlan:
 
 @dataclass(frozen=True)
 class CacheState:
-    """What a plan may store, and what the cache has already.
+    """Room for stored activations, and what the cache holds already.
 
     Attributes:
         budget: bytes of the cache for this study.
-        budget_words: the budget as the study gives it.
+        budget_words: the budget as the study file has it.
         bytes_per_row: of stored activations, by prefix and cut.
-        held: rows of each key that the cache has.
-        pixel_bytes: of the base pictures of all images, manifests included.
-        pixels: how many they are.
-        pixels_missing: how many of them are not in the cache.
+        held: number of rows in the cache, by key.
+        pixel_bytes: bytes of the base pictures of all images, manifests included.
+        pixels: number of base pictures.
+        pixels_missing: number of them that are not in the cache.
     """
 
     budget: int
@@ -207,7 +212,7 @@ class CacheState:
 
     @property
     def keeps_pixels(self) -> bool:
-        """Whether base pictures are stored: before any activations, if they fit."""
+        """Whether base pictures are stored; they come before activations, if they fit."""
         return self.pixel_bytes <= self.budget
 
     @property
@@ -217,12 +222,12 @@ class CacheState:
 
 
 def plan_shared(specs: Sequence[CellSpec], costs: PlanCosts, cache: CacheState) -> ActivationPlan:
-    """Decide which activations are stored, with the reason for each that is not, and predict what everything takes.
+    """Decide which activations are stored, with the reason for each that is not, and predict seconds and bytes.
 
     Args:
         specs: the study's cells.
-        costs: as calibrated.
-        cache: what may be stored.
+        costs: measured costs.
+        cache: room for stored activations.
     """
     reads, lockstep_reads = {spec.id: spec.reads for spec in specs}, reads_of_study(specs)
     view = costs.view + (0 if cache.keeps_pixels else costs.decode)
@@ -264,7 +269,7 @@ def _shared_activations(
         for key, rows in rows_of.items()
     }
     stored = choose(list(storables.values()), costs.prefixes, view, cache.room)
-    piece_of = {storable: key for key, storable in storables.items()}
+    key_of = {storable: key for key, storable in storables.items()}
     found = []
     for key, storable in storables.items():
         start = start_of(storable, stored, costs.prefixes[key.prefix].chains) if storable in stored else None
@@ -277,7 +282,7 @@ def _shared_activations(
                 storable.held,
                 storable in stored,
                 "" if storable in stored else _why(storable, cache),
-                piece_of[start] if start else None,
+                key_of[start] if start else None,
                 tuple(cell for cell, own in reads.items() if key in own.rows),
                 sum(len(own.rows.get(key, ())) for own in reads.values()),
                 seconds_of(storable, stored, costs.prefixes[key.prefix], view),
@@ -293,7 +298,7 @@ def _why(one: Storable, cache: CacheState) -> str:
 
 
 def _read_seconds(counts: ReadCounts, costs: PlanCosts, kept: set[ActivationKey], view: float) -> float:
-    """Return the seconds of preparing pictures and of frozen stages that run live."""
+    """Return the seconds of preparing pictures and of frozen stages that run live, for some reads."""
     unstored = sum(
         count * (view + costs.prefixes[key.prefix].seconds(0, key.cut))
         for key, count in counts.activations.items()
@@ -303,7 +308,7 @@ def _read_seconds(counts: ReadCounts, costs: PlanCosts, kept: set[ActivationKey]
 
 
 def _live_seconds(live: Mapping[tuple[PrefixKey, int], int], costs: PlanCosts, view: float) -> float:
-    """Return the seconds of fresh views: one picture serves every cut, and a deeper one starts from one it may."""
+    """Return the seconds of fresh views: one view serves all cuts, and a cut starts from a shallower one if it can."""
     seconds = max(live.values(), default=0) * view
     for (key, cut), count in live.items():
         cost = costs.prefixes[key]
@@ -316,7 +321,7 @@ def _live_seconds(live: Mapping[tuple[PrefixKey, int], int], costs: PlanCosts, v
 def _forecast(
     spec: CellSpec, costs: PlanCosts, kept: set[ActivationKey], live: float, budget_words: str
 ) -> CellForecast:
-    """Return what a cell is predicted to take; ``live`` is its part of the live work's seconds."""
+    """Return the forecast of a cell; ``live`` is its share of the seconds of live work."""
     seconds, alone = _reporting(spec, costs)
     for name in spec.networks:
         own, plain = _training(spec, name, costs)
@@ -331,28 +336,28 @@ def _forecast(
 
 
 def _training(spec: CellSpec, candidate: str, costs: PlanCosts) -> tuple[float, float]:
-    """Return the seconds of a candidate's steps and looks at validation from its inputs on, and of all of it alone."""
+    """Return the seconds of a candidate's training and validation, from its inputs on and without reuse."""
     network, shas, regime = spec.networks[candidate], spec.shas, spec.regime
     own = alone = 0.0
     cost = _step_cost(spec, network, costs)
     spans = spec.phase_spans(candidate)
     for span, frozen in zip(spans, network.cuts, strict=True):
         passed = network.flops_after(span.cut)
-        looks = span.epochs * (regime.validation.examples or len(shas.validation))
+        validated = span.epochs * (regime.validation.examples or len(shas.validation))
         steps = span.examples * cost.train(passed, network.flops_after(frozen))
-        steps += (span.stop - span.start) * cost.step + looks * cost.evaluate(passed)
+        steps += (span.stop - span.start) * cost.step + validated * cost.evaluate(passed)
         own += steps
-        alone += steps + (span.examples + looks) * _seconds_before(network.strategy, span.cut, costs)
+        alone += steps + (span.examples + validated) * _seconds_before(network.strategy, span.cut, costs)
     return own, alone
 
 
 def _reporting(spec: CellSpec, costs: PlanCosts) -> tuple[float, float]:
-    """Return the same of the predictions of a cell's end; its first candidate stands for the chosen one."""
+    """Return the same of a cell's predictions; its first candidate stands for the chosen one."""
     network = next(iter(spec.networks.values()))
     cut = min(network.cuts)
-    look = _step_cost(spec, network, costs).evaluate(network.flops_after(cut))
+    seconds = _step_cost(spec, network, costs).evaluate(network.flops_after(cut))
     reported = len(spec.shas.validation) + len(spec.shas.tests)
-    return reported * look, reported * (look + _seconds_before(network.strategy, cut, costs))
+    return reported * seconds, reported * (seconds + _seconds_before(network.strategy, cut, costs))
 
 
 def _step_cost(spec: CellSpec, network: NetworkPlan, costs: PlanCosts) -> StepCost:
@@ -360,13 +365,13 @@ def _step_cost(spec: CellSpec, network: NetworkPlan, costs: PlanCosts) -> StepCo
 
 
 def _seconds_before(strategy: Strategy, cut: int, costs: PlanCosts) -> float:
-    """Return the seconds of an image's way to a cut in plain PyTorch, from its file on."""
+    """Return the seconds that plain PyTorch takes for an image from its file to a cut."""
     prefix = costs.prefixes.get(prefix_of(strategy))
     return costs.decode + costs.view + (prefix.seconds_pytorch(cut) if prefix and cut else 0.0)
 
 
 def as_record(shared: ActivationPlan, stages: Mapping[PrefixKey, Sequence[StageInfo]]) -> dict[str, Any]:
-    """Return the plan of shared work as plan.json holds it."""
+    """Return the plan of shared work in the form of plan.json."""
     return {
         "shared": [
             {
@@ -403,6 +408,6 @@ def as_record(shared: ActivationPlan, stages: Mapping[PrefixKey, Sequence[StageI
 
 
 def name_of(key: ActivationKey, stages: Mapping[PrefixKey, Sequence[StageInfo]]) -> str:
-    """Return the name of stored activations for people."""
+    """Return the name of activations in reports and messages."""
     view = "" if key.augment == "none" else f", {key.augment}, seed {key.seed}"
     return f"{label_of(key.prefix, stages)}, after {stages[key.prefix][key.cut - 1].name}{view}"

@@ -21,10 +21,10 @@ from unfreeze.text import bytes_text
 
 
 def plan_activations(prepared: PreparedStudy, calibrated: Calibrations, cache: Path, budget: int) -> ActivationPlan:
-    """Decide what is stored in a cache of ``budget`` bytes, and predict what everything takes."""
+    """Plan the activations to store in a cache of ``budget`` bytes, and predict seconds and bytes."""
     catalog, specs = prepared.catalog, list(prepared.cells.values())
     asked = prepared.opened.config.budget.disk
-    words = asked if budget == bytes_of(asked) else f"{asked}, of which {bytes_text(budget)} are to be had"
+    words = asked if budget == bytes_of(asked) else f"{asked}, of which {bytes_text(budget)} is available"
     used = catalog.images[catalog.images["status"] == "used"]
     pixel_bytes = pixels = pixels_missing = 0
     for base in bases_of(calibrated.preprocessing):
@@ -44,7 +44,7 @@ def plan_activations(prepared: PreparedStudy, calibrated: Calibrations, cache: P
 
 
 def _stores(calibrated: Calibrations, cache: Path, key: ActivationKey) -> list[ArrayStore]:
-    """Return a key's entry in the cache; where memory has got short, that of as many rows at once as before, too."""
+    """Return a key's entries in the cache: for the present number of rows at once, and the calibrated one."""
     prefix, made = calibrated.prefixes[key.prefix], calibrated.preprocessing[key.prefix]
     return [
         activation_store(cache, prefix, key.cut, made, key.augment, key.seed, engine_batch)
@@ -55,7 +55,7 @@ def _stores(calibrated: Calibrations, cache: Path, key: ActivationKey) -> list[A
 def needed_rows(
     shared: ActivationPlan, calibrated: Calibrations, catalog: Catalog, cache: Path
 ) -> dict[ArrayStore, set[Row]]:
-    """Return the entries of the cache that a study uses, with the rows of its own in each, held or not."""
+    """Return the rows of the cache that a study reads, whether or not they are there, by entry."""
     pictures = {(sha, 0) for sha in used_keys(catalog)} if shared.pixel_bytes else set()
     found = {pixel_store(cache, base): pictures for base in bases_of(calibrated.preprocessing)}
     for key, rows in shared.stored_work.rows.items():  # the same weights under two names have one entry
@@ -67,12 +67,12 @@ def needed_rows(
 def plan_activations_on_disk(
     prepared: PreparedStudy, calibrated: Calibrations, cache: Path, reserve: int
 ) -> tuple[ActivationPlan, int, list[str]]:
-    """Decide what is stored where there may be less room than the study's budget.
+    """Plan the activations to store where there may be less room than the study's budget.
 
-    The cache's disk may have less, and some of the budget may be taken by what cannot be deleted now.
+    The cache's disk may have less, and entries that cannot be deleted now may take up some of the budget.
 
     Returns:
-        The plan, the bytes that the cache may have in all, and what to say if less is stored for want of room.
+        The plan, the bytes that the whole cache may have, and warnings if too little room leaves something unstored.
     """
     study, catalog = prepared.opened.config, prepared.catalog
     asked, budget = bytes_of(study.budget.disk), disk_budget(study, cache, reserve)
@@ -100,12 +100,12 @@ def plan_activations_on_disk(
 def plan_less(
     prepared: PreparedStudy, calibrated: Calibrations, cache: Path, shared: ActivationPlan, room: int
 ) -> ActivationPlan:
-    """Decide anew what is stored, where only ``room`` bytes may be written beside what the cache has of a plan."""
+    """Plan again, where only ``room`` bytes may be written beside the rows of a plan that the cache holds."""
     return plan_activations(prepared, calibrated, cache, shared.bytes - shared.bytes_missing + room)
 
 
 def less_stored(study: StudyConfig, shared: ActivationPlan, fits: ActivationPlan) -> str:
-    """Say that of what a plan would store only some fits beside what stays in the cache."""
+    """Return the warning that only part of a plan fits beside what stays in the cache."""
     return (
         f"the disk budget of {study.budget.disk} has room for {bytes_text(fits.bytes)} of the "
         f"{bytes_text(shared.bytes)} that this study would store, and the rest is computed again and again; what "

@@ -33,14 +33,14 @@ from unfreeze.train.step_cost import SECONDS_PER_FLOP, TimedStep, step_cost
 
 @dataclass(frozen=True)
 class Calibrations:
-    """What a study's networks are, how their frozen stages are computed, and what everything costs.
+    """Networks of a study with the engines of their frozen stages, and measured costs.
 
     Attributes:
-        prefixes: the frozen networks with their engines; of strategies that freeze something.
-        calibrations: of these.
+        prefixes: frozen networks with their engines, of strategies that freeze something.
+        calibrations: of these prefixes.
         preprocessing, stages: of every strategy, by prefix.
         costs: in seconds.
-        seconds: that calibrating took.
+        seconds: taken by the calibration.
     """
 
     prefixes: Mapping[PrefixKey, Prefix]
@@ -54,14 +54,14 @@ class Calibrations:
 def calibrate(
     prepared: PreparedStudy, sample: Sequence[str], folder: Path, engines: Mapping[str, Settings], emit: Emit
 ) -> Calibrations:
-    """Measure for a few seconds what is not remembered of this machine.
+    """Choose engines and measure costs, in a few seconds; measurements of this machine are remembered.
 
     Args:
         prepared: the study.
         sample: ids of a few training images.
-        folder: of the cache, or another one that keeps what was measured.
+        folder: of the cache, or another one for measurements.
         engines: that the study has been using, see ``OpenedStudy.engines``.
-        emit: is told what is measured.
+        emit: is called with progress.
     """
     began = time.perf_counter()
     plan, catalog, compute = prepared.opened.plan, prepared.catalog, prepared.opened.compute
@@ -98,7 +98,7 @@ def _calibrated_prefixes(
     engines: Mapping[str, Settings],
     emit: Emit,
 ) -> dict[PrefixKey, tuple[Prefix, list[int]]]:
-    """Return each frozen network with its engine, and the cuts at which phases begin; ``images`` gives some of each."""
+    """Return each frozen network with its engine, and the cuts at which phases start; ``images`` returns a sample."""
     opened = prepared.opened
     cuts, kinds, rows = _cuts_of(opened.plan), strategies_of(opened.plan), _rows_of(list(prepared.cells.values()))
     found = dict[PrefixKey, tuple[Prefix, list[int]]]()
@@ -129,7 +129,7 @@ def _cuts_of(plan: Plan) -> dict[PrefixKey, list[int]]:
 
 
 def _rows_of(specs: Sequence[CellSpec]) -> dict[PrefixKey, int]:
-    """Return how many rows frozen stages compute, by prefix: each stored one once, and every live one."""
+    """Return how many rows frozen stages compute, by prefix: each stored row once, a live row at every read."""
     counts: dict[PrefixKey, int] = {}
     for key, rows in all_reads(spec.reads for spec in specs).rows.items():
         counts[key.prefix] = counts.get(key.prefix, 0) + len(rows)
@@ -140,7 +140,7 @@ def _rows_of(specs: Sequence[CellSpec]) -> dict[PrefixKey, int]:
 
 
 def _timed_steps(plan: Plan, classes: int) -> list[TimedStep]:
-    """Return for each network the phase that trains most of it: what is timed, and scaled to the others by FLOPs."""
+    """Return the step to time for each network: of the phase that trains most of it; FLOPs scale it to the others."""
     found = dict[str, TimedStep]()
     for networks in plan.candidates.values():
         for network in networks.values():
@@ -173,7 +173,7 @@ def _picture_seconds(catalog: Catalog, ids: Sequence[str], preprocessing: Prepro
     points = [time.perf_counter()]
     pictures = [views.pictures[index] for index in range(len(ids))]
     points.append(time.perf_counter())
-    views.pictures = pictures  # a list of arrays gives pictures by index, too
+    views.pictures = pictures  # a list of arrays has pictures by index, too
     for index in range(len(ids)):
         _ = views[index, 0]
     points.append(time.perf_counter())

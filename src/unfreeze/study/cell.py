@@ -159,16 +159,16 @@ class CellSpec:
 
 
 def weights_key(strategy: Strategy) -> tuple[str, str]:
-    """Return what names a strategy's initial weights."""
+    """Return the key of a strategy's initial weights."""
     return strategy.backbone.name, strategy.backbone.weights
 
 
 SHOWN = 3
-"""Differences that a warning spells out."""
+"""Most differences that a warning lists."""
 
 
 def finished_otherwise(store: StudyDir, specs: Mapping[str, CellSpec]) -> list[str]:
-    """Return a sentence for each set of differences that finished cells have from what is planned now: what, which.
+    """Return a warning for each set of differences between finished cells and the same cells as planned now.
 
     Args:
         store: the study directory.
@@ -199,13 +199,13 @@ def made_otherwise(store: StudyDir, finished: Sequence[str], compute: Compute) -
             cells.setdefault("; ".join(differing), []).append(cell_id)
     return [
         f"finished under other conditions ({differing}), which new cells may differ from in the last digits "
-        f"(another --out runs all anew): {', '.join(cell_ids)}"
+        f"(another --out runs all of them again): {', '.join(cell_ids)}"
         for differing, cell_ids in cells.items()
     ]
 
 
 def left_over(store: StudyDir, planned: Sequence[str]) -> list[str]:
-    """Return a sentence on the cells in the directory that the study does not have, nothing without any."""
+    """Return a warning of cells in the directory that the study does not have, [] if there are none."""
     folders = [path for path in store.path.glob("cells/*") if path.suffix != TEMPORARY and path.is_dir()]
     names = {path.name for path in folders if any(path.iterdir())} | {path.stem for path in store.running.glob("*.*")}
     others = sorted(names.difference(planned))
@@ -235,11 +235,11 @@ def _differences(store: StudyDir, name: str, spec: CellSpec) -> str:
     if before["data_fingerprint"] != spec.data_fingerprint:
         found.append("other images")
     more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-    return "; ".join([*found[:SHOWN], *more]) or "in what is not written down"
+    return "; ".join([*found[:SHOWN], *more]) or "in settings that cell.json does not hold"
 
 
 def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a cell's settings as they are compared: of candidates the tuned values, and one for all; no weights."""
+    """Return a cell's settings for comparison: one candidate's, and the names of all for the tuned values."""
     labels = list(record["candidates"])
     first = record["candidates"][labels[0]]
     strategy = {"tune": " or ".join(labels) or "nothing"}
@@ -249,7 +249,7 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differing(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the paths at which two settings differ, with both values; None where there is nothing."""
+    """Yield the paths at which two settings differ, with both values; None where one has no value."""
     if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         was, now = dict(enumerate(was)), dict(enumerate(now))
     if not (isinstance(was, dict) and isinstance(now, dict)):

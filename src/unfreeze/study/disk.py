@@ -29,32 +29,31 @@ from unfreeze.text import bytes_text
 from unfreeze.train.optimizers import OPTIMIZERS
 
 SPARE = 1.1
-"""Times what is predicted that has to be free: file systems need some room for themselves."""
+"""Factor on predicted bytes that have to be free: file systems need some room for themselves."""
 
 HEAD_TENSORS = 8
-"""More than a head has, each with an entry in a file's header."""
+"""Upper bound on the tensors of a head, each with an entry in a file's header."""
 
 ID_BYTES = 24
-"""Of an image's id in the header of a cell's predictions."""
+"""Bytes of an image's id in the header of a cell's predictions."""
 
 EPOCH_BYTES = 180
-"""Of a row of history.csv, and of an epoch in a training state."""
+"""Bytes of a row of history.csv, and of an epoch in a training state."""
 
 RECORD_BYTES, CANDIDATE_BYTES = 4_000, 1_500
-"""Of a cell's records, and of the settings of one of its candidates in them."""
+"""Bytes of a cell's records, and of the settings of one of its candidates in them."""
 
 CATALOG_BYTES, SPLIT_BYTES, USE_BYTES = 330, 32, 11
-"""Of an image in catalog.csv and splits.csv, and there in the column of a regime and seed."""
+"""Bytes of an image in catalog.csv, in splits.csv, and there in the column of a regime and seed."""
 
 REPORT_BYTES, SHOWN_BYTES = 5_200_000, 1_200_000
-"""Of the report, nearly all of it the library that draws in it, and of the pictures of the best model, in it and
-beside it."""
+"""Bytes of the report, nearly all of it Plotly, and of the pictures of the best model, in the report and beside it."""
 
 RUN_EVENTS_BYTES, CELL_EVENTS_BYTES, EPOCH_EVENT_BYTES = 60_000, 3_000, 600
-"""In the log of events: of a run, of a cell beside its counts, and of an epoch."""
+"""Bytes in the log of events of a run, of a cell beside its counts, and of an epoch."""
 
 PLANNED_BYTES = 5_000
-"""Of a cell in all tables, plan.json and the report."""
+"""Bytes of a cell in all tables, plan.json and the report."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class DiskEstimate:
     Attributes:
         cells: models, predictions and records, which stay.
         states: training states of the cells that train at one time, which go.
-        tables: tables and report, written anew by every run, and the log of events.
+        tables: tables and report, which every run writes again, and the log of events.
     """
 
     cells: int
@@ -91,7 +90,7 @@ class _Predictions:
 
 
 def writes_at_first(store: StudyDir, plan: Plan, images: int) -> DiskEstimate:
-    """Return what is certain before an image is read: what the networks take, without the predictions.
+    """Estimate what is certain before an image is read: models and records, without the predictions.
 
     Args:
         store: the study directory, which need not be there.
@@ -113,7 +112,7 @@ def writes(
     specs: Mapping[str, CellSpec],
     parallel: int = 1,
 ) -> DiskEstimate:
-    """Return what a study still writes.
+    """Estimate what a study still writes.
 
     Args:
         store: the study directory, which need not be there.
@@ -168,7 +167,7 @@ def _writes(
 
 
 def _events_bytes(networks: Mapping[str, NetworkPlan]) -> int:
-    """Return what a cell's events take in the log, at most."""
+    """Return the most bytes that a cell's events take in the log."""
     epochs = sum(expected_epochs(network.strategy) for network in networks.values())
     return CELL_EVENTS_BYTES + COUNTS * LINE_BYTES + epochs * EPOCH_EVENT_BYTES
 
@@ -187,7 +186,7 @@ def _trained_bytes(network: NetworkPlan, cut: int | None = None) -> int:
 
 
 def _group_bytes(cells: Sequence[Mapping[str, NetworkPlan]]) -> int:
-    """Return what the states of cells that train together take: one of each, and one that is being written."""
+    """Return the bytes of the states of cells that train together: one of each, and one that is being written."""
     # Of a candidate that has ended, while others train.
     trained = [max(map(_trained_bytes, networks.values())) if len(networks) > 1 else 0 for networks in cells]
     each = [sum(map(_state_bytes, networks.values())) for networks in cells]
@@ -231,7 +230,7 @@ def reserved(cache: Path, out: Path, found: DiskEstimate) -> int:
 
 
 def refusal(out: Path, found: DiskEstimate) -> UserError | None:
-    """Return why a study cannot begin: its directory's disk has no room for it. None: it has."""
+    """Return the error of a study whose directory's disk has no room for it; None if it has."""
     free = free_bytes(out)
     if free >= found.room:
         return None
@@ -246,7 +245,7 @@ def refuse(out: Path, found: DiskEstimate) -> None:
     """Refuse a study whose directory's disk has no room for it.
 
     Raises:
-        UserError: it has not.
+        UserError: the disk has no room.
     """
     error = refusal(out, found)
     if error is not None:
@@ -254,7 +253,7 @@ def refuse(out: Path, found: DiskEstimate) -> None:
 
 
 def as_record(out: Path, found: DiskEstimate) -> dict[str, Any]:
-    """Return what ``plan`` says of it beside its other predictions."""
+    """Return the estimate in the form of the JSON output of ``unfreeze plan``."""
     return {
         "directory": str(out),
         "directory_bytes": found.bytes,
@@ -265,7 +264,7 @@ def as_record(out: Path, found: DiskEstimate) -> dict[str, Any]:
 
 
 def words(found: DiskEstimate) -> str:
-    """Say how much a study still writes, and what it is."""
+    """Describe in words how much a study still writes."""
     return (
         f"{bytes_text(found.bytes)} ({bytes_text(found.cells)} of models and predictions, "
         f"{bytes_text(found.states)} of training states, {bytes_text(found.tables)} of tables and report)"
@@ -284,10 +283,10 @@ def with_need(error: DiskFull, out: Path, needed: DiskEstimate) -> DiskFull:
 
 
 def disk_budget(study: StudyConfig, cache: Path, reserve: int = 0) -> int:
-    """Return the bytes that the cache may have in all: the study's budget, or what its disk has room for.
+    """Return the bytes that the whole cache may have: the study's budget, or what its disk has room for.
 
     Args:
-        study: gives the budget.
+        study: has the budget.
         cache: the folder of the cache.
         reserve: bytes that stay free on its disk.
     """

@@ -47,7 +47,7 @@ def forecast(study: StudyConfig, source: Source, out: Path, emit: Emit) -> Forec
         study: what would run.
         source: its files.
         out: the study directory, whether or not it is there.
-        emit: is told how far the files are, what is measured, and what is wrong with the cache.
+        emit: is called with progress and warnings.
 
     Raises:
         UserError: weights that cannot be loaded, a regime that the data cannot give, no image that can be decoded.
@@ -73,7 +73,7 @@ def _forecast(prepared: PreparedStudy, emit: Emit) -> Forecast:
         raise NothingUsable(
             f"data: {opened.config.data}: none of its images can be decoded",
             "images that are whole",
-            "look at the files, which unfreeze check lists",
+            "run unfreeze check, which lists the files",
         )
     needed = writes(opened.store, opened.plan, opened.files, prepared.cells)
     with tempfile.TemporaryDirectory() as elsewhere:  # stays empty but for what was measured

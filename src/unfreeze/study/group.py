@@ -129,7 +129,7 @@ class GroupRun:
         for key, prefix in self.supply.prefixes.items():
             if prefix.batch < self._frozen_rows[key]:
                 self._frozen_rows[key] = prefix.batch
-                self._memory_warnings += prefix.said(key.label, self._conditions["device"])
+                self._memory_warnings += prefix.warnings(key.label, self._conditions["device"])
         warnings, self._memory_warnings = self._memory_warnings, []
         for text in warnings:
             self.emit(Warned(text))
@@ -293,7 +293,7 @@ class GroupRun:
             yield from self._micro_batch_warnings(spec, strategy, trained.micro_batch)
             prefix = self.supply.prefixes.get(prefix_of(strategy))
             if prefix:
-                yield from prefix.said(prefix_of(strategy).label, self._conditions["device"])
+                yield from prefix.warnings(prefix_of(strategy).label, self._conditions["device"])
 
         rows = [row for candidate in spec.networks for row in cell.history[candidate]]
         times = Times(
@@ -349,7 +349,7 @@ class GroupRun:
         return {key: self.supply.prefixes[key] for key in keys if key in self.supply.prefixes}
 
     def _micro_batch_warnings(self, spec: CellSpec, strategy: Strategy, micro_batch: MicroBatch) -> list[str]:
-        return micro_batch.said(spec.cell.strategy, strategy.batch_size, self._conditions["device"])
+        return micro_batch.warnings(spec.cell.strategy, strategy.batch_size, self._conditions["device"])
 
     def _write_history(self, cell_id: str, folder: Path) -> None:
         history = self._cells[cell_id].history

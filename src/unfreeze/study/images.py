@@ -1,4 +1,4 @@
-"""Images of a study: scan them, compare them with the last run, split them, give each cell its own."""
+"""Scan the images of a study, compare them with the last run, split them, and select those of each cell."""
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ from unfreeze.train.micro_batch import has_lone_batch, lone_batch
 def look_at_data(
     study: StudyConfig, source: Source, plan: Plan, cache: Path | None, emit: Emit, reserve: int = 0
 ) -> Catalog:
-    """Read and decode every image of a study's data that is not known yet, keeping its base pictures on the way.
+    """Read and decode the images of a study that are not in the scan cache, and store their base pictures.
 
     ``reserve`` bytes stay free on the cache's disk.
     """
@@ -91,23 +91,23 @@ def look_at_data(
             failed.append(error)
             found = catalog(None, callbacks)
     if failed:
-        emit(Warned(f"not all that was seen of the images is kept for the next run: {failed[0].given}"))
+        emit(Warned(f"not all results of reading the images are cached for the next run: {failed[0].given}"))
     return found
 
 
 class _Room:
-    """Room in the cache for a study's pictures, made as they come, by what was used least recently.
+    """Room in the cache for a study's base pictures; entries that were used least recently are deleted for it.
 
-    A shard's worth is made at a time, so that little goes for nothing. No row goes of an image that is the study's.
-    Where not all pictures will fit, none is taken: the study will not use some.
+    Room for one shard is made at a time, so that little is deleted in vain, and no row of the study's own images.
+    Where not all pictures will fit, none is stored: the study uses all or none.
 
     Args:
         cache: its folder.
-        budget: bytes that it may have in all.
+        budget: bytes that the whole cache may have.
         source: the study's files.
-        check: how they are read.
+        check: how files are read.
         folders: of the entries that pictures are written to.
-        marks: of this process on these.
+        marks: by which this process marks these entries as in use.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class _Room:
         self._closed = False
 
     def take(self, sha256: str, size: int, coming: int) -> bool:
-        """Take the bytes of an image's pictures, with so many files not done yet; tell whether they were there."""
+        """Reserve the bytes of an image's pictures, with ``coming`` files still to read; tell whether there is room."""
         if self._keep is None and size * coming > self._left:
             self._keep = self._look_round(size, coming)
         if size > self._left and self._keep is not None and not self._closed:
@@ -142,11 +142,11 @@ class _Room:
         return True
 
     def close(self) -> None:
-        """Give no more room."""
+        """Refuse all further pictures."""
         self._left, self._closed = 0, True
 
     def _look_round(self, size: int, coming: int) -> dict[Path, set[Row]]:
-        """Return the rows that stay in each entry; without room for all pictures that are new, give none."""
+        """Return the rows to keep in each entry; refuse all pictures if the new ones do not fit."""
         known = known_contents(self._source, self._cache / "looks", self._check)
         self._pictures |= {(sha256, 0) for sha256 in known}
         keep = {**holding(self._cache, known), **dict.fromkeys(self._folders, self._pictures)}
@@ -158,7 +158,7 @@ class _Room:
 
 @contextlib.contextmanager
 def _writing(store: ArrayStore, failed: list[UserError]) -> Iterator[Writer]:
-    """Give a writer whose last shard may fail: what is not stored is made again."""
+    """Open a writer whose last shard may fail; pictures that are not stored are made again."""
     try:
         with store.writer() as writer:
             yield writer
@@ -168,13 +168,13 @@ def _writing(store: ArrayStore, failed: list[UserError]) -> Iterator[Writer]:
 
 @dataclass(frozen=True)
 class DatasetDiff:
-    """A catalog beside what the last run of the study saw.
+    """The images of a study, and how they differ from those of its last run.
 
     Attributes:
-        catalog: without new images that would change what was drawn.
-        drawn: that, empty where the split is drawn anew.
-        changed: since then.
-        warnings: sentences about it.
+        catalog: without new images that would change the split.
+        drawn: the split of the last run; empty where it is drawn again.
+        changed: changes since the last run.
+        warnings: about these changes.
     """
 
     catalog: Catalog
@@ -193,7 +193,7 @@ def since_last_run(
         last_record: see ``prepare.read_last_record``.
         study: as it is now.
         catalog: of the data as it is now.
-        where: said of the changes: where they are listed.
+        where: added to the warning: where the changes are listed.
 
     Raises:
         UserError: a class is new, and so has no image in the test set that stays.
@@ -203,17 +203,17 @@ def since_last_run(
         return DatasetDiff(catalog, {}, DatasetChanges(), ())
     altered = [path.name for path in paths if not is_accepted(path, last_record.get("files", {}))]
     if altered:
-        return DatasetDiff(
-            catalog, {}, DatasetChanges(), (f"{' and '.join(altered)}: altered since, so the split is drawn anew",)
-        )
+        text = f"{' and '.join(altered)}: altered since the last run, so the split is drawn again"
+        return DatasetDiff(catalog, {}, DatasetChanges(), (text,))
     seen, splits = map(read_table, paths)
     catalog = keep_ids(seen, catalog)
     changed = changes(seen, catalog.images)
     words = f"the images changed since the last run: {changed.words}{where}"
-    anew = not is_same_split(last_record["study"]["split"], study.split) or 2 * len(changed.removed) > len(seen)
-    if anew:
-        told = f"{words}; the split is drawn anew" if changed.words else "the split is drawn anew, as split asks for"
-        return DatasetDiff(catalog, {}, changed, (told,))
+    draws_again = not is_same_split(last_record["study"]["split"], study.split) or 2 * len(changed.removed) > len(seen)
+    if draws_again:
+        why = words if changed.words else "the settings of split changed"
+        text = f"{why}; the split is drawn again"
+        return DatasetDiff(catalog, {}, changed, (text,))
     drawn: dict[int | None, dict[str, str]] = {}
     for name, pool, fold in zip(splits["id"], splits["split"], splits["fold"], strict=True):
         if pool in (TRAIN, VALIDATION, TEST):
@@ -226,11 +226,11 @@ def since_last_run(
 
 
 _RULES = ("label_conflicts", "near_duplicates")
-"""Settings of the check that say which images are used though they have copies."""
+"""Settings of the check that decide which images are used although they have copies."""
 
 
 def _refuse_new_classes(catalog: Catalog, before: Sequence[str], drawn: Drawn, out: Path) -> None:
-    """Refuse classes of which a test set has no image; one that was renamed, or divided, has some."""
+    """Refuse new classes without an image in a test set that stays; a class that was renamed or divided has some."""
     images = catalog.images[(catalog.images["source"] == "") & (catalog.images["given_split"] == "")]
     images = images[images["status"] == "used"]
     added = set(images["label"]) - set(before)
@@ -242,7 +242,7 @@ def _refuse_new_classes(catalog: Catalog, before: Sequence[str], drawn: Drawn, o
             f"new classes since the last run: {', '.join(new)}; "
             "the test set, which stays as it was drawn, has no image of them",
             f"the classes that the study began with: {', '.join(before)}",
-            f"take the new classes away, or draw the split anew in another study directory: --out {out}-2",
+            f"remove the new classes, or draw the split in another study directory: --out {out}-2",
         )
 
 
@@ -280,17 +280,17 @@ def cell_specs(
 
 
 class LoneBatch(UserError):
-    """A study with a strategy that none of its cells can train with, so that there is nothing to plan either."""
+    """Every cell of a strategy has a batch of one image, so that there is nothing to plan."""
 
 
 def refuse_lone_batches(specs: Mapping[str, CellSpec], plan: Plan) -> None:
-    """Refuse a study with a strategy none of whose cells can train, since each has a batch of one image.
+    """Reject strategies whose every cell has a batch of one image, which BatchNorm cannot train on.
 
-    Where some of a strategy's cells can, the study runs, and the others fail when their turn comes.
+    Where some cells of a strategy can train, the study runs, and the others fail in their turn.
 
     Args:
         specs: the cells, by id.
-        plan: gives their backbones.
+        plan: has their backbones.
 
     Raises:
         LoneBatch: names every such strategy.
@@ -317,7 +317,7 @@ def refuse_lone_batches(specs: Mapping[str, CellSpec], plan: Plan) -> None:
 
 
 def _key(study: StudyConfig, name: str, batch_size: int) -> str:
-    """Return the path of the setting that gives a strategy its batch size."""
+    """Return the path of the setting from which a strategy has its batch size."""
     asked = study.strategies[name]
     if "batch_size" in asked.tune:
         return f"strategies.{name}.tune.batch_size.{asked.tune['batch_size'].index(batch_size)}"
@@ -325,7 +325,7 @@ def _key(study: StudyConfig, name: str, batch_size: int) -> str:
 
 
 def _is_lone(strategy: Strategy, plan: Plan, images: int) -> bool:
-    """Tell whether a phase has a BatchNorm that takes its statistics from batches, of which one is one image."""
+    """Tell whether BatchNorm takes its statistics from a batch of one image in some phase."""
     if not has_lone_batch(images, strategy.batch_size):
         return False
     backbone = plan.backbone(strategy, 0)

@@ -24,7 +24,7 @@ BackboneKey = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """What one strategy's network is made of, and which of its stages train.
+    """Stages and head of a candidate's network, and the cuts of its phases.
 
     Attributes:
         strategy: its settings.
@@ -84,8 +84,8 @@ def make_plan(study: StudyConfig, classes: int, weights: bool = False) -> Plan:
         weights: load the initial weights of each backbone.
 
     Raises:
-        UserError: names every strategy whose backbone, size or cut does not exist, or whose weights are not to be had
-            or do not fit.
+        UserError: names every strategy whose backbone, size or cut does not exist, or whose weights
+            cannot be loaded or do not fit.
     """
     plans: dict[str, dict[str, NetworkPlan]] = {}
     backbones: dict[BackboneKey, Backbone] = {}
@@ -131,7 +131,7 @@ def weight_hashes(plan: Plan) -> dict[tuple[str, str], str]:
 
 
 def all_problems(kind: str, problems: dict[str, UserError]) -> UserError:
-    """Return one error that says all of them, each once, with the names it concerns."""
+    """Return one error for several problems, each once, with the names that it concerns."""
     names: dict[str, list[str]] = {}
     errors = {}
     for name, error in problems.items():
@@ -152,7 +152,7 @@ def all_problems(kind: str, problems: dict[str, UserError]) -> UserError:
 
 
 def as_record(plan: Plan, fingerprints: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the plan as plan.json holds it; there, the cells' fingerprints by id say which files are theirs."""
+    """Return the plan in the form of plan.json, where fingerprints by cell id tell which files belong to a cell."""
     return {
         "cells": [
             {"cell": cell.id, **cell_record(cell), **({"fingerprint": fingerprints[cell.id]} if fingerprints else {})}
@@ -204,7 +204,7 @@ def _states(network: NetworkPlan, stage: int) -> list[str]:
 
 
 def train_words(train: Train) -> str:
-    """Return what trains in words."""
+    """Describe in words what trains."""
     if not isinstance(train, LastStages):
         return {"all": "all stages and the head", "head": "the head alone"}[train]
     if isinstance(train.last, float):
@@ -213,7 +213,7 @@ def train_words(train: Train) -> str:
 
 
 def optimizer_words(optimizer: Optimizer) -> str:
-    """Return an optimiser in words: only what it uses."""
+    """Describe an optimiser in words, with the settings that it uses."""
     kind = OPTIMIZERS[optimizer.name]
     words = [f"{kind.label}, learning rate {optimizer.lr:g}"]
     words += [f"momentum {optimizer.momentum:g}"] if kind.has_momentum and optimizer.momentum else []
@@ -232,7 +232,7 @@ def strategies_of(plan: Plan) -> dict[PrefixKey, Strategy]:
 
 
 def preprocessings(plan: Plan) -> dict[PrefixKey, Preprocessing]:
-    """Return how pictures are prepared, by prefix, for every strategy."""
+    """Return the preprocessing of every strategy, by prefix."""
     found = {}
     for key, strategy in strategies_of(plan).items():
         weights = plan.backbone(strategy, 0).weights

@@ -134,7 +134,7 @@ def read_last_record(store: StudyDir, emit: Emit) -> dict[str, Any]:
     try:
         return read_json(path) if path.is_file() else {}
     except Altered:
-        emit(Warned(f"{path} was altered or cut short; threads, engines and the split are chosen anew"))
+        emit(Warned(f"{path} was altered or cut short; threads, engines and the split are chosen again"))
         return {}
 
 

@@ -1,4 +1,4 @@
-"""Write the record of a study: settings, plan, images, splits, environment."""
+"""Write the record of a study: its settings, plan, images, splits and environment."""
 
 import contextlib
 from collections.abc import Collection, Iterable, Mapping
@@ -31,7 +31,7 @@ from unfreeze.train.device import Compute, environment
 
 
 def engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrations, precision: str) -> list[str]:
-    """Say which frozen stages run otherwise than before, or than was asked for."""
+    """Return a warning for each engine that differs from the last run's, or from the study's precision."""
     labelled = _labelled(calibrated)
     refused = [
         f"{label}: frozen stages run in {found.engine['precision']}, since {precision} is not near enough "
@@ -49,7 +49,7 @@ def engine_warnings(fixed: Mapping[str, Settings], calibrated: Calibrations, pre
 
 
 def _why_not(settings: Settings, found: Calibration) -> str:
-    """Say why an engine that a study used is not used any more."""
+    """Return why an engine of the last run is not used any more."""
     edited = "pointwise" in settings  # until 0.1 OpenVINO's models were edited to take another kernel for some layers
     if edited or settings.get("name") not in engines.ENGINES:
         return "is no longer supported"
@@ -68,12 +68,12 @@ def _engine_words(settings: Settings) -> str:
 
 
 def write_record(prepared: PreparedStudy, calibrated: Calibrations, plan: Mapping[str, Any], source_text: str) -> None:
-    """Write what a study is and does before its cells run: settings, plan, images, splits, environment.
+    """Write the record of a study before its cells run.
 
     Args:
         prepared: the study.
-        calibrated: its engines.
-        plan: plan.json's content.
+        calibrated: has its engines.
+        plan: the content of plan.json.
         source_text: the study file as given, kept as study.yaml.
     """
     opened, changed = prepared.opened, prepared.diff.changed
@@ -97,16 +97,16 @@ def write_record(prepared: PreparedStudy, calibrated: Calibrations, plan: Mappin
 
 
 def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibrated: Calibrations) -> dict[str, Any]:
-    """Return the resolved study as study.json holds it."""
+    """Return the resolved study in the form of study.json."""
     notes = [*catalog.guessed]
     if study.split.val == "test":
         notes.append(
-            "Validation images are the test images: what stopped and chose also reports, so scores are optimistic; "
+            "Validation images are the test images: the same images choose and report, so scores are optimistic; "
             "split: {val: 0.15} takes others."
         )
     set_aside = int((catalog.images["status"] == "set_aside").sum())
     if set_aside:
-        notes.append(f"Set aside: {plural(set_aside, 'image')}; catalog.csv says why, and check: what is.")
+        notes.append(f"Set aside: {plural(set_aside, 'image')}; catalog.csv gives the reason for each.")
     return {
         "name": study.name,
         "metric": study.metric,
@@ -126,7 +126,7 @@ def _study_record(study: StudyConfig, catalog: Catalog, compute: Compute, calibr
 
 
 def _splits(splits: Mapping[int | None, pd.Series], specs: Iterable[CellSpec]) -> pd.DataFrame:
-    """Return a row an image (and fold): its split, and per regime and seed what it is used for."""
+    """Return splits.csv: one row per image (and fold) with its split, and its use by regime and seed."""
     tables = []
     by_fold: dict[int | None, dict[tuple[str, int], CellSpec]] = {}
     for spec in specs:
@@ -150,15 +150,15 @@ def add_facts(
     stages: Mapping[PrefixKey, Any],
     times: Mapping[str, float],
 ) -> None:
-    """Add to shared.json what one run's shared work really took, beside what was predicted for it.
+    """Add one run's measured cost of shared work, and the predicted one, to shared.json.
 
     Args:
         store: the study directory.
         shared: the plan.
-        supply: knows what was computed.
-        needed: the plan's rows, by entry of the cache.
-        predicted: seconds predicted for the cells that ran, with what they share.
-        stages: names stages, by prefix.
+        supply: counts what was computed.
+        needed: rows of the plan, by entry of the cache.
+        predicted: predicted seconds of the cells that ran, shared work included.
+        stages: of each prefix.
         times: seconds of the parts of the run.
     """
     path = store.path / "shared.json"

@@ -187,7 +187,7 @@ class StudyRun:
         reserve = reserved(cache, self.out, expected) if cache else 0
         started = time.perf_counter()
         with contextlib.ExitStack() as stack:
-            if cache:  # wait for another process that reads the same images: it remembers what it sees
+            if cache:  # wait for another process that reads the same images, and use its results
                 seen = waiting(self.emit, "reads the same images")
                 stack.enter_context(scanning(cache, source.roots.values(), seen))
             catalog = look_at_data(self.study, source, opened.plan, cache, self.emit, reserve)
@@ -204,7 +204,7 @@ class StudyRun:
 
     @contextlib.contextmanager
     def _planned(self, prepared: PreparedStudy) -> Iterator[PlannedRun]:
-        """Decide what is stored and make room for it; rows of the cache that are needed stay until the end."""
+        """Plan what is stored and make room for it; rows that the study reads are kept in the cache until the end."""
         opened, catalog = prepared.opened, prepared.catalog
         cache, parallel = opened.cache, self.options.parallel
         expected = self._expect(lambda: writes(opened.store, opened.plan, opened.files, prepared.cells, parallel))
@@ -274,7 +274,7 @@ class StudyRun:
         return failed, left_out
 
     def _write_plan(self, planned: PlannedRun) -> list[str]:
-        """Write the study's record, tell what is planned, and return the cells that are finished."""
+        """Write the study's record, emit the plan, and return the ids of the finished cells."""
         prepared = planned.prepared
         store, cells = prepared.opened.store, prepared.cells
         plan = as_record(prepared.opened.plan, {cell_id: spec.fingerprint for cell_id, spec in cells.items()})
@@ -325,6 +325,6 @@ def _check_directory(study: StudyConfig, out: Path) -> None:
 
 
 def default_workers() -> int:
-    """Return how many processes prepare batches: one per core that this process may use but one, at most eight."""
+    """Return how many processes prepare batches: one fewer than the cores that this process may use, at most eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores - 1)

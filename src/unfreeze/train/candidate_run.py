@@ -1,4 +1,4 @@
-"""One candidate in training, phase by phase: networks, history, best weights, checkpoint."""
+"""Train one candidate, phase by phase: networks, history, best weights, state."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +27,11 @@ from unfreeze.train.phase_run import Diverged, EpochRow, PhaseRun, PhaseTask, Po
 
 @dataclass(frozen=True)
 class CandidateTask:
-    """What a candidate trains, and on how much.
+    """Settings of a candidate's training.
 
     Attributes:
-        strategy: how, with every tuned value filled in.
-        regime: gives the length of an epoch.
+        strategy: with every tuned value filled in.
+        regime: from which the length of an epoch follows.
         metric: the study's metric, measured on validation after each epoch.
         seed: of the streams init, order and dropout.
         class_count: number of classes.
@@ -141,7 +141,7 @@ class CandidateRun:
     """Training of one candidate, from its first step or a saved state to its reported weights.
 
     Args:
-        task: what it trains.
+        task: its settings.
         backbone: its own: trained in place. Stages that stay frozen may share tensors with others.
         compute: device and precision.
         micro_batch: how many rows of a batch it computes at once; fewer from where memory runs short.
@@ -206,7 +206,7 @@ class CandidateRun:
 
     @property
     def cut(self) -> int:
-        """Number of frozen stages that its inputs have passed."""
+        """Number of stages that its inputs have passed."""
         return self._feeds[self._number]
 
     @property
@@ -305,11 +305,11 @@ class CandidateRun:
     @property
     def _now(self) -> PhaseRun:
         if self._phase is None:
-            raise RuntimeError("the candidate is trained to its end: it takes no more steps")
+            raise RuntimeError("the candidate is trained to its end and takes no more steps")
         return self._phase
 
     def _network_of(self, number: int) -> Network:
-        """Build a phase's network; stages that it trains anew get fresh weights."""
+        """Build a phase's network; ``reinit`` gives the trained stages fresh weights."""
         phase, cut = self.task.strategy.phases[number], self._cuts[number]
         if phase.reinit:
             reinitialise(self.backbone, cut, self.task.seed)
@@ -320,7 +320,7 @@ class CandidateRun:
         return network
 
     def _begin_phase(self, number: int, state: CandidateState | None = None) -> None:
-        """Begin a phase, or resume it from a state within it."""
+        """Start a phase, or resume it from a state."""
         strategy, cut, start = self.task.strategy, self._cuts[number], self._feeds[number]
         network, phase = self._network_of(number), strategy.phases[number]
         if state is not None:
@@ -343,7 +343,7 @@ class CandidateRun:
         self._phase = PhaseRun(task, trainee, optimizer, self.compute, self.micro_batch, position)
 
     def _end_phase(self, phase: PhaseRun) -> None:
-        """Restore the best weights and begin the next phase, if there is one."""
+        """Restore the best weights and start the next phase, if there is one."""
         self._stopping, self._stopped = phase.position.stopping, phase.stopped
         self._phase = None
         if self._frozen_hash:

@@ -296,7 +296,7 @@ class CheckpointTimer:
             except UserError as error:
                 if not self._has_warned:
                     self._has_warned = True
-                    self.emit(Warned(f"the state of training is not saved, though training goes on: {error.given}"))
+                    self.emit(Warned(f"the state of training is not saved, but training continues: {error.given}"))
         self._saved_at = self.clock()
         self._writing_seconds = self._saved_at - started
 

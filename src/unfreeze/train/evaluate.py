@@ -20,7 +20,7 @@ def predict(
     channels_last: bool = True,
     micro_batch: MicroBatch | None = None,
 ) -> tuple[metrics.Logits, metrics.Labels]:
-    """Return logits (n, classes) float32 and labels (n,) int64 of all draws, in the order they were drawn.
+    """Return logits (n, classes) float32 and labels (n,) int64 of all batches, in order.
 
     Raises:
         OutOfMemory: not even one row fits into the device's memory.
@@ -37,9 +37,7 @@ def predict(
 def logits_of(
     network: nn.Module, inputs: Tensor, compute: Compute, channels_last: bool, micro_batch: MicroBatch
 ) -> list[metrics.Logits]:
-    """Return the logits of one batch, float32, in pieces of as many rows as go through the network at once.
-
-    The network is in evaluation mode already.
+    """Return the logits of one batch, float32, in micro-batches; the network is in evaluation mode already.
 
     Raises:
         OutOfMemory: not even one row fits into the device's memory.
@@ -49,7 +47,8 @@ def logits_of(
         return [network(compute.move(some, channels_last)).float().cpu().numpy() for some in inputs.split(rows)]
 
     asked = micro_batch.rows("evaluation", len(inputs))
-    with torch.inference_mode(), compute.forward_pass():  # here, since frozen stages before it have ways of their own
+    # Not around the batches, whose frozen stages set their own modes.
+    with torch.inference_mode(), compute.forward_pass():
         found, rows = halve_until_fits(attempt, asked, compute.device)
     if rows < asked:
         micro_batch.less("evaluation", rows)

@@ -21,12 +21,15 @@ from unfreeze.train.device import Compute
 from unfreeze.train.heads import build_head
 
 TOLERANCE = {"float32": 0.01, "bfloat16": 0.1}
-"""Of recomputed logits, as a share of the largest stored one: frozen stages ran on another engine, in other batches."""
+"""Largest difference of recomputed logits, as a share of the largest stored one, by precision.
+
+Frozen stages ran on another engine and in other batches.
+"""
 
 
 @dataclass(frozen=True)
 class FinishedModel:
-    """The chosen candidate of a finished cell, whole, in inference mode.
+    """Model of a finished cell, the chosen candidate, in inference mode.
 
     Attributes:
         network: images float32 (N, 3, S, S), normalised, to logits (N, classes).
@@ -34,7 +37,7 @@ class FinishedModel:
         strategy: how it was trained.
         preprocessing: how a picture becomes its input.
         classes: in the order of the logits.
-        about: the record cell.json.
+        about: the content of cell.json.
     """
 
     network: Network
@@ -46,11 +49,11 @@ class FinishedModel:
 
 
 def load_finished(store: StudyDir, cell: str) -> FinishedModel:
-    """Rebuild the model of a finished cell: initial weights, with the trained tensors over them.
+    """Rebuild the model of a finished cell from its initial weights and its trained tensors.
 
     Raises:
-        UserError: the initial weights cannot be had or are no longer those that were trained from, or the tensors are
-            those of another network.
+        UserError: the initial weights cannot be loaded or have changed since training, or the tensors are those of
+            another network.
     """
     folder = store.cell(cell)
     about, chosen = read_json(folder / "cell.json"), read_json(folder / "result.json")["chosen"]
@@ -62,9 +65,9 @@ def load_finished(store: StudyDir, cell: str) -> FinishedModel:
     frozen = min(cuts_of(strategy, backbone))
     head = build_head(strategy.head, backbone, len(about["classes"]), seed)
     network = build_network(backbone, head, frozen, "frozen")
-    tensors, told = read_tensors(folder / "model.safetensors")
+    tensors, metadata = read_tensors(folder / "model.safetensors")
     found = tensors_hash(frozen_state(backbone, frozen))
-    if found != told["prefix_sha256"]:
+    if found != metadata["prefix_sha256"]:
         raise _other_weights(cell, f"the frozen stages have the sha256 {found}", about)
     load_trained_state(network, backbone, {name: torch.from_numpy(array) for name, array in tensors.items()})
     network.eval()
@@ -76,7 +79,7 @@ def load_finished(store: StudyDir, cell: str) -> FinishedModel:
 
 
 def check_logits(finished: FinishedModel, images: Tensor, stored: Logits, compute: Compute) -> None:
-    """Compare the model's logits with those that its cell stored for the same images.
+    """Check the model's logits against those that its cell stored for the same images.
 
     Args:
         finished: the model, on the device of ``compute``.

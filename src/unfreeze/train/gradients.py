@@ -61,12 +61,12 @@ def batch_gradients(
 
     Args:
         trainee: the network.
-        optimizer: over its parameters; its gradients are cleared where an attempt ran out of memory.
+        optimizer: of its parameters; clears their gradients after an attempt that ran out of memory.
         batch: inputs, labels and indices.
         smoothing: of the labels.
         dropout: what dropout is drawn from.
         compute: device and precision.
-        micro_batch: how many rows it takes at once; fewer from where memory runs short.
+        micro_batch: how many rows are computed at once; fewer from where memory runs short.
 
     Raises:
         OutOfMemory: not even the fewest rows fit into the device's memory.
@@ -76,7 +76,7 @@ def batch_gradients(
 
     def undo() -> None:
         optimizer.zero_grad(set_to_none=True)
-        before.put_back()
+        before.restore()
 
     def attempt(rows: int) -> BatchResult:
         with _dropout_stream(dropout):

@@ -1,7 +1,7 @@
 """Micro-batches for short memory, with the numbers of the whole batch.
 
-Dropout is drawn for the whole batch, losses have its divisor, and BatchNorm's statistics are undone before a step is
-repeated. The number of rows goes into the checkpoint, so that a resumed run divides its batches as before.
+Dropout is drawn for the whole batch, the loss has its divisor, and BatchNorm's statistics are restored before a step is
+repeated. The number of rows is saved in the checkpoint, so that a resumed run divides its batches as before.
 """
 
 import contextlib
@@ -18,56 +18,56 @@ from unfreeze.text import join_words
 
 
 class MicroBatch:
-    """How many rows of a batch one network takes at once; fewer from where a device's memory runs short.
+    """Number of rows of a batch that a network computes at once, which falls where the device's memory runs short.
 
     Args:
-        rows: in ``training`` and in ``evaluation``, as far as they are known: what ``record`` returned.
-        on_less: is called each time they become fewer.
+        rows: in ``training`` and in ``evaluation``, where they are known: what ``record`` returned.
+        on_less: is called each time the number falls.
     """
 
     def __init__(self, rows: Mapping[str, int] | None = None, on_less: Callable[[], None] = lambda: None) -> None:
         self._rows, self._on_less = dict(rows or {}), on_less
         self.batch_norm = False
-        """Whether BatchNorm takes its statistics from as many rows as there are at once."""
+        """Whether BatchNorm takes its statistics from the rows of a micro-batch."""
 
     @property
     def record(self) -> Mapping[str, int]:
-        """The rows at once by kind of work, JSON data; empty where memory suffices for whole batches."""
+        """Rows at once by kind of work, as JSON data; empty where whole batches fit into memory."""
         return dict(self._rows)
 
     def rows(self, work: str, count: int) -> int:
-        """Return how many rows of a batch of ``count`` are taken at once in ``training`` or ``evaluation``."""
+        """Return how many of ``count`` rows are computed at once; ``work`` is ``training`` or ``evaluation``."""
         return min(self._rows.get(work, count), count)
 
     def less(self, work: str, rows: int) -> None:
-        """Take fewer rows at once from now on."""
+        """Compute at most ``rows`` at once from now on."""
         self._rows[work] = rows
         self._on_less()
 
-    def said(self, strategy: str, batch_size: int, device: str) -> list[str]:
-        """Return what fewer rows at once mean for a strategy's numbers."""
-        said, training, evaluation = [], self._rows.get("training"), self._rows.get("evaluation")
+    def warnings(self, strategy: str, batch_size: int, device: str) -> list[str]:
+        """Return a warning for each number of rows that memory has reduced, with its effect on results."""
+        warnings, training, evaluation = [], self._rows.get("training"), self._rows.get("evaluation")
         if training and training < batch_size:
-            means = "so its batches stay what they are and its numbers differ by rounding"
+            effect = "so its batches stay what they are and its numbers differ by rounding"
             if self.batch_norm:
-                means = (
+                effect = (
                     f"but BatchNorm takes its statistics from those {training}, so its results are not those of whole "
                     f"batches; batch_size: {training} fits, and so may a smaller image_size"
                 )
-            said.append(
+            warnings.append(
                 f"{strategy}: a batch of {batch_size} images does not fit into the memory of {device}; it trains on "
-                f"{training} at a time and adds up their gradients, {means}"
+                f"{training} at a time and adds up their gradients, {effect}"
             )
         if evaluation:
-            said.append(
+            warnings.append(
                 f"{strategy}: {EVALUATION_BATCH} images at once do not fit into the memory of {device}; it predicts "
                 f"{evaluation} at a time, so its numbers may differ by rounding"
             )
-        return said
+        return warnings
 
 
 def parts(count: int, rows: int, least: int = 1) -> list[slice]:
-    """Divide ``count`` rows into parts of ``rows``; one of fewer than ``least`` at the end joins the part before."""
+    """Divide ``count`` rows into parts of ``rows``; a last part of fewer than ``least`` joins the one before."""
     starts = list(range(0, count, rows))
     if len(starts) > 1 and count - starts[-1] < least:
         starts.pop()
@@ -75,7 +75,7 @@ def parts(count: int, rows: int, least: int = 1) -> list[slice]:
 
 
 class BatchNormStatistics:
-    """The running statistics of BatchNorm layers in training as they are now, so that they can be restored."""
+    """Copy of the running statistics of BatchNorm layers in training, to restore them."""
 
     def __init__(self, network: nn.Module) -> None:
         layers = [module for module in network.modules() if _trains(module)]
@@ -83,17 +83,17 @@ class BatchNormStatistics:
 
     @property
     def least(self) -> int:
-        """The fewest rows at once: such a layer takes no statistics from one."""
+        """The fewest rows at once: BatchNorm cannot take statistics from one."""
         return 2 if self._kept else 1
 
-    def put_back(self) -> None:
-        """Restore them."""
+    def restore(self) -> None:
+        """Restore the statistics."""
         for buffer, before in self._kept:
             buffer.copy_(before)
 
 
 def batch_norm_trains(network: nn.Module) -> bool:
-    """Tell whether a BatchNorm layer takes its statistics from batches: parts of a batch then give other numbers."""
+    """Tell whether a BatchNorm layer takes its statistics from batches, so that micro-batches change numbers."""
     return any(map(_trains, network.modules()))
 
 
@@ -102,9 +102,9 @@ def _trains(module: nn.Module) -> bool:
 
 
 class WholeDropout:
-    """Lets dropout draw for a whole batch of ``rows`` although the network sees it part by part.
+    """Dropout whose masks are drawn for a whole batch of ``rows``, though the network sees it in parts.
 
-    Masks are drawn with the first part, in the order of the layers, as they are for the whole batch at once.
+    Masks are drawn with the first part, in the order of the layers, as they would be for the whole batch.
     """
 
     def __init__(self, rows: int) -> None:
@@ -113,16 +113,16 @@ class WholeDropout:
         self._part, self._met = slice(0, rows), 0
 
     def turn_to(self, part: slice) -> None:
-        """Begin a part's forward pass."""
+        """Start the forward pass of a part."""
         self._part, self._met = part, 0
 
     @contextlib.contextmanager
     def inside(self, network: nn.Module) -> Iterator[None]:
-        """Stand in for a network's dropout layers that are in training mode."""
+        """Replace the network's dropout layers that are in training mode."""
         layers = [module for module in network.modules() if type(module) is nn.Dropout and module.training]
         handles = [layer.register_forward_hook(self._drop) for layer in layers]
         for layer in layers:
-            layer.training = False  # then it gives its input as it is
+            layer.training = False  # the layer then returns its input
         try:
             yield
         finally:
@@ -140,25 +140,25 @@ class WholeDropout:
 
 
 def loss_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor | int:
-    """Return what the mean loss of a batch divides the sum of its rows' losses by."""
+    """Return the divisor of a batch's mean loss: the sum of the weights of its rows."""
     return len(labels) if class_weights is None else class_weights[labels].sum()
 
 
 def has_lone_batch(images: int, batch_size: int) -> bool:
-    """Tell whether a pass over so many images has a batch of one."""
+    """Tell whether a pass over the images has a batch of one image."""
     return batch_size == 1 or images % batch_size == 1
 
 
 def lone_batch(
     batch_size: int, images: Collection[int], key: str = "batch_size", taken: Collection[int] = ()
 ) -> UserError:
-    """Return what is said where BatchNorm would have to take its statistics from a batch of one image.
+    """Return the error of a batch of one image, from which BatchNorm would have to take its statistics.
 
     Args:
-        batch_size: that leaves one.
-        images: numbers of training images, at least two each.
-        key: the setting that says it.
-        taken: batch sizes that are no other choice.
+        batch_size: the batch size.
+        images: numbers of training images, each at least two.
+        key: path of the setting.
+        taken: batch sizes that cannot be suggested, since the study tunes over them.
     """
 
     def fits(size: int) -> bool:

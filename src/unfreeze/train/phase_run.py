@@ -1,4 +1,4 @@
-"""One phase of training: any network, any inputs, one optimiser."""
+"""Train one phase: any network, any inputs, one optimiser."""
 
 import math
 import time
@@ -27,7 +27,7 @@ class Diverged(Exception):
     """A loss, a gradient or a prediction is not a finite number.
 
     Args:
-        text: which one, and where.
+        text: which number, and where.
         best: the best trained tensors so far, where they are kept.
     """
 
@@ -107,16 +107,16 @@ class EpochTotals:
 
 @dataclass(frozen=True)
 class Position:
-    """Where training stands between two steps.
+    """Position of training between two steps.
 
-    With the network's tensors and the optimiser's this is all that the rest depends on: learning rates, batches and
-    dropout are functions of the step.
+    With the tensors of the network and the optimiser this is all that the rest of training depends on: learning rates,
+    batches and dropout are functions of the step.
 
     Attributes:
         epoch: of the next step, from 1.
         step: steps done, over all phases.
-        stopping: early stopping so far.
-        totals: of this epoch.
+        stopping: state of early stopping.
+        totals: of this epoch so far.
     """
 
     epoch: int
@@ -126,17 +126,17 @@ class Position:
 
 
 class PhaseRun:
-    """One phase in training.
+    """Training of one phase.
 
-    Several phase runs that meet the same batches can be stepped in turn, each as if it were alone. An epoch's seconds
-    are this network's own, with its share of what the batches cost.
+    Several phase runs can take the same batches in turn, each as if it were alone. An epoch's seconds are this
+    network's own, with its share of what the batches cost.
 
     Args:
-        task: what to train, and when.
+        task: the phase.
         trainee: the network, with its tensors as they were at ``position``.
         optimizer: over its trained parameters, with its moments as they were there.
         compute: device and precision.
-        micro_batch: how many rows of a batch it takes at once; fewer from where memory runs short.
+        micro_batch: how many rows of a batch are computed at once; fewer from where memory runs short.
         position: the phase's first step, or the ``position`` of an earlier run.
     """
 

@@ -19,20 +19,20 @@ from unfreeze.train.heads import build_head
 from unfreeze.train.optimizers import build_optimizer
 
 TIMED_SECONDS = 0.7
-"""Fewer examples than a batch has are timed where a whole batch would take longer than this."""
+"""Seconds that one timed batch may take; where a whole batch would take longer, fewer examples are timed."""
 
 SECONDS_PER_FLOP = 1e-11
-"""Of a machine on which nothing has been timed yet."""
+"""Assumed speed of a machine on which nothing has been timed yet."""
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """Seconds of training one network; FLOPs are those of one example.
+    """Cost of training one network, in seconds; FLOPs are those of one example.
 
     Attributes:
         forward: seconds per FLOP of the forward pass.
         backward: seconds of the backward pass and the update, per FLOP of the forward pass through what trains.
-        step: seconds of a step beside its FLOPs.
+        step: seconds of a step that do not depend on FLOPs.
     """
 
     forward: float
@@ -44,21 +44,21 @@ class StepCost:
 
         Args:
             passed: FLOPs of the stages and the head that the example passes.
-            trained: FLOPs of those of them that train.
+            trained: FLOPs of those among them that train.
         """
         return self.forward * passed + self.backward * trained
 
     def evaluate(self, passed: int) -> float:
-        """Return the seconds of predicting one example that passes so many FLOPs."""
+        """Return the seconds of predicting one example; ``passed`` as in ``train``."""
         return self.forward * passed
 
 
 @dataclass(frozen=True)
 class TimedStep:
-    """A training step of a network that can be timed.
+    """A training step to be timed.
 
     Attributes:
-        strategy: says what network it is.
+        strategy: whose network it is.
         phase: number of the phase.
         cut: number of frozen stages.
         start: number of stages that the inputs have passed.
@@ -76,12 +76,12 @@ class TimedStep:
 
     @property
     def network(self) -> str:
-        """What network it is, and its batch size: steps of the same one differ by their cuts alone."""
+        """Key of its network and batch size: steps with the same key differ only by their cuts."""
         return network_key(self.strategy, self.classes)
 
 
 def network_key(strategy: Strategy, classes: int) -> str:
-    """Return what two strategies that train the same network with the same batch size have in common."""
+    """Return the key of a strategy's network and batch size, whatever its cuts."""
     head = head_record(strategy.head)
     return fingerprint(strategy.backbone.name, strategy.image_size, head, strategy.batch_size, classes)
 
@@ -93,17 +93,17 @@ def step_cost(
     compute: Compute,
     seconds_per_flop: float = SECONDS_PER_FLOP,
 ) -> StepCost:
-    """Time one batch of random inputs, or recall it.
+    """Time one batch of random inputs, or return the remembered time.
 
-    Where not even two images fit into the device's memory, FLOPs alone predict; whether the network can be trained is
-    for its cells to find out.
+    Where not even two images fit into the device's memory, the cost is predicted from FLOPs; the cells will find out
+    whether the network can be trained.
 
     Args:
-        step: what is timed.
+        step: the step to time.
         backbone: returns the backbone, which is not changed.
         measurements: of this machine.
         compute: device and precision.
-        seconds_per_flop: of frozen stages; says how many examples can be timed in ``TIMED_SECONDS``.
+        seconds_per_flop: of frozen stages, from which the number of examples for ``TIMED_SECONDS`` follows.
     """
     flops = step.passed + 2 * step.trained
     count = min(step.strategy.batch_size, max(2, int(TIMED_SECONDS / (max(1, flops) * seconds_per_flop))))

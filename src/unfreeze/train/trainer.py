@@ -17,24 +17,24 @@ class TrainingBatches(Protocol):
     """The batches of an endless training stream, at any cut."""
 
     def turn_to(self, step: int, cuts: Sequence[int]) -> None:
-        """Begin a step, whose batch is needed after these numbers of frozen stages."""
+        """Start a step, whose batch is needed after each of these numbers of frozen stages."""
 
     def batch(self, cut: int) -> Batch:
         """Return the step's batch after ``cut`` frozen stages."""
 
     def close(self) -> None:
-        """Let go of processes and files."""
+        """Close processes and files."""
 
 
 @dataclass(frozen=True)
 class Callbacks(Generic[Key]):
-    """What a trainer calls.
+    """Callbacks of a trainer.
 
     Attributes:
-        before_step: with the runs that are not over, each between two of its steps.
-        on_step: after each step of a run.
-        on_epoch: after each epoch, with its row.
-        on_end: as soon as a run is over, with the trained candidate or what made it fail.
+        before_step: called with the runs that are not over, each between two of its steps.
+        on_step: called after each step of a run.
+        on_epoch: called after each epoch, with its row.
+        on_end: called as soon as a run is over, with the trained candidate or the error that ended it.
     """
 
     before_step: Callable[[Mapping[Key, CandidateRun]], None]
@@ -47,9 +47,9 @@ class Trainer(Generic[Key]):
     """Trains runs to their end, each as if it were alone.
 
     Args:
-        batches: of training, for all of them.
-        validation: gives the validation batches after a number of frozen stages, to be iterated over each epoch.
-        callbacks: is told what happens.
+        batches: training batches of all runs.
+        validation: returns the validation batches after a number of frozen stages, to be iterated over each epoch.
+        callbacks: are called on the way.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class Trainer(Generic[Key]):
         self._open: dict[int, Iterable[Batch]] = {}  # validation by cut; its processes live while a run may need them
 
     def add(self, key: Key, run: CandidateRun) -> None:
-        """Add a run; all draw the same images in the same order and share their validation images.
+        """Add a run; all runs draw the same images in the same order and share their validation images.
 
-        The trainer lets go of a run that is over, so that the networks of candidates that lost leave memory.
+        The trainer drops a run that is over, so that networks of beaten candidates leave memory.
         """
         self._runs[key] = run
 
     def fit(self) -> None:
         """Train all runs to their end.
 
-        A run that fails does not stop the others. BrokenPipeError does: nobody listens any more.
+        A run that fails does not stop the others. A BrokenPipeError does: no listener is left.
         """
         try:
             for key in [key for key, run in self._runs.items() if run.is_over]:
@@ -124,7 +124,7 @@ class Trainer(Generic[Key]):
         yield from self._open[cut]
 
     def _made(self, make: Callable[[], Batch | None], keys: Sequence[Key]) -> TimedBatch | None:
-        """Make a batch for some runs; None at the end of validation, and where it fails, which fails them all."""
+        """Make a batch for some runs; return None at the end of validation, or if it fails, which fails all of them."""
         started = time.perf_counter()
         try:
             batch = make()
@@ -138,10 +138,10 @@ class Trainer(Generic[Key]):
 
     @contextlib.contextmanager
     def _failing(self, key: Key) -> Iterator[None]:
-        """End a run that fails; the others go on."""
+        """End a run that fails; the others continue."""
         try:
             yield
-        except BrokenPipeError:  # whoever is told went away: not the run's failure
+        except BrokenPipeError:  # a listener went away, which is not the run's failure
             raise
         except Exception as error:
             self._end(key, error)
@@ -161,6 +161,6 @@ class Trainer(Generic[Key]):
         self.callbacks.on_end(key, result)
 
     def _forget_unused(self) -> None:
-        """Let go of validation batches, and the processes that prepare them, at cuts that no run needs any more."""
+        """Drop validation batches, with the processes that prepare them, at cuts that no run needs any more."""
         for cut in self._open.keys() - {run.cut for run in self._runs.values() if not run.is_over}:
             del self._open[cut]

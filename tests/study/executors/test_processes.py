@@ -147,7 +147,7 @@ def test_a_process_that_is_killed_costs_the_others_nothing_and_its_cells_go_on_t
     assert several.failed == ()
     assert all_but_times(several.path) == all_but_times(whole)
     assert [event.text for event in events if isinstance(event, Warned) and "process" in event.text] == [
-        "a process that ran cells was ended by SIGKILL; in another one go on: all.small.s0"
+        "a process that ran cells was ended by SIGKILL; another one continues all.small.s0"
     ]
     begun = [event.cell for event in events if isinstance(event, CellStarted)]
     assert sorted(begun) == ["all.small.s0", "all.small.s0", "last.small.s0"]
@@ -232,8 +232,8 @@ def test_cells_whose_process_is_killed_twice_fail_and_say_why(tmp_path: Path, fa
         "  fix:      run the same command again, with a smaller --parallel or without"
     )
     assert [event.text for event in told if isinstance(event, Warned)] == [
-        "a process that ran cells was ended by SIGKILL; in another one go on: c",
-        "a process that ran cells was ended by SIGKILL; in another one go on: b",
+        "a process that ran cells was ended by SIGKILL; another one continues c",
+        "a process that ran cells was ended by SIGKILL; another one continues b",
     ]
     assert [event.cell for event in told if isinstance(event, CellFailed)] == ["b"]
 

@@ -219,7 +219,7 @@ class ProcessExecutor:
             if group.tries < TRIES:
                 self.seconds += time.perf_counter() - dead.started
                 self._lost.append(group)
-                text = f"a process that ran cells {why}; in another one go on: {', '.join(group.cell_ids)}"
+                text = f"a process that ran cells {why}; another one continues {', '.join(group.cell_ids)}"
                 self.emit(Warned(text))
                 return
             error = died_twice(
