@@ -37,7 +37,7 @@ def why_not(spec: CellSpec, unstored: bool, budget_words: str) -> Iterable[str]:
             found.setdefault(reason, []).append(name)
     for reason, names in found.items():
         yield reason if len(names) == len(spec.networks) else f"{_candidates(names, len(spec.networks))}: {reason}"
-    if bank(spec.regime) is None and any(any(feed_cuts(one.cuts)) for one in spec.networks.values()):
+    if bank(spec.regime) is None and any(any(feed_cuts(each.cuts)) for each in spec.networks.values()):
         yield (
             f"augment: {spec.regime.augment} draws new views in every epoch (views: fresh), so the frozen stages "
             "see training images live"
@@ -158,7 +158,7 @@ class ActivationPlan:
     @property
     def seconds(self) -> float:
         """Predicted seconds of the whole study."""
-        stored = sum(one.seconds for one in self.activations if one.stored)
+        stored = sum(each.seconds for each in self.activations if each.stored)
         return self.pixel_seconds + stored + sum(cell.seconds for cell in self.cells.values())
 
     @property
@@ -169,21 +169,21 @@ class ActivationPlan:
     @property
     def bytes(self) -> int:
         """Predicted bytes of the study's entries in the cache."""
-        return self.pixel_bytes + sum(one.bytes for one in self.activations if one.stored)
+        return self.pixel_bytes + sum(each.bytes for each in self.activations if each.stored)
 
     @property
     def bytes_missing(self) -> int:
         """Predicted bytes of what is not in the cache yet."""
-        missing = [one.bytes * (1 - one.held / max(1, len(one.rows))) for one in self.activations if one.stored]
+        missing = [each.bytes * (1 - each.held / max(1, len(each.rows))) for each in self.activations if each.stored]
         return self.pixel_bytes_missing + int(sum(missing))
 
     @property
     def stored_work(self) -> StoredWork:
         """Rows that cells find in the cache, or write to it."""
         return StoredWork(
-            rows={one.key: one.rows for one in self.activations if one.stored},
-            starts={one.key: one.start for one in self.activations if one.stored and one.start},
-            shares={one.key: len(one.rows) / max(1, one.taken) for one in self.activations},
+            rows={each.key: each.rows for each in self.activations if each.stored},
+            starts={each.key: each.start for each in self.activations if each.stored and each.start},
+            shares={each.key: len(each.rows) / max(1, each.taken) for each in self.activations},
             pixels=self.pixel_bytes > 0,
         )
 
@@ -232,14 +232,14 @@ def plan_shared(specs: Sequence[CellSpec], costs: PlanCosts, cache: CacheState) 
     reads, lockstep_reads = {spec.id: spec.reads for spec in specs}, reads_of_study(specs)
     view = costs.view + (0 if cache.keeps_pixels else costs.decode)
     activations = _shared_activations(reads, lockstep_reads, costs, cache, view)
-    kept = {one.key for one in activations if one.stored}
+    kept = {each.key for each in activations if each.stored}
     live = dict.fromkeys(reads, 0.0)
     for each in lockstep_reads:
         for cell_id in each.cell_ids:
             live[cell_id] += _read_seconds(each.counts, costs, kept, view) / len(each.cell_ids)
     pixel_bytes = cache.pixel_bytes if cache.keeps_pixels else 0
     return ActivationPlan(
-        tuple(sorted(activations, key=lambda one: one.key)),
+        tuple(sorted(activations, key=lambda each: each.key)),
         {spec.id: _forecast(spec, costs, kept, live[spec.id], cache.budget_words) for spec in specs},
         pixel_bytes,
         int(pixel_bytes * cache.pixels_missing / max(1, cache.pixels)),
@@ -291,9 +291,9 @@ def _shared_activations(
     return found
 
 
-def _why(one: Storable, cache: CacheState) -> str:
-    if one.bytes > cache.room:
-        return f"{bytes_text(one.bytes)} do not fit into the disk budget of {cache.budget_words}"
+def _why(storable: Storable, cache: CacheState) -> str:
+    if storable.bytes > cache.room:
+        return f"{bytes_text(storable.bytes)} do not fit into the disk budget of {cache.budget_words}"
     return f"others save more within the disk budget of {cache.budget_words}"
 
 
@@ -375,27 +375,27 @@ def as_record(shared: ActivationPlan, stages: Mapping[PrefixKey, Sequence[StageI
     return {
         "shared": [
             {
-                "name": name_of(one.key, stages),
-                "rows": len(one.rows),
-                "bytes": one.bytes,
-                "held": one.held,
-                "stored": one.stored,
-                "why_not": one.why,
-                "built_from": name_of(one.start, stages) if one.start else "images",
-                "cells": list(one.cells),
-                "seconds": one.seconds,
+                "name": name_of(each.key, stages),
+                "rows": len(each.rows),
+                "bytes": each.bytes,
+                "held": each.held,
+                "stored": each.stored,
+                "why_not": each.why,
+                "built_from": name_of(each.start, stages) if each.start else "images",
+                "cells": list(each.cells),
+                "seconds": each.seconds,
             }
-            for one in shared.activations
+            for each in shared.activations
         ],
         "reuse": [
             {
-                "cell": one.cell,
-                "reuses": [name_of(key, stages) for key in one.reuses],
-                "why_not": list(one.why_not),
-                "seconds": one.seconds,
-                "seconds_alone": one.seconds_alone,
+                "cell": each.cell,
+                "reuses": [name_of(key, stages) for key in each.reuses],
+                "why_not": list(each.why_not),
+                "seconds": each.seconds,
+                "seconds_alone": each.seconds_alone,
             }
-            for one in shared.cells.values()
+            for each in shared.cells.values()
         ],
         "predictions": {
             "seconds": shared.seconds,

@@ -316,7 +316,7 @@ class CandidateRun:
         fresh, start = self._fresh_from[number], self._feeds[number]
         network = build_network(self.backbone, self._head, cut, phase.batch_norm, fresh, start)
         network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.micro_batch.batch_norm = self.micro_batch.batch_norm or batch_norm_trains(network.suffix)
+        self.micro_batch.add_network(network.suffix)
         return network
 
     def _begin_phase(self, number: int, state: CandidateState | None = None) -> None:

@@ -35,6 +35,10 @@ class MicroBatch:
         """Rows at once by kind of work, as JSON data; empty where whole batches fit into memory."""
         return dict(self._rows)
 
+    def add_network(self, network: nn.Module) -> None:
+        """Add a network in training mode whose batches are divided."""
+        self.batch_norm = self.batch_norm or batch_norm_trains(network)
+
     def rows(self, work: str, count: int) -> int:
         """Return how many of ``count`` rows are computed at once; ``work`` is ``training`` or ``evaluation``."""
         return min(self._rows.get(work, count), count)
