@@ -1,4 +1,4 @@
-"""Studies end without a report, except where a test reads one."""
+"""Leave out the report of studies, except where a test reads it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a study is predicted to compute, and why it does not reuse more: from its plan alone, and beside a run."""
+"""Plan of shared activations: predicted work, and the reasons why cells do not reuse more."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -109,7 +109,7 @@ def reasons(folder: Path, **strategy: Any) -> list[str]:
     return list(why_not(work, False, "20GB"))
 
 
-def test_stages_that_an_earlier_phase_trained_are_not_reused_and_it_is_said(tmp_path: Path) -> None:
+def test_stages_that_an_earlier_phase_trained_are_not_reused_and_the_plan_says_why(tmp_path: Path) -> None:
     both = {"phases": [{"train": "all", "epochs": 1}, {"train": "head", "epochs": 1}]}
     assert reasons(tmp_path, **both) == [
         "phase 1 trains everything, so it runs from pixels",

@@ -1,4 +1,4 @@
-"""Rare classes weigh more, or are drawn more often."""
+"""Balance of classes: rare ones weigh more or are drawn more often."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits in a study: which bits count is part of what a cell depends on, if it has such."""
+"""Pictures of more than 8 bits: cells depend on which bits count, if there are such pictures."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a study writes, told before it runs, beside what it then writes; and what is said where that does not fit."""
+"""Estimated disk space: near what a study writes; refused where it does not fit."""
 
 import re
 from collections import namedtuple

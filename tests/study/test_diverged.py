@@ -1,4 +1,4 @@
-"""Bad numbers stop their cell within a step, mark it, and keep its best weights; the study goes on."""
+"""Divergence ends a cell within a step and keeps its best weights; the study continues."""
 
 import json
 import math

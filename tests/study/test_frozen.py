@@ -1,4 +1,4 @@
-"""What a strategy freezes is, after training, what it was before: parameters and buffers, to the last bit."""
+"""Frozen stages keep every bit while others train: parameters and buffers."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Studies of data that gives its own splits: the second of two tests, copies of test images leave, classes may lack."""
+"""Splits that the data gives: two test folders, copies of test images, missing classes."""
 
 import shutil
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_the_one_split_beside_training_is_the_test_set(tmp_path):
     assert results.table.iloc[0]["n_test"] == 0
 
 
-def test_a_directory_of_a_version_that_validated_on_it_goes_on_doing_so(tmp_path, monkeypatch):
+def test_a_directory_of_a_version_that_validated_on_it_still_does(tmp_path, monkeypatch):
     write(tmp_path, train=6, val=3)
     shutil.copy(tmp_path / "photographs/val/circle/000.png", tmp_path / "photographs/train/circle/copy.png")
     with monkeypatch.context() as as_before:
@@ -90,7 +90,7 @@ def test_a_directory_of_a_version_that_validated_on_it_goes_on_doing_so(tmp_path
     assert foretold(tmp_path) == told[1:]
 
 
-def test_a_directory_of_a_version_that_trained_on_copies_of_test_images_goes_on_doing_so(tmp_path, monkeypatch):
+def test_a_directory_of_a_version_that_trained_on_copies_of_test_images_still_does(tmp_path, monkeypatch):
     write(tmp_path, train=12, test=3)
     shutil.copy(tmp_path / "photographs/test/circle/000.png", tmp_path / "photographs/train/circle/copy.png")
     with monkeypatch.context() as as_before:

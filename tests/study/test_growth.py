@@ -207,7 +207,7 @@ def test_classes_that_become_one_keep_their_test_images(tmp_path):
     assert second.table["status"].tolist() == ["finished"]
 
 
-def test_another_split_is_drawn_anew(tmp_path):
+def test_the_split_is_drawn_again_when_its_settings_change(tmp_path):
     before = held_out(run(tmp_path)[0])
     second, warned = run(tmp_path, split={"test": 0.4})
     assert warned[0] == "the settings of split changed; the split is drawn again"

@@ -1,4 +1,4 @@
-"""Hostile names of classes go through a whole study as text: no markup, no formula, no path, no broken record."""
+"""Hostile class names stay text: no markup, no formula, no path, no broken record."""
 
 import csv
 import json

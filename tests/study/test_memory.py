@@ -1,4 +1,4 @@
-"""A device whose memory is short: the same batches in parts, resumed bit for bit, and said."""
+"""Short device memory: micro-batches with the same numbers, resumed bit for bit, with warnings."""
 
 import json
 import re
@@ -130,7 +130,9 @@ def test_memory_that_is_short_in_the_backward_pass(tmp_path: Path, monkeypatch: 
     assert warnings_of(found) == [PARTS]
 
 
-def test_batch_norm_in_training_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_micro_batches_of_batch_norm_in_training_give_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = {"strategies": {"all": {"train": "all", "batch_norm": "train"}}, "regimes": FRESH}
     found = run(tmp_path, "short", Listener(Short(monkeypatch, training=[3])), **study)
     assert warnings_of(found) == [NORM]
@@ -244,7 +246,7 @@ def test_a_run_that_is_stopped_after_memory_was_short_ends_as_if_it_never_was(
     assert warnings_of(out) == [PARTS if strategies is LAST else PARTS.replace("last:", "head:")]
 
 
-def test_what_evaluation_found_out_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_at_once_of_evaluation_survive_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = {"strategies": LAST, "regimes": FRESH}
     whole = run(tmp_path, "whole", Listener(Short(monkeypatch, evaluation=[1])), **study)
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""A whole study on the nasty pack: it ends, counts every file once, and leaves the folder alone."""
+"""A whole study on the nasty pack finishes, counts every file once, and changes no file."""
 
 import os
 from collections import Counter

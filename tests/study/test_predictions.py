@@ -1,4 +1,4 @@
-"""Predicted seconds: near what a study takes, timed once, and corrected by what has run."""
+"""Predicted seconds: near the measured ones, timed once, and corrected by finished groups."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a cell is ranked by: the whole validation pool, none of it predicted by a model that it chose."""
+"""Ranking set: the whole validation pool, no image predicted by a model that it chose."""
 
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def test_the_whole_pool_is_predicted_whatever_the_regime_validates_on(tmp_path: 
 
 
 @pytest.mark.parametrize("strategy", [TUNED, EARLY, {**TUNED, **EARLY}], ids=["tuned", "early", "both"])
-def test_what_validation_chose_is_paid_for_by_the_other_half(
+def test_choices_on_validation_are_cross_fitted(
     tmp_path: Path, strategy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
@@ -101,7 +101,7 @@ def test_what_validation_chose_is_paid_for_by_the_other_half(
     ],
     ids=["the last epoch after a stop", "several views", "validation on test", "stopped by the training loss"],
 )
-def test_where_it_cannot_be_paid_for_it_is_said(tmp_path: Path, values: dict[str, Any], paid: bool) -> None:
+def test_choices_that_cannot_be_cross_fitted_are_recorded(tmp_path: Path, values: dict[str, Any], paid: bool) -> None:
     results = run(tmp_path, **values)
     assert ranked(results, "one.small.s0")[2] is paid
 
@@ -121,7 +121,7 @@ def test_the_answer_and_the_shipped_cell_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("from_epoch", [1, 2, 4])
-def test_a_candidate_that_kept_its_last_epochs_alone_is_not_paid_for(from_epoch: int) -> None:
+def test_a_candidate_that_kept_only_its_last_epochs_is_not_cross_fitted(from_epoch: int) -> None:
     """As one that an earlier version began and this one ended."""
     history = [EpochRow(0, epoch, epoch, 0.1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.0, epoch) for epoch in (1, 2, 3, 4)]
     kept = {str(epoch): torch.zeros(2, 3) for epoch in range(from_epoch, 5)}

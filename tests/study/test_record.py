@@ -1,4 +1,4 @@
-"""An edited study runs what is new, keeps what is unchanged bit for bit, and says what is no part of it any more."""
+"""An edited study runs only what changed, keeps the rest bit for bit, and warns of what is left over."""
 
 import contextlib
 import json
@@ -302,7 +302,7 @@ def half(world: Path, tmp_path: Path) -> Path:
     return tmp_path / "half"
 
 
-def test_a_half_trained_cell_with_other_settings_begins_anew(world: Path, half: Path, tmp_path: Path) -> None:
+def test_a_half_trained_cell_with_other_settings_starts_again(world: Path, half: Path, tmp_path: Path) -> None:
     events = run(world, half, **EDITED)
     assert resumed(events) == []
     assert said(events) == [ANEW.format("other settings")]
@@ -312,7 +312,7 @@ def test_a_half_trained_cell_with_other_settings_begins_anew(world: Path, half: 
     assert not list(half.rglob("running"))
 
 
-def test_a_half_trained_cell_that_is_set_back_goes_on(world: Path, half: Path, tmp_path: Path) -> None:
+def test_a_half_trained_cell_resumes_when_its_settings_are_restored(world: Path, half: Path, tmp_path: Path) -> None:
     assert ran(run(world, half, seconds=0.0, **EDITED)) == []
     events = run(world, half, **ONE)
     assert resumed(events) == ["quokka.small.s0"]
@@ -330,7 +330,7 @@ def test_a_half_trained_cell_of_a_strategy_that_went_is_named(world: Path, half:
 
 
 @pytest.mark.parametrize("package", ["torch", "timm"])
-def test_a_half_trained_cell_begins_anew_with_another_version(
+def test_a_half_trained_cell_starts_again_with_another_version(
     package: str, world: Path, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = device.versions()
@@ -353,9 +353,7 @@ def test_whatever_a_finished_cell_was_made_with_is_noticed(world: Path, monkeypa
         ]
 
 
-def test_new_cells_beside_those_of_an_older_version_are_told_apart(
-    world: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cells_of_another_version_give_a_warning(world: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = device.versions()
     newer = {**now, "torch": "99.9", "timm": "88.8"}
     monkeypatch.setattr(device, "versions", lambda: newer)

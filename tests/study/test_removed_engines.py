@@ -1,4 +1,4 @@
-"""Studies of versions with other engines: what is finished stays, the rest is computed again, and both are said."""
+"""Studies of removed engines: finished cells stay, the rest is computed again with a warning."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_a_finished_study_of_a_removed_engine_stays_finished(
     assert f"this study used {engine['name']} {engine['version']} (float32, 1 thread), which is no longer" in said
 
 
-def test_cells_that_are_added_to_a_study_of_a_removed_engine_are_computed_and_said_to_differ(tmp_path: Path) -> None:
+def test_cells_added_to_a_study_of_a_removed_engine_are_computed_with_a_warning(tmp_path: Path) -> None:
     regimes = {"small": {"train_per_class": 5, "val_per_class": 2}}
     Study(**tiny_study(tmp_path, strategies={"head": HEAD}, regimes=regimes)).run(tmp_path / "out", workers=0)
     computed_with(tmp_path / "out", NCNN)

@@ -1,4 +1,4 @@
-"""A run that was stopped anywhere ends like one that never was: every file, bit for bit, but for times."""
+"""A stopped run resumes to the same files, bit for bit but for times."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Frozen work done once changes no number: cached, live, resumed from another study, alone or in lock-step."""
+"""Reuse changes no number: cached, live, from another study, alone or in lock-step."""
 
 import shutil
 from dataclasses import replace
@@ -230,7 +230,7 @@ def test_an_image_s_content_counts_and_neither_name_nor_place_nor_time(tmp_path:
     assert computed(run(tmp_path, "changed", **asked)) == 1
 
 
-def test_two_files_of_weights_with_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_two_files_of_weights_with_one_name_are_distinguished(tmp_path: Path) -> None:
     files = []
     for number, folder in enumerate(("one", "two")):
         (tmp_path / folder).mkdir()

@@ -1,4 +1,4 @@
-"""What a study stores in a cache that holds rows of others already, and what goes for it."""
+"""Room in a shared cache: what a study stores, and which entries are deleted for it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,7 +112,7 @@ def test_what_another_study_uses_stays_and_plan_and_run_say_what_that_leaves(tmp
     )
 
 
-def test_where_room_was_there_and_is_not_any_more_less_is_stored_and_said(
+def test_less_is_stored_with_a_warning_where_room_is_gone_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running, "make_room", lambda *given: 0)

@@ -1,4 +1,4 @@
-"""A study on the small world, from files to files."""
+"""Run a whole study on tiny data and read its files."""
 
 import json
 import shutil
@@ -273,7 +273,7 @@ def test_a_time_limit_in_between_leaves_the_cells_that_are_predicted_not_to_fit(
     assert results.table["status"].tolist() == ["finished", "missing"]
 
 
-def test_a_file_that_cannot_be_decoded_is_set_aside_and_said(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_decoded_is_set_aside_and_noted(tmp_path: Path) -> None:
     broken = write_photographs(tmp_path / "photographs") / "circle" / "000.png"
     broken.write_bytes(broken.read_bytes()[:200])
     results, _ = run(tmp_path)
@@ -293,7 +293,7 @@ def test_fewer_images_than_asked_for_is_a_warning(tmp_path: Path) -> None:
     assert warnings[0].startswith("class circle gives ")
 
 
-def test_everything_wrong_with_the_strategies_is_said_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_the_strategies_are_in_one_message(tmp_path: Path) -> None:
     strategies = {"deep": {"train": {"last": 99}}, "tall": {"train": "head", "backbone": "resnet999"}}
     with pytest.raises(UserError) as caught:
         run(tmp_path, strategies=strategies)
@@ -341,7 +341,7 @@ def test_other_weights_in_the_same_file_are_other_weights_and_moved_ones_the_sam
     assert ran(events) == ["head.small.s0", "last.small.s0"]
 
 
-def test_other_versions_are_noticed_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_versions_give_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path)
     older = {**device.versions(), "torch": "9.9", "timm": "0.1"}
     now = {name: device.versions()[name] for name in ("torch", "timm")}
@@ -355,7 +355,7 @@ def test_other_versions_are_noticed_and_said(tmp_path: Path, monkeypatch: pytest
     assert ran(events) == []
 
 
-def test_weights_that_are_not_there_are_said_before_anything_runs(tmp_path: Path) -> None:
+def test_missing_weights_are_refused_before_anything_runs(tmp_path: Path) -> None:
     lost = {"name": "test_resnet", "weights": str(tmp_path / "lost.safetensors")}
     with pytest.raises(UserError) as caught:
         run(tmp_path, backbone=lost)

@@ -1,4 +1,4 @@
-"""A study of pictures of a fixed camera, where one picture is taken again and again."""
+"""A study of pictures from a fixed camera, which are alike without being copies."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which cells a time limit leaves out, by what they are predicted to take; nothing is trained and no clock runs."""
+"""Cells that a time limit leaves out, by predicted seconds; nothing trains and no clock runs."""
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace

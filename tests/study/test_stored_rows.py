@@ -1,4 +1,4 @@
-"""Which rows of frozen stages a study computes when others have run before it, and which it finds."""
+"""Rows of frozen stages that a study computes, and those that it finds in the cache."""
 
 import os
 from pathlib import Path
@@ -116,7 +116,7 @@ def test_touched_images_are_hit(tmp_path: Path) -> None:
     assert_same_tensors(tmp_path, "first", "second", "head")
 
 
-def test_rows_that_were_altered_are_stored_anew(tmp_path: Path) -> None:
+def test_altered_rows_are_computed_and_stored_again(tmp_path: Path) -> None:
     first = run(tmp_path, "first")
     shard = max((tmp_path / "cache" / "activations").glob("*/*.rows"), key=lambda path: path.stat().st_size)
     content = bytearray(shard.read_bytes())

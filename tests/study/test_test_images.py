@@ -1,4 +1,4 @@
-"""Test images: the same in every cell, and looked at by nothing before the final evaluation."""
+"""Test images are the same in every cell, and nothing reads them before the final evaluation."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A candidate in training: phases, best weights, and a state from which it resumes to the same numbers, in memory."""
+"""Train a candidate in memory: phases, best weights, and a state that resumes to the same numbers."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -118,7 +118,7 @@ def test_a_run_resumes_from_its_state_between_any_two_steps(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["phases", "stopped"])
-def test_a_trained_candidate_is_had_again_without_training(name: str) -> None:
+def test_a_trained_candidate_is_restored_without_training(name: str) -> None:
     task = task_of(STRATEGIES[name])
     whole = fit(task)
     again = run_of(task, whole.state_dict())

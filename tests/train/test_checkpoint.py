@@ -1,4 +1,4 @@
-"""A training state is used only as it was written, and only where it gives the same numbers."""
+"""Checkpoints are used only as they were written, and only where they give the same numbers."""
 
 import math
 import sys
@@ -99,7 +99,7 @@ def test_a_state_replaces_the_one_before(tmp_path: Path) -> None:
         assert same(read_state(tmp_path / "a", BOUND).state, cell_state(step))
 
 
-def test_a_cell_without_a_state_starts_without_a_word(tmp_path: Path) -> None:
+def test_a_cell_without_a_state_starts_without_a_warning(tmp_path: Path) -> None:
     assert read_state(tmp_path / "a", BOUND) == FoundCheckpoint(None, "")
 
 
@@ -188,7 +188,7 @@ def test_a_run_saves_its_cells_once_a_minute(tmp_path: Path, monkeypatch: pytest
     assert [later - earlier for earlier, later in pairwise([0.0, *written])][:4] == [75.0] * 4
 
 
-def test_a_state_that_cannot_be_used_is_deleted_and_said(tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_used_is_deleted_with_a_warning(tmp_path: Path) -> None:
     keeper, told = saving(tmp_path, [0.0])
     keeper.save({"a.b.s0": cell_state})
     assert same(keeper.load("a.b.s0"), cell_state())
@@ -198,7 +198,7 @@ def test_a_state_that_cannot_be_used_is_deleted_and_said(tmp_path: Path) -> None
     assert list((tmp_path / "running").iterdir()) == []
 
 
-def test_a_state_of_an_earlier_version_is_deleted_and_said(tmp_path: Path) -> None:
+def test_a_state_of_an_earlier_version_is_deleted_with_a_warning(tmp_path: Path) -> None:
     keeper, told = saving(tmp_path, [0.0])
     earlier = tmp_path / "cells" / "a.b.s0" / "state"
     earlier.mkdir(parents=True)

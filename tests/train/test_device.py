@@ -1,3 +1,5 @@
+"""Choice of device and precision, and torch's settings."""
+
 import os
 
 import pytest

@@ -1,4 +1,4 @@
-"""A finished cell's model, rebuilt from its files."""
+"""Rebuild the model of a finished cell from its files."""
 
 import shutil
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_the_strategy_is_the_one_that_was_trained(world: Path, store: StudyDir) 
     assert load_finished(store, CELLS[1]).strategy == candidates(config, "last")[""]
 
 
-def test_other_logits_are_told(world: Path, store: StudyDir) -> None:
+def test_other_logits_are_refused(world: Path, store: StudyDir) -> None:
     finished = load_finished(store, CELLS[1])
     logits, about = read_tensors(store.cell(CELLS[1]) / "logits.safetensors")
     images = views(world, finished, about["ids"]["test"])
@@ -75,7 +75,7 @@ def test_other_logits_are_told(world: Path, store: StudyDir) -> None:
     ).replace("largest, 1\n", f"largest, {max(1.0, abs(logits['test'] + 0.25).max()):.3g}\n")
 
 
-def test_other_initial_weights_are_told(world: Path, store: StudyDir) -> None:
+def test_other_initial_weights_are_refused(world: Path, store: StudyDir) -> None:
     path = world / "weights.safetensors"
     kept = path.read_bytes()
     sha = load_finished(store, CELLS[0]).backbone.weights.sha256
@@ -95,7 +95,7 @@ def test_other_initial_weights_are_told(world: Path, store: StudyDir) -> None:
     assert raised.value.fix == "restore them, or run the study again with what is there now"
 
 
-def test_another_prefix_is_told(store: StudyDir) -> None:
+def test_another_prefix_is_refused(store: StudyDir) -> None:
     path = store.cell(CELLS[1]) / "model.safetensors"
     tensors, about = read_tensors(path)
     found = about["prefix_sha256"]

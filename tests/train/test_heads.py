@@ -1,3 +1,5 @@
+"""Heads: layers, initial weights, poolings."""
+
 import math
 
 import pytest

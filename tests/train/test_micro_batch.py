@@ -1,4 +1,4 @@
-"""A step in parts is the step of the whole batch but for rounding, whatever ran out of memory, and when."""
+"""Micro-batches give the step of the whole batch but for rounding, wherever memory runs out."""
 
 import itertools
 from collections.abc import Callable, Collection, Mapping

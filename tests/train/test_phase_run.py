@@ -1,4 +1,4 @@
-"""A phase trains any module on any inputs; stopping and divergence are its only ways out before the end."""
+"""Train one phase of any module on any inputs: rows, early stopping, divergence."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""Candidates in lock-step: each gets the batches of its own steps, and one that fails stops no other."""
+"""Train candidates in lock-step: each gets the batches of its own steps, and failures stay alone."""
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence

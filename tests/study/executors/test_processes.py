@@ -1,4 +1,4 @@
-"""Cells in several processes: the same numbers, and the same when one of them fails, dies or is stopped."""
+"""Cells in several processes: the same numbers, also when one fails, dies or is stopped."""
 
 import json
 import os
@@ -133,7 +133,7 @@ def test_cells_that_fail_or_diverge_stop_no_other(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_process_that_is_killed_costs_the_others_nothing_and_its_cells_go_on_there(
+def test_a_killed_process_costs_the_others_nothing_and_they_continue_its_cells(
     whole: Path, started: list[subprocess.Popen]
 ) -> None:
     events: list[Event] = []
@@ -254,7 +254,7 @@ def test_cells_whose_process_ends_by_an_exception_fail_at_once(tmp_path: Path, f
     )
 
 
-def test_what_a_slot_computes_is_counted_here_and_told_to_the_others(tmp_path: Path, fakes: list[FakeSlot]) -> None:
+def test_what_a_slot_computes_is_counted_here_and_sent_to_the_others(tmp_path: Path, fakes: list[FakeSlot]) -> None:
     facts = {"seconds": [], "rows": [], "forwards": [], "altered": [3]}
     fakes.append(FakeSlot([[{"facts": facts}, {"unstored": "the disk is full"}, {"ended": ["a"]}]]))
     fakes.append(FakeSlot([[{"unstored": "another reason"}, {"ended": ["b"]}]]))
@@ -309,7 +309,7 @@ def test_none_is_too_few(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("preset", ["quick", "thorough", "article", "demo"])
-def test_a_study_that_is_told_is_the_study(preset: str) -> None:
+def test_a_study_sent_to_a_slot_is_the_same_study(preset: str) -> None:
     """What is not set decides where defaults come from, so that must come across, too."""
     study = read_study(preset=preset, values={"data": "photos"} if preset != "article" else {})
     told = StudyConfig.model_validate(json.loads(json.dumps(study.model_dump(mode="json", exclude_unset=True))))
