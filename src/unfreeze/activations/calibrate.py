@@ -284,7 +284,7 @@ def calibrated_prefix(
             measurements.remember(choice, made.calibration.engine)
         return made
 
-    before = [one for one in (dict(fixed or {}), measurements.recall(choice)) if one in offered]
+    before = [settings for settings in (dict(fixed or {}), measurements.recall(choice)) if settings in offered]
     for settings in before:
         try:
             prefix = take([settings])
@@ -294,6 +294,6 @@ def calibrated_prefix(
     else:
         pytorch = {"pytorch": {**about, "cut": cuts[-1]}}
         seconds = work.rows * measurements.once(pytorch, lambda: {"seconds": reference().seconds})["seconds"]
-        prefix = take([one for one in offered if engines.kind_of(one).worth_seconds <= seconds])
+        prefix = take([settings for settings in offered if engines.kind_of(settings).worth_seconds <= seconds])
     prefix.calibration = replace(prefix.calibration, refused={**refused, **(prefix.calibration.refused or {})})
     return prefix

@@ -103,15 +103,15 @@ def choose(
     stored: list[Storable] = []
 
     def total(chosen: Collection[Storable]) -> float:
-        return sum(seconds_of(one, chosen, costs[one.prefix], view_seconds) for one in storables)
+        return sum(seconds_of(each, chosen, costs[each.prefix], view_seconds) for each in storables)
 
     while True:
-        used, now = sum(one.bytes for one in stored), total(stored)
-        fitting = [one for one in storables if one not in stored and used + one.bytes <= budget]
-        gains = [((now - total([*stored, one])) / max(1, one.bytes), -one.cut, one) for one in fitting]
+        used, now = sum(each.bytes for each in stored), total(stored)
+        fitting = [each for each in storables if each not in stored and used + each.bytes <= budget]
+        gains = [((now - total([*stored, each])) / max(1, each.bytes), -each.cut, each) for each in fitting]
         if not gains:
-            return tuple(one for one in storables if one in stored)
+            return tuple(each for each in storables if each in stored)
         gain, _, best = max(gains, key=lambda entry: entry[:2])
         if gain < 0:
-            return tuple(one for one in storables if one in stored)
+            return tuple(each for each in storables if each in stored)
         stored.append(best)

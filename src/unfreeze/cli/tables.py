@@ -40,23 +40,23 @@ def one_line(text: str) -> str:
     )
 
 
-def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
+def new_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
     """Return an empty table; columns named in ``numbers`` are aligned right and never wrapped or cut."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
         if column in numbers:
-            made.add_column(column, justify="right", no_wrap=True)
+            table.add_column(column, justify="right", no_wrap=True)
         else:
-            made.add_column(column, overflow="fold")
-    return made
+            table.add_column(column, overflow="fold")
+    return table
 
 
-def show(console: Console, made: Table) -> None:
+def show(console: Console, table: Table) -> None:
     """Print a table; on a terminal too narrow for its numbers, lines overflow rather than lose digits."""
     width = console.width
-    console.width = max(width, least_width(console, made))
+    console.width = max(width, least_width(console, table))
     with console.capture() as written:
-        console.print(made)
+        console.print(table)
     console.width = width
     text = written.get()
     # In a pipe, strip the padding on the right.
@@ -64,12 +64,12 @@ def show(console: Console, made: Table) -> None:
     console.print()
 
 
-def least_width(console: Console, made: Table) -> int:
+def least_width(console: Console, table: Table) -> int:
     """Return the least width of a table: its numbers unwrapped, and the longest word of each other column."""
-    measures = [[console.measure(cell) for cell in (column.header, *column.cells)] for column in made.columns]
+    measures = [[console.measure(cell) for cell in (column.header, *column.cells)] for column in table.columns]
     parts = [
         max(measure.maximum if column.no_wrap else measure.minimum for measure in measured)
-        for column, measured in zip(made.columns, measures, strict=True)
+        for column, measured in zip(table.columns, measures, strict=True)
     ]
     return sum(parts) + GAP * len(parts)
 
@@ -91,15 +91,15 @@ def data_lines(study: "StudyConfig", source: "Source | None") -> tuple[str, ...]
 
 def grid(study: "StudyConfig", planned: "Plan") -> Table:
     """Return a table of the seeds that run, with a row per strategy and a column per regime."""
-    made = table("cells", *study.regimes)
+    table = new_table("cells", *study.regimes)
     for strategy in study.strategies:
         row = []
         for regime in study.regimes:
             own = [cell for cell in planned.cells if (cell.strategy, cell.regime) == (strategy, regime)]
             seeds = sorted({cell.seed for cell in own})
             row.append(f"seed{'s' if len(seeds) > 1 else ''} {_short(seeds)}" + _folds(len(own) // len(seeds)))
-        made.add_row(strategy, *row)
-    return made
+        table.add_row(strategy, *row)
+    return table
 
 
 def _short(seeds: list[int]) -> str:
@@ -114,21 +114,21 @@ def _folds(count: int) -> str:
 
 def regimes(study: "StudyConfig", pools: dict[str, Pools]) -> Table:
     """Return a table of the regimes: files per class for training and validation, and augmentation."""
-    made = table("regime", "training", "validation", "augmentation", "epoch")
-    made.caption = "files per class" + ("" if pools else " (as requested; the data is not on this machine)")
-    made.caption_justify, made.caption_style = "left", "dim"
+    table = new_table("regime", "training", "validation", "augmentation", "epoch")
+    table.caption = "files per class" + ("" if pools else " (as requested; the data is not on this machine)")
+    table.caption_justify, table.caption_style = "left", "dim"
     for name, regime in study.regimes.items():
         seen = regime.validation
         shown = "" if seen.augment == "none" else f", {seen.augment}"
         shown += f", {seen.examples:,} drawn" if seen.examples else ""
-        made.add_row(
+        table.add_row(
             name,
             _training(regime, pools),
             _asked(regime.val_per_class, [pool.validation for pool in pools.values()], _exact(pools)) + shown,
             regime.augment,
             plural(regime.examples_per_epoch, "example") if regime.examples_per_epoch else "one pass",
         )
-    return made
+    return table
 
 
 def _exact(pools: dict[str, Pools]) -> bool:
@@ -227,43 +227,43 @@ def activations(record: Mapping[str, Any]) -> Table:
     Args:
         record: from ``study.activation_plan.as_record``.
     """
-    made = table(
+    table = new_table(
         "computed once", "rows", "size", "built from", "stored", "for", "time", numbers=("rows", "size", "time")
     )
     shared, pixels = record["shared"], record["predictions"]["pixel_bytes"]
     if pixels:
-        made.add_row("decoded pictures", "", bytes_text(pixels), "files", "yes", "all cells", "")
+        table.add_row("decoded pictures", "", bytes_text(pixels), "files", "yes", "all cells", "")
     shown = shared if len(shared) <= ROWS else shared[: ROWS - 1]
-    for one in shown:
-        made.add_row(
-            one["name"],
-            f"{one['rows']:,}",
-            bytes_text(one["bytes"]),
-            built_from(one),
-            _stored(one),
-            _cells(one["cells"]),
-            seconds_text(one["seconds"]),
+    for entry in shown:
+        table.add_row(
+            entry["name"],
+            f"{entry['rows']:,}",
+            bytes_text(entry["bytes"]),
+            built_from(entry),
+            _stored(entry),
+            _cells(entry["cells"]),
+            seconds_text(entry["seconds"]),
         )
     rest = shared[len(shown) :]
     if rest:
-        made.add_row(
+        table.add_row(
             f"{len(rest):,} more",
-            f"{sum(one['rows'] for one in rest):,}",
-            bytes_text(sum(one["bytes"] for one in rest)),
+            f"{sum(entry['rows'] for entry in rest):,}",
+            bytes_text(sum(entry["bytes"] for entry in rest)),
             "",
-            f"{sum(one['stored'] for one in rest):,} of them",
-            plural(len({cell for one in rest for cell in one["cells"]}), "cell"),
-            seconds_text(sum(one["seconds"] for one in rest)),
+            f"{sum(entry['stored'] for entry in rest):,} of them",
+            plural(len({cell for entry in rest for cell in entry["cells"]}), "cell"),
+            seconds_text(sum(entry["seconds"] for entry in rest)),
         )
-    return made
+    return table
 
 
-def _stored(one: Mapping[str, Any]) -> str:
-    if not one["stored"]:
-        return f"no: {one['why_not']}"
-    if one["held"] == one["rows"]:
+def _stored(entry: Mapping[str, Any]) -> str:
+    if not entry["stored"]:
+        return f"no: {entry['why_not']}"
+    if entry["held"] == entry["rows"]:
         return "yes, already there"
-    return f"yes, {one['held']:,} rows already there" if one["held"] else "yes"
+    return f"yes, {entry['held']:,} rows already there" if entry["held"] else "yes"
 
 
 def _cells(cells: Sequence[str]) -> str:
@@ -277,26 +277,26 @@ def reuse(record: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Tabl
         record: from ``study.activation_plan.as_record``.
         cells: the cells of the plan's record.
     """
-    made = table("cells", "reuse", "time", "without reuse", numbers=("time", "without reuse"))
+    table = new_table("cells", "reuse", "time", "without reuse", numbers=("time", "without reuse"))
     of = {cell["cell"]: cell for cell in cells}
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for one in record["reuse"]:
-        groups.setdefault((of[one["cell"]]["strategy"], reuse_text(one)), []).append(one)
+    for entry in record["reuse"]:
+        groups.setdefault((of[entry["cell"]]["strategy"], reuse_text(entry)), []).append(entry)
     listed = list(groups.items())
     shown = listed if len(listed) <= ROWS else listed[: ROWS - 1]
     for (strategy, text), alike in shown:
-        regimes = dict.fromkeys(of[one["cell"]]["regime"] for one in alike)
-        made.add_row(f"{strategy} x {', '.join(regimes)} ({plural(len(alike), 'cell')})", text, *_times(alike))
-    rest = [one for _, alike in listed[len(shown) :] for one in alike]
+        regimes = dict.fromkeys(of[entry["cell"]]["regime"] for entry in alike)
+        table.add_row(f"{strategy} x {', '.join(regimes)} ({plural(len(alike), 'cell')})", text, *_times(alike))
+    rest = [entry for _, alike in listed[len(shown) :] for entry in alike]
     if rest:
-        made.add_row(f"{plural(len(rest), 'more cell')}", "see --json", *_times(rest))
-    return made
+        table.add_row(f"{plural(len(rest), 'more cell')}", "see --json", *_times(rest))
+    return table
 
 
 def _times(cells: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     return (
-        seconds_text(sum(one["seconds"] for one in cells)),
-        seconds_text(sum(one["seconds_alone"] for one in cells)),
+        seconds_text(sum(entry["seconds"] for entry in cells)),
+        seconds_text(sum(entry["seconds_alone"] for entry in cells)),
     )
 
 
@@ -339,10 +339,10 @@ def summary(results: "pd.DataFrame", metric: str, console: Console) -> Table:
     over = "seeds and folds" if results["fold"].notna().any() else "seeds"
     hidden: tuple[str, ...] = ()
     for hidden in ((), LEAST_IMPORTANT[:1], LEAST_IMPORTANT[:2], LEAST_IMPORTANT):
-        made = _table(rows, metric, over, hidden)
-        if least_width(console, made) <= console.width:
+        table = _summary_table(rows, metric, over, hidden)
+        if least_width(console, table) <= console.width:
             break
-    return made
+    return table
 
 
 def answer_lines(answer: "Answer") -> list[Text]:
@@ -362,14 +362,14 @@ def answer_lines(answer: "Answer") -> list[Text]:
     return lines
 
 
-def _table(rows: list[dict[str, str]], metric: str, over: str, hidden: tuple[str, ...]) -> Table:
+def _summary_table(rows: list[dict[str, str]], metric: str, over: str, hidden: tuple[str, ...]) -> Table:
     shown = [name for name in rows[0] if name not in hidden]
-    made = table(*shown, numbers=tuple(shown[2:]))
-    made.title = f"{METRICS[metric].label}, mean and standard deviation over {over}"
-    made.title_justify, made.title_style = "left", "dim"
+    table = new_table(*shown, numbers=tuple(shown[2:]))
+    table.title = f"{METRICS[metric].label}, mean and standard deviation over {over}"
+    table.title_justify, table.title_style = "left", "dim"
     for row in rows:
-        made.add_row(*(row[name] for name in shown))
-    return made
+        table.add_row(*(row[name] for name in shown))
+    return table
 
 
 def _row(row: dict[Hashable, Any], metric: str, scores: dict[str, str]) -> dict[str, str]:

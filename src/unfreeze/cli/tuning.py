@@ -27,8 +27,8 @@ def tune_process() -> None:
     # Spinning threads delay those that they wait for where another process needs the core, such as a loader: a step
     # takes 1.4 times as long beside one busy process (bench/threads.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A step allocates each large gradient anew, and the system gives it out as zeroed pages of 4 KB, one fault each: a
-    # third of the time of a step of VGG16's head (bench/allocation.py). Larger pages, kept, take that away.
+    # Each step allocates large gradients, which the system provides as zeroed pages of 4 KB with a page fault each: a
+    # third of the time of a step of VGG16's head (bench/allocation.py). Keeping larger pages avoids this.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's own, c10/core/impl/alloc_cpu.cpp
     if sys.platform == "linux" and not any(name in os.environ for name in _ALLOCATOR):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -94,8 +94,8 @@ def resolve(study: StudyConfig, asked: StrategyConfig, optimizers: Mapping[str, 
         ValueError: random weights would stay frozen.
     """
     backbone = asked.backbone or study.backbone
-    said = backbone.weights if "weights" in backbone.model_fields_set else None
-    weights = asked.weights or said or study.weights or backbone.weights
+    given = backbone.weights if "weights" in backbone.model_fields_set else None
+    weights = asked.weights or given or study.weights or backbone.weights
     epochs = asked.epochs or study.epochs
     stopping = study.early_stopping if asked.early_stopping is None else asked.early_stopping
     phases = tuple(_phase(phase, epochs, weights == "none", optimizers) for phase in asked.phases or (asked,))

@@ -247,7 +247,7 @@ def _by_word(table: Mapping[Any, str]) -> dict[str, list[Any]]:
 SYNONYMS: Mapping[str, list[str]] = _by_word(_WORDS)
 """Settings that a normalized word may mean; * stands for the name of any strategy or regime."""
 
-UNSUPPORTED: Mapping[str, str] = {word: said for word, (said, *_) in _by_word(_UNSUPPORTED_WORDS).items()}
+UNSUPPORTED: Mapping[str, str] = {word: reason for word, (reason, *_) in _by_word(_UNSUPPORTED_WORDS).items()}
 """Why a normalized word of another library has no setting here."""
 
 _VALUE_OF = {
@@ -379,7 +379,7 @@ def _stopping(target: str, word: str, value: Any, data: Mapping[str, Any]) -> li
     if value is True:
         return [{"patience": 5}]
     if isinstance(value, str):
-        return [{"monitor": one} for one in _by_table("early_stopping.monitor", word, value, data)] + [False]
+        return [{"monitor": meant} for meant in _by_table("early_stopping.monitor", word, value, data)] + [False]
     return [{"patience": value}, value]
 
 

@@ -118,7 +118,7 @@ def _vgg(model: VGG) -> Anatomy:
         blocks[-1].append(layer)
         if isinstance(layer, nn.MaxPool2d):  # a block ends with its pooling: activations at the cut are smaller
             blocks.append([])
-    # The 4096-wide layers are part of the classifier; the head "native" builds them anew.
+    # The 4096-wide layers are part of the classifier; the head "native" builds new ones.
     model.add_module("pre_logits", nn.Identity())
     return Anatomy(
         tuple((f"block{number}", nn.Sequential(*block)) for number, block in enumerate(blocks[:-1], start=1)),

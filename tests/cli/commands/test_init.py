@@ -97,5 +97,5 @@ def test_folders_that_are_splits(unfreeze, study):
     for split in ("train", "val"):
         write_photos(study / "split" / split)
     assert unfreeze("init", "split", "--out", "mine.yaml")[0] == 0
-    assert "# The folders say what each image is for (train, validation)." in Path("mine.yaml").read_text()
+    assert "# The folders define the splits (train, validation)." in Path("mine.yaml").read_text()
     assert unfreeze("plan", "mine.yaml")[0] == 0

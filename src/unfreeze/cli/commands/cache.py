@@ -29,16 +29,16 @@ def ls() -> None:
     if not entries and not records:
         typer.echo(f"the cache {folder} is empty")
         return
-    made = tables.table("kind", "of", "size", "rows", "last used", "in use", numbers=("size", "rows", "last used"))
+    table = tables.new_table("kind", "of", "size", "rows", "last used", "in use", numbers=("size", "rows", "last used"))
     for entry in entries:
         age = _age(time.time() - entry.last_used)
         use = "yes" if entry.in_use else ""
-        made.add_row(entry.kind, _words(entry), bytes_text(entry.bytes), f"{entry.rows:,}", age, use)
+        table.add_row(entry.kind, _words(entry), bytes_text(entry.bytes), f"{entry.rows:,}", age, use)
     for path in records:
-        made.add_row(path.name, "records of studies", bytes_text(cache.folder_bytes(path)), "", "", "")
+        table.add_row(path.name, "records of studies", bytes_text(cache.folder_bytes(path)), "", "", "")
     console = tables.stdout()
     console.print(f"{folder}\n")
-    tables.show(console, made)
+    tables.show(console, table)
     console.print(f"{bytes_text(_used(folder))} in all")
 
 

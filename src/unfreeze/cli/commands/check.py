@@ -167,13 +167,13 @@ def _as_json(catalog: "Catalog", found: "list[Finding]") -> dict[str, Any]:
         **summary_of(catalog),
         "findings": [
             {
-                "kind": one.kind,
-                "severity": one.severity,
-                "count": len(one.rows),
-                "images": [path_of(catalog, row) for row in one.rows],
-                "note": one.note,
+                "kind": finding.kind,
+                "severity": finding.severity,
+                "count": len(finding.rows),
+                "images": [path_of(catalog, row) for row in finding.rows],
+                "note": finding.note,
             }
-            for one in found
+            for finding in found
         ],
         "ignored_because": dict(Counter(catalog.images.query("status == 'ignored'")["reason"]).most_common()),
     }
@@ -198,16 +198,18 @@ def _print(catalog: "Catalog", found: "list[Finding]") -> None:
     if not found:
         console.print("no problems found")
         return
-    made = tables.table("severity", "finding", "images", "what", "first", numbers=("images",))
+    table = tables.new_table("severity", "finding", "images", "what", "first", numbers=("images",))
     counts, shown, rest = Counter[str](), 0, Counter[str]()
-    for one in found:
-        counts[one.kind] += 1
-        if shown == SHOWN or counts[one.kind] > OF_A_KIND:
-            rest[one.kind] += 1
+    for finding in found:
+        counts[finding.kind] += 1
+        if shown == SHOWN or counts[finding.kind] > OF_A_KIND:
+            rest[finding.kind] += 1
             continue
         shown += 1
-        first = path_of(catalog, one.rows[0]) if one.rows else ""
-        made.add_row(one.severity, one.kind, f"{len(one.rows):,}", tables.one_line(one.note), tables.one_line(first))
-    tables.show(console, made)
+        images = f"{len(finding.rows):,}"
+        note = tables.one_line(finding.note)
+        first = tables.one_line(path_of(catalog, finding.rows[0])) if finding.rows else ""
+        table.add_row(finding.severity, finding.kind, images, note, first)
+    tables.show(console, table)
     if rest:
         console.print(f"and {', '.join(f'{count:,} more of {kind}' for kind, count in rest.items())}\n")

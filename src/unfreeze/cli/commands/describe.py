@@ -45,15 +45,15 @@ def describe(
     console = tables.stdout()
     console.print(f"{backbone}, {loaded.image_size} x {loaded.image_size} pixels, {loaded.features} features\n")
     numbers = ("output", "parameters", "FLOPs")
-    made = tables.table("stage", *numbers, *cuts, numbers=numbers)
+    table = tables.new_table("stage", *numbers, *cuts, numbers=numbers)
     for number, stage in enumerate(stages):
         shape = " x ".join(map(str, stage.output_shape))
         states = (states[number] for states in cuts.values())
-        made.add_row(stage.name, shape, count_text(stage.params), count_text(stage.flops), *states)
-    made.add_section()
+        table.add_row(stage.name, shape, count_text(stage.params), count_text(stage.flops), *states)
+    table.add_section()
     total = count_text(sum(stage.params for stage in stages)), count_text(sum(stage.flops for stage in stages))
-    made.add_row("all", "", *total, *([""] * len(cuts)))
-    tables.show(console, made)
+    table.add_row("all", "", *total, *([""] * len(cuts)))
+    tables.show(console, table)
     console.print("FLOPs: forward pass of one image, a multiply-add counted as two. The head is not included.")
 
 

@@ -145,70 +145,68 @@ def _regimes(pools: "dict[str, Pools]", augmentations: "Collection[str]") -> str
     chosen = sorted(
         {max((step for step in sizes if step <= sizes[-1] / 4), default=sizes[0]), sizes[-1]} if sizes else ()
     )
-    lines = [
-        f"  images_{size}: {{train_per_class: {size}}}   # {size} training images of each class" for size in chosen
-    ]
+    lines = [f"  images_{size}: {{train_per_class: {size}}}   # {size} training images per class" for size in chosen]
     if chosen:
         few = f"images_{chosen[0]}_augmented: {{train_per_class: {chosen[0]}, augment: trivial}}"
         lines += [
             "  # Does augmentation make up for missing images? Uncomment the next line to find out.",
             f"  # {few}   # {' | '.join(augmentations)}",
         ]
-    lines.append("  all_images: {}   # every training image there is")
+    lines.append("  all_images: {}   # all training images")
     return "\n".join(lines)
 
 
 _DRAWN_SPLIT = """\
-# Every image is drawn once, by its content, for one of three uses. Identical files stay together.
+# Each image is assigned to one split, by its content. Identical files stay together.
 split:
-  test: 0.2    # share of the images kept for the final score; nothing is chosen by them
-  val: 0.15    # share of the images that choose the best epoch and the best strategy; the rest trains
-  # group: "(patient[0-9]+)"   # images whose path matches alike belong together and are never split up"""
+  test: 0.2    # share of the images for the final score, which choose nothing
+  val: 0.15    # share of the images to choose the best epoch and strategy; the rest is for training
+  # group: "(patient[0-9]+)"   # images with the same match in their path stay in one split"""
 
 _GIVEN_SPLIT = """\
-# The folders say what each image is for ({}). Where there is one beside the training images,
-# it is the test set, whatever it is called, and validation images are drawn from the training images:
-split: {{val: 0.15}}   # as a share of all images; given: what is there for validation validates, and nothing tests"""
+# The folders define the splits ({}). If there is one folder beside the training images, it is the
+# test set, whatever its name, and validation images are drawn from the training images:
+split: {{val: 0.15}}   # a share of all images; given: use that folder for validation, without a test set"""
 
 _TEMPLATE = """\
-# A study: which way of training, with how many images, gives the best classifier? {about}.
-#   unfreeze plan FILE   shows what will run, before anything runs
-#   unfreeze run FILE    runs it; the same command goes on after an interruption
+# A study compares strategies (ways of training) on regimes (amounts of data). Data: {about}.
+#   unfreeze plan FILE   previews what will run
+#   unfreeze run FILE    runs it, or resumes it after an interruption
 
-name: {name}   # names the results: runs/NAME
-data: {data}   # a folder with a folder of images for each class; relative to this file
+name: {name}   # name of the directory with the results: runs/NAME
+data: {data}   # a folder with one subfolder of images per class; relative to this file
 {further}
 {split}
 
-# What counts: {metrics}. Where nothing is said it is accuracy, and
-# where the largest class has three times the images of the smallest, balanced accuracy leads the answer.
+# The metric: {metrics}. The default is accuracy, but if the
+# largest class has three times the images of the smallest, the answer starts with balanced accuracy.
 # metric: accuracy
-backbone: {backbone}   # the pretrained network, by its name in timm; 'unfreeze describe NAME' shows its stages
-image_size: {image_size}       # images are resized to this many pixels a side; more is slower, and often better
-resize: crop          # crop the middle | squash to a square | pad with borders
+backbone: {backbone}   # pretrained network, by its timm name; 'unfreeze describe NAME' shows its stages
+image_size: {image_size}       # side of the input in pixels; larger is slower, and often more accurate
+resize: crop          # crop to the centre | squash to a square | pad with borders
 
-# How to train. Each strategy meets each regime below, with each seed.
+# Ways of training. Each strategy is combined with each regime and each seed.
 strategies:
-  scratch:             # no pretrained weights: what pretraining is worth
+  scratch:             # no pretrained weights, to see what pretraining is worth
     weights: none      # start from random weights
     train: all         # train everything
-  head:                # the network stays as it is (frozen); only a new last layer learns. The fastest
+  head:                # the network is frozen, only a new last layer is trained; the fastest
     train: head
-  last_quarter:        # the last quarter of the network's stages learns too
+  last_quarter:        # also trains the last quarter of the network's stages
     train: {{last: 0.25}}
-  fine_tune:           # everything learns, in two phases
+  fine_tune:           # trains everything, in two phases
     phases:
-      - {{train: head, epochs: 2}}   # first the new last layer alone, so that it does not spoil the rest
-      - {{train: all, epochs: 8}}    # then everything, in small steps
+      - {{train: head, epochs: 2}}   # first the new last layer alone, which protects the pretrained weights
+      - {{train: all, epochs: 8}}    # then everything, with a small learning rate
 
-# With what data. The images of a smaller regime lie within those of a larger one.
+# Amounts of data. The images of a smaller regime are among those of a larger one.
 regimes:
 {regimes}
 
-seeds: 3              # repeats with other images, other new weights, another order; they show what is luck
-batch_size: 32        # images a training step; less if memory runs out
-epochs: 10            # passes over the images, where a strategy does not say it
-early_stopping:       # stop when validation gets no better, and keep the best epoch
-  monitor: val_loss   # what has to get better: val_loss | val_accuracy | val_metric | train_loss
-  patience: 5         # so many epochs in a row without getting better
+seeds: 3              # repetitions with other images, initial weights and orders, which show the variation
+batch_size: 32        # images per training step
+epochs: 10            # passes over the images, for strategies without their own
+early_stopping:       # stop when validation does not improve, and keep the best epoch
+  monitor: val_loss   # monitored value: val_loss | val_accuracy | val_metric | train_loss
+  patience: 5         # epochs in a row without improvement
 """

@@ -35,15 +35,17 @@ def plan(
     from unfreeze.data.summary import pools_by_class
     from unfreeze.study.network_plan import make_plan
 
-    source, absent = _source(study)
+    source, missing = _source(study)
     pools = pools_by_class(source, study.split) if source else {}
     planned = make_plan(study, len(source.classes) if source else known_classes(study, Path.cwd()))
     forecast, further = _forecast(study, source, out or Path("runs") / study.name) if source else (None, [])
-    told = [*absent, *warnings(study, pools), *further]
+    warnings = [*missing, *study_warnings(study, pools), *further]
     if as_json:
-        typer.echo(json.dumps(_as_json(study, planned, source, pools, forecast, told), ensure_ascii=False, indent=1))
+        typer.echo(
+            json.dumps(_as_json(study, planned, source, pools, forecast, warnings), ensure_ascii=False, indent=1)
+        )
     else:
-        _print(study, planned, source, pools, forecast, told)
+        _print(study, planned, source, pools, forecast, warnings)
 
 
 def _source(study: "StudyConfig") -> "tuple[Source | None, list[str]]":
@@ -74,13 +76,13 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
     from unfreeze.study.forecast import forecast
     from unfreeze.study.images import LoneBatch
 
-    told: list[str] = []
+    warnings: list[str] = []
     console = tables.stderr()
     with console.status("reading the files") if console.is_terminal else contextlib.nullcontext() as status:
 
         def emit(event: Event) -> None:
             if isinstance(event, Warned):
-                told.append(event.text)
+                warnings.append(event.text)
             elif status:
                 counting = (
                     f"reading the files: {event.done:,} of {event.total:,}" if isinstance(event, Scanning) else ""
@@ -92,12 +94,12 @@ def _forecast(study: "StudyConfig", source: "Source", out: Path) -> tuple[dict[s
         except (NothingUsable, LoneBatch):
             raise
         except UserError as error:
-            return None, [*told, f"shared work, time and disk cannot be predicted: {error}"]
+            return None, [*warnings, f"shared work, time and disk cannot be predicted: {error}"]
     refused = refusal(out, found.writes)
-    told += [f"the study cannot run: {refused}"] if refused else []
+    warnings += [f"the study cannot run: {refused}"] if refused else []
     record = as_record(found.shared, found.stages)
     record["predictions"] |= disk_record(out, found.writes)
-    return record, told
+    return record, warnings
 
 
 def _as_json(
@@ -106,7 +108,7 @@ def _as_json(
     source: "Source | None",
     pools: "dict[str, Pools]",
     forecast: dict[str, Any] | None,
-    told: list[str],
+    warnings: list[str],
 ) -> dict[str, Any]:
     from unfreeze.config.identity import regime_record
     from unfreeze.data.summary import layout
@@ -119,7 +121,7 @@ def _as_json(
         **as_record(planned),
         "regimes": {name: regime_record(regime) for name, regime in study.regimes.items()},
         **(forecast or {"shared": None, "reuse": None, "predictions": None}),
-        "warnings": told,
+        "warnings": warnings,
         "layout": layout(source, study.split) if source else None,
     }
 
@@ -130,7 +132,7 @@ def _print(
     source: "Source | None",
     pools: "dict[str, Pools]",
     forecast: dict[str, Any] | None,
-    told: list[str],
+    warnings: list[str],
 ) -> None:
     from rich.text import Text
 
@@ -142,7 +144,7 @@ def _print(
     folds = f" x {study.split.folds} folds" if study.split.folds else ""
     fewer = "up to " if any(strategy.seeds for strategy in study.strategies.values()) else ""
     console.print(
-        f"{study.name}: {_number(len(study.strategies), 'strategy', 'strategies')} x "
+        f"{study.name}: {plural(len(study.strategies), 'strategy', 'strategies')} x "
         f"{plural(len(study.regimes), 'regime')} x {fewer}{plural(len(study.seeds), 'seed')}{folds} = "
         f"{plural(len(planned.cells), 'cell')}"
     )
@@ -157,15 +159,11 @@ def _print(
             tables.show(console, tables.activations(forecast))
         tables.show(console, tables.reuse(forecast, as_record(planned)["cells"]))
         console.print(tables.prediction(forecast) + "\n")
-    for warning in told:
+    for warning in warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
 
 
-def _number(count: int, one: str, more: str) -> str:
-    return f"{count} {one if count == 1 else more}"
-
-
-def warnings(study: "StudyConfig", pools: "dict[str, Pools]") -> list[str]:
+def study_warnings(study: "StudyConfig", pools: "dict[str, Pools]") -> list[str]:
     """Return warnings about a study's settings: reused test images, classes smaller than a regime asks for."""
     found = []
     if study.split.val == "test":

@@ -59,7 +59,7 @@ def _report(directories: list[Path], out: Path | None, by: str | None) -> None:
                 f"leave --by out, or run unfreeze report {directories[0]} --by {by}",
             )
         remove_leftovers_of(out or Path(SIDE_BY_SIDE))
-        page = write_side_by_side([StudyDir(one) for one in directories], out or Path(SIDE_BY_SIDE))
+        page = write_side_by_side([StudyDir(directory) for directory in directories], out or Path(SIDE_BY_SIDE))
         typer.echo(f"report: {page}")
         return
     directory = directories[0]

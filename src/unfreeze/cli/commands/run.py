@@ -151,7 +151,7 @@ def _as_json(outcome: "Outcome", checked: "Checked", report: Path) -> dict[str, 
             {"key": fact.key, "label": fact.label, "value": fact.value, "detail": fact.detail}
             for fact in facts(answered)
         ],
-        "conclusions": [one.text for one in answered.conclusions],
+        "conclusions": [conclusion.text for conclusion in answered.conclusions],
         "layout": outcome.layout,
     }
 
@@ -186,8 +186,8 @@ def _print_outcome(
         console.print(Text(f"warning: {note}", style="yellow"))
     if notes:
         console.print()
-    for told in found:
-        console.print(Text(told))
+    for text in found:
+        console.print(Text(text))
     if checked.has_page:
         console.print()
     if outcome.left_out:
