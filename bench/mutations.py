@@ -50,7 +50,10 @@ TARGETS = {
         {"unfreeze.statistics.intervals": ()},
         ("tests/statistics/test_intervals.py", "tests/statistics/test_comparisons.py"),
     ),
-    "selection": Target({"unfreeze.statistics.selection": ()}, ("tests/statistics/test_selection.py",)),
+    "selection": Target(
+        {"unfreeze.statistics.selection": ()},
+        ("tests/statistics/test_selection.py", "tests/statistics/test_recipe_ranking.py"),
+    ),
     "network": Target(
         {"unfreeze.model.network": ()},
         ("tests/model/test_network.py", "tests/study/test_frozen.py", "tests/end_to_end/test_oracle.py"),

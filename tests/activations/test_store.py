@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -14,11 +15,12 @@ from torch import nn
 
 from unfreeze.activations import store as activations
 from unfreeze.activations.prefix import Calibration, Prefix
-from unfreeze.activations.store import activation_store
+from unfreeze.activations.store import MANIFEST_BYTES, activation_store
 from unfreeze.inputs import preprocess as pixels
 from unfreeze.inputs.augment import Preprocessing
 from unfreeze.model import adapters
 from unfreeze.model.backbone import Backbone, load_backbone
+from unfreeze.storage.array_store import entry
 
 ENGINE = {"name": "pytorch", "version": "1", "precision": "float32", "batch": 32, "threads": 2, "kernels": "AVX2"}
 ABOUT: dict[str, Any] = {"cut": 3, "augment": "flip_crop", "seed": 0, "engine_batch": 32, "dtype": "float32"}
@@ -130,3 +132,14 @@ def test_the_name_of_an_entry_never_changes(
     )
     made = Preprocessing(32, resize, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.875)
     assert activation_store(Path("cache"), prefix, cut, made, augment, seed, 8).folder.name == name
+
+
+def test_a_row_takes_the_bytes_of_its_numbers_and_of_its_line_in_the_manifest(tmp_path: Path) -> None:
+    """What plans count for a row, 72 bytes beside its numbers, is what it takes on disk, to a few bytes."""
+    store = entry(tmp_path, "activations", "rows", {}, "float32")
+    rows = [(f"{number:064x}", number % 3) for number in range(500)]
+    with store.writer() as writer:
+        for row in rows:
+            writer.add(row, np.zeros(4, np.float32))
+    taken = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) / len(rows)
+    assert taken - 16 == pytest.approx(MANIFEST_BYTES, abs=8)

@@ -71,6 +71,13 @@ def test_batch_norm_of_trained_stages(resnet: Backbone, batch_norm: str, fresh: 
     assert not network.eval().suffix.training
 
 
+def test_trained_stages_train_unless_they_are_set_to_inference(resnet: Backbone) -> None:
+    suffix = build_network(resnet, build_head("linear", resnet, 3, 0), 3, "train").suffix
+    assert suffix.training
+    suffix.eval()
+    assert suffix.train().training
+
+
 def test_batch_norm_trains_only_in_the_stages_with_fresh_weights(resnet: Backbone) -> None:
     network = build_network(resnet, build_head("linear", resnet, 3, 0), 0, "frozen", fresh_from=4).train()
     kept = {name for name, module in network.suffix.stages.named_modules() if hasattr(module, "running_mean")}

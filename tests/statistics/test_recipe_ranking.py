@@ -84,6 +84,17 @@ def test_a_smaller_regime_is_never_recommended() -> None:
     assert {found.recipe_at(place).regime for place in found.choice.order} == {"full"}
 
 
+def test_a_single_run_is_recommended() -> None:
+    results = shared_results(1, failed=None)
+    table = results.table[results.table["cell"] == "head.full.s0"]
+    predictions = results.ranking_set.predictions
+    cells = tuple(cell for cell in predictions.cells if cell.cell == "head.full.s0")
+    ranking_set = RankingSet(replace(predictions, cells=cells), frozenset())
+    found = rank_recipes(table, ranking_set, results.plan["networks"])
+    assert found is not None
+    assert (found.recommended, found.cell, found.images) == (("head", "full"), "head.full.s0", IMAGES)
+
+
 def test_among_equals_the_fewest_trained_parameters_win() -> None:
     assert ranking({}).cell == "head.full.s0"
 

@@ -170,7 +170,7 @@ def left_by_killed(folder: Path, hours: float) -> Path:
 
 
 def test_only_what_is_a_day_old_is_nobody_s(tmp_path: Path) -> None:
-    old, new = left_by_killed(tmp_path, 25), left_by_killed(tmp_path, 23)
+    old, new = left_by_killed(tmp_path, 24.5), left_by_killed(tmp_path, 23.5)
     earlier = tmp_path / ".b.txt.earlier.tmp"  # of a version whose temporary files lay in no folder
     earlier.touch()
     make_old(earlier)
