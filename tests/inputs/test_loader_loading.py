@@ -140,7 +140,7 @@ def test_a_second_death_fails_the_cell_and_names_the_cause(tmp_path: Path) -> No
     given, *rest = read_json(cell / "error.json")["error"].splitlines()
     assert given.startswith("a process that prepares images died, as one before it did: DataLoader worker (pid")
     assert rest == [
-        "  expected: processes that live until the cells are finished, with enough memory for them",
+        "  expected: a process that lives until its cells are finished; where memory runs out, the system ends one",
         "  fix:      free memory and run the same command again, which resumes from the last checkpoint",
     ]
     failed, cell = run(tmp_path, "killed", lambda event: None, workers=0)
