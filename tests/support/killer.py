@@ -34,7 +34,7 @@ ONE = ["--set", "strategies={last: {train: {last: 1}, epochs: 1}}"]
 """Options by which one strategy of the study is run alone."""
 
 PHASES = {
-    "check": ("unfreeze.data.scan_cache:ScanCache.keep", 20, "read 36 image files", ""),
+    "check": ("unfreeze.data.scan_cache:ScanCache.add", 20, "read 36 image files", ""),
     "extraction": ("unfreeze.storage.shards:NewShard.append", 40, "started, ", "frozen stages of"),
     "training": ("unfreeze.train.gradients:_forward", 10, "finished;", "epoch 1:"),
     "evaluation": ("unfreeze.study.finish:predict", 1, "finished;", "epoch 2:"),
