@@ -15,7 +15,7 @@ from torch import nn
 
 from unfreeze.activations import store as activations
 from unfreeze.activations.prefix import Calibration, Prefix
-from unfreeze.activations.store import MANIFEST_BYTES, activation_store
+from unfreeze.activations.store import MANIFEST_BYTES, SmallerBatch, activation_store, fill
 from unfreeze.inputs import preprocess as pixels
 from unfreeze.inputs.augment import Preprocessing
 from unfreeze.model import adapters
@@ -143,3 +143,20 @@ def test_a_row_takes_the_bytes_of_its_numbers_and_of_its_line_in_the_manifest(tm
             writer.add(row, np.zeros(4, np.float32))
     taken = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) / len(rows)
     assert taken - 16 == pytest.approx(MANIFEST_BYTES, abs=8)
+
+
+def test_rows_of_a_smaller_engine_batch_do_not_enter_an_entry_of_a_larger_one(tmp_path: Path) -> None:
+    """The engine's numbers may depend on its batch, so an entry holds rows of one batch only."""
+
+    def run(inputs: torch.Tensor, start: int, cut: int) -> torch.Tensor:
+        prefix.batch = 16 if len(batches_run) else 32  # memory runs short at the second batch
+        batches_run.append(inputs)
+        return inputs
+
+    batches_run: list[torch.Tensor] = []
+    prefix: Any = SimpleNamespace(batch=32, run=run)
+    store = entry(tmp_path, "activations", "rows", {}, "float32")
+    batches = [([(str(number), 0)], torch.zeros(1, 4)) for number in range(3)]
+    with store.writer() as writer, pytest.raises(SmallerBatch):
+        list(fill(writer, prefix, 0, 1, 32, batches))
+    assert store.held() == {("0", 0)}

@@ -145,8 +145,8 @@ def _shortfall(few: Mapping[str, int], wanted: int | None, word: str, strict: bo
 def shortfalls(catalog: Catalog, split: SplitConfig, regimes: Mapping[str, RegimeConfig]) -> list[Finding]:
     """Return a finding for each class that has too few images for some regimes.
 
-    An error ends a run before training, a warning is printed by the run. With folds only the first is drawn, since the
-    number of images in a class depends neither on the fold nor on the seed.
+    An error ends a run before training, a warning is printed by the run. With folds only the first is drawn, whose
+    classes stand for those of the others.
     """
     try:
         drawn = draw_split(catalog, split, None if split.folds is None else 0)

@@ -190,7 +190,7 @@ def _renamed(folder: Path, path: Path) -> bool:
     try:
         folder.rename(path)
     except OSError as error:
-        if error.errno not in OCCUPIED or (path.exists() and not path.is_dir()):
+        if error.errno not in OCCUPIED or path.is_file():  # asked once: others move folders away and put new ones there
             raise
         return False  # it existed; another process may have moved it away since
     return True
