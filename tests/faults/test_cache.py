@@ -228,7 +228,7 @@ def test_a_cache_that_can_only_be_read_is_said_once(
     told: list[Event] = []
     out = run(whole.parent, tmp_path.name, told)
     assert warnings_of(told) == [
-        f"the cache {tmp_path / 'cache'} cannot be written to ({os.strerror(number)}), so all images are read anew "
+        f"the cache {tmp_path / 'cache'} cannot be written to ({os.strerror(number)}), so all images are read again "
         "each time and frozen stages run live; name another folder in UNFREEZE_CACHE"
     ]
     assert tables(out) == tables(whole)

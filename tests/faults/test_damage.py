@@ -204,8 +204,8 @@ def test_a_damaged_line_of_remembered_states_of_files_is_noticed(folder: Path) -
     path = remembered(folder, "states-2")
     states = [state_of(photograph) for photograph in sorted((folder / "photographs").rglob("*.png"))]
     assert len(states) == 37
-    assert all(map(ScanCache(path.parent, ASKED).unread, states))
-    assert tried(path, lambda: not any(map(ScanCache(path.parent, ASKED).unread, states))) >= 320
+    assert all(map(ScanCache(path.parent, ASKED).unchanged, states))
+    assert tried(path, lambda: not any(map(ScanCache(path.parent, ASKED).unchanged, states))) >= 320
 
 
 def test_a_damaged_line_of_remembered_copies_is_noticed(folder: Path) -> None:
@@ -360,6 +360,6 @@ def test_a_report_leaves_a_damaged_cell_out_and_says_so(
     shutil.copytree(folder / "out", out)
     (out / "cells" / CELL / "logits.safetensors").write_bytes(b"")
     assert main(["report", str(out)]) == 0
-    words = "a file of this cell was altered or lost, so it is left out; unfreeze run makes it again"
+    words = "a file of this cell is damaged or missing, so the cell is left out; unfreeze run computes it again"
     assert capsys.readouterr().err == f"warning: {CELL}: {words}\n"
     assert read_table(out / "results.csv")["status"].tolist() == ["missing", "diverged"]
