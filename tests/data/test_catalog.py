@@ -10,7 +10,7 @@ from PIL import Image, ImageFile
 from tests.support.photos import cut_jpegs
 from tests.support.pictures import folder, png, save
 from unfreeze.config.schema import CheckConfig
-from unfreeze.data import image_hash as sketch_module
+from unfreeze.data import image_hash
 from unfreeze.data.catalog import COLUMNS, CUT, Catalog, build_catalog, paths_of, preview_catalog, rows_of
 from unfreeze.data.scan import Callbacks
 from unfreeze.data.sources import open_source
@@ -218,9 +218,9 @@ def test_what_is_known_is_not_decoded_again_wherever_it_is(tmp_path, monkeypatch
     (tmp_path / "moved/a/001.png").touch()
     save(tmp_path / "moved/a/002.png", 50)
     decoded, handed = [], []
-    load = sketch_module.load
+    load = image_hash.load
     monkeypatch.setattr(
-        sketch_module, "load", lambda file, **more: decoded.append(Path(file.name).name) or load(file, **more)
+        image_hash, "load", lambda file, **more: decoded.append(Path(file.name).name) or load(file, **more)
     )
     source = open_source(str(tmp_path / "moved"), {}, tmp_path)
     catalog = build_catalog(source, scan_cache=tmp_path / "looks", callbacks=keeping_keys_in(handed))
@@ -276,7 +276,7 @@ def test_a_preview_equals_the_catalog_if_headers_are_right(tmp_path, monkeypatch
 def test_a_second_scan_of_real_photographs_decodes_nothing(tmp_path, monkeypatch):
     source = open_source(str(SHARED), {}, tmp_path)
     first = build_catalog(source, scan_cache=tmp_path / "looks").images
-    monkeypatch.setattr(sketch_module, "load", None)
+    monkeypatch.setattr(image_hash, "load", None)
     pd.testing.assert_frame_equal(build_catalog(source, scan_cache=tmp_path / "looks").images, first)
     told = [*SEEN, "status", "reason"]  # which of them are copies, and so in conflict, only their pixels say
     pd.testing.assert_frame_equal(preview_catalog(source).images.drop(columns=told), first.drop(columns=told))

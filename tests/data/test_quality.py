@@ -7,7 +7,7 @@ from tests.support.nasty import bombs
 from tests.support.photos import COPIES, photo
 from unfreeze.config.schema import CheckConfig, SplitConfig
 from unfreeze.data.catalog import SAFE, Catalog, build_catalog
-from unfreeze.data.quality import Finding, findings, path_of, refuse_losses, warnings_of
+from unfreeze.data.quality import findings, path_of, refuse_losses, warnings_of
 from unfreeze.data.sources import open_source
 from unfreeze.errors import UserError
 
@@ -351,5 +351,5 @@ def test_a_finding_never_changes_the_files(tmp_path):
 
     before = tree()
     found = findings(look(tmp_path))
-    assert isinstance(found[0], Finding)
+    assert found
     assert tree() == before

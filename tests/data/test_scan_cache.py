@@ -10,8 +10,7 @@ from PIL import Image
 
 from tests.support.pictures import folder, save
 from tests.support.settled import aged
-from unfreeze.data import image_hash as sketch_module
-from unfreeze.data import scan, scan_cache
+from unfreeze.data import image_hash, scan, scan_cache
 from unfreeze.data.decode import decode
 from unfreeze.data.formats.reading import Reading
 from unfreeze.data.scan import scan_files, scan_headers
@@ -194,8 +193,8 @@ def test_each_content_is_decoded_once_and_on_picture_called_by_one_thread_at_a_t
     for number in range(12):
         shutil.copy(tmp_path / "photos/a/000.png", tmp_path / f"photos/a/copy{number}.png")
     decoded, inside, handed = [], threading.Lock(), {}
-    load = sketch_module.load
-    monkeypatch.setattr(sketch_module, "load", lambda file, **more: decoded.append(file.name) or load(file, **more))
+    load = image_hash.load
+    monkeypatch.setattr(image_hash, "load", lambda file, **more: decoded.append(file.name) or load(file, **more))
 
     def on_picture(sha256: str, picture: Image.Image) -> None:
         assert inside.acquire(blocking=False)
@@ -246,7 +245,7 @@ def test_unusable_files_are_not_passed_to_on_picture_and_are_scanned_again(tmp_p
 
 def test_a_file_written_to_meanwhile_is_set_aside_and_its_twin_is_not(tmp_path, monkeypatch):
     paths = [save(tmp_path / f"{number}.png") for number in range(4)]
-    load = sketch_module.load
+    load = image_hash.load
 
     def slow(file, **more):
         image = load(file, **more)
@@ -255,7 +254,7 @@ def test_a_file_written_to_meanwhile_is_set_aside_and_its_twin_is_not(tmp_path, 
                 writing.write(b"more")
         return image
 
-    monkeypatch.setattr(sketch_module, "load", slow)
+    monkeypatch.setattr(image_hash, "load", slow)
     handed = []
     found = scan_files(paths, ScanCache(tmp_path / "looks"), None, 4, lambda sha256, _: handed.append(sha256))
     assert {info.reason for info in found[1:]} == {""}

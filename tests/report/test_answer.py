@@ -110,7 +110,7 @@ def test_one_seed_allows_no_verdict(one_seed: StudyResults) -> None:
     assert made.comparison is not None and made.comparison.verdict == "too little to tell"
     assert (
         "All numbers come from one seed: intervals cover the choice of images only, and comparisons have no verdict. "
-        "seeds: 3 repeats every run." in made.warnings
+        "With seeds: 3 in the study file, every run is repeated with three seeds." in made.warnings
     )
 
 

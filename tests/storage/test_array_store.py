@@ -465,6 +465,7 @@ def test_killed_at_any_point(store: ArrayStore) -> None:
         opened = store.open(held, never)
         for index, each in enumerate(held):
             np.testing.assert_array_equal(opened.read(index), value(each))
+    assert len(held) > 1  # a writer was killed after it had written
     complete(store, rows, never)
 
 
@@ -476,8 +477,10 @@ def test_two_processes_write_the_same_rows_at_once(store: ArrayStore) -> None:
         forked(lambda: fill(store, rows[20:][::-1], shard_bytes=250)),
     ]
     while store.missing(rows):
-        opened = store.open(sorted(store.held()), never)  # while they write
-        assert len(opened) <= len(rows)
+        held = sorted(store.held())
+        opened = store.open(held, never)  # while they write
+        for index, each in enumerate(held):
+            np.testing.assert_array_equal(opened.read(index), value(each))
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
     complete(store, rows, never)
 

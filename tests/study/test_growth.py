@@ -1,4 +1,4 @@
-"""A study whose data grows between two runs (decision 16 of the design)."""
+"""A study whose data grows between two runs: the test set stays as drawn."""
 
 import shutil
 from pathlib import Path

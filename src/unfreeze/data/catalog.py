@@ -289,7 +289,7 @@ def _report_dark(source: Source, infos: Sequence[FileInfo]) -> tuple[str, ...]:
 
 
 _BLACK = 0.07
-"""Brightness and contrast, 0 to 1, below which a picture scan_cache black: about 16 of 255 levels."""
+"""Brightness and contrast, 0 to 1, below which a picture counts as black: about 16 of 255 levels."""
 
 SEVERAL = "only the first frame or page is used"
 """Note on an animation or a file of several pages."""

@@ -29,7 +29,10 @@ _IS_SAME = (
 """Whether a file is an earlier one of the same content, judged by ``_KNOWN_BY``, the surest test first."""
 
 RENAMED = 0.9
-"""Share of a class's images with the same other label from which the class counts as renamed, not its images."""
+"""Smallest share of a class's images with one and the same new label for the class to count as renamed.
+
+Below it, the images count as relabelled.
+"""
 
 
 @dataclass(frozen=True)

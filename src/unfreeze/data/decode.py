@@ -43,8 +43,8 @@ DECODE_RULES = 1
 _END_OF_IMAGE = b"\xff\xd9"  # JPEG's marker
 _KEY_SCALES = {"L;2": 85, "L;4": 17}  # from 2 and 4 bits to 8
 
-_LOW = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-"""Byte order, by that of 16-bit colour, in which Pillow reads the low bytes; it reads only the high ones."""
+_ORDER_FOR_LOW_BYTES = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+"""Byte order to declare, by that of the file, so that Pillow, which keeps one byte in two, keeps the low one."""
 
 _NO_LOW = ("LA;", "CMYK;")
 _ORIENTED_BY = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # may contain the orientation
@@ -175,7 +175,7 @@ def _low_bytes(file: IO[bytes]) -> Image.Image:
     """Return the low bytes of 16-bit colour as a picture."""
     low = identified(file)
     raw = _raw(low)
-    other = raw[:-1] + _LOW[raw[-1]]
+    other = raw[:-1] + _ORDER_FOR_LOW_BYTES[raw[-1]]
     low.tile = [
         tile._replace(args=(other, *tile.args[1:]) if isinstance(tile.args, tuple) else other) for tile in low.tile
     ]

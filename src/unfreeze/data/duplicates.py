@@ -31,7 +31,10 @@ RADIUS = 10
 """Most of the 64 bits in which the hashes of a proposed pair differ."""
 
 MISSED = 0.01
-"""Share of the pairs exactly at the radius that may be missed; far fewer of nearer ones, or near in two hashes, are."""
+"""Largest share of the pairs exactly at the radius that may be missed.
+
+Pairs that are nearer, or near in two hashes, are missed far less often.
+"""
 
 NEAREST = 16
 """Most neighbours of a picture that are proposed, since thousands of frames of a film may be near each other."""

@@ -21,7 +21,10 @@ MIN_SCENE = 10
 """Fewest distinct pictures in a scene. One picture has eight orientations, so fewer may be copies of one."""
 
 MAX_COPY_RATE = 0.25
-"""Share of pairs within a class that may be copies before its large clusters count as scenes: as with four pictures."""
+"""Largest share of a class's pairs of images that may be copies before its large clusters count as scenes.
+
+Four different pictures in equally many copies give this share.
+"""
 
 
 def picture_keys(images: pd.DataFrame) -> pd.Series:

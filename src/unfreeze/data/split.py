@@ -221,7 +221,7 @@ def _as_before(
     part: tuple[float, float],
     earlier: Mapping[str, str],
 ) -> list[str]:
-    """Return the split of each image: its earlier one, else that of its cluster, else for a new image not test."""
+    """Return the split of each image: its earlier one, else its cluster's, else the one drawn now, but never test."""
     before = [earlier.get(name, "") for name in ids]
     of_cluster: dict[int, str] = {}
     for number, pool in zip(members, before, strict=True):
@@ -243,7 +243,7 @@ def _filled_up(
     classes: Sequence[str],
     pools: Sequence[str],
 ) -> list[str]:
-    """Return the split of each image, with an image of each class in validation and training where the last one left.
+    """Return the split of each image after moving one of a class to validation or training that lost its last one.
 
     It is taken from the other of the two; test images stay, and so do clusters that joined across pools.
     """

@@ -55,7 +55,7 @@ class Answer:
         image_seconds: measured for one image through the recipe's whole network; NaN where it was not.
         failures: which cells failed, and why; "" where none did.
         warnings: about data, leaks, missing cells and single seeds.
-        conclusions: sentences in the order of the article's.
+        conclusions: sentences, in the order of the original article.
     """
 
     study: str
@@ -285,7 +285,7 @@ def _warnings(results: StudyResults, data: DataSummary) -> list[str]:
     if len(done) and done["seed"].nunique() == 1:
         warnings.append(
             "All numbers come from one seed: intervals cover the choice of images only, and comparisons have no "
-            "verdict. seeds: 3 repeats every run."
+            "verdict. With seeds: 3 in the study file, every run is repeated with three seeds."
         )
     warnings += [str(note) for note in results.record.get("notes", [])]
     warnings += [f"{warning} ({plural(len(cells), 'cell')})" for warning, cells in results.warnings.items()]

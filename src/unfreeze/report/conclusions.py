@@ -1,4 +1,4 @@
-"""Draw the article's conclusions anew, from a study's own numbers.
+"""Draw the conclusions of the original article (docs/article.md) from a study's own numbers.
 
 More data; fine-tuning instead of training from scratch; how much of the network to train; overfitting; time per epoch;
 what augmentation is worth. Each conclusion gives the size of the effect, its interval and the number of seeds, and says
@@ -49,7 +49,7 @@ class Conclusion:
 
 
 def conclusions(results: StudyResults, recipe: Recipe | None) -> list[Conclusion]:
-    """Return the conclusions of a study in the article's order; none where nothing has finished.
+    """Return the conclusions of a study in the order of the original article; none where nothing has finished.
 
     Args:
         results: of the study.

@@ -17,7 +17,7 @@ from unfreeze.storage.records import read_json, write_json
 def try_lock(path: Path) -> filelock.BaseFileLock | None:
     """Take the lock of a file until it is released or the process ends.
 
-    If the file system has no locks, or the file cannot be written, the lock counts as taken.
+    If the file system has no locks, or the file cannot be written, the caller gets a lock that excludes nobody.
 
     Returns:
         The lock, or None while another process holds it.

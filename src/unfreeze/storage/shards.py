@@ -32,7 +32,7 @@ DATA, MANIFEST, SET_ASIDE = ".rows", ".manifest", ".altered"
 PIECE_BYTES = 2**18
 """Bytes read and hashed at a time, few enough for the processor's cache."""
 
-OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+RESOURCE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that are not due to the file."""
 
 _ONE_READER = threading.Lock()
@@ -80,7 +80,7 @@ def finished_shards(folder: Path, itemsize: int) -> tuple[list[Shard], list[Path
         except FileNotFoundError:
             continue  # evicted or set aside meanwhile
         except OSError as error:
-            if error.errno in OUT_OF_MEANS:
+            if error.errno in RESOURCE_ERRORS:
                 raise
             unreadable.append(path)
         except ValueError:
@@ -214,7 +214,7 @@ def is_whole(file: int, shard: Shard, chunk: int) -> bool:
             read_into(file, part, at)
             digest.update(part)
     except OSError as error:
-        if error.errno in OUT_OF_MEANS:
+        if error.errno in RESOURCE_ERRORS:
             raise
         return False
     return digest.hexdigest() == shard.chunks[chunk]
@@ -325,7 +325,7 @@ def verified(places: Places, shards: Sequence[Shard], itemsize: int) -> tuple[di
             try:
                 files[index] = open_file(shard.data)
             except OSError as error:
-                if error.errno in OUT_OF_MEANS:
+                if error.errno in RESOURCE_ERRORS:
                     raise
                 altered[index] = max(1, len(chunks))
                 continue

@@ -186,7 +186,7 @@ class DatasetDiff:
 def since_last_run(
     store: StudyDir, last_record: Mapping[str, Any], study: StudyConfig, catalog: Catalog, where: str = ""
 ) -> DatasetDiff:
-    """Compare the data with what the last run of this study saw (decision 16 of the design: the test set stays).
+    """Compare the data with what the last run of this study saw; the test set stays as drawn (docs/data.md).
 
     Args:
         store: the study directory.

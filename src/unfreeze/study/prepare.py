@@ -1,4 +1,4 @@
-"""Prepare a study for run, plan and workers: its networks, images and cells."""
+"""Prepare a study for run and plan: its networks, images and cells."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -64,7 +64,7 @@ class CandidateState(TypedDict):
 
     Attributes:
         phase: number of the phase that it is in; the number of phases where it is trained to its end.
-        position: within the phase.
+        position: of training, counted over all phases.
         stopped: whether early stopping ended the last phase.
         history: rows of the epochs so far.
         weights: the trained tensors.

@@ -200,9 +200,9 @@ class ProcessExecutor:
         running.group = None
 
     def _after_end(self, dead: _RunningSlot, why: str) -> None:
-        """Run the rest of a killed slot's group in another one, once; of other groups that lost theirs the cells fail.
+        """Give the unfinished cells of a killed slot to another slot, once.
 
-        A slot that ended by an exception would end by it again, and not for want of memory.
+        Cells fail whose group loses its slot again, or whose slot raised an exception, which it would raise again.
         """
         group = dead.group
         if group is None or not group.cell_ids:
