@@ -18,7 +18,7 @@ from unfreeze.statistics.study_results import read_study_results
 from unfreeze.storage.cache import folder_bytes
 from unfreeze.storage.study_dir import StudyDir
 from unfreeze.study import disk, run
-from unfreeze.study.disk import DiskEstimate, refuse, reserved, same_disk, writes_at_first
+from unfreeze.study.disk import DiskEstimate, estimate_writes_before_scan, refuse_without_room, reserved, same_disk
 from unfreeze.study.network_plan import make_plan
 from unfreeze.train import checkpoint as saving
 
@@ -38,7 +38,7 @@ STUDIES: dict[str, dict[str, Any]] = {
 
 def at_first(config: StudyConfig, out: Path) -> DiskEstimate:
     source = open_source(config.data, config.tests, Path.cwd(), config.check.follow_symlinks)
-    return writes_at_first(StudyDir(out), make_plan(config, len(source.classes)), len(source.items))
+    return estimate_writes_before_scan(StudyDir(out), make_plan(config, len(source.classes)), len(source.items))
 
 
 @pytest.mark.parametrize("name", [*list(STUDIES)[:2], pytest.param("SGD", marks=pytest.mark.slow)])
@@ -47,19 +47,19 @@ def test_what_is_written_is_predicted(name: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(saving, "SAVE_SECONDS", 0.0)  # a state at every step
     monkeypatch.setattr(saving, "SHARE", 1e9)
     out, predicted, peak = tmp_path / "out", list[DiskEstimate](), 0
-    replace, told = Path.replace, run.writes
+    replace, told = Path.replace, run.estimate_writes
 
     def watched(self: Path, target: Path) -> Path:
         nonlocal peak
         peak = max(peak, folder_bytes(out))  # the temporary file and what it replaces, too
         return replace(self, target)
 
-    def writes(*given: Any) -> DiskEstimate:
+    def estimate_writes(*given: Any) -> DiskEstimate:
         predicted.append(told(*given))
         return predicted[-1]
 
     monkeypatch.setattr(Path, "replace", watched)
-    monkeypatch.setattr(run, "writes", writes)
+    monkeypatch.setattr(run, "estimate_writes", estimate_writes)
     config = Study(**tiny_study(tmp_path, regimes=SHIFT, **STUDIES[name])).config
     first = at_first(config, out)
     run.run_study(config, out, lambda event: None, workers=0)
@@ -86,10 +86,10 @@ Usage = namedtuple("Usage", "total used free")
 def test_too_little_room_is_refused_with_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, out = DiskEstimate(cells=20 * 10**6, states=70 * 10**6, tables=10 * 10**6), tmp_path / "runs" / "a"
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(10**12, 0, 110 * 10**6))
-    refuse(out, found)
+    refuse_without_room(out, found)
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(10**12, 0, 80 * 10**6))
     with pytest.raises(UserError) as caught:
-        refuse(out, found)
+        refuse_without_room(out, found)
     assert str(caught.value) == (
         f"{out} is on a disk with 80.0 MB free, and the study may still write 100.0 MB (20.0 MB of models and "
         "predictions, 70.0 MB of training states, 10.0 MB of tables and report) there\n"
@@ -108,7 +108,7 @@ def test_the_disk_of_the_study_counts_and_not_another(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(disk.shutil, "disk_usage", usage)
     found = DiskEstimate(cells=10, states=20, tables=70)
-    refuse(tmp_path / "not" / "there", found)
+    refuse_without_room(tmp_path / "not" / "there", found)
     assert asked == [tmp_path]  # the nearest folder that is there
     assert same_disk(tmp_path / "cache", tmp_path / "runs" / "a")
     assert reserved(tmp_path / "cache", tmp_path / "runs" / "a", found) == 110

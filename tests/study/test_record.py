@@ -194,7 +194,7 @@ def test_an_edit_makes_the_cells_stale_that_it_concerns(name: str, world: Path) 
     prepared = prepared_study(Study(**tiny_study(world, **{**BASE, **edit.values})).config, store.path)
     new = [cell_id for cell_id, spec in prepared.cells.items() if store.finished(cell_id, spec.fingerprint) is None]
     assert sorted(new) == sorted(edit.runs)
-    assert [*prepared.notes, *cell_module.finished_otherwise(store, prepared.cells)] == edit.says
+    assert [*prepared.notes, *cell_module.stale_warnings(store, prepared.cells)] == edit.says
 
 
 @pytest.mark.parametrize("name", ["a strategy less", *MIXED])
@@ -344,10 +344,10 @@ def test_whatever_a_finished_cell_was_made_with_is_noticed(world: Path, monkeypa
     compute, now = pick("cpu", "float32"), device.conditions(pick("cpu", "float32"))
     assert {*device.PACKAGES, "processor", "threads", "device", "precision"} == set(now)
     store = StudyDir(world / "base")
-    assert cell_module.made_otherwise(store, EVERY, compute) == []
+    assert cell_module.conditions_warnings(store, EVERY, compute) == []
     for name in now:
         monkeypatch.setattr(cell_module, "conditions", lambda _, name=name: {**now, name: "99.9"})
-        assert cell_module.made_otherwise(store, EVERY, compute) == [
+        assert cell_module.conditions_warnings(store, EVERY, compute) == [
             f"finished under other conditions ({name} {now[name]}, now 99.9), which new cells may differ from in the "
             f"last digits (another --out runs all of them again): {', '.join(EVERY)}"
         ]

@@ -167,7 +167,7 @@ SHOWN = 3
 """Most differences that a warning lists."""
 
 
-def finished_otherwise(store: StudyDir, specs: Mapping[str, CellSpec]) -> list[str]:
+def stale_warnings(store: StudyDir, specs: Mapping[str, CellSpec]) -> list[str]:
     """Return a warning for each set of differences between finished cells and the same cells as planned now.
 
     Args:
@@ -185,7 +185,7 @@ def finished_otherwise(store: StudyDir, specs: Mapping[str, CellSpec]) -> list[s
     ]
 
 
-def made_otherwise(store: StudyDir, finished: Sequence[str], compute: Compute) -> list[str]:
+def conditions_warnings(store: StudyDir, finished: Sequence[str], compute: Compute) -> list[str]:
     """Return a warning for each set of other conditions under which finished cells were computed.
 
     They stay finished; new cells may differ from them in the last digits.
@@ -204,7 +204,7 @@ def made_otherwise(store: StudyDir, finished: Sequence[str], compute: Compute) -
     ]
 
 
-def left_over(store: StudyDir, planned: Sequence[str]) -> list[str]:
+def leftover_warnings(store: StudyDir, planned: Sequence[str]) -> list[str]:
     """Return a warning of cells in the directory that the study does not have, [] if there are none."""
     folders = [path for path in store.path.glob("cells/*") if path.suffix != TEMPORARY and path.is_dir()]
     names = {path.name for path in folders if any(path.iterdir())} | {path.stem for path in store.running.glob("*.*")}

@@ -89,7 +89,7 @@ class _Predictions:
     kept: int
 
 
-def writes_at_first(store: StudyDir, plan: Plan, images: int) -> DiskEstimate:
+def estimate_writes_before_scan(store: StudyDir, plan: Plan, images: int) -> DiskEstimate:
     """Estimate what is certain before an image is read: models and records, without the predictions.
 
     Args:
@@ -105,7 +105,7 @@ def writes_at_first(store: StudyDir, plan: Plan, images: int) -> DiskEstimate:
     return _writes(store, plan.cells, images, missing, [[name] for name in missing], {})
 
 
-def writes(
+def estimate_writes(
     store: StudyDir,
     plan: Plan,
     images: int,
@@ -209,19 +209,19 @@ def _state_bytes(network: NetworkPlan) -> int:
     return trained + best + moments + expected_epochs(strategy) * EPOCH_BYTES + CANDIDATE_BYTES
 
 
-def there(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """Return the nearest folder above a path, or the path itself, that is there."""
     return next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
 
 
 def free_bytes(path: Path) -> int:
     """Return the bytes that this user may still write on the disk of a path, which need not be there."""
-    return shutil.disk_usage(there(path)).free
+    return shutil.disk_usage(nearest_existing(path)).free
 
 
 def same_disk(one: Path, other: Path) -> bool:
     """Tell whether two paths, which need not be there, are on one disk."""
-    return os.stat(there(one)).st_dev == os.stat(there(other)).st_dev
+    return os.stat(nearest_existing(one)).st_dev == os.stat(nearest_existing(other)).st_dev
 
 
 def reserved(cache: Path, out: Path, found: DiskEstimate) -> int:
@@ -235,13 +235,13 @@ def refusal(out: Path, found: DiskEstimate) -> UserError | None:
     if free >= found.room:
         return None
     return UserError(
-        f"{out} is on a disk with {bytes_text(free)} free, and the study may still write {words(found)} there",
+        f"{out} is on a disk with {bytes_text(free)} free, and the study may still write {estimate_text(found)} there",
         f"{bytes_text(found.room)} free, a tenth more than that",
         f"free {bytes_text(found.room - free)} on that disk, give another with --out DIR, or ask for fewer cells",
     )
 
 
-def refuse(out: Path, found: DiskEstimate) -> None:
+def refuse_without_room(out: Path, found: DiskEstimate) -> None:
     """Refuse a study whose directory's disk has no room for it.
 
     Raises:
@@ -263,7 +263,7 @@ def as_record(out: Path, found: DiskEstimate) -> dict[str, Any]:
     }
 
 
-def words(found: DiskEstimate) -> str:
+def estimate_text(found: DiskEstimate) -> str:
     """Describe in words how much a study still writes."""
     return (
         f"{bytes_text(found.bytes)} ({bytes_text(found.cells)} of models and predictions, "
@@ -276,7 +276,7 @@ def with_need(error: DiskFull, out: Path, needed: DiskEstimate) -> DiskFull:
     return DiskFull(
         error.path,
         f"{error.given} ({bytes_text(free_bytes(error.path))} free)",
-        f"room for what the study still writes: {words(needed)}",
+        f"room for what the study still writes: {estimate_text(needed)}",
         f"free {bytes_text(needed.room)} on the disk of {out} and run the same command again, which resumes from what "
         "is finished and from the last checkpoints",
     )

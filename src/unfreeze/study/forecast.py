@@ -20,7 +20,7 @@ from unfreeze.model.summary import StageInfo
 from unfreeze.study.activation_plan import ActivationPlan
 from unfreeze.study.cache_plan import plan_activations, plan_activations_on_disk
 from unfreeze.study.calibrations import calibrate
-from unfreeze.study.disk import DiskEstimate, reserved, writes
+from unfreeze.study.disk import DiskEstimate, estimate_writes, reserved
 from unfreeze.study.prepare import PreparedStudy, open_study, prepare
 from unfreeze.train.device import settings_restored
 
@@ -75,7 +75,7 @@ def _forecast(prepared: PreparedStudy, emit: Emit) -> Forecast:
             "images that are whole",
             "run unfreeze check, which lists the files",
         )
-    needed = writes(opened.store, opened.plan, opened.files, prepared.cells)
+    needed = estimate_writes(opened.store, opened.plan, opened.files, prepared.cells)
     with tempfile.TemporaryDirectory() as elsewhere:  # stays empty but for what was measured
         calibrated = calibrate(prepared, sample, opened.cache or Path(elsewhere), opened.engines, emit)
         if opened.cache is None:

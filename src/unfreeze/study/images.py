@@ -1,7 +1,7 @@
 """Scan the images of a study, compare them with the last run, split them, and select those of each cell."""
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def look_at_data(
         marks = stack.enter_context(in_use(stores.values()))
         folders, budget = [store.folder for store in stores.values()], disk_budget(study, cache, reserve)
         room = _Room(cache, budget, source, study.check, folders, marks)
-        writers = {base: stack.enter_context(_writing(store, failed)) for base, store in stores.items()}
+        writers = {base: stack.enter_context(_writing(store, failed.append)) for base, store in stores.items()}
         held = {base: store.held() for base, store in stores.items()}
 
         def prepare(picture: Image.Image) -> list[np.ndarray]:
@@ -157,13 +157,13 @@ class _Room:
 
 
 @contextlib.contextmanager
-def _writing(store: ArrayStore, failed: list[UserError]) -> Iterator[Writer]:
+def _writing(store: ArrayStore, on_full: Callable[[CacheFull], None]) -> Iterator[Writer]:
     """Open a writer whose last shard may fail; pictures that are not stored are made again."""
     try:
         with store.writer() as writer:
             yield writer
     except CacheFull as error:
-        failed.append(error)
+        on_full(error)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Networks of a study: what each strategy freezes and trains, phase by phase."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,41 +89,37 @@ def make_plan(study: StudyConfig, classes: int, weights: bool = False) -> Plan:
             cannot be loaded or do not fit.
     """
     plans: dict[str, dict[str, NetworkPlan]] = {}
-    backbones: dict[BackboneKey, Backbone] = {}
-    stages: dict[tuple[str, int], tuple[StageInfo, ...]] = {}
     problems: dict[str, UserError] = {}
+
+    @functools.cache
+    def loaded(name: str, source: str, size: int) -> tuple[Backbone, tuple[StageInfo, ...]]:
+        backbone = load_backbone(name, source, size, seed=0)
+        return backbone, tuple(describe(backbone))
+
     for name in study.strategies:
         try:
             plans[name] = {
-                candidate: _network(strategy, _loaded(strategy, weights, backbones), stages, classes)
+                candidate: _network(strategy, *loaded(*_key(strategy, weights)), classes)
                 for candidate, strategy in candidates(study, name, registered()).items()
             }
         except UserError as error:
             problems[name] = error
     if problems:
         raise all_problems("strategies", problems)
-    return Plan(tuple(cells(study)), plans, backbones if weights else {})
+    keys = dict.fromkeys(_key(network.strategy, weights) for each in plans.values() for network in each.values())
+    return Plan(tuple(cells(study)), plans, {key: loaded(*key)[0] for key in keys} if weights else {})
 
 
-def _loaded(strategy: Strategy, weights: bool, backbones: dict[BackboneKey, Backbone]) -> Backbone:
-    """Return a strategy's backbone, with its weights or random ones; ``backbones`` keeps it for the others."""
-    name, size = strategy.backbone.name, strategy.image_size
-    key = name, strategy.backbone.weights if weights else "none", size
-    if key not in backbones:
-        backbones[key] = load_backbone(*key, seed=0)
-    return backbones[key]
+def _key(strategy: Strategy, weights: bool) -> BackboneKey:
+    """Return what a strategy's backbone is loaded by; without ``weights``, it gets random ones."""
+    return strategy.backbone.name, strategy.backbone.weights if weights else "none", strategy.image_size
 
 
-def _network(
-    strategy: Strategy, backbone: Backbone, stages: dict[tuple[str, int], tuple[StageInfo, ...]], classes: int
-) -> NetworkPlan:
-    """Plan one candidate; ``stages`` keeps what several candidates share."""
-    key = (strategy.backbone.name, strategy.image_size)
-    if key not in stages:
-        stages[key] = tuple(describe(backbone))
+def _network(strategy: Strategy, backbone: Backbone, stages: tuple[StageInfo, ...], classes: int) -> NetworkPlan:
+    """Plan the network of one candidate."""
     cuts = tuple(cuts_of(strategy, backbone))
     head = describe_head(build_head(strategy.head, backbone, classes, seed=0), backbone)
-    return NetworkPlan(strategy, stages[key], head, cuts)
+    return NetworkPlan(strategy, stages, head, cuts)
 
 
 def weight_hashes(plan: Plan) -> dict[tuple[str, str], str]:

@@ -18,7 +18,7 @@ from unfreeze.events import Emit, Warned
 from unfreeze.storage.cache import usable_cache
 from unfreeze.storage.records import Altered, read_json
 from unfreeze.storage.study_dir import StudyDir
-from unfreeze.study.cell import CellSpec, left_over
+from unfreeze.study.cell import CellSpec, leftover_warnings
 from unfreeze.study.images import DatasetDiff, cell_specs, draw_splits, refuse_lone_batches, since_last_run
 from unfreeze.study.network_plan import Plan, make_plan
 from unfreeze.train.device import Compute, pick
@@ -116,7 +116,7 @@ def prepare(opened: OpenedStudy, catalog: Catalog, emit: Emit, decoded: bool = T
     if decoded:
         found = findings(diff.catalog, study.image_size, study.split.folds is not None, study.split, drawn)
         quality = warnings_of(diff.catalog, found)
-        notes = [*diff.catalog.guessed, *quality, *notes, *left_over(store, [cell.id for cell in plan.cells])]
+        notes = [*diff.catalog.guessed, *quality, *notes, *leftover_warnings(store, [cell.id for cell in plan.cells])]
     for note in notes:
         emit(Warned(note))
     splits = draw_splits(study, diff.catalog, plan, diff.drawn)

@@ -141,7 +141,7 @@ def _splits(splits: Mapping[int | None, pd.Series], specs: Iterable[CellSpec]) -
     return pd.concat(tables, ignore_index=True)
 
 
-def add_facts(
+def record_run_stats(
     store: StudyDir,
     shared: ActivationPlan,
     supply: BatchSource,

@@ -32,8 +32,15 @@ from unfreeze.study.activation_plan import ActivationPlan
 from unfreeze.study.activation_plan import as_record as shared_record
 from unfreeze.study.cache_plan import less_stored, needed_rows, plan_activations, plan_activations_on_disk, plan_less
 from unfreeze.study.calibrations import Calibrations, calibrate
-from unfreeze.study.cell import CellSpec, finished_otherwise, made_otherwise
-from unfreeze.study.disk import DiskEstimate, refuse, reserved, with_need, writes, writes_at_first
+from unfreeze.study.cell import CellSpec, conditions_warnings, stale_warnings
+from unfreeze.study.disk import (
+    DiskEstimate,
+    estimate_writes,
+    estimate_writes_before_scan,
+    refuse_without_room,
+    reserved,
+    with_need,
+)
 from unfreeze.study.executors.executor import Executor
 from unfreeze.study.executors.processes import ProcessExecutor
 from unfreeze.study.executors.schedule import Schedule
@@ -43,7 +50,7 @@ from unfreeze.study.images import look_at_data
 from unfreeze.study.lockstep import groups_of
 from unfreeze.study.network_plan import as_record
 from unfreeze.study.prepare import OpenedStudy, PreparedStudy, engines_of, open_study, prepare, read_last_record
-from unfreeze.study.record import add_facts, engine_warnings, write_record
+from unfreeze.study.record import engine_warnings, record_run_stats, write_record
 from unfreeze.train.checkpoint import remove_state
 
 
@@ -183,7 +190,9 @@ class StudyRun:
         if cache:
             remove_leftovers(cache)
             tidy(cache)
-        expected = self._expect(lambda: writes_at_first(opened.store, opened.plan, opened.files))
+        expected = self._estimate_and_refuse(
+            lambda: estimate_writes_before_scan(opened.store, opened.plan, opened.files)
+        )
         reserve = reserved(cache, self.out, expected) if cache else 0
         started = time.perf_counter()
         with contextlib.ExitStack() as stack:
@@ -195,11 +204,11 @@ class StudyRun:
         refuse_losses(catalog, self.study.check.max_set_aside)
         return catalog
 
-    def _expect(self, disk_estimate: Callable[[], DiskEstimate]) -> DiskEstimate:
+    def _estimate_and_refuse(self, disk_estimate: Callable[[], DiskEstimate]) -> DiskEstimate:
         """Estimate what the study still writes, and refuse it if the disk has no room for that."""
         self._disk_estimate = disk_estimate
         estimate = disk_estimate()
-        refuse(self.out, estimate)
+        refuse_without_room(self.out, estimate)
         return estimate
 
     @contextlib.contextmanager
@@ -207,7 +216,9 @@ class StudyRun:
         """Plan what is stored and make room for it; rows that the study reads are kept in the cache until the end."""
         opened, catalog = prepared.opened, prepared.catalog
         cache, parallel = opened.cache, self.options.parallel
-        expected = self._expect(lambda: writes(opened.store, opened.plan, opened.files, prepared.cells, parallel))
+        expected = self._estimate_and_refuse(
+            lambda: estimate_writes(opened.store, opened.plan, opened.files, prepared.cells, parallel)
+        )
         folder = cache or self.out  # then it holds calibrations alone, since the budget is 0
         calibrated = self._calibrate(prepared, folder)
         if cache is None:
@@ -258,7 +269,7 @@ class StudyRun:
                 "cells": executor.seconds,
                 "total": time.perf_counter() - self._started,
             }
-            add_facts(store, planned.shared, supply, planned.cache_rows, executor.predicted, stages, times)
+            record_run_stats(store, planned.shared, supply, planned.cache_rows, executor.predicted, stages, times)
 
         seconds, executor = self.options.seconds, self._executor(planned, supply, unfinished)
         try:
@@ -285,8 +296,8 @@ class StudyRun:
         finished = [cell["cell"] for cell in plan["cells"] if store.is_finished(cell)]
         for name in finished:
             remove_state(store, name)  # of a run that was killed in between
-        stale = finished_otherwise(store, cells)
-        for warning in [*stale, *made_otherwise(store, finished, prepared.opened.compute)]:
+        stale = stale_warnings(store, cells)
+        for warning in [*stale, *conditions_warnings(store, finished, prepared.opened.compute)]:
             self.emit(Warned(warning))
         self.emit(check_of_run(self.study.name, prepared.catalog, prepared.findings, self.out / "check.html"))
         self.emit(Planned(tuple(cells), tuple(finished)))

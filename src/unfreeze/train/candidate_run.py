@@ -271,8 +271,8 @@ class CandidateRun:
         self.history = list(state["history"])
         self._best, self._validation = dict(state["best"]), dict(state["validation"])
         self._stopping, self._stopped = state["position"].stopping, state["stopped"]
-        for number in range(state["phase"]):  # what these trained is among the weights
-            self._network_of(number)
+        for number in range(state["phase"]):  # entered, not trained: what they trained is among the weights
+            self._enter_phase(number)
         if state["phase"] < len(self._cuts):
             self._begin_phase(state["phase"], state)
             return
@@ -308,8 +308,8 @@ class CandidateRun:
             raise RuntimeError("the candidate is trained to its end and takes no more steps")
         return self._phase
 
-    def _network_of(self, number: int) -> Network:
-        """Build a phase's network; ``reinit`` gives the trained stages fresh weights."""
+    def _enter_phase(self, number: int) -> Network:
+        """Build a phase's network, which its micro-batches then know; ``reinit`` draws fresh weights for its stages."""
         phase, cut = self.task.strategy.phases[number], self._cuts[number]
         if phase.reinit:
             reinitialise(self.backbone, cut, self.task.seed)
@@ -322,7 +322,7 @@ class CandidateRun:
     def _begin_phase(self, number: int, state: CandidateState | None = None) -> None:
         """Start a phase, or resume it from a state."""
         strategy, cut, start = self.task.strategy, self._cuts[number], self._feeds[number]
-        network, phase = self._network_of(number), strategy.phases[number]
+        network, phase = self._enter_phase(number), strategy.phases[number]
         if state is not None:
             load_trained_state(self._trained, self.backbone, state["weights"])
         _check_batches(network, self.task.image_count, strategy.batch_size)
