@@ -113,7 +113,11 @@ def check_one_cache(folder: Path, told: dict[str, Any], processes: int, rounds: 
         for each in range(rounds):
             (folder / f"cache {each}").mkdir(exist_ok=True)
             barrier.wait(timeout=300)
-            found.append(prepared(told, folder / f"cache {each}"))
+            try:
+                found.append(prepared(told, folder / f"cache {each}"))
+            except BaseException:
+                barrier.abort()  # the others need not wait
+                raise
         return found
 
     found = [one for each in at_once(folder, processes, work) for one in each]

@@ -4,6 +4,7 @@ import os
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,6 +180,21 @@ def test_only_what_is_a_day_old_is_nobody_s(tmp_path: Path) -> None:
     remove_leftovers(tmp_path.parent)
     assert names(tmp_path) == [new.name]
     assert not old.exists()
+
+
+def test_folders_that_others_delete_meanwhile_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = left_by_killed(tmp_path, 25)
+    (tmp_path / "entry").mkdir()
+    scandir = os.scandir
+
+    def vanishing(folder: Any) -> Any:
+        if not isinstance(folder, int) and Path(folder).name == "entry":
+            Path(folder).rmdir()
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    remove_leftovers(tmp_path)
+    assert not old.exists() and not (tmp_path / "entry").exists()
 
 
 def test_age_goes_by_the_file_system_s_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

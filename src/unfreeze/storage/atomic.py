@@ -142,7 +142,13 @@ def old_ones(folder: Path, paths: Iterable[Path]) -> list[Path]:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete old temporary files below a folder."""
-    _remove_old(folder, sorted(folder.rglob(f".*{TEMPORARY}")))
+    paths = [
+        Path(parent, name)
+        for parent, folders, files in os.walk(folder)  # unlike rglob, it bears folders that others delete meanwhile
+        for name in (*folders, *files)
+        if name.startswith(".") and name.endswith(TEMPORARY)
+    ]
+    _remove_old(folder, sorted(paths))
 
 
 def remove_leftovers_of(path: Path) -> None:
