@@ -76,10 +76,8 @@ def living(numbers: list[int]) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for processes as Linux shows them")
-@pytest.mark.parametrize(
-    "number",
-    [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGKILL))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_processes_that_run_cells_end_with_the_run(study, unfreeze, number):
     log = study / "log"
     with log.open("w") as file:

@@ -247,6 +247,7 @@ def shared_killer(killer: Killer) -> Iterator[Killer]:
         yield Killer(folder, killer.zygote)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="becomes another user, which root alone may")
 def test_another_user_runs_without_the_cache_and_reads_what_the_first_one_wrote(shared_killer: Killer) -> None:
     folder, nobody = shared_killer.folder, 65534

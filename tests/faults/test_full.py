@@ -59,6 +59,7 @@ def test_at_every_step_of_a_run(killer: Killer, whole: tuple[dict[str, Any], int
     assert for_good or 0 in codes  # the cache alone was concerned, or a training state
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files(killer: Killer) -> None:
     """A real refusal of the system: a file may have so many bytes, which the model's exceeds."""
 

@@ -155,6 +155,7 @@ def test_a_killed_process_costs_the_others_nothing_and_they_continue_its_cells(
     assert started[1].returncode == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_ends_as_if_it_never_was(whole: Path, started: list[subprocess.Popen]) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, EpochEnded):
