@@ -71,11 +71,6 @@ def read_test_table(name: str, file: Path, classes: Sequence[str], asked: Column
     return Source({name: source.roots[""]}, items, ignored, tuple(classes), "table", {}, guessed)
 
 
-def tables_in(root: Path) -> tuple[Path, ...]:
-    """Return the tables in a folder that can be read as data, sorted by name."""
-    return tuple(file for file in _table_files(root) if _readable(file) is not None)
-
-
 def refuse_folder_of_a_table(root: Path) -> None:
     """Refuse a folder if a table in it gives other labels than its class folders.
 
